@@ -1,0 +1,170 @@
+"""Where to run: one frozen ``Settings``, the only reader of the environment (``DUALSTREAM_*``)."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dualstream_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+__all__ = ["Settings", "kafka_client_options", "redis_url_checked"]
+
+_KAFKA_OPTIONS = {"sasl_mechanism", "ssl_cafile", "ssl_certfile", "ssl_keyfile"}
+_SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Where to publish and within which bounds.
+
+    Every field can be given as an argument or as ``DUALSTREAM_<FIELD>`` in the environment; arguments
+    win. Use :meth:`load`, which raises :class:`ConfigError` naming the setting.
+
+    ``kafka_url``: ``host:port[,host:port]``, or ``kafka://`` / ``kafkas://`` (TLS) with
+    ``user:password@`` and ``?sasl_mechanism=…&ssl_cafile=…&ssl_certfile=…&ssl_keyfile=…``.
+    ``redis_url``: ``redis://``, ``rediss://`` (TLS; ``?ssl_ca_certs=…``) or ``unix://``, one server:
+    Redis Cluster and Sentinel are refused. ``None`` for either means "not said".
+    Times are in seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DUALSTREAM_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    kafka_url: str | None = None
+    redis_url: str | None = None
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "events"
+
+    buffer_events: Annotated[int, Field(ge=1, le=10_000_000)] = 150_000
+    buffer_bytes: Annotated[int, Field(ge=1024, le=16 * 2**30)] = 64 * 2**20
+    buffer_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 1.0
+    delivery_timeout: Seconds = 15.0
+    request_timeout: Annotated[float, Field(ge=0.5, le=60)] = 3.0
+    start_timeout: Seconds = 10.0
+    close_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 15.0
+    batch_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 256 * 1024
+
+    redis_timeout: Annotated[float, Field(ge=0.001, le=60)] = 0.2
+    notify_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    notify_details: bool = True
+    channel_policy: Literal["source", "shard"] = "source"
+    channel_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
+
+    @field_validator("kafka_url")
+    @classmethod
+    def _kafka(cls, url: str | None) -> str | None:
+        if url is not None:
+            _split_kafka_url(url)
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str | None) -> str | None:
+        return None if url is None else redis_url_checked(url)
+
+    @classmethod
+    def load(cls, **values: object) -> Self:
+        """Build from arguments and the environment. ``None`` counts as "not given".
+
+        Raises ConfigError for every bad value at once, each with its name and what is allowed.
+        """
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            problems = "; ".join(_problem(detail, given) for detail in error.errors())
+            raise ConfigError(problems) from error
+
+
+def _problem(detail: ErrorDetails, given: Mapping[str, object]) -> str:
+    name = str(detail["loc"][0])
+    reason = detail["msg"].removeprefix("Value error, ")
+    if name not in Settings.model_fields:
+        return f"unknown setting {name}; known: {', '.join(sorted(Settings.model_fields))}"
+    where = name if name in given else f"DUALSTREAM_{name.upper()}"
+    # A URL may hold a password: never repeat it.
+    value = "" if name.endswith("_url") else f" (is {detail['input']!r})"
+    return f"{where}: {reason}{value}"
+
+
+def _split_kafka_url(url: str) -> tuple[bool, str | None, str | None, list[str], dict[str, str]]:
+    """(tls, user, password, bootstrap servers, options). Raises ConfigError."""
+    text = url if "://" in url else f"kafka://{url}"
+    parts = urlsplit(text)
+    if parts.scheme not in {"kafka", "kafkas"}:
+        raise ConfigError(f"scheme {parts.scheme}:// is not allowed; use kafka:// or kafkas:// (TLS)")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    servers = [server.strip() for server in hosts.split(",")]
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ConfigError(f"{server!r} is not host:port; allowed: host:port[,host:port…]")
+    if parts.path.strip("/"):
+        raise ConfigError("a path is not allowed; the topic is the setting DUALSTREAM_TOPIC")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := set(options) - _KAFKA_OPTIONS:
+        known = ", ".join(sorted(_KAFKA_OPTIONS))
+        raise ConfigError(f"unknown option {min(unknown)!r}; known: {known}")
+    if options.get("sasl_mechanism", "PLAIN") not in _SASL_MECHANISMS:
+        raise ConfigError(f"sasl_mechanism must be one of {', '.join(_SASL_MECHANISMS)}")
+    user, _, password = credentials.partition(":")
+    if "sasl_mechanism" in options and not user:
+        raise ConfigError("sasl_mechanism needs user:password@ before the host")
+    return parts.scheme == "kafkas", unquote(user) or None, unquote(password) or None, servers, options
+
+
+def kafka_client_options(url: str) -> dict[str, Any]:
+    """The aiokafka client arguments for a Kafka URL: servers, security protocol, SASL, TLS context.
+
+    Raises ConfigError for a URL, or a certificate file, that cannot be used.
+    """
+    tls, user, password, servers, options = _split_kafka_url(url)
+    protocol = ("SASL_" if user else "") + ("SSL" if tls else "PLAINTEXT")
+    arguments: dict[str, Any] = {"bootstrap_servers": servers, "security_protocol": protocol}
+    if user:
+        arguments |= {
+            "sasl_mechanism": options.get("sasl_mechanism", "PLAIN"),
+            "sasl_plain_username": user,
+            "sasl_plain_password": password or "",
+        }
+    if tls:
+        try:
+            context = ssl.create_default_context(cafile=options.get("ssl_cafile"))
+            if certificate := options.get("ssl_certfile"):
+                context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+        except OSError as error:
+            raise ConfigError(f"kafka_url: the TLS files cannot be used: {error}") from error
+        arguments["ssl_context"] = context
+    return arguments
+
+
+def redis_url_checked(url: str) -> str:
+    """The URL, if it names one plain Redis or Valkey server. Raises ConfigError otherwise."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if "sentinel" in scheme:
+        raise ConfigError("Redis Sentinel is not supported; give the primary itself: redis://host:port")
+    if "cluster" in scheme or "," in parts.netloc:
+        raise ConfigError("Redis Cluster is not supported; give one server: redis://host:port")
+    if scheme not in _REDIS_SCHEMES:
+        allowed = ", ".join(f"{name}://" for name in _REDIS_SCHEMES)
+        raise ConfigError(f"scheme {scheme or 'of nothing'!s}:// is not allowed; use {allowed}")
+    try:
+        missing = not (parts.path if scheme == "unix" else parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{error}; use redis://host:port") from error
+    if missing:
+        raise ConfigError("names no server; use redis://host:port, rediss://host:port or unix:///path")
+    return url
