@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dualstream_lab.publisher.outcome import Outcome
 
 __all__ = [
     "BufferFull",
@@ -62,9 +61,9 @@ class PublishError(DualStreamError):
     ``outcomes`` has one entry an event of the call, in input order.
     """
 
-    def __init__(self, message: str, *, outcomes: Sequence[Outcome] = ()) -> None:
+    def __init__(self, message: str, *, outcomes: Sequence[object] = ()) -> None:
         super().__init__(message)
-        self.outcomes: list[Outcome] = list(outcomes)
+        self.outcomes: list[object] = list(outcomes)
 
 
 class BufferFull(PublishError):
