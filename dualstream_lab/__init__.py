@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
+    from dualstream_lab.event import Event, Notification
 
-__all__ = ["Settings"]
+__all__ = ["Event", "Notification", "Settings"]
 
-_HOMES = {"Settings": "dualstream_lab.config"}
+_HOMES = {
+    "Event": "dualstream_lab.event",
+    "Notification": "dualstream_lab.event",
+    "Settings": "dualstream_lab.config",
+}
 
 
 def __getattr__(name: str) -> object:

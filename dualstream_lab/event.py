@@ -1,0 +1,242 @@
+"""What travels: ``Event`` on Kafka, ``Notification`` on Redis, their codec, channels and headers. No I/O."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+import uuid_utils
+
+from dualstream_lab.errors import EventError
+
+__all__ = [
+    "RESYNC_CHANNEL",
+    "Event",
+    "Notification",
+    "channel_of",
+    "cloudevents_source",
+    "decode_event",
+    "decode_notification",
+    "encode_event",
+    "event_headers",
+    "id_invalid_reason",
+    "invalid_reason",
+    "new_id",
+    "occasion_invalid_reason",
+    "shard_channel",
+    "source_invalid_reason",
+    "type_invalid_reason",
+]
+
+RESYNC_CHANNEL: Final = "events:_resync"
+"""Where a publisher names the sources whose notifications it skipped."""
+
+Header = tuple[str, bytes]
+
+_ID = re.compile(r"[!#-\[\]-~]{1,128}")  # printable ASCII without space, quote and backslash
+_SOURCE_TYPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_MAX_NAME_BYTES = 256
+_FORBIDDEN = frozenset("*?\\")
+
+
+def new_id() -> str:
+    """A fresh UUIDv7 (RFC 9562): unique, and ordered by its time of making within one process."""
+    return str(uuid_utils.uuid7())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, to which source.
+
+    ``data`` is anything that msgspec can write as JSON; ``msgspec.Raw`` is written as it stands, byte
+    for byte. A decoded event carries ``data`` as ``msgspec.Raw``. ``occurred_at`` must know its time
+    zone. ``traceparent`` (W3C) is optional and left out of the JSON when unset.
+    """
+
+    id: str = msgspec.field(default_factory=new_id)
+    type: str
+    source_type: str
+    source_id: str
+    occurred_at: datetime = msgspec.field(default_factory=_now)
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    data: Any = None
+
+
+class _StoredEvent(msgspec.Struct, kw_only=True):
+    """An event as read: like Event, with ``data`` left as it stands."""
+
+    id: str = msgspec.field(default_factory=new_id)
+    type: str
+    source_type: str
+    source_id: str
+    occurred_at: datetime = msgspec.field(default_factory=_now)
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The light message on Redis: never the payload.
+
+    ``pos`` is ``"partition:offset"``, ``pub`` is ``"nonce:n"`` (the publisher and its counter for this
+    source; a hole is a notification that was dropped), ``ts`` the time of Kafka's ack (wall clock, ns).
+    """
+
+    id: str
+    type: str
+    source_id: str
+    pos: str | None = None
+    pub: str | None = None
+    ts: int | None = None
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """(partition, offset) of the event, where it is known."""
+        if self.pos is None:
+            return None
+        partition, _, offset = self.pos.partition(":")
+        return int(partition), int(offset)
+
+
+_encoder = msgspec.json.Encoder()
+_event_decoder = msgspec.json.Decoder(_StoredEvent)
+_notification_decoder = msgspec.json.Decoder(Notification)
+
+
+def encode_event(event: Event) -> bytes:
+    """The event as compact JSON, UTF-8. Raises EventError where ``data`` has no JSON form."""
+    try:
+        return _encoder.encode(event)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EventError(f"data cannot be written as JSON: {error}") from error
+
+
+def decode_event(value: bytes | str) -> Event:
+    """The event in a Kafka value or a line of JSON; ``data`` keeps its bytes.
+
+    A missing ``id`` or ``occurred_at`` is filled in. Raises EventError; the names are not validated
+    (see :func:`invalid_reason`).
+    """
+    try:
+        stored = _event_decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventError(str(error)) from error
+    return Event(
+        id=stored.id,
+        type=stored.type,
+        source_type=stored.source_type,
+        source_id=stored.source_id,
+        occurred_at=stored.occurred_at,
+        traceparent=stored.traceparent,
+        data=stored.data,
+    )
+
+
+def decode_notification(message: bytes) -> Notification:
+    """The notification in a Redis message. Raises EventError."""
+    try:
+        return _notification_decoder.decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventError(f"not a notification: {error}") from error
+
+
+def _name_invalid(name: object, what: str) -> str | None:
+    """Why a text cannot stand in a channel or header; None when it can."""
+    if not isinstance(name, str) or not name:
+        return f"{what} is empty or not a string"
+    if not name.isprintable() or " " in name or not _FORBIDDEN.isdisjoint(name):
+        return f"{what} {name!r}: only printable characters without spaces, '*', '?' and '\\' are allowed"
+    if unicodedata.normalize("NFC", name) != name:
+        return f"{what} {name!r}: must be in Unicode normal form C, so that it has one spelling"
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        return f"{what} has {len(name.encode())} bytes; at most {_MAX_NAME_BYTES} are allowed"
+    return None
+
+
+def source_invalid_reason(source_type: object, source_id: object) -> str | None:
+    """Why a source cannot be published to or listened to; None when it can."""
+    if not isinstance(source_type, str) or _SOURCE_TYPE.fullmatch(source_type) is None:
+        return f"source_type {source_type!r}: must match {_SOURCE_TYPE.pattern}"
+    if isinstance(source_id, str) and source_id.startswith("_"):
+        return f"source_id {source_id!r}: must not begin with '_' (reserved)"
+    return _name_invalid(source_id, "source_id")
+
+
+def id_invalid_reason(event_id: object) -> str | None:
+    """Why an event id cannot be used; None when it can."""
+    if isinstance(event_id, str) and _ID.fullmatch(event_id):
+        return None
+    return f"id {event_id!r}: 1 to 128 printable ASCII characters without space, '\"' and '\\' are allowed"
+
+
+def type_invalid_reason(event_type: object) -> str | None:
+    """Why an event type cannot be used; None when it can."""
+    return _name_invalid(event_type, "type")
+
+
+def occasion_invalid_reason(occurred_at: object, traceparent: object) -> str | None:
+    """Why the time or the trace of an event cannot be used; None when they can."""
+    if not isinstance(occurred_at, datetime) or occurred_at.tzinfo is None:
+        return f"occurred_at {occurred_at!r}: must be a datetime with a time zone"
+    if traceparent is msgspec.UNSET:
+        return None
+    if not isinstance(traceparent, str) or _TRACEPARENT.fullmatch(traceparent) is None:
+        return f"traceparent {traceparent!r}: must be W3C, like 00-<32 hex>-<16 hex>-01"
+    return None
+
+
+def invalid_reason(event: Event) -> str | None:
+    """Why an event cannot be published, whatever its data; None when it can."""
+    return (
+        id_invalid_reason(event.id)
+        or type_invalid_reason(event.type)
+        or source_invalid_reason(event.source_type, event.source_id)
+        or occasion_invalid_reason(event.occurred_at, event.traceparent)
+    )
+
+
+def channel_of(source_type: str, source_id: str) -> str:
+    """The Redis channel of a source: ``events:{source_type}:{source_id}``."""
+    return f"events:{source_type}:{source_id}"
+
+
+def shard_channel(source_type: str, source_id: str, shards: int) -> str:
+    """The aggregate channel: ``events:{source_type}:_shard{k}``, k = CRC-32 of the id modulo ``shards``."""
+    return f"events:{source_type}:_shard{zlib.crc32(source_id.encode()) % shards}"
+
+
+def cloudevents_source(source_type: str, source_id: str) -> str:
+    """The source as a URI reference, for ``ce_source``: ``/{source_type}/{source_id}``, percent-encoded."""
+    return f"/{source_type}/{quote(source_id, safe='/:@')}"
+
+
+SPEC_VERSION: Final[Header] = ("ce_specversion", b"1.0")
+CONTENT_TYPE: Final[Header] = ("content-type", b"application/json")
+
+
+def event_headers(event: Event, *, type_header: Header, source_header: Header) -> list[Header]:
+    """The Kafka headers of an event, CloudEvents 1.0 binary mode.
+
+    The caller passes the two that repeat. ``ce_traceparent`` is the trace that the event began in,
+    ``traceparent`` the hop's; at the publisher they are the same.
+    """
+    headers = [
+        SPEC_VERSION,
+        ("ce_id", event.id.encode()),
+        type_header,
+        source_header,
+        ("ce_time", _encoder.encode(event.occurred_at)[1:-1]),
+        CONTENT_TYPE,
+    ]
+    if isinstance(event.traceparent, str):
+        trace = event.traceparent.encode()
+        headers += [("traceparent", trace), ("ce_traceparent", trace)]
+    return headers
