@@ -99,11 +99,14 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """(partition, offset) of the event, where it is known."""
+        """(partition, offset) of the event, where it is known. Raises EventError for another form."""
         if self.pos is None:
             return None
         partition, _, offset = self.pos.partition(":")
-        return int(partition), int(offset)
+        try:
+            return int(partition), int(offset)
+        except ValueError as error:
+            raise EventError(f"pos {self.pos!r} is not partition:offset") from error
 
 
 _encoder = msgspec.json.Encoder()
@@ -126,8 +129,10 @@ def decode_event(value: bytes | str) -> Event:
     (see :func:`invalid_reason`).
     """
     try:
+        if isinstance(value, bytes) and not value.isascii():
+            value.decode()  # raw data is not looked into, and JSON is UTF-8
         stored = _event_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise EventError(str(error)) from error
     return Event(
         id=stored.id,
@@ -144,7 +149,7 @@ def decode_notification(message: bytes) -> Notification:
     """The notification in a Redis message. Raises EventError."""
     try:
         return _notification_decoder.decode(message)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise EventError(f"not a notification: {error}") from error
 
 
@@ -184,8 +189,11 @@ def type_invalid_reason(event_type: object) -> str | None:
 
 def occasion_invalid_reason(occurred_at: object, traceparent: object) -> str | None:
     """Why the time or the trace of an event cannot be used; None when they can."""
-    if not isinstance(occurred_at, datetime) or occurred_at.tzinfo is None:
+    offset = occurred_at.utcoffset() if isinstance(occurred_at, datetime) else None
+    if offset is None:
         return f"occurred_at {occurred_at!r}: must be a datetime with a time zone"
+    if offset.seconds % 60 or offset.microseconds:
+        return f"occurred_at {occurred_at!r}: RFC 3339 has no seconds in a UTC offset; convert it to UTC"
     if traceparent is msgspec.UNSET:
         return None
     if not isinstance(traceparent, str) or _TRACEPARENT.fullmatch(traceparent) is None:
