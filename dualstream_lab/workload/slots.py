@@ -1,0 +1,28 @@
+"""A stretch of a plan, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """Consecutive events of a plan: one entry an event in every array.
+
+    ``first``: the sequence number of the first one. ``intended``: ns after the start, int64, never falling.
+    ``source``, ``type``: indices into the catalogue. ``size``: bytes (of the value, or of its data).
+    """
+
+    first: int
+    intended: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+    type: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.intended)
