@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dualstream_lab.errors import StackError
+    from dualstream_lab.stack.runtime import Runtime
     from dualstream_lab.stack.settings import TlsMaterial
-    from dualstream_lab.stack.warm import Runtime
 
 __all__ = ["BrokerPorts", "broker_process", "new_id"]
 

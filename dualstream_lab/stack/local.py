@@ -15,9 +15,10 @@ from dualstream_lab.stack.jars import class_path
 from dualstream_lab.stack.java import find_java
 from dualstream_lab.stack.kafka import BrokerPorts, broker_process, new_id, port_taken
 from dualstream_lab.stack.ports import HOST, check_port, free_ports
+from dualstream_lab.stack.runtime import Runtime
 from dualstream_lab.stack.settings import PARTITIONS, TOPIC, replication, topic_settings
 from dualstream_lab.stack.valkey import find_redis, redis_process, tls_capable_redis
-from dualstream_lab.stack.warm import Runtime
+from dualstream_lab.stack.warm import warmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -150,7 +151,7 @@ class LocalStack:
         if self._directory is not None:
             return
         binary = self._redis_binary() if self._with_redis else None
-        runtime = Runtime(java=find_java(), jars=tuple(class_path(self._progress)))
+        runtime = warmed(Runtime(java=find_java(), jars=tuple(class_path(self._progress))), self._progress)
         attempts = 1 if any(self._fixed) else _ATTEMPTS
         while self._directory is None:
             attempts -= 1
