@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event, Notification
+    from dualstream_lab.publisher import BatchReceipt, DualPublisher, Receipt
 
-__all__ = ["Event", "Notification", "Settings"]
+__all__ = ["BatchReceipt", "DualPublisher", "Event", "Notification", "Receipt", "Settings"]
 
 _HOMES = {
+    "BatchReceipt": "dualstream_lab.publisher",
+    "DualPublisher": "dualstream_lab.publisher",
     "Event": "dualstream_lab.event",
     "Notification": "dualstream_lab.event",
+    "Receipt": "dualstream_lab.publisher",
     "Settings": "dualstream_lab.config",
 }
 

@@ -1,0 +1,299 @@
+"""The live half: notifications to Redis, behind a bounded queue. It drops and counts; nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.event import RESYNC_CHANNEL
+
+if TYPE_CHECKING:
+    from dualstream_lab.publisher.lane import Note
+    from dualstream_lab.publisher.redis_link import RedisLink
+
+__all__ = ["Notifier", "Run"]
+
+log = logging.getLogger(__name__)
+
+_FLUSH = 1000  # notifications in one exchange: 2 ms of Redis's time, which it gives in 16 kB turns
+_MAX_FAILURES = 5
+_BREAK = 2.0
+_PROBE = 10.0
+_WARN_EVERY = 5.0
+_MAX_DIRTY = 10_000
+_RESYNC_SOURCES = 500
+
+
+class Run:
+    """Consecutive events of one partition, acknowledged together. ``ts``: the ack, wall clock, ns."""
+
+    __slots__ = ("base", "notes", "partition", "ts")
+
+    def __init__(self, partition: int, base: int, ts: int, notes: list[Note]) -> None:
+        self.partition = partition
+        self.base = base
+        self.ts = ts
+        self.notes = notes
+
+
+class Notifier:
+    """Sends what :meth:`enqueue` takes, in order, through one connection owned by one task.
+
+    Full queue: the oldest are dropped, as live news ages. A failed or timed-out exchange is never
+    repeated: Redis may have done it. After five failures in a row everything is dropped for two seconds,
+    then one trial is made. The sources of what was dropped are announced when Redis is back.
+    """
+
+    def __init__(self, link: RedisLink, *, nonce: str, limit: int, details: bool = True) -> None:
+        self._link = link
+        self._nonce = nonce
+        self._limit = limit
+        self._details = details
+        self._queue: deque[Run] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._broken_until = 0.0
+        self._dirty: dict[str, None] = {}
+        self._all_dirty = False
+        self._warned_at = float("-inf")
+        self._unreported: Counter[str] = Counter()
+        self.queued = 0
+        self.sent = 0
+        self.receivers = 0
+        self.resyncs = 0
+        self.dropped: Counter[str] = Counter()
+
+    @property
+    def up(self) -> bool:
+        """Whether the last exchange went well."""
+        return self._link.connected and not self._failures
+
+    @property
+    def dirty_sources(self) -> int:
+        """Sources with skipped notifications, not yet announced; past the bound it stays there."""
+        return len(self._dirty)
+
+    async def start(self) -> None:
+        """Try to connect, within the link's timeouts, and go on either way. Raises ConfigError only."""
+        try:
+            await self._link.connect()
+        except StreamUnavailable as error:
+            self._trouble(str(error))
+        self._task = asyncio.create_task(self._work(), name="dualstream-notifier")
+
+    def enqueue(self, run: Run) -> None:
+        """Take a run. Never fails, never waits."""
+        if self._broken_until:
+            self._drop(run, "redis down")
+            return
+        self._queue.append(run)
+        self.queued += len(run.notes)
+        while self.queued > self._limit:
+            self._drop(self._take(self.queued - self._limit), "queue full")
+        if self._idle.is_set():
+            self._idle.clear()
+        self._wake.set()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until all that was taken is answered or dropped. False if that takes longer."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop at once; what is queued is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        while self._queue:
+            self._drop(self._take(self._limit), "closed")
+        await self._link.close()
+        self._idle.set()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except StreamUnavailable as error:
+                self._trouble(str(error))
+            except ConfigError as error:
+                self._failures = _MAX_FAILURES
+                self._trouble(str(error))
+            except Exception:
+                # A bug here must not end the live half for good.
+                log.exception("the notifier failed; its connection is made anew")
+                self._failures = _MAX_FAILURES
+                self._trouble("unexpected error")
+
+    async def _step(self) -> None:
+        if self._broken_until:
+            await asyncio.sleep(max(0.0, self._broken_until - time.monotonic()))
+        if not self._link.connected:
+            await self._link.connect()
+            self._broken_until = 0.0
+        if self._queue:
+            await self._flush(self._take(_FLUSH))
+        elif self._dirty:
+            await self._announce()
+        else:
+            self._idle.set()
+            await self._sleep_until_woken()
+
+    async def _sleep_until_woken(self) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(_PROBE):
+                await self._wake.wait()
+        except TimeoutError:
+            if (role := await self._link.role()) not in {"master", "unknown"}:
+                self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")
+
+    def _take(self, count: int) -> Run:
+        """The oldest run, or as much of it as ``count``."""
+        run = self._queue[0]
+        if len(run.notes) <= count:
+            self._queue.popleft()
+        else:
+            rest = Run(run.partition, run.base, run.ts, run.notes[count:])
+            if run.base >= 0:
+                rest.base += count
+            self._queue[0] = rest
+            run = Run(run.partition, run.base, run.ts, run.notes[:count])
+        self.queued -= len(run.notes)
+        return run
+
+    async def _flush(self, run: Run) -> None:
+        """Send a run, and more behind it up to one exchange's worth."""
+        runs = [run]
+        count = len(run.notes)
+        commands = self._commands(run)
+        while count < _FLUSH and self._queue:
+            run = self._take(_FLUSH - count)
+            runs.append(run)
+            count += len(run.notes)
+            commands += self._commands(run)
+        try:
+            replies = await self._link.exchange("".join(commands).encode(), count)
+        except BaseException as error:
+            reason = "redis timeout" if isinstance(error.__cause__, TimeoutError) else "redis connection"
+            for run in runs:
+                self._drop(run, reason, numbered=True)
+            raise
+        self._failures = 0
+        try:
+            self.receivers += sum(replies)
+            self.sent += count
+        except TypeError:
+            self._count_replies(runs, replies)
+
+    def _commands(self, run: Run) -> list[str]:
+        """Packed PUBLISH commands. The message is ASCII, so its length is its length in bytes."""
+        commands = []
+        position = run.base
+        if not self._details:
+            for event_id, event_type, route in run.notes:
+                body = f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}}}'
+                commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
+            return commands
+        pos = f'"pos":"{run.partition}:' if position >= 0 else ""
+        for event_id, event_type, route in run.notes:
+            route.count = number = route.count + 1
+            where = f'{pos}{position}",' if pos else ""
+            body = (
+                f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json},'
+                f'{where}"pub":"{route.nonce}:{number}","ts":{run.ts}}}'
+            )
+            commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
+            position += 1
+        return commands
+
+    def _count_replies(self, runs: list[Run], replies: list[Any]) -> None:
+        """Some were refused (no permission, loading, …): those sources are dirty."""
+        notes = [note for run in runs for note in run.notes]
+        for (_, _, route), reply in zip(notes, replies, strict=True):
+            if isinstance(reply, int):
+                self.sent += 1
+                self.receivers += reply
+            else:
+                self._count_dropped("redis refused", 1)
+                self._soil(route.source)
+        self._warn(f"Redis refused notifications: {next(r for r in replies if not isinstance(r, int))}")
+
+    def _drop(self, run: Run, reason: str, *, numbered: bool = False) -> None:
+        """Count a run as dropped. It takes its numbers all the same, so that a subscriber sees a hole."""
+        for _, _, route in run.notes:
+            if not numbered:
+                route.count += 1
+            if not self._all_dirty and route.source not in self._dirty:
+                self._soil(route.source)
+        self._count_dropped(reason, len(run.notes))
+        if reason == "queue full":
+            self._warn("the queue of notifications is full")
+
+    def _count_dropped(self, reason: str, count: int) -> None:
+        self.dropped[reason] += count
+        self._unreported[reason] += count
+
+    def _soil(self, source: str) -> None:
+        if len(self._dirty) < _MAX_DIRTY:
+            self._dirty[source] = None
+        else:
+            self._all_dirty = True
+
+    def _trouble(self, reason: str) -> None:
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES:
+            self._broken_until = time.monotonic() + _BREAK
+            while self._queue:
+                self._drop(self._take(self._limit), "redis down")
+            self._idle.set()
+        self._warn(f"Redis: {reason}")
+
+    def _warn(self, what: str) -> None:
+        now = time.monotonic()
+        if now - self._warned_at < _WARN_EVERY:
+            return
+        self._warned_at = now
+        lost = ", ".join(f"{count} ({reason})" for reason, count in self._unreported.items()) or "none"
+        log.warning("%s. Publishing goes on. Notifications dropped since the last warning: %s", what, lost)
+        self._unreported.clear()
+
+    async def _announce(self) -> None:
+        """Name the skipped sources on ``events:_resync``, once; all of them where they are too many."""
+        dirty, everything = list(self._dirty), self._all_dirty
+        starts = [0] if everything else range(0, len(dirty), _RESYNC_SOURCES)
+        commands = [
+            _resync_command([] if everything else dirty[start : start + _RESYNC_SOURCES], self._nonce)
+            for start in starts
+        ]
+        # Cleared first: what is dropped meanwhile is for the next announcement.
+        self._dirty, self._all_dirty = {}, False
+        try:
+            await self._link.exchange(b"".join(commands), len(commands))
+        except BaseException:
+            for source in dirty:
+                self._soil(source)
+            self._all_dirty |= everything
+            raise
+        self.resyncs += 1
+        self._failures = 0
+        log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), RESYNC_CHANNEL)
+
+
+def _resync_command(sources: list[str], nonce: str) -> bytes:
+    """PUBLISH of the sources (``type:id``) to repair; an empty list with ``all`` means every one."""
+    body = msgspec.json.encode({"sources": sources, "all": not sources, "publisher": nonce})
+    channel = RESYNC_CHANNEL.encode()
+    return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(body), body)

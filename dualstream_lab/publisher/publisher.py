@@ -1,0 +1,240 @@
+"""DualPublisher: Kafka first, and it must succeed; then a word on Redis, which may not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal, Self
+
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
+from dualstream_lab.publisher.delivery import Delivery
+from dualstream_lab.publisher.encoder import Encoder
+from dualstream_lab.publisher.kafka import KafkaWriter, topic_facts
+from dualstream_lab.publisher.lane import State
+from dualstream_lab.publisher.notifier import Notifier, Run
+from dualstream_lab.publisher.outcome import (
+    BatchReceipt,
+    CloseReport,
+    InLog,
+    NotInLog,
+    PublisherStats,
+    Receipt,
+    Resolution,
+    StillOpen,
+)
+from dualstream_lab.publisher.redis_link import RedisLink
+from dualstream_lab.publisher.resolve import find_in_log
+from dualstream_lab.publisher.route import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dualstream_lab.event import Event
+    from dualstream_lab.publisher.lane import Part
+
+__all__ = ["DualPublisher"]
+
+_DRAIN = 0.5  # seconds that closing gives to notifications
+
+
+class DualPublisher:
+    """Publishes events: durable on Kafka, then announced on Redis Pub/Sub.
+
+    ``settings``: where, and within which bounds; from the environment if left out. Without a
+    ``redis_url`` nothing is announced. Use it as an async context manager, in one event loop, by as many
+    tasks as you like.
+
+    Guarantees: an event is announced only after Kafka acknowledged it (acks=all, idempotent). Events of
+    one source are in the log in the order of the calls. Whatever happens on Redis neither fails nor
+    delays a publish. Every call ends within ``buffer_timeout`` + ``delivery_timeout``; when Kafka or
+    Redis returns, so does this, without a restart. Cancelling a call does not unsend its events.
+    The number of partitions is read at the start: restart publishers when you add some.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings if settings is not None else Settings.load()
+        self._delivery: Delivery | None = None
+        self._encoder: Encoder
+        self._notifier: Notifier | None = None
+        self._closing: asyncio.Task[CloseReport] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Connect to Kafka, look at the topic, and try Redis. Bounded by ``start_timeout`` a step.
+
+        Raises ConfigError (no such topic, too few replicas, a Redis Cluster or Sentinel) and
+        StreamUnavailable (Kafka does not answer). A Redis that does not answer is only a warning.
+        """
+        if self._delivery is not None:
+            return
+        settings = self._settings
+        facts = await topic_facts(settings)
+        routes = Routes(settings, partitions=facts.partitions)
+        notifier = _notifier(settings, routes.nonce)
+        if notifier is not None:
+            await notifier.start()
+        try:
+            writer = await KafkaWriter.open(settings)
+        except BaseException:
+            if notifier is not None:
+                await notifier.close()
+            raise
+        self._notifier = notifier
+        self._encoder = Encoder(routes, max_event_bytes=facts.max_event_bytes)
+        self._delivery = Delivery(
+            settings, writer, partitions=facts.partitions, acknowledged=self._acknowledged
+        )
+
+    async def publish(self, event: Event) -> Receipt:
+        """Returns when the event is durable.
+
+        Raises EventError (the event is invalid; nothing was sent), BufferFull, PublishRejected or
+        OutcomeUnknown.
+        """
+        delivery = self._started()
+        call = self._encoder.call((event,))
+        await delivery.deliver(call)
+        part = call.parts[0]
+        return Receipt(event.id, part.partition, part.base)
+
+    async def publish_batch(
+        self, events: Sequence[Event], *, on_invalid: Literal["refuse", "skip"] = "refuse"
+    ) -> BatchReceipt:
+        """Returns when every event is durable; the receipt is in input order.
+
+        An invalid event refuses the whole batch before anything is sent (EventError; ``.invalid`` maps
+        every bad index to its reason), or is left out with ``on_invalid="skip"``. Otherwise raises as
+        :meth:`publish`; ``.outcomes`` has one entry an event, in input order.
+        """
+        delivery = self._started()
+        if on_invalid not in {"refuse", "skip"}:
+            raise ConfigError(f"on_invalid must be 'refuse' or 'skip' (is {on_invalid!r})")
+        try:
+            call = self._encoder.call(events, skip_invalid=on_invalid == "skip")
+        except EventError as error:
+            delivery.refused += len(error.invalid)
+            raise
+        delivery.refused += len(call.invalid)
+        await delivery.deliver(call)
+        runs = [(part.partition, part.base, part.indices) for part in call.parts]
+        return BatchReceipt(call.event_ids, runs, call.invalid)
+
+    async def resolve(self, ids: Iterable[str], *, timeout: float = 10.0) -> dict[str, Resolution]:
+        """What became of events that were reported unknown. Ends within about ``timeout`` seconds.
+
+        ``InLog``: acknowledged since, or found in the log. ``NotInLog``: Kafka refused it for good, or it
+        was never handed over. ``StillOpen``: it may still arrive. Raises EventError for ids that this
+        publisher did not report unknown (it remembers the last ``buffer_events``).
+        """
+        delivery = self._started()
+        wanted = list(dict.fromkeys(ids))
+        if strangers := [event_id for event_id in wanted if event_id not in delivery.questions]:
+            raise EventError(
+                f"{len(strangers)} ids were not reported unknown by this publisher, or too long ago: "
+                f"{', '.join(map(repr, strangers[:5]))}"
+            )
+        asked = {event_id: delivery.questions[event_id] for event_id in wanted}
+        open_ids = {i for i, (part, _) in asked.items() if part.state in {State.IN_FLIGHT, State.LOST}}
+        found: dict[str, tuple[int, int]] = {}
+        if open_ids:
+            parts = {id(part): part for part, _ in (asked[i] for i in open_ids)}.values()
+            found = await find_in_log(self._settings, open_ids, parts, timeout=timeout)
+        return {i: _resolution(part, place, found.get(i)) for i, (part, place) in asked.items()}
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        """Wait until every accepted event is settled and every notification answered or dropped.
+
+        ``timeout`` in seconds, ``close_timeout`` if left out. False if it was not enough.
+        """
+        delivery = self._started()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self._settings.close_timeout if timeout is None else timeout)
+        settled = await delivery.settle(deadline - loop.time())
+        if self._notifier is None:
+            return settled
+        return await self._notifier.drain(max(0.0, deadline - loop.time())) and settled
+
+    def stats(self) -> PublisherStats:
+        """The counters now."""
+        delivery, notifier = self._started(), self._notifier
+        return PublisherStats(
+            accepted=delivery.accepted,
+            durable=delivery.durable,
+            rejected=delivery.rejected,
+            unknown=delivery.unknown,
+            late=delivery.late,
+            refused=delivery.refused,
+            producers=delivery.producers,
+            notified=notifier.sent if notifier else 0,
+            receivers=notifier.receivers if notifier else 0,
+            dropped=dict(notifier.dropped) if notifier else {},
+            resyncs=notifier.resyncs if notifier else 0,
+            buffered_events=delivery.buffer.events,
+            buffered_bytes=delivery.buffer.bytes,
+            queued_notifications=notifier.queued if notifier else 0,
+            dirty_sources=notifier.dirty_sources if notifier else 0,
+            redis_up=notifier.up if notifier else False,
+        )
+
+    async def close(self) -> CloseReport:
+        """Take no more events, settle what is open for at most ``close_timeout`` s, and say what is left.
+
+        Then notifications have half a second. Bounded by ``close_timeout`` plus a few seconds. Calls that
+        are still open end with what is known. A second call gets the same report.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="dualstream-close")
+        return await asyncio.shield(self._closing)
+
+    async def _close(self) -> CloseReport:
+        if self._delivery is None:
+            return CloseReport(durable=0, rejected=(), unresolved=(), dropped_notifications=0)
+        delivery, notifier = self._delivery, self._notifier
+        durable = delivery.durable + delivery.late
+        rejected, unresolved = await delivery.close(self._settings.close_timeout)
+        dropped = 0
+        if notifier is not None:
+            before = notifier.dropped.total()
+            await notifier.drain(_DRAIN)
+            await notifier.close()
+            dropped = notifier.dropped.total() - before
+        return CloseReport(
+            durable=delivery.durable + delivery.late - durable,
+            rejected=rejected,
+            unresolved=unresolved,
+            dropped_notifications=dropped,
+        )
+
+    def _started(self) -> Delivery:
+        if self._delivery is None:
+            raise StreamUnavailable("the publisher is not started: use `async with DualPublisher(settings)`")
+        return self._delivery
+
+    def _acknowledged(self, part: Part, ack: int) -> None:
+        if self._notifier is not None:
+            self._notifier.enqueue(Run(part.partition, part.base, ack, part.notes))
+
+
+def _notifier(settings: Settings, nonce: str) -> Notifier | None:
+    if settings.redis_url is None:
+        return None
+    link = RedisLink(settings.redis_url, timeout=settings.redis_timeout)
+    return Notifier(link, nonce=nonce, limit=settings.notify_queue, details=settings.notify_details)
+
+
+def _resolution(part: Part, place: int, found: tuple[int, int] | None) -> Resolution:
+    if part.state is State.DURABLE:
+        return InLog(part.partition, part.base + place if part.base >= 0 else -1)
+    if part.state is State.REJECTED:
+        return NotInLog(part.reason)
+    if found is not None:
+        return InLog(*found)
+    if part.state is State.LOST:
+        return StillOpen("its producer was given up, and the log does not have it: it can only arrive late")
+    return StillOpen("Kafka has not answered yet")

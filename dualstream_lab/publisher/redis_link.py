@@ -1,0 +1,137 @@
+"""The adapter of redis-py: one connection, packed commands out, replies in, each exchange bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+
+__all__ = ["RedisLink"]
+
+_INCOMPLETE: Final = object()
+_GRACE = 0.01
+_INFO = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
+
+
+class RedisLink:
+    """A connection to one Redis server. redis-py does address, TLS and log-in; no command is retried.
+
+    Whatever goes wrong is a StreamUnavailable, and the link is closed then: what was sent may have been
+    executed or not. Not for use by several tasks at once.
+    """
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        self._timeout = timeout
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            health_check_interval=0,
+        )
+        self._connection: Any = None
+        self._replies = hiredis.Reader(notEnoughData=_INCOMPLETE)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    async def connect(self) -> None:
+        """Connect and log in. Raises StreamUnavailable; ConfigError for a Cluster or a Sentinel."""
+        await self.close()
+        connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            # A TLS handshake and a log-in are several exchanges.
+            async with asyncio.timeout(4 * self._timeout):
+                await connection.connect()
+        except BaseException as error:
+            with suppress(Exception):
+                await connection.disconnect(nowait=True)
+            if isinstance(error, (RedisError, OSError, TimeoutError)):
+                raise StreamUnavailable(str(error) or "no answer to the connection") from error
+            raise
+        self._connection = connection
+        self._replies = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        await self._refuse_cluster()
+
+    async def role(self) -> str:
+        """``master``, ``slave``, or ``unknown`` where this user may not ask."""
+        replication, _ = await self.exchange(_INFO, 2)
+        return _field(replication, b"role") or "unknown"
+
+    async def exchange(self, packed: bytes, count: int) -> list[Any]:
+        """Send packed commands and read ``count`` replies; an error reply is an exception in the list."""
+        connection = self._connection
+        if connection is None:
+            raise StreamUnavailable("not connected")
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection._writer.write(packed)  # noqa: SLF001
+                await self._receive(connection, replies, count)
+        except BaseException as error:
+            if isinstance(error, TimeoutError) and await self._had_arrived(connection, replies, count):
+                return replies
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise StreamUnavailable(f"no answer within {self._timeout:g} s") from error
+            if isinstance(error, (OSError, hiredis.ProtocolError, AttributeError)):
+                raise StreamUnavailable(str(error)) from error
+            raise
+        return replies
+
+    async def _receive(self, connection: Any, replies: list[Any], count: int) -> None:
+        reader, gets = self._replies, self._replies.gets
+        while True:
+            while (reply := gets()) is not _INCOMPLETE:
+                replies.append(reply)
+            if len(replies) >= count:
+                return
+            data = await connection._reader.read(65_536)  # noqa: SLF001
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            reader.feed(data)
+
+    async def _had_arrived(self, connection: Any, replies: list[Any], count: int) -> bool:
+        """Whether the answers were there, and only this process was too busy to read them in time."""
+        with suppress(OSError, TimeoutError, hiredis.ProtocolError):
+            async with asyncio.timeout(_GRACE):
+                await self._receive(connection, replies, count)
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Drop the connection; nothing if there is none."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                await connection.disconnect(nowait=True)
+
+    async def _refuse_cluster(self) -> None:
+        _, server = await self.exchange(_INFO, 2)
+        mode = _field(server, b"redis_mode") or _field(server, b"server_mode")
+        if mode in {"cluster", "sentinel"}:
+            await self.close()
+            raise ConfigError(
+                f"redis_url names a Redis {mode.title()}, which is not supported; give one plain server "
+                "(of a Sentinel, the primary itself)"
+            )
+
+
+def _field(info: object, name: bytes) -> str:
+    """A field of an INFO reply; empty where there is none."""
+    if isinstance(info, bytes):
+        for line in info.splitlines():
+            if line.startswith(name + b":"):
+                return line[len(name) + 1 :].decode("ascii", "replace")
+    return ""

@@ -1,0 +1,124 @@
+"""What repeats from event to event, worked out once: a source's route, a type's header."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from aiokafka.partitioner import murmur2
+
+from dualstream_lab.errors import EventError
+from dualstream_lab.event import (
+    channel_of,
+    cloudevents_source,
+    shard_channel,
+    source_invalid_reason,
+    type_invalid_reason,
+)
+
+if TYPE_CHECKING:
+    from dualstream_lab.config import Settings
+
+__all__ = ["EventType", "Route", "Routes"]
+
+_MAX_ROUTES = 50_000  # about 60 MB at most
+_MAX_TYPES = 10_000
+
+
+def _json_text(text: str) -> str:
+    """A JSON string in ASCII alone, so that its length in characters is its length in bytes."""
+    return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if " " <= character <= "~":
+        return character
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+class EventType:
+    """A valid event type, as header and as JSON."""
+
+    __slots__ = ("header", "json")
+
+    def __init__(self, name: str) -> None:
+        self.header = ("ce_type", name.encode())
+        self.json = _json_text(name)
+
+
+class Route:
+    """Where a source's events go: key and partition on Kafka, channel on Redis.
+
+    ``command`` is the beginning of the packed PUBLISH, up to the length of the message. ``nonce`` and
+    ``count`` make the notification's ``pub``: a route that was forgotten and is made anew has a new nonce.
+    """
+
+    __slots__ = ("command", "count", "header", "key", "nonce", "partition", "source", "source_id_json")
+
+    def __init__(self, source_type: str, source_id: str, *, partition: int, channel: str, nonce: str) -> None:
+        self.source = f"{source_type}:{source_id}"
+        self.key = source_id.encode()
+        self.partition = partition
+        self.header = ("ce_source", cloudevents_source(source_type, source_id).encode())
+        self.source_id_json = _json_text(source_id)
+        self.command = f"*3\r\n$7\r\nPUBLISH\r\n${len(channel.encode())}\r\n{channel}\r\n$"
+        self.nonce = nonce
+        self.count = 0
+
+
+class Routes:
+    """The routes and types of one publisher, made when first used; the oldest are forgotten.
+
+    ``nonce`` names the publisher. The partition is Java's default: murmur2 of the key.
+    """
+
+    def __init__(self, settings: Settings, *, partitions: int) -> None:
+        self.nonce = uuid4().hex[:12]
+        self.partitions = partitions
+        self._shards = settings.channel_shards if settings.channel_policy == "shard" else None
+        self._routes: OrderedDict[tuple[str, str], Route] = OrderedDict()
+        self._types: OrderedDict[str, EventType] = OrderedDict()
+        self._made = 0
+
+    def route(self, source_type: str, source_id: str) -> Route:
+        """Raises EventError for a source that cannot be published to."""
+        try:
+            return self._routes[source_type, source_id]
+        except (KeyError, TypeError):
+            return self._make(source_type, source_id)
+
+    def type(self, name: str) -> EventType:
+        """Raises EventError for a type that cannot be used."""
+        try:
+            return self._types[name]
+        except (KeyError, TypeError):
+            if reason := type_invalid_reason(name):
+                raise EventError(reason) from None
+        if len(self._types) >= _MAX_TYPES:
+            self._types.popitem(last=False)
+        made = self._types[name] = EventType(name)
+        return made
+
+    def _make(self, source_type: str, source_id: str) -> Route:
+        if reason := source_invalid_reason(source_type, source_id):
+            raise EventError(reason)
+        if len(self._routes) >= _MAX_ROUTES:
+            self._routes.popitem(last=False)
+        self._made += 1
+        if self._shards is None:
+            channel = channel_of(source_type, source_id)
+        else:
+            channel = shard_channel(source_type, source_id, self._shards)
+        key = source_id.encode()
+        route = self._routes[source_type, source_id] = Route(
+            source_type,
+            source_id,
+            partition=(murmur2(key) & 0x7FFFFFFF) % self.partitions,
+            channel=channel,
+            nonce=f"{self.nonce}{self._made:x}",
+        )
+        return route
