@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _DEFAULT_MAX_MESSAGE = 1_048_588
 _BATCH_OVERHEAD = 100  # the batch's header (61 bytes) and one record's framing
 _CLOSE_TIMEOUT = 2.0
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
 
 # Refusals after which nothing of the batch is, or will be, in the log.
 DEFINITE: tuple[type[Exception], ...] = (
@@ -166,7 +167,7 @@ async def topic_facts(settings: Settings) -> TopicFacts:
     try:
         async with asyncio.timeout(settings.start_timeout):
             await admin.start()
-            (topic,) = await admin.describe_topics([settings.topic])
+            topic = await _described(admin, settings.topic)
             config = await _topic_config(admin, settings.topic)
     except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
         raise _unreachable(settings, error) from error
@@ -190,6 +191,16 @@ async def topic_facts(settings: Settings) -> TopicFacts:
         )
     limit = int(config.get("max.message.bytes", _DEFAULT_MAX_MESSAGE))
     return TopicFacts(partitions=len(topic["partitions"]), max_event_bytes=limit - _BATCH_OVERHEAD)
+
+
+async def _described(admin: AIOKafkaAdminClient, name: str) -> dict[str, Any]:
+    """The topic's metadata. One that was made a moment ago may not be known to every broker yet."""
+    for pause in _PAUSES:
+        topic: dict[str, Any] = (await admin.describe_topics([name]))[0]
+        if not topic["error_code"]:
+            break
+        await asyncio.sleep(pause)
+    return topic
 
 
 async def _topic_config(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:

@@ -1,0 +1,331 @@
+"""The publisher's contract on healthy brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from aiokafka.partitioner import murmur2
+
+from dualstream_lab import DualPublisher, Event
+from dualstream_lab.errors import (
+    BufferFull,
+    ConfigError,
+    EventError,
+    OutcomeUnknown,
+    PublishRejected,
+    StreamUnavailable,
+)
+from dualstream_lab.event import channel_of, decode_notification, shard_channel
+from dualstream_lab.publisher import Rejected, Unknown
+
+from .helpers import assert_in_order, events, heard, ids_of, read_log, until
+
+
+async def test_a_receipt_says_where_the_whole_event_is(stack, settings, topic):
+    event = Event(
+        type="issues.opened",
+        source_type="repo",
+        source_id="owner/å",
+        occurred_at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        data=msgspec.Raw(b'{"z":1,  "a":[1.50]}'),
+    )
+    async with DualPublisher(settings()) as publisher:
+        receipt = await publisher.publish(event)
+    (record,) = await read_log(stack.kafka_url, topic)
+    assert (receipt.event_id, receipt.partition, receipt.offset) == (
+        event.id,
+        record.partition,
+        record.offset,
+    )
+    assert record.key == "owner/å".encode()
+    assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % 6
+    assert b'"data":{"z":1,  "a":[1.50]}' in record.value, "data is kept byte for byte"
+    assert dict(record.headers) == {
+        "ce_specversion": b"1.0",
+        "ce_id": event.id.encode(),
+        "ce_type": b"issues.opened",
+        "ce_source": b"/repo/owner/%C3%A5",
+        "ce_time": b"2025-01-02T03:04:05Z",
+        "content-type": b"application/json",
+        "traceparent": event.traceparent.encode(),
+        "ce_traceparent": event.traceparent.encode(),
+    }
+
+
+async def test_a_batch_receipt_is_in_input_order(stack, settings, topic):
+    batch = events(500)
+    async with DualPublisher(settings()) as publisher:
+        receipt = await publisher.publish_batch(batch)
+    log = await read_log(stack.kafka_url, topic)
+    places = {(record.partition, record.offset): ids_of([record])[0] for record in log}
+    assert len(log) == len(receipt) == 500
+    assert [places[p, o] for p, o in zip(receipt.partitions, receipt.offsets, strict=True)] == [
+        event.id for event in batch
+    ]
+    assert [r.event_id for r in receipt] == receipt.event_ids == [event.id for event in batch]
+
+
+async def test_a_batch_larger_than_a_kafka_batch_is_split_and_stays_in_order(stack, settings, topic):
+    batch = events(2000, sources=3, size=300)
+    async with DualPublisher(settings(batch_bytes=16_384)) as publisher:
+        receipt = await publisher.publish_batch(batch)
+    log = await read_log(stack.kafka_url, topic)
+    assert_in_order(log)
+    at = {(record.partition, record.offset): ids_of([record])[0] for record in log}
+    assert [at[r.partition, r.offset] for r in receipt] == [event.id for event in batch]
+
+
+async def test_order_per_source_over_concurrent_singles(stack, settings, topic):
+    async with DualPublisher(settings()) as publisher:
+        await asyncio.gather(*(publisher.publish(event) for event in events(3000, sources=7)))
+    log = await read_log(stack.kafka_url, topic)
+    assert len(log) == 3000
+    assert_in_order(log)
+
+
+async def test_notifications_are_light_and_say_where_the_event_is(stack, settings, topic):
+    batch = events(300, sources=5, size=2000)
+    async with heard(stack.redis_url) as messages, DualPublisher(settings()) as publisher:
+        receipt = await publisher.publish_batch(batch)
+        assert await publisher.flush()
+        await until(lambda: len(messages) == 300)
+        assert publisher.stats().notified == publisher.stats().receivers == 300
+    of_id = {event.id: event for event in batch}
+    places = {r.event_id: (r.partition, r.offset) for r in receipt}
+    numbers = defaultdict(list)
+    for channel, message in messages:
+        assert set(json.loads(message)) == {"id", "type", "source_id", "pos", "pub", "ts"}
+        assert b"xxx" not in message, "no payload byte ever goes to Redis"
+        notification = decode_notification(message)
+        assert channel == channel_of("repo", notification.source_id)
+        assert notification.source_id == of_id[notification.id].source_id
+        assert notification.position == places[notification.id]
+        nonce, _, number = notification.pub.partition(":")
+        numbers[notification.source_id, nonce].append(int(number))
+    assert len(numbers) == 5, "one publisher counts each source once"
+    assert all(counted == list(range(1, 61)) for counted in numbers.values())
+
+
+async def test_bare_notifications_and_shard_channels(stack, settings):
+    chosen = settings(notify_details=False, channel_policy="shard", channel_shards=4)
+    async with heard(stack.redis_url) as messages, DualPublisher(chosen) as publisher:
+        await publisher.publish_batch(events(50))
+        await until(lambda: len(messages) == 50)
+    for channel, message in messages:
+        assert set(json.loads(message)) == {"id", "type", "source_id"}
+        assert channel == shard_channel("repo", json.loads(message)["source_id"], 4)
+
+
+@pytest.mark.parametrize("name", ["é\u4e2d", "\U0001f600", 'a"b', "a'b"])
+async def test_any_allowed_name_survives_on_redis(stack, settings, name):
+    async with heard(stack.redis_url) as messages, DualPublisher(settings()) as publisher:
+        await publisher.publish(Event(type=name, source_type="user", source_id=name))
+        await until(lambda: messages)
+    channel, message = messages[0]
+    notification = decode_notification(message)
+    assert (channel, notification.type, notification.source_id) == (channel_of("user", name), name, name)
+
+
+async def test_a_notification_never_comes_before_the_ack(stack, settings):
+    async with heard(stack.redis_url) as messages, DualPublisher(settings()) as publisher:
+        stack.brokers[0].pause()
+        publishing = asyncio.create_task(publisher.publish_batch(events(20)))
+        await until(lambda: publisher.stats().accepted == 20)
+        await publisher.flush(1)  # time enough for a notification that should not be
+        assert not messages
+        assert publisher.stats().queued_notifications == 0
+        stack.brokers[0].resume()
+        await publishing
+        await until(lambda: len(messages) == 20)
+
+
+BAD = [
+    (Event(type="t", source_type="repo", source_id=""), "source_id is empty"),
+    (Event(type="t", source_type="repo", source_id="_x"), "must not begin with '_'"),
+    (Event(type="t", source_type="Repo", source_id="a"), "source_type 'Repo'"),
+    (Event(type="", source_type="repo", source_id="a"), "type is empty"),
+    (Event(type="t", source_type="repo", source_id="a", id="a b"), "id 'a b'"),
+    (Event(type="t", source_type="repo", source_id="a", data=object()), "cannot be written as JSON"),
+    (Event(type="t", source_type="repo", source_id="a", data="x" * 2_000_000), "the topic takes at most"),
+    (Event(type="t", source_type="repo", source_id="a", occurred_at=datetime(2025, 1, 1)), "time zone"),  # noqa: DTZ001
+    ("no event", "str is not an Event"),
+]
+
+
+async def test_a_batch_with_bad_events_is_refused_whole_and_names_each(stack, settings, topic):
+    batch = events(3)
+    for place, (bad, _) in enumerate(BAD):
+        batch.insert(2 * place, bad)
+    async with DualPublisher(settings()) as publisher:
+        with pytest.raises(EventError, match="none was sent") as caught:
+            await publisher.publish_batch(batch)
+        told = [caught.value.invalid[index] for index in sorted(caught.value.invalid)]
+        assert [batch[index] for index in sorted(caught.value.invalid)] == [bad for bad, _ in BAD]
+        for reason, (_, expected) in zip(told, BAD, strict=True):
+            assert expected in reason
+        assert publisher.stats().accepted == 0
+        assert await read_log(stack.kafka_url, topic) == []
+
+        receipt = await publisher.publish_batch(batch, on_invalid="skip")
+        assert set(receipt.invalid) == set(caught.value.invalid)
+        assert [receipt.offsets[index] for index in receipt.invalid] == [-1] * len(BAD)
+        assert len(list(receipt)) == 3
+    assert len(await read_log(stack.kafka_url, topic)) == 3
+
+
+async def test_the_partition_of_an_oversize_event_goes_on(stack, settings, topic):
+    source = {"type": "t", "source_type": "repo", "source_id": "a"}
+    async with DualPublisher(settings()) as publisher:
+        for _ in range(2):
+            await publisher.publish(Event(**source))
+            with pytest.raises(EventError, match="the topic takes at most"):
+                await publisher.publish(Event(**source, data="x" * 1_048_500))
+        big = await publisher.publish(Event(**source, data="x" * 1_047_800))
+        after = await publisher.publish(Event(**source))
+        assert after.offset == big.offset + 1 == 3
+        assert publisher.stats().producers == 1
+
+
+async def test_a_batch_that_kafka_refuses_is_rejected_and_the_publisher_goes_on(stack, settings, topic):
+    """The topic's limit sinks while the publisher runs: its batches are refused, the producer is replaced."""
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    async with DualPublisher(settings()) as publisher:
+        await publisher.publish_batch(events(100))
+        admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_url)
+        await admin.start()
+        limit = {"max.message.bytes": "5000"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, limit)])
+        await admin.close()
+
+        async def attempt() -> object:
+            big = Event(type="t", source_type="repo", source_id="a", data="x" * 9000)
+            return (await asyncio.gather(publisher.publish(big), return_exceptions=True))[0]
+
+        async with asyncio.timeout(20):  # the setting takes a moment to reach the broker
+            while not isinstance(error := await attempt(), PublishRejected):
+                pass
+        assert isinstance(error.outcomes[0], Rejected)
+        assert "MessageSizeTooLarge" in str(error)
+        receipt = await publisher.publish(Event(type="t", source_type="repo", source_id="a"))
+        assert receipt.offset >= 0
+        assert publisher.stats().producers == 2
+
+
+async def test_room_is_waited_for_and_then_refused(stack, settings):
+    async with DualPublisher(settings(buffer_events=100, buffer_timeout=0.3)) as publisher:
+        with pytest.raises(BufferFull, match="more than the whole buffer"):
+            await publisher.publish_batch(events(101))
+        stack.brokers[0].pause()
+        first = asyncio.create_task(publisher.publish_batch(events(80)))
+        await until(lambda: publisher.stats().accepted == 80)
+        with pytest.raises(BufferFull, match=r"buffer_timeout=0.3") as caught:
+            await publisher.publish_batch(events(30, start=100))
+        assert len(caught.value.outcomes) == 30
+        assert publisher.stats().accepted == 80, "nothing of it was handed over"
+        waiting = asyncio.create_task(publisher.publish_batch(events(30, start=200)))
+        stack.brokers[0].resume()
+        await asyncio.gather(first, waiting)
+        assert publisher.stats().durable == 110
+        assert publisher.stats().buffered_events == publisher.stats().buffered_bytes == 0
+
+
+async def test_a_cancelled_caller_does_not_unsend(stack, settings, topic):
+    async with DualPublisher(settings(buffer_events=50)) as publisher:
+        stack.brokers[0].pause()
+        sent = asyncio.create_task(publisher.publish_batch(events(50)))
+        await until(lambda: publisher.stats().accepted == 50)
+        in_line = asyncio.create_task(publisher.publish_batch(events(10, start=50)))
+        await asyncio.sleep(0)
+        for task in (sent, in_line):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        stack.brokers[0].resume()
+        assert await publisher.flush()
+        assert publisher.stats().durable == 50
+        assert publisher.stats().buffered_events == 0
+    assert len(await read_log(stack.kafka_url, topic)) == 50
+
+
+async def test_the_deadline_is_kept_and_the_unknown_are_resolved(stack, settings, topic):
+    async with DualPublisher(settings(delivery_timeout=1)) as publisher:
+        await publisher.publish_batch(events(10))
+        stack.brokers[0].pause()
+        batch = events(20, start=10)
+        with pytest.raises(OutcomeUnknown, match="resolve") as caught:
+            await publisher.publish_batch(batch)
+        assert all(isinstance(outcome, Unknown) for outcome in caught.value.outcomes)
+        with pytest.raises(PublishRejected, match="not handed to Kafka within delivery_timeout"):
+            await publisher.publish_batch(events(20, start=40))
+        open_still = await publisher.resolve([batch[0].id], timeout=0.5)
+        assert type(open_still[batch[0].id]).__name__ == "StillOpen"
+        stack.brokers[0].resume()
+        assert await publisher.flush()
+        stats = publisher.stats()
+        assert (stats.durable, stats.unknown, stats.late, stats.rejected) == (10, 20, 20, 20)
+        log = await read_log(stack.kafka_url, topic)
+        places = {ids_of([record])[0]: (record.partition, record.offset) for record in log}
+        answers = await publisher.resolve([event.id for event in batch])
+        assert {i: (a.partition, a.offset) for i, a in answers.items()} == {
+            event.id: places[event.id] for event in batch
+        }
+        assert len(log) == 30
+        with pytest.raises(EventError, match="not reported unknown"):
+            await publisher.resolve(["stranger"])
+        await publisher.publish_batch(events(10, start=80))
+
+
+async def test_closing_with_kafka_away_is_bounded_and_reported(stack, settings):
+    publisher = DualPublisher(settings(close_timeout=0.5))
+    await publisher.start()
+    await publisher.publish_batch(events(5))
+    stack.brokers[0].pause()
+    had, waiting = events(20, sources=1), events(7, sources=1)
+    calls = [asyncio.create_task(publisher.publish_batch(had))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    calls.append(asyncio.create_task(publisher.publish_batch(waiting)))
+    await until(lambda: publisher.stats().accepted == 32)
+    async with asyncio.timeout(8):
+        report = await publisher.close()
+    assert list(report.unresolved) == [event.id for event in had]
+    assert list(report.rejected) == [event.id for event in waiting]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknown, PublishRejected]
+    with pytest.raises(PublishRejected, match="closed"):
+        await publisher.publish(events(1)[0])
+
+
+async def test_a_missing_topic_is_named_and_not_created(stack, settings):
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"topic 'absent' does not exist.*create it first"):
+            await DualPublisher(settings(topic="absent")).start()
+
+
+async def test_too_few_replicas_are_refused(stack, settings):
+    stack.create_topic("starved", settings={"min.insync.replicas": "2"})
+    with pytest.raises(ConfigError, match=r"1 replica.*min.insync.replicas=2"):
+        await DualPublisher(settings(topic="starved")).start()
+
+
+async def test_an_unreachable_kafka_is_named_in_bounded_time(settings):
+    async with asyncio.timeout(15):
+        with pytest.raises(StreamUnavailable, match=r"Kafka at 127.0.0.1:1 could not be reached"):
+            await DualPublisher(settings(kafka_url="127.0.0.1:1")).start()
+
+
+async def test_without_redis_it_is_kafka_alone(stack, settings):
+    async with heard(stack.redis_url) as messages, DualPublisher(settings(redis_url=None)) as publisher:
+        # "not given" means the environment, which the tests leave empty
+        await publisher.publish_batch(events(10))
+        assert await publisher.flush()
+        assert publisher.stats().notified == 0
+    assert not messages

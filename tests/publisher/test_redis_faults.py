@@ -1,0 +1,192 @@
+"""Redis in trouble: no publish fails or waits; what is skipped is counted and its source announced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from contextlib import suppress
+
+import pytest
+from redis.asyncio import Redis
+
+from dualstream_lab import DualPublisher
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.event import RESYNC_CHANNEL, decode_notification
+from dualstream_lab.stack.ports import free_ports
+from dualstream_lab.stack.valkey import find_redis, redis_process
+
+from .helpers import events, heard, until
+
+
+def accounted(publisher: DualPublisher) -> bool:
+    stats = publisher.stats()
+    return stats.notified + sum(stats.dropped.values()) == stats.durable
+
+
+async def announced(messages: list[tuple[str, bytes]]) -> set[str]:
+    """The sources on the resync channel, once there are any."""
+    await until(lambda: any(channel == RESYNC_CHANNEL for channel, _ in messages))
+    sources: set[str] = set()
+    for channel, message in messages:
+        if channel == RESYNC_CHANNEL:
+            sources |= set(json.loads(message)["sources"])
+    return sources
+
+
+@pytest.mark.parametrize("trouble", ["killed", "mute"])
+async def test_redis_away_neither_fails_nor_delays_a_publish_and_is_healed(stack, settings, trouble, caplog):
+    async with DualPublisher(settings(redis_timeout=0.1)) as publisher:
+        await publisher.publish_batch(events(100))
+        assert await publisher.flush()
+        assert publisher.stats().redis_up
+        (stack.redis.kill if trouble == "killed" else stack.redis.pause)()
+        slowest = 0.0
+        with caplog.at_level(logging.WARNING):
+            for _ in range(100):
+                started = time.perf_counter()
+                await publisher.publish_batch(events(20))
+                slowest = max(slowest, time.perf_counter() - started)
+            await until(lambda: publisher.stats().dropped.get("redis down"))
+        # A call that waited for Redis even once would take its timeout, and the breaker needs five.
+        assert slowest < 0.4
+        assert publisher.stats().durable == 2100
+        assert not publisher.stats().redis_up
+        assert publisher.stats().dirty_sources == 20
+        assert 1 <= len(caplog.records) < 20, "warnings are limited"
+        assert "dropped" in caplog.text
+        (stack.redis.start if trouble == "killed" else stack.redis.resume)()
+        async with heard(stack.redis_url) as messages:
+            assert await announced(messages) == {f"repo:owner/r{n}" for n in range(20)}
+            await publisher.publish_batch(events(40))
+            assert await publisher.flush()
+            await until(lambda: sum(channel != RESYNC_CHANNEL for channel, _ in messages) >= 40)
+        assert accounted(publisher)
+        assert publisher.stats().dirty_sources == 0
+        numbers = [decode_notification(m).pub.split(":")[1] for c, m in messages if c != RESYNC_CHANNEL]
+        assert min(map(int, numbers)) > 100, "the dropped ones took their numbers: a subscriber sees a hole"
+
+
+async def test_a_redis_busy_with_a_script_is_given_up_on_in_time(stack, settings):
+    client = Redis.from_url(stack.redis_url, socket_timeout=30)
+    async with DualPublisher(settings(redis_timeout=0.1)) as publisher, client:
+        await publisher.publish_batch(events(10))
+        await publisher.flush()
+        busy = asyncio.create_task(client.eval("for i = 1, 200000000 do end return 1", 0))
+        async with asyncio.timeout(20):
+            while not sum(publisher.stats().dropped.values()):
+                await publisher.publish_batch(events(5))
+        await busy
+        await until(lambda: publisher.stats().resyncs)
+        assert await publisher.flush()
+        assert accounted(publisher)
+
+
+async def test_a_restarted_redis_is_used_again(stack, settings):
+    async with DualPublisher(settings()) as publisher:
+        await publisher.publish_batch(events(10))
+        await publisher.flush()
+        stack.redis.stop()
+        stack.redis.start()
+        async with heard(stack.redis_url) as messages:
+            await publisher.publish_batch(events(10))
+            # The first exchange on the dead connection is lost: its sources are announced.
+            await until(lambda: publisher.stats().resyncs or len(messages) == 10)
+            await publisher.publish_batch(events(10))
+            assert await publisher.flush()
+            await until(lambda: sum(c != RESYNC_CHANNEL for c, _ in messages) >= 10)
+        assert accounted(publisher)
+
+
+async def test_a_killed_client_connection_is_made_anew(stack, settings):
+    async with DualPublisher(settings()) as publisher, Redis.from_url(stack.redis_url) as client:
+        await publisher.publish_batch(events(10))
+        await publisher.flush()
+        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for _ in range(3):
+            await publisher.publish_batch(events(10))
+            await publisher.flush()
+        assert publisher.stats().redis_up
+        assert publisher.stats().notified >= 30
+        assert accounted(publisher)
+
+
+async def test_a_demoted_redis_never_fails_a_publish(stack, settings):
+    async with DualPublisher(settings()) as publisher, Redis.from_url(stack.redis_url) as client:
+        await publisher.publish_batch(events(10))
+        await client.replicaof("127.0.0.1", "1")
+        try:
+            for _ in range(5):
+                await publisher.publish_batch(events(10))
+            assert await publisher.flush()
+        finally:
+            await client.replicaof("NO", "ONE")
+        assert publisher.stats().durable == 60
+        assert accounted(publisher)
+
+
+async def test_a_full_queue_drops_the_oldest_and_counts(stack, settings):
+    async with DualPublisher(settings(notify_queue=50, redis_timeout=5)) as publisher:
+        stack.redis.pause()
+        for start in range(0, 500, 50):
+            await publisher.publish_batch(events(50, start=start))
+        stats = publisher.stats()
+        assert stats.queued_notifications <= 50
+        assert stats.dropped["queue full"] >= 350
+        async with asyncio.timeout(10):
+            stack.redis.resume()
+            assert await publisher.flush()
+        assert accounted(publisher)
+
+
+async def test_it_starts_without_redis_and_finds_it_later(stack, settings):
+    stack.redis.kill()
+    async with DualPublisher(settings()) as publisher:
+        await publisher.publish_batch(events(10))
+        stack.redis.start()
+        await until(lambda: publisher.stats().redis_up)
+        await publisher.publish_batch(events(10))
+        assert await publisher.flush()
+        assert accounted(publisher)
+
+
+async def test_a_refused_publish_is_counted(stack, settings):
+    async with Redis.from_url(stack.redis_url) as client:
+        await client.acl_setuser(
+            "shy", enabled=True, passwords=["+pw"], commands=["+@all"], reset=True, reset_channels=True
+        )
+        try:
+            url = stack.redis_url.replace("redis://", "redis://shy:pw@")
+            async with DualPublisher(settings(redis_url=url)) as publisher:
+                await publisher.publish_batch(events(10))
+                await until(lambda: publisher.stats().dropped.get("redis refused") == 10)
+                assert accounted(publisher)
+        finally:
+            with suppress(Exception):
+                await client.acl_deluser("shy")
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://h:1", "redis://a:1,b:2", "rediscluster://h:1"])
+def test_cluster_and_sentinel_urls_are_refused_by_name(settings, url):
+    with pytest.raises(ConfigError, match=r"Cluster|Sentinel"):
+        settings(redis_url=url)
+
+
+async def test_a_server_in_cluster_mode_is_refused_by_name(settings, tmp_path):
+    port = free_ports(1)[0]
+    process = redis_process(
+        find_redis(),
+        port=port,
+        directory=tmp_path,
+        remove=None,
+        settings=("--cluster-enabled", "yes"),
+        tls=None,
+        tls_port=0,
+    )
+    process.start()
+    try:
+        with pytest.raises(ConfigError, match=r"Redis Cluster, which is not supported"):
+            await DualPublisher(settings(redis_url=f"redis://127.0.0.1:{port}")).start()
+    finally:
+        process.kill()
