@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.metadata import MetadataRequest
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
@@ -196,7 +197,10 @@ async def topic_facts(settings: Settings) -> TopicFacts:
 async def _described(admin: AIOKafkaAdminClient, name: str) -> dict[str, Any]:
     """The topic's metadata. One that was made a moment ago may not be known to every broker yet."""
     for pause in _PAUSES:
-        topic: dict[str, Any] = (await admin.describe_topics([name]))[0]
+        # describe_topics() would let a broker that may create topics make it.
+        request = MetadataRequest([name], allow_auto_topic_creation=False)
+        response = await admin._send_request(request)  # noqa: SLF001
+        topic: dict[str, Any] = response.to_object()["topics"][0]
         if not topic["error_code"]:
             break
         await asyncio.sleep(pause)

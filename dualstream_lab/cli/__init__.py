@@ -1,0 +1,22 @@
+"""``dualstream``: the command line. Progress and messages go to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+USAGE, UNAVAILABLE, INTERRUPTED = 2, 3, 130
+
+
+def main() -> None:
+    """The console entry. Exits 0 for good, 1 for a bad result, 2 for misuse, 3 when a part is missing."""
+    try:
+        import click  # noqa: F401, PLC0415  (an extra)
+        import rich  # noqa: F401, PLC0415
+    except ModuleNotFoundError:
+        print("the command line needs its extra: pip install 'dualstream-lab[cli]'", file=sys.stderr)
+        sys.exit(USAGE)
+    from dualstream_lab.cli.root import run  # noqa: PLC0415
+
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,5 @@
+"""``python -m dualstream_lab.cli``."""
+
+from dualstream_lab.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""How the commands talk: one console for messages (stderr), one for results (stdout)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Duration", "export_lines", "say", "stderr", "stdout"]
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True)
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal."""
+    stderr.print(message, markup=False)
+
+
+def export_lines(environment: Mapping[str, str]) -> str:
+    """What a shell evaluates to point at these brokers."""
+    return "\n".join(f"export {name}='{value}'" for name, value in environment.items())
+
+
+class Duration(click.ParamType[Any]):
+    """``90s``, ``15m``, ``8h``, ``2d`` or plain seconds; becomes seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, above zero."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value))
+        if match is None or not float(match[1]):
+            self.fail(f"{value!r} is not a duration; allowed: 500ms, 90s, 15m, 8h, 2d", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,92 @@
+"""The ``dualstream`` group: which commands there are, and what their errors mean to the shell."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
+from dualstream_lab.cli.console import say
+from dualstream_lab.errors import ConfigError, DualStreamError, EventError
+
+__all__ = ["run"]
+
+# Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
+_COMMANDS = {
+    "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
+    "status": ("stack", "stack", "Show the running local stack."),
+    "down": ("stack", "stack", "End the running local stack."),
+    "publish": ("streams", "cli", "Publish a file of events: Kafka first, then Redis."),
+    "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
+}
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, extra, _ = _COMMANDS[cmd_name]
+        try:
+            found = getattr(import_module(f"dualstream_lab.cli.{module}"), cmd_name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("dualstream_lab"):
+                raise
+            raise ConfigError(
+                f"`dualstream {cmd_name}` needs {error.name}: pip install 'dualstream-lab[{extra}]'"
+            ) from error
+        assert isinstance(found, click.Command)  # noqa: S101
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry[2]) for name, entry in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    epilog="Start with:  dualstream up --detach   then   dualstream publish FILE",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("dualstream-lab"), prog_name="dualstream")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the clients log.")
+def _dualstream(verbose: bool) -> None:
+    """Durable events on Kafka, live notifications on Redis Pub/Sub.
+
+    Where to: --kafka/--redis, else DUALSTREAM_KAFKA_URL and DUALSTREAM_REDIS_URL, else the local stack
+    that `dualstream up` runs. Exit codes: 0 good, 1 some of it bad, 2 misuse, 3 a broker or file is
+    missing, 130 interrupted.
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s")
+    logging.getLogger("dualstream_lab").setLevel(logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        # Its retries during an outage are ours to sum up.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; the exit code."""
+    try:
+        result = _dualstream.main(arguments, prog_name="dualstream", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (ConfigError, EventError) as error:
+        say(f"error: {error}")
+        return USAGE
+    except DualStreamError as error:
+        say(f"error: {error}")
+        return UNAVAILABLE
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left: `… | head`
+        return 0
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,1 @@
+"""The composition root: settings, workload and parts put together into something to run."""

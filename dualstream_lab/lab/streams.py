@@ -1,0 +1,131 @@
+"""Both streams at work: a file into them, and a look at what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import os
+import stat
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+
+from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
+from dualstream_lab.event import channel_of, decode_event, shard_channel, source_invalid_reason
+from dualstream_lab.replay import Start, replay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from dualstream_lab.config import Settings
+
+__all__ = ["line_reader", "notifications", "source_of", "stored_events"]
+
+_MAX_LINE = 64 * 2**20
+_GONE = 30.0
+
+
+async def line_reader(file: BinaryIO) -> Callable[[int], Awaitable[list[bytes]]]:
+    """Reads lines: of a regular file at once, of a pipe or terminal as they come, not blocking the loop."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+
+        async def from_file(count: int) -> list[bytes]:
+            return list(islice(file, count))
+
+        return from_file
+    reader = asyncio.StreamReader(limit=_MAX_LINE)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+    rest = b""
+
+    async def from_pipe(_count: int) -> list[bytes]:
+        nonlocal rest
+        while True:
+            data = await reader.read(65_536)
+            *lines, rest = (rest + data).split(b"\n")
+            if not data:
+                lines, rest = ([rest] if rest else []), b""
+                return lines
+            if lines:
+                return lines
+            if len(rest) > _MAX_LINE:
+                raise EventError(f"a line is longer than {_MAX_LINE:,} bytes")
+
+    return from_pipe
+
+
+def source_of(text: str) -> tuple[str, str]:
+    """``type:id``. Raises ConfigError."""
+    source_type, colon, source_id = text.partition(":")
+    reason = source_invalid_reason(source_type, source_id) if colon else "there is no ':'"
+    if reason:
+        raise ConfigError(f"source {text!r}: {reason}; allowed: type:id, for example repo:owner/name")
+    return source_type, source_id
+
+
+async def notifications(
+    settings: Settings, source: str, *, pattern: bool
+) -> AsyncIterator[tuple[str, bytes]]:
+    """(channel, message) of a source, or of every source that matches the glob ``type:id``.
+
+    The first item is an empty message: from then on everything is heard. Another empty message later
+    says that the connection was lost and made anew: what was said between is missed. Raises
+    StreamUnavailable when Redis is away for 30 s, ConfigError when it refuses the log-in.
+    """
+    if settings.redis_url is None:
+        raise ConfigError("redis_url (DUALSTREAM_REDIS_URL) is not set; allowed: redis://host:port")
+    channel, chosen = _channel(settings, source, pattern=pattern)
+    loop = asyncio.get_running_loop()
+    heard_at = loop.time()
+    while True:
+        client = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=5)
+        try:
+            async with client, client.pubsub() as pubsub:
+                await (pubsub.psubscribe(channel) if pattern else pubsub.subscribe(channel))
+                while True:
+                    message = await pubsub.get_message(timeout=1)
+                    heard_at = loop.time()
+                    if message is None:
+                        continue
+                    if message["type"].endswith("message"):
+                        if chosen is None or chosen in message["data"]:
+                            yield message["channel"].decode(), message["data"]
+                    else:
+                        yield channel, b""
+        except AuthenticationError as error:
+            raise ConfigError(f"redis_url: Redis refused the log-in: {error}") from error
+        except (RedisError, OSError) as error:
+            if loop.time() - heard_at > _GONE:
+                raise StreamUnavailable(f"Redis could not be reached for {_GONE:g} s: {error}") from error
+            await asyncio.sleep(0.2)
+
+
+def _channel(settings: Settings, source: str, *, pattern: bool) -> tuple[str, bytes | None]:
+    """The channel to listen on, and what a message must contain where a channel has many sources."""
+    if pattern:
+        return f"events:{source}", None
+    source_type, source_id = source_of(source)
+    if settings.channel_policy == "shard":
+        return shard_channel(source_type, source_id, settings.channel_shards), source_id.encode()
+    return channel_of(source_type, source_id), None
+
+
+async def stored_events(
+    settings: Settings, source: str, start: Start, *, pattern: bool, follow: bool
+) -> AsyncIterator[bytes]:
+    """The whole events of a source, or of every source that matches the glob, as they are in the log."""
+    source_id = None if pattern else source_of(source)[1]
+    async for record in replay(settings, start, source_id=source_id, follow=follow):
+        try:
+            event = decode_event(record.value or b"")
+        except EventError as error:
+            print(f"partition {record.partition} offset {record.offset}: {error}", file=sys.stderr)
+            continue
+        name = f"{event.source_type}:{event.source_id}"
+        if fnmatch.fnmatchcase(name, source) if pattern else name == source:
+            yield record.value
