@@ -16,6 +16,7 @@ __all__ = ["run"]
 
 # Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
 _COMMANDS = {
+    "demo": ("demo", "lab", "Both streams at work through a Redis outage, on brokers of its own."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),

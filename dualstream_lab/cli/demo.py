@@ -1,0 +1,144 @@
+"""``dualstream demo``: both streams at work, and what is left of them while Redis is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.errors import StackError
+from dualstream_lab.lab.demo import Demo, run_demo
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.workload import PAYLOADS, Workload
+
+if TYPE_CHECKING:
+    from dualstream_lab.analysis.latency import Latency
+    from dualstream_lab.lab.demo import Live, Result
+
+__all__ = ["demo"]
+
+
+class _Span(click.ParamType[tuple[float, float]]):
+    """``8:12``: from second to second."""
+
+    name = "from:to"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Two numbers."""
+        first, _, second = str(value).partition(":")
+        try:
+            return float(first), float(second)
+        except ValueError:
+            self.fail(f"{value!r} is not from:to in seconds, such as 8:12", param, ctx)
+
+
+@click.command(epilog="Example:  dualstream demo --rate 20000 --payload github --outage 5:15")
+@click.option("--rate", type=float, default=10_000, show_default=True, help="Events a second.")
+@click.option("--duration", type=float, default=20, show_default=True, help="Seconds.")
+@click.option(
+    "--payload", type=click.Choice(PAYLOADS), default="small", show_default=True, help="300 B or real."
+)
+@click.option("--outage", type=_Span(), default="8:12", show_default=True, help="Redis is away.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed plans the same events.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to.  [default: runs/demo-DATE-TIME]")
+def demo(
+    rate: float, duration: float, payload: str, outage: tuple[float, float], seed: int, output: Path | None
+) -> int:
+    """Publish GitHub-like events through a Redis outage, with a listener on each stream.
+
+    Starts a real Kafka and a real Redis of its own, kills Redis on the way, and shows what that did to
+    either stream: a table here, a picture and the rows in the output directory.
+    """
+    workload = Workload(rate=rate, duration=duration, payload=payload, seed=seed)  # type: ignore[arg-type]
+    plan = Demo(workload=workload, outage=outage)
+    directory = output or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(f"{directory} cannot be written: {error.strerror}; give another --output") from error
+    with LocalStack(progress=say) as stack:
+        columns = (
+            TextColumn("{task.fields[seconds]:5.1f} s"),
+            BarColumn(),
+            TextColumn("{task.fields[line]}"),
+        )
+        with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+            task = bar.add_task("", total=duration, seconds=0.0, line="")
+
+            def show(live: Live) -> None:
+                counts = f"{live.durable:,} durable, {live.notified:,} notified, {live.dropped:,} dropped"
+                line = f"{live.state}: {counts}"
+                bar.update(task, completed=live.seconds, seconds=live.seconds, line=line)
+
+            say(f"publishing {rate:,.0f} events/s for {duration:g} s; Redis is killed at {outage[0]:g} s …")
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                result = runner.run(run_demo(plan, stack, directory, show))
+    _tell(result)
+    return 0 if result.good else 1
+
+
+def _tell(result: Result) -> None:
+    stdout.print(_latencies(result))
+    stdout.print(_counts(result))
+    stdout.print(f"\n{_verdict(result)}")
+    stdout.print(f"\npicture  {result.picture}\nrows     {result.directory / 'events.parquet'}", markup=False)
+    say("next: see both streams yourself:  dualstream up --detach   then   dualstream tail --pattern '*'")
+
+
+def _verdict(result: Result) -> str:
+    if result.good:
+        return "Every event is durable on Kafka and was read there once, whatever Redis missed."
+    return "NOT every event is durable and was read once: see the rows."
+
+
+def _latencies(result: Result) -> Table:
+    """Quantiles by phase."""
+    table = Table(title="Latency from the intended time, ms", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("seconds")
+    for name in ("publish p50", "p99", "p99.9", "Kafka consumer p50", "p99", "Redis subscriber p50", "p99"):
+        table.add_column(name, justify="right")
+    for phase in result.phases:
+        table.add_row(
+            phase.name,
+            f"{phase.begin:.1f}-{phase.end:.1f}",
+            *_cells(phase.publish, "p50", "p99", "p999"),
+            *_cells(phase.kafka, "p50", "p99"),
+            *_cells(phase.redis, "p50", "p99"),
+        )
+    return table
+
+
+def _cells(latency: Latency, *names: str) -> list[str]:
+    return [f"{getattr(latency, name):.2f}" if latency.count else "none heard" for name in names]
+
+
+def _counts(result: Result) -> Table:
+    """What became of the events."""
+    table = Table(title="\nEvents", title_justify="left", title_style="bold", show_header=False)
+    table.add_column("")
+    table.add_column(justify="right")
+    stats = result.stats
+    rows: list[tuple[str, str]] = [
+        ("intended", f"{result.intended:,} at {result.intended_rate:,.0f}/s"),
+        ("durable on Kafka", f"{result.durable:,} at {result.achieved:,.0f}/s"),
+        ("read by the Kafka consumer", f"{result.in_log:,}, {result.twice:,} twice"),
+        ("rejected, unknown", f"{stats.rejected:,}, {stats.unknown:,}"),
+        ("notifications that Redis took", f"{stats.notified:,}"),
+        ("heard by the Redis subscriber", f"{result.heard:,}"),
+    ]
+    rows += [(f"dropped: {why}", f"{count:,}") for why, count in sorted(stats.dropped.items())]
+    if missed := stats.notified - result.heard:
+        rows.append(("taken, but nobody listened (yet)", f"{missed:,}"))
+    for row in rows:
+        table.add_row(*row)
+    return table
