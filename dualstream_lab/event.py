@@ -15,6 +15,7 @@ import uuid_utils
 from dualstream_lab.errors import EventError
 
 __all__ = [
+    "ID_PATTERN",
     "RESYNC_CHANNEL",
     "Event",
     "Notification",
@@ -23,6 +24,7 @@ __all__ = [
     "decode_event",
     "decode_notification",
     "encode_event",
+    "encode_time",
     "event_headers",
     "id_invalid_reason",
     "invalid_reason",
@@ -38,7 +40,7 @@ RESYNC_CHANNEL: Final = "events:_resync"
 
 Header = tuple[str, bytes]
 
-_ID = re.compile(r"[!#-\[\]-~]{1,128}")  # printable ASCII without space, quote and backslash
+ID_PATTERN: Final = re.compile(r"[!#-\[\]-~]{1,128}")  # printable ASCII without space, quote and backslash
 _SOURCE_TYPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_NAME_BYTES = 256
@@ -122,6 +124,11 @@ def encode_event(event: Event) -> bytes:
         raise EventError(f"data cannot be written as JSON: {error}") from error
 
 
+def encode_time(when: datetime) -> bytes:
+    """The time as it is in the JSON: RFC 3339."""
+    return _encoder.encode(when)[1:-1]
+
+
 def decode_event(value: bytes | str) -> Event:
     """The event in a Kafka value or a line of JSON; ``data`` keeps its bytes.
 
@@ -177,7 +184,7 @@ def source_invalid_reason(source_type: object, source_id: object) -> str | None:
 
 def id_invalid_reason(event_id: object) -> str | None:
     """Why an event id cannot be used; None when it can."""
-    if isinstance(event_id, str) and _ID.fullmatch(event_id):
+    if isinstance(event_id, str) and ID_PATTERN.fullmatch(event_id):
         return None
     return f"id {event_id!r}: 1 to 128 printable ASCII characters without space, '\"' and '\\' are allowed"
 
@@ -241,7 +248,7 @@ def event_headers(event: Event, *, type_header: Header, source_header: Header) -
         ("ce_id", event.id.encode()),
         type_header,
         source_header,
-        ("ce_time", _encoder.encode(event.occurred_at)[1:-1]),
+        ("ce_time", encode_time(event.occurred_at)),
         CONTENT_TYPE,
     ]
     if isinstance(event.traceparent, str):

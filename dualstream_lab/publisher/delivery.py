@@ -17,6 +17,7 @@ from dualstream_lab.publisher.deadlines import Deadlines
 from dualstream_lab.publisher.kafka import DEFINITE, KafkaWriter
 from dualstream_lab.publisher.lane import Call, Flight, Lane, Part, State
 from dualstream_lab.publisher.outcome import Rejected
+from dualstream_lab.publisher.record_batch import RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -179,12 +180,12 @@ class Delivery:
 
     def _hand_over(self, lane: Lane) -> None:
         parts: list[Part] = []
-        batch = self._writer.new_batch()
+        batch = RecordBatch(self._settings.batch_bytes)
         while lane.waiting:
             part = lane.waiting.popleft()
             if part.state is not State.WAITING:  # its caller has been told that it was given up
                 continue
-            taken = self._writer.fill(batch, part)
+            taken = batch.add(part.records, part.timestamp)
             if taken < len(part):
                 rest = part.split(taken) if taken else part
                 lane.waiting.appendleft(rest)
@@ -203,7 +204,7 @@ class Delivery:
         for part in parts:
             part.state = State.IN_FLIGHT
             part.floor = lane.next_offset
-            part.payloads = []  # the batch has them now
+            part.records = []  # the batch has them now
         lane.flight = Flight(parts, future)
         future.add_done_callback(partial(self._landed, lane, lane.flight))
 
@@ -303,7 +304,7 @@ class Delivery:
     def _expire(self, call: Call, reason: str) -> None:
         for part in call.parts:
             if part.state is State.WAITING:
-                part.state, part.reason, part.payloads = State.REJECTED, reason, []
+                part.state, part.reason, part.records = State.REJECTED, reason, []
                 self.rejected += len(part)
                 self._release(part)
             elif part.state is State.IN_FLIGHT and not part.reported:

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import (
+    ID_PATTERN,
     Event,
     encode_event,
-    event_headers,
+    encode_time,
     id_invalid_reason,
     occasion_invalid_reason,
 )
 from dualstream_lab.publisher.lane import Call, Part
+from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.event import Header
-    from dualstream_lab.publisher.route import EventType, Route, Routes
+    from dualstream_lab.publisher.route import Routes
 
 __all__ = ["Encoder"]
 
 _NAMED = 20  # bad events spelled out in a message
-_HEADERS_BYTES = 200
+_ID: Final = prefixed(b"ce_id")
+_TIME: Final = prefixed(b"ce_time")
+_SIX, _EIGHT = varint(6), varint(8)  # headers of an event without and with a trace
 
 
 class Encoder:
@@ -43,19 +46,50 @@ class Encoder:
         invalid: dict[int, str] = {}
         parts: dict[int, Part] = {}
         timestamp = time.time_ns() // 1_000_000
+        routes, types, limit = self._routes.routes, self._routes.types, self._max
         for index, event in enumerate(events):
             try:
-                kind, route, value, headers = self._encode(event)
-            except EventError as error:
+                # The usual case first: what is known of a type and a source is looked up, not called for.
+                extra = b"" if _usual(event) else _checked(event)
+                kind = types.get(event.type) or self._routes.type(event.type)
+                source = event.source_type, event.source_id
+                route = routes.get(source) or self._routes.route(*source)
+                value = encode_event(event)
+                event_id = event.id.encode()
+                when = encode_time(event.occurred_at)
+            except (EventError, TypeError) as error:  # TypeError: a name that cannot be looked up
                 invalid[index] = str(error)
+                continue
+            size = len(value)
+            record = b"".join(
+                (
+                    route.key,
+                    VARINTS[size] if size < len(VARINTS) else varint(size),
+                    value,
+                    _EIGHT if extra else _SIX,
+                    kind.headers,
+                    route.header,
+                    _ID,
+                    VARINTS[len(event_id)],
+                    event_id,
+                    _TIME,
+                    VARINTS[len(when)],
+                    when,
+                    extra,
+                )
+            )
+            if len(record) > limit:
+                invalid[index] = (
+                    f"has {len(record)} bytes with key and headers; the topic takes at most {limit}"
+                )
                 continue
             part = parts.get(route.partition)
             if part is None:
                 part = parts[route.partition] = Part(call, route.partition, timestamp)
             part.indices.append(index)
             part.notes.append((event.id, kind.json, route))
-            part.payloads.append((value, headers))
-            part.size += len(value) + _HEADERS_BYTES
+            part.records.append(record)
+            part.size += len(record)
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
         call.invalid = invalid
@@ -65,28 +99,31 @@ class Encoder:
         call.size = sum(part.size for part in call.parts)
         return call
 
-    def _encode(self, event: Event) -> tuple[EventType, Route, bytes, list[Header]]:
-        if not isinstance(event, Event):
-            raise EventError(f"{type(event).__name__} is not an Event")
-        event_id = event.id
-        if reason := id_invalid_reason(event_id):
-            raise EventError(reason)
-        kind = self._routes.type(event.type)
-        route = self._routes.route(event.source_type, event.source_id)
-        when = event.occurred_at
-        usual = type(when) is datetime and when.tzinfo is UTC and event.traceparent is UNSET
-        if not usual and (reason := occasion_invalid_reason(when, event.traceparent)):
-            raise EventError(reason)
-        value = encode_event(event)
-        headers = event_headers(event, type_header=kind.header, source_header=route.header)
-        # Most events are far from the limit: count exactly only near it.
-        if len(value) + 2048 > self._max:
-            size = len(value) + len(route.key) + sum(len(name) + len(text) + 8 for name, text in headers)
-            if size > self._max:
-                raise EventError(
-                    f"has {size} bytes with key and headers; the topic takes at most {self._max}"
-                )
-        return kind, route, value, headers
+
+def _usual(event: Event) -> bool:
+    """Whether nothing needs a closer look: a good id, a time in UTC, no trace."""
+    return (
+        type(event) is Event
+        and type(event.id) is str
+        and type(event.occurred_at) is datetime
+        and event.occurred_at.tzinfo is UTC
+        and event.traceparent is UNSET
+        and ID_PATTERN.fullmatch(event.id) is not None
+    )
+
+
+def _checked(event: Event) -> bytes:
+    """The headers of its trace; none for most. Raises EventError for an id, time or trace that is invalid."""
+    if not isinstance(event, Event):
+        raise EventError(f"{type(event).__name__} is not an Event")
+    if reason := id_invalid_reason(event.id):
+        raise EventError(reason)
+    if reason := occasion_invalid_reason(event.occurred_at, event.traceparent):
+        raise EventError(reason)
+    if not isinstance(event.traceparent, str):
+        return b""
+    trace = event.traceparent.encode()
+    return encoded_header(("traceparent", trace)) + encoded_header(("ce_traceparent", trace))
 
 
 def _refusal(call: Call, invalid: dict[int, str]) -> str:

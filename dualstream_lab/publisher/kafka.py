@@ -1,8 +1,8 @@
 """The adapter of aiokafka's producer: the one place that knows its inner parts.
 
-aiokafka's batch interface suspends, resolves metadata and copies on each call; a publisher that keeps
-one batch a partition outstanding needs none of it. What is used of its inside: the accumulator, the
-sender's task and the client (aiokafka is pinned to one minor version for that).
+aiokafka's batch interface suspends and resolves metadata on each call; a publisher that keeps one batch
+a partition outstanding, and makes its own batches, needs none of it. What is used of its
+inside: the accumulator, the sender's task and the client (aiokafka is pinned to one minor version for that).
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 
 if TYPE_CHECKING:
-    from aiokafka.producer.message_accumulator import BatchBuilder
-
     from dualstream_lab.config import Settings
-    from dualstream_lab.publisher.lane import Part
+    from dualstream_lab.publisher.record_batch import RecordBatch
 
 __all__ = ["DEFINITE", "KafkaWriter", "TopicFacts", "topic_facts"]
 
@@ -73,7 +71,6 @@ class KafkaWriter:
             **_client_options(settings),
             acks="all",
             enable_idempotence=True,
-            max_batch_size=settings.batch_bytes,
         )
         writer = cls(producer, settings.topic)
         try:
@@ -87,25 +84,7 @@ class KafkaWriter:
             raise
         return writer
 
-    def new_batch(self) -> BatchBuilder:
-        """An empty batch of at most ``batch_bytes``; a first event may be larger."""
-        return self._accumulator.create_builder()
-
-    @staticmethod
-    def fill(batch: BatchBuilder, part: Part) -> int:
-        """Append the part's events in order. Returns how many found room."""
-        # The builder beneath spares a third of the time of BatchBuilder.append.
-        append = batch._builder.append  # noqa: SLF001
-        place = first = batch._relative_offset  # noqa: SLF001
-        timestamp = part.timestamp
-        for (_, _, route), (value, headers) in zip(part.notes, part.payloads, strict=True):
-            if append(place, timestamp, key=route.key, value=value, headers=headers) is None:
-                break
-            place += 1
-        batch._relative_offset = place  # noqa: SLF001
-        return int(place - first)
-
-    def send(self, partition: int, batch: BatchBuilder) -> asyncio.Future[Any]:
+    def send(self, partition: int, batch: RecordBatch) -> asyncio.Future[Any]:
         """Hand a batch over; nothing else may be outstanding for its partition.
 
         The future ends with the batch's RecordMetadata (its base offset) or a KafkaError; while Kafka is
@@ -114,7 +93,6 @@ class KafkaWriter:
         failure = self._accumulator._exception  # noqa: SLF001
         if failure is not None:
             raise kafka_errors.KafkaError("the producer's sender has died") from failure
-        batch.close()
         target = self._partitions.get(partition)
         if target is None:
             target = self._partitions[partition] = TopicPartition(self._topic, partition)

@@ -13,13 +13,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
 
-    from dualstream_lab.event import Header
     from dualstream_lab.publisher.route import Route
 
 __all__ = ["Call", "Flight", "Lane", "Note", "Part", "State"]
 
 Note = tuple[str, str, "Route"]  # id, type as JSON, route: all that a notification needs
-Payload = tuple[bytes, "list[Header]"]
 
 
 class State(Enum):
@@ -36,7 +34,7 @@ class Part:
     """The events of one call for one partition, in order. One that does not fit a batch is split."""
 
     __slots__ = (
-        "base", "call", "floor", "indices", "notes", "partition", "payloads", "reason", "reported", "size",
+        "base", "call", "floor", "indices", "notes", "partition", "reason", "records", "reported", "size",
         "state", "timestamp",
     )  # fmt: skip
 
@@ -46,7 +44,7 @@ class Part:
         self.timestamp = timestamp  # ms since the epoch
         self.indices: list[int] = []
         self.notes: list[Note] = []
-        self.payloads: list[Payload] = []
+        self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once handed over
         self.size = 0
         self.state = State.WAITING
         self.base = -1  # the offset of the first event, once durable
@@ -62,7 +60,7 @@ class Part:
         rest = Part(self.call, self.partition, self.timestamp)
         rest.indices, self.indices = self.indices[count:], self.indices[:count]
         rest.notes, self.notes = self.notes[count:], self.notes[:count]
-        rest.payloads, self.payloads = self.payloads[count:], self.payloads[:count]
+        rest.records, self.records = self.records[count:], self.records[:count]
         rest.size = self.size * len(rest) // (len(rest) + count)
         self.size -= rest.size
         self.call.parts.append(rest)

@@ -16,6 +16,7 @@ from dualstream_lab.event import (
     source_invalid_reason,
     type_invalid_reason,
 )
+from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header, prefixed
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
@@ -41,29 +42,30 @@ def _escaped(character: str) -> str:
 
 
 class EventType:
-    """A valid event type, as header and as JSON."""
+    """A valid event type, as JSON, and as a record has it (after the headers that are always the same)."""
 
-    __slots__ = ("header", "json")
+    __slots__ = ("headers", "json")
 
     def __init__(self, name: str) -> None:
-        self.header = ("ce_type", name.encode())
+        self.headers = COMMON_HEADERS + encoded_header(("ce_type", name.encode()))
         self.json = _json_text(name)
 
 
 class Route:
-    """Where a source's events go: key and partition on Kafka, channel on Redis.
+    """Where a source's events go: partition on Kafka, channel on Redis.
 
-    ``command`` is the beginning of the packed PUBLISH, up to the length of the message. ``nonce`` and
-    ``count`` make the notification's ``pub``: a route that was forgotten and is made anew has a new nonce.
+    ``key`` and ``header`` (``ce_source``) are as a record has them. ``command`` is the beginning of the
+    packed PUBLISH, up to the length of the message. ``nonce`` and ``count`` make the notification's
+    ``pub``: a route that was forgotten and is made anew has a new nonce.
     """
 
     __slots__ = ("command", "count", "header", "key", "nonce", "partition", "source", "source_id_json")
 
     def __init__(self, source_type: str, source_id: str, *, partition: int, channel: str, nonce: str) -> None:
         self.source = f"{source_type}:{source_id}"
-        self.key = source_id.encode()
+        self.key = prefixed(source_id.encode())
         self.partition = partition
-        self.header = ("ce_source", cloudevents_source(source_type, source_id).encode())
+        self.header = encoded_header(("ce_source", cloudevents_source(source_type, source_id).encode()))
         self.source_id_json = _json_text(source_id)
         self.command = f"*3\r\n$7\r\nPUBLISH\r\n${len(channel.encode())}\r\n{channel}\r\n$"
         self.nonce = nonce
@@ -80,41 +82,41 @@ class Routes:
         self.nonce = uuid4().hex[:12]
         self.partitions = partitions
         self._shards = settings.channel_shards if settings.channel_policy == "shard" else None
-        self._routes: OrderedDict[tuple[str, str], Route] = OrderedDict()
-        self._types: OrderedDict[str, EventType] = OrderedDict()
+        self.routes: OrderedDict[tuple[str, str], Route] = OrderedDict()
+        self.types: OrderedDict[str, EventType] = OrderedDict()
         self._made = 0
 
     def route(self, source_type: str, source_id: str) -> Route:
         """Raises EventError for a source that cannot be published to."""
         try:
-            return self._routes[source_type, source_id]
+            return self.routes[source_type, source_id]
         except (KeyError, TypeError):
             return self._make(source_type, source_id)
 
     def type(self, name: str) -> EventType:
         """Raises EventError for a type that cannot be used."""
         try:
-            return self._types[name]
+            return self.types[name]
         except (KeyError, TypeError):
             if reason := type_invalid_reason(name):
                 raise EventError(reason) from None
-        if len(self._types) >= _MAX_TYPES:
-            self._types.popitem(last=False)
-        made = self._types[name] = EventType(name)
+        if len(self.types) >= _MAX_TYPES:
+            self.types.popitem(last=False)
+        made = self.types[name] = EventType(name)
         return made
 
     def _make(self, source_type: str, source_id: str) -> Route:
         if reason := source_invalid_reason(source_type, source_id):
             raise EventError(reason)
-        if len(self._routes) >= _MAX_ROUTES:
-            self._routes.popitem(last=False)
+        if len(self.routes) >= _MAX_ROUTES:
+            self.routes.popitem(last=False)
         self._made += 1
         if self._shards is None:
             channel = channel_of(source_type, source_id)
         else:
             channel = shard_channel(source_type, source_id, self._shards)
         key = source_id.encode()
-        route = self._routes[source_type, source_id] = Route(
+        route = self.routes[source_type, source_id] = Route(
             source_type,
             source_id,
             partition=(murmur2(key) & 0x7FFFFFFF) % self.partitions,

@@ -1,0 +1,79 @@
+"""``python -m benchmarks``: ratios against peers, measured side by side on the local stack."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from pathlib import Path
+
+from benchmarks.live import latencies, memory, outages
+from benchmarks.peer import PEERS
+from benchmarks.table import Figures, markdown, put
+from benchmarks.throughput import SHAPES, measure
+from dualstream_lab.errors import DualStreamError
+from dualstream_lab.stack import LocalStack
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "what", nargs="?", default="throughput", choices=["throughput", "latency", "outage", "memory"]
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
+    parser.add_argument("--shape", help=f"shapes, by semicolon: {'; '.join(SHAPES)}")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
+    parser.add_argument("--rate", type=float, default=10_000, help="events/s of latency, outage and memory")
+    parser.add_argument("--seconds", type=float, default=10, help="length of one run of latency and outage")
+    parser.add_argument("--minutes", type=float, default=10, help="length of memory")
+    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    given = parser.parse_args()
+    for name, allowed in (("only", PEERS), ("shape", SHAPES)):
+        chosen = [part.strip() for part in (getattr(given, name) or ";".join(allowed)).split(";")]
+        if unknown := [part for part in chosen if part not in allowed]:
+            parser.error(f"--{name}: unknown {unknown[0]!r}; allowed, by semicolon: {'; '.join(allowed)}")
+        setattr(given, name, chosen)
+    return given
+
+
+def _throughput(stack: LocalStack, given: argparse.Namespace) -> str:
+    figures = Figures()
+    rounds, scale = (1, 0.1) if given.quick else (given.rounds, 1.0)
+    try:
+        measure(stack, figures, peers=given.only, shapes=given.shape, rounds=rounds, scale=scale)
+    except KeyboardInterrupt:
+        print("interrupted: the table has what was measured", file=sys.stderr)
+    return markdown(figures, shapes=given.shape, peers=given.only)
+
+
+def main() -> int:
+    given = _arguments()
+    machine = (
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, everything on it"
+    )
+    try:
+        with LocalStack(progress=lambda line: print(line, file=sys.stderr)) as stack:
+            if given.what == "latency":
+                text = latencies(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
+            elif given.what == "outage":
+                text = outages(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
+            elif given.what == "memory":
+                text = memory(stack, rate=given.rate, minutes=given.minutes)
+            else:
+                text = _throughput(stack, given)
+    except DualStreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    text = f"{text}\n\nMeasured on {machine}."
+    print(text)
+    if given.write:
+        README.write_text(put(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

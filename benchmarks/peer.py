@@ -1,0 +1,124 @@
+"""The peers: how each is prepared and run. One that cannot be is "not run", with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PEERS", "NotRun", "Peer", "Result"]
+
+HERE = Path(__file__).parent
+CACHE = HERE / ".cache"
+_TIMEOUT = 120
+
+
+class NotRun(Exception):
+    """Why a peer has no figure."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: counts of events, seconds until the last ack and the last PUBLISH answer, CPU seconds."""
+
+    acked: int
+    notified: int
+    dropped: int
+    seconds: float
+    cpu: float
+
+    def rate(self, events: int, *, redis: bool) -> float:
+        """Events/s. Raises NotRun for a run in which anything is missing."""
+        if self.acked != events or self.dropped or (redis and self.notified != events):
+            raise NotRun(
+                f"void: {self.acked} acked, {self.notified} notified, {self.dropped} dropped of {events}"
+            )
+        return events / self.seconds
+
+
+@dataclass(frozen=True)
+class Peer:
+    """``scale``: the share of a shape's events that it is given, so that slow ones end in time."""
+
+    name: str
+    command: Callable[[], list[str]]
+    redis: bool = True
+    tuned: bool = False
+    scale: float = 1.0
+    single_scale: float = 1.0
+
+    def run(self, task: dict[str, object]) -> Result:
+        """Raises NotRun."""
+        try:
+            done = subprocess.run(
+                [*self.command(), json.dumps(task | {"tuned": self.tuned})],
+                capture_output=True,
+                timeout=_TIMEOUT,
+                check=False,
+                cwd=HERE.parent,
+                env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NotRun(f"not done in {_TIMEOUT} s") from error
+        if done.returncode:
+            raise NotRun(
+                done.stderr.decode().strip().splitlines()[-1] if done.stderr else f"exit {done.returncode}"
+            )
+        return Result(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _python(name: str) -> Callable[[], list[str]]:
+    return lambda: [sys.executable, "-m", f"benchmarks.peers.{name}"]
+
+
+def _confluent() -> list[str]:
+    """In a virtual environment of its own, as it is no dependency of ours."""
+    python = CACHE / "confluent/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", CACHE / "confluent"], check=True, capture_output=True)
+        pip = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "-r",
+            str(HERE / "peers/confluent-requirements.txt"),
+        ]
+        done = subprocess.run(pip, capture_output=True, check=False)
+        if done.returncode:
+            shutil.rmtree(CACHE / "confluent")
+            raise NotRun("confluent-kafka cannot be installed")
+    return [str(python), "-m", "benchmarks.peers.confluent"]
+
+
+def _go() -> list[str]:
+    go = shutil.which("go")
+    if go is None:
+        raise NotRun("there is no Go compiler")
+    binary = CACHE / "gopeer"
+    CACHE.mkdir(exist_ok=True)
+    source = HERE / "peers/gopeer"
+    if not binary.exists() or binary.stat().st_mtime < (source / "main.go").stat().st_mtime:
+        done = subprocess.run([go, "build", "-o", binary, "."], cwd=source, capture_output=True, check=False)
+        if done.returncode:
+            raise NotRun("it cannot be built: " + done.stderr.decode().strip().splitlines()[-1])
+    return [str(binary)]
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("ours", _python("ours")),
+        Peer("ours without Redis", _python("ours"), redis=False),
+        Peer("naive Python", _python("naive"), scale=0.25, single_scale=0.5),
+        Peer("Go, tuned", _go, tuned=True),
+        Peer("Go, default", _go, single_scale=0.03),
+        Peer("confluent-kafka loop, no Redis", _confluent, redis=False),
+    )
+}

@@ -1,0 +1,89 @@
+"""The pattern written down naively: aiokafka's send() for each event, then a redis-py pipeline of PUBLISH."""
+
+import asyncio
+import time
+from collections import Counter
+
+import msgspec
+import uvloop
+from aiokafka import AIOKafkaProducer
+from redis.asyncio import Redis
+
+from benchmarks.peers.common import Task, report, spend
+from dualstream_lab.event import (
+    Event,
+    Notification,
+    channel_of,
+    cloudevents_source,
+    encode_event,
+    event_headers,
+)
+
+
+class Naive:
+    def __init__(self, producer: AIOKafkaProducer, redis: Redis | None, topic: str) -> None:
+        self.producer = producer
+        self.redis = redis
+        self.topic = topic
+        self.acked = 0
+        self.notified = 0
+        self.counts: Counter[str] = Counter()
+
+    async def one(self, event: Event) -> None:
+        await self.many([event])
+
+    async def many(self, events: list[Event]) -> None:
+        futures = [
+            await self.producer.send(
+                self.topic,
+                key=event.source_id.encode(),
+                value=encode_event(event),
+                headers=event_headers(
+                    event,
+                    type_header=("ce_type", event.type.encode()),
+                    source_header=(
+                        "ce_source",
+                        cloudevents_source(event.source_type, event.source_id).encode(),
+                    ),
+                ),
+            )
+            for event in events
+        ]
+        places = await asyncio.gather(*futures)
+        self.acked += len(events)
+        if self.redis is None:
+            return
+        now = time.time_ns()
+        pipeline = self.redis.pipeline(transaction=False)
+        for event, place in zip(events, places, strict=True):
+            self.counts[event.source_id] += 1
+            note = Notification(
+                id=event.id,
+                type=event.type,
+                source_id=event.source_id,
+                pos=f"{place.partition}:{place.offset}",
+                pub=f"naive:{self.counts[event.source_id]}",
+                ts=now,
+            )
+            pipeline.publish(channel_of(event.source_type, event.source_id), msgspec.json.encode(note))
+        answers = await pipeline.execute()
+        self.notified += len(answers)
+
+
+async def main() -> None:
+    task = Task.read()
+    producer = AIOKafkaProducer(
+        bootstrap_servers=task.kafka, acks="all", enable_idempotence=True, linger_ms=2, max_batch_size=262_144
+    )
+    await producer.start()
+    redis = Redis.from_url(task.redis) if task.redis else None
+    naive = Naive(producer, redis, task.topic)
+    started = await spend(task, naive.one, naive.many)
+    seconds = time.perf_counter() - started
+    await producer.stop()
+    if redis is not None:
+        await redis.aclose()
+    report(acked=naive.acked, notified=naive.notified, dropped=0, seconds=seconds)
+
+
+uvloop.run(main())

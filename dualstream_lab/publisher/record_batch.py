@@ -1,0 +1,124 @@
+"""Kafka's record batch (magic 2), made from parts that are encoded once per source and type.
+
+Most of a record repeats from event to event: key, header names, four of six header values. aiokafka's
+builder encodes all of it again for each; joining what is ready takes a third of the time, and leaves
+the garbage collector one object an event instead of five.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.record.util import calc_crc32c
+
+from dualstream_lab.event import CONTENT_TYPE, SPEC_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dualstream_lab.event import Header
+
+__all__ = ["COMMON_HEADERS", "VARINTS", "RecordBatch", "encoded_header", "prefixed", "varint"]
+
+_OUTER = Struct(">qiibI")  # base offset, length, leader epoch, magic, CRC-32C of what follows
+_INNER = Struct(
+    ">hiqqqhii"
+)  # attributes, last delta, first and last time, producer id, epoch, sequence, count
+_AFTER_LENGTH = 9  # bytes of the outer part that the length covers
+_RECORD_OVERHEAD = 15  # at most: length, attributes, time and offset deltas
+_TABLE: Final = 16_384
+
+
+def varint(number: int) -> bytes:
+    """A zigzag varint, as in protocol buffers."""
+    rest = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while rest > 0x7F:
+        encoded.append((rest & 0x7F) | 0x80)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+VARINTS: Final = tuple(varint(number) for number in range(_TABLE))
+
+
+def prefixed(text: bytes) -> bytes:
+    """Bytes with their length in front."""
+    size = len(text)
+    return (VARINTS[size] if size < _TABLE else varint(size)) + text
+
+
+def encoded_header(header: Header) -> bytes:
+    """A header as it is in a record."""
+    return prefixed(header[0].encode()) + prefixed(header[1])
+
+
+COMMON_HEADERS: Final = encoded_header(SPEC_VERSION) + encoded_header(CONTENT_TYPE)
+"""The two that every event has, to be followed by the others of the count."""
+
+
+class RecordBatch:
+    """A batch of at most ``limit`` bytes; a first record may be larger.
+
+    Has what aiokafka's sender asks of a batch builder.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._size = _OUTER.size + _INNER.size
+        self._count = 0
+        self._first_time = self._last_time = 0
+        self._producer = (-1, -1, -1)
+        self._buffer: bytes | None = None
+
+    def add(self, records: Iterable[bytes], timestamp: int) -> int:
+        """Append records, encoded from the key on, of one time (ms). Returns how many found room."""
+        if not self._count:
+            self._first_time = self._last_time = timestamp
+        self._last_time = max(self._last_time, timestamp)
+        middle = b"\x00" + varint(timestamp - self._first_time)
+        chunks, size, limit = self._chunks, self._size, self._limit
+        place = first = self._count
+        fixed = len(middle)
+        for record in records:
+            grown = size + len(record) + _RECORD_OVERHEAD
+            if place == _TABLE or (grown > limit and place):
+                break
+            size = grown
+            delta = VARINTS[place]
+            length = fixed + len(delta) + len(record)
+            chunks += (VARINTS[length] if length < _TABLE else varint(length), middle, delta, record)
+            place += 1
+        self._size, self._count = size, place
+        return place - first
+
+    def record_count(self) -> int:
+        """Records so far."""
+        return self._count
+
+    def size(self) -> int:
+        """Bytes, or a little more."""
+        return self._size
+
+    def close(self) -> None:
+        """Nothing: only its maker adds to it."""
+
+    def closed(self) -> bool:
+        """Always: it never lingers."""
+        return True
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._producer = (producer_id, producer_epoch, base_sequence)
+
+    def _build(self) -> bytes:
+        if self._buffer is None:
+            last, times = self._count - 1, (self._first_time, self._last_time)
+            inner = _INNER.pack(0, last, *times, *self._producer, self._count)
+            body = b"".join((inner, *self._chunks))
+            outer = _OUTER.pack(0, len(body) + _AFTER_LENGTH, -1, 2, calc_crc32c(body))
+            self._buffer = outer + body
+            self._chunks = []
+        return self._buffer

@@ -1,0 +1,86 @@
+"""Our record batches, read by aiokafka's own reader."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualstream_lab import Event, Settings
+from dualstream_lab.event import cloudevents_source, encode_event, event_headers
+from dualstream_lab.publisher.encoder import Encoder
+from dualstream_lab.publisher.record_batch import RecordBatch, varint
+from dualstream_lab.publisher.route import Routes
+
+TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20)
+made = st.builds(
+    Event,
+    type=st.sampled_from(["push", "issues.opened", "é"]),
+    source_type=st.sampled_from(["repo", "user"]),
+    source_id=st.sampled_from(["a", "owner/näme", "x" * 200]),
+    occurred_at=st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    traceparent=st.sampled_from([TRACE, *[Event(type="", source_type="", source_id="").traceparent] * 3]),
+    data=st.integers() | st.text(st.characters(codec="utf-8"), max_size=300) | st.just("x" * 20_000),
+)
+
+
+def read(buffer: bytes) -> tuple[object, list]:
+    records = MemoryRecords(buffer)
+    batch = records.next_batch()
+    assert batch.validate_crc()
+    found = list(batch)
+    assert not records.has_next()
+    return batch, found
+
+
+@given(st.lists(made, min_size=1, max_size=40), st.lists(st.integers(-5, 5), min_size=1, max_size=3))
+def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shifts):
+    encoder = Encoder(Routes(Settings.load(), partitions=1), max_event_bytes=1 << 20)
+    batch = RecordBatch(1 << 24)
+    for shift in shifts:
+        (part,) = encoder.call(events).parts
+        assert batch.add(part.records, 1_700_000_000_000 + shift) == len(events)
+    batch._set_producer_state(77, 3, 1000)
+    header, records = read(batch._build())
+    assert (header.producer_id, header.producer_epoch, header.base_sequence) == (77, 3, 1000)
+    assert batch.record_count() == len(records) == len(events) * len(shifts)
+    for place, record in enumerate(records):
+        event = events[place % len(events)]
+        assert record.offset == place
+        assert record.timestamp == 1_700_000_000_000 + shifts[place // len(events)]
+        assert record.key == event.source_id.encode()
+        assert record.value == encode_event(event)
+        source = cloudevents_source(event.source_type, event.source_id).encode()
+        expected = event_headers(
+            event, type_header=("ce_type", event.type.encode()), source_header=("ce_source", source)
+        )
+        assert sorted(record.headers) == sorted(expected)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=200), st.integers(100, 20_000))
+def test_a_batch_keeps_its_limit_but_always_takes_a_first_record(records, limit):
+    batch = RecordBatch(limit)
+    taken = batch.add(records, 1)
+    assert taken >= 1
+    size = len(batch._build())
+    assert size <= batch.size()
+    assert size <= limit or taken == 1
+    if taken < len(records):
+        assert batch.size() + len(records[taken]) + 15 > limit
+
+
+def test_a_batch_has_at_most_as_many_records_as_offsets_are_ready():
+    batch = RecordBatch(1 << 30)
+    assert batch.add([b"x"] * 20_000, 1) == 16_384
+
+
+@pytest.mark.parametrize(
+    ("number", "encoded"),
+    [(0, b"\x00"), (-1, b"\x01"), (1, b"\x02"), (63, b"\x7e"), (64, b"\x80\x01"), (-65, b"\x81\x01")],
+)
+def test_varints_are_zigzag(number, encoded):
+    assert varint(number) == encoded
