@@ -108,10 +108,8 @@ def outages(stack: LocalStack, *, rate: float, seconds: float, rounds: int) -> s
                     else:
                         p99[state] = uvloop.run(_publish(settings, rate, seconds)).p99
             pairs.append((p99["healthy"], p99[kind]))
-            print(
-                f"round {turn + 1}  healthy {p99['healthy']:6.2f} ms   {kind} {p99[kind]:6.2f} ms",
-                file=sys.stderr,
-            )
+            line = f"round {turn + 1}  healthy {p99['healthy']:6.2f} ms   {kind} {p99[kind]:6.2f} ms"
+            print(line, file=sys.stderr)
     lines = [
         "| Redis | publish p99, ms | healthy beside it | difference, median | spread | allowed |",
         "|---" * 6 + "|",
@@ -164,8 +162,7 @@ async def _memory(stack: LocalStack, rate: float, seconds: float) -> str:
     when, size = np.array([sample for sample in samples if sample[0] > warm]).T
     slope = float(np.polyfit(when / 60, size, 1)[0])
     return (
-            line = f"round {turn + 1}  healthy {p99['healthy']:6.2f} ms   {kind} {p99[kind]:6.2f} ms"
-            print(line, file=sys.stderr)
+        f"At {rate:,.0f} events/s for {seconds / 60:g} min ({stats.durable:,} durable), "
         f"Redis dead for half of it: {size.min():.0f} to {size.max():.0f} MiB after {warm:.0f} s, "
         f"slope **{slope:+.2f} MiB/min** (target ≤ 1)"
     )
