@@ -100,6 +100,7 @@ def _one(stack: LocalStack, peer: Peer, shape: Shape, scale: float) -> tuple[flo
         "topic": topic,
         "batch": shape.batch,
         "in_flight": shape.in_flight,
+        "sources": 500,
         "size": shape.size,
         "events": events,
         "hot": shape.hot,

@@ -257,7 +257,10 @@ class Delivery:
         call.open -= 1
         if not call.open:
             call.bucket.pop(call, None)
-            self._finish(call)
+            # A few turns of the loop later: what waits in the lanes goes to Kafka first, which then works
+            # while the callers that are woken encode their next batches.
+            soon = self._loop.call_soon
+            soon(soon, soon, self._finish, call)
 
     def _finish(self, call: Call) -> None:
         if call.future.done():
