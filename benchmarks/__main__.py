@@ -71,7 +71,7 @@ def main() -> int:
     text = f"{text}\n\nMeasured on {machine}."
     print(text)
     if given.write:
-        README.write_text(put(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+        README.write_text(put(README.read_text(encoding="utf-8"), given.what, text), encoding="utf-8")
     return 0
 
 

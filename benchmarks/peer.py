@@ -118,7 +118,7 @@ PEERS = {
         Peer("ours without Redis", _python("ours"), redis=False),
         Peer("naive Python", _python("naive"), scale=0.25, single_scale=0.5),
         Peer("Go, tuned", _go, tuned=True),
-        Peer("Go, default", _go, single_scale=0.03),
+        Peer("Go, default", _go, scale=0.02, single_scale=0.01),
         Peer("confluent-kafka loop, no Redis", _confluent, redis=False),
     )
 }

@@ -7,7 +7,7 @@ from statistics import median
 
 __all__ = ["RATIOS", "Figures", "markdown", "put"]
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BEGIN, END = "<!-- bench:{}:begin -->", "<!-- bench:{}:end -->"
 
 # (what, numerator, denominator, shapes, target)
 RATIOS = (
@@ -74,10 +74,11 @@ def _cell(figures: Figures, shape: str, peer: str) -> str:
     return f"not run ({reason})" if reason else ""
 
 
-def put(text: str, table: str) -> str:
-    """The text with what is between the markers replaced. Raises ValueError where they are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"there is no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+def put(text: str, kind: str, table: str) -> str:
+    """The text, with what is between the markers of ``kind`` replaced. Raises ValueError without them."""
+    begin, end = BEGIN.format(kind), END.format(kind)
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"there is no {begin} … {end}")
+    return f"{before}{begin}\n{table}\n{end}{after}"

@@ -36,10 +36,11 @@ def test_a_run_with_anything_missing_is_void(acked, notified, dropped):
 
 
 def test_the_table_goes_between_its_markers_only():
-    text = "a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n"
-    assert put(text, "new") == "a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n"
-    with pytest.raises(ValueError, match="bench:begin"):
-        put("no markers", "new")
+    text = "a\n<!-- bench:memory:begin -->\nold\n<!-- bench:memory:end -->\nb\n"
+    done = "a\n<!-- bench:memory:begin -->\nnew\n<!-- bench:memory:end -->\nb\n"
+    assert put(text, "memory", "new") == done
+    with pytest.raises(ValueError, match="bench:outage:begin"):
+        put(text, "outage", "new")
 
 
 @pytest.mark.parametrize("name", ["ours", "ours without Redis", "naive Python"])
