@@ -52,6 +52,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._lanes = [Lane(partition) for partition in range(partitions)]
         self._ready: dict[Lane, None] = {}
+        self._acked: list[tuple[Part, int]] = []
         self._pumping = False
         self._replacement: asyncio.Task[None] | None = None
         self._open = Deadlines[Call](settings.delivery_timeout)
@@ -94,7 +95,7 @@ class Delivery:
     async def settle(self, timeout: float) -> bool:
         """Wait until nothing is open. False if that takes longer."""
         deadline = self._loop.time() + timeout
-        while self.buffer.events or self.buffer.waiting:
+        while self.buffer.events or self.buffer.waiting or self._acked:
             if self._empty is None or self._empty.done():
                 self._empty = self._loop.create_future()
             done, _ = await asyncio.wait([self._empty], timeout=max(0.0, deadline - self._loop.time()))
@@ -160,13 +161,16 @@ class Delivery:
 
     def _release(self, part: Part) -> None:
         self._admit(self.buffer.release(len(part), part.size))
-        if not self.buffer.events and self._empty is not None and not self._empty.done():
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if not (self.buffer.events or self._acked or self._empty is None or self._empty.done()):
             self._empty.set_result(None)
 
     # Handing over
 
     def _schedule_pump(self) -> None:
-        if self._ready and not self._pumping and self._replacement is None:
+        if not self._pumping:
             self._pumping = True
             # At the end of this turn of the loop, so that all who publish in it share a batch.
             self._loop.call_soon(self._pump)
@@ -177,6 +181,11 @@ class Delivery:
             lane, _ = self._ready.popitem()
             if lane.flight is None:
                 self._hand_over(lane)
+        # Announced only now, while Kafka works on what it was just given.
+        acked, self._acked = self._acked, []
+        for part, ack in acked:
+            self._acknowledged(part, ack)
+        self._tell_if_empty()
 
     def _hand_over(self, lane: Lane) -> None:
         parts: list[Part] = []
@@ -230,12 +239,12 @@ class Delivery:
             else:
                 self.durable += len(part)
                 self._settled(part)
-            self._acknowledged(part, ack)
+            self._acked.append((part, ack))
             self._release(part)
         lane.next_offset = offset
         if lane.waiting:
             self._ready[lane] = None
-            self._schedule_pump()
+        self._schedule_pump()
 
     def _failed(self, lane: Lane, flight: Flight, error: BaseException | None) -> None:
         """The batch's sequence numbers are used up: the producer can never write to this partition again."""

@@ -16,8 +16,9 @@ from dualstream_lab.event import RESYNC_CHANNEL
 if TYPE_CHECKING:
     from dualstream_lab.publisher.lane import Note
     from dualstream_lab.publisher.redis_link import RedisLink
+    from dualstream_lab.publisher.route import Route
 
-__all__ = ["Notifier", "Run"]
+__all__ = ["Notifier"]
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +30,6 @@ _PROBE = 10.0
 _WARN_EVERY = 5.0
 _MAX_DIRTY = 10_000
 _RESYNC_SOURCES = 500
-
-
-class Run:
-    """Consecutive events of one partition, acknowledged together. ``ts``: the ack, wall clock, ns."""
-
-    __slots__ = ("base", "notes", "partition", "ts")
-
-    def __init__(self, partition: int, base: int, ts: int, notes: list[Note]) -> None:
-        self.partition = partition
-        self.base = base
-        self.ts = ts
-        self.notes = notes
 
 
 class Notifier:
@@ -56,7 +45,10 @@ class Notifier:
         self._nonce = nonce
         self._limit = limit
         self._details = details
-        self._queue: deque[Run] = deque()
+        # Packed commands, as plain strings: of a long queue of objects the garbage collector would make
+        # pauses of tens of milliseconds, and every publish would wait for them. Whose they are, beside.
+        self._queue: deque[str] = deque()
+        self._routes: deque[Route] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,7 +59,6 @@ class Notifier:
         self._all_dirty = False
         self._warned_at = float("-inf")
         self._unreported: Counter[str] = Counter()
-        self.queued = 0
         self.sent = 0
         self.receivers = 0
         self.resyncs = 0
@@ -77,6 +68,11 @@ class Notifier:
     def up(self) -> bool:
         """Whether the last exchange went well."""
         return self._link.connected and not self._failures
+
+    @property
+    def queued(self) -> int:
+        """Notifications that wait."""
+        return len(self._queue)
 
     @property
     def dirty_sources(self) -> int:
@@ -91,17 +87,23 @@ class Notifier:
             self._trouble(str(error))
         self._task = asyncio.create_task(self._work(), name="dualstream-notifier")
 
-    def enqueue(self, run: Run) -> None:
-        """Take a run. Never fails, never waits."""
+    def enqueue(self, notes: list[Note], *, partition: int, base: int, ts: int) -> None:
+        """Take consecutive events of a partition, acknowledged together. Never fails, never waits.
+
+        ``base``: the offset of the first, -1 if not known. ``ts``: the ack, wall clock, ns.
+        """
         if self._broken_until:
-            self._drop(run, "redis down")
+            # They take their numbers all the same, so that a subscriber sees a hole.
+            for _, _, route in notes:
+                route.count += 1
+            self._drop([route for _, _, route in notes], "redis down")
             return
-        self._queue.append(run)
-        self.queued += len(run.notes)
-        while self.queued > self._limit:
-            self._drop(self._take(self.queued - self._limit), "queue full")
-        if self._idle.is_set():
-            self._idle.clear()
+        self._queue += self._commands(notes, partition, base, ts)
+        self._routes += [route for _, _, route in notes]
+        if (over := len(self._queue) - self._limit) > 0:
+            self._drop(self._take(over)[1], "queue full")
+            self._warn("the queue of notifications is full")
+        self._idle.clear()
         self._wake.set()
 
     async def drain(self, timeout: float) -> bool:
@@ -118,8 +120,7 @@ class Notifier:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        while self._queue:
-            self._drop(self._take(self._limit), "closed")
+        self._drop(self._take(self._limit)[1], "closed")
         await self._link.close()
         self._idle.set()
 
@@ -145,7 +146,7 @@ class Notifier:
             await self._link.connect()
             self._broken_until = 0.0
         if self._queue:
-            await self._flush(min(max(_FLUSH, self.queued // 4), _MAX_FLUSH))
+            await self._flush(min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH))
         elif self._dirty:
             await self._announce()
         else:
@@ -161,92 +162,63 @@ class Notifier:
             if (role := await self._link.role()) not in {"master", "unknown"}:
                 self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")
 
-    def _take(self, count: int) -> Run:
-        """The oldest run, or as much of it as ``count``."""
-        run = self._queue[0]
-        if len(run.notes) <= count:
-            self._queue.popleft()
-        else:
-            rest = Run(run.partition, run.base, run.ts, run.notes[count:])
-            if run.base >= 0:
-                rest.base += count
-            self._queue[0] = rest
-            run = Run(run.partition, run.base, run.ts, run.notes[:count])
-        self.queued -= len(run.notes)
-        return run
+    def _take(self, most: int) -> tuple[list[str], list[Route]]:
+        """The oldest commands, at most so many, and whose they are."""
+        count = range(min(most, len(self._queue)))
+        return [self._queue.popleft() for _ in count], [self._routes.popleft() for _ in count]
 
     async def _flush(self, most: int) -> None:
-        """Send the oldest runs, up to ``most`` notifications, in one exchange."""
-        run = self._take(most)
-        runs = [run]
-        count = len(run.notes)
-        commands = self._commands(run)
-        while count < most and self._queue:
-            run = self._take(most - count)
-            runs.append(run)
-            count += len(run.notes)
-            commands += self._commands(run)
+        """Send the oldest, in one exchange."""
+        commands, routes = self._take(most)
         try:
-            replies = await self._link.exchange("".join(commands).encode(), count)
+            replies = await self._link.exchange("".join(commands).encode(), len(commands))
         except BaseException as error:
-            reason = "redis timeout" if isinstance(error.__cause__, TimeoutError) else "redis connection"
-            for run in runs:
-                self._drop(run, reason, numbered=True)
+            timed_out = isinstance(error.__cause__, TimeoutError)
+            self._drop(routes, "redis timeout" if timed_out else "redis connection")
             raise
         self._failures = 0
         try:
             self.receivers += sum(replies)
-            self.sent += count
+            self.sent += len(commands)
         except TypeError:
-            self._count_replies(runs, replies)
+            self._count_replies(routes, replies)
 
-    def _commands(self, run: Run) -> list[str]:
+    def _commands(self, notes: list[Note], partition: int, base: int, ts: int) -> list[str]:
         """Packed PUBLISH commands. The message is ASCII, so its length is its length in bytes."""
         commands = []
-        position = run.base
         if not self._details:
-            for event_id, event_type, route in run.notes:
+            for event_id, event_type, route in notes:
                 body = f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}}}'
                 commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
             return commands
-        pos = f'"pos":"{run.partition}:' if position >= 0 else ""
-        for event_id, event_type, route in run.notes:
+        pos = f'"pos":"{partition}:' if base >= 0 else ""
+        for offset, (event_id, event_type, route) in enumerate(notes, base):
             route.count = number = route.count + 1
-            where = f'{pos}{position}",' if pos else ""
+            where = f'{pos}{offset}",' if pos else ""
             body = (
                 f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json},'
-                f'{where}"pub":"{route.nonce}:{number}","ts":{run.ts}}}'
+                f'{where}"pub":"{route.nonce}:{number}","ts":{ts}}}'
             )
             commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
-            position += 1
         return commands
 
-    def _count_replies(self, runs: list[Run], replies: list[Any]) -> None:
+    def _count_replies(self, routes: list[Route], replies: list[Any]) -> None:
         """Some were refused (no permission, loading, …): those sources are dirty."""
-        notes = [note for run in runs for note in run.notes]
-        for (_, _, route), reply in zip(notes, replies, strict=True):
-            if isinstance(reply, int):
-                self.sent += 1
-                self.receivers += reply
-            else:
-                self._count_dropped("redis refused", 1)
-                self._soil(route.source)
+        refused = [route for route, reply in zip(routes, replies, strict=True) if not isinstance(reply, int)]
+        self.sent += len(replies) - len(refused)
+        self.receivers += sum(reply for reply in replies if isinstance(reply, int))
+        self._drop(refused, "redis refused")
         self._warn(f"Redis refused notifications: {next(r for r in replies if not isinstance(r, int))}")
 
-    def _drop(self, run: Run, reason: str, *, numbered: bool = False) -> None:
-        """Count a run as dropped. It takes its numbers all the same, so that a subscriber sees a hole."""
-        for _, _, route in run.notes:
-            if not numbered:
-                route.count += 1
+    def _drop(self, routes: list[Route], reason: str) -> None:
+        """Count them as dropped, and their sources as dirty."""
+        if not routes:
+            return
+        for route in routes:
             if not self._all_dirty and route.source not in self._dirty:
                 self._soil(route.source)
-        self._count_dropped(reason, len(run.notes))
-        if reason == "queue full":
-            self._warn("the queue of notifications is full")
-
-    def _count_dropped(self, reason: str, count: int) -> None:
-        self.dropped[reason] += count
-        self._unreported[reason] += count
+        self.dropped[reason] += len(routes)
+        self._unreported[reason] += len(routes)
 
     def _soil(self, source: str) -> None:
         if len(self._dirty) < _MAX_DIRTY:
@@ -258,8 +230,7 @@ class Notifier:
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
             self._broken_until = time.monotonic() + _BREAK
-            while self._queue:
-                self._drop(self._take(self._limit), "redis down")
+            self._drop(self._take(self._limit)[1], "redis down")
             self._idle.set()
         self._warn(f"Redis: {reason}")
 

@@ -11,7 +11,7 @@ from dualstream_lab.publisher.delivery import Delivery
 from dualstream_lab.publisher.encoder import Encoder
 from dualstream_lab.publisher.kafka import KafkaWriter, topic_facts
 from dualstream_lab.publisher.lane import State
-from dualstream_lab.publisher.notifier import Notifier, Run
+from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.outcome import (
     BatchReceipt,
     CloseReport,
@@ -218,7 +218,7 @@ class DualPublisher:
 
     def _acknowledged(self, part: Part, ack: int) -> None:
         if self._notifier is not None:
-            self._notifier.enqueue(Run(part.partition, part.base, ack, part.notes))
+            self._notifier.enqueue(part.notes, partition=part.partition, base=part.base, ts=ack)
 
 
 def _notifier(settings: Settings, nonce: str) -> Notifier | None:
