@@ -15,6 +15,8 @@ __all__ = ["Duration", "export_lines", "say", "stderr", "stdout"]
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
+if not stdout.is_terminal:
+    stdout.width = 120  # a log or a file has room for a table
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
 

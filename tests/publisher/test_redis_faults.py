@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -138,6 +140,68 @@ async def test_a_full_queue_drops_the_oldest_and_counts(stack, settings):
             stack.redis.resume()
             assert await publisher.flush()
         assert accounted(publisher)
+
+
+@asynccontextmanager
+async def slowed(url: str, delay: float) -> AsyncIterator[str]:
+    """A proxy that holds every answer of Redis for a while."""
+    port = int(url.rpartition(":")[2])
+    pipes: set[asyncio.Task[None]] = set()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+        while data := await reader.read(65_536):
+            await asyncio.sleep(delay)
+            writer.write(data)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        pipes.add(asyncio.create_task(pipe(reader, back, 0)))
+        pipes.add(asyncio.create_task(pipe(there, writer, delay)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in pipes:
+            task.cancel()
+        await asyncio.gather(*pipes, return_exceptions=True)
+
+
+async def test_a_slow_redis_is_dropped_from_and_never_waited_for(stack, settings):
+    async with (
+        slowed(stack.redis_url, 0.15) as url,
+        DualPublisher(settings(redis_url=url, redis_timeout=1, notify_queue=500)) as publisher,
+    ):
+        slowest = 0.0
+        for number in range(100):
+            started = time.perf_counter()
+            await publisher.publish_batch(events(100, start=number * 100))
+            slowest = max(slowest, time.perf_counter() - started)
+        # A hundred waits for Redis would take 15 s.
+        assert slowest < 0.15
+        assert await publisher.flush()
+        assert accounted(publisher)
+        stats = publisher.stats()
+        assert stats.notified > 0
+        assert stats.dropped["queue full"] > 0
+        assert stats.durable == 10_000
+
+
+async def test_what_waits_for_redis_is_no_work_for_the_garbage_collector(stack, settings):
+    # Ten thousand tracked objects would be a pause of milliseconds for whoever publishes.
+    async with DualPublisher(settings(redis_timeout=30)) as publisher:
+        await publisher.publish_batch(events(100))
+        assert await publisher.flush()
+        stack.redis.pause()
+        gc.collect()
+        before = len(gc.get_objects())
+        for number in range(100):
+            await publisher.publish_batch(events(100, start=number * 100))
+        assert publisher.stats().queued_notifications > 8000
+        gc.collect()
+        assert len(gc.get_objects()) - before < 1000
+        stack.redis.resume()
 
 
 async def test_it_starts_without_redis_and_finds_it_later(stack, settings):
