@@ -70,3 +70,9 @@ def test_a_paused_redis_is_mute_until_resumed(stack: LocalStack) -> None:
 def test_a_topic_is_created_once(stack: LocalStack, topic: str) -> None:
     with pytest.raises(StackError, match=f"{topic!r} could not be created.*exists"):
         stack.create_topic(topic)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("dualstream_lab.stack.local._MIN_FREE", 2**62)  # what no disk has
+    with pytest.raises(StackError, match="MiB free, and brokers need"):
+        LocalStack(directory=tmp_path).start()

@@ -30,6 +30,7 @@ __all__ = ["LocalStack"]
 
 T = TypeVar("T")
 _ATTEMPTS = 3
+_MIN_FREE = 64 * 2**20  # bytes; on a disk that is full a broker cannot even say so
 
 
 class LocalStack:
@@ -243,6 +244,11 @@ class LocalStack:
             raise StackError(
                 f"{where} cannot be written: {error.strerror or error}; choose another"
             ) from error
+        if (free := shutil.disk_usage(self._given).free) < _MIN_FREE:
+            raise StackError(
+                f"directory {self._given} has {free // 2**20} MiB free, and brokers need "
+                f"{_MIN_FREE // 2**20}: free space, or choose another directory"
+            )
         kept = sorted(path.name for path in self._given.glob("kafka-*"))
         if kept and kept != [f"kafka-{node}" for node in range(1, self._count + 1)]:
             raise StackError(
