@@ -1,117 +1,210 @@
-"""The open-loop driver: events are sent when the plan says so, however slow the answers are."""
+"""The open-loop driver: every call of a plan is sent when the plan says so, however slow the answers are."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError
+from dualstream_lab.recording import Clocks, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from dualstream_lab.event import Event
     from dualstream_lab.workload import Catalogue, Slots, Workload
 
-__all__ = ["DURABLE", "Driver", "Rows"]
-
-_TICK = 0.001
-PENDING, DURABLE, REJECTED, UNKNOWN, NO_ROOM = range(5)
+__all__ = ["Call", "Driver", "Publisher", "Sink"]
 
 
 class Publisher(Protocol):
     """What the driver needs of a publisher."""
 
+    async def publish(self, event: Event) -> Any:
+        """Returns when it is durable; raises PublishError."""
+
     async def publish_batch(self, events: Sequence[Event]) -> Any:
         """Returns when all are durable; raises PublishError."""
 
 
-class Rows:
-    """One row an event of the plan, as columns of int64. Times are ns of the monotonic clock, 0 for "not".
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One settled call: a batch of events that fell due together. Times are ns of the monotonic clock.
 
-    ``intended``: when the plan wants it sent; ``sent``: when it was; ``acked``: when the publisher said
-    so; ``outcome``: durable (1), rejected (2), unknown (3), no room (4), pending (0).
+    ``acked`` is 0 unless every event is durable; ``outcome`` is that of all of them. ``size``: bytes.
     """
 
-    def __init__(self, count: int) -> None:
-        self.intended = np.zeros(count, np.int64)
-        self.sent = np.zeros(count, np.int64)
-        self.acked = np.zeros(count, np.int64)
-        self.outcome = np.zeros(count, np.int64)
+    seq: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    intended: int
+    sent: int
+    acked: int
+    outcome: Outcome
+    error: PublishError | None = None
 
     def __len__(self) -> int:
-        return len(self.intended)
+        return len(self.seq)
 
-    def columns(self) -> dict[str, npt.NDArray[np.int64]]:
-        """By name."""
-        return {"intended": self.intended, "sent": self.sent, "acked": self.acked, "outcome": self.outcome}
+
+class Sink(Protocol):
+    """Where the driver tells what it does; never blocks, never raises."""
+
+    def sending(self, count: int, in_flight: int) -> None:
+        """So many events go out now, and so many calls are open."""
+
+    def settled(self, call: Call) -> None:
+        """A call ended."""
+
+    def unsent(self, count: int) -> None:
+        """So many events were due and were not sent before the driver was stopped."""
 
 
 class Driver:
     """Sends a workload's events through a publisher at their intended times.
 
-    What is due in one tick of a millisecond goes as one batch. A late driver sends late and never skips;
-    latency is to be counted from ``rows.intended``, so that waiting for a slow answer is not left out
-    (coordinated omission).
+    :meth:`call` is one call of the plan: wait for its time, send, wait for the answer. As many lanes as there
+    are may be in it at once; while all of them wait for answers, the next calls go out late. Nothing is
+    skipped, nothing is sent again, and latency counts from the intended time, so that waiting for a slow
+    answer is not left out (coordinated omission).
     """
 
-    def __init__(self, publisher: Publisher, workload: Workload, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        workload: Workload,
+        catalogue: Catalogue,
+        sink: Sink,
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self._publisher = publisher
-        self._plan = list(workload.slots())
+        self._workload = workload
         self._catalogue = catalogue
-        self._calls: set[asyncio.Task[None]] = set()
-        self.rows = Rows(sum(len(slots) for slots in self._plan))
+        self._sink = sink
+        self._calls = _calls(workload.slots(share=share), workload.batch)
+        self._closed_loop = workload.plan == "closed"
+        self._in_flight = 0
+        self._stopped = asyncio.Event()
+        self._clocks = Clocks.now()
         self.started = 0
 
-    async def run(self) -> None:
-        """Send everything and wait for every answer (bounded by the publisher's deadlines)."""
-        self.started = time.monotonic_ns()
-        try:
-            for slots in self._plan:
-                await self._send(slots)
-            if self._calls:
-                await asyncio.wait(self._calls)
-        finally:
-            for call in self._calls:
-                call.cancel()
+    def start(self, at: int | None = None) -> None:
+        """Set the plan's zero: ns of the monotonic clock, now if left out."""
+        self._clocks = Clocks.now()
+        self.started = self._clocks.monotonic if at is None else at
+        self._end = self.started + round(self._workload.duration * 1e9)
 
-    async def _send(self, slots: Slots) -> None:
-        self.rows.intended[slots.first : slots.first + len(slots)] = slots.intended + self.started
-        at = 0
-        plan = list(zip(slots.source.tolist(), slots.type.tolist(), slots.size.tolist(), strict=True))
-        while at < len(slots):
-            due = int(np.searchsorted(slots.intended, time.monotonic_ns() - self.started, "right"))
-            if due > at:
-                now = datetime.now(UTC)
-                events = [
-                    self._catalogue.event(slots.first + place, source, kind, size, now)
-                    for place, (source, kind, size) in enumerate(plan[at:due], at)
-                ]
-                call = asyncio.create_task(self._publish(slots.first + at, events))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
-                at = due
-            await asyncio.sleep(_TICK)
-
-    async def _publish(self, first: int, events: list[Event]) -> None:
-        rows, last = self.rows, first + len(events)
-        rows.sent[first:last] = time.monotonic_ns()
-        try:
-            await self._publisher.publish_batch(events)
-        except PublishError as error:
-            rows.outcome[first:last] = _code(error)
+    def stop(self) -> None:
+        """No new calls. What was due by now and is not sent is told to the sink."""
+        if self._stopped.is_set():
             return
-        rows.acked[first:last] = time.monotonic_ns()
-        rows.outcome[first:last] = DURABLE
+        self._stopped.set()
+        if not self._closed_loop and self.started:
+            now = time.monotonic_ns() - self.started
+            left = 0
+            for slots in self._calls:
+                if slots.intended[0] > now:
+                    break
+                left += len(slots)
+            self._sink.unsent(left)
+
+    async def run(self, lanes: int) -> None:
+        """The whole plan, with at most ``lanes`` calls open; every wait is bounded by the publisher's."""
+
+        async def lane() -> None:
+            while await self.call() is not None:
+                pass
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(lanes):
+                group.create_task(lane())
+
+    async def call(self) -> Call | None:
+        """The next call, settled; None when the plan is over or the driver was stopped."""
+        slots = None if self._stopped.is_set() else next(self._calls, None)
+        if slots is None:
+            return None
+        intended = int(slots.intended[0]) + self.started
+        events = self._events(slots, intended)
+        if self._closed_loop:
+            if time.monotonic_ns() >= self._end:
+                return None
+        elif not await self._wait_until(intended):
+            return None
+        self._in_flight += 1
+        self._sink.sending(len(slots), self._in_flight)
+        sent = time.monotonic_ns()
+        acked, outcome, failure = 0, Outcome.PENDING, None
+        try:
+            if len(events) == 1:
+                await self._publisher.publish(events[0])
+            else:
+                await self._publisher.publish_batch(events)
+            acked, outcome = time.monotonic_ns(), Outcome.DURABLE
+        except PublishError as error:
+            outcome, failure = _outcome(error), error
+        finally:
+            self._in_flight -= 1
+            done = Call(
+                seq=slots.seq,
+                source=slots.source,
+                size=slots.size,
+                intended=sent if self._closed_loop else intended,
+                sent=sent,
+                acked=acked,
+                outcome=outcome,
+                error=failure,
+            )
+            self._sink.settled(done)
+        return done
+
+    def _events(self, slots: Slots, intended: int) -> list[Event]:
+        """Made ahead of their time, so that making them does not delay the sending."""
+        zero = time.monotonic_ns() if self._closed_loop else intended
+        when = datetime.fromtimestamp((zero - self._clocks.monotonic + self._clocks.wall) / 1e9, UTC)
+        make = self._catalogue.event
+        columns = (slots.seq.tolist(), slots.source.tolist(), slots.type.tolist(), slots.size.tolist())
+        return [make(*row, when) for row in zip(*columns, strict=True)]
+
+    async def _wait_until(self, intended: int) -> bool:
+        """False if the driver was stopped first."""
+        while (wait := intended - time.monotonic_ns()) > 0:
+            # Timers have a resolution of a millisecond: rounded up, or they would fire early and spin.
+            if wait < 1_000_000_000:
+                await asyncio.sleep(math.ceil(wait / 1e6) / 1e3)
+            else:
+                try:
+                    await asyncio.wait_for(self._stopped.wait(), wait / 1e9 - 0.5)
+                except TimeoutError:
+                    continue
+            if self._stopped.is_set():
+                return False
+        return True
 
 
-def _code(error: PublishError) -> int:
+def _calls(plan: Iterator[Slots], batch: int) -> Iterator[Slots]:
+    """A plan, one call at a time."""
+    for slots in plan:
+        for first in range(0, len(slots), batch):
+            part = slice(first, first + batch)
+            yield type(slots)(
+                seq=slots.seq[part],
+                intended=slots.intended[part],
+                source=slots.source[part],
+                type=slots.type[part],
+                size=slots.size[part],
+            )
+
+
+def _outcome(error: PublishError) -> Outcome:
     if isinstance(error, BufferFull):
-        return NO_ROOM
-    return UNKNOWN if isinstance(error, OutcomeUnknown) else REJECTED
+        return Outcome.NO_ROOM
+    return Outcome.UNKNOWN if isinstance(error, OutcomeUnknown) else Outcome.REJECTED

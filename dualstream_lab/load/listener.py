@@ -1,175 +1,254 @@
-"""A listener in a process of its own: notes when each event of a run arrived, on Redis or on Kafka.
+"""The listeners of a run, each in a process of its own: when each event arrived, on Redis or on Kafka.
 
-``python -m dualstream_lab.load.listener`` is not for people: it reads its task from its argument, says
-``ready`` on stdout, listens until its stdin ends, and writes its rows to a file.
+``python -m dualstream_lab.load.listener`` is not for people: see :mod:`dualstream_lab.load.child`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
 from array import array
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualstream_lab.config import Settings
-from dualstream_lab.errors import StackError
+from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Iterable
 
-__all__ = ["Listener"]
+    from aiokafka import AIOKafkaConsumer
 
-_RETRY = 0.02
+    from dualstream_lab.load.subscriber import RedisSubscriber
+
+__all__ = ["Heard"]
+
+_QUIET = 0.5  # s without a message: then nothing more comes
+_DRAIN = 10.0
+_PROBE_KAFKA, _PROBE_REDIS = 0.1, 0.5
 
 
-class Listener:
-    """Starts the process; :meth:`finish` ends it and returns its rows. Times are ns of the monotonic clock.
+class Heard:
+    """What subscribers heard of one run, put aside until the recorder asks for it."""
 
-    ``ids``: the prefix of the run's event ids; others are ignored. Leaving the ``with`` block kills it.
-    """
+    def __init__(self, ids: RunIds) -> None:
+        self._prefix = ids.prefix.encode()
+        self._rows = (array("q"), array("q"), array("q"))
+        self.last = time.monotonic_ns()
 
-    def __init__(self, kind: Literal["redis", "kafka"], settings: Settings, *, ids: str, file: Path) -> None:
-        self._file = file
-        self._kind = kind
-        task = {"kind": kind, "ids": ids, "file": str(file), "settings": settings.model_dump()}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dualstream_lab.load.listener", json.dumps(task)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+    def __call__(self, subscriber: int, message: bytes, now: int) -> None:
+        """A notification; it begins with ``{"id":"…"``, and the id ends with the event's number."""
+        if message[7:31] == self._prefix:
+            seqs, times, subscribers = self._rows
+            seqs.append(int(message[31:43], 16))
+            times.append(now)
+            subscribers.append(subscriber)
+            self.last = now
+
+    def take(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], ...]:
+        """(seq, at, subscriber) since the last call."""
+        rows, self._rows = self._rows, (array("q"), array("q"), array("q"))
+        return tuple(np.asarray(column, np.int64) for column in rows)
+
+
+class _HeardRecorder(Recorder):
+    def __init__(self, heard: Heard, subscribers: list[RedisSubscriber], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._heard, self._subscribers, self._lost = heard, subscribers, 0
+
+    def collect(self) -> None:
+        seq, at, subscriber = self._heard.take()
+        self.meter.count("heard", len(seq))
+        lost = sum(one.lost for one in self._subscribers)
+        self.meter.count("subscriptions_lost", lost - self._lost)
+        self._lost = lost
+        self.meter.level("heard.subscriptions", sum(one.ready.is_set() for one in self._subscribers))
+        self.rows(seq, at=at, subscriber=subscriber)
+
+    def close(self) -> None:
+        self.collect()
+        super().close()
+
+
+async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
+    from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections  # noqa: PLC0415
+
+    settings = Settings.load(**task["settings"])
+    heard = Heard(RunIds(task["ids"]))
+    count = task["subscribers"]
+    allow_connections(count)
+    subscribers = [
+        RedisSubscriber(settings.redis_url or "", ["events:*"], heard, number=number, pattern=True)
+        for number in range(count)
+    ]
+    running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
+    try:
+        await all_ready(subscribers, 30)
+        recorder = _HeardRecorder(
+            heard, subscribers, Path(task["directory"]), "heard", "redis", every=task["sample"]
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def wait_ready(self) -> None:
-        """Wait until it hears everything that is sent from now on. Raises StackError if it ends instead."""
-        assert self._process.stdout is not None  # noqa: S101
-        if self._process.stdout.readline() != b"ready\n":
-            raise StackError(f"the {self._kind} listener did not start (exit code {self._process.wait(10)})")
-
-    def finish(self, count: int) -> tuple[npt.NDArray[np.int64], int]:
-        """End it. Returns when each of ``count`` events first arrived (0: never), and how many came again."""
-        self._process.communicate(timeout=30)
-        rows = np.load(self._file)
-        self._file.unlink()
-        seqs, times = rows["seq"], rows["time"]
-        arrived = np.zeros(count, np.int64)
-        # Backwards, so that the first arrival is the one that stays.
-        arrived[seqs[::-1]] = times[::-1]
-        return arrived, len(seqs) - len(np.unique(seqs))
+        running.append(asyncio.create_task(_probe_redis(settings.redis_url or "", recorder)))
+        await _listen(recorder, orders)
+        while time.monotonic_ns() - heard.last < _QUIET * 1e9:
+            await asyncio.sleep(0.05)
+        recorder.close()
+    finally:
+        await _cancel(running)
+    return {}
 
 
-class _Rows:
-    def __init__(self, ids: str) -> None:
-        self._ids = RunIds(ids)
-        self.seqs = array("q")
-        self.times = array("q")
-
-    def add(self, event_id: str, now: int) -> None:
-        seq = self._ids.seq(event_id)
-        if seq is not None:
-            self.seqs.append(seq)
-            self.times.append(now)
-
-
-async def _redis(settings: Settings, rows: _Rows) -> None:
-    """One plain connection: what redis-py's PubSub would cost an event would be measured as latency."""
-    import hiredis  # noqa: PLC0415
-    from redis.asyncio import ConnectionPool  # noqa: PLC0415
+async def _probe_redis(url: str, recorder: Recorder) -> None:
+    """Redis's own CPU and what it keeps for slow clients, on a connection of its own."""
+    from redis.asyncio import Redis  # noqa: PLC0415
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    said_ready = False
-    while True:
-        connection: Any = ConnectionPool.from_url(settings.redis_url or "", protocol=2).make_connection()  # type: ignore[no-untyped-call]
-        reader = hiredis.Reader()
-        try:
-            await connection.connect()
-            connection._writer.write(b"*2\r\n$10\r\nPSUBSCRIBE\r\n$8\r\nevents:*\r\n")  # noqa: SLF001
-            while data := await connection._reader.read(262_144):  # noqa: SLF001
-                now = time.monotonic_ns()
-                reader.feed(data)
-                while message := reader.gets():
-                    if message[0] == b"pmessage":
-                        # {"id":"…", is how every notification begins
-                        rows.add(message[3][7:43].decode("ascii", "replace"), now)
-                    elif not said_ready:
-                        said_ready = _say_ready()
-        except (RedisError, OSError):
-            pass
-        finally:
-            await connection.disconnect(nowait=True)
-        await asyncio.sleep(_RETRY)
+    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
+    last: tuple[float, float] | None = None
+    async with client:
+        while True:
+            try:
+                before = time.monotonic()
+                cpu = await client.info("cpu")
+                now = time.monotonic()
+                memory = await client.info("memory")
+                used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+                if last is not None and used >= last[0]:
+                    recorder.meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
+                last = used, now
+                recorder.meter.peak("redis.answer_ms", (now - before) * 1e3)
+                recorder.meter.peak("redis.client_bytes", float(memory.get("mem_clients_normal", 0)))
+                recorder.meter.level("redis.up", 1)
+            except (RedisError, OSError):
+                recorder.meter.level("redis.up", 0)
+                last = None
+            await asyncio.sleep(_PROBE_REDIS)
 
 
-async def _kafka(settings: Settings, rows: _Rows) -> None:
+async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
 
     from dualstream_lab.config import kafka_client_options  # noqa: PLC0415
+    from dualstream_lab.errors import StreamUnavailable  # noqa: PLC0415
 
-    consumer = AIOKafkaConsumer(
-        **kafka_client_options(settings.kafka_url or ""),
-        enable_auto_commit=False,
-        fetch_max_wait_ms=100,
-        auto_offset_reset="latest",
-    )
-    await consumer.start()
+    settings = Settings.load(**task["settings"])
+    options = kafka_client_options(settings.kafka_url or "")
+    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, fetch_max_wait_ms=100)
     try:
+        await consumer.start()
         await consumer._client._wait_on_metadata(settings.topic)  # noqa: SLF001
-        targets = [
-            TopicPartition(settings.topic, p) for p in consumer.partitions_for_topic(settings.topic) or ()
-        ]
+    except (KafkaError, OSError) as error:
+        await consumer.stop()
+        raise StreamUnavailable(f"the Kafka consumer could not start: {error}") from error
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        targets = [TopicPartition(settings.topic, p) for p in consumer.partitions_for_topic(settings.topic) or ()]
         consumer.assign(targets)
         await consumer.seek_to_end(*targets)
         for target in targets:
             await consumer.position(target)
-        _say_ready()
-        while True:
-            batches = await consumer.getmany(timeout_ms=200)
-            now = time.monotonic_ns()
-            for records in batches.values():
-                for record in records:
-                    rows.add(dict(record.headers)["ce_id"].decode("ascii", "replace"), now)
+        recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
+        tasks.append(asyncio.create_task(_consume(consumer, RunIds(task["ids"]), recorder)))
+        tasks.append(asyncio.create_task(_probe_kafka(consumer, targets, recorder)))
+        await _listen(recorder, orders)
+        caught_up = await _catch_up(consumer, targets)
+        recorder.close()
     finally:
+        await _cancel(tasks)
         await consumer.stop()
+    return {"caught_up": caught_up}
 
 
-def _say_ready() -> bool:
-    print("ready", flush=True)
+async def _consume(consumer: AIOKafkaConsumer, ids: RunIds, recorder: Recorder) -> None:
+    prefix = ids.prefix.encode()
+    while True:
+        batches = await consumer.getmany(timeout_ms=200)
+        now = time.monotonic_ns()
+        for target, records in batches.items():
+            seqs, offsets = array("q"), array("q")
+            for record in records:
+                event_id = _event_id(record.headers)
+                if event_id.startswith(prefix):
+                    seqs.append(int(event_id[24:], 16))
+                    offsets.append(record.offset)
+            recorder.meter.count("consumed", len(seqs))
+            recorder.rows(
+                np.asarray(seqs, np.int64),
+                at=now,
+                partition=target.partition,
+                offset=np.asarray(offsets, np.int64),
+            )
+
+
+def _event_id(headers: Iterable[tuple[str, bytes]]) -> bytes:
+    return next((value for name, value in headers if name == "ce_id"), b"")
+
+
+async def _probe_kafka(consumer: AIOKafkaConsumer, targets: list[Any], recorder: Recorder) -> None:
+    """The consumer's lag in messages, and how long Kafka takes for a small request."""
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    while True:
+        try:
+            before = time.monotonic()
+            async with asyncio.timeout(1):
+                ends = await consumer.end_offsets(targets)
+            recorder.meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
+            lag = 0
+            for target, end in ends.items():
+                # sampled a moment apart: the position may be ahead
+                lag += max(0, end - await consumer.position(target))
+            recorder.meter.peak("consumed.lag_messages", lag)
+            recorder.meter.level("kafka.up", 1)
+        except (KafkaError, OSError, TimeoutError):
+            recorder.meter.level("kafka.up", 0)
+        await asyncio.sleep(_PROBE_KAFKA)
+
+
+async def _catch_up(consumer: AIOKafkaConsumer, targets: list[Any]) -> bool:
+    """Read on until the log's end, as it is now; False if that takes too long."""
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    try:
+        async with asyncio.timeout(_DRAIN):
+            for target, end in (await consumer.end_offsets(targets)).items():
+                while await consumer.position(target) < end:
+                    await asyncio.sleep(0.02)
+    except (TimeoutError, KafkaError):
+        return False
+    await asyncio.sleep(0.05)  # what was fetched last is on its way to the rows
     return True
 
 
-async def _main(task: dict[str, Any]) -> None:
-    rows = _Rows(task["ids"])
-    settings = Settings.load(**task["settings"])
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    # The end of stdin is the order to stop, and what a dead parent leaves behind.
-    stdin = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
-    listening = asyncio.create_task((_redis if task["kind"] == "redis" else _kafka)(settings, rows))
-    reading = asyncio.create_task(stdin.read())
-    reading.add_done_callback(lambda _: ended.set())
-    listening.add_done_callback(lambda _: ended.set())
-    await ended.wait()
-    if listening.done():
-        listening.result()
-    listening.cancel()
-    await asyncio.wait([listening], timeout=3)
-    np.savez(Path(task["file"]), seq=np.asarray(rows.seqs, np.int64), time=np.asarray(rows.times, np.int64))
+async def _listen(recorder: Recorder, orders: Orders) -> None:
+    """Be ready, and record until told to stop."""
+    settle_memory()
+    say(ready=True)
+    if await orders.started() is None:
+        return
+    recording = asyncio.create_task(recorder.run())
+    await orders.stopped.wait()
+    await _cancel([recording])
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
+    return await (_listen_redis if task["kind"] == "redis" else _listen_kafka)(task, orders)
 
 
 if __name__ == "__main__":
-    import uvloop
-
-    uvloop.run(_main(json.loads(sys.argv[1])))
+    serve(_main)

@@ -6,27 +6,27 @@ A :class:`Workload` says it in words; its :meth:`~Workload.slots` are the plan, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.workload.arrivals import arrival_times
+from dualstream_lab.workload.arrivals import PLANS, Curve, arrival_times, expected_count, intended_rate
 from dualstream_lab.workload.catalogue import Catalogue
 from dualstream_lab.workload.ids import RunIds
 from dualstream_lab.workload.payloads import EVENT_TYPES, TYPE_WEIGHTS, draw_sizes
-from dualstream_lab.workload.popularity import cumulative_zipf, draw
+from dualstream_lab.workload.popularity import cumulative_popularity, draw, source_name
 from dualstream_lab.workload.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["ARRIVALS", "PAYLOADS", "Catalogue", "RunIds", "Slots", "Workload"]
+    import numpy.typing as npt
 
-ARRIVALS = ("constant", "poisson")
-PAYLOADS = ("small", "github")
+__all__ = ["PAYLOADS", "PLANS", "Catalogue", "RunIds", "Slots", "Workload", "source_name"]
+
+PAYLOADS = ("fixed", "lognormal", "github")
 
 _CHUNK = 8192  # slots a chunk: 0.8 s of work at 10,000/s, 300 kB of arrays
 
@@ -35,64 +35,121 @@ _CHUNK = 8192  # slots a chunk: 0.8 s of work at 10,000/s, 300 kB of arrays
 class Workload:
     """One run's traffic. Raises ConfigError naming the field that is out of bounds.
 
-    ``rate``: events/s. ``duration``: seconds. ``arrivals``: ``constant`` (the n-th event at n/rate) or
-    ``poisson`` (exponential gaps of mean 1/rate). ``sources``: how many there are. ``zipf``: the exponent of
-    their popularity, 0 for uniform. ``payload``: ``small`` (the whole value has ``payload_bytes`` bytes) or
-    ``github`` (data as big as GitHub's webhooks: median 7.7 kB). The same seed gives the same plan, and what
-    is drawn for one field does not depend on the others.
+    ``rate``: events/s at the plan's highest. ``duration``: s. ``plan``: one of ``PLANS``, shaped by ``low``
+    (its lowest rate, as a share of ``rate``), ``period`` (s) and ``steps``. ``batch``: events that fall due
+    together and are published in one call. ``sources``: how many there are; ``zipf``: the exponent of their
+    popularity, 0 for uniform; ``hot``: the share of events that go to the first ``hot_sources``.
+    ``payload``: ``fixed`` (the whole value has ``payload_bytes`` bytes), ``lognormal`` (that is its median;
+    sigma 1) or ``github`` (data as big as GitHub's webhooks: median 7.7 kB, p95 24.6 kB). The same seed
+    gives the same plan, and what is drawn for one field does not depend on the others.
     """
 
     rate: float = 10_000.0
     duration: float = 20.0
-    arrivals: Literal["constant", "poisson"] = "constant"
+    plan: Literal["constant", "poisson", "ramp", "step", "burst", "sine", "closed"] = "constant"
+    low: float = 0.1
+    period: float = 10.0
+    steps: int = 5
+    batch: int = 10
     sources: int = 500
     zipf: float = 1.0
-    payload: Literal["small", "github"] = "small"
+    hot: float = 0.0
+    hot_sources: int = 1
+    payload: Literal["fixed", "lognormal", "github"] = "fixed"
     payload_bytes: int = 300
     seed: int = 1
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("rate", 0.1, 1e6),
+            ("rate", 0.1, 1e7),
             ("duration", 0.1, 86_400),
+            ("low", 0, 1),
+            ("period", 0.1, 86_400),
+            ("steps", 1, 1000),
+            ("batch", 1, 100_000),
             ("sources", 1, 1_000_000),
             ("zipf", 0, 5),
-            ("payload_bytes", 256, 1_000_000),
+            ("hot", 0, 1),
+            ("hot_sources", 1, self.sources if isinstance(self.sources, int) else 1),
+            ("payload_bytes", 256, 900_000),
             ("seed", 0, 2**63 - 1),
         ):
             value = getattr(self, name)
+            number = (int, float) if name in _FLOATS else int
+            if isinstance(value, bool) or not isinstance(value, number):
+                kind = "a number" if name in _FLOATS else "a whole number"
+                raise ConfigError(f"{name}: must be {kind} from {low:,} to {high:,} (is {value!r})")
             if not low <= value <= high:  # also refuses NaN
                 raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
-        for name, allowed in (("arrivals", ARRIVALS), ("payload", PAYLOADS)):
+        for name, allowed in (("plan", PLANS), ("payload", PAYLOADS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}: must be one of {', '.join(allowed)} (is {getattr(self, name)!r})")
 
+    @classmethod
+    def load(cls, values: Mapping[str, object]) -> Self:
+        """From a table, such as a scenario file's. Raises ConfigError for an unknown key, too."""
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
+        return cls(**values)  # type: ignore[arg-type]
+
     @property
     def expected(self) -> int:
-        """How many events the plan has; for Poisson arrivals, on average."""
-        return math.ceil(round(self.rate * self.duration, 6))
+        """How many events the plan has; for Poisson arrivals, on average; 0 where nobody can know."""
+        return expected_count(self._calls) * self.batch
+
+    @property
+    def _calls(self) -> Curve:
+        return Curve(
+            plan=self.plan,
+            rate=self.rate / self.batch,
+            duration=self.duration,
+            low=self.low,
+            period=self.period,
+            steps=self.steps,
+        )
+
+    def intended_rate(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Events/s that the plan wants, at these seconds after the start."""
+        return intended_rate(self._calls, seconds) * self.batch
 
     def as_dict(self) -> dict[str, object]:
         """The fields by name, for a manifest."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def slots(self, *, chunk: int = _CHUNK) -> Iterator[Slots]:
-        """The plan, ``chunk`` events at a time, in the order of their intended times."""
+    def slots(self, *, chunk: int = _CHUNK, share: tuple[int, int] = (0, 1)) -> Iterator[Slots]:
+        """The plan, ``chunk`` events at a time, in the order of their intended times.
+
+        ``share``: (index, of): only every ``of``-th call, beginning with the ``index``-th. The shares of
+        several workers have no event in common and together have all of them.
+        """
+        index, of = share
+        if not 0 <= index < of:
+            raise ValueError(f"share {index} of {of}: the index must be from 0 to {of - 1}")
         arriving, choosing, typing, sizing = np.random.default_rng(self.seed).spawn(4)
-        sources = cumulative_zipf(self.sources, self.zipf)
+        sources = cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
         types = np.cumsum(TYPE_WEIGHTS) / np.sum(TYPE_WEIGHTS)
         first = 0
-        for times in arrival_times(self.arrivals, self.rate, self.duration, rng=arriving, chunk=chunk):
-            count = len(times)
-            yield Slots(
-                first=first,
-                intended=times,
-                source=draw(sources, count, rng=choosing),
-                type=draw(types, count, rng=typing),
-                size=draw_sizes(self.payload, self.payload_bytes, count, rng=sizing),
-            )
+        for times in arrival_times(self._calls, rng=arriving, chunk=max(1, chunk // self.batch)):
+            count = len(times) * self.batch
+            seq = np.arange(first, first + count)
+            columns = {
+                "seq": seq,
+                "intended": np.repeat(times, self.batch),
+                "source": draw(sources, count, rng=choosing),
+                "type": draw(types, count, rng=typing),
+                "size": draw_sizes(self.payload, self.payload_bytes, count, rng=sizing),
+            }
             first += count
+            if of > 1:
+                ours = seq // self.batch % of == index
+                columns = {name: column[ours] for name, column in columns.items()}
+            if len(columns["seq"]):
+                yield Slots(**columns)
 
     def catalogue(self, ids: RunIds) -> Catalogue:
         """The maker of this workload's events, with the ids of one run."""
-        return Catalogue(ids=ids, sources=self.sources, types=EVENT_TYPES, whole=self.payload == "small")
+        return Catalogue(ids=ids, sources=self.sources, types=EVENT_TYPES, whole=self.payload != "github")
+
+
+_FLOATS = {"rate", "duration", "low", "period", "zipf", "hot"}

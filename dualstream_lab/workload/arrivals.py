@@ -1,25 +1,56 @@
-"""When each event is intended, in ns after the start. The plan never slips: a late generator sends late."""
+"""When events are intended, in ns after the start. The plan never slips: a late generator sends late.
+
+Every plan but Poisson's is the inverse of its cumulative rate: the n-th event is due when the integral of the
+rate reaches n. So rounding never adds up, and any stretch of a plan can be computed alone.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
+__all__ = ["PLANS", "Curve", "arrival_times", "expected_count", "intended_rate"]
+
+PLANS: Final = ("constant", "poisson", "ramp", "step", "burst", "sine", "closed")
+"""``rate`` is the highest rate of each (of ``poisson``, the mean).
+
+``ramp`` rises from ``low`` x rate over the whole duration; ``step`` has ``steps`` equal steps, the last at
+``rate``; ``burst`` is at ``rate`` for a fifth of every ``period`` and at ``low`` x rate else; ``sine`` swings
+between both once a ``period``. ``closed`` has no times: the next is due when an answer makes room (a closed
+model, for the highest throughput; its latencies say nothing about waiting).
+"""
+
 _SECOND = 1_000_000_000
+_DUTY = 0.2
+_GRID = 65_536
 
 
-def arrival_times(
-    kind: str, rate: float, duration: float, *, rng: np.random.Generator, chunk: int
-) -> Iterator[npt.NDArray[np.int64]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A rate over time. ``rate``: calls/s; ``duration``, ``period``: s; ``low``: share of ``rate``."""
+
+    plan: str
+    rate: float
+    duration: float
+    low: float = 0.1
+    period: float = 10.0
+    steps: int = 5
+
+
+def arrival_times(curve: Curve, *, rng: np.random.Generator, chunk: int) -> Iterator[npt.NDArray[np.int64]]:
     """Intended times in [0, duration), in chunks of at most ``chunk``. The plan is the same for any chunk."""
-    end = round(duration * _SECOND)
-    times = _poisson(rate, rng, chunk) if kind == "poisson" else _constant(rate, chunk)
+    if curve.plan == "closed":
+        while True:
+            yield np.zeros(chunk, np.int64)
+    end = round(curve.duration * _SECOND)
+    times = _poisson(curve.rate, rng, chunk) if curve.plan == "poisson" else _shaped(_inverse(curve), chunk)
     for block in times:
         within = block[: np.searchsorted(block, end)]
         if len(within):
@@ -28,12 +59,84 @@ def arrival_times(
             return
 
 
-def _constant(rate: float, chunk: int) -> Iterator[npt.NDArray[np.int64]]:
-    """The n-th at n/rate, each computed from n, so that rounding never adds up."""
+def expected_count(curve: Curve) -> int:
+    """How many arrivals there are; for Poisson, on average; none are known of ``closed``."""
+    if curve.plan == "closed":
+        return 0
+    mean = {"constant": 1.0, "poisson": 1.0, "ramp": (1 + curve.low) / 2, "step": (curve.steps + 1) / curve.steps / 2}
+    if curve.plan in mean:
+        return int(np.ceil(np.round(curve.rate * curve.duration * mean[curve.plan], 6)))
+    grid = np.linspace(0, curve.duration, _GRID + 1)
+    return int(np.ceil(np.trapezoid(intended_rate(curve, grid), grid)))
+
+
+def intended_rate(curve: Curve, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The rate, arrivals/s, at these seconds after the start."""
+    rate, low = curve.rate, curve.low
+    phase = np.mod(seconds, curve.period) / curve.period
+    match curve.plan:
+        case "ramp":
+            return np.asarray(rate * (low + (1 - low) * seconds / curve.duration))
+        case "step":
+            step = np.floor(seconds / curve.duration * curve.steps) + 1
+            return np.asarray(rate * np.clip(step, 1, curve.steps) / curve.steps)
+        case "burst":
+            return np.where(phase < _DUTY, rate, rate * low)
+        case "sine":
+            return np.asarray(rate * ((1 + low) / 2 - (1 - low) / 2 * np.cos(2 * np.pi * phase)))
+        case _:
+            return np.full(len(seconds), rate)
+
+
+def _inverse(curve: Curve) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+    """From the number of an arrival to its time in s."""
+    rate, low, length = curve.rate, curve.low, curve.duration
+    match curve.plan:
+        case "ramp":
+            slope = rate * (1 - low) / length
+            return lambda n: _root(slope, rate * low, n)
+        case "step":
+            knots = np.linspace(0, length, curve.steps + 1)
+            rates = rate * np.arange(1, curve.steps + 1) / curve.steps
+            return _repeated(knots, np.concatenate([[0.0], np.cumsum(rates * length / curve.steps)]))
+        case "burst":
+            period = curve.period
+            in_burst, between = rate * _DUTY * period, rate * low * (1 - _DUTY) * period
+            return _repeated(
+                np.array([0, _DUTY * period, period]), np.array([0, in_burst, in_burst + between])
+            )
+        case "sine":
+            times = np.linspace(0, curve.period, _GRID + 1)
+            swing = np.sin(2 * np.pi * times / curve.period) * curve.period / (2 * np.pi)
+            return _repeated(times, rate * ((1 + low) / 2 * times - (1 - low) / 2 * swing))
+        case _:
+            return lambda n: n / rate
+
+
+def _root(slope: float, start: float, n: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The t at which slope t²/2 + start t = n, in the form that stays exact for a small slope."""
+    return np.asarray(2 * n / np.maximum(start + np.sqrt(start * start + 2 * slope * n), 1e-300))
+
+
+def _repeated(
+    times: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]
+) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+    """The inverse of a count that is linear between knots and repeats itself after the last one."""
+
+    def inverse(n: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        rounds, rest = np.divmod(n, counts[-1])
+        # A place within a flat stretch (a rate of zero) has no time of its own: the end of it is meant.
+        return np.asarray(rounds * times[-1] + np.interp(rest, counts, times))
+
+    return inverse
+
+
+def _shaped(
+    inverse: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]], chunk: int
+) -> Iterator[npt.NDArray[np.int64]]:
     first = 0
     while True:
-        numbers = np.arange(first, first + chunk)
-        yield (numbers * (_SECOND / rate)).astype(np.int64)
+        yield (inverse(np.arange(first, first + chunk)) * _SECOND).astype(np.int64)
         first += chunk
 
 

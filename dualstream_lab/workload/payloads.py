@@ -40,14 +40,18 @@ _BYTES: Final = (
     915, 2480, 2894, 6114, 6385, 6683, 7328, 7741, 8414, 10068, 11622, 12672, 23571, 24621, 26307, 26935,
 )  # fmt: skip
 MAX_GITHUB_BYTES: Final = _BYTES[-1]
+_SMALLEST, _BIGGEST = 256, 900_000  # an empty event has its names; a record fits Kafka's 1 MiB
 
 
 def draw_sizes(
     payload: str, payload_bytes: int, count: int, *, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Bytes of each event: of the whole value for ``small``, of its data for ``github``."""
+    """Bytes of each event: of its data for ``github``, else of the whole value."""
     if payload == "github":
         return np.interp(rng.random(count), _SHARES, _BYTES).astype(np.int64)
+    if payload == "lognormal":
+        drawn = payload_bytes * rng.lognormal(0.0, 1.0, count)
+        return np.clip(drawn, _SMALLEST, _BIGGEST).astype(np.int64)
     return np.full(count, payload_bytes, dtype=np.int64)
 
 

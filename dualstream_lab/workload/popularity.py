@@ -44,9 +44,17 @@ def source_name(rank: int) -> tuple[str, str]:
     return "repo", f"{owner}/{thing}{round_ or ''}"
 
 
-def cumulative_zipf(count: int, exponent: float) -> npt.NDArray[np.float64]:
-    """Cumulative probabilities of ranks 1…count with weight rank^-exponent; the last is 1."""
+def cumulative_popularity(
+    count: int, exponent: float, *, hot: float = 0.0, hot_sources: int = 1
+) -> npt.NDArray[np.float64]:
+    """Cumulative probabilities of ranks 1…count with weight rank^-exponent; the last is 1.
+
+    With ``hot``, the first ``hot_sources`` share that part of all between them, and the others the rest.
+    """
     weights = np.arange(1, count + 1, dtype=np.float64) ** -exponent
+    if hot and hot_sources < count:
+        weights[:hot_sources] *= hot / weights[:hot_sources].sum()
+        weights[hot_sources:] *= (1 - hot) / weights[hot_sources:].sum()
     cumulative = np.cumsum(weights)
     return np.asarray(cumulative / cumulative[-1], dtype=np.float64)
 

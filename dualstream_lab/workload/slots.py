@@ -12,17 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """Consecutive events of a plan: one entry an event in every array.
+    """A stretch of a plan: one entry an event in every array, all int64.
 
-    ``first``: the sequence number of the first one. ``intended``: ns after the start, int64, never falling.
-    ``source``, ``type``: indices into the catalogue. ``size``: bytes (of the value, or of its data).
+    ``seq``: the number of the event in the whole plan. ``intended``: ns after the start, never falling; the
+    events of one batch have the same. ``source``, ``type``: indices into the catalogue. ``size``: bytes (of
+    the value, or of its data).
     """
 
-    first: int
+    seq: npt.NDArray[np.int64]
     intended: npt.NDArray[np.int64]
     source: npt.NDArray[np.int64]
     type: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.intended)
+        return len(self.seq)

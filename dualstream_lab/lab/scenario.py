@@ -1,0 +1,182 @@
+"""A scenario: what to run, for whom, what to break on the way, and what must hold. Read from TOML."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.workload import Workload
+
+__all__ = ["FAULTS", "Fault", "Scenario", "Users", "shipped_scenarios"]
+
+FAULTS: Final = {
+    "redis.kill": "Redis is killed, and started again at the end",
+    "redis.stop": "Redis is stopped in place (SIGSTOP): connections stay, nothing answers",
+    "redis.restart": "Redis is killed and started at once",
+    "kafka.kill": "the Kafka broker is killed, and started again at the end",
+    "kafka.stop": "the Kafka broker is stopped in place (SIGSTOP)",
+    "kafka.restart": "the Kafka broker is killed and started at once",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """``what`` (one of ``FAULTS``) happens ``at`` so many seconds and lasts ``length`` s (restarts: 0)."""
+
+    what: str
+    at: float
+    length: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.what not in FAULTS:
+            raise ConfigError(f"what: must be one of {', '.join(FAULTS)} (is {self.what!r})")
+        if self.at < 0:
+            raise ConfigError(f"at: must be a second of the run, from 0 (is {self.at!r})")
+        if self.what.endswith(".restart") is bool(self.length) or self.length < 0:
+            need = "takes no `for`" if self.what.endswith(".restart") else "needs `for`, seconds above 0"
+            raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """``lanes``: calls of the publisher that may be open at once. ``subscribers``: Redis connections, each of
+    which hears everything.
+    """
+
+    lanes: int = 256
+    subscribers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("lanes", 1, 100_000), ("subscribers", 0, 10_000)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError(f"{name}: must be a whole number from {low:,} to {high:,} (is {value!r})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything of a run but where. ``warm_up``: s before it that are not recorded. ``max_rows``: above so
+    many events, only one in some has rows (the counters and publish histograms have all).
+    """
+
+    name: str = "run"
+    workload: Workload = field(default_factory=Workload)
+    users: Users = field(default_factory=Users)
+    faults: tuple[Fault, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
+    warm_up: float = 5.0
+    max_rows: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
+            raise ConfigError(f"name: must be letters, digits, - and _ (is {self.name!r})")
+        if not 0 <= self.warm_up <= 600:
+            raise ConfigError(f"warm_up: must be from 0 to 600 s (is {self.warm_up!r})")
+        if not 1000 <= self.max_rows <= 100_000_000:
+            raise ConfigError(f"max_rows: must be from 1,000 to 100,000,000 (is {self.max_rows!r})")
+        last: dict[str, float] = {}
+        for fault in sorted(self.faults, key=lambda fault: fault.at):
+            if fault.at + fault.length > self.workload.duration:
+                raise ConfigError(
+                    f"faults: {fault.what} at {fault.at:g} s for {fault.length:g} s is not within the run "
+                    f"({self.workload.duration:g} s)"
+                )
+            target = fault.what.partition(".")[0]
+            if fault.at < last.get(target, 0.0):
+                raise ConfigError(f"faults: two faults of {target} overlap at {fault.at:g} s")
+            last[target] = fault.at + fault.length
+
+    @property
+    def sample(self) -> int:
+        """One event in so many gets rows."""
+        expected = self.workload.expected or round(self.workload.duration * 200_000)
+        return max(1, -(-expected // self.max_rows))
+
+    @classmethod
+    def read(cls, source: str) -> Self:
+        """From a file, or one of those that are shipped. Raises ConfigError naming the line and the key."""
+        shipped = shipped_scenarios()
+        if source in shipped:
+            text = shipped[source]
+        else:
+            try:
+                text = Path(source).read_text(encoding="utf-8")
+            except FileNotFoundError as error:
+                raise ConfigError(
+                    f"there is no scenario file {source}; shipped ones: {', '.join(shipped)}"
+                ) from error
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{source} cannot be read: {error}") from error
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{source}: {error}") from error
+        try:
+            return cls._from(values, Path(source).stem)
+        except ConfigError as error:
+            raise ConfigError(f"{source}{_where(text, str(error))}: {error}") from error
+
+    @classmethod
+    def _from(cls, values: dict[str, Any], name: str) -> Self:
+        known = [entry.name for entry in fields(cls)]
+        if unknown := [key for key in values if key not in known]:
+            raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
+        for key, kind, what in (
+            ("workload", dict, "a table"), ("users", dict, "a table"), ("faults", list, "tables: [[faults]]"),
+            ("thresholds", list, "a list of texts"), ("warm_up", (int, float), "a number"),
+            ("max_rows", int, "a whole number"), ("name", str, "a text"),
+        ):  # fmt: skip
+            if key in values and not isinstance(values[key], kind):
+                raise ConfigError(f"{key}: must be {what} (is {values[key]!r})")
+        given = dict(values)
+        given["workload"] = Workload.load(values.get("workload", {}))
+        given["users"] = _users(values.get("users", {}))
+        given["faults"] = tuple(_fault(fault) for fault in values.get("faults", []))
+        given["thresholds"] = tuple(Threshold.parse(str(text)) for text in values.get("thresholds", []))
+        return cls(**({"name": name} | given))
+
+
+def _users(values: dict[str, Any]) -> Users:
+    known = [entry.name for entry in fields(Users)]
+    if unknown := [key for key in values if key not in known]:
+        raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    return Users(**values)
+
+
+def _fault(values: Any) -> Fault:
+    if not isinstance(values, dict):
+        raise ConfigError(f"faults: must be tables: [[faults]] (is {values!r})")
+    known = ("what", "at", "for")
+    if unknown := [key for key in values if key not in known]:
+        raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    if missing := [key for key in ("what", "at") if key not in values]:
+        raise ConfigError(f"faults: {missing[0]!r} is missing")
+    for key in ("at", "for"):
+        if isinstance(values.get(key, 0), bool) or not isinstance(values.get(key, 0), (int, float)):
+            raise ConfigError(f"{key}: must be a number of seconds (is {values[key]!r})")
+    return Fault(what=str(values["what"]), at=float(values["at"]), length=float(values.get("for", 0)))
+
+
+def _where(text: str, message: str) -> str:
+    """``, line 7``: the line that the key or text at the message's beginning is on, if it can be told."""
+    key = re.match(r"unknown key '([^']+)'|threshold '([^']+)'|(\w+):", message)
+    if key is None:
+        return ""
+    name = next(part for part in key.groups() if part)
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*(\[+\s*)?{re.escape(name)}\b", line) or (key[2] and name in line):
+            return f", line {number}"
+    return ""
+
+
+def shipped_scenarios() -> dict[str, str]:
+    """Name (``redis_down.toml``) and text of every scenario that comes with the package."""
+    directory = resources.files("dualstream_lab.lab") / "scenarios"
+    files = sorted(directory.iterdir(), key=lambda file: file.name)
+    return {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".toml")}

@@ -1,0 +1,149 @@
+"""The processes of a run: each reads its task from its argument, and talks in lines of JSON.
+
+A child says ``{"ready": …}``, then ``{"done": …}``, or ``{"error": …, "type": …}`` and ends. It is told ``start
+NS`` and ``stop``; the end of its stdin, which is what a dead parent leaves behind, means ``stop``, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from dualstream_lab import errors
+from dualstream_lab.errors import DualStreamError, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+__all__ = ["Child", "Orders", "serve"]
+
+_LINE = 1 << 20
+
+
+class Child:
+    """A process of a run, as its parent sees it. Leaving the ``async with`` block kills it.
+
+    ``module``: what is run with ``python -m``; ``name``: for messages and for its log in ``directory``.
+    """
+
+    def __init__(self, module: str, name: str, task: dict[str, Any], directory: Path) -> None:
+        self._module = module
+        self._task = task
+        self._log = directory / f"{name}.log"
+        self.name = name
+        self._process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> Self:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self._module,
+                json.dumps(self._task),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=_LINE,
+                start_new_session=True,  # Ctrl-C is for the parent, which then says `stop`
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+            with suppress(OSError):
+                await self._process.stdin.wait_closed()
+        if not self._log.stat().st_size:
+            self._log.unlink()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def tell(self, order: str) -> None:
+        """Send an order. Nothing if it has ended."""
+        if self._process.stdin is not None and self._process.returncode is None:
+            with suppress(OSError):
+                self._process.stdin.write(order.encode() + b"\n")
+
+    async def hear(self, word: str, timeout: float) -> Any:
+        """Wait for its message ``word``. Raises the error that it tells, or StackError if it ends or is late."""
+        assert self._process.stdout is not None  # noqa: S101
+        try:
+            async with asyncio.timeout(timeout):
+                line = await self._process.stdout.readline()
+        except TimeoutError as error:
+            raise StackError(f"the {self.name} process said nothing for {timeout:g} s; see {self._log}") from error
+        if not line:
+            code = await self._process.wait()
+            raise StackError(f"the {self.name} process ended with exit code {code}; see {self._log}")
+        message = json.loads(line)
+        if "error" in message:
+            kind = getattr(errors, message["type"], StackError)
+            raise kind(message["error"])
+        return message[word]
+
+
+class Orders:
+    """What a child was told."""
+
+    def __init__(self, stdin: asyncio.StreamReader) -> None:
+        self._stdin = stdin
+        self._reading: asyncio.Task[None] | None = None
+        self.stopped = asyncio.Event()
+
+    async def started(self) -> int | None:
+        """Wait for ``start NS``; the time, or None when told to stop instead."""
+        line = (await self._stdin.readline()).decode().split()
+        if len(line) == 2 and line[0] == "start":
+            self._reading = asyncio.create_task(self._read())
+            return int(line[1])
+        self.stopped.set()
+        return None
+
+    async def _read(self) -> None:
+        await self._stdin.readline()
+        self.stopped.set()
+
+
+def say(**message: object) -> None:
+    """A line to the parent."""
+    print(json.dumps(message), flush=True)
+
+
+def serve(main: Callable[[dict[str, Any], Orders], Awaitable[dict[str, Any]]]) -> None:
+    """Run a child: ``main(task, orders)`` returns what is said as ``done``."""
+    import uvloop  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its retries in an outage are ours to count
+
+    async def run() -> None:
+        stdin = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+        say(done=await main(json.loads(sys.argv[1]), Orders(stdin)))
+
+    try:
+        uvloop.run(run())
+    except DualStreamError as error:
+        say(error=str(error), type=type(error).__name__)
+    except OSError as error:
+        say(error=f"{error.strerror or error}", type="StackError")
+
+
+def settle_memory() -> None:
+    """What was made so far lives as long as the run: keep the collector from walking it again and again."""
+    gc.collect()
+    gc.freeze()

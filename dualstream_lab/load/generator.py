@@ -1,0 +1,79 @@
+"""The generator of a run, in a process of its own: a publisher, a driver and their records.
+
+``python -m dualstream_lab.load.generator`` is not for people: see :mod:`dualstream_lab.load.child`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from dualstream_lab.config import Settings
+from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.recorder import PublishRecorder
+from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.workload import RunIds, Workload
+
+if TYPE_CHECKING:
+    from dualstream_lab.load.driver import Call
+
+__all__: list[str] = []
+
+
+class _Unrecorded:
+    """The warm-up's sink."""
+
+    def sending(self, count: int, in_flight: int) -> None:
+        """Nothing."""
+
+    def settled(self, call: Call) -> None:
+        """Nothing."""
+
+    def unsent(self, count: int) -> None:
+        """Nothing."""
+
+
+async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float, lanes: int) -> None:
+    """A fresh JVM answers slowly for some seconds; these events are of another run's ids."""
+    if not seconds:
+        return
+    warm = replace(workload, duration=seconds, seed=0, plan="closed" if workload.plan == "closed" else "constant")
+    driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), _Unrecorded())
+    driver.start()
+    await driver.run(lanes)
+    await publisher.flush()
+
+
+async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
+    workload = Workload(**task["workload"])
+    settings = Settings.load(**task["settings"])
+    directory = Path(task["directory"]) if task["directory"] else None
+    async with DualPublisher(settings) as publisher:
+        await _warm_up(publisher, workload, task["warm_up"], task["lanes"])
+        recorder = PublishRecorder(directory, "generator", every=task["sample"])
+        recorder.watch(publisher)
+        driver = Driver(publisher, workload, workload.catalogue(RunIds(task["ids"])), recorder)
+        settle_memory()
+        say(ready=True)
+        if (at := await orders.started()) is None:
+            recorder.close()
+            return {}
+        driver.start(at)
+        recorder.started = at
+        recording = asyncio.create_task(recorder.run())
+        stopping = asyncio.create_task(orders.stopped.wait())
+        stopping.add_done_callback(lambda _: driver.stop())
+        await driver.run(task["lanes"])
+        stopping.cancel()
+        flushed = await publisher.flush()
+        recording.cancel()
+        recorder.close()
+        return {"flushed": flushed}
+
+
+if __name__ == "__main__":
+    serve(_main)

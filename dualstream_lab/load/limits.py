@@ -1,0 +1,69 @@
+"""What was the limit: one sentence, from the gauges of all parties. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dualstream_lab.load.measures import Totals
+
+__all__ = ["limit_sentence"]
+
+_LATE = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
+_BUSY = 0.9  # of a core
+_LOOP = 50.0  # ms that a loop was late
+_BUFFER = 0.8  # of the publisher's room
+_OUTPUT = 8 * 2**20  # bytes: Redis's soft limit for a subscriber
+_SLOW_ANSWER = 200.0  # ms
+
+
+def limit_sentence(
+    measures: Mapping[str, float], whole: Totals, *, lanes: int, buffer_events: int, faults: bool = False
+) -> str:
+    """Who saturated, with the figures that say so. ``lanes``: calls that could be open at once."""
+    slip = measures.get("generator.slip.p99", 0.0)
+    peaks = whole.peaks
+    late = slip > _LATE
+    kept = measures.get("publish.rate", 1.0) >= 0.95
+    cpu = peaks.get("published.cpu", 0.0)
+    lag = peaks.get("published.loop_lag_ms", 0.0)
+    in_flight = peaks.get("published.in_flight", 0.0)
+    buffered = peaks.get("publisher.buffered_events", 0.0)
+    found: list[str] = []
+    full = in_flight >= lanes or buffered >= _BUFFER * buffer_events or measures.get("publish.no_room", 0) > 0
+    if late and (cpu >= _BUSY or (lag > _LOOP and not full)):
+        found.append(
+            f"your generator was the limit: {cpu:.2f} of one core, its loop up to {lag:,.0f} ms late, "
+            f"events sent {slip:,.0f} ms after their time (p99)"
+        )
+    elif full and (late or not kept or measures.get("publish.no_room", 0) > 0):
+        answer = measures.get("publish.latency_raw.p99", 0.0)
+        found.append(
+            f"Kafka was the limit: answers took {_ms(answer)} (p99), "
+            f"{in_flight:,.0f} of {lanes:,} calls were open, {buffered:,.0f} events waited in the buffer"
+        )
+    elif late:
+        found.append(f"the generator was late: events sent {slip:,.0f} ms after their time (p99)")
+    if peaks.get("redis.cpu", 0) >= _BUSY:
+        found.append(f"Redis was busy: {peaks['redis.cpu']:.2f} of its one core")
+    if peaks.get("redis.client_bytes", 0) >= _OUTPUT:
+        found.append(f"Redis kept {peaks['redis.client_bytes'] / 2**20:,.0f} MiB for subscribers that read slowly")
+    if peaks.get("heard.cpu", 0) >= _BUSY:
+        found.append(f"the subscribers' process was busy: {peaks['heard.cpu']:.2f} of one core")
+    if peaks.get("consumed.cpu", 0) >= _BUSY:
+        found.append(f"the Kafka consumer was busy: {peaks['consumed.cpu']:.2f} of one core")
+    if peaks.get("kafka.answer_ms", 0) >= _SLOW_ANSWER and not found:
+        found.append(f"Kafka answered a small request in {peaks['kafka.answer_ms']:,.0f} ms at worst")
+    if not found:
+        return (
+            f"nothing was at its limit: events sent {slip:.1f} ms after their time (p99), "
+            f"generator at {cpu:.2f} of one core"
+        )
+    text = "; ".join(found)
+    return f"{text} (with faults on the way)" if faults else text
+
+
+def _ms(value: float) -> str:
+    return "for ever" if value == float("inf") else f"{value:,.0f} ms"

@@ -1,0 +1,251 @@
+"""The named measures of a run, from its directory alone.
+
+Latencies are in ms and count what never arrived as +inf; beside them stand the share that is missing and, as
+``…_arrived``, the percentiles of those that did arrive. Without a suffix they begin at the *intended* time;
+``…_raw`` begins at the time of sending.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualstream_lab.recording import LatencyHistogram
+from dualstream_lab.recording.joined import join
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from dualstream_lab.recording import Interval, RunDirectory
+    from dualstream_lab.recording.joined import Joined
+
+__all__ = ["MEASURES", "QUANTILES", "Totals", "durable_lag", "is_time", "measures", "totals"]
+
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+
+_LATENCIES: Final = {
+    "publish.latency": "publish",
+    "publish.latency_raw": "publish_raw",
+    "live.latency": "live",
+    "live.latency_raw": "live_raw",
+    "live.delay": "live_delay",
+    "durable.latency": "durable",
+    "generator.slip": "slip",
+}
+_COUNTS: Final = {
+    "publish.intended": "events that the plan wanted sent",
+    "publish.durable": "events that Kafka acknowledged",
+    "publish.rejected": "events that Kafka refused",
+    "publish.unknown": "events not acknowledged by the deadline",
+    "publish.no_room": "events that found the publisher's buffer full",
+    "publish.unsent": "events that were due and not sent when the run was stopped",
+    "publish.errors": "all of these",
+    "publish.rate": "durable events/s as a share of the intended rate",
+    "publish.events_per_second": "durable events/s",
+    "publish.missing": "share of the intended events that are not durable",
+    "live.notified": "notifications that Redis took",
+    "live.dropped": "notifications that the publisher gave up",
+    "live.heard": "notifications that subscribers heard",
+    "live.missing": "share of the durable events that no subscriber heard",
+    "live.repeated": "notifications that a subscriber heard again",
+    "live.skipped": "notifications that a subscriber did not hear between others that it heard (Locust)",
+    "live.subscriptions": "connections that were subscribed, at most",
+    "durable.consumed": "records that the Kafka consumer read",
+    "durable.repeated": "records that were in the log again",
+    "durable.lag.messages.max": "records that the consumer was behind, at worst",
+    "ledger.lost": "acknowledged events that the Kafka consumer did not find",
+    "ledger.orphan": "events that were heard, and that no generator published",
+    "generator.cpu": "CPU of the generator, the worst second, in cores",
+    "redis.cpu": "CPU of Redis, the worst second, in cores",
+    "redis.client_bytes": "bytes that Redis kept for clients, at most",
+    "publisher.buffered_events": "events in the publisher's buffer, at most",
+}
+_TIMES: Final = {
+    "durable.lag.max": "how long the oldest acknowledged record waited for the consumer, at worst",
+    "durable.lag.p99": "the same, 99 % of the time",
+    "generator.loop_lag": "how late the generator's event loop served a timer, at worst",
+    "kafka.answer": "Kafka's answer to a small request, at worst",
+    "redis.answer": "Redis's answer to a small request, at worst",
+}
+
+MEASURES: Final = (
+    *(f"{name}.{q}" for name in _LATENCIES for q in QUANTILES),
+    *(f"{name}_arrived.{q}" for name in ("publish.latency", "live.latency") for q in QUANTILES),
+    *_COUNTS,
+    *_TIMES,
+)
+"""Every name that a threshold may use."""
+
+
+def is_time(name: str) -> bool:
+    """Whether the measure is in ms."""
+    return name in _TIMES or name.rpartition(".")[0].replace("_arrived", "") in _LATENCIES or (
+        name.endswith("p99.9") and name.removesuffix(".p99.9").replace("_arrived", "") in _LATENCIES
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """The intervals of all processes, added up. ``peaks``: the highest value of every gauge."""
+
+    counters: dict[str, int]
+    peaks: dict[str, float]
+    histograms: dict[str, LatencyHistogram]
+
+
+def totals(intervals: Iterable[Interval]) -> Totals:
+    """Add up."""
+    counters: dict[str, int] = {}
+    peaks: dict[str, float] = {}
+    histograms: dict[str, LatencyHistogram] = {}
+    for interval in intervals:
+        for name, count in interval.counters.items():
+            counters[name] = counters.get(name, 0) + count
+        for name, value in interval.gauges.items():
+            peaks[name] = max(value, peaks.get(name, value))
+        for name, histogram in interval.histograms.items():
+            histograms.setdefault(name, LatencyHistogram()).add(histogram)
+    return Totals(counters=counters, peaks=peaks, histograms=histograms)
+
+
+def durable_lag(
+    acked: npt.NDArray[np.int64], consumed: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Kafka lag in seconds at the times ``at``: the age of the oldest acknowledged event not consumed by then.
+
+    0 where there is none. ``consumed`` 0: never.
+    """
+    order = np.argsort(acked, kind="stable")
+    acks = acked[order]
+    never = np.iinfo(np.int64).max
+    done = np.where(consumed[order] > 0, consumed[order], never)
+    # The oldest open one at t is the first in the order of acks whose consumption is after t: the first place
+    # where the running maximum of consumption exceeds t.
+    first = np.searchsorted(np.maximum.accumulate(done), at, side="right") if len(done) else np.zeros(len(at), int)
+    open_ = first < len(acks)
+    begin = acks[np.minimum(first, len(acks) - 1)] if len(acks) else at
+    return np.where(open_, np.maximum(at - begin, 0) / 1e9, 0.0)
+
+
+def measures(directory: RunDirectory, whole: Totals | None = None) -> dict[str, float]:
+    """Every measure that the run has. A measure that it cannot have (no rows, no listener) is left out."""
+    whole = totals(directory.intervals()) if whole is None else whole
+    joined = join(directory)
+    histograms = dict(whole.histograms)
+    _add_live(histograms, whole, joined)
+    found = _counted(directory, whole, joined)
+    for name, key in _LATENCIES.items():
+        if histogram := histograms.get(key):
+            for q, share in QUANTILES.items():
+                found[f"{name}.{q}"] = histogram.quantile(share)
+                if name in {"publish.latency", "live.latency"}:
+                    found[f"{name}_arrived.{q}"] = histogram.quantile(share, arrived_only=True)
+    if "live" in histograms and histograms["live"].count:
+        found["live.missing"] = histograms["live"].missing / histograms["live"].count
+    _add_lag(found, joined, whole)
+    return found
+
+
+def _add_live(histograms: dict[str, LatencyHistogram], whole: Totals, joined: Joined) -> None:
+    """Latencies that two processes measured together: from the rows."""
+    durable = joined.durable
+    if not len(joined):
+        return
+    pairs = {}
+    if "live" not in histograms and "heard" in whole.counters:
+        pairs |= {
+            "live": (joined.intended, joined.heard),
+            "live_raw": (joined.sent, joined.heard),
+            "live_delay": (joined.acked, joined.heard),
+        }
+    if "consumed" in whole.counters:
+        pairs["durable"] = (joined.intended, joined.consumed)
+    for name, (begin, end) in pairs.items():
+        there = durable & (end > 0)
+        histogram = histograms[name] = LatencyHistogram()
+        # An ack and its notification cross two sockets: a subscriber may hear before the caller does.
+        spent = end[there] - begin[there]
+        histogram.record(np.maximum(spent, 0) if name == "live_delay" else spent)
+        histogram.missing = int(np.count_nonzero(durable & (end == 0)))
+
+
+def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str, float]:
+    counters, peaks = whole.counters, whole.peaks
+    found: dict[str, float] = {}
+    durable, unsent = counters.get("durable", 0), counters.get("unsent", 0)
+    failed = {name: counters.get(name, 0) for name in ("rejected", "unknown", "no_room")}
+    intended = durable + unsent + sum(failed.values()) + counters.get("pending", 0)
+    found |= {f"publish.{name}": count for name, count in failed.items()}
+    found["publish.intended"], found["publish.durable"], found["publish.unsent"] = intended, durable, unsent
+    found["publish.errors"] = intended - durable
+    if intended:
+        found["publish.missing"] = 1 - durable / intended
+        found |= _rates(directory, durable, whole)
+    found["live.notified"] = counters.get("notified", 0)
+    found["live.dropped"] = sum(n for name, n in counters.items() if name.startswith("dropped: "))
+    finished = directory.manifest.state == "finished"
+    if "heard" in counters:
+        found["live.heard"] = counters["heard"]
+        found["live.repeated"] = joined.heard_again
+        found["live.skipped"] = counters.get("skipped", 0)
+        if finished and len(joined):
+            found["ledger.orphan"] = joined.orphans
+    if "consumed" in counters:
+        found["durable.consumed"] = counters["consumed"]
+        found["durable.repeated"] = joined.consumed_again
+        if finished:
+            found["ledger.lost"] = int(np.count_nonzero(joined.durable & (joined.consumed == 0)))
+    for name, gauge in (
+        ("live.subscriptions", "heard.subscriptions"),
+        ("durable.lag.messages.max", "consumed.lag_messages"),
+        ("generator.cpu", "published.cpu"),
+        ("generator.loop_lag", "published.loop_lag_ms"),
+        ("redis.cpu", "redis.cpu"),
+        ("redis.client_bytes", "redis.client_bytes"),
+        ("kafka.answer", "kafka.answer_ms"),
+        ("redis.answer", "redis.answer_ms"),
+        ("publisher.buffered_events", "publisher.buffered_events"),
+    ):
+        if gauge in peaks:
+            found[name] = peaks[gauge]
+    return found
+
+
+def _rates(directory: RunDirectory, durable: int, whole: Totals) -> dict[str, float]:
+    """Achieved against intended, over the same stretch: until the plan's end or the last answer."""
+    manifest = directory.manifest
+    workload = Workload.load(manifest.workload)
+    seconds = whole.peaks.get("published.seconds", math.nan)
+    if not seconds > 0:
+        return {}
+    rate = durable / max(seconds, 1e-9)
+    if workload.plan == "closed":
+        return {"publish.events_per_second": rate}
+    stopped = manifest.state != "finished" and seconds < workload.duration
+    planned = min(seconds, workload.duration) if stopped else workload.duration
+    grid = np.linspace(0, planned, 4097)
+    mean = float(np.trapezoid(workload.intended_rate(grid), grid)) / planned
+    # One answer's time after the end of the plan is not a lower rate.
+    late = max(0.0, seconds - planned - 1.0)
+    achieved = durable / (planned + late)
+    return {"publish.events_per_second": achieved, "publish.rate": achieved / mean}
+
+
+def _add_lag(found: dict[str, float], joined: Joined, whole: Totals) -> None:
+    if "consumed" not in whole.counters or not len(joined):
+        return
+    durable = joined.durable
+    acked, consumed = joined.acked[durable], joined.consumed[durable]
+    if not len(acked):
+        return
+    at = np.arange(acked.min(), max(acked.max(), consumed.max()), 10_000_000)
+    lag = durable_lag(acked, consumed, at) * 1e3
+    if len(lag):
+        found["durable.lag.max"] = float(lag.max())
+        found["durable.lag.p99"] = float(np.quantile(lag, 0.99))

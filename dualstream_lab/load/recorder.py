@@ -1,0 +1,180 @@
+"""Records what one process of a run does: rows, counters, histograms, and how well the process itself is."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from dualstream_lab.recording import IntervalWriter, Meter, Outcome, RowWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dualstream_lab.load.driver import Call
+    from dualstream_lab.publisher import DualPublisher, PublisherStats
+    from dualstream_lab.recording import Interval
+
+__all__ = ["PublishRecorder", "Recorder"]
+
+_PROBE = 0.01
+_NAMES = {
+    Outcome.DURABLE: "durable",
+    Outcome.REJECTED: "rejected",
+    Outcome.UNKNOWN: "unknown",
+    Outcome.NO_ROOM: "no_room",
+    Outcome.PENDING: "pending",
+}
+
+
+class Recorder:
+    """One process's meter and, with a directory, its rows and intervals.
+
+    ``deliver`` gets every interval as it is cut; left out, they go to ``intervals-<writer>.jsonl``.
+    :meth:`run` is the task that cuts one every ``period`` s; :meth:`close` cuts the last.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        kind: str,
+        writer: str,
+        *,
+        every: int = 1,
+        period: float = 1.0,
+        deliver: Callable[[Interval], None] | None = None,
+        start_thread: Callable[..., object] = _thread.start_new_thread,
+    ) -> None:
+        self.meter = Meter(writer)
+        self._kind = kind
+        self._period = period
+        self._rows = (
+            None
+            if directory is None
+            else RowWriter(directory, kind, writer, every=every, start_thread=start_thread)
+        )
+        self._file = None
+        if deliver is None and directory is not None:
+            self._file = IntervalWriter(directory, writer)
+            deliver = self._file.write
+        self._deliver = deliver or (lambda _interval: None)
+        self._process = psutil.Process()
+        self._cpu = (time.process_time(), time.monotonic())
+
+    def rows(self, seq: np.ndarray[tuple[int], np.dtype[np.int64]], **columns: object) -> None:
+        """Rows of this recorder's kind."""
+        if self._rows is not None:
+            self._rows.add(seq, **columns)  # type: ignore[arg-type]
+
+    async def run(self) -> None:
+        """Until cancelled: cut intervals, and note how late this loop serves a timer."""
+        next_cut = time.monotonic() + self._period
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_PROBE)
+            now = time.monotonic()
+            self.meter.peak(f"{self._kind}.loop_lag_ms", max(0.0, now - before - _PROBE) * 1e3)
+            if now >= next_cut:
+                self.cut()
+                next_cut = max(next_cut + self._period, now)
+
+    def collect(self) -> None:
+        """For subclasses: put into the meter what was kept aside."""
+
+    def cut(self) -> None:
+        """End the interval and deliver it."""
+        self.collect()
+        cpu, at = time.process_time(), time.monotonic()
+        if at > self._cpu[1]:
+            self.meter.level(f"{self._kind}.cpu", (cpu - self._cpu[0]) / (at - self._cpu[1]))
+        self._cpu = cpu, at
+        self.meter.level(f"{self._kind}.rss_mib", self._process.memory_info().rss / 2**20)
+        if self._rows is not None:
+            self.meter.level(f"{self._kind}.rows_dropped", self._rows.dropped)
+        self._deliver(self.meter.take())
+
+    def close(self) -> None:
+        """Cut the last interval and write the rest of the rows; blocks briefly. Raises OSError."""
+        try:
+            if self._rows is not None:
+                self._rows.close()
+        finally:
+            self.cut()
+            if self._file is not None:
+                self._file.close()
+
+
+class PublishRecorder(Recorder):
+    """A driver's sink: rows of ``published``, and the histograms ``publish`` (intended to ack),
+    ``publish_raw`` (sent to ack) and ``slip`` (intended to sent).
+    """
+
+    def __init__(self, directory: Path | None, writer: str, **options: object) -> None:
+        super().__init__(directory, "published", writer, **options)  # type: ignore[arg-type]
+        self._calls: list[tuple[int, int, int, int]] = []
+        self.started = 0
+        self._last = 0
+        self._publisher: DualPublisher | None = None
+        self._before: PublisherStats | None = None
+
+    def watch(self, publisher: DualPublisher) -> None:
+        """From now on, what the publisher counts goes into the intervals, too."""
+        self._publisher, self._before = publisher, publisher.stats()
+
+    def sending(self, count: int, in_flight: int) -> None:
+        """As :class:`Sink`."""
+        self.meter.count("sent", count)
+        self.meter.peak("published.in_flight", in_flight)
+
+    def settled(self, call: Call) -> None:
+        """As :class:`Sink`."""
+        self._calls.append((len(call), call.intended, call.sent, call.acked))
+        self._last = call.acked or time.monotonic_ns()
+        self.meter.count(_NAMES[call.outcome], len(call))
+        self.rows(
+            call.seq,
+            intended=call.intended,
+            sent=call.sent,
+            acked=call.acked,
+            outcome=int(call.outcome),
+            source=call.source,
+            size=call.size,
+        )
+
+    def unsent(self, count: int) -> None:
+        """As :class:`Sink`."""
+        self.meter.count("unsent", count)
+        for name in ("publish", "publish_raw", "slip"):
+            self.meter.histogram(name).missing += count
+
+    def collect(self) -> None:
+        """The histograms, and the publisher's counters."""
+        if self.started:
+            # how long it took until the last answer
+            self.meter.level("published.seconds", max(0, self._last - self.started) / 1e9)
+        if self._calls:
+            count, intended, sent, acked = np.array(self._calls, np.int64).T
+            self._calls = []
+            there = acked > 0
+            failed = int(count[~there].sum())
+            for name, begin in (("publish", intended), ("publish_raw", sent)):
+                histogram = self.meter.histogram(name)
+                histogram.record((acked - begin)[there], count[there])
+                histogram.missing += failed
+            self.meter.histogram("slip").record(np.maximum(sent - intended, 0), count)
+        if self._publisher is not None and self._before is not None:
+            now, before = self._publisher.stats(), self._before
+            self._before = now
+            for name in ("notified", "receivers", "late"):
+                self.meter.count(name, getattr(now, name) - getattr(before, name))
+            for why, n in now.dropped.items():
+                self.meter.count(f"dropped: {why}", n - before.dropped.get(why, 0))
+            self.meter.level("publisher.buffered_events", now.buffered_events)
+            self.meter.level("publisher.buffered_bytes", now.buffered_bytes)
+            self.meter.level("publisher.queued_notifications", now.queued_notifications)
+            self.meter.level("publisher.redis_up", float(now.redis_up))

@@ -1,0 +1,166 @@
+"""Subscribers on Redis itself, thousands in a process: one plain connection each.
+
+redis-py makes the connection (URL, log-in, TLS); from then on its bytes are read here, because what its PubSub
+costs a message would be measured as latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["RedisSubscriber", "allow_connections"]
+
+_BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
+_CONNECT_TIMEOUT = 10.0
+_SPARE_FILES = 256
+
+
+def allow_connections(count: int) -> None:
+    """Raise this process's limit of open files for so many connections, where that is allowed.
+
+    Raises ConfigError saying what to set.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _SPARE_FILES
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise ConfigError(
+            f"{count:,} connections need {wanted:,} open files, and this process may have {hard:,}: "
+            f"`ulimit -Hn {wanted}` (as root), or use more processes"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class RedisSubscriber(asyncio.Protocol):
+    """One connection that subscribes and listens, for ever, also after it is lost.
+
+    ``heard(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
+    monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
+    comes again. ``ready`` is set while the subscription is confirmed; ``lost`` counts connections that ended
+    without being asked to.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        targets: Sequence[str],
+        heard: Callable[[int, bytes, int], None],
+        *,
+        number: int = 0,
+        pattern: bool = False,
+        slow: float = 0.0,
+        stay: float | None = None,
+    ) -> None:
+        self._url = url
+        self._verb = "PSUBSCRIBE" if pattern else "SUBSCRIBE"
+        self._kind = b"pmessage" if pattern else b"message"
+        self._targets = list(targets)
+        self._heard = heard
+        self._number = number
+        self._slow = slow
+        self._stay = stay
+        self._transport: asyncio.Transport | None = None
+        self._connection: Any = None
+        self._reader = hiredis.Reader()
+        self._ended = asyncio.Event()
+        self._confirmed = 0
+        self.ready = asyncio.Event()
+        self.lost = 0
+        self.joined = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        backoff = _BACKOFF[0]
+        while True:
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT):
+                    await self._connect()
+                    await self.ready.wait()
+                backoff = _BACKOFF[0]
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._ended.wait(), self._stay)
+            except (RedisError, OSError, TimeoutError):
+                pass
+            finally:
+                self._leave()
+            # spread, so that thousands do not return in one moment
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
+            backoff = min(backoff * 2, _BACKOFF[1])
+
+    async def _connect(self) -> None:
+        pool: Any = ConnectionPool.from_url(self._url, protocol=2)
+        connection = pool.make_connection()
+        await connection.connect()
+        transport = connection._writer.transport  # noqa: SLF001
+        self._reader, self._confirmed = hiredis.Reader(), 0
+        self._ended.clear()
+        self._transport = transport
+        transport.set_protocol(self)
+        self._connection = connection  # it closes the transport when it is collected
+        words = [self._verb, *self._targets]
+        packed = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+        transport.write(b"*%d\r\n%s" % (len(words), packed))
+
+    def _leave(self) -> None:
+        self.ready.clear()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = self._connection = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from Redis."""
+        now = time.monotonic_ns()
+        reader, heard, number, kind = self._reader, self._heard, self._number, self._kind
+        reader.feed(data)
+        while message := reader.gets():
+            if isinstance(message, Exception):
+                self._ended.set()
+            elif message[0] == kind:
+                heard(number, message[-1], now)
+            elif message[0].endswith(b"subscribe"):
+                self._confirmed += 1
+                if self._confirmed == len(self._targets):
+                    self.joined += 1
+                    self.ready.set()
+        if self._slow and self._transport is not None:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(self._slow, self._resume, self._transport)
+
+    @staticmethod
+    def _resume(transport: asyncio.Transport) -> None:
+        with suppress(RuntimeError):
+            transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended: :meth:`run` makes a new one."""
+        if self.ready.is_set():
+            self.lost += 1
+        self._ended.set()
+
+
+async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> None:
+    """Wait until all have their subscription. Raises StreamUnavailable."""
+    try:
+        async with asyncio.timeout(timeout):
+            for subscriber in subscribers:
+                await subscriber.ready.wait()
+    except TimeoutError as error:
+        missing = sum(not subscriber.ready.is_set() for subscriber in subscribers)
+        raise StreamUnavailable(
+            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s"
+        ) from error

@@ -1,0 +1,109 @@
+"""Thresholds on measures: ``live.latency.p99<5ms``. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.load.measures import MEASURES, is_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Check", "Threshold", "format_measure"]
+
+_COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+_FORM = re.compile(r"\s*([A-Za-z0-9_.]+)\s*(<=|>=|==|<|>)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-z%]*)\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What became of a threshold. ``value``: None where the run has no such measure, which is a miss."""
+
+    threshold: Threshold
+    value: float | None
+
+    @property
+    def held(self) -> bool:
+        """Whether it held."""
+        return self.value is not None and _COMPARE[self.threshold.comparison](self.value, self.threshold.limit)
+
+    @property
+    def text(self) -> str:
+        """What was found, and by how much it misses."""
+        name, limit = self.threshold.measure, self.threshold.limit
+        if self.value is None:
+            return "not measured in this run"
+        found = format_measure(name, self.value)
+        if self.held or math.isnan(self.value):
+            return found
+        if math.isinf(self.value):
+            return f"{found} (more than allowed never arrived)"
+        return f"{found} (by {format_measure(name, abs(self.value - limit))})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A measure, a comparison and a limit (ms for times)."""
+
+    text: str
+    measure: str
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Threshold:
+        """Raises ConfigError saying what is wrong and what is allowed."""
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f"threshold {text!r}: must be a measure, one of < <= == >= >, and a number with its unit: "
+                "live.latency.p99<5ms"
+            )
+        name, comparison, number, unit = match.groups()
+        if name not in MEASURES:
+            near = difflib.get_close_matches(name, MEASURES, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(
+                f"threshold {text!r}: there is no measure {name!r}; {hint} `dualstream run --measures` lists them"
+            )
+        if is_time(name):
+            if unit not in _UNITS:
+                raise ConfigError(f"threshold {text!r}: {name} is a time: give it a unit, one of us, ms, s, m")
+            factor = _UNITS[unit]
+        elif unit == "%":
+            factor = 0.01
+        elif unit:
+            raise ConfigError(f"threshold {text!r}: {name} is a number without a unit (or a share in %)")
+        else:
+            factor = 1.0
+        return cls(text=text.strip(), measure=name, comparison=comparison, limit=float(number) * factor)
+
+    def check(self, measures: Mapping[str, float]) -> Check:
+        """Judge it."""
+        return Check(threshold=self, value=measures.get(self.measure))
+
+
+def format_measure(name: str, value: float) -> str:
+    """With its unit, short."""
+    if is_time(name):
+        if math.isinf(value):
+            return "never"
+        return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
+    if name in {"publish.rate", "publish.missing", "live.missing"}:
+        return f"{value:.4f}"
+    if name.endswith(".cpu"):
+        return f"{value:.2f} cores"
+    return f"{value:,.0f}"

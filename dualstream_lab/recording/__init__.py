@@ -1,0 +1,37 @@
+"""What a run leaves behind: a directory that is written as it happens and survives a crash.
+
+::
+
+    runs/smoke-20250601-120000-3f9a/
+      manifest.json                what ran, where, with which versions; one pair of clocks; the faults
+      published-<writer>-0001.parquet   a row an event (or a sample of them), in parts of about a second
+      heard-…  consumed-…               the same of subscribers and consumers
+      intervals-<writer>.jsonl     each second: counters, gauges, HDR histograms of all events
+      verdict.json                 measures, thresholds, the sentence about what was the limit
+
+Columns and units: :mod:`dualstream_lab.recording.rows`.
+"""
+
+from __future__ import annotations
+
+from dualstream_lab.recording.directory import RunDirectory, list_runs
+from dualstream_lab.recording.histogram import LatencyHistogram
+from dualstream_lab.recording.interval import Interval, IntervalWriter, Meter
+from dualstream_lab.recording.manifest import Clocks, FaultRecord, Manifest
+from dualstream_lab.recording.rows import KINDS, Outcome, RowWriter, sampled
+
+__all__ = [
+    "KINDS",
+    "Clocks",
+    "FaultRecord",
+    "Interval",
+    "IntervalWriter",
+    "LatencyHistogram",
+    "Manifest",
+    "Meter",
+    "Outcome",
+    "RowWriter",
+    "RunDirectory",
+    "list_runs",
+    "sampled",
+]

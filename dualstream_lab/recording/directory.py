@@ -1,0 +1,108 @@
+"""A run directory: made for a run, read back afterwards, also when its writers died."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.recording.interval import Interval
+from dualstream_lab.recording.manifest import Manifest
+from dualstream_lab.recording.rows import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["RunDirectory", "list_runs"]
+
+
+class RunDirectory:
+    """The files of one run. ``problems`` names whatever could not be read, file by file."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.problems: list[str] = []
+
+    @classmethod
+    def create(cls, root: Path, name: str) -> Path:
+        """A fresh directory ``<name>-<date>-<id>``. Raises RecordingError where it cannot be made."""
+        path = root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RecordingError(f"{path} cannot be made: {reason}; choose another directory") from error
+        return path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Raises RecordingError for what is not a run directory. Parts that are damaged are left out."""
+        path = Path(path)
+        return cls(path, Manifest.read(path))
+
+    def save(self) -> None:
+        """Write the manifest anew."""
+        self.manifest.write(self.path)
+
+    def rows(self, kind: str) -> pa.Table:
+        """All rows of ``published``, ``heard`` or ``consumed``, by part; empty where there are none."""
+        schema = pa.schema(list(KINDS[kind].items()))
+        tables = []
+        for path in sorted(self.path.glob(f"{kind}-*.parquet")):
+            try:
+                table = pq.read_table(path)
+                tables.append(table.select(schema.names).cast(schema))
+            except (OSError, pa.ArrowException, KeyError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                self._problem(f"{path.name} is damaged and was left out ({reason})")
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def intervals(self) -> Iterator[Interval]:
+        """Every interval of every process, file by file."""
+        for path in sorted(self.path.glob("intervals-*.jsonl")):
+            for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+                if not line:
+                    continue
+                try:
+                    yield Interval.decode(json.loads(line))
+                except (ValueError, RecordingError) as error:
+                    self._problem(f"{path.name}, line {number} is damaged and was left out ({error})")
+
+    def verdict(self) -> dict[str, Any] | None:
+        """The verdict, if the run came to one."""
+        try:
+            value = json.loads((self.path / "verdict.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            self._problem(f"verdict.json is damaged ({error})")
+            return None
+        return value if isinstance(value, dict) else None
+
+    def write_verdict(self, value: dict[str, Any]) -> None:
+        """Replace the verdict in one step."""
+        hidden = self.path / ".verdict.json"
+        hidden.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        hidden.replace(self.path / "verdict.json")
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+
+def list_runs(root: Path) -> list[RunDirectory | RecordingError]:
+    """The runs below ``root``, the oldest first; what claims to be one and cannot be read is an error."""
+    found: list[RunDirectory | RecordingError] = []
+    for path in sorted(root.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            found.append(RunDirectory.open(path.parent))
+        except RecordingError as error:
+            found.append(error)
+    return found

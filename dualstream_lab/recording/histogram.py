@@ -1,0 +1,105 @@
+"""A latency histogram: HDR, in microseconds, three significant digits; what never arrived counts, too."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+
+from dualstream_lab.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+__all__ = ["LatencyHistogram"]
+
+_HIGHEST = 3_600_000_000  # µs: an hour
+_DIGITS = 3
+_SUB_BITS = 11  # 2 x 10^3 values a bucket, as a power of two
+
+
+class LatencyHistogram:
+    """Latencies, ns in, ms out. ``missing``: events without an end, which count as +inf.
+
+    ``negative``: samples that cannot be; counted, shown, and left out. Any HdrHistogram library reads
+    :meth:`encode`'s text.
+    """
+
+    def __init__(self) -> None:
+        self._hdr = HdrHistogram(1, _HIGHEST, _DIGITS)
+        self.missing = 0
+        self.negative = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.count or self.negative)
+
+    @property
+    def arrived(self) -> int:
+        """How many have an end."""
+        return int(self._hdr.total_count)
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.arrived + self.missing
+
+    def record(
+        self, latencies: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """Add samples, ns; ``counts``: how many events each of them stands for."""
+        weights = np.ones(len(latencies), np.int64) if counts is None else counts
+        good = latencies >= 0
+        self.negative += int(weights[~good].sum())
+        micros = np.minimum(np.maximum(latencies[good] // 1000, 1), _HIGHEST)
+        # HDR keeps the leading bits only; doing that here leaves few values for the library's Python.
+        bits = np.frexp(micros.astype(np.float64))[1].astype(np.int64)
+        shift = np.maximum(bits - _SUB_BITS, 0)
+        values, where = np.unique((micros >> shift) << shift, return_inverse=True)
+        sums = np.bincount(where, weights[good], minlength=len(values))
+        for value, count in zip(values.tolist(), sums.tolist(), strict=True):
+            self._hdr.record_value(value, int(count))
+
+    def add(self, other: LatencyHistogram) -> None:
+        """Merge another one into this."""
+        if other.arrived:
+            self._hdr.add(other._hdr)  # noqa: SLF001
+        self.missing += other.missing
+        self.negative += other.negative
+
+    def quantile(self, q: float, *, arrived_only: bool = False) -> float:
+        """The latency in ms that ``q`` of all stay within; +inf where that many never arrived; NaN of none."""
+        total = self.arrived if arrived_only else self.count
+        if not total:
+            return math.nan
+        rank = max(1, math.ceil(round(q * total, 6)))
+        if rank > self.arrived:
+            return math.inf
+        return float(self._hdr.get_value_at_percentile(100.0 * rank / self.arrived)) / 1000
+
+    def quantiles(self, qs: Iterable[float]) -> list[float]:
+        """Several of them."""
+        return [self.quantile(q) for q in qs]
+
+    @property
+    def max(self) -> float:
+        """ms; +inf if any is missing, NaN of none."""
+        return self.quantile(1.0)
+
+    def encode(self) -> dict[str, object]:
+        """For JSON."""
+        return {"hdr": self._hdr.encode().decode("ascii"), "missing": self.missing, "negative": self.negative}
+
+    @classmethod
+    def decode(cls, value: dict[str, object]) -> LatencyHistogram:
+        """The reverse of :meth:`encode`. Raises RecordingError."""
+        made = cls()
+        try:
+            made._hdr = HdrHistogram.decode(str(value["hdr"]).encode("ascii"))  # noqa: SLF001
+            made.missing, made.negative = int(str(value["missing"])), int(str(value["negative"]))
+        except Exception as error:  # noqa: BLE001  (the library raises what zlib, struct and ctypes do)
+            raise RecordingError(f"a histogram cannot be read: {error}") from error
+        return made

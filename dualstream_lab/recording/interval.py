@@ -1,0 +1,111 @@
+"""What a process counts and measures, second by second, as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.recording.histogram import LatencyHistogram
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Interval", "IntervalWriter", "Meter"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Interval:
+    """One stretch of time in one process, ``begin`` to ``end`` (ns, monotonic).
+
+    ``counters``: what happened within it. ``gauges``: levels at its end, or the worst within it.
+    ``histograms``: latencies of the events that were settled within it.
+    """
+
+    writer: str
+    begin: int
+    end: int
+    counters: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, LatencyHistogram] = field(default_factory=dict)
+
+    def encode(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "writer": self.writer,
+            "begin": self.begin,
+            "end": self.end,
+            "counters": self.counters,
+            "gauges": self.gauges,
+            "histograms": {name: hist.encode() for name, hist in self.histograms.items()},
+        }
+
+    @classmethod
+    def decode(cls, value: dict[str, Any]) -> Interval:
+        """The reverse. Raises RecordingError."""
+        try:
+            return cls(
+                writer=str(value["writer"]),
+                begin=int(value["begin"]),
+                end=int(value["end"]),
+                counters={str(name): int(count) for name, count in value["counters"].items()},
+                gauges={str(name): float(level) for name, level in value["gauges"].items()},
+                histograms={n: LatencyHistogram.decode(h) for n, h in value["histograms"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecordingError(f"not an interval: {error!r}") from error
+
+
+class Meter:
+    """Counts and measures of one process; :meth:`take` cuts the interval since the last time."""
+
+    def __init__(self, writer: str) -> None:
+        self._writer = writer
+        self._now = self._fresh()
+
+    def _fresh(self) -> Interval:
+        now = time.monotonic_ns()
+        return Interval(writer=self._writer, begin=now, end=now)
+
+    def count(self, name: str, more: int = 1) -> None:
+        """Add to a counter."""
+        if more:
+            counters = self._now.counters
+            counters[name] = counters.get(name, 0) + more
+
+    def level(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        self._now.gauges[name] = value
+
+    def peak(self, name: str, value: float) -> None:
+        """Raise a gauge: the interval keeps the highest."""
+        gauges = self._now.gauges
+        if value > gauges.get(name, float("-inf")):
+            gauges[name] = value
+
+    def histogram(self, name: str) -> LatencyHistogram:
+        """The histogram of this name, made when first asked for."""
+        return self._now.histograms.setdefault(name, LatencyHistogram())
+
+    def take(self) -> Interval:
+        """What came together since the last call."""
+        taken, self._now = self._now, self._fresh()
+        taken.end = self._now.begin
+        return taken
+
+
+class IntervalWriter:
+    """Appends intervals to ``intervals-<writer>.jsonl``, each line whole."""
+
+    def __init__(self, directory: Path, writer: str) -> None:
+        self._file = (directory / f"intervals-{writer}.jsonl").open("ab", buffering=0)
+
+    def write(self, interval: Interval) -> None:
+        """Append one."""
+        self._file.write(json.dumps(interval.encode(), separators=(",", ":")).encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

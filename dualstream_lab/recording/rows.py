@@ -1,0 +1,163 @@
+"""Rows, columnar, in many small Parquet files: each is complete once it has its name, so a crash keeps them.
+
+Times are ns of the monotonic clock, which the processes of one machine share; 0 stands for "not".
+"""
+
+from __future__ import annotations
+
+import _thread
+import time
+from _queue import Empty, SimpleQueue  # not `queue`: a patched process must still get real locks
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Column = npt.NDArray[np.int64] | int
+
+__all__ = ["KINDS", "Outcome", "RowWriter", "sampled"]
+
+KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    # ``seq``: the event's number in the plan; ``intended``, ``sent``, ``acked``: times; ``source``: its rank
+    "published": {
+        "seq": pa.int64(), "intended": pa.int64(), "sent": pa.int64(), "acked": pa.int64(),
+        "outcome": pa.int8(), "source": pa.int32(), "size": pa.int32(),
+    },
+    # one row a subscriber and event; ``at``: when its bytes were read
+    "heard": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32()},
+    # one row a record; ``at``: when the consumer had it
+    "consumed": {"seq": pa.int64(), "at": pa.int64(), "partition": pa.int32(), "offset": pa.int64()},
+}  # fmt: skip
+
+_PART_ROWS = 131_072
+_PART_SECONDS = 1.0
+_BACKLOG = 32  # parts that may wait for the disk: about four million rows
+_CLOSE = 30.0
+
+
+class Outcome(IntEnum):
+    """What the publisher said of an event."""
+
+    PENDING = 0
+    DURABLE = 1
+    REJECTED = 2
+    UNKNOWN = 3
+    NO_ROOM = 4
+
+
+def sampled(seq: npt.NDArray[np.int64], every: int) -> npt.NDArray[np.bool_]:
+    """Which events are recorded when only one in ``every`` is: the same ones in every process.
+
+    Chosen by a multiplicative hash (Knuth, TAOCP 6.4), so that no rhythm of the plan is favoured.
+    """
+    if every == 1:
+        return np.ones(len(seq), np.bool_)
+    mixed = seq.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((mixed >> np.uint64(40)) % np.uint64(every) == 0)
+
+
+class RowWriter:
+    """Writes rows of one kind, from one process; a thread of its own does the work on the disk.
+
+    ``every``: one event in so many is kept. ``start_thread``: for processes where it is patched. When the
+    disk is too slow, whole parts are dropped and counted in ``dropped``; nothing ever waits.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        kind: str,
+        writer: str,
+        *,
+        every: int = 1,
+        start_thread: Callable[..., object] = _thread.start_new_thread,
+    ) -> None:
+        self._types = KINDS[kind]
+        self._stem = directory / f"{kind}-{writer}"
+        self._every = every
+        self._rows = self._empty()
+        self._filled = 0
+        self._since = time.monotonic()
+        self._parts = 0
+        self._waiting: SimpleQueue[tuple[Path, dict[str, npt.NDArray[np.int64]]] | None] = SimpleQueue()
+        self._done: SimpleQueue[Exception | None] = SimpleQueue()
+        self.written = 0
+        self.dropped = 0
+        start_thread(self._write_all, ())
+
+    def _empty(self) -> dict[str, npt.NDArray[np.int64]]:
+        return {name: np.empty(_PART_ROWS, np.int64) for name in self._types}
+
+    def add(self, seq: npt.NDArray[np.int64], **columns: Column) -> None:
+        """Rows, as arrays of one length or as a value for all of them."""
+        if self._every > 1:
+            chosen = sampled(seq, self._every)
+            seq = seq[chosen]
+            columns = {
+                name: column if isinstance(column, int) else column[chosen] for name, column in columns.items()
+            }
+        columns["seq"] = seq
+        begin, count = 0, len(seq)
+        while begin < count:
+            end = min(count, begin + _PART_ROWS - self._filled)
+            room = slice(self._filled, self._filled + end - begin)
+            for name, rows in self._rows.items():
+                column = columns[name]
+                rows[room] = column if isinstance(column, int) else column[begin:end]
+            self._filled += end - begin
+            begin = end
+            if self._filled == _PART_ROWS:
+                self.flush()
+        if self._filled and time.monotonic() - self._since > _PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what there is to the disk, without waiting for it."""
+        self._since = time.monotonic()
+        if not self._filled:
+            return
+        if self._waiting.qsize() >= _BACKLOG:
+            self.dropped += self._filled
+        else:
+            self._parts += 1
+            part = {name: rows[: self._filled] for name, rows in self._rows.items()}
+            path = self._stem.with_name(f"{self._stem.name}-{self._parts:05d}.parquet")
+            self._waiting.put((path, part))
+            self.written += self._filled
+        self._rows = self._empty()
+        self._filled = 0
+
+    def close(self) -> None:
+        """Write what is left; blocks for at most half a minute. Raises OSError if the disk refused rows."""
+        self.flush()
+        self._waiting.put(None)
+        try:
+            failure = self._done.get(timeout=_CLOSE)
+        except Empty:
+            failure = OSError(f"{self._stem.name}: the disk took longer than {_CLOSE:g} s")
+        if failure is not None:
+            raise failure
+
+    def _write_all(self) -> None:
+        failure: Exception | None = None
+        while (part := self._waiting.get()) is not None:
+            try:
+                self._write(*part)
+            except (OSError, pa.ArrowException) as error:
+                failure = OSError(f"{part[0].name} was not written: {error}")
+                self.dropped += len(part[1]["seq"])
+        self._done.put(failure)
+
+    def _write(self, path: Path, part: dict[str, npt.NDArray[np.int64]]) -> None:
+        table = pa.table({name: pa.array(part[name]).cast(kind) for name, kind in self._types.items()})
+        hidden = path.with_name(f".{path.name}")
+        pq.write_table(table, hidden, compression="lz4", use_dictionary=False, write_statistics=False)
+        hidden.rename(path)
