@@ -6,7 +6,7 @@ import sys
 
 __all__ = ["main"]
 
-USAGE, UNAVAILABLE, INTERRUPTED = 2, 3, 130
+USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
 
 
 def main() -> None:

@@ -17,6 +17,10 @@ __all__ = ["run"]
 # Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
 _COMMANDS = {
     "demo": ("demo", "lab", "Both streams at work through a Redis outage, on brokers of its own."),
+    "smoke": ("run", "lab", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
+    "run": ("run", "lab", "Run a scenario: load, faults on a schedule, thresholds."),
+    "find-rate": ("run", "lab", "The highest rate that holds, and what saturated."),
+    "runs": ("run", "lab", "List recorded runs, or show one."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),
@@ -36,7 +40,8 @@ class _Commands(click.Group):
             return None
         module, extra, _ = _COMMANDS[cmd_name]
         try:
-            found = getattr(import_module(f"dualstream_lab.cli.{module}"), cmd_name)
+            attribute = {"find-rate": "find_rate_command"}.get(cmd_name, cmd_name)
+            found = getattr(import_module(f"dualstream_lab.cli.{module}"), attribute)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("dualstream_lab"):
                 raise
@@ -63,7 +68,7 @@ def _dualstream(verbose: bool) -> None:
 
     Where to: --kafka/--redis, else DUALSTREAM_KAFKA_URL and DUALSTREAM_REDIS_URL, else the local stack
     that `dualstream up` runs. Exit codes: 0 good, 1 some of it bad, 2 misuse, 3 a broker or file is
-    missing, 130 interrupted.
+    missing, 99 a threshold was missed, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s")
     logging.getLogger("dualstream_lab").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,1 +1,37 @@
-"""The composition root: settings, workload and parts put together into something to run."""
+"""The composition root: settings, workload and parts put together into something to run.
+
+In a notebook::
+
+    from dualstream_lab import lab
+
+    run = await lab.run(rate=10_000, duration=20)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dualstream_lab.lab.notebook import run
+    from dualstream_lab.lab.result import Run
+    from dualstream_lab.lab.scenario import Fault, Scenario, Users
+    from dualstream_lab.stack import LocalStack
+
+__all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "run"]
+
+_WHERE = {
+    "Fault": "dualstream_lab.lab.scenario",
+    "LocalStack": "dualstream_lab.stack",
+    "Run": "dualstream_lab.lab.result",
+    "Scenario": "dualstream_lab.lab.scenario",
+    "Users": "dualstream_lab.lab.scenario",
+    "run": "dualstream_lab.lab.notebook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Commands that need one module of this room must not need the extras of all of them.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

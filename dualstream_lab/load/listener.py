@@ -88,7 +88,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     ]
     running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
     try:
-        await all_ready(subscribers, 30)
+        await all_ready(subscribers, 10)
         recorder = _HeardRecorder(
             heard, subscribers, Path(task["directory"]), "heard", "redis", every=task["sample"]
         )
@@ -146,7 +146,7 @@ async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         await consumer._client._wait_on_metadata(settings.topic)  # noqa: SLF001
     except (KafkaError, OSError) as error:
         await consumer.stop()
-        raise StreamUnavailable(f"the Kafka consumer could not start: {error}") from error
+        raise StreamUnavailable(f"Kafka cannot be reached ({error}); check --kafka") from error
     tasks: list[asyncio.Task[None]] = []
     try:
         targets = [TopicPartition(settings.topic, p) for p in consumer.partitions_for_topic(settings.topic) or ()]

@@ -162,5 +162,5 @@ async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> N
     except TimeoutError as error:
         missing = sum(not subscriber.ready.is_set() for subscriber in subscribers)
         raise StreamUnavailable(
-            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s"
+            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s; check --redis"
         ) from error

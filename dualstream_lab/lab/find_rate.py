@@ -1,0 +1,168 @@
+"""The highest rate that holds: a search that distrusts single measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from dualstream_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dualstream_lab.lab.result import Run
+    from dualstream_lab.lab.scenario import Scenario
+
+__all__ = ["Finding", "Probe", "Search", "find_rate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What to look for. Limits in ms, rates in events/s; ``precision``: a share of the rate.
+
+    A rate holds when both p99 stay within their limits, nothing failed, and the rate was achieved. One that
+    fails is tried again, and the majority of three decides. The search is made ``repeats`` times.
+    """
+
+    publish_p99: float = 50.0
+    live_p99: float = 50.0
+    low: float = 2_000.0
+    high: float = 200_000.0
+    precision: float = 0.1
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("publish_p99", 0.1, 60_000), ("live_p99", 0.1, 60_000), ("precision", 0.02, 0.5),
+            ("low", 10, 1e6), ("high", 10, 1e6), ("repeats", 1, 20),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
+        if self.low >= self.high:
+            raise ConfigError(f"low: must be below high (is {self.low:,g}, and high is {self.high:,g})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One measurement at one rate. ``reason``: why it did not hold, empty if it did."""
+
+    rate: float
+    publish_p99: float
+    live_p99: float
+    reason: str
+    limit: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Finding:
+    """``rates``: what each search found, events/s; 0 where not even the lowest rate held.
+
+    ``saturated``: what was the limit where it no longer held; ``capped``: the highest rate held, too.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    capped: bool = False
+
+    @property
+    def rate(self) -> float:
+        """The median."""
+        return median(self.rates)
+
+    @property
+    def saturated(self) -> str:
+        """Of the slowest probe that failed."""
+        failed = [probe for probe in self.probes if probe.reason]
+        if not failed:
+            return "nothing: the highest rate that was allowed held"
+        least = min(failed, key=lambda probe: probe.rate)
+        return f"at {least.rate:,.0f}/s {least.reason}; {least.limit}" if least.limit else least.reason
+
+
+async def find_rate(search: Search, probe: Callable[[float], Awaitable[Probe]]) -> Finding:
+    """Search; ``probe`` measures one rate."""
+    finding = Finding()
+    low, high = search.low, search.high
+    for turn in range(search.repeats):
+        found = await _once(search, low, high, probe, finding, climb=turn == 0)
+        finding.rates.append(found)
+        if not found:
+            break
+        # The next search need not begin from nothing, but must be able to disagree.
+        low, high = max(search.low, found / 2), min(search.high, found * 2)
+    return finding
+
+
+async def _once(
+    search: Search,
+    low: float,
+    high: float,
+    probe: Callable[[float], Awaitable[Probe]],
+    finding: Finding,
+    *,
+    climb: bool,
+) -> float:
+    async def holds(rate: float) -> bool:
+        good = 0
+        for attempt in range(1, 4):
+            result = await probe(rate)
+            finding.probes.append(result)
+            good += not result.reason
+            if good > attempt - good and attempt != 2:
+                return True
+            if attempt - good == 2:
+                return False
+        return good >= 2
+
+    if not await holds(low):
+        if low <= search.low:
+            return 0.0
+        low, high = search.low, low
+        if not await holds(low):
+            return 0.0
+    good, bad = low, 0.0
+    rate = min(low * 2, high) if climb else high
+    while not bad:
+        if await holds(rate):
+            good = rate
+            if rate >= search.high:
+                finding.capped = True
+                return rate
+            rate = min(rate * 2, search.high)
+        else:
+            bad = rate
+    while bad / good > 1 + search.precision:
+        middle = (good * bad) ** 0.5
+        if await holds(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def probe_of(run: Run, search: Search, rate: float) -> Probe:
+    """What a run at ``rate`` says about the limits."""
+    found = run.measures
+    publish, live = found["publish.latency.p99"], found.get("live.latency.p99", float("nan"))
+    reasons = []
+    if found["publish.errors"]:
+        reasons.append(f"{found['publish.errors']:,.0f} events failed")
+    if found.get("publish.rate", 0) < 0.98:
+        reasons.append(f"only {found.get('publish.events_per_second', 0):,.0f}/s were achieved")
+    if publish > search.publish_p99:
+        reasons.append(f"publish p99 was {publish:,.1f} ms")
+    if live > search.live_p99:
+        missing = found.get("live.missing", 0)
+        what = f"live p99 was {live:,.1f} ms" if live != float("inf") else f"{missing:.2%} were never heard live"
+        reasons.append(what)
+    return Probe(
+        rate=rate, publish_p99=publish, live_p99=live, reason=", ".join(reasons), limit=run.limit if reasons else ""
+    )
+
+
+def at_rate(scenario: Scenario, rate: float) -> Scenario:
+    """The scenario with another rate, in as many calls a second as before or a thousand at most."""
+    batch = max(scenario.workload.batch, round(rate / 1000))
+    return replace(scenario, workload=replace(scenario.workload, rate=rate, batch=batch))

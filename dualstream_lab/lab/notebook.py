@@ -1,0 +1,115 @@
+"""``await lab.run(…)``: a run from a notebook, with a progress bar and a live plot.
+
+The load runs in other processes; this one only reads the run directory, so drawing cannot delay it, and
+Locust's gevent is never loaded here.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualstream_lab.lab.run import run_scenario
+from dualstream_lab.lab.scenario import Fault, Scenario, Users
+from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.lab.progress import Progress
+    from dualstream_lab.lab.result import Run
+    from dualstream_lab.stack import LocalStack
+
+__all__ = ["run"]
+
+_REDRAW = 1.0  # s of the run
+
+
+async def run(
+    scenario: Scenario | str | None = None,
+    *,
+    stack: LocalStack | None = None,
+    settings: Settings | None = None,
+    root: Path | str = "runs",
+    live: bool = True,
+    name: str | None = None,
+    faults: Sequence[Fault] | None = None,
+    thresholds: Sequence[str] | None = None,
+    users: Users | None = None,
+    warm_up: float | None = None,
+    **workload: Any,
+) -> Run:
+    """Run a scenario (an object, a file's path, or a shipped one's name) and return what came of it.
+
+    Keywords change it: ``rate=``, ``duration=`` and the other fields of :class:`Workload`, ``faults=``,
+    ``thresholds=`` (texts), ``users=``, ``warm_up=`` (s). Where: ``stack``, else the brokers of ``settings``,
+    else a local stack made for this run. ``root``: where run directories go. ``live``: draw while it runs.
+
+    The stop button ends the load and returns the run as ``interrupted``, with all that was recorded. Raises
+    ConfigError, StackError or StreamUnavailable before any load is sent.
+    """
+    base = Scenario.read(scenario) if isinstance(scenario, str) else scenario or Scenario()
+    changes: dict[str, Any] = {
+        "name": name,
+        "faults": None if faults is None else tuple(faults),
+        "thresholds": None if thresholds is None else tuple(map(Threshold.parse, thresholds)),
+        "users": users,
+        "warm_up": warm_up,
+        "workload": Workload.load(base.workload.as_dict() | workload) if workload else None,
+    }
+    plan = replace(base, **{key: value for key, value in changes.items() if value is not None})
+    display = _Display(plan) if live and _in_notebook() else None
+    try:
+        return await run_scenario(
+            plan,
+            settings=settings,
+            stack=stack,
+            root=Path(root),
+            show=display.show if display else lambda _progress: None,
+        )
+    finally:
+        if display:
+            display.close()
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class _Display:
+    """A progress bar with a line of counts, and below it rates and latency so far."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        import ipywidgets  # noqa: PLC0415
+        from IPython.display import display  # noqa: PLC0415
+
+        self._scenario = scenario
+        self._bar = ipywidgets.FloatProgress(max=scenario.workload.duration, description=scenario.name)
+        self._line = ipywidgets.Label()
+        self._drawn = -1.0
+        display(ipywidgets.VBox([self._bar, self._line]))
+        self._plot = display(display_id=True)
+
+    def show(self, progress: Progress) -> None:
+        """Bring it up to date."""
+        self._bar.value = min(progress.seconds, progress.duration)
+        self._line.value = f"{progress.seconds:5.1f} s  {progress.line}"
+        if progress.series and progress.seconds - self._drawn >= _REDRAW:
+            self._drawn = progress.seconds
+            self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
+        from dualstream_lab.analysis.live import draw_live  # noqa: PLC0415
+
+        figure = draw_live(progress.series, duration=progress.duration, rate=self._scenario.workload.rate)
+        self._plot.update(figure)
+
+    def close(self) -> None:
+        """Leave the bar; the picture of a finished run is drawn from its rows."""
+        self._bar.bar_style = "success"
