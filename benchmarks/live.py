@@ -17,24 +17,44 @@ import uvloop
 from benchmarks.throughput import side
 from dualstream_lab import DualPublisher, Event, Settings
 from dualstream_lab.analysis.latency import Latency, latency
-from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.driver import Call, Driver
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import RunIds, Workload
 
 __all__ = ["latencies", "memory", "outages"]
 
 _PROXY_DELAY = 0.1
+_LANES = 1000
 
 
 async def _publish(settings: Settings, rate: float, seconds: float) -> Latency:
     """Publish latency from the intended time, after two seconds that do not count."""
     async with DualPublisher(settings) as publisher:
         for length in (2.0, seconds):
-            workload = Workload(rate=rate, duration=length)
-            driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())))
-            await driver.run()
+            workload = Workload(rate=rate, duration=length, batch=max(1, round(rate / 1000)))
+            acks = _Acks()
+            driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())), acks)
+            driver.start()
+            await driver.run(_LANES)
         await publisher.flush(3)
-    return latency(driver.rows.intended, driver.rows.acked)
+    count, intended, acked = np.array(acks.calls, np.int64).T
+    return latency(np.repeat(intended, count), np.repeat(acked, count))
+
+
+class _Acks:
+    """The driver's sink: only when each call was intended and acknowledged."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int, int]] = []
+
+    def sending(self, count: int, in_flight: int) -> None:
+        pass
+
+    def settled(self, call: Call) -> None:
+        self.calls.append((len(call), call.intended, call.acked))
+
+    def unsent(self, count: int) -> None:
+        raise AssertionError(f"nobody stops it, and {count} events were not sent")
 
 
 def latencies(stack: LocalStack, *, rate: float, seconds: float, rounds: int) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_intervals_add_up(tmp_path) -> None:
     found = list(directory.intervals())
     assert [i.counters["durable"] for i in found] == [10, 10, 10]
     assert [i.gauges["lag"] for i in found] == [5, 4, 3]
-    assert all(a.end == b.begin for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end == b.begin for a, b in pairwise(found))
     assert sum(i.histograms["publish"].count for i in found) == 3
 
 

@@ -1,1 +1,38 @@
-"""Rows into statistics and pictures."""
+"""Recorded runs into frames, statistics and pictures.
+
+::
+
+    from dualstream_lab import analysis
+
+    frames = analysis.load(run)              # or the path of a run directory
+    frames.events.live_ms.describe()
+    analysis.plot_timeline(frames)
+"""
+
+from __future__ import annotations
+
+from dualstream_lab.analysis.frames import Frames, load
+from dualstream_lab.analysis.plots import (
+    plot_lag_and_latency,
+    plot_latency_over_time,
+    plot_latency_percentiles,
+    plot_rates,
+    plot_sweep,
+    plot_timeline,
+)
+from dualstream_lab.analysis.statistics import lag, outage_windows, over_time, percentiles
+
+__all__ = [
+    "Frames",
+    "lag",
+    "load",
+    "outage_windows",
+    "over_time",
+    "percentiles",
+    "plot_lag_and_latency",
+    "plot_latency_over_time",
+    "plot_latency_percentiles",
+    "plot_rates",
+    "plot_sweep",
+    "plot_timeline",
+]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import uvloop
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from dualstream_lab.cli import INTERRUPTED
 from dualstream_lab.cli.console import say, stderr, stdout
-from dualstream_lab.errors import StackError
 from dualstream_lab.lab.demo import Demo, run_demo
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import PAYLOADS, Workload
 
 if TYPE_CHECKING:
     from dualstream_lab.analysis.latency import Latency
-    from dualstream_lab.lab.demo import Live, Result
+    from dualstream_lab.lab.demo import Result
+    from dualstream_lab.lab.progress import Progress as RunProgress
 
 __all__ = ["demo"]
 
@@ -45,26 +44,25 @@ class _Span(click.ParamType[tuple[float, float]]):
 @click.option("--rate", type=float, default=10_000, show_default=True, help="Events a second.")
 @click.option("--duration", type=float, default=20, show_default=True, help="Seconds.")
 @click.option(
-    "--payload", type=click.Choice(PAYLOADS), default="small", show_default=True, help="300 B or real."
+    "--payload", type=click.Choice(PAYLOADS), default="fixed", show_default=True, help="300 B or real."
 )
 @click.option("--outage", type=_Span(), default="8:12", show_default=True, help="Redis is away.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed plans the same events.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to.  [default: runs/demo-DATE-TIME]")
+@click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default="runs", show_default=True, help="Where to."
+)
 def demo(
-    rate: float, duration: float, payload: str, outage: tuple[float, float], seed: int, output: Path | None
+    rate: float, duration: float, payload: str, outage: tuple[float, float], seed: int, root: Path
 ) -> int:
     """Publish GitHub-like events through a Redis outage, with a listener on each stream.
 
     Starts a real Kafka and a real Redis of its own, kills Redis on the way, and shows what that did to
     either stream: a table here, a picture and the rows in the output directory.
     """
-    workload = Workload(rate=rate, duration=duration, payload=payload, seed=seed)  # type: ignore[arg-type]
+    # one call a millisecond, as an application that collects for so long
+    batch = max(1, round(rate / 1000))
+    workload = Workload(rate=rate, duration=duration, payload=payload, batch=batch, seed=seed)  # type: ignore[arg-type]
     plan = Demo(workload=workload, outage=outage)
-    directory = output or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StackError(f"{directory} cannot be written: {error.strerror}; give another --output") from error
     with LocalStack(progress=say) as stack:
         columns = (
             TextColumn("{task.fields[seconds]:5.1f} s"),
@@ -74,14 +72,15 @@ def demo(
         with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
             task = bar.add_task("", total=duration, seconds=0.0, line="")
 
-            def show(live: Live) -> None:
-                counts = f"{live.durable:,} durable, {live.notified:,} notified, {live.dropped:,} dropped"
-                line = f"{live.state}: {counts}"
-                bar.update(task, completed=live.seconds, seconds=live.seconds, line=line)
+            def show(progress: RunProgress) -> None:
+                done = min(progress.seconds, duration)
+                bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
 
             say(f"publishing {rate:,.0f} events/s for {duration:g} s; Redis is killed at {outage[0]:g} s …")
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                result = runner.run(run_demo(plan, stack, directory, show))
+            result = asyncio.run(run_demo(plan, stack, root, show))
+    if result.run.state == "interrupted":
+        say(f"interrupted; what was recorded: dualstream runs {result.run.path}")
+        return INTERRUPTED
     _tell(result)
     return 0 if result.good else 1
 
@@ -90,7 +89,7 @@ def _tell(result: Result) -> None:
     stdout.print(_latencies(result))
     stdout.print(_counts(result))
     stdout.print(f"\n{_verdict(result)}")
-    stdout.print(f"\npicture  {result.picture}\nrows     {result.directory / 'events.parquet'}", markup=False)
+    stdout.print(f"\npicture  {result.picture}\nrun      {result.run.path}", markup=False)
     say("next: see both streams yourself:  dualstream up --detach   then   dualstream tail --pattern '*'")
 
 
@@ -127,18 +126,6 @@ def _counts(result: Result) -> Table:
     table = Table(title="\nEvents", title_justify="left", title_style="bold", show_header=False)
     table.add_column("")
     table.add_column(justify="right")
-    stats = result.stats
-    rows: list[tuple[str, str]] = [
-        ("intended", f"{result.intended:,} at {result.intended_rate:,.0f}/s"),
-        ("durable on Kafka", f"{result.durable:,} at {result.achieved:,.0f}/s"),
-        ("read by the Kafka consumer", f"{result.in_log:,}, {result.twice:,} twice"),
-        ("rejected, unknown", f"{stats.rejected:,}, {stats.unknown:,}"),
-        ("notifications that Redis took", f"{stats.notified:,}"),
-        ("heard by the Redis subscriber", f"{result.heard:,}"),
-    ]
-    rows += [(f"dropped: {why}", f"{count:,}") for why, count in sorted(stats.dropped.items())]
-    if missed := stats.notified - result.heard:
-        rows.append(("taken, but nobody listened (yet)", f"{missed:,}"))
-    for row in rows:
+    for row in result.run.count_table():
         table.add_row(*row)
     return table

@@ -230,10 +230,16 @@ def _write_junit(result: Run, file: Path) -> None:
     xml.write(str(file), pretty=True)
 
 
-@click.command("find-rate", epilog="Example:  dualstream find-rate --publish-p99 20 --live-p99 20 --repeats 5")
+@click.command(
+    "find-rate", epilog="Example:  dualstream find-rate --publish-p99 20 --live-p99 20 --repeats 5"
+)
 @_options
-@click.option("--publish-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time.")
-@click.option("--live-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time.")
+@click.option(
+    "--publish-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
+)
+@click.option(
+    "--live-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
+)
 @click.option("--low", type=float, default=2_000, show_default=True, help="Events/s to begin with.")
 @click.option("--high", type=float, default=200_000, show_default=True, help="Events/s to stop at.")
 @click.option("--precision", type=float, default=0.1, show_default=True, help="Share of the rate.")
@@ -261,7 +267,8 @@ def find_rate_command(
         result = await run_scenario(plan, settings=settings, stack=stack, root=root)
         found = probe_of(result, search, at)
         state = f"no: {found.reason}" if found.reason else "holds"
-        say(f"{at:>10,.0f}/s  publish p99 {found.publish_p99:8.1f} ms  live p99 {found.live_p99:8.1f} ms  {state}")
+        p99 = f"publish p99 {found.publish_p99:8.1f} ms  live p99 {found.live_p99:8.1f} ms"
+        say(f"{at:>10,.0f}/s  {p99}  {state}")
         if result.state == "interrupted":
             raise KeyboardInterrupt
         return found

@@ -32,9 +32,7 @@ async def carry_out(
         await asyncio.shield(asyncio.to_thread(_mend, stack))
 
 
-async def _one(
-    fault: Fault, stack: LocalStack, directory: RunDirectory, say: Callable[[str], None]
-) -> None:
+async def _one(fault: Fault, stack: LocalStack, directory: RunDirectory, say: Callable[[str], None]) -> None:
     target, _, verb = fault.what.partition(".")
     process = stack.redis if target == "redis" else stack.brokers[0]
     name = "Redis" if target == "redis" else "Kafka"
@@ -56,8 +54,7 @@ async def _one(
 
 
 async def _until(at: int) -> None:
-    while (wait := at - time.monotonic_ns()) > 0:
-        await asyncio.sleep(wait / 1e9)
+    await asyncio.sleep(max(0, at - time.monotonic_ns()) / 1e9)
 
 
 def _mend(stack: LocalStack) -> None:

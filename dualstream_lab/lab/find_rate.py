@@ -84,56 +84,44 @@ class Finding:
 async def find_rate(search: Search, probe: Callable[[float], Awaitable[Probe]]) -> Finding:
     """Search; ``probe`` measures one rate."""
     finding = Finding()
-    low, high = search.low, search.high
-    for turn in range(search.repeats):
-        found = await _once(search, low, high, probe, finding, climb=turn == 0)
+
+    async def holds(rate: float) -> bool:
+        """One measurement that holds is enough; one that does not is weighed against two more."""
+        votes: list[bool] = []
+        while not votes or (not votes[0] and len(votes) < 3):
+            result = await probe(rate)
+            finding.probes.append(result)
+            votes.append(not result.reason)
+            if votes.count(False) == 2:
+                return False
+        return True
+
+    begin = search.low
+    for _ in range(search.repeats):
+        found = await _once(search, begin, holds)
         finding.rates.append(found)
         if not found:
             break
-        # The next search need not begin from nothing, but must be able to disagree.
-        low, high = max(search.low, found / 2), min(search.high, found * 2)
+        # The next search need not climb from the bottom again, but must be able to disagree.
+        begin = max(search.low, found / 2)
+    finding.capped = search.high in finding.rates
     return finding
 
 
-async def _once(
-    search: Search,
-    low: float,
-    high: float,
-    probe: Callable[[float], Awaitable[Probe]],
-    finding: Finding,
-    *,
-    climb: bool,
-) -> float:
-    async def holds(rate: float) -> bool:
-        good = 0
-        for attempt in range(1, 4):
-            result = await probe(rate)
-            finding.probes.append(result)
-            good += not result.reason
-            if good > attempt - good and attempt != 2:
-                return True
-            if attempt - good == 2:
-                return False
-        return good >= 2
-
-    if not await holds(low):
-        if low <= search.low:
-            return 0.0
-        low, high = search.low, low
-        if not await holds(low):
-            return 0.0
-    good, bad = low, 0.0
-    rate = min(low * 2, high) if climb else high
+async def _once(search: Search, begin: float, holds: Callable[[float], Awaitable[bool]]) -> float:
+    """Double until a rate fails, then halve the (logarithmic) distance; 0 if the lowest fails."""
+    good, rate, bad = 0.0, begin, 0.0
     while not bad:
         if await holds(rate):
             good = rate
             if rate >= search.high:
-                finding.capped = True
-                return rate
+                return good
             rate = min(rate * 2, search.high)
+        elif rate > search.low and not good:
+            rate = max(search.low, rate / 2)
         else:
             bad = rate
-    while bad / good > 1 + search.precision:
+    while good and bad / good > 1 + search.precision:
         middle = (good * bad) ** 0.5
         if await holds(middle):
             good = middle
@@ -155,10 +143,16 @@ def probe_of(run: Run, search: Search, rate: float) -> Probe:
         reasons.append(f"publish p99 was {publish:,.1f} ms")
     if live > search.live_p99:
         missing = found.get("live.missing", 0)
-        what = f"live p99 was {live:,.1f} ms" if live != float("inf") else f"{missing:.2%} were never heard live"
+        what = (
+            f"live p99 was {live:,.1f} ms" if live != float("inf") else f"{missing:.2%} were never heard live"
+        )
         reasons.append(what)
     return Probe(
-        rate=rate, publish_p99=publish, live_p99=live, reason=", ".join(reasons), limit=run.limit if reasons else ""
+        rate=rate,
+        publish_p99=publish,
+        live_p99=live,
+        reason=", ".join(reasons),
+        limit=run.limit if reasons else "",
     )
 
 

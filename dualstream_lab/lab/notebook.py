@@ -87,14 +87,14 @@ class _Display:
 
     def __init__(self, scenario: Scenario) -> None:
         import ipywidgets  # noqa: PLC0415
-        from IPython.display import display  # noqa: PLC0415
+        from IPython import display  # noqa: PLC0415
 
         self._scenario = scenario
         self._bar = ipywidgets.FloatProgress(max=scenario.workload.duration, description=scenario.name)
         self._line = ipywidgets.Label()
         self._drawn = -1.0
-        display(ipywidgets.VBox([self._bar, self._line]))
-        self._plot = display(display_id=True)
+        display.display(ipywidgets.VBox([self._bar, self._line]))  # type: ignore[no-untyped-call]
+        self._plot = display.display(display_id=True)  # type: ignore[no-untyped-call]
 
     def show(self, progress: Progress) -> None:
         """Bring it up to date."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.load.limits import limit_sentence
@@ -15,13 +14,16 @@ from dualstream_lab.recording import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["Run", "judge"]
 
 _LATENCIES = (
     ("publish: intended to ack", "publish.latency"),
+    ("publish: of those that are durable", "publish.latency_arrived"),
     ("publish: sent to ack (raw)", "publish.latency_raw"),
     ("live: intended to heard", "live.latency"),
+    ("live: of those that were heard", "live.latency_arrived"),
     ("live: sent to heard (raw)", "live.latency_raw"),
     ("live: ack to heard", "live.delay"),
     ("Kafka consumer: intended to read", "durable.latency"),
@@ -42,6 +44,7 @@ class Run:
     measures: Mapping[str, float]
     checks: tuple[Check, ...]
     limit: str
+    counters: Mapping[str, int]
 
     @property
     def path(self) -> Path:
@@ -73,6 +76,7 @@ class Run:
             [title, *(_cell(self.measures[f"{name}.{q}"]) for q in _COLUMNS)]
             for title, name in _LATENCIES
             if f"{name}.p50" in self.measures
+            and not (name.endswith("_arrived") and math.isfinite(self.measures[f"{name[:-8]}.max"]))
         ]
         return ["ms", *_COLUMNS], rows
 
@@ -86,8 +90,14 @@ class Run:
                 show(f"publish.{name}") for name in ("rejected", "unknown", "no_room", "unsent"))),
             ("notifications: taken by Redis, dropped", f"{show('live.notified')}, {show('live.dropped')}"),
         ]  # fmt: skip
+        dropped = {
+            n.removeprefix("dropped: "): c for n, c in self.counters.items() if n.startswith("dropped: ")
+        }
+        rows += [(f"dropped: {why}", f"{count:,}") for why, count in sorted(dropped.items())]
         if "live.heard" in found:
-            rows.append(("heard by subscribers", f"{show('live.heard')} (share missing {show('live.missing')})"))
+            rows.append(
+                ("heard by subscribers", f"{show('live.heard')} (share missing {show('live.missing')})")
+            )
         if "durable.consumed" in found:
             consumed = f"{show('durable.consumed')}, {show('durable.repeated')} again"
             rows.append(("read by the Kafka consumer", consumed))
@@ -129,6 +139,7 @@ class Run:
                 for c in self.checks
             ],
             "measures": {name: _json(value) for name, value in sorted(self.measures.items())},
+            "counters": dict(sorted(self.counters.items())),
             "problems": self.directory.problems,
             "machine": self.directory.manifest.machine,
         }
@@ -147,7 +158,7 @@ def judge(directory: RunDirectory) -> Run:
         buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
         faults=bool(manifest.faults),
     )
-    return Run(directory=directory, measures=found, checks=checks, limit=sentence)
+    return Run(directory=directory, measures=found, checks=checks, limit=sentence, counters=whole.counters)
 
 
 def _cell(value: float) -> str:

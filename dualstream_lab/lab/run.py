@@ -126,7 +126,9 @@ class _Session:
             listeners = [await exits.enter_async_context(child) for child in self._listeners()]
             generator = await exits.enter_async_context(self._generator())
             self._tell("warming up")
-            await asyncio.gather(*(child.hear("ready", _READY + self._scenario.warm_up) for child in listeners))
+            await asyncio.gather(
+                *(child.hear("ready", _READY + self._scenario.warm_up) for child in listeners)
+            )
             await generator.hear("ready", _READY + 2 * self._scenario.warm_up)
             self._start([*listeners, generator])
             manifest = self._directory.manifest

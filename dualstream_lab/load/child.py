@@ -1,7 +1,7 @@
 """The processes of a run: each reads its task from its argument, and talks in lines of JSON.
 
-A child says ``{"ready": …}``, then ``{"done": …}``, or ``{"error": …, "type": …}`` and ends. It is told ``start
-NS`` and ``stop``; the end of its stdin, which is what a dead parent leaves behind, means ``stop``, too.
+A child says ``{"ready": …}``, then ``{"done": …}``, or ``{"error": …}`` and ends. It is told ``start NS``
+and ``stop``; the end of its stdin, which is what a dead parent leaves behind, means ``stop``, too.
 """
 
 from __future__ import annotations
@@ -78,13 +78,15 @@ class Child:
                 self._process.stdin.write(order.encode() + b"\n")
 
     async def hear(self, word: str, timeout: float) -> Any:
-        """Wait for its message ``word``. Raises the error that it tells, or StackError if it ends or is late."""
+        """Wait for its message ``word``. Raises what it tells, or StackError if it ends or is late."""
         assert self._process.stdout is not None  # noqa: S101
         try:
             async with asyncio.timeout(timeout):
                 line = await self._process.stdout.readline()
         except TimeoutError as error:
-            raise StackError(f"the {self.name} process said nothing for {timeout:g} s; see {self._log}") from error
+            raise StackError(
+                f"the {self.name} process said nothing for {timeout:g} s; see {self._log}"
+            ) from error
         if not line:
             code = await self._process.wait()
             raise StackError(f"the {self.name} process ended with exit code {code}; see {self._log}")

@@ -41,7 +41,9 @@ async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float,
     """A fresh JVM answers slowly for some seconds; these events are of another run's ids."""
     if not seconds:
         return
-    warm = replace(workload, duration=seconds, seed=0, plan="closed" if workload.plan == "closed" else "constant")
+    warm = replace(
+        workload, duration=seconds, seed=0, plan="closed" if workload.plan == "closed" else "constant"
+    )
     driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), _Unrecorded())
     driver.start()
     await driver.run(lanes)

@@ -94,7 +94,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         )
         running.append(asyncio.create_task(_probe_redis(settings.redis_url or "", recorder)))
         await _listen(recorder, orders)
-        while time.monotonic_ns() - heard.last < _QUIET * 1e9:
+        while time.monotonic_ns() - heard.last < _QUIET * 1e9:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         recorder.close()
     finally:
@@ -149,7 +149,9 @@ async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         raise StreamUnavailable(f"Kafka cannot be reached ({error}); check --kafka") from error
     tasks: list[asyncio.Task[None]] = []
     try:
-        targets = [TopicPartition(settings.topic, p) for p in consumer.partitions_for_topic(settings.topic) or ()]
+        targets = [
+            TopicPartition(settings.topic, p) for p in consumer.partitions_for_topic(settings.topic) or ()
+        ]
         consumer.assign(targets)
         await consumer.seek_to_end(*targets)
         for target in targets:
@@ -219,7 +221,7 @@ async def _catch_up(consumer: AIOKafkaConsumer, targets: list[Any]) -> bool:
     try:
         async with asyncio.timeout(_DRAIN):
             for target, end in (await consumer.end_offsets(targets)).items():
-                while await consumer.position(target) < end:
+                while await consumer.position(target) < end:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
     except (TimeoutError, KafkaError):
         return False

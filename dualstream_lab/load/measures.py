@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dualstream_lab.recording import LatencyHistogram
-from dualstream_lab.recording.joined import join
+from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from dualstream_lab.recording import Interval, RunDirectory
     from dualstream_lab.recording.joined import Joined
 
-__all__ = ["MEASURES", "QUANTILES", "Totals", "durable_lag", "is_time", "measures", "totals"]
+    Times = npt.NDArray[np.int64]
+
+__all__ = ["MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals"]
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
@@ -85,8 +87,10 @@ MEASURES: Final = (
 
 def is_time(name: str) -> bool:
     """Whether the measure is in ms."""
-    return name in _TIMES or name.rpartition(".")[0].replace("_arrived", "") in _LATENCIES or (
-        name.endswith("p99.9") and name.removesuffix(".p99.9").replace("_arrived", "") in _LATENCIES
+    return (
+        name in _TIMES
+        or name.rpartition(".")[0].replace("_arrived", "") in _LATENCIES
+        or (name.endswith("p99.9") and name.removesuffix(".p99.9").replace("_arrived", "") in _LATENCIES)
     )
 
 
@@ -114,25 +118,6 @@ def totals(intervals: Iterable[Interval]) -> Totals:
     return Totals(counters=counters, peaks=peaks, histograms=histograms)
 
 
-def durable_lag(
-    acked: npt.NDArray[np.int64], consumed: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Kafka lag in seconds at the times ``at``: the age of the oldest acknowledged event not consumed by then.
-
-    0 where there is none. ``consumed`` 0: never.
-    """
-    order = np.argsort(acked, kind="stable")
-    acks = acked[order]
-    never = np.iinfo(np.int64).max
-    done = np.where(consumed[order] > 0, consumed[order], never)
-    # The oldest open one at t is the first in the order of acks whose consumption is after t: the first place
-    # where the running maximum of consumption exceeds t.
-    first = np.searchsorted(np.maximum.accumulate(done), at, side="right") if len(done) else np.zeros(len(at), int)
-    open_ = first < len(acks)
-    begin = acks[np.minimum(first, len(acks) - 1)] if len(acks) else at
-    return np.where(open_, np.maximum(at - begin, 0) / 1e9, 0.0)
-
-
 def measures(directory: RunDirectory, whole: Totals | None = None) -> dict[str, float]:
     """Every measure that the run has. A measure that it cannot have (no rows, no listener) is left out."""
     whole = totals(directory.intervals()) if whole is None else whole
@@ -157,7 +142,7 @@ def _add_live(histograms: dict[str, LatencyHistogram], whole: Totals, joined: Jo
     durable = joined.durable
     if not len(joined):
         return
-    pairs = {}
+    pairs: dict[str, tuple[Times, Times]] = {}
     if "live" not in histograms and "heard" in whole.counters:
         pairs |= {
             "live": (joined.intended, joined.heard),

@@ -1,7 +1,7 @@
 """Subscribers on Redis itself, thousands in a process: one plain connection each.
 
-redis-py makes the connection (URL, log-in, TLS); from then on its bytes are read here, because what its PubSub
-costs a message would be measured as latency.
+redis-py makes the connection (URL, log-in, TLS); from then on its bytes are read here, because what its
+PubSub costs a message would be measured as latency.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class RedisSubscriber(asyncio.Protocol):
         with suppress(RuntimeError):
             transport.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """The connection ended: :meth:`run` makes a new one."""
         if self.ready.is_set():
             self.lost += 1
@@ -162,5 +162,6 @@ async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> N
     except TimeoutError as error:
         missing = sum(not subscriber.ready.is_set() for subscriber in subscribers)
         raise StreamUnavailable(
-            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s; check --redis"
+            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s; "
+            "check --redis"
         ) from error

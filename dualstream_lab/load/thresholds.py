@@ -38,7 +38,9 @@ class Check:
     @property
     def held(self) -> bool:
         """Whether it held."""
-        return self.value is not None and _COMPARE[self.threshold.comparison](self.value, self.threshold.limit)
+        return self.value is not None and _COMPARE[self.threshold.comparison](
+            self.value, self.threshold.limit
+        )
 
     @property
     def text(self) -> str:
@@ -77,11 +79,14 @@ class Threshold:
             near = difflib.get_close_matches(name, MEASURES, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(
-                f"threshold {text!r}: there is no measure {name!r}; {hint} `dualstream run --measures` lists them"
+                f"threshold {text!r}: there is no measure {name!r}; {hint} "
+                "`dualstream run --measures` lists them"
             )
         if is_time(name):
             if unit not in _UNITS:
-                raise ConfigError(f"threshold {text!r}: {name} is a time: give it a unit, one of us, ms, s, m")
+                raise ConfigError(
+                    f"threshold {text!r}: {name} is a time: give it a unit, one of us, ms, s, m"
+                )
             factor = _UNITS[unit]
         elif unit == "%":
             factor = 0.01

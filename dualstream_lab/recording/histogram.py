@@ -47,9 +47,7 @@ class LatencyHistogram:
         """All of them."""
         return self.arrived + self.missing
 
-    def record(
-        self, latencies: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None = None
-    ) -> None:
+    def record(self, latencies: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None = None) -> None:
         """Add samples, ns; ``counts``: how many events each of them stands for."""
         weights = np.ones(len(latencies), np.int64) if counts is None else counts
         good = latencies >= 0
@@ -71,12 +69,12 @@ class LatencyHistogram:
     def add(self, other: LatencyHistogram) -> None:
         """Merge another one into this."""
         if other.arrived:
-            self._hdr.add(other._hdr)  # noqa: SLF001
+            self._hdr.add(other._hdr)
         self.missing += other.missing
         self.negative += other.negative
 
     def quantile(self, q: float, *, arrived_only: bool = False) -> float:
-        """The latency in ms that ``q`` of all stay within; +inf where that many never arrived; NaN of none."""
+        """The latency in ms that ``q`` of all stay within; +inf where so many never arrived; NaN of none."""
         total = self.arrived if arrived_only else self.count
         if not total:
             return math.nan
@@ -103,8 +101,8 @@ class LatencyHistogram:
         """The reverse of :meth:`encode`. Raises RecordingError."""
         made = cls()
         try:
-            made._hdr = HdrHistogram.decode(str(value["hdr"]).encode("ascii"))  # noqa: SLF001
+            made._hdr = HdrHistogram.decode(str(value["hdr"]).encode("ascii"))
             made.missing, made.negative = int(str(value["missing"])), int(str(value["negative"]))
-        except Exception as error:  # noqa: BLE001  (the library raises what zlib, struct and ctypes do)
+        except Exception as error:
             raise RecordingError(f"a histogram cannot be read: {error}") from error
         return made

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from dualstream_lab.recording.directory import RunDirectory
 
-__all__ = ["Joined", "join"]
+__all__ = ["Joined", "durable_lag", "join"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """One entry a recorded event, in the order of ``seq``. Times are ns of the monotonic clock, 0 for "never".
+    """One entry a recorded event, in the order of ``seq``. Times: ns of the monotonic clock, 0 for "never".
 
     ``heard``: by the first subscriber that heard it; ``consumed``: when it was first read from Kafka.
     ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber). ``orphans``:
@@ -67,6 +67,29 @@ def join(directory: RunDirectory) -> Joined:
     )
 
 
+def durable_lag(
+    acked: npt.NDArray[np.int64], consumed: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Kafka lag in seconds at the times ``at``: the age of the oldest acknowledged event not yet consumed.
+
+    0 where there is none. ``consumed`` 0: never.
+    """
+    order = np.argsort(acked, kind="stable")
+    acks = acked[order]
+    never = np.iinfo(np.int64).max
+    done = np.where(consumed[order] > 0, consumed[order], never)
+    # The oldest open one at t is the first in the order of acks whose consumption is after t: the first place
+    # where the running maximum of consumption exceeds t.
+    first = (
+        np.searchsorted(np.maximum.accumulate(done), at, side="right")
+        if len(done)
+        else np.zeros(len(at), int)
+    )
+    open_ = first < len(acks)
+    begin = acks[np.minimum(first, len(acks) - 1)] if len(acks) else at
+    return np.where(open_, np.maximum(at - begin, 0) / 1e9, 0.0)
+
+
 def _column(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
     return np.asarray(table.column(name).to_numpy(), np.int64)
 
@@ -94,4 +117,4 @@ def _again(rows: pa.Table, among: str | None) -> int:
     key = _column(rows, "seq")
     if among is not None:
         key = key * 65_536 + _column(rows, among)
-    return rows.num_rows - len(np.unique(key))
+    return int(rows.num_rows) - len(np.unique(key))

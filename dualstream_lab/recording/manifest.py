@@ -27,6 +27,29 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on; no names of hosts or people."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "memory_bytes": memory,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
     """The same moment on two clocks, ns: turns the rows' monotonic times into times of day."""
@@ -72,8 +95,8 @@ class Manifest:
     state: str = "running"
     pid: int = field(default_factory=os.getpid)
     engine: str = "lab"
-    versions: dict[str, str] = field(default_factory=lambda: versions())
-    machine: dict[str, Any] = field(default_factory=lambda: machine())
+    versions: dict[str, str] = field(default_factory=versions)
+    machine: dict[str, Any] = field(default_factory=machine)
     format: int = FORMAT
 
     def write(self, directory: Path) -> None:
@@ -98,33 +121,14 @@ class Manifest:
             kept["faults"] = [FaultRecord(**fault) for fault in values["faults"]]
             return cls(**kept)
         except FileNotFoundError as error:
-            what = "is not a run directory: it has no manifest.json" if directory.is_dir() else "does not exist"
-            raise RecordingError(f"{directory} {what}; `dualstream runs` lists those that there are") from error
+            what = (
+                "is not a run directory: it has no manifest.json" if directory.is_dir() else "does not exist"
+            )
+            raise RecordingError(
+                f"{directory} {what}; `dualstream runs` lists those that there are"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordingError(f"{path} cannot be read: {error!r}") from error
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on; no names of hosts or people."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "system": platform.system(),
-        "release": platform.release(),
-        "architecture": platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "memory_bytes": memory,
-    }
 
 
 def safe_settings(settings: Settings) -> dict[str, Any]:

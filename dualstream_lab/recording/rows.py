@@ -103,7 +103,8 @@ class RowWriter:
             chosen = sampled(seq, self._every)
             seq = seq[chosen]
             columns = {
-                name: column if isinstance(column, int) else column[chosen] for name, column in columns.items()
+                name: column if isinstance(column, int) else column[chosen]
+                for name, column in columns.items()
             }
         columns["seq"] = seq
         begin, count = 0, len(seq)

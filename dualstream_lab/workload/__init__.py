@@ -70,7 +70,7 @@ class Workload:
             ("sources", 1, 1_000_000),
             ("zipf", 0, 5),
             ("hot", 0, 1),
-            ("hot_sources", 1, self.sources if isinstance(self.sources, int) else 1),
+            ("hot_sources", 1, 1_000_000),
             ("payload_bytes", 256, 900_000),
             ("seed", 0, 2**63 - 1),
         ):

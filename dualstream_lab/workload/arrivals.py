@@ -63,7 +63,12 @@ def expected_count(curve: Curve) -> int:
     """How many arrivals there are; for Poisson, on average; none are known of ``closed``."""
     if curve.plan == "closed":
         return 0
-    mean = {"constant": 1.0, "poisson": 1.0, "ramp": (1 + curve.low) / 2, "step": (curve.steps + 1) / curve.steps / 2}
+    mean = {
+        "constant": 1.0,
+        "poisson": 1.0,
+        "ramp": (1 + curve.low) / 2,
+        "step": (curve.steps + 1) / curve.steps / 2,
+    }
     if curve.plan in mean:
         return int(np.ceil(np.round(curve.rate * curve.duration * mean[curve.plan], 6)))
     grid = np.linspace(0, curve.duration, _GRID + 1)

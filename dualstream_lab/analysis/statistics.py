@@ -1,0 +1,189 @@
+"""Percentiles with intervals, lag, outages: from frames to small tables."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.recording.joined import durable_lag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from dualstream_lab.analysis.frames import Frames
+
+    Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+
+__all__ = ["lag", "outage_windows", "over_time", "percentiles"]
+
+_BINS_PER_DECADE = 400  # bins of a block's histogram: 0.6 % wide
+_SMALLEST = 1e-3  # ms
+
+
+def percentiles(
+    values: pd.Series[float] | Floats,
+    *,
+    qs: Sequence[float] = (0.5, 0.9, 0.99, 0.999),
+    at: pd.Series[float] | Floats | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 1,
+) -> pd.DataFrame:
+    """Percentiles of latencies, with bootstrap intervals; one row a quantile, index ``q``.
+
+    NaN stands for "never arrived" and counts as +inf. Columns: ``value``, ``low``, ``high`` (of the
+    ``confidence`` interval), ``n``, ``missing``. A percentile is the smallest value that the share ``q`` of
+    all stay within (numpy's ``inverted_cdf``).
+
+    ``at``: when each began, in s. Then whole seconds are resampled, because latencies of neighbours are
+    alike, and an interval that took them for independent would be far too narrow; with values rounded to
+    0.6 %. Without ``at`` they are taken for independent, and the interval is that of an infinite number of
+    resamples but for noise: the k-th of n resampled uniforms has a Beta(k, n - k + 1) distribution.
+    """
+    data = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    missing = int(np.count_nonzero(np.isnan(data)))
+    filled = np.where(np.isnan(data), np.inf, data)
+    tail = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    shares = np.asarray(qs, np.float64)
+    if not len(filled):
+        frame = pd.DataFrame(
+            {"value": np.nan, "low": np.nan, "high": np.nan}, index=pd.Index(shares, name="q")
+        )
+        return frame.assign(n=0, missing=0)
+    ordered = np.sort(filled)
+    n = len(ordered)
+    ranks = np.clip(np.ceil(np.round(shares * n, 6)).astype(np.int64), 1, n)
+    if at is None:
+        drawn = [
+            ordered[np.minimum((rng.beta(k, n - k + 1, resamples) * n).astype(np.int64), n - 1)]
+            for k in ranks
+        ]
+    else:
+        drawn = _by_second(filled, np.asarray(at, np.float64), shares, resamples, rng)
+    bounds = [np.quantile(column, tail, method="inverted_cdf") for column in drawn]
+    return pd.DataFrame(
+        {
+            "value": ordered[ranks - 1],
+            "low": [low for low, _ in bounds],
+            "high": [high for _, high in bounds],
+            "n": n,
+            "missing": missing,
+        },
+        index=pd.Index(shares, name="q"),
+    )
+
+
+def _by_second(
+    values: npt.NDArray[np.float64],
+    at: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    resamples: int,
+    rng: np.random.Generator,
+) -> list[npt.NDArray[np.float64]]:
+    """The quantiles of resampled seconds, through one histogram a second."""
+    _, block = np.unique(np.floor(at).astype(np.int64), return_inverse=True)
+    blocks = int(block.max()) + 1
+    finite = np.isfinite(values)
+    place = np.zeros(len(values), np.int64)
+    place[finite] = np.floor(
+        np.log10(np.maximum(values[finite], _SMALLEST) / _SMALLEST) * _BINS_PER_DECADE
+    ).astype(np.int64)
+    bins = int(place.max()) + 2
+    place[~finite] = bins - 1
+    counts = (
+        np.bincount(block * bins + place, minlength=blocks * bins).reshape(blocks, bins).astype(np.float64)
+    )
+    middles = _SMALLEST * 10 ** ((np.arange(bins) + 0.5) / _BINS_PER_DECADE)
+    middles[-1] = np.inf
+    found = np.empty((len(shares), resamples))
+    for turn in range(resamples):
+        weights = np.bincount(rng.integers(0, blocks, blocks), minlength=blocks)
+        cumulative = np.cumsum(weights @ counts)
+        found[:, turn] = middles[
+            np.minimum(np.searchsorted(cumulative, shares * cumulative[-1] - 1e-9), bins - 1)
+        ]
+    return list(found)
+
+
+def over_time(
+    frames: Frames, column: str, *, width: float = 0.5, qs: Sequence[float] = (0.5, 0.99)
+) -> pd.DataFrame:
+    """Percentiles of an ``…_ms`` column of the events intended in each ``width`` s; index ``at_s``.
+
+    One column a quantile (``p50``, ``p99``), +inf where that many never arrived, NaN where there were no
+    events; ``missing``: the share that never arrived.
+    """
+    if column not in frames.events or not column.endswith("_ms"):
+        known = ", ".join(str(name) for name in frames.events if str(name).endswith("_ms"))
+        raise ConfigError(f"column: must be one of {known} (is {column!r})")
+    begin = frames.events["intended_s"].to_numpy()
+    values = frames.events[column].to_numpy()
+    edges = np.arange(0.0, frames.duration + width / 2, width)
+    cuts = np.searchsorted(begin, [*edges, np.inf])
+    found = np.full((len(edges), len(qs)), np.nan)
+    missing = np.full(len(edges), np.nan)
+    for place, (first, last) in enumerate(pairwise(cuts.tolist())):
+        if last > first:
+            part = values[first:last]
+            never = np.isnan(part)
+            missing[place] = never.mean()
+            full = np.where(never, np.inf, part)
+            found[place] = np.quantile(full, list(qs), method="inverted_cdf")
+    if len(edges) > 1:  # what is intended at the very end belongs to the last full window
+        edges, found, missing = edges[:-1], found[:-1], missing[:-1]
+    frame = pd.DataFrame(found, columns=[f"p{share * 100:g}" for share in qs])
+    return frame.assign(missing=missing).set_index(pd.Index(edges + width / 2, name="at_s"))
+
+
+def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
+    """Kafka lag every ``width`` s; index ``at_s``. ``seconds``: the age of the oldest acknowledged record
+    that the consumer had not read; ``messages``: how many there were (of a sample, scaled up).
+    """
+    durable = frames.events[(frames.events["outcome"] == 1) & frames.events["publish_ms"].notna()]
+    begin = durable["intended_s"].to_numpy()
+    acked = ((begin + durable["publish_ms"].to_numpy() / 1e3) * 1e9).astype(np.int64)
+    read = durable["consumed_ms"].to_numpy()
+    never = np.isnan(read)
+    consumed = np.where(never, 0, ((begin + np.nan_to_num(read) / 1e3) * 1e9)).astype(np.int64)
+    at = np.arange(0.0, frames.duration + width / 2, width)
+    if "consumed" not in frames.has or not len(acked):
+        return pd.DataFrame({"seconds": np.nan, "messages": np.nan}, index=pd.Index(at, name="at_s"))
+    now = (at * 1e9).astype(np.int64)
+    # A record may be read before the publisher hears that it was written.
+    known = np.maximum(consumed, acked)
+    done = np.searchsorted(np.sort(known[~never]), now, side="right")
+    open_ = np.searchsorted(np.sort(acked), now, side="right") - done
+    seconds = durable_lag(acked, consumed, now)
+    return pd.DataFrame(
+        {"seconds": seconds, "messages": open_ * frames.sample}, index=pd.Index(at, name="at_s")
+    )
+
+
+def outage_windows(frames: Frames, *, width: float = 0.1, share: float = 0.5) -> pd.DataFrame:
+    """When live delivery was out, as subscribers saw it: stretches in which ``share`` of it was never heard.
+
+    Columns: ``begin_s``, ``end_s``, ``length_s``, ``missed`` (events; of a sample, scaled up).
+    """
+    columns = ["begin_s", "end_s", "length_s", "missed"]
+    durable = frames.events[frames.events["outcome"] == 1]
+    if not len(durable) or "heard" not in frames.has:
+        return pd.DataFrame(columns=columns)
+    place = np.maximum((durable["intended_s"].to_numpy() / width).astype(np.int64), 0)
+    never = durable["live_ms"].isna().to_numpy()
+    all_, missed = np.bincount(place), np.bincount(place, never)
+    seen = np.flatnonzero(all_)  # a window without events says nothing
+    out = missed[seen] / all_[seen] >= share
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], out, [False]]).astype(np.int8)))
+    rows = []
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        inside = seen[first:last]
+        begin, end = inside[0] * width, (inside[-1] + 1) * width
+        rows.append((begin, end, end - begin, int(missed[inside].sum()) * frames.sample))
+    return pd.DataFrame(rows, columns=columns)
