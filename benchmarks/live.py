@@ -47,7 +47,7 @@ class _Acks:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int, int]] = []
 
-    def sending(self, count: int, in_flight: int) -> None:
+    def sending(self, seq: object, intended: int, in_flight: int) -> None:
         pass
 
     def settled(self, call: Call) -> None:

@@ -126,6 +126,6 @@ def _counts(result: Result) -> Table:
     table = Table(title="\nEvents", title_justify="left", title_style="bold", show_header=False)
     table.add_column("")
     table.add_column(justify="right")
-    for row in result.run.count_table():
+    for row in result.run.verdict.count_table():
         table.add_row(*row)
     return table

@@ -132,7 +132,9 @@ def _run(
     result = _with_bar(scenario, settings=settings, root=root)
     _tell(result)
     if json_file is not None:
-        json_file.write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(
+            json.dumps(result.verdict.as_dict(result.directory), indent=1) + "\n", encoding="utf-8"
+        )
     if junit is not None:
         _write_junit(result, junit)
     if result.state == "interrupted":
@@ -177,7 +179,7 @@ def _with_bar(
 
 
 def _tell(result: Run) -> None:
-    header, rows = result.latency_table()
+    header, rows = result.verdict.latency_table()
     latencies = Table(title="Latency, ms", title_justify="left", title_style="bold")
     latencies.add_column("from to")
     for name in header[1:]:
@@ -187,7 +189,7 @@ def _tell(result: Run) -> None:
     counts = Table(title="\nEvents", title_justify="left", title_style="bold", show_header=False)
     for _ in range(2):
         counts.add_column()
-    for pair in result.count_table():
+    for pair in result.verdict.count_table():
         counts.add_row(*pair)
     stdout.print(latencies)
     stdout.print(counts)

@@ -18,9 +18,9 @@ from dualstream_lab.cli.console import Duration, say, stderr
 from dualstream_lab.errors import ConfigError, PublishError, StackError
 from dualstream_lab.ingest import FORMATS, Ingest, Reject
 from dualstream_lab.lab.streams import line_reader, notifications, stored_events
-from dualstream_lab.lab.where import find_settings
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.replay import Start
+from dualstream_lab.stack.where import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

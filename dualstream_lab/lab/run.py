@@ -14,7 +14,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.faulting import carry_out
 from dualstream_lab.lab.progress import Progress
-from dualstream_lab.lab.result import Run, judge
+from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
@@ -63,8 +63,8 @@ async def run_scenario(
                 shutil.rmtree(path, ignore_errors=True)  # nothing was sent
     progress.state = "reading what was recorded"
     show(progress)
-    finished = await asyncio.to_thread(judge, directory)
-    directory.write_verdict(finished.as_dict())
+    finished = await asyncio.to_thread(Run.of, directory)
+    directory.write_verdict(finished.verdict.as_dict(directory))
     return finished
 
 

@@ -57,8 +57,8 @@ class Call:
 class Sink(Protocol):
     """Where the driver tells what it does; never blocks, never raises."""
 
-    def sending(self, count: int, in_flight: int) -> None:
-        """So many events go out now, and so many calls are open."""
+    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
+        """These events go out now, and so many calls are open."""
 
     def settled(self, call: Call) -> None:
         """A call ended."""
@@ -91,7 +91,8 @@ class Driver:
         self._sink = sink
         self._calls = _calls(workload.slots(share=share), workload.batch)
         self._closed_loop = workload.plan == "closed"
-        self._in_flight = 0
+        self.in_flight = 0
+        self.exhausted = False
         self._stopped = asyncio.Event()
         self._clocks = Clocks.now()
         self.started = 0
@@ -131,16 +132,18 @@ class Driver:
         """The next call, settled; None when the plan is over or the driver was stopped."""
         slots = None if self._stopped.is_set() else next(self._calls, None)
         if slots is None:
+            self.exhausted = True
             return None
         intended = int(slots.intended[0]) + self.started
         events = self._events(slots, intended)
         if self._closed_loop:
             if time.monotonic_ns() >= self._end:
+                self.exhausted = True
                 return None
         elif not await self._wait_until(intended):
             return None
-        self._in_flight += 1
-        self._sink.sending(len(slots), self._in_flight)
+        self.in_flight += 1
+        self._sink.sending(slots.seq, intended, self.in_flight)
         sent = time.monotonic_ns()
         acked, outcome, failure = 0, Outcome.PENDING, None
         try:
@@ -152,7 +155,7 @@ class Driver:
         except PublishError as error:
             outcome, failure = _outcome(error), error
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             done = Call(
                 seq=slots.seq,
                 source=slots.source,

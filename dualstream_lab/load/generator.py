@@ -19,6 +19,9 @@ from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from dualstream_lab.load.driver import Call
 
 __all__: list[str] = []
@@ -27,7 +30,7 @@ __all__: list[str] = []
 class _Unrecorded:
     """The warm-up's sink."""
 
-    def sending(self, count: int, in_flight: int) -> None:
+    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
         """Nothing."""
 
     def settled(self, call: Call) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.hearing import Hearing, probe_redis
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.workload import RunIds
 
@@ -24,62 +25,19 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer
 
-    from dualstream_lab.load.subscriber import RedisSubscriber
 
-__all__ = ["Heard"]
+__all__: list[str] = []
 
 _QUIET = 0.5  # s without a message: then nothing more comes
 _DRAIN = 10.0
-_PROBE_KAFKA, _PROBE_REDIS = 0.1, 0.5
-
-
-class Heard:
-    """What subscribers heard of one run, put aside until the recorder asks for it."""
-
-    def __init__(self, ids: RunIds) -> None:
-        self._prefix = ids.prefix.encode()
-        self._rows = (array("q"), array("q"), array("q"))
-        self.last = time.monotonic_ns()
-
-    def __call__(self, subscriber: int, message: bytes, now: int) -> None:
-        """A notification; it begins with ``{"id":"…"``, and the id ends with the event's number."""
-        if message[7:31] == self._prefix:
-            seqs, times, subscribers = self._rows
-            seqs.append(int(message[31:43], 16))
-            times.append(now)
-            subscribers.append(subscriber)
-            self.last = now
-
-    def take(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], ...]:
-        """(seq, at, subscriber) since the last call."""
-        rows, self._rows = self._rows, (array("q"), array("q"), array("q"))
-        return tuple(np.asarray(column, np.int64) for column in rows)
-
-
-class _HeardRecorder(Recorder):
-    def __init__(self, heard: Heard, subscribers: list[RedisSubscriber], *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._heard, self._subscribers, self._lost = heard, subscribers, 0
-
-    def collect(self) -> None:
-        seq, at, subscriber = self._heard.take()
-        self.meter.count("heard", len(seq))
-        lost = sum(one.lost for one in self._subscribers)
-        self.meter.count("subscriptions_lost", lost - self._lost)
-        self._lost = lost
-        self.meter.level("heard.subscriptions", sum(one.ready.is_set() for one in self._subscribers))
-        self.rows(seq, at=at, subscriber=subscriber)
-
-    def close(self) -> None:
-        self.collect()
-        super().close()
+_PROBE_KAFKA = 0.1
 
 
 async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections  # noqa: PLC0415
 
     settings = Settings.load(**task["settings"])
-    heard = Heard(RunIds(task["ids"]))
+    heard = Hearing(Path(task["directory"]), "redis", RunIds(task["ids"]), every=task["sample"])
     count = task["subscribers"]
     allow_connections(count)
     subscribers = [
@@ -89,46 +47,15 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
     try:
         await all_ready(subscribers, 10)
-        recorder = _HeardRecorder(
-            heard, subscribers, Path(task["directory"]), "heard", "redis", every=task["sample"]
-        )
-        running.append(asyncio.create_task(_probe_redis(settings.redis_url or "", recorder)))
-        await _listen(recorder, orders)
+        heard.subscribers = subscribers
+        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", heard)))
+        await _listen(heard, orders)
         while time.monotonic_ns() - heard.last < _QUIET * 1e9:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        recorder.close()
+        heard.close()
     finally:
         await _cancel(running)
     return {}
-
-
-async def _probe_redis(url: str, recorder: Recorder) -> None:
-    """Redis's own CPU and what it keeps for slow clients, on a connection of its own."""
-    from redis.asyncio import Redis  # noqa: PLC0415
-    from redis.asyncio.retry import Retry  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.exceptions import RedisError  # noqa: PLC0415
-
-    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
-    last: tuple[float, float] | None = None
-    async with client:
-        while True:
-            try:
-                before = time.monotonic()
-                cpu = await client.info("cpu")
-                now = time.monotonic()
-                memory = await client.info("memory")
-                used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
-                if last is not None and used >= last[0]:
-                    recorder.meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
-                last = used, now
-                recorder.meter.peak("redis.answer_ms", (now - before) * 1e3)
-                recorder.meter.peak("redis.client_bytes", float(memory.get("mem_clients_normal", 0)))
-                recorder.meter.level("redis.up", 1)
-            except (RedisError, OSError):
-                recorder.meter.level("redis.up", 0)
-                last = None
-            await asyncio.sleep(_PROBE_REDIS)
 
 
 async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from dualstream_lab.load.driver import Call
     from dualstream_lab.publisher import DualPublisher, PublisherStats
     from dualstream_lab.recording import Interval
+
+    Integers = npt.NDArray[np.int64]
 
 __all__ = ["PublishRecorder", "Recorder"]
 
@@ -66,7 +70,7 @@ class Recorder:
         self._process = psutil.Process()
         self._cpu = (time.process_time(), time.monotonic())
 
-    def rows(self, seq: np.ndarray[tuple[int], np.dtype[np.int64]], **columns: object) -> None:
+    def rows(self, seq: Integers, **columns: object) -> None:
         """Rows of this recorder's kind."""
         if self._rows is not None:
             self._rows.add(seq, **columns)  # type: ignore[arg-type]
@@ -118,6 +122,7 @@ class PublishRecorder(Recorder):
         super().__init__(directory, "published", writer, **options)  # type: ignore[arg-type]
         self._calls: list[tuple[int, int, int, int]] = []
         self.started = 0
+        self.used = False
         self._last = 0
         self._publisher: DualPublisher | None = None
         self._before: PublisherStats | None = None
@@ -126,9 +131,10 @@ class PublishRecorder(Recorder):
         """From now on, what the publisher counts goes into the intervals, too."""
         self._publisher, self._before = publisher, publisher.stats()
 
-    def sending(self, count: int, in_flight: int) -> None:
+    def sending(self, seq: Integers, intended: int, in_flight: int) -> None:
         """As :class:`Sink`."""
-        self.meter.count("sent", count)
+        self.used = True
+        self.meter.count("sent", len(seq))
         self.meter.peak("published.in_flight", in_flight)
 
     def settled(self, call: Call) -> None:

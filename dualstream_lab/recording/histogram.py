@@ -73,6 +73,14 @@ class LatencyHistogram:
         self.missing += other.missing
         self.negative += other.negative
 
+    def values(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """(ms, how many) of those that arrived, ascending, as coarse as they are kept."""
+        counts = np.ctypeslib.as_array(self._hdr.counts)
+        places = np.flatnonzero(counts)
+        half = 1 << (_SUB_BITS - 1)
+        shift = np.maximum(places // half - 1, 0)
+        return ((places - shift * half) << shift) / 1e3, counts[places].astype(np.int64)
+
     def quantile(self, q: float, *, arrived_only: bool = False) -> float:
         """The latency in ms that ``q`` of all stay within; +inf where so many never arrived; NaN of none."""
         total = self.arrived if arrived_only else self.count

@@ -1,0 +1,162 @@
+"""What the Redis subscribers of one process hear: rows, latencies, and what they missed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dualstream_lab.load.recorder import Recorder
+from dualstream_lab.recording import Clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dualstream_lab.load.subscriber import RedisSubscriber
+    from dualstream_lab.workload import RunIds
+
+__all__ = ["Hearing", "probe_redis"]
+
+_PROBE = 0.5
+_OPEN = 1_000_000  # events that were sent here and may still be heard
+
+
+class Hearing(Recorder):
+    """A recorder of ``heard``, to be called with every notification.
+
+    Whoever publishes in the same process tells it with :meth:`expect` what may be heard: then it measures
+    ``live`` (intended to heard by the first) and ``live_raw`` (from sent). ``details``: it also looks into
+    each notification, for ``live_delay`` (Kafka's ack to heard, by the wall clock) and for holes in a
+    source's running number (``skipped``). ``all_heard``: somebody here hears everything, so that what is
+    expected and never heard is missing.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        writer: str,
+        ids: RunIds,
+        *,
+        details: bool = False,
+        all_heard: bool = False,
+        **options: object,
+    ) -> None:
+        super().__init__(directory, "heard", writer, **options)  # type: ignore[arg-type]
+        self._prefix = ids.prefix.encode()
+        self._details = details
+        self._all_heard = all_heard
+        self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
+        self._spent = {"live": array("q"), "live_raw": array("q"), "live_delay": array("q")}
+        self._open: dict[int, tuple[int, int]] = {}
+        self._places: dict[tuple[int, bytes], tuple[int, int]] = {}
+        self._lost = 0
+        clocks = Clocks.now()
+        self._wall = clocks.wall - clocks.monotonic
+        self.subscribers: Sequence[RedisSubscriber] = ()
+        self.last = time.monotonic_ns()
+
+    def __call__(self, number: int, message: bytes, now: int) -> None:
+        """Subscriber ``number`` read a notification at ``now`` (ns, monotonic)."""
+        # It begins with {"id":"…", and the id ends with the event's number.
+        if message[7:31] != self._prefix:
+            return
+        seq = int(message[31:43], 16)
+        self._seqs.append(seq)
+        self._times.append(now)
+        self._numbers.append(number)
+        self.last = now
+        if expected := self._open.pop(seq, None):
+            self._spent["live"].append(now - expected[0])
+            self._spent["live_raw"].append(now - expected[1])
+        if self._details:
+            self._look(number, message, now)
+
+    def _look(self, number: int, message: bytes, now: int) -> None:
+        """It ends with ,"pub":"nonce:17","ts":1234}."""
+        at = message.rfind(b'"ts":')
+        if at < 0:
+            return
+        self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))
+        colon = message.rfind(b":", 0, at - 2)
+        nonce = message[message.rfind(b'"', 0, colon) + 1 : colon]
+        count = int(message[colon + 1 : at - 2])
+        joined = self.subscribers[number].joined if number < len(self.subscribers) else 0
+        last = self._places.get((number, nonce))
+        if last is not None and last[0] == joined and count > last[1] + 1:
+            self.meter.count("skipped", count - last[1] - 1)
+        self._places[number, nonce] = joined, count
+
+    def expect(self, seqs: Sequence[int], intended: int, sent: int) -> None:
+        """These events are on their way."""
+        waiting = self._open
+        times = (intended, sent)
+        for seq in seqs:
+            waiting[seq] = times
+        while len(waiting) > _OPEN:
+            waiting.pop(next(iter(waiting)))
+            self._miss(1)
+
+    def forget(self, seqs: Sequence[int]) -> None:
+        """These were not published after all."""
+        for seq in seqs:
+            self._open.pop(seq, None)
+
+    def _miss(self, count: int) -> None:
+        if self._all_heard and count:
+            self.meter.histogram("live").missing += count
+            self.meter.histogram("live_raw").missing += count
+
+    def collect(self) -> None:
+        """Rows and histograms."""
+        seqs = np.asarray(self._seqs, np.int64)
+        self.meter.count("heard", len(seqs))
+        self.rows(seqs, at=np.asarray(self._times, np.int64), subscriber=np.asarray(self._numbers, np.int64))
+        self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
+        for name, spent in self._spent.items():
+            if spent:
+                self.meter.histogram(name).record(np.asarray(spent, np.int64))
+                self._spent[name] = array("q")
+        lost = sum(one.lost for one in self.subscribers)
+        self.meter.count("subscriptions_lost", lost - self._lost)
+        self._lost = lost
+        self.meter.level("heard.subscriptions", sum(one.ready.is_set() for one in self.subscribers))
+
+    def close(self) -> None:
+        """What is still expected was missed."""
+        self._miss(len(self._open))
+        self._open.clear()
+        self.collect()
+        super().close()
+
+
+async def probe_redis(url: str, recorder: Recorder) -> None:
+    """Redis's own CPU and what it keeps for slow clients, on a connection of its own."""
+    from redis.asyncio import Redis  # noqa: PLC0415
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
+    last: tuple[float, float] | None = None
+    async with client:
+        while True:
+            try:
+                before = time.monotonic()
+                cpu = await client.info("cpu")
+                now = time.monotonic()
+                memory = await client.info("memory")
+                used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+                if last is not None and used >= last[0]:
+                    recorder.meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
+                last = used, now
+                recorder.meter.peak("redis.answer_ms", (now - before) * 1e3)
+                recorder.meter.peak("redis.client_bytes", float(memory.get("mem_clients_normal", 0)))
+                recorder.meter.level("redis.up", 1)
+            except (RedisError, OSError):
+                recorder.meter.level("redis.up", 0)
+                last = None
+            await asyncio.sleep(_PROBE)

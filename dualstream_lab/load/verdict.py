@@ -1,0 +1,141 @@
+"""What a run comes to: its measures, its thresholds, who saturated; as tables and as JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dualstream_lab.load.limits import limit_sentence
+from dualstream_lab.load.measures import measures, totals
+from dualstream_lab.load.thresholds import Check, Threshold, format_measure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dualstream_lab.recording import RunDirectory
+
+__all__ = ["Verdict", "judge"]
+
+_LATENCIES = (
+    ("publish: intended to ack", "publish.latency"),
+    ("publish: of those that are durable", "publish.latency_arrived"),
+    ("publish: sent to ack (raw)", "publish.latency_raw"),
+    ("live: intended to heard", "live.latency"),
+    ("live: of those that were heard", "live.latency_arrived"),
+    ("live: sent to heard (raw)", "live.latency_raw"),
+    ("live: ack to heard", "live.delay"),
+    ("Kafka consumer: intended to read", "durable.latency"),
+    ("generator: intended to sent", "generator.slip"),
+)
+_COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """``measures``: by name (ms, counts, shares). ``limit``: who saturated, a sentence. ``counters``: sums."""
+
+    measures: Mapping[str, float]
+    checks: tuple[Check, ...]
+    limit: str
+    counters: Mapping[str, int]
+
+    @property
+    def held(self) -> bool:
+        """Whether every threshold held."""
+        return all(check.held for check in self.checks)
+
+    def latency_table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows, of the latencies that were measured."""
+        found = self.measures
+        rows = [
+            [title, *(_cell(found[f"{name}.{q}"]) for q in _COLUMNS)]
+            for title, name in _LATENCIES
+            if f"{name}.p50" in found
+            and not (
+                name.endswith("_arrived") and math.isfinite(found[f"{name.removesuffix('_arrived')}.max"])
+            )
+        ]
+        return ["ms", *_COLUMNS], rows
+
+    def count_table(self) -> list[tuple[str, str]]:
+        """What became of the events."""
+        found, show = self.measures, self._show
+        failed = ", ".join(show(f"publish.{name}") for name in ("rejected", "unknown", "no_room", "unsent"))
+        rows = [
+            ("intended", show("publish.intended")),
+            ("durable on Kafka", f"{show('publish.durable')} ({show('publish.events_per_second')}/s)"),
+            ("rejected, unknown, no room, unsent", failed),
+            ("notifications: taken by Redis, dropped", f"{show('live.notified')}, {show('live.dropped')}"),
+        ]
+        dropped = {
+            n.removeprefix("dropped: "): c for n, c in self.counters.items() if n.startswith("dropped: ")
+        }
+        rows += [(f"dropped: {why}", f"{count:,}") for why, count in sorted(dropped.items())]
+        if "live.heard" in found:
+            rows.append(("heard by subscribers", show("live.heard")))
+        if "live.missing" in found:
+            rows.append(("durable and never heard, share", show("live.missing")))
+        if found.get("live.skipped"):
+            rows.append(("skipped between two that were heard", show("live.skipped")))
+        if "durable.consumed" in found:
+            consumed = f"{show('durable.consumed')}, {show('durable.repeated')} again"
+            rows.append(("read by the Kafka consumer", consumed))
+        if "durable.lag.max" in found:
+            lag = f"{show('durable.lag.max')}, {show('durable.lag.messages.max')} messages"
+            rows.append(("Kafka lag, at worst", lag))
+        if "ledger.lost" in found:
+            rows.append(("acknowledged and lost", show("ledger.lost")))
+        return rows
+
+    def _show(self, name: str) -> str:
+        return format_measure(name, self.measures[name]) if name in self.measures else "not known"
+
+    def as_dict(self, directory: RunDirectory) -> dict[str, Any]:
+        """For JSON: +inf and NaN become text."""
+        manifest = directory.manifest
+        return {
+            "name": manifest.name,
+            "run": manifest.run,
+            "state": manifest.state,
+            "held": self.held,
+            "limit": self.limit,
+            "thresholds": [
+                {"threshold": c.threshold.text, "held": c.held, "value": _json(c.value), "text": c.text}
+                for c in self.checks
+            ],
+            "measures": {name: _json(value) for name, value in sorted(self.measures.items())},
+            "counters": dict(sorted(self.counters.items())),
+            "problems": directory.problems,
+            "machine": manifest.machine,
+        }
+
+
+def judge(directory: RunDirectory) -> Verdict:
+    """Measure a run directory and hold it against its thresholds."""
+    manifest = directory.manifest
+    whole = totals(directory.intervals())
+    found = measures(directory, whole)
+    sentence = limit_sentence(
+        found,
+        whole,
+        lanes=manifest.users.get("lanes", 1),
+        buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
+        faults=bool(manifest.faults),
+    )
+    return Verdict(
+        measures=found,
+        checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
+        limit=sentence,
+        counters=whole.counters,
+    )
+
+
+def _cell(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "never" if math.isinf(value) else f"{value:,.2f}"
+
+
+def _json(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

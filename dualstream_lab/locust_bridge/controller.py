@@ -1,0 +1,329 @@
+"""A Locust process's part in a test: as master it orders and judges, as worker it obeys, alone it does both."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import gevent
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
+
+from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.load.verdict import judge
+from dualstream_lab.locust_bridge.bridge import Bridge
+from dualstream_lab.locust_bridge.console import tell
+from dualstream_lab.locust_bridge.options import Options
+from dualstream_lab.locust_bridge.session import Order, Session
+from dualstream_lab.locust_bridge.statistics import add_interval
+from dualstream_lab.recording import Clocks, Interval, IntervalWriter, Manifest, RunDirectory
+from dualstream_lab.recording.manifest import safe_settings
+from dualstream_lab.workload import RunIds
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+    from dualstream_lab.recording import Outcome
+
+__all__ = ["Controller"]
+
+_ORDER, _FINISH, _FINISHED, _OVER, _FAILED = (
+    f"dualstream-{word}" for word in ("order", "finish", "finished", "over", "failed")
+)
+_LEAD = 2.0  # s from the start of a test to the plan's zero: users spawn, publishers connect
+_PUMP = 0.5
+_FINISH_TIMEOUT = 60.0
+USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
+
+
+class Controller:
+    """``environment.dualstream``. Its methods are for greenlets."""
+
+    def __init__(self, environment: Environment, *, listens: bool, publishes: bool) -> None:
+        self._environment = environment
+        self._listens = listens
+        self._publishes = publishes
+        self._runner: Any = environment.runner
+        self._worker = isinstance(self._runner, WorkerRunner)
+        self._master = isinstance(self._runner, MasterRunner)
+        self._bridge: Bridge | None = None
+        self._session: Session | None = None
+        self._order: Order | None = None
+        self._directory: RunDirectory | None = None
+        self._writer: IntervalWriter | None = None
+        self._outbox: deque[dict[str, Any]] = deque(maxlen=10_000)
+        self._greenlets: list[gevent.Greenlet] = []
+        self._waiting: set[str] = set()
+        self._over: set[str] = set()
+        self._users = 0
+        self._planned_end = False
+        self._failure: DualStreamError | None = None
+        self.recent: deque[Interval] = deque(maxlen=20_000)
+        self._register()
+        if not self._worker:
+            self._take_run_time()
+
+    def _register(self) -> None:
+        events = self._environment.events
+        events.test_start.add_listener(self._on_start)
+        events.test_stopping.add_listener(self._on_stop)
+        events.quitting.add_listener(self._on_quitting)
+        if self._worker:
+            self._runner.register_message(_ORDER, self._on_order)
+            self._runner.register_message(_FINISH, self._on_finish, concurrent=True)
+            events.report_to_master.add_listener(self._on_report)
+        if self._master:
+            events.worker_report.add_listener(self._on_worker_report)
+            self._runner.register_message(_FINISHED, self._on_finished)
+            self._runner.register_message(_OVER, self._on_over)
+            self._runner.register_message(_FAILED, self._on_failed)
+
+    def _take_run_time(self) -> None:
+        """Check the options before anything starts; the plan's end, not a timer, ends a headless run."""
+        given: Any = self._environment.parsed_options
+        try:
+            options = Options.of(given)
+        except DualStreamError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(USAGE if isinstance(error, ConfigError) else UNAVAILABLE)
+        if given.headless:
+            given.duration = options.workload.duration
+            given.run_time = None
+
+    # --- a test begins
+
+    def _on_start(self, **_: object) -> None:
+        self._users, self._planned_end, self._failure = 0, False, None
+        self._over.clear()
+        try:
+            options = Options.of(self._environment.parsed_options)
+            if not self._worker:
+                self._prepare(options)
+            if not self._master:
+                self._begin(options)
+        except DualStreamError as error:
+            self._fail(error)
+
+    def _prepare(self, options: Options) -> None:
+        """The run directory, and every process's order."""
+        name = f"locust-{options.workload.plan}"
+        run = uuid4()
+        path = RunDirectory.create(options.root, name)
+        clocks = Clocks.now()
+        zero = clocks.wall + round(_LEAD * 1e9)
+        settings = safe_settings(options.settings)
+        workers = sorted(c.id for c in self._runner.clients.ready) if self._master else ["local"]
+        manifest = Manifest(
+            name=name,
+            run=str(run),
+            ids=RunIds.of_run(run).prefix,
+            clocks=clocks,
+            workload=options.workload.as_dict(),
+            settings=settings,
+            users={"lanes": self._lanes(), "workers": len(workers)},
+            thresholds=[threshold.text for threshold in options.thresholds],
+            sample=max(1, options.sample),
+            started=clocks.monotonic + round(_LEAD * 1e9),
+            engine="locust",
+        )
+        self._directory = RunDirectory(path, manifest)
+        self._directory.save()
+        self._writer = IntervalWriter(path, "locust")
+        self.recent.clear()
+        for index, worker in enumerate(workers):
+            order = Order(
+                directory=str(path.resolve()), ids=manifest.ids, zero=zero, index=index, of=len(workers)
+            )
+            if self._master:
+                self._runner.send_message(_ORDER, order.as_dict(), client_id=worker)
+            else:
+                self._order = order
+        self._waiting = set(workers)
+        self._spawn(self._wait_for_end)
+
+    def _lanes(self) -> int:
+        return int(getattr(self._environment.parsed_options, "num_users", None) or 1)
+
+    def _begin(self, options: Options) -> None:
+        """This process's session."""
+        if self._order is None:
+            raise ConfigError(
+                "this worker was given no order; do master and workers run the same locustfile?"
+            )
+        self._bridge = self._bridge or Bridge()
+        session = Session(options, self._order, listens=self._listens)
+        self._bridge.call(session.start(), timeout=options.settings.start_timeout * 3)
+        self._session = session
+        self._spawn(self._pump)
+
+    def _spawn(self, function: Any) -> None:
+        self._greenlets = [greenlet for greenlet in self._greenlets if not greenlet.dead]
+        self._greenlets.append(gevent.spawn(function))
+
+    def _fail(self, error: DualStreamError) -> None:
+        """Nothing was sent: say why, and end."""
+        if self._worker:
+            self._runner.send_message(_FAILED, {"type": type(error).__name__, "text": str(error)})
+            return
+        self._failure = error
+        print(f"error: {error}", file=sys.stderr)
+        gevent.spawn(self._end_test)
+
+    # --- users
+
+    def publish_next(self) -> tuple[int, Outcome] | None:
+        """The next call of the plan, at its time; returns when it is settled, None when there are no more."""
+        if self._session is None or self._bridge is None:
+            raise StopUser
+        return self._bridge.call(self._session.publish_next())
+
+    def subscribe(self) -> None:
+        """The connections of one more subscribing user, in place. Stops the user if they cannot be made."""
+        if self._session is None or self._bridge is None:
+            raise StopUser
+        number, self._users = self._users, self._users + 1
+        try:
+            self._bridge.call(self._session.subscribe(number))
+        except DualStreamError as error:
+            self._fail(error)
+            raise StopUser from error
+
+    # --- while it runs
+
+    def _pump(self) -> None:
+        """Takes what the session recorded, for Locust's statistics and for the run directory."""
+        session = self._session
+        said_over = False
+        while session is self._session and session is not None:
+            self._drain(session)
+            if session.over and not said_over:
+                said_over = True
+                if self._worker:
+                    self._runner.send_message(_OVER, {})
+                else:
+                    self._over.add("local")
+            gevent.sleep(_PUMP)
+
+    def _drain(self, session: Session) -> None:
+        while session.intervals:
+            interval = session.intervals.popleft()
+            add_interval(self._environment.stats, interval)
+            if self._worker:
+                self._outbox.append(interval.encode())
+            else:
+                self._keep(interval)
+
+    def _keep(self, interval: Interval) -> None:
+        self.recent.append(interval)
+        if self._writer is not None:
+            self._writer.write(interval)
+
+    def _wait_for_end(self) -> None:
+        """The plan's end ends the test."""
+        directory = self._directory
+        while directory is self._directory:
+            if self._waiting and self._waiting <= self._over:
+                self._planned_end = True
+                self._end_test()
+                return
+            gevent.sleep(0.1)
+
+    def _end_test(self) -> None:
+        if self._environment.web_ui is None:
+            self._runner.quit()
+        else:
+            self._runner.stop()
+
+    # --- messages
+
+    def _on_order(self, msg: Any, **_: object) -> None:
+        self._order = Order.load(msg.data)
+
+    def _on_report(self, data: dict[str, Any], **_: object) -> None:
+        data["dualstream"] = [self._outbox.popleft() for _ in range(len(self._outbox))]
+
+    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
+        for value in data.get("dualstream", []):
+            self._keep(Interval.decode(value))
+
+    def _on_over(self, msg: Any, **_: object) -> None:
+        self._over.add(msg.node_id)
+
+    def _on_failed(self, msg: Any, **_: object) -> None:
+        from dualstream_lab import errors  # noqa: PLC0415
+
+        if self._failure is None:
+            self._fail(getattr(errors, msg.data["type"], DualStreamError)(msg.data["text"]))
+
+    def _on_finish(self, **_: object) -> None:
+        self._finish_session()
+        self._runner.send_message(_FINISHED, {"intervals": list(self._outbox)})
+        self._outbox.clear()
+
+    def _on_finished(self, msg: Any, **_: object) -> None:
+        for value in msg.data["intervals"]:
+            self._keep(Interval.decode(value))
+        self._waiting.discard(msg.node_id)
+
+    # --- a test ends
+
+    def _finish_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None and self._bridge is not None:
+            self._bridge.call(session.finish(), timeout=_FINISH_TIMEOUT)
+            self._drain(session)
+            if session.failed:
+                print(f"error: {session.failed}", file=sys.stderr)
+
+    def _on_stop(self, **_: object) -> None:
+        """Everything that is open is settled and recorded, before users are stopped."""
+        if not self._worker:
+            self._finish()
+
+    def _finish(self) -> None:
+        directory, self._directory = self._directory, None
+        if directory is None:
+            return
+        if self._master:
+            self._runner.send_message(_FINISH, {})
+            deadline = time.monotonic() + _FINISH_TIMEOUT
+            while self._waiting and time.monotonic() < deadline and self._failure is None:
+                gevent.sleep(0.05)
+        else:
+            self._finish_session()
+        manifest = directory.manifest
+        manifest.ended = time.monotonic_ns()
+        manifest.state = "failed" if self._failure else "finished" if self._planned_end else "interrupted"
+        directory.save()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._failure is None:
+            self._judge(directory)
+
+    def _judge(self, directory: RunDirectory) -> None:
+        verdict = judge(directory)
+        directory.write_verdict(verdict.as_dict(directory))
+        tell(verdict, directory)
+        if directory.manifest.state == "interrupted":
+            self._environment.process_exit_code = INTERRUPTED
+        elif verdict.checks:
+            self._environment.process_exit_code = 0 if verdict.held else MISSED
+
+    def _on_quitting(self, **_: object) -> None:
+        if self._worker:
+            if self._session is not None:
+                self._on_finish()
+        else:
+            self._finish()
+        if self._failure is not None:
+            code = USAGE if isinstance(self._failure, ConfigError) else UNAVAILABLE
+            self._environment.process_exit_code = code
+        for greenlet in self._greenlets:
+            greenlet.kill(block=False)
+        if self._bridge is not None:
+            self._bridge.close()
+            self._bridge = None

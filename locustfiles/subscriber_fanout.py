@@ -1,0 +1,28 @@
+"""Many subscribers on Redis itself, and a publisher for them to hear.
+
+    locust -f locustfiles/subscriber_fanout.py --headless --users 120 --connections-per-user 50 --channels zipf
+    … --channels hot       every connection on the most popular source
+    … --channels uniform   connections spread evenly over the sources
+    … --channels all       every connection hears everything, by a pattern
+    … --slow 0.05          one in twenty reads slowly;   --stay 5   all come and go
+
+Holes in a source's running number are counted as `live.skipped`.
+"""
+
+from locust import task
+
+from dualstream_lab.locust_bridge import PublishingUser, SubscribingUser
+
+
+class Publisher(PublishingUser):
+    fixed_count = 20
+
+    @task
+    def publish(self):
+        self.publish_next()
+
+
+class Subscriber(SubscribingUser):
+    @task
+    def hear(self):
+        self.listen()
