@@ -1,6 +1,6 @@
 """Many subscribers on Redis itself, and a publisher for them to hear.
 
-    locust -f locustfiles/subscriber_fanout.py --headless --users 120 --connections-per-user 50 --channels zipf
+    locust -f locustfiles/subscriber_fanout.py --headless --users 120 --connections-per-user 50
     … --channels hot       every connection on the most popular source
     … --channels uniform   connections spread evenly over the sources
     … --channels all       every connection hears everything, by a pattern

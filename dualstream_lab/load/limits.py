@@ -20,9 +20,15 @@ _SLOW_ANSWER = 200.0  # ms
 
 
 def limit_sentence(
-    measures: Mapping[str, float], whole: Totals, *, lanes: int, buffer_events: int, faults: bool = False
+    measures: Mapping[str, float],
+    whole: Totals,
+    *,
+    lanes: int,
+    batch: int,
+    buffer_events: int,
+    faults: bool = False,
 ) -> str:
-    """Who saturated, with the figures that say so. ``lanes``: calls that could be open at once."""
+    """Who saturated, with the figures that say so. ``lanes``: open calls, at most, of ``batch``."""
     slip = measures.get("generator.slip.p99", 0.0)
     peaks = whole.peaks
     late = slip > _LATE
@@ -32,16 +38,19 @@ def limit_sentence(
     in_flight = peaks.get("published.in_flight", 0.0)
     buffered = peaks.get("publisher.buffered_events", 0.0)
     found: list[str] = []
-    full = in_flight >= lanes or buffered >= _BUFFER * buffer_events or measures.get("publish.no_room", 0) > 0
+    answer = measures.get("publish.latency_raw.p50", 0.0)
+    # Little's law: how many lanes the answers kept busy. A stall of the generator fills them for a moment.
+    busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
+    refused = measures.get("publish.no_room", 0) > 0
+    full = refused or busy >= 0.7 * lanes or buffered >= _BUFFER * buffer_events
     if late and (cpu >= _BUSY or (lag > _LOOP and not full)):
         found.append(
             f"your generator was the limit: {cpu:.2f} of one core, its loop up to {lag:,.0f} ms late, "
             f"events sent {slip:,.0f} ms after their time (p99)"
         )
-    elif full and (late or not kept or measures.get("publish.no_room", 0) > 0):
-        answer = measures.get("publish.latency_raw.p99", 0.0)
+    elif full and (late or not kept or refused):
         found.append(
-            f"Kafka was the limit: answers took {_ms(answer)} (p99), "
+            f"Kafka was the limit: answers took {_ms(answer)} (p50), "
             f"{in_flight:,.0f} of {lanes:,} calls were open, {buffered:,.0f} events waited in the buffer"
         )
     elif late:

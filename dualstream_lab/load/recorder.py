@@ -131,7 +131,7 @@ class PublishRecorder(Recorder):
         """From now on, what the publisher counts goes into the intervals, too."""
         self._publisher, self._before = publisher, publisher.stats()
 
-    def sending(self, seq: Integers, intended: int, in_flight: int) -> None:
+    def sending(self, seq: Integers, intended: int, in_flight: int) -> None:  # noqa: ARG002
         """As :class:`Sink`."""
         self.used = True
         self.meter.count("sent", len(seq))

@@ -77,9 +77,9 @@ class Threshold:
         name, comparison, number, unit = match.groups()
         if name not in MEASURES:
             near = difflib.get_close_matches(name, MEASURES, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else ""
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise ConfigError(
-                f"threshold {text!r}: there is no measure {name!r}; {hint} "
+                f"threshold {text!r}: there is no measure {name!r}; {hint}"
                 "`dualstream run --measures` lists them"
             )
         if is_time(name):

@@ -33,7 +33,7 @@ _COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``measures``: by name (ms, counts, shares). ``limit``: who saturated, a sentence. ``counters``: sums."""
+    """``measures``: by name (ms, counts, shares). ``limit``: who saturated. ``counters``: sums."""
 
     measures: Mapping[str, float]
     checks: tuple[Check, ...]
@@ -120,6 +120,7 @@ def judge(directory: RunDirectory) -> Verdict:
         found,
         whole,
         lanes=manifest.users.get("lanes", 1),
+        batch=int(manifest.workload.get("batch", 1)),
         buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
         faults=bool(manifest.faults),
     )

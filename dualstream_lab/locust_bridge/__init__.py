@@ -1,7 +1,7 @@
 """The load engine under Locust: the only room that imports it, and only in processes of Locust's.
 
-A locustfile imports its users from here; that alone adds the options, the records, the statistics, the panel in
-the web UI and the exit codes::
+A locustfile imports its users from here; that alone adds the options, the records, the statistics, the panel
+in the web UI and the exit codes::
 
     from locust import task
     from dualstream_lab.locust_bridge import PublishingUser
@@ -32,12 +32,12 @@ __all__ = ["PublishingUser", "SubscribingUser"]
 
 def _init(environment: Environment, **_: Any) -> None:
     listens = any(issubclass(user, SubscribingUser) for user in environment.user_classes)
-    publishes = any(issubclass(user, PublishingUser) for user in environment.user_classes)
-    controller = Controller(environment, listens=listens, publishes=publishes)
+    hears = any(issubclass(user, PublishingUser) and user.hears_itself for user in environment.user_classes)
+    controller = Controller(environment, listens=listens, hears_itself=hears)
     environment.dualstream = controller  # type: ignore[attr-defined]
     if environment.web_ui is not None:
         add_panel(environment, controller)
 
 
-events.init_command_line_parser.add_listener(add_arguments)
-events.init.add_listener(_init)
+events.init_command_line_parser.add_listener(add_arguments)  # type: ignore[no-untyped-call]
+events.init.add_listener(_init)  # type: ignore[no-untyped-call]

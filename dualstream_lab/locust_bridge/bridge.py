@@ -1,7 +1,7 @@
 """asyncio beside gevent: a loop on a real thread, and results that come back to greenlets.
 
-``import locust`` patches the process: threads become greenlets, and asyncio would run on an emulated selector,
-an order of magnitude slower. So the loop is uvloop, on an operating-system thread that is made with gevent's
+``import locust`` patches the process: threads become greenlets, and asyncio would run on an emulated
+selector, ten times slower. So the loop is uvloop, on an operating-system thread that is made with gevent's
 original ``start_new_thread``. Work goes in by ``call_soon_threadsafe``; results come back through a deque and
 the hub's async watcher, the one thing in gevent that another thread may touch.
 """
@@ -53,7 +53,7 @@ class Bridge:
         self._finish(self._ended, None, None)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run it in the loop; this greenlet waits, the others go on. Raises what it raises, or gevent.Timeout."""
+        """Run it in the loop; this greenlet waits. Raises what it raises, or gevent.Timeout."""
         result = AsyncResult()
         self._loop.call_soon_threadsafe(self._start, work, result)
         value: T = result.get(timeout=timeout)

@@ -1,7 +1,9 @@
-"""A Locust process's part in a test: as master it orders and judges, as worker it obeys, alone it does both."""
+"""A Locust process's part in a test: a master orders and judges, a worker obeys, one alone does both."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import sys
 import time
 from collections import deque
@@ -42,10 +44,10 @@ USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
 class Controller:
     """``environment.dualstream``. Its methods are for greenlets."""
 
-    def __init__(self, environment: Environment, *, listens: bool, publishes: bool) -> None:
+    def __init__(self, environment: Environment, *, listens: bool, hears_itself: bool) -> None:
         self._environment = environment
         self._listens = listens
-        self._publishes = publishes
+        self._hears_itself = hears_itself
         self._runner: Any = environment.runner
         self._worker = isinstance(self._runner, WorkerRunner)
         self._master = isinstance(self._runner, MasterRunner)
@@ -67,7 +69,7 @@ class Controller:
             self._take_run_time()
 
     def _register(self) -> None:
-        events = self._environment.events
+        events: Any = self._environment.events
         events.test_start.add_listener(self._on_start)
         events.test_stopping.add_listener(self._on_stop)
         events.quitting.add_listener(self._on_quitting)
@@ -99,7 +101,8 @@ class Controller:
         self._users, self._planned_end, self._failure = 0, False, None
         self._over.clear()
         try:
-            options = Options.of(self._environment.parsed_options)
+            given: Any = self._environment.parsed_options
+            options = Options.of(given)
             if not self._worker:
                 self._prepare(options)
             if not self._master:
@@ -154,7 +157,7 @@ class Controller:
                 "this worker was given no order; do master and workers run the same locustfile?"
             )
         self._bridge = self._bridge or Bridge()
-        session = Session(options, self._order, listens=self._listens)
+        session = Session(options, self._order, listens=self._listens, hears_itself=self._hears_itself)
         self._bridge.call(session.start(), timeout=options.settings.start_timeout * 3)
         self._session = session
         self._spawn(self._pump)
@@ -178,18 +181,20 @@ class Controller:
         """The next call of the plan, at its time; returns when it is settled, None when there are no more."""
         if self._session is None or self._bridge is None:
             raise StopUser
-        return self._bridge.call(self._session.publish_next())
+        try:
+            return self._bridge.call(self._session.publish_next())
+        except asyncio.CancelledError:  # the process is ending
+            raise StopUser from None
 
     def subscribe(self) -> None:
-        """The connections of one more subscribing user, in place. Stops the user if they cannot be made."""
+        """The connections of one more subscribing user, in place. Ends the test if they cannot be made."""
         if self._session is None or self._bridge is None:
-            raise StopUser
+            return  # it has failed already, and said why
         number, self._users = self._users, self._users + 1
         try:
             self._bridge.call(self._session.subscribe(number))
         except DualStreamError as error:
             self._fail(error)
-            raise StopUser from error
 
     # --- while it runs
 
@@ -245,7 +250,7 @@ class Controller:
     def _on_report(self, data: dict[str, Any], **_: object) -> None:
         data["dualstream"] = [self._outbox.popleft() for _ in range(len(self._outbox))]
 
-    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
+    def _on_worker_report(self, data: dict[str, Any], **_: object) -> None:
         for value in data.get("dualstream", []):
             self._keep(Interval.decode(value))
 
@@ -295,14 +300,16 @@ class Controller:
         else:
             self._finish_session()
         manifest = directory.manifest
-        manifest.ended = time.monotonic_ns()
-        manifest.state = "failed" if self._failure else "finished" if self._planned_end else "interrupted"
-        directory.save()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if self._failure is None:
-            self._judge(directory)
+        if self._failure is not None:
+            shutil.rmtree(directory.path, ignore_errors=True)  # nothing was sent
+            return
+        manifest.ended = time.monotonic_ns()
+        manifest.state = "finished" if self._planned_end else "interrupted"
+        directory.save()
+        self._judge(directory)
 
     def _judge(self, directory: RunDirectory) -> None:
         verdict = judge(directory)

@@ -35,19 +35,21 @@ def add_panel(environment: Environment, controller: Controller) -> None:
     """Add the tab."""
     web_ui = environment.web_ui
     assert web_ui is not None  # noqa: S101
+    app: Any = web_ui.app
     structure = [{"key": key, "title": title} for key, title in _COLUMNS.items()]
     web_ui.template_args |= {
         "extended_tabs": [{"title": "Dual stream", "key": _KEY}],
         "extended_tables": [{"key": _KEY, "structure": structure}],
     }
 
-    @web_ui.app.after_request
     def extend(response: Response) -> Response:
         if request.path == "/stats/requests" and response.is_json:
             payload = response.get_json()
             payload["extended_stats"] = [{"key": _KEY, "data": _rows(controller)}]
-            response.set_data(web_ui.app.json.dumps(payload))
+            response.set_data(app.json.dumps(payload))
         return response
+
+    app.after_request(extend)
 
 
 def _rows(controller: Controller) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dualstream_lab.event import channel_of
+from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.hearing import Hearing, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
@@ -23,6 +24,8 @@ from dualstream_lab.workload import RunIds, source_name
 from dualstream_lab.workload.popularity import cumulative_popularity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
@@ -76,10 +79,11 @@ class _Sink(PublishRecorder):
 class Session:
     """``intervals``: what was recorded and not yet taken, oldest first; bounded."""
 
-    def __init__(self, options: Options, order: Order, *, listens: bool) -> None:
+    def __init__(self, options: Options, order: Order, *, listens: bool, hears_itself: bool) -> None:
         self._options = options
         self._order = order
-        self._listens = listens
+        self._listens = listens or hears_itself
+        self._hears_itself = hears_itself
         self._subscribers: list[RedisSubscriber] = []
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self.intervals: deque[Interval] = deque(maxlen=_KEPT)
@@ -102,7 +106,7 @@ class Session:
         self._sink = _Sink(directory, f"worker{order.index}", **common)
         self._hearing = Hearing(
             directory if self._listens else None, f"worker{order.index}", ids,
-            details=options.channels != "all", all_heard=self._listens and options.channels == "all", **common,
+            details=not self._hears_itself, all_heard=self._hears_itself, **common,
         )  # fmt: skip
         self._hearing.subscribers = self._subscribers
         self._sink.hearing = self._hearing
@@ -119,10 +123,13 @@ class Session:
         self._driver.start(time.monotonic_ns() + order.zero - time.time_ns())
         self._sink.started = self._driver.started
         self._keep("sink", self._sink.run())
+        if self._hears_itself:
+            await self._join([("events:*", True)])
         if self._listens:
             self._keep("hearing", self._hearing.run())
             self._keep("redis", probe_redis(options.settings.redis_url or "", self._hearing))
         self._keep("end", self._watch())
+        settle_memory()
 
     def _keep(self, key: object, work: Any) -> None:
         self._tasks[key] = asyncio.create_task(work)
@@ -134,17 +141,22 @@ class Session:
 
     async def subscribe(self, user: int) -> None:
         """The connections of one more subscribing user. Raises StreamUnavailable, ConfigError."""
+        count = self._options.connections
+        await self._join([self._target(user * count + place) for place in range(count)])
+
+    async def _join(self, targets: Sequence[tuple[str, bool]]) -> None:
+        """A connection for each target: a channel, or (True) a pattern."""
         options = self._options
-        allow_connections(len(self._subscribers) + options.connections)
+        allow_connections(len(self._subscribers) + len(targets))
         made = []
-        for place in range(options.connections):
+        for target, pattern in targets:
             number = len(self._subscribers)
             subscriber = RedisSubscriber(
                 options.settings.redis_url or "",
-                [self._target(user * options.connections + place)],
+                [target],
                 self._hearing,
                 number=number,
-                pattern=options.channels == "all",
+                pattern=pattern,
                 slow=options.slow_seconds if _spread(number) < options.slow else 0.0,
                 stay=options.stay,
             )
@@ -153,11 +165,11 @@ class Session:
             made.append(subscriber)
         await all_ready(made, _JOIN)
 
-    def _target(self, place: int) -> str:
+    def _target(self, place: int) -> tuple[str, bool]:
         work = self._options.workload
         match self._options.channels:
             case "all":
-                return "events:*"
+                return "events:*", True
             case "hot":
                 rank = 0
             case "uniform":
@@ -167,18 +179,21 @@ class Session:
                     work.sources, work.zipf, hot=work.hot, hot_sources=work.hot_sources
                 )
                 rank = min(int(shares.searchsorted(_spread(place + 1))), work.sources - 1)
-        return channel_of(*source_name(rank))
+        return channel_of(*source_name(rank)), False
 
     async def _watch(self) -> None:
         """Notes when the plan is over: its time is up, and every call that was made is settled."""
         end = self._driver.started + round(self._options.workload.duration * 1e9)
-        while time.monotonic_ns() < end or self._driver.in_flight or not self._idle():
+        while time.monotonic_ns() < end or self._driver.in_flight or not self._idle():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         self.over = True
 
     def _idle(self) -> bool:
-        """Whether nobody will publish what is left: the plan is exhausted, or this process has no publishers."""
+        """Whether nobody will publish what is left: the plan is exhausted, or nobody publishes."""
         return self._driver.exhausted or not self._sink.used
+
+    def _quiet(self) -> bool:
+        return time.monotonic_ns() - self._hearing.last > _QUIET * 1e9
 
     async def finish(self) -> None:
         """Stop, wait for what is open, and record the rest. Bounded by the publisher's deadlines."""
@@ -187,9 +202,7 @@ class Session:
             await asyncio.sleep(0.01)
         await self._publisher.flush()
         deadline = time.monotonic() + _DRAIN
-        while self._listens and time.monotonic_ns() - self._hearing.last < _QUIET * 1e9:
-            if time.monotonic() > deadline:
-                break
+        while self._listens and not self._quiet() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         tasks = list(self._tasks.values())
         for task in tasks:

@@ -1,13 +1,13 @@
 """Our counts in Locust's statistics: events, not calls, many at a time.
 
-Firing Locust's ``request`` event costs 4.5 µs, and a batch of a thousand events is a thousand requests: so what
-an interval counted is added to the entries at once. Locust keeps milliseconds; the exact histograms are ours.
+Firing Locust's ``request`` event costs 4.5 µs, and a batch of a thousand events is a thousand requests:
+so what an interval counted is added at once. Locust keeps milliseconds; the exact histograms are ours.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from locust.stats import StatsError, bucket_response_time
 
@@ -49,14 +49,14 @@ def add_interval(stats: RequestStats, interval: Interval) -> None:
             _fail(stats, text, count)
 
 
-def _log(entry: StatsEntry, value: float, count: int) -> None:
+def _log(entry: Any, value: float, count: int) -> None:
     """What StatsEntry.log does, ``count`` times."""
     _arrive(entry, count)
-    entry.total_response_time += value * count  # type: ignore[assignment]
+    entry.total_response_time += value * count
     entry.min_response_time = (
         value if entry.min_response_time is None else min(entry.min_response_time, value)
-    )  # type: ignore[assignment]
-    entry.max_response_time = max(entry.max_response_time or 0, value)  # type: ignore[assignment]
+    )
+    entry.max_response_time = max(entry.max_response_time or 0, value)
     entry.response_times[bucket_response_time(value)] += count
 
 

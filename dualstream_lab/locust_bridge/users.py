@@ -35,6 +35,9 @@ class PublishingUser(DualStreamUser):
     """
 
     abstract = True
+    hears_itself = False
+    """Whether its process also listens to everything on Redis, and measures from intended to heard what it
+    published itself: on one clock, whatever the number of workers and machines."""
 
     def publish_next(self) -> tuple[int, Outcome] | None:
         """Wait for the next call of the plan, publish it, and wait until Kafka has it: (events, outcome).
