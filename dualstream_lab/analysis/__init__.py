@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dualstream_lab.analysis.frames import Frames, load
+from dualstream_lab.analysis.frames import Frames, compare, load
 from dualstream_lab.analysis.plots import (
     plot_lag_and_latency,
     plot_latency_over_time,
@@ -24,6 +24,7 @@ from dualstream_lab.analysis.statistics import lag, outage_windows, over_time, p
 
 __all__ = [
     "Frames",
+    "compare",
     "lag",
     "load",
     "outage_windows",

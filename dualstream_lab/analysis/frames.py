@@ -13,12 +13,14 @@ from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import numpy.typing as npt
 
     from dualstream_lab.recording import Manifest
     from dualstream_lab.recording.joined import Joined
 
-__all__ = ["Frames", "load"]
+__all__ = ["Frames", "compare", "load"]
 
 
 class _HasPath(Protocol):
@@ -95,6 +97,32 @@ def load(run: _HasPath | Path | str) -> Frames:
         problems=tuple(problems),
         has=frozenset(has),
     )
+
+
+class _Judged(Protocol):
+    @property
+    def measures(self) -> Mapping[str, float]: ...
+    @property
+    def limit(self) -> str: ...
+    @property
+    def directory(self) -> RunDirectory: ...
+
+
+def compare(runs: Iterable[_Judged]) -> pd.DataFrame:
+    """A row a run, by ``rate``: its workload's ``rate`` and ``plan``, every measure (ms, counts, shares), and
+    ``limit``, the sentence about who saturated.
+    """
+    rows = [
+        {
+            "run": run.directory.path.name,
+            "rate": float(run.directory.manifest.workload["rate"]),
+            "plan": run.directory.manifest.workload["plan"],
+            **run.measures,
+            "limit": run.limit,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows).sort_values("rate", ignore_index=True)
 
 
 def _events(joined: Joined, zero: int) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
 from dualstream_lab.lab.result import Run
-from dualstream_lab.lab.run import run_scenario
+from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import FAULTS, Scenario, shipped_scenarios
 from dualstream_lab.load.measures import MEASURES, is_time
 from dualstream_lab.load.thresholds import Threshold

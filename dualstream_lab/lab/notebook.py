@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualstream_lab.lab.run import run_scenario
+from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario, Users
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload

@@ -1,0 +1,62 @@
+"""Every notebook runs from top to bottom by itself, on brokers that it starts, and asserts what it found."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Shorter than for a reader; a notebook without an entry runs as it is.
+PARAMETERS = {
+    "01_quickstart": "RATE, DURATION = 2_000, 4",
+    "02_kafka_lag_vs_redis_latency": "RATES, DURATION = [1_000, 4_000], 3",
+    "03_redis_down": "RATE, DURATION, DOWN, BACK = 2_000, 9, 2, 4",
+}
+EPILOGUE = "import sys; assert 'gevent' not in sys.modules and 'locust' not in sys.modules"
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_thin(path: Path) -> None:
+    cells = read(path).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert not any(cell.outputs or cell.execution_count for cell in code), "committed without outputs"
+    assert any("assert " in cell.source for cell in code)
+    for cell in code:
+        tree = compile(cell.source, path.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        assert not any(isinstance(node, kinds) for node in ast.walk(tree))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    notebook = read(path)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = PARAMETERS.get(path.stem, cell.source)
+    notebook.cells.append(nbformat.v4.new_code_cell(EPILOGUE))
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert pictures
+    assert list(tmp_path.glob("runs/*/manifest.json")), "the run that it looked at is recorded"
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.stem for path in NOTEBOOKS][:3] == list(PARAMETERS)
