@@ -1,0 +1,254 @@
+"""Every locustfile under a real Locust, on the real stack: what it counts is what is in Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from dualstream_lab.recording import RunDirectory
+from dualstream_lab.stack.ports import free_ports
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "locustfiles").glob("*.py"))
+LOCUST = [sys.executable, "-m", "locust"]
+
+
+@pytest.fixture
+def where(stack, topic):
+    """Options that point to a topic of this test's own."""
+    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic]
+
+
+def in_kafka(stack, topic: str) -> int:
+    """Records in the topic, asked of the broker by another client than the one under test."""
+    command = [sys.executable, "-c", COUNT, stack.kafka_url, topic]
+    return int(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+
+
+COUNT = """
+import asyncio, sys
+from aiokafka import AIOKafkaConsumer, TopicPartition
+async def main():
+    consumer = AIOKafkaConsumer(bootstrap_servers=sys.argv[1])
+    await consumer.start()
+    try:
+        await consumer._client._wait_on_metadata(sys.argv[2])
+        parts = [TopicPartition(sys.argv[2], p) for p in consumer.partitions_for_topic(sys.argv[2])]
+        print(sum((await consumer.end_offsets(parts)).values()))
+    finally:
+        await consumer.stop()
+asyncio.run(main())
+"""
+
+
+def locust(file: str, *options: str, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    command = [*LOCUST, "-f", str(ROOT / "locustfiles" / file), "--headless", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+
+
+def the_run(cwd: Path) -> tuple[RunDirectory, dict]:
+    (path,) = (cwd / "runs").iterdir()
+    directory = RunDirectory.open(path)
+    return directory, directory.verdict() or {}
+
+
+def reported(output: str, name: str) -> int:
+    """Locust's own count of an entry, from its last table."""
+    return int(re.findall(rf"{re.escape(name)}\s+(\d+)\s+\d+\(", output)[-1])
+
+
+def test_every_locustfile_is_short():
+    assert {path.name for path in FILES} >= {
+        "batch_publish.py", "single_publish.py", "subscriber_fanout.py", "mixed.py"
+    }  # fmt: skip
+    for path in FILES:
+        assert len(path.read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize("file", [path.name for path in FILES])
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["one", "processes"])
+def test_every_locustfile_counts_what_is_in_kafka(file, processes, where, stack, topic, tmp_path):
+    users = ["--users", "40", "--connections-per-user", "3"]
+    done = locust(file, *where, *users, "--rate", "1000", "--run-time", "3s", *processes, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    directory, verdict = the_run(tmp_path)
+    assert directory.manifest.state == "finished"
+    assert directory.problems == []
+    found = verdict["measures"]
+    assert found["publish.intended"] == found["publish.durable"] == 3000 == in_kafka(stack, topic)
+    assert directory.rows("published").num_rows == 3000
+    assert reported(done.stderr + done.stdout, "intended to ack") == 3000
+    assert reported(done.stderr + done.stdout, "Aggregated") == 3000
+    if file == "mixed.py":
+        assert found["live.missing"] == 0
+        assert found["live.latency.p99"] >= found["live.latency_raw.p99"] > 0
+        assert found["live.heard"] == 3000 * (2 if processes else 1), "every process hears everything"
+    if file == "subscriber_fanout.py":
+        assert found["live.subscriptions"] >= 30
+        assert found["live.skipped"] == 0
+        assert found["live.delay.p50"] > 0
+
+
+@pytest.mark.parametrize("channels", ["hot", "uniform", "all"])
+def test_fan_out_over_other_channels_slow_and_coming_and_going(channels, where, tmp_path):
+    comings = ["--stay", "1", "--slow", "0.3", "--slow-seconds", "0.01"]
+    options = ["--users", "30", "--connections-per-user", "2", "--channels", channels, "--sources", "5"]
+    done = locust(
+        "subscriber_fanout.py", *where, *options, *comings, "--rate", "500", "--run-time", "4s", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    _, verdict = the_run(tmp_path)
+    assert verdict["measures"]["live.heard"] > 500
+    assert verdict["measures"]["publish.durable"] == 2000
+    assert verdict["counters"].get("subscriptions_lost", 0) == 0, "leaving is not losing"
+
+
+def test_master_and_two_workers_add_up(where, stack, topic, tmp_path):
+    port = str(free_ports(1)[0])
+    file = ["-f", str(ROOT / "locustfiles/mixed.py")]
+    shape = ["--rate", "2000", "--plan", "ramp", "--duration", "3", "--batch-size", "10"]
+    master = [*LOCUST, *file, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+    worker = [*LOCUST, *file, "--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    begun = [
+        subprocess.Popen(worker, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        done = subprocess.run(
+            [*master, "--headless", "--expect-workers", "2", *where, *shape,
+             "--threshold", "publish.errors==0"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        for process in begun:
+            _, errors = process.communicate(timeout=30)
+            assert (process.returncode, "Traceback" in errors) == (0, False), errors
+    finally:
+        for process in begun:
+            process.kill()
+            process.communicate()
+    directory, verdict = the_run(tmp_path)
+    assert verdict["measures"]["publish.durable"] == 3300 == in_kafka(stack, topic)
+    assert reported(done.stderr + done.stdout, "intended to ack") == 3300
+    assert directory.manifest.users["workers"] == 2
+    seqs = directory.rows("published").column("seq").to_pylist()
+    assert sorted(seqs) == list(range(3300)), "no event is missing or repeated"
+
+
+def test_a_missed_threshold_gives_99_under_plain_locust(where, tmp_path):
+    limit = ["--threshold", "publish.latency.p50<1us", "--threshold", "publish.errors==0"]
+    done = locust("batch_publish.py", *where, "--rate", "500", "--run-time", "1s", *limit, cwd=tmp_path)
+    assert done.returncode == 99
+    assert "MISSED" in done.stdout
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["one", "processes"])
+def test_a_dead_broker_gives_3_and_no_run(stack, tmp_path, processes):
+    done = locust("mixed.py", "--kafka", "127.0.0.1:1", "--redis", stack.redis_url, *processes, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "127.0.0.1:1 could not be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rate", "0"], "--rate: must be from 0.1"),
+        (["--batch-size", "0"], "--batch-size: must be from 1"),
+        (["--plan-low", "2"], "--plan-low: must be from 0"),
+        (["--threshold", "x<1"], "there is no measure 'x'"),
+        (["--slow", "2"], "--slow: must be from 0 to 1"),
+        (["--redis", "nonsense"], "redis_url"),
+    ],
+)
+def test_bad_options_give_2_and_are_named(options, message, where, tmp_path):
+    done = locust("mixed.py", *where, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_recorded(where, stack, topic, tmp_path):
+    command = [*LOCUST, "-f", str(ROOT / "locustfiles/batch_publish.py"), "--headless", *where]
+    with subprocess.Popen(
+        [*command, "--rate", "2000", "--duration", "60"], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/*/published-*.parquet")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "publish: intended to ack" in out
+    directory, verdict = the_run(tmp_path)
+    assert directory.manifest.state == "interrupted"
+    assert verdict["measures"]["publish.durable"] == in_kafka(stack, topic) > 500
+
+
+def test_the_web_ui_has_the_options_and_our_panel(where, tmp_path):
+    port = free_ports(1)[0]
+    url = f"http://127.0.0.1:{port}"
+    command = [*LOCUST, "-f", str(ROOT / "locustfiles/mixed.py"), "--web-host", "127.0.0.1"]
+    with subprocess.Popen(
+        [*command, "--web-port", str(port), *where], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            page = _get(f"{url}/")
+            for option in (
+                "rate",
+                "batch_size",
+                "zipf",
+                "payload_bytes",
+                "plan",
+                "seed",
+                "connections_per_user",
+            ):
+                assert f'"{option}"' in page, option
+            assert "Dual stream" in page
+            body = b"user_count=20&spawn_rate=100&rate=500&duration=30"
+            with urlopen(Request(f"{url}/swarm", data=body), timeout=10) as answer:
+                assert json.load(answer)["success"]
+            deadline = time.monotonic() + 40
+            while not (rows := _panel(url)):
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            named = {row["what"]: row for row in rows}
+            corrected = named["publish: intended to ack (corrected)"]
+            assert corrected["count"] > 0
+            assert float(corrected["p99"]) >= float(named["publish: sent to ack (raw)"]["p50"])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _get(url: str) -> str:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urlopen(url, timeout=10) as answer:
+                return answer.read().decode()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def _panel(url: str) -> list[dict]:
+    (table,) = json.loads(_get(f"{url}/stats/requests"))["extended_stats"]
+    assert table["key"] == "dualstream"
+    rows: list[dict] = table["data"]
+    return rows if any("live" in row["what"] for row in rows) else []

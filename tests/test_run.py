@@ -1,0 +1,225 @@
+"""Recorded runs on a real Kafka and a real Valkey, from the lab and from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from dualstream_lab import analysis, lab
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.workload import Workload
+
+
+def cli(*arguments: str, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "dualstream_lab.cli", *arguments], capture_output=True, text=True, timeout=110,
+        check=False, **more,
+    )  # fmt: skip
+
+
+async def short(tmp_path, stack, **more):
+    values = {"rate": 2000, "duration": 2, "warm_up": 0.5, "live": False, "root": tmp_path, "stack": stack}
+    return await lab.run(**(values | more))
+
+
+async def test_a_run_accounts_for_every_event_and_loads_no_gevent(tmp_path, stack):
+    run = await short(tmp_path, stack, thresholds=["publish.errors==0", "ledger.lost==0", "live.missing==0"])
+    found = run.measures
+    assert run.state == "finished"
+    assert run.held, [check.text for check in run.checks]
+    for name in ("publish.intended", "publish.durable", "live.notified", "live.heard", "durable.consumed"):
+        assert found[name] == 4000, name
+    assert found["ledger.orphan"] == found["live.repeated"] == found["durable.repeated"] == 0
+    assert found["publish.latency.p99"] >= found["publish.latency_raw.p99"] > 0
+    assert 0 < found["durable.lag.max"] < 60_000
+    assert "gevent" not in sys.modules
+    assert "<table>" in run._repr_html_()
+    assert "finished, held" in repr(run)
+
+    frames = analysis.load(run)
+    assert len(frames.events) == 4000
+    assert frames.events[["publish_ms", "live_ms", "consumed_ms"]].notna().all(axis=None)
+    assert (frames.events["live_ms"] > 0).all()
+    assert {"generator", "redis", "kafka"} == set(frames.seconds["writer"])
+    again = lab.Run.open(run.path)
+    assert again.measures == run.measures
+    verdict = json.loads((run.path / "verdict.json").read_text())
+    assert verdict["held"] is True
+    assert not list(run.path.glob("*.log")), "no process had anything to complain of"
+
+
+async def test_a_long_run_keeps_a_sample_of_the_same_events(tmp_path, stack):
+    scenario = lab.Scenario(workload=Workload(rate=5000, duration=2), max_rows=1000, warm_up=0)
+    run = await run_scenario(scenario, stack=stack, root=tmp_path)
+    frames = analysis.load(run)
+    assert frames.sample == 10
+    assert 500 < len(frames.events) < 2000
+    assert frames.events[["live_ms", "consumed_ms"]].notna().all(axis=None), "every kind has the same events"
+    assert run.measures["publish.durable"] == 10_000, "counters have all"
+    assert run.measures["ledger.lost"] == 0
+
+
+async def test_a_paused_redis_is_recorded_and_publishing_goes_on(tmp_path, stack):
+    fault = lab.Fault(what="redis.stop", at=1, length=1)
+    run = await short(tmp_path, stack, duration=4, faults=[fault])
+    frames = analysis.load(run)
+    assert frames.faults["begin_s"].iloc[0] == pytest.approx(1, abs=0.3)
+    assert frames.faults["end_s"].iloc[0] == pytest.approx(2, abs=0.3)
+    assert run.measures["publish.durable"] == 8000
+    assert run.measures["publish.errors"] == run.measures["ledger.lost"] == 0
+    assert not stack.redis.paused
+    assert run.limit.endswith(")") or "nothing" in run.limit
+
+
+async def test_a_killed_kafka_comes_back_and_loses_nothing(tmp_path, stack):
+    fault = lab.Fault(what="kafka.kill", at=1, length=0.5)
+    run = await short(tmp_path, stack, rate=500, duration=8, faults=[fault])
+    assert stack.brokers[0].running
+    assert run.measures["ledger.lost"] == 0
+    assert run.measures["publish.latency.max"] > 400
+
+
+async def test_cancelling_keeps_what_was_recorded(tmp_path, stack):
+    begun = asyncio.Event()
+
+    def show(progress):
+        if progress.counters.get("durable", 0) > 1000:
+            begun.set()
+
+    scenario = lab.Scenario(workload=Workload(rate=2000, duration=60), warm_up=0)
+    running = asyncio.create_task(run_scenario(scenario, stack=stack, root=tmp_path, show=show))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        running.cancel()  # what Ctrl-C and the stop button do
+        run = await running
+    assert run.state == "interrupted"
+    assert 1000 < run.measures["publish.durable"] == len(analysis.load(run).events)
+    assert run.measures["durable.consumed"] == run.measures["publish.durable"]
+
+
+async def test_killed_generators_leave_a_readable_run_and_an_error(tmp_path, stack):
+    ours = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-m", "dualstream_lab.cli", "smoke", "--kafka", stack.kafka_url, "--redis",
+         stack.redis_url, "--topic", stack.topic, "--runs", str(tmp_path)],
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (parts := list(tmp_path.glob("*/published-*.parquet"))) or len(parts) < 3:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    os.kill(ours.pid, signal.SIGKILL)
+    ours.wait(10)
+    (path,) = tmp_path.iterdir()
+    frames = analysis.load(path)
+    assert len(frames.events) >= 10_000
+    assert any("did not end" in problem for problem in frames.problems)
+    shown = cli("runs", str(path))
+    assert "its writers died" in shown.stderr
+    assert "publish: intended to ack" in shown.stdout
+    # its children end by themselves: their stdin has ended
+    manifest = lab.Run.open(path).directory.manifest
+    assert manifest.state == "running"
+    deadline = time.monotonic() + 60
+    while _children_of_run(path):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)
+
+
+def _children_of_run(path: Path) -> list[int]:
+    import psutil
+
+    running = psutil.process_iter(["cmdline"])
+    return [p.pid for p in running if any(str(path) in word for word in p.info["cmdline"] or ())]
+
+
+async def test_bad_surroundings_are_refused_before_any_load(tmp_path, stack):
+    nowhere = Settings.load(kafka_url="127.0.0.1:1", redis_url=stack.redis_url)
+    with pytest.raises(StreamUnavailable, match="cannot be reached"):
+        await lab.run(settings=nowhere, root=tmp_path, live=False, warm_up=0)
+    no_topic = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic="nobody-made-it")
+    with pytest.raises(ConfigError, match="nobody-made-it"):
+        await lab.run(settings=no_topic, root=tmp_path, live=False, warm_up=0)
+    no_redis = Settings.load(kafka_url=stack.kafka_url, redis_url="redis://127.0.0.1:1", topic=stack.topic)
+    with pytest.raises(StreamUnavailable, match="could not subscribe"):
+        await lab.run(settings=no_redis, root=tmp_path, live=False, warm_up=0)
+    with pytest.raises(ConfigError, match="faults need the local stack"):
+        await lab.run("redis_down.toml", settings=nowhere, root=tmp_path, live=False)
+    assert not list(tmp_path.iterdir()), "no run directory for what did not run"
+
+
+def where(stack, tmp_path):
+    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", stack.topic,
+            "--runs", str(tmp_path / "runs")]  # fmt: skip
+
+
+def test_smoke_gives_ci_a_verdict(tmp_path, stack):
+    files = ["--junit", str(tmp_path / "v.xml"), "--json", str(tmp_path / "v.json")]
+    done = cli("smoke", *where(stack, tmp_path), "--rate", "2000", "--duration", "3", *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "publish: intended to ack" in done.stdout
+    assert "next:" in done.stderr
+    suite = ET.parse(tmp_path / "v.xml").getroot().find("testsuite")
+    assert suite.get("failures") == "0"
+    assert {case.get("name") for case in suite.iter("testcase")} >= {"the run finished", "publish.errors==0"}
+    verdict = json.loads((tmp_path / "v.json").read_text())
+    assert verdict["held"] is True
+    assert verdict["measures"]["publish.durable"] == 6000
+    listed = cli("runs", str(tmp_path / "runs"))
+    assert "smoke-" in listed.stdout
+    assert "held" in listed.stdout
+
+
+def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):
+    threshold = ["--threshold", "live.latency.p99<1us", "--junit", str(tmp_path / "v.xml")]
+    done = cli("smoke", *where(stack, tmp_path), "--rate", "500", "--duration", "1", *threshold)
+    assert done.returncode == 99
+    assert "MISSED" in done.stdout
+    assert "(by " in done.stdout
+    assert ET.parse(tmp_path / "v.xml").getroot().find("testsuite").get("failures") == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["smoke", "--kafka", "127.0.0.1:1"], 3, "check --kafka"),
+        (["smoke", "--rate", "0"], 2, "rate: must be from 0.1"),
+        (["smoke", "--threshold", "x<1"], 2, "there is no measure 'x'"),
+        (["smoke", "--redis", "redis://127.0.0.1:1"], 2, "--redis without --kafka"),
+        (["smoke", "--junit", "no/such/place/v.xml"], 2, "there is no directory"),
+        (["run", "nothing.toml"], 2, "shipped ones"),
+        (["run", "redis_down.toml", "--kafka", "127.0.0.1:1"], 2, "faults need the local stack"),
+        (["find-rate", "--rate", "5"], 2, "give --low and --high"),
+        (["runs", "no-such-directory"], 3, "there is no directory no-such-directory"),
+    ],
+)
+def test_mistakes_are_said_before_anything_runs(tmp_path, arguments, code, message):
+    done = cli(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_what_can_be_asked_for_is_listed():
+    assert "redis_down.toml" in cli("run", "--list").stdout
+    assert "live.latency.p99 " in cli("run", "--measures").stdout
+
+
+def test_find_rate_says_the_rate_and_what_saturated(tmp_path, stack):
+    limits = ["--low", "200", "--high", "800", "--repeats", "1", "--duration", "1", "--publish-p99", "5000"]
+    done = cli("find-rate", *where(stack, tmp_path), *limits, "--live-p99", "5000")
+    assert done.returncode == 0, done.stderr
+    assert "800 events/s hold" in done.stdout
+    assert "nothing: the highest rate that was allowed held" in done.stdout
+    assert "next: dualstream smoke" in done.stderr

@@ -1,0 +1,129 @@
+"""Scenarios say what to run; a broken one names the line and the key. The search for a rate is robust."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.find_rate import Finding, Probe, Search, find_rate
+from dualstream_lab.lab.scenario import FAULTS, Fault, Scenario, Users, shipped_scenarios
+
+
+@pytest.mark.parametrize("name", shipped_scenarios())
+def test_the_shipped_scenarios_are_valid(name):
+    scenario = Scenario.read(name)
+    assert scenario.name == name.removesuffix(".toml")
+    assert scenario.thresholds
+    assert shipped_scenarios()[name].startswith("# "), "its first line says what it is for"
+
+
+def test_redis_down_is_shipped():
+    (fault,) = Scenario.read("redis_down.toml").faults
+    assert (fault.what, fault.at, fault.length) == ("redis.kill", 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate = 5", "unknown key 'rate'; known: name, workload"),
+        ("\n[workload]\nrat = 5", r", line 3: unknown key 'rat'; known: rate"),
+        ("[workload]\nrate = 0", r", line 2: rate: must be from 0.1"),
+        ("[workload]\nrate = 'fast'", r", line 2: rate: must be a number"),
+        ("[workload]\nplan = 'zigzag'", r", line 2: plan: must be one of constant, poisson"),
+        ("[workload\nrate = 1", r"at line 1"),
+        ("workload = 3", r", line 1: workload: must be a table"),
+        ("[users]\nlanes = 0", r", line 2: lanes: must be a whole number from 1"),
+        ("[users]\nlane = 1", r", line 2: unknown key 'lane'; known: lanes, subscribers"),
+        ("[[faults]]\nwhat = 'redis.burn'\nat = 1", r", line 2: what: must be one of redis.kill"),
+        ("[[faults]]\nat = 1", r", line 1: faults: 'what' is missing"),
+        ("[[faults]]\nwhat = 'redis.kill'\nat = 1", r"for: redis.kill needs `for`"),
+        (
+            "[[faults]]\nwhat = 'redis.restart'\nat = 1\nfor = 2",
+            r", line 4: for: redis.restart takes no `for`",
+        ),
+        ("[[faults]]\nwhat = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number"),
+        ("[[faults]]\nwhat = 'redis.kill'\nat = 18\nfor = 4", r"is not within the run \(20 s\)"),
+        (
+            "[[faults]]\nwhat='redis.kill'\nat=1\nfor=4\n[[faults]]\nwhat='redis.stop'\nat=3\nfor=4",
+            "two faults of redis overlap at 3 s",
+        ),
+        ("thresholds = ['live.latncy.p99<5ms']", r", line 1: threshold 'live.latncy.p99<5ms'"),
+        ("thresholds = 'x'", r", line 1: thresholds: must be a list"),
+        ("name = 'a b'", r", line 1: name: must be letters"),
+        ("warm_up = -1", r", line 1: warm_up: must be from 0"),
+        ("max_rows = 1", r", line 1: max_rows: must be from 1,000"),
+    ],
+)
+def test_a_broken_file_names_the_line_and_the_key(tmp_path, text, message):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        Scenario.read(str(path))
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_missing_file_names_the_shipped_ones(tmp_path):
+    with pytest.raises(ConfigError, match=r"shipped ones: burst\.toml"):
+        Scenario.read(str(tmp_path / "no.toml"))
+
+
+def test_long_runs_keep_a_sample(tmp_path):
+    from dualstream_lab.workload import Workload
+
+    assert Scenario(workload=Workload(rate=10_000, duration=20)).sample == 1
+    hour = Scenario(workload=Workload(rate=10_000, duration=3600))
+    assert hour.workload.expected / hour.sample <= hour.max_rows
+
+
+def test_faults_and_users_say_what_is_allowed():
+    assert all(FAULTS.values())
+    with pytest.raises(ConfigError, match="at: must be a second"):
+        Fault(what="redis.kill", at=-1, length=1)
+    with pytest.raises(ConfigError, match="subscribers: must be"):
+        Users(subscribers=True)
+
+
+class Machine:
+    """Holds up to ``capacity``, but for a share of measurements that fail for no reason."""
+
+    def __init__(self, capacity: float, flukes: float = 0.0) -> None:
+        self.capacity, self.flukes, self.random = capacity, flukes, random.Random(4)
+        self.asked: list[float] = []
+
+    async def __call__(self, rate: float) -> Probe:
+        self.asked.append(rate)
+        bad = rate > self.capacity or self.random.random() < self.flukes
+        return Probe(rate=rate, publish_p99=1, live_p99=1, reason="too slow" if bad else "", limit="Kafka")
+
+
+@pytest.mark.parametrize("flukes", [0.0, 0.15])
+async def test_the_search_finds_the_rate_in_spite_of_flukes(flukes):
+    finding = await find_rate(Search(repeats=5), Machine(23_000, flukes))
+    assert 23_000 / 1.1 <= finding.rate <= 23_000
+    assert len(finding.rates) == 5
+    assert "too slow; Kafka" in finding.saturated
+
+
+async def test_the_search_is_short():
+    machine = Machine(23_000)
+    await find_rate(Search(repeats=1), machine)
+    assert len(machine.asked) <= 16
+
+
+async def test_a_search_that_finds_nothing_or_no_end_says_so():
+    nothing = await find_rate(Search(), Machine(100))
+    assert nothing.rate == 0
+    assert len(nothing.rates) == 1
+    all_ = await find_rate(Search(high=5000, repeats=2), Machine(1e9))
+    assert (all_.rate, all_.capped) == (5000, True)
+    assert "nothing" in all_.saturated
+    assert isinstance(all_, Finding)
+
+
+def test_a_search_is_checked():
+    with pytest.raises(ConfigError, match="low: must be below high"):
+        Search(low=5000, high=5000)
+    with pytest.raises(ConfigError, match="publish_p99"):
+        Search(publish_p99=0)
