@@ -123,7 +123,6 @@ async def test_a_slow_generator_is_named_as_the_limit(tmp_path):
     verdict = finished(directory)
     assert verdict.limit.startswith("your generator was the limit")
     assert verdict.measures["publish.latency.p99"] > 300
-    assert verdict.measures["publish.rate"] < 0.9
 
 
 @pytest.mark.parametrize(

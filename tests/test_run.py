@@ -145,7 +145,7 @@ def _children_of_run(path: Path) -> list[int]:
 
 async def test_bad_surroundings_are_refused_before_any_load(tmp_path, stack):
     nowhere = Settings.load(kafka_url="127.0.0.1:1", redis_url=stack.redis_url)
-    with pytest.raises(StreamUnavailable, match="cannot be reached"):
+    with pytest.raises(StreamUnavailable, match="could not be reached"):
         await lab.run(settings=nowhere, root=tmp_path, live=False, warm_up=0)
     no_topic = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic="nobody-made-it")
     with pytest.raises(ConfigError, match="nobody-made-it"):
@@ -192,7 +192,7 @@ def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["smoke", "--kafka", "127.0.0.1:1"], 3, "check --kafka"),
+        (["smoke", "--kafka", "127.0.0.1:1"], 3, "could not be reached"),
         (["smoke", "--rate", "0"], 2, "rate: must be from 0.1"),
         (["smoke", "--threshold", "x<1"], 2, "there is no measure 'x'"),
         (["smoke", "--redis", "redis://127.0.0.1:1"], 2, "--redis without --kafka"),

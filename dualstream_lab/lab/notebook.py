@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,10 +106,14 @@ class _Display:
             self._draw(progress)
 
     def _draw(self, progress: Progress) -> None:
+        from IPython.display import Image  # noqa: PLC0415
+
         from dualstream_lab.analysis.live import draw_live  # noqa: PLC0415
 
         figure = draw_live(progress.series, duration=progress.duration, rate=self._scenario.workload.rate)
-        self._plot.update(figure)
+        picture = BytesIO()
+        figure.savefig(picture, format="png")
+        self._plot.update(Image(picture.getvalue()))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Leave the bar; the picture of a finished run is drawn from its rows."""

@@ -16,6 +16,7 @@ from dualstream_lab.lab.faulting import carry_out
 from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
+from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.stack import LocalStack
@@ -52,6 +53,7 @@ async def run_scenario(
     if settings is not None and stack is None and scenario.faults:
         raise ConfigError("faults need the local stack: leave --kafka and --redis out, or remove the faults")
     async with _where(settings, stack, say) as (where, ours):
+        await topic_facts(where)
         path = RunDirectory.create(root, scenario.name)
         directory = RunDirectory(path, _manifest(scenario, where))
         directory.save()

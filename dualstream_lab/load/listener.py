@@ -46,7 +46,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     ]
     running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
     try:
-        await all_ready(subscribers, 10)
+        await all_ready(subscribers, 5)
         heard.subscribers = subscribers
         running.append(asyncio.create_task(probe_redis(settings.redis_url or "", heard)))
         await _listen(heard, orders)
