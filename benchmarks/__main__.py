@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.live import latencies, memory, outages
-from benchmarks.peer import PEERS
+from benchmarks.load import load
+from benchmarks.peer import PEERS, NotRun
+from benchmarks.recorded import recorded
 from benchmarks.table import Figures, markdown, put
 from benchmarks.throughput import SHAPES, measure
 from dualstream_lab.errors import DualStreamError
@@ -21,7 +23,10 @@ README = Path(__file__).parent.parent / "README.md"
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="throughput", choices=["throughput", "latency", "outage", "memory"]
+        "what",
+        nargs="?",
+        default="throughput",
+        choices=["throughput", "latency", "outage", "memory", "load", "recorded"],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
@@ -61,11 +66,15 @@ def main() -> int:
                 text = latencies(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
             elif given.what == "outage":
                 text = outages(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
+            elif given.what == "load":
+                text = load(stack, rounds=given.rounds)
+            elif given.what == "recorded":
+                text = recorded()
             elif given.what == "memory":
                 text = memory(stack, rate=given.rate, minutes=given.minutes)
             else:
                 text = _throughput(stack, given)
-    except DualStreamError as error:
+    except (DualStreamError, NotRun) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
     text = f"{text}\n\nMeasured on {machine}."

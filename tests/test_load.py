@@ -275,7 +275,7 @@ def sentence(measures, peaks):
         ),
         ({"publish.no_room": 5.0}, {"publisher.buffered_events": 1000}, "Kafka was the limit"),
         ({}, {"redis.cpu": 0.97}, "Redis was busy: 0.97"),
-        ({}, {"redis.client_bytes": 9 * 2**20}, "Redis kept 9 MiB"),
+        ({}, {"redis.output_buffer": 9 * 2**20}, "Redis kept 9 MiB"),
         ({}, {"heard.cpu": 0.95}, "the subscribers' process was busy"),
         ({}, {"consumed.cpu": 0.95}, "the Kafka consumer was busy"),
         ({"generator.slip.p99": 40.0}, {"published.loop_lag_ms": 45}, "your generator was the limit"),

@@ -148,13 +148,14 @@ async def probe_redis(url: str, recorder: Recorder) -> None:
                 before = time.monotonic()
                 cpu = await client.info("cpu")
                 now = time.monotonic()
-                memory = await client.info("memory")
+                clients = await client.info("clients")
                 used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
                 if last is not None and used >= last[0]:
                     recorder.meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
                 last = used, now
                 recorder.meter.peak("redis.answer_ms", (now - before) * 1e3)
-                recorder.meter.peak("redis.client_bytes", float(memory.get("mem_clients_normal", 0)))
+                kept = float(clients.get("client_recent_max_output_buffer", 0))
+                recorder.meter.peak("redis.output_buffer", kept)
                 recorder.meter.level("redis.up", 1)
             except (RedisError, OSError):
                 recorder.meter.level("redis.up", 0)

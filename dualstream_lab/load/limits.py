@@ -55,9 +55,9 @@ def limit_sentence(
         )
     if peaks.get("redis.cpu", 0) >= _BUSY:
         found.append(f"Redis was busy: {peaks['redis.cpu']:.2f} of its one core")
-    if peaks.get("redis.client_bytes", 0) >= _OUTPUT:
+    if peaks.get("redis.output_buffer", 0) >= _OUTPUT:
         found.append(
-            f"Redis kept {peaks['redis.client_bytes'] / 2**20:,.0f} MiB for subscribers that read slowly"
+            f"Redis kept {peaks['redis.output_buffer'] / 2**20:,.0f} MiB for a client that reads slowly"
         )
     if peaks.get("heard.cpu", 0) >= _BUSY:
         found.append(f"the subscribers' process was busy: {peaks['heard.cpu']:.2f} of one core")

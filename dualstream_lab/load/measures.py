@@ -65,7 +65,7 @@ _COUNTS: Final = {
     "ledger.orphan": "events that were heard, and that no generator published",
     "generator.cpu": "CPU of the generator, the worst second, in cores",
     "redis.cpu": "CPU of Redis, the worst second, in cores",
-    "redis.client_bytes": "bytes that Redis kept for clients, at most",
+    "redis.output_buffer": "bytes that Redis kept for its slowest client, at most",
     "publisher.buffered_events": "events in the publisher's buffer, at most",
 }
 _TIMES: Final = {
@@ -103,24 +103,29 @@ class Totals:
     histograms: dict[str, LatencyHistogram]
 
 
-def totals(intervals: Iterable[Interval]) -> Totals:
-    """Add up."""
+def totals(intervals: Iterable[Interval], *, since: int = 0) -> Totals:
+    """Add up; gauges only of intervals that ended after ``since`` (ns): what went before is no load."""
     counters: dict[str, int] = {}
     peaks: dict[str, float] = {}
     histograms: dict[str, LatencyHistogram] = {}
     for interval in intervals:
         for name, count in interval.counters.items():
             counters[name] = counters.get(name, 0) + count
-        for name, value in interval.gauges.items():
+        for name, value in interval.gauges.items() if interval.end > since else ():
             peaks[name] = max(value, peaks.get(name, value))
         for name, histogram in interval.histograms.items():
             histograms.setdefault(name, LatencyHistogram()).add(histogram)
     return Totals(counters=counters, peaks=peaks, histograms=histograms)
 
 
+def totals_of(directory: RunDirectory) -> Totals:
+    """Of a run, with the gauges of its load."""
+    return totals(directory.intervals(), since=directory.manifest.started)
+
+
 def measures(directory: RunDirectory, whole: Totals | None = None) -> dict[str, float]:
     """Every measure that the run has. A measure that it cannot have (no rows, no listener) is left out."""
-    whole = totals(directory.intervals()) if whole is None else whole
+    whole = totals_of(directory) if whole is None else whole
     joined = join(directory)
     histograms = dict(whole.histograms)
     _add_live(histograms, whole, joined)
@@ -193,7 +198,7 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
         ("generator.cpu", "published.cpu"),
         ("generator.loop_lag", "published.loop_lag_ms"),
         ("redis.cpu", "redis.cpu"),
-        ("redis.client_bytes", "redis.client_bytes"),
+        ("redis.output_buffer", "redis.output_buffer"),
         ("kafka.answer", "kafka.answer_ms"),
         ("redis.answer", "redis.answer_ms"),
         ("publisher.buffered_events", "publisher.buffered_events"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.load.limits import limit_sentence
-from dualstream_lab.load.measures import measures, totals
+from dualstream_lab.load.measures import measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Verdict:
 def judge(directory: RunDirectory) -> Verdict:
     """Measure a run directory and hold it against its thresholds."""
     manifest = directory.manifest
-    whole = totals(directory.intervals())
+    whole = totals_of(directory)
     found = measures(directory, whole)
     sentence = limit_sentence(
         found,

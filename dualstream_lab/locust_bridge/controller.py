@@ -35,7 +35,8 @@ __all__ = ["Controller"]
 _ORDER, _FINISH, _FINISHED, _OVER, _FAILED = (
     f"dualstream-{word}" for word in ("order", "finish", "finished", "over", "failed")
 )
-_LEAD = 2.0  # s from the start of a test to the plan's zero: users spawn, publishers connect
+# s from the start of a test to the plan's zero: publishers connect, users spawn, subscribers join
+_LEAD, _LONGEST_SPAWN, _JOINS = 1.5, 10.0, 800.0
 _PUMP = 0.5
 _FINISH_TIMEOUT = 60.0
 USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
@@ -116,7 +117,8 @@ class Controller:
         run = uuid4()
         path = RunDirectory.create(options.root, name)
         clocks = Clocks.now()
-        zero = clocks.wall + round(_LEAD * 1e9)
+        lead = round(self._lead(options) * 1e9)
+        zero = clocks.wall + lead
         settings = safe_settings(options.settings)
         workers = sorted(c.id for c in self._runner.clients.ready) if self._master else ["local"]
         manifest = Manifest(
@@ -129,7 +131,7 @@ class Controller:
             users={"lanes": self._lanes(), "workers": len(workers)},
             thresholds=[threshold.text for threshold in options.thresholds],
             sample=max(1, options.sample),
-            started=clocks.monotonic + round(_LEAD * 1e9),
+            started=clocks.monotonic + lead,
             engine="locust",
         )
         self._directory = RunDirectory(path, manifest)
@@ -146,6 +148,11 @@ class Controller:
                 self._order = order
         self._waiting = set(workers)
         self._spawn(self._wait_for_end)
+
+    def _lead(self, options: Options) -> float:
+        given: Any = self._environment.parsed_options
+        lead = _LEAD + min(self._lanes() / (getattr(given, "spawn_rate", None) or 1), _LONGEST_SPAWN)
+        return lead + (self._lanes() * options.connections / _JOINS if self._listens else 0.0)
 
     def _lanes(self) -> int:
         return int(getattr(self._environment.parsed_options, "num_users", None) or 1)

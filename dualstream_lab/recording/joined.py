@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,8 @@ class Joined:
     intended: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
     acked: npt.NDArray[np.int64]
-    outcome: npt.NDArray[np.int64]
-    source: npt.NDArray[np.int64]
+    outcome: npt.NDArray[np.int8]
+    source: npt.NDArray[np.int32]
     heard: npt.NDArray[np.int64]
     consumed: npt.NDArray[np.int64]
     heard_again: int
@@ -50,21 +50,62 @@ class Joined:
 
 def join(directory: RunDirectory) -> Joined:
     """The rows of a run. Where a kind of rows is missing, its times are 0."""
-    published = directory.rows("published").sort_by("seq")
-    columns = {name: _column(published, name) for name in published.column_names}
+    columns = _by_seq(directory.rows("published"))
     seq = columns["seq"]
-    heard_rows, consumed_rows = directory.rows("heard"), directory.rows("consumed")
-    heard, orphans = _first(seq, heard_rows)
-    consumed, _ = _first(seq, consumed_rows)
+    heard, heard_again, orphans = _first(seq, directory.rows("heard"), among="subscriber")
+    consumed, consumed_again, _ = _first(seq, directory.rows("consumed"))
     return Joined(
         seq=seq,
         **{name: columns[name] for name in ("intended", "sent", "acked", "outcome", "source")},
         heard=heard,
         consumed=consumed,
-        heard_again=_again(heard_rows, "subscriber"),
-        consumed_again=_again(consumed_rows, None),
+        heard_again=heard_again,
+        consumed_again=consumed_again,
         orphans=orphans,
     )
+
+
+def _by_seq(rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    columns = {name: rows.column(name).to_numpy() for name in rows.column_names if name != "size"}
+    seq = columns["seq"]
+    if np.all(seq[1:] > seq[:-1]):
+        return columns
+    order = np.argsort(seq, kind="stable")
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _first(
+    seq: npt.NDArray[np.int64], rows: pa.Table, *, among: str | None = None
+) -> tuple[npt.NDArray[np.int64], int, int]:
+    """(when each of ``seq`` first arrived, 0 for never; rows beyond the first of an event, and ``among``;
+    events that arrived and are not in ``seq``).
+    """
+    arrived = np.zeros(len(seq), np.int64)
+    seqs, times = rows.column("seq").to_numpy(), rows.column("at").to_numpy()
+    if not len(seqs):
+        return arrived, 0, 0
+    if not len(seq):
+        return arrived, 0, len(np.unique(seqs))
+    if seq[-1] - seq[0] == len(seq) - 1:  # all of them are here: their places need no search
+        place = np.clip(seqs - seq[0], 0, len(seq) - 1)
+    else:
+        place = np.minimum(np.searchsorted(seq, seqs), len(seq) - 1)
+    ours = seq[place] == seqs
+    orphans = 0 if ours.all() else len(np.unique(seqs[~ours]))
+    if orphans:
+        place, times = place[ours], times[ours]
+    arrived[place] = times
+    several = np.bincount(place, minlength=len(seq))[place] > 1
+    if not several.any():
+        return arrived, 0, orphans
+    place, times = place[several], times[several]
+    arrived[place] = np.iinfo(np.int64).max
+    np.minimum.at(arrived, place, times)
+    key = place
+    if among is not None:
+        whom = rows.column(among).to_numpy()
+        key = place * 65_536 + (whom[ours] if orphans else whom)[several]
+    return arrived, len(key) - len(np.unique(key)), orphans
 
 
 def durable_lag(
@@ -88,33 +129,3 @@ def durable_lag(
     open_ = first < len(acks)
     begin = acks[np.minimum(first, len(acks) - 1)] if len(acks) else at
     return np.where(open_, np.maximum(at - begin, 0) / 1e9, 0.0)
-
-
-def _column(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
-    return np.asarray(table.column(name).to_numpy(), np.int64)
-
-
-def _first(seq: npt.NDArray[np.int64], rows: pa.Table) -> tuple[npt.NDArray[np.int64], int]:
-    """When each of ``seq`` first arrived, 0 for never; and how many arrived that are not in it."""
-    arrived = np.zeros(len(seq), np.int64)
-    seqs, times = _column(rows, "seq"), _column(rows, "at")
-    if not len(seqs):
-        return arrived, 0
-    if not len(seq):
-        return arrived, len(np.unique(seqs))
-    place = np.minimum(np.searchsorted(seq, seqs), len(seq) - 1)
-    ours = seq[place] == seqs
-    earliest = np.full(len(seq), np.iinfo(np.int64).max)
-    np.minimum.at(earliest, place[ours], times[ours])
-    there = earliest < np.iinfo(np.int64).max
-    arrived[there] = earliest[there]
-    return arrived, len(np.unique(seqs[~ours]))
-
-
-def _again(rows: pa.Table, among: str | None) -> int:
-    if not rows.num_rows:
-        return 0
-    key = _column(rows, "seq")
-    if among is not None:
-        key = key * 65_536 + _column(rows, among)
-    return int(rows.num_rows) - len(np.unique(key))
