@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint bench lock clean
+.PHONY: help install demo lab test lint bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ install: $(STAMP) ## make the virtual environment
 
 demo: $(STAMP) ## 20 s of 10,000 events/s through a Redis outage, with a table and a picture
 	@$(BIN)/dualstream demo $(ARGS)
+
+lab: $(STAMP) ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
 
 test: $(STAMP) lint ## all tests, on a real Kafka and a real Valkey
 	$(BIN)/python -m pytest $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from pathlib import Path
 
 import nbformat
@@ -60,3 +61,26 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
 
 def test_there_are_notebooks() -> None:
     assert [path.stem for path in NOTEBOOKS][:3] == list(PARAMETERS)
+
+
+async def test_the_stop_button_keeps_what_was_recorded(tmp_path: Path) -> None:
+    """A real kernel, interrupted as JupyterLab does it."""
+    cells = [
+        "from dualstream_lab import lab",
+        "run = await lab.run(rate=1_000, duration=100, warm_up=0)",
+        "print(run.state, int(run.measures['publish.durable']) > 500)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(tmp_path)}})
+
+    async def press_stop() -> None:
+        while len(list(tmp_path.glob("runs/*/published-*.parquet"))) < 2:  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.1)
+        assert client.km is not None
+        await client.km.interrupt_kernel()
+
+    pressing = asyncio.create_task(press_stop())
+    await client.async_execute()
+    await pressing
+    (text,) = [output["text"] for output in notebook.cells[2].outputs]
+    assert text == "interrupted True\n"

@@ -173,9 +173,8 @@ class Driver:
         """Made ahead of their time, so that making them does not delay the sending."""
         zero = time.monotonic_ns() if self._closed_loop else intended
         when = datetime.fromtimestamp((zero - self._clocks.monotonic + self._clocks.wall) / 1e9, UTC)
-        make = self._catalogue.event
         columns = (slots.seq.tolist(), slots.source.tolist(), slots.type.tolist(), slots.size.tolist())
-        return [make(*row, when) for row in zip(*columns, strict=True)]
+        return self._catalogue.events(*columns, when)
 
     async def _wait_until(self, intended: int) -> bool:
         """False if the driver was stopped first."""

@@ -64,14 +64,15 @@ class Order:
 class _Sink(PublishRecorder):
     """Tells the subscribers of this process what they may hear."""
 
-    hearing: Hearing
+    hearing: Hearing | None = None
 
     def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
-        self.hearing.expect(seq.tolist(), intended, time.monotonic_ns())
+        if self.hearing is not None:
+            self.hearing.expect(seq.tolist(), intended, time.monotonic_ns())
         super().sending(seq, intended, in_flight)
 
     def settled(self, call: Call) -> None:
-        if not call.acked:
+        if not call.acked and self.hearing is not None:
             self.hearing.forget(call.seq.tolist())
         super().settled(call)
 
@@ -109,7 +110,7 @@ class Session:
             details=not self._hears_itself, all_heard=self._hears_itself, **common,
         )  # fmt: skip
         self._hearing.subscribers = self._subscribers
-        self._sink.hearing = self._hearing
+        self._sink.hearing = self._hearing if self._listens else None
         self._publisher = DualPublisher(options.settings)
         await self._publisher.start()
         self._sink.watch(self._publisher)

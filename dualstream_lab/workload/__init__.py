@@ -81,6 +81,10 @@ class Workload:
                 raise ConfigError(f"{name}: must be {kind} from {low:,} to {high:,} (is {value!r})")
             if not low <= value <= high:  # also refuses NaN
                 raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
+        if self.hot_sources > self.sources:
+            raise ConfigError(
+                f"hot_sources: must be from 1 to {self.sources:,}, the number of sources (is {self.hot_sources!r})"
+            )
         for name, allowed in (("plan", PLANS), ("payload", PAYLOADS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}: must be one of {', '.join(allowed)} (is {getattr(self, name)!r})")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _TAIL = b'"}'
 _VARIETY = 257  # the prose begins at one of so many places
+_KEPT = 50_000
+_SHORT = 1000  # bytes: longer bodies would fill the memory
 
 
 class Catalogue:
@@ -37,27 +39,62 @@ class Catalogue:
         self._prose = b""
         empty = Event(id=ids.of(0), type="", source_type="", source_id="", occurred_at=_SOME_TIME)
         self._envelope = len(encode_event(empty)) - len(b"null")
+        # Making an event must cost little beside publishing it: what repeats is kept, up to a bound.
+        self._frames: dict[int, tuple[bytes, int, str, str, str]] = {}
+        self._bodies: dict[tuple[int, int], bytes] = {}
 
     def event(self, seq: int, source: int, kind: int, size: int, occurred_at: datetime) -> Event:
         """The event of one slot, numbered ``seq``."""
+        return self.events([seq], [source], [kind], [size], occurred_at)[0]
+
+    def events(
+        self, seqs: list[int], sources: list[int], kinds: list[int], sizes: list[int], occurred_at: datetime
+    ) -> list[Event]:
+        """The events of some slots, all of one time."""
+        made: list[Event] = []
+        prefix, frames, bodies, types = self.ids.prefix, self._frames, self._bodies, len(self.types)
+        raw = msgspec.Raw
+        for seq, source, kind, size in zip(seqs, sources, kinds, sizes, strict=True):
+            frame = frames.get(source * types + kind) or self._frame(source, kind)
+            head, spent, name, source_type, source_id = frame
+            place = (seq % _VARIETY, size - spent)
+            body = bodies.get(place) or self._body(place)
+            made.append(
+                Event(
+                    id=f"{prefix}{seq:012x}",
+                    type=name,
+                    source_type=source_type,
+                    source_id=source_id,
+                    occurred_at=occurred_at,
+                    data=raw(head + body),
+                )
+            )
+        return made
+
+    def _frame(self, source: int, kind: int) -> tuple[bytes, int, str, str, str]:
+        """(the beginning of the data, bytes that are not prose, type, source type, source id)."""
         source_type, source_id = self.sources[source]
         name = self.types[kind]
         head = self._actions[kind] + self._subjects[source]
-        room = size - len(head) - len(_TAIL)
+        spent = len(head) + len(_TAIL)
         if self._whole:
-            room -= self._envelope + len(name) + len(source_type) + len(source_id)
-        room = max(room, 0)
-        start = seq % _VARIETY
+            spent += self._envelope + len(name) + len(source_type) + len(source_id)
+        if len(self._frames) >= _KEPT:
+            self._frames.clear()
+        frame = self._frames[source * len(self.types) + kind] = (head, spent, name, source_type, source_id)
+        return frame
+
+    def _body(self, place: tuple[int, int]) -> bytes:
+        """The prose from one of its places on, of so many bytes, and the end of the data."""
+        start, room = place[0], max(place[1], 0)
         if start + room > len(self._prose):
             self._prose = filler(start + room + 32_768)
-        return Event(
-            id=self.ids.of(seq),
-            type=name,
-            source_type=source_type,
-            source_id=source_id,
-            occurred_at=occurred_at,
-            data=msgspec.Raw(head + self._prose[start : start + room] + _TAIL),
-        )
+        body = self._prose[start : start + room] + _TAIL
+        if room < _SHORT:
+            if len(self._bodies) >= _KEPT:
+                self._bodies.clear()
+            self._bodies[place] = body
+        return body
 
 
 _SOME_TIME = datetime(
