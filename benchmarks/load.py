@@ -20,7 +20,7 @@ __all__ = ["load"]
 
 _FILES = HERE.parent / "locustfiles"
 _SECONDS = 10
-_EVENTS = 400_000
+_EVENTS = 1_000_000
 
 
 def _locust(stack: LocalStack, file: str, *options: str) -> dict[str, Any]:

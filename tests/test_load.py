@@ -12,7 +12,7 @@ import pytest
 from dualstream_lab.errors import BufferFull, ConfigError, OutcomeUnknown, PublishRejected
 from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.limits import limit_sentence
-from dualstream_lab.load.measures import MEASURES, QUANTILES, is_time, totals
+from dualstream_lab.load.measures import MEASURES, QUANTILES, Totals, is_time
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.load.thresholds import Threshold, format_measure
 from dualstream_lab.load.verdict import judge
@@ -285,12 +285,13 @@ def test_the_limit_is_named_with_its_figures(measures, peaks, begin):
     assert sentence(measures, peaks).startswith(begin)
 
 
-def test_totals_keep_the_highest_gauge(tmp_path):
-    workload = Workload()
+def test_totals_keep_the_highest_gauge_of_the_load(tmp_path):
     recorder = PublishRecorder(None, "a", deliver=(kept := []).append)
-    for value in (3, 7, 5):
+    for value in (30, 7, 5):
         recorder.meter.level("x", value)
+        recorder.meter.count("n")
         recorder.cut()
-    whole = totals(kept)
-    assert whole.peaks["x"] == 7
-    assert workload.expected == 200_000
+    whole = Totals(since=kept[0].end)
+    for interval in kept:
+        whole.add(interval)
+    assert (whole.peaks["x"], whole.counters["n"]) == (7, 3), "the first interval was before the load"

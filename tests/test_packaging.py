@@ -86,3 +86,11 @@ def test_the_wheel_has_the_typing_marker_and_nothing_but_the_package(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "dualstream_lab/py.typed" in names
     assert {name.partition("/")[0] for name in names} == {"dualstream_lab", "dualstream_lab-0.1.0.dist-info"}
+
+
+def test_what_ci_runs_needs_neither_notebooks_nor_locust():
+    heavy = "{'pandas', 'matplotlib', 'jupyterlab', 'locust', 'gevent'}"
+    program = (
+        f"import sys, dualstream_lab.cli.run; found = {heavy} & set(sys.modules); assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -17,10 +17,10 @@ __all__ = ["run"]
 # Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
 _COMMANDS = {
     "demo": ("demo", "lab", "Both streams at work through a Redis outage, on brokers of its own."),
-    "smoke": ("run", "lab", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
-    "run": ("run", "lab", "Run a scenario: load, faults on a schedule, thresholds."),
-    "find-rate": ("run", "lab", "The highest rate that holds, and what saturated."),
-    "runs": ("run", "lab", "List recorded runs, or show one."),
+    "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
+    "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
+    "find-rate": ("run", "stack,load", "The highest rate that holds, and what saturated."),
+    "runs": ("run", "stack,load", "List recorded runs, or show one."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),

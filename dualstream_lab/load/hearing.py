@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from array import array
 from typing import TYPE_CHECKING
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from dualstream_lab.load.subscriber import RedisSubscriber
     from dualstream_lab.workload import RunIds
 
-__all__ = ["Hearing", "probe_redis"]
+__all__ = ["Hearing"]
 
-_PROBE = 0.5
 _OPEN = 1_000_000  # events that were sent here and may still be heard
 
 
@@ -131,33 +129,3 @@ class Hearing(Recorder):
         self._open.clear()
         self.collect()
         super().close()
-
-
-async def probe_redis(url: str, recorder: Recorder) -> None:
-    """Redis's own CPU and what it keeps for slow clients, on a connection of its own."""
-    from redis.asyncio import Redis  # noqa: PLC0415
-    from redis.asyncio.retry import Retry  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.exceptions import RedisError  # noqa: PLC0415
-
-    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
-    last: tuple[float, float] | None = None
-    async with client:
-        while True:
-            try:
-                before = time.monotonic()
-                cpu = await client.info("cpu")
-                now = time.monotonic()
-                clients = await client.info("clients")
-                used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
-                if last is not None and used >= last[0]:
-                    recorder.meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
-                last = used, now
-                recorder.meter.peak("redis.answer_ms", (now - before) * 1e3)
-                kept = float(clients.get("client_recent_max_output_buffer", 0))
-                recorder.meter.peak("redis.output_buffer", kept)
-                recorder.meter.level("redis.up", 1)
-            except (RedisError, OSError):
-                recorder.meter.level("redis.up", 0)
-                last = None
-            await asyncio.sleep(_PROBE)

@@ -16,7 +16,8 @@ import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.hearing import Hearing, probe_redis
+from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.probes import probe_redis
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.workload import RunIds
 
@@ -48,7 +49,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     try:
         await all_ready(subscribers, 5)
         heard.subscribers = subscribers
-        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", heard)))
+        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", heard.meter)))
         await _listen(heard, orders)
         while time.monotonic_ns() - heard.last < _QUIET * 1e9:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -8,7 +8,7 @@ Latencies are in ms and count what never arrived as +inf; beside them stand the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,8 +18,6 @@ from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy.typing as npt
 
     from dualstream_lab.recording import Interval, RunDirectory
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     Times = npt.NDArray[np.int64]
 
-__all__ = ["MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals"]
+__all__ = ["MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals_of"]
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
@@ -96,31 +94,33 @@ def is_time(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The intervals of all processes, added up. ``peaks``: the highest value of every gauge."""
+    """The intervals of all processes, added up. ``peaks``: the highest value of every gauge.
 
-    counters: dict[str, int]
-    peaks: dict[str, float]
-    histograms: dict[str, LatencyHistogram]
+    ``since``: gauges count only of intervals that ended after it (ns): what went before is no load.
+    """
 
+    since: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, LatencyHistogram] = field(default_factory=dict)
 
-def totals(intervals: Iterable[Interval], *, since: int = 0) -> Totals:
-    """Add up; gauges only of intervals that ended after ``since`` (ns): what went before is no load."""
-    counters: dict[str, int] = {}
-    peaks: dict[str, float] = {}
-    histograms: dict[str, LatencyHistogram] = {}
-    for interval in intervals:
+    def add(self, interval: Interval) -> None:
+        """One more."""
         for name, count in interval.counters.items():
-            counters[name] = counters.get(name, 0) + count
-        for name, value in interval.gauges.items() if interval.end > since else ():
-            peaks[name] = max(value, peaks.get(name, value))
+            self.counters[name] = self.counters.get(name, 0) + count
         for name, histogram in interval.histograms.items():
-            histograms.setdefault(name, LatencyHistogram()).add(histogram)
-    return Totals(counters=counters, peaks=peaks, histograms=histograms)
+            self.histograms.setdefault(name, LatencyHistogram()).add(histogram)
+        if interval.end > self.since:
+            for name, value in interval.gauges.items():
+                self.peaks[name] = max(value, self.peaks.get(name, value))
 
 
 def totals_of(directory: RunDirectory) -> Totals:
     """Of a run, with the gauges of its load."""
-    return totals(directory.intervals(), since=directory.manifest.started)
+    whole = Totals(since=directory.manifest.started)
+    for interval in directory.intervals():
+        whole.add(interval)
+    return whole
 
 
 def measures(directory: RunDirectory, whole: Totals | None = None) -> dict[str, float]:

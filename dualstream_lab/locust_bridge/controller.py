@@ -15,6 +15,7 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.load.measures import Totals
 from dualstream_lab.load.verdict import judge
 from dualstream_lab.locust_bridge.bridge import Bridge
 from dualstream_lab.locust_bridge.console import tell
@@ -64,7 +65,7 @@ class Controller:
         self._users = 0
         self._planned_end = False
         self._failure: DualStreamError | None = None
-        self.recent: deque[Interval] = deque(maxlen=20_000)
+        self.totals = Totals()
         self._register()
         if not self._worker:
             self._take_run_time()
@@ -137,7 +138,7 @@ class Controller:
         self._directory = RunDirectory(path, manifest)
         self._directory.save()
         self._writer = IntervalWriter(path, "locust")
-        self.recent.clear()
+        self.totals = Totals(since=manifest.started)
         for index, worker in enumerate(workers):
             order = Order(
                 directory=str(path.resolve()), ids=manifest.ids, zero=zero, index=index, of=len(workers)
@@ -229,7 +230,7 @@ class Controller:
                 self._keep(interval)
 
     def _keep(self, interval: Interval) -> None:
-        self.recent.append(interval)
+        self.totals.add(interval)
         if self._writer is not None:
             self._writer.write(interval)
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from flask import request
 
-from dualstream_lab.load.measures import totals
-
 if TYPE_CHECKING:
     from flask import Response
     from locust.env import Environment
@@ -53,7 +51,7 @@ def add_panel(environment: Environment, controller: Controller) -> None:
 
 
 def _rows(controller: Controller) -> list[dict[str, Any]]:
-    whole = totals(list(controller.recent))
+    whole = controller.totals
     rows: list[dict[str, Any]] = []
     for key, title in _TITLES.items():
         if histogram := whole.histograms.get(key):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 from dualstream_lab.event import channel_of
 from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver
-from dualstream_lab.load.hearing import Hearing, probe_redis
+from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections
 from dualstream_lab.locust_bridge.bridge import start_thread
@@ -128,8 +129,11 @@ class Session:
             await self._join([("events:*", True)])
         if self._listens:
             self._keep("hearing", self._hearing.run())
-            self._keep("redis", probe_redis(options.settings.redis_url or "", self._hearing))
         self._keep("end", self._watch())
+        if order.index == 0:  # one process asks for all
+            self._keep("kafka", probe_kafka(options.settings, self._sink.meter))
+            if options.settings.redis_url is not None:
+                self._keep("redis", probe_redis(options.settings.redis_url, self._sink.meter))
         settle_memory()
 
     def _keep(self, key: object, work: Any) -> None:

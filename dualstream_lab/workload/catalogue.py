@@ -54,6 +54,8 @@ class Catalogue:
         made: list[Event] = []
         prefix, frames, bodies, types = self.ids.prefix, self._frames, self._bodies, len(self.types)
         raw = msgspec.Raw
+        numbers = b"".join([seq.to_bytes(8, "big") for seq in seqs]).hex()  # 16 digits each
+        at = 4
         for seq, source, kind, size in zip(seqs, sources, kinds, sizes, strict=True):
             frame = frames.get(source * types + kind) or self._frame(source, kind)
             head, spent, name, source_type, source_id = frame
@@ -61,7 +63,7 @@ class Catalogue:
             body = bodies.get(place) or self._body(place)
             made.append(
                 Event(
-                    id=f"{prefix}{seq:012x}",
+                    id=prefix + numbers[at : at + 12],
                     type=name,
                     source_type=source_type,
                     source_id=source_id,
@@ -69,6 +71,7 @@ class Catalogue:
                     data=raw(head + body),
                 )
             )
+            at += 16
         return made
 
     def _frame(self, source: int, kind: int) -> tuple[bytes, int, str, str, str]:
