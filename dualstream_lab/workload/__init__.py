@@ -83,7 +83,7 @@ class Workload:
                 raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
         if self.hot_sources > self.sources:
             raise ConfigError(
-                f"hot_sources: must be from 1 to {self.sources:,}, as many as sources (is {self.hot_sources!r})"
+                f"hot_sources: must be from 1 to {self.sources:,}, one a source (is {self.hot_sources!r})"
             )
         for name, allowed in (("plan", PLANS), ("payload", PAYLOADS)):
             if getattr(self, name) not in allowed:
