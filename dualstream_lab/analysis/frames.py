@@ -129,7 +129,10 @@ def _events(joined: Joined, zero: int) -> pd.DataFrame:
     durable = joined.durable
 
     def spent(begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.where(end > 0, (end - begin) / 1e6, np.nan).astype(np.float32)
+        found = (end - begin).astype(np.float32)
+        found /= 1e6
+        found[end == 0] = np.nan
+        return found
 
     frame = pd.DataFrame(
         {

@@ -152,10 +152,10 @@ def plot_timeline(frames: Frames, ax: Axes | None = None, *, width: float = 0.2)
     """An outage in one picture: events/s durable and heard, notifications missed (bars), faults shaded."""
     axes = plot_rates(frames, ax, width=width)
     events = frames.events
-    missed = events[(events["outcome"] == 1) & events["live_ms"].isna()]
+    missed = events.loc[(events["outcome"] == 1) & events["live_ms"].isna(), "intended_s"]
     if len(missed) and "heard" in frames.has:
         edges = np.arange(0, frames.duration + width, width)
-        counts, _ = np.histogram(missed["intended_s"], edges)
+        counts, _ = np.histogram(missed, edges)
         axes.bar(
             edges[:-1] + width / 2, counts * frames.sample / width, width=width, color=COLORS["delay_ms"],
             alpha=0.5, label="durable, and never heard live", zorder=1,

@@ -146,7 +146,9 @@ def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
     """Kafka lag every ``width`` s; index ``at_s``. ``seconds``: the age of the oldest acknowledged record
     that the consumer had not read; ``messages``: how many there were (of a sample, scaled up).
     """
-    durable = frames.events[(frames.events["outcome"] == 1) & frames.events["publish_ms"].notna()]
+    events = frames.events
+    acknowledged = (events["outcome"] == 1) & events["publish_ms"].notna()
+    durable = events.loc[acknowledged, ["intended_s", "publish_ms", "consumed_ms"]]
     begin = durable["intended_s"].to_numpy()
     acked = ((begin + durable["publish_ms"].to_numpy() / 1e3) * 1e9).astype(np.int64)
     read = durable["consumed_ms"].to_numpy()
@@ -172,7 +174,7 @@ def outage_windows(frames: Frames, *, width: float = 0.1, share: float = 0.5) ->
     Columns: ``begin_s``, ``end_s``, ``length_s``, ``missed`` (events; of a sample, scaled up).
     """
     columns = ["begin_s", "end_s", "length_s", "missed"]
-    durable = frames.events[frames.events["outcome"] == 1]
+    durable = frames.events.loc[frames.events["outcome"] == 1, ["intended_s", "live_ms"]]
     if not len(durable) or "heard" not in frames.has:
         return pd.DataFrame(columns=columns)
     place = np.maximum((durable["intended_s"].to_numpy() / width).astype(np.int64), 0)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from dualstream_lab.recording.rows import Outcome
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import pyarrow as pa
 
     from dualstream_lab.recording.directory import RunDirectory
 
@@ -51,6 +51,7 @@ class Joined:
 def join(directory: RunDirectory) -> Joined:
     """The rows of a run. Where a kind of rows is missing, its times are 0."""
     columns = _by_seq(directory.rows("published"))
+    pa.default_memory_pool().release_unused()  # a big run would keep twice its size
     seq = columns["seq"]
     heard, heard_again, orphans = _first(seq, directory.rows("heard"), among="subscriber")
     consumed, consumed_again, _ = _first(seq, directory.rows("consumed"))
