@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dualstream_lab.errors import ConfigError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["Settings", "kafka_client_options", "redis_url_checked"]
+__all__ = ["ServeSettings", "Settings", "kafka_client_options", "redis_url_checked"]
 
 _KAFKA_OPTIONS = {"sasl_mechanism", "ssl_cafile", "ssl_certfile", "ssl_keyfile"}
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -83,18 +84,76 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as error:
-            problems = "; ".join(_problem(detail, given) for detail in error.errors())
+            known = sorted(cls.model_fields)
+            problems = "; ".join(_problem(detail, given, known) for detail in error.errors())
             raise ConfigError(problems) from error
 
 
-def _problem(detail: ErrorDetails, given: Mapping[str, object]) -> str:
+class ServeSettings(Settings):
+    """What the delivery side needs beyond :class:`Settings`; the same environment, the same :meth:`load`.
+
+    Times are in seconds, sizes in bytes.
+    """
+
+    store: Path = Path("dualstream.db")
+    """SQLite file of the recent-events store."""
+    retention_age: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = 86_400.0
+    retention_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "dualstream-processor"
+    """Consumer group of the processors."""
+    dead_letter_topic: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = None
+    """Left out: the topic's name and ``.dead``."""
+
+    listen: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")] = "127.0.0.1:8080"
+    upstream: Literal["source", "aggregate", "pattern"] = "source"
+    """Redis subscriptions of a gateway: one a source, one a shard channel, or one pattern for all."""
+    subscribe_timeout: Seconds = 1.0
+    """For Redis to confirm a subscription; then a client is served from the store, and told so."""
+    store_timeout: Seconds = 2.0
+    """For the store to reach what Kafka had when a client came."""
+    catch_up_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """The most that one client may be behind and still be caught up."""
+    check_interval: Seconds = 10.0
+    linger: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """How long a source stays subscribed after its last client left."""
+    tick: Annotated[float, Field(ge=0, le=0.1)] = 0.005
+    """Longest time that messages wait to be written together."""
+
+    jwt_secret: SecretStr | None = None
+    """Shared secret (HS256) of the bearer tokens."""
+    jwt_public_key: Path | None = None
+    """PEM file of the key (RS256, ES256, EdDSA) of the bearer tokens."""
+    allowed_origins: str = ""
+    """Origins, besides its own, whose pages may connect; separated by commas, or ``*``."""
+    github_secret: SecretStr | None = None
+    """Of the webhooks' ``X-Hub-Signature-256``."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_subscriptions: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Sources of one client."""
+    max_message_bytes: Annotated[int, Field(ge=64, le=64 * 2**20)] = 64 * 1024
+    """Of one message of a WebSocket client."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1024 * 2**20)] = 32 * 2**20
+    """Of one request to ``/ingest``."""
+    client_buffer_bytes: Annotated[int, Field(ge=16_384, le=1024 * 2**20)] = 2**20
+    """What may wait for a slow client before it is closed."""
+    auth_timeout: Seconds = 5.0
+    """For a client to show its token."""
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter topic."""
+        return self.dead_letter_topic or f"{self.topic}.dead"
+
+
+def _problem(detail: ErrorDetails, given: Mapping[str, object], known: list[str]) -> str:
     name = str(detail["loc"][0])
     reason = detail["msg"].removeprefix("Value error, ")
-    if name not in Settings.model_fields:
-        return f"unknown setting {name}; known: {', '.join(sorted(Settings.model_fields))}"
+    if name not in known:
+        return f"unknown setting {name}; known: {', '.join(known)}"
     where = name if name in given else f"DUALSTREAM_{name.upper()}"
-    # A URL may hold a password: never repeat it.
-    value = "" if name.endswith("_url") else f" (is {detail['input']!r})"
+    # A URL may hold a password: never repeat it, nor a secret.
+    secret = name.endswith(("_url", "_secret"))
+    value = "" if secret else f" (is {detail['input']!r})"
     return f"{where}: {reason}{value}"
 
 

@@ -9,7 +9,9 @@
     │  └─ OutcomeUnknown                 the deadline passed; may or may not be in the log
     ├─ StackError                        a local broker could not be installed, started or stopped
     ├─ StreamUnavailable                 Kafka or Redis could not be reached for longer than allowed
-    └─ RecordingError                    an unreadable or truncated run directory
+    ├─ RecordingError                    an unreadable or truncated run directory
+    └─ StoreError                        the recent-events store cannot be opened, read or written
+       └─ StoreConflict                  another processor has moved a partition's position
 
 Loss, duplication and reordering are observations, never exceptions.
 """
@@ -32,6 +34,8 @@ __all__ = [
     "PublishRejected",
     "RecordingError",
     "StackError",
+    "StoreConflict",
+    "StoreError",
     "StreamUnavailable",
 ]
 
@@ -88,3 +92,11 @@ class StreamUnavailable(DualStreamError):
 
 class RecordingError(DualStreamError):
     """A run directory that cannot be read, or only in part."""
+
+
+class StoreError(DualStreamError):
+    """The recent-events store cannot be opened, read or written, or holds another log."""
+
+
+class StoreConflict(StoreError):
+    """Another processor has moved the partition's position: nothing was written."""
