@@ -122,7 +122,7 @@ async def log_identity(settings: Settings) -> LogIdentity:
     code, _name, topic_id, _internal, partitions = topic[:5]
     if code or not partitions:
         raise ConfigError(
-            f"topic {settings.topic!r} does not exist; create it first, or set DUALSTREAM_TOPIC to one that is"
+            f"topic {settings.topic!r} does not exist; create it first, or set DUALSTREAM_TOPIC"
         )
     facts = f"{answer.cluster_id} {topic_id} {len(partitions)}"
     return LogIdentity(epoch=hashlib.sha256(facts.encode()).hexdigest()[:12], partitions=len(partitions))
