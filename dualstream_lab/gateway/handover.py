@@ -7,9 +7,9 @@ Why it loses nothing. A client that comes is counted in (1) before the gateway's
 confirmed (2); only then is Kafka asked where the partition ends: the fence F (3). An event acknowledged
 before that is below F, because the end that Kafka tells is what every replica in sync has; one acknowledged
 later is announced on a subscription that is in effect. So the client waits until W >= F (4), reads the
-source's events after its cursor and below W (5), and in one step of the event loop (6) it gets them, then what
-was heard at or above W, and is live (7). What Redis lost is found by comparing the store with what was heard
-(8).
+source's events after its cursor and below W (5), and in one step of the event loop (6) it gets them, then
+what was heard at or above W, and is live (7). What Redis lost is found by comparing the store with what was
+heard (8).
 
 What was heard is a set, never a maximum: two publishers' announcements may be inverted, and a maximum would
 drop the later one for good. The set belongs to the source, not to a client: a live client follows the stream.
@@ -133,6 +133,10 @@ class Stream(Generic[T]):
         """Whether the store removed events before they were compared: they may never have been told."""
         return self.confirmed + 1 < page.floor
 
+    def level(self, page: Page[R]) -> bool:
+        """Whether it is repaired exactly up to the page's position, and not by a later look beyond it."""
+        return self.confirmed == page.position - 1
+
     def heard_after(self, offset: int) -> list[T]:
         """What was told beyond ``confirmed`` and after ``offset``, in the order of its telling."""
         return [item for place, item in self._seen.items() if place > offset]
@@ -201,8 +205,8 @@ class Join:
     def read(self, page: Page[R]) -> Sequence[R]:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
 
-        When LIVE, the stream must have been repaired up to the same position, and the caller tells these and
-        then ``stream.heard_after(join.after)`` in one step, without waiting.
+        Only for a page that the stream is :meth:`~Stream.level` with, else read again. When LIVE, the caller
+        tells these and then ``stream.heard_after(join.after)`` in one step, without waiting.
         """
         if page.position < self.fence:
             return ()
