@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from dualstream_lab.store.contract import Page, Query, Row, Store, StoredEvent
+from dualstream_lab.store.sqlite import SqliteStore
 
-__all__ = ["Page", "Query", "Row", "Store", "StoredEvent"]
+__all__ = ["Page", "Query", "Row", "SqliteStore", "Store", "StoredEvent"]

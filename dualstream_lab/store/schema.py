@@ -1,0 +1,139 @@
+"""The SQLite file: its tables, how it is opened, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["OFFSET_BITS", "connect", "key_of", "storing"]
+
+OFFSET_BITS: Final = 48
+"""An event's key is its partition and its offset in one integer, which SQLite keeps its rows sorted by."""
+
+_APPLICATION: Final = 0x6475616C  # "dual"
+_VERSION: Final = 1
+_BUSY: Final = 10.0  # s to wait for another process's transaction
+_SCHEMA: Final = f"""
+CREATE TABLE log (epoch TEXT NOT NULL);
+CREATE TABLE partitions (
+    id INTEGER PRIMARY KEY, position INTEGER NOT NULL, floor INTEGER NOT NULL,
+    events INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE events (
+    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source INTEGER NOT NULL, type TEXT NOT NULL,
+    ts INTEGER NOT NULL, value BLOB NOT NULL
+);
+-- SQLite appends the key to every index
+CREATE INDEX events_of_source ON events (source);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION}
+"""
+_FRESH = "move it away; the processor fills a new one with what Kafka still has"
+_ADVICE: Final = {
+    "SQLITE_NOTADB": f"is not a SQLite database, or is damaged: {_FRESH}, or choose another --store",
+    "SQLITE_CORRUPT": f"is damaged: {_FRESH}",
+    "SQLITE_CANTOPEN": "cannot be opened: check that its directory exists and may be written to, or choose "
+    "another --store",
+    "SQLITE_READONLY": "may not be written to: check its permissions and its directory's, or choose another "
+    "--store",
+    "SQLITE_PERM": "may not be opened: check its permissions, or choose another --store",
+    "SQLITE_FULL": "has no room left: free some of the disk, or keep fewer events (retention_events)",
+    "SQLITE_BUSY": f"was locked by another process for {_BUSY:g} s",
+}
+
+
+def key_of(partition: int, offset: int) -> int:
+    """Raises StoreError for a partition or an offset that no Kafka has."""
+    if not (0 <= partition < 1 << 63 - OFFSET_BITS and 0 <= offset < 1 << OFFSET_BITS):
+        raise StoreError(f"partition {partition}, offset {offset}: out of the store's range")
+    return partition << OFFSET_BITS | offset
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Makes a StoreError, naming the file and what to do, of what SQLite raises."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")  # such as SQLITE_IOERR_WRITE
+        advice = next((text for known, text in _ADVICE.items() if name.startswith(known)), "failed")
+        raise StoreError(f"store {path} {advice} ({error})") from error
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """A connection to a store, made if it is not there; ``read_only`` neither makes nor changes one.
+
+    To be used by one thread at a time. Raises StoreError, and sqlite3.Error.
+    """
+    if read_only and not path.exists():
+        raise StoreError(f"store {path} does not exist: start a processor on it first, or check --store")
+    mode = "ro" if read_only else "rwc"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, path, read_only=read_only)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    if _is_ours(connection, path):
+        return
+    if read_only:
+        raise StoreError(f"store {path} is empty: start a processor on it first, or check --store")
+    _create(connection, path)
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is a store; False if it is empty. Raises StoreError if it is anything else."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application == _APPLICATION:
+        if version != _VERSION:
+            raise StoreError(
+                f"store {path} has version {version} of the schema, and this program knows {_VERSION}: "
+                f"{_FRESH}, or choose another --store"
+            )
+        return True
+    if application or version or tables:
+        raise StoreError(f"{path} is the database of another program: choose another --store")
+    return False
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    _write_ahead(connection)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_ours(connection, path):  # another process may have been quicker
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log, where readers never wait. SQLite itself does not wait for this lock."""
+    deadline = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

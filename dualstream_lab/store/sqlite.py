@@ -1,0 +1,139 @@
+"""The store in one SQLite file: the contract, on two threads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from dualstream_lab.errors import StoreError
+from dualstream_lab.store.reading import Reader
+from dualstream_lab.store.writing import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from dualstream_lab.store.contract import Page, Query, StoredEvent
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+_CLOSE_TIMEOUT = 5.0
+
+
+class SqliteStore:
+    """A :class:`Store` in one file, with SQLite's write-ahead log beside it.
+
+    Several processes may open one file: readers never wait; transactions of writers wait for each other. What
+    is applied survives ``kill -9``; a power cut may take the last transactions, whole. Then the position is
+    older, too, and they are applied again. Sources are remembered for ever, their events are not. Made by
+    :meth:`open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reading: tuple[ThreadPoolExecutor, Reader] | None = None
+        self._writing: tuple[ThreadPoolExecutor, Writer] | None = None
+
+    @classmethod
+    async def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """Open the file; made if it is not there, unless ``read_only``.
+
+        Raises StoreError, naming it and what to do: it cannot be opened or written to, is damaged, of another
+        program or another version, or (``read_only``) not there.
+        """
+        store = cls(path)
+        try:
+            if not read_only:
+                store._writing = await _started("store-writing", partial(Writer, path))
+            store._reading = await _started("store-reading", partial(Reader, path))
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """See :meth:`Store.close`."""
+        halves = [half for half in (self._reading, self._writing) if half is not None]
+        self._reading = self._writing = None
+        loop = asyncio.get_running_loop()
+        closing = [loop.run_in_executor(thread, half.close) for thread, half in halves]
+        for thread, _half in halves:
+            thread.shutdown(wait=False)
+        if closing:
+            done, _late = await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT)
+            for future in done:
+                future.result()
+
+    async def epoch(self) -> str | None:
+        """See :meth:`Store.epoch`."""
+        return await self._read(Reader.epoch)
+
+    async def positions(self) -> dict[int, int]:
+        """See :meth:`Store.positions`."""
+        return await self._read(Reader.positions)
+
+    async def pages(self, queries: Sequence[Query], limit: int) -> list[Page]:
+        """See :meth:`Store.pages`."""
+        return await self._read(partial(Reader.pages, queries=queries, limit=limit))
+
+    async def recent(
+        self, source: str, *, limit: int, after: int | None = None, partition: int | None = None
+    ) -> tuple[Page, list[StoredEvent]]:
+        """See :meth:`Store.recent`."""
+        return await self._read(
+            partial(Reader.recent, source=source, limit=limit, after=after, partition=partition)
+        )
+
+    async def get(self, event_id: str) -> StoredEvent | None:
+        """See :meth:`Store.get`."""
+        return await self._read(partial(Reader.get, event_id=event_id))
+
+    async def begin(self, epoch: str, first: Mapping[int, int]) -> None:
+        """See :meth:`Store.begin`."""
+        await self._write(partial(Writer.begin, epoch=epoch, first=first))
+
+    async def apply(self, partition: int, first: int, next_: int, events: Sequence[StoredEvent]) -> int:
+        """See :meth:`Store.apply`."""
+        return await self._write(
+            partial(Writer.apply, partition=partition, first=first, next_=next_, events=events)
+        )
+
+    async def prune(self, *, age: float, count: int) -> int:
+        """See :meth:`Store.prune`."""
+        before = time.time_ns() - round(age * 1e9)
+        removed = 0
+        while chunk := await self._write(partial(Writer.prune, before=before, count=count)):
+            removed += chunk
+        return removed
+
+    async def _read(self, question: Callable[[Reader], T]) -> T:
+        if self._reading is None:
+            raise StoreError(f"store {self._path} is closed")
+        thread, reader = self._reading
+        return await _run(thread, partial(question, reader))
+
+    async def _write(self, change: Callable[[Writer], T]) -> T:
+        if self._writing is None:
+            reason = "is closed" if self._reading is None else "was opened read_only"
+            raise StoreError(f"store {self._path} {reason}")
+        thread, writer = self._writing
+        return await _run(thread, partial(change, writer))
+
+
+async def _run(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """What is begun is ended, also if whoever waits for it is cancelled."""
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+async def _started(name: str, make: Callable[[], T]) -> tuple[ThreadPoolExecutor, T]:
+    """A thread, and what it has made and alone may use."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
+        return thread, await _run(thread, make)
+    except BaseException:
+        thread.shutdown(wait=False)
+        raise

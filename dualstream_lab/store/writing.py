@@ -1,0 +1,187 @@
+"""The writing half of the SQLite store: claim, apply, prune. Blocking; one thread at a time.
+
+A step of SQLite lets go of Python's lock and has to win it back, which takes up to 5 ms where the event
+loop's thread is busy. So events go in by the thousand in one statement.
+"""
+
+from __future__ import annotations
+
+import heapq
+from contextlib import contextmanager
+from itertools import islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from dualstream_lab.errors import StoreConflict, StoreError
+from dualstream_lab.store.schema import OFFSET_BITS, connect, key_of, storing
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dualstream_lab.store.contract import StoredEvent
+
+__all__ = ["Writer"]
+
+# Events of one statement: few sizes, so that their statements stay prepared. SQLite takes 32,766 values.
+_SIZES: Final = (4096, 512, 64, 8, 1)
+_CACHE: Final = 64 * 2**20  # bytes: so that the index of ids is looked up in memory
+_CHECKPOINT: Final = 4000  # pages of the write-ahead log after which it is copied into the file
+_MAX_LOG: Final = 64 * 2**20
+_MAX_SOURCES: Final = 100_000  # numbers of sources kept in mind
+_PRUNED: Final = 2000  # events removed in one transaction: others wait for it some 20 ms
+_PRUNED_LEAST: Final = 50  # events of a partition looked at for that
+
+
+def _insert(count: int) -> str:
+    return "INSERT OR IGNORE INTO events VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)  # noqa: S608
+
+
+_INSERTS: Final = [(size, _insert(size)) for size in _SIZES]
+
+
+class Writer:
+    """The one connection of a process that writes. Raises StoreError, and nothing is changed then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sources: dict[str, int] = {}
+        with storing(path):
+            self._connection = connect(path, read_only=False)
+            for pragma in (
+                "synchronous = NORMAL",  # a power cut may take the last transactions, whole: Kafka has them
+                f"cache_size = -{_CACHE // 1024}",
+                f"wal_autocheckpoint = {_CHECKPOINT}",
+                f"journal_size_limit = {_MAX_LOG}",
+                "temp_store = MEMORY",
+            ):
+                self._connection.execute(f"PRAGMA {pragma}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with storing(self._path):
+            self._connection.close()
+
+    def begin(self, epoch: str, first: Mapping[int, int]) -> None:
+        """See :meth:`Store.begin`."""
+        with self._transaction() as execute:
+            held = execute("SELECT epoch FROM log").fetchone()
+            if held is None:
+                execute("INSERT INTO log VALUES (?)", (epoch,))
+            elif held[0] != epoch:
+                raise StoreError(
+                    f"store {self._path} holds the log {held[0]}, and this is the log {epoch}: the topic was "
+                    "made anew, has other partitions, or is another one; choose another --store, or move "
+                    "this one away"
+                )
+            for partition, offset in first.items():
+                key_of(partition, offset)
+                execute(
+                    "INSERT INTO partitions (id, position, floor) VALUES (:p, :o, :o) ON CONFLICT (id) DO "
+                    "UPDATE SET position = :o, floor = :o WHERE position < :o",
+                    {"p": partition, "o": offset},
+                )
+
+    def apply(self, partition: int, first: int, next_: int, events: Sequence[StoredEvent]) -> int:
+        """See :meth:`Store.apply`."""
+        key_of(partition, next_)
+        with self._transaction() as execute:
+            found = execute("SELECT position FROM partitions WHERE id = ?", (partition,)).fetchone()
+            if found is None:
+                raise StoreError(f"store {self._path} does not know partition {partition}: begin() names all")
+            if found[0] != first:
+                raise StoreConflict(
+                    f"partition {partition}: the store is at {found[0]}, not at {first}: another processor "
+                    "has applied what follows"
+                )
+            new = self._insert(partition, events) if events else 0
+            execute(
+                "UPDATE partitions SET position = ?, events = events + ? WHERE id = ?",
+                (next_, new, partition),
+            )
+        return new
+
+    def _insert(self, partition: int, events: Sequence[StoredEvent]) -> int:
+        base = key_of(partition, 0)
+        known = self._sources
+        number = self._number
+        values: list[object] = []
+        for event in events:
+            source = known.get(event.source)
+            values += (
+                base + event.offset,
+                event.id,
+                number(event.source) if source is None else source,
+                event.type,
+                event.ts,
+                event.value,
+            )
+        new = begin = 0
+        for size, statement in _INSERTS:
+            while len(values) - begin >= 6 * size:
+                new += self._connection.execute(statement, values[begin : begin + 6 * size]).rowcount
+                begin += 6 * size
+        return new
+
+    def _number(self, source: str) -> int:
+        if len(self._sources) >= _MAX_SOURCES:
+            self._sources.clear()
+        execute = self._connection.execute
+        execute("INSERT OR IGNORE INTO sources (name) VALUES (?)", (source,))
+        (number,) = execute("SELECT id FROM sources WHERE name = ?", (source,)).fetchone()
+        self._sources[source] = number
+        return int(number)
+
+    def prune(self, *, before: int, count: int) -> int:
+        """Remove one chunk of the events older than ``before`` (ns) or beyond ``count``; 0: there is none."""
+        with self._transaction() as execute:
+            held: dict[int, int] = dict(execute("SELECT id, events FROM partitions WHERE events > 0"))
+            excess = sum(held.values()) - count
+            removed = dict.fromkeys(held, 0)
+            ends: dict[int, int] = {}
+            share = max(_PRUNED_LEAST, 2 * _PRUNED // max(1, len(held)))
+            # each partition from its lowest offset on; across them, the oldest first
+            heads = [self._head(partition, share) for partition in held]
+            for ts, key in islice(heapq.merge(*heads, key=itemgetter(0)), _PRUNED):
+                if ts >= before and excess <= 0:
+                    break
+                partition = key >> OFFSET_BITS
+                ends[partition] = key + 1
+                removed[partition] += 1
+                excess -= 1
+                if removed[partition] == share:
+                    break  # what follows in this partition was not read
+            for partition, end in ends.items():
+                execute("DELETE FROM events WHERE key >= ? AND key < ?", (key_of(partition, 0), end))
+                execute(
+                    "UPDATE partitions SET floor = max(floor, ?), events = events - ? WHERE id = ?",
+                    (end - key_of(partition, 0), removed[partition], partition),
+                )
+        return sum(removed.values())
+
+    def _head(self, partition: int, count: int) -> list[tuple[int, int]]:
+        base = key_of(partition, 0)
+        (rows,) = self._connection.execute(
+            "SELECT json_group_array(json_array(ts, key)) FROM"
+            " (SELECT ts, key FROM events WHERE key >= ? AND key < ? ORDER BY key LIMIT ?)",
+            (base, base + (1 << OFFSET_BITS), count),
+        ).fetchone()
+        return msgspec.json.decode(rows, type=list[tuple[int, int]])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """All or nothing, alone among all processes."""
+        execute = self._connection.execute
+        with storing(self._path):
+            execute("BEGIN IMMEDIATE")
+            try:
+                yield execute
+                execute("COMMIT")
+            except BaseException:
+                self._sources.clear()  # some may have been numbered in vain
+                if self._connection.in_transaction:  # SQLite may have rolled back itself
+                    execute("ROLLBACK")
+                raise
