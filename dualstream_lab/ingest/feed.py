@@ -1,83 +1,27 @@
-"""Lines into events, and events through a publisher: nothing is skipped without a reason on record."""
+"""A stream of lines through a publisher: nothing is skipped without a reason on record."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dualstream_lab.errors import EventError, PublishError
-from dualstream_lab.event import Event, decode_event, invalid_reason
+from dualstream_lab.ingest.lines import parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["FORMATS", "Ingest", "Progress", "Reject", "parse_line"]
+    from dualstream_lab.event import Event
+    from dualstream_lab.ingest.lines import Format
+
+__all__ = ["Ingest", "Progress", "Publisher", "Reject"]
 
 T = TypeVar("T")
-Format = Literal["event", "github-webhook"]
-FORMATS: tuple[Format, ...] = ("event", "github-webhook")
 
 _BATCH = 500
 _IN_FLIGHT = 4
-
-
-class _Name(msgspec.Struct):
-    full_name: str | None = None
-    login: str | None = None
-
-
-class _Subject(msgspec.Struct):
-    """What of a GitHub payload says its type and source."""
-
-    action: str | None = None
-    repository: _Name | None = None
-    organization: _Name | None = None
-    sender: _Name | None = None
-
-
-class _Webhook(msgspec.Struct):
-    event: str
-    payload: msgspec.Raw
-
-
-_webhooks = msgspec.json.Decoder(_Webhook)
-_subjects = msgspec.json.Decoder(_Subject)
-
-
-def parse_line(line: bytes, form: Format) -> Event:
-    """The event in a line; its ``data`` keeps its bytes. Raises EventError.
-
-    ``event``: an event as JSON. ``github-webhook``: ``{"event": …, "payload": …}``; the type is the
-    event's name and the payload's action, the source its repository, else its organisation, else its
-    sender.
-    """
-    event = decode_event(line) if form == "event" else _from_webhook(line)
-    if reason := invalid_reason(event):
-        raise EventError(reason)
-    return event
-
-
-def _from_webhook(line: bytes) -> Event:
-    try:
-        line.decode()  # raw data is not looked into, and JSON is UTF-8
-        hook = _webhooks.decode(line)
-        subject = _subjects.decode(hook.payload)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise EventError(f"not a GitHub webhook: {error}") from error
-    if subject.repository and subject.repository.full_name:
-        source = ("repo", subject.repository.full_name)
-    elif subject.organization and subject.organization.login:
-        source = ("org", subject.organization.login)
-    elif subject.sender and subject.sender.login:
-        source = ("user", subject.sender.login)
-    else:
-        raise EventError("has no source: neither repository.full_name, organization.login nor sender.login")
-    kind = f"{hook.event}.{subject.action}" if subject.action else hook.event
-    return Event(type=kind, source_type=source[0], source_id=source[1], data=hook.payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
