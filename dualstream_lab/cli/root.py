@@ -25,6 +25,7 @@ _COMMANDS = {
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),
     "publish": ("streams", "cli", "Publish a file of events: Kafka first, then Redis."),
+    "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
     "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
 }
 

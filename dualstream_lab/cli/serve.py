@@ -1,0 +1,99 @@
+"""``dualstream serve``: the delivery side."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+
+from dualstream_lab.cli.console import say
+from dualstream_lab.config import ServeSettings
+from dualstream_lab.lab.serve import PARTS
+from dualstream_lab.lab.serve import serve as run_parts
+from dualstream_lab.stack import LocalStack, running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["serve"]
+
+_NEXT = """\
+watch:    {url}/            in a browser;  or  curl -N '{url}/sse?source=repo:octo/hello'
+publish:  curl {url}/ingest -H 'Content-Type: application/json' \\
+            -d '{{"type":"push","source_type":"repo","source_id":"octo/hello","data":{{"ref":"main"}}}}'
+Ctrl-C ends it."""
+
+
+@click.command(
+    epilog="Example:  dualstream serve   and, elsewhere,   curl -N 'http://127.0.0.1:8080/sse?source=repo:octo/hello'"
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(PARTS),
+    help="This part alone (may be repeated).  [default: all]",
+)
+@click.option("--listen", metavar="HOST:PORT", help="DUALSTREAM_LISTEN.  [default: 127.0.0.1:8080]")
+@click.option(
+    "--store", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file (DUALSTREAM_STORE)."
+)
+@click.option(
+    "--upstream",
+    type=click.Choice(["source", "aggregate", "pattern"]),
+    help="Redis subscriptions: one a source, the shard channels, or one for all.",
+)
+@click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).")
+@click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL).")
+@click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL).")
+def serve(only: Sequence[str], **where: object) -> int:
+    """Serve: events in over HTTP, out to WebSocket and SSE clients, live and without a gap.
+
+    \b
+    ingester   POST /ingest, /ingest/github -> Kafka, and a notification on Redis
+    processor  Kafka -> the store of recent events (a consumer group: start as many as you like)
+    gateway    GET /ws, /sse, /events, /events/{id}, a live page at /, /metrics, /openapi.json
+
+    On the brokers given, else on the local stack that runs, else on one of its own. Everything else is a
+    DUALSTREAM_… variable: README, "Serve".
+    """
+    settings = ServeSettings.load(**where)
+    info = running_stack()
+    if settings.kafka_url is None and info is None:
+        with LocalStack(progress=say) as stack:
+            return _run(_on(where, stack.kafka_url, stack.redis_url, stack.topic, stack.directory), only)
+    if settings.kafka_url is None and info is not None:
+        return _run(_on(where, info.kafka_url, info.redis_url, info.topic, info.directory), only)
+    return _run(settings, only)
+
+
+def _on(
+    where: dict[str, object], kafka: str, redis: str, topic: str | None, directory: object
+) -> ServeSettings:
+    """Settings for a stack of this machine; the store lives and dies with it, unless one is given."""
+    stack = {"kafka_url": kafka, "redis_url": redis, "topic": topic}
+    given = {name: value for name, value in where.items() if value is not None}
+    settings = ServeSettings.load(**(stack | given))
+    if "store" in settings.model_fields_set:
+        return settings
+    return ServeSettings.load(**(stack | given), store=Path(str(directory)) / "dualstream.db")
+
+
+def _run(settings: ServeSettings, only: Sequence[str]) -> int:
+    def started(url: str) -> None:
+        say(f"serving {', '.join(only or PARTS)} on topic {settings.topic}, store {settings.store}")
+        say(_NEXT.format(url=url) if url else "Ctrl-C ends it.")
+
+    async def main() -> int:
+        until = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, until.set)
+        await run_parts(settings, only or PARTS, started=started, until=until)
+        say("ended")
+        return 0
+
+    return uvloop.run(main())

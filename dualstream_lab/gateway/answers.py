@@ -1,0 +1,66 @@
+"""HTTP answers that say what was wrong and what is allowed, as JSON; and where a request has its token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from dualstream_lab.gateway.access import Denied
+
+if TYPE_CHECKING:
+    from dualstream_lab.gateway.access import Access, Grant
+
+__all__ = ["authorize_write", "bad_request", "bearer", "forbidden", "grant_of", "not_found", "unavailable"]
+
+_JSON = "application/json"
+
+
+def _text(reason: str) -> str:
+    return msgspec.json.encode({"error": reason}).decode()
+
+
+def bad_request(reason: str) -> web.HTTPBadRequest:
+    """400."""
+    return web.HTTPBadRequest(text=_text(reason), content_type=_JSON)
+
+
+def forbidden(reason: str) -> web.HTTPForbidden:
+    """403."""
+    return web.HTTPForbidden(text=_text(reason), content_type=_JSON)
+
+
+def not_found(reason: str, *, retry: bool = False) -> web.HTTPNotFound:
+    """404; ``retry``: it may be there in a second."""
+    headers = {"Retry-After": "1"} if retry else None
+    return web.HTTPNotFound(text=_text(reason), content_type=_JSON, headers=headers)
+
+
+def unavailable(reason: str) -> web.HTTPServiceUnavailable:
+    """503, to be tried again."""
+    return web.HTTPServiceUnavailable(text=_text(reason), content_type=_JSON, headers={"Retry-After": "2"})
+
+
+def bearer(request: web.Request) -> str | None:
+    """The token of a request: its header, or ``access_token`` where a browser cannot set one."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer" and token:
+        return token.strip()
+    return request.query.get("access_token")
+
+
+def grant_of(request: web.Request, access: Access) -> Grant:
+    """What the request's token allows. Raises 401."""
+    try:
+        return access.grant(bearer(request))
+    except Denied as error:
+        raise web.HTTPUnauthorized(
+            text=_text(str(error)), content_type=_JSON, headers={"WWW-Authenticate": "Bearer"}
+        ) from error
+
+
+def authorize_write(access: Access, request: web.Request, source: str) -> None:
+    """Raises 401 or 403 unless the request's token allows to publish to the source (``type:id``)."""
+    if not grant_of(request, access).may_write(source):
+        raise forbidden(f"the token does not allow to write {source}")

@@ -1,0 +1,43 @@
+"""Which Redis channel says what happened to a source, by the kind of upstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.event import channel_of, shard_channel, source_invalid_reason
+
+if TYPE_CHECKING:
+    from dualstream_lab.config import ServeSettings
+    from dualstream_lab.event import Notification
+
+__all__ = ["Channels", "source_problem"]
+
+_PREFIX: Final = b"events:"
+
+
+def source_problem(source: str) -> str | None:
+    """Why a source (``type:id``) that a client named cannot be followed; None when it can."""
+    source_type, colon, source_id = source.partition(":")
+    if not colon:
+        return f"source {source!r}: must be type:id, for example repo:owner/name"
+    return source_invalid_reason(source_type, source_id)
+
+
+class Channels:
+    """``source``: a channel each. ``aggregate``: the publisher's shard channels. ``pattern``: all by one."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._shards = settings.channel_shards if settings.upstream == "aggregate" else None
+        self.pattern = b"events:*" if settings.upstream == "pattern" else None
+
+    def channel(self, source: str) -> bytes:
+        """Where the source is announced."""
+        source_type, _, source_id = source.partition(":")
+        if self._shards is None:
+            return channel_of(source_type, source_id).encode()
+        return shard_channel(source_type, source_id, self._shards).encode()
+
+    def source(self, channel: bytes, note: Notification) -> str:
+        """Whom a message on a channel is about."""
+        name = channel[len(_PREFIX) :].decode("utf-8", "replace")
+        return name if self._shards is None else f"{name.partition(':')[0]}:{note.source_id}"

@@ -1,0 +1,87 @@
+"""What clients are told, as bytes: JSON once, then as WebSocket frames and as SSE events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["EventFrame", "Frame", "StateFrame", "event_frame", "sse_chunk", "state_frame", "websocket_frames"]
+
+
+class EventFrame(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="event"):
+    """An event happened. ``pos``: where it is, to fetch it; ``cursor``: where to resume from.
+
+    ``late``: it was found by comparing with the store. ``old``: it is from before the client came. ``ts``:
+    ns since the epoch, of Kafka's ack (live) or of the record (late and old).
+    """
+
+    source: str
+    id: str
+    type: str
+    pos: str
+    cursor: str
+    ts: int | None = None
+    late: bool = False
+    old: bool = False
+
+
+class StateFrame(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something about a source, or (error) about what the client said."""
+
+    kind: str
+    source: str | None = None
+    cursor: str | None = None
+    recovered: bool | None = None
+    reason: str | None = None
+    error: str | None = None
+
+
+class Frame(NamedTuple):
+    """A message: what an EventSource calls it, where it resumes, and its JSON."""
+
+    kind: str
+    cursor: str
+    body: bytes
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def event_frame(message: EventFrame) -> Frame:
+    """Encode it."""
+    return Frame("event", message.cursor, _encode(message))
+
+
+def state_frame(message: StateFrame) -> Frame:
+    """Encode it."""
+    return Frame(message.kind, message.cursor or "", _encode(message))
+
+
+def websocket_frames(frames: Iterable[Frame]) -> bytes:
+    """Each as a text frame of its own (RFC 6455, unmasked), joined for one write."""
+    parts = []
+    for _, _, body in frames:
+        size = len(body)
+        if size < 126:
+            parts.append(b"\x81" + size.to_bytes(1))
+        elif size < 65_536:
+            parts.append(b"\x81\x7e" + size.to_bytes(2))
+        else:
+            parts.append(b"\x81\x7f" + size.to_bytes(8))
+        parts.append(body)
+    return b"".join(parts)
+
+
+def sse_chunk(frames: Iterable[Frame], resume: str | None = None) -> bytes:
+    """All as events of a stream, in one chunk of a chunked body. ``resume``: the id, if not their own."""
+    parts: list[bytes] = []
+    for kind, cursor, body in frames:
+        place = cursor if resume is None else resume
+        head = f"event: {kind}\nid: {place}\ndata: " if place else f"event: {kind}\ndata: "
+        parts += (head.encode(), body, b"\n\n")
+    text = b"".join(parts)
+    return b"%x\r\n%b\r\n" % (len(text), text)

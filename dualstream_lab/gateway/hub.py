@@ -1,0 +1,222 @@
+"""Local fan-out: one subscription a source, however many clients follow it, and joined writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from dualstream_lab.errors import EventError
+from dualstream_lab.event import RESYNC_CHANNEL, decode_notification
+from dualstream_lab.gateway.channels import Channels
+from dualstream_lab.gateway.feed import Feed
+from dualstream_lab.gateway.repair import Repairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from dualstream_lab.config import ServeSettings
+    from dualstream_lab.gateway.feed import Client
+    from dualstream_lab.gateway.handover import Join
+    from dualstream_lab.gateway.reads import Reads
+    from dualstream_lab.gateway.repair import Log
+    from dualstream_lab.gateway.upstream import Upstream
+    from dualstream_lab.kafka_log import LogIdentity
+    from dualstream_lab.store import Row
+
+__all__ = ["Hub", "HubStats"]
+
+_RESYNC: Final = RESYNC_CHANNEL.encode()
+_MANY_PENDING: Final = 2000  # events told and not compared, after which a stream is compared before its time
+
+
+class _Resync(msgspec.Struct):
+    """What a publisher says on ``events:_resync``: whose notifications it skipped."""
+
+    sources: list[str]
+    all: bool = False
+
+
+_resyncs: Final = msgspec.json.Decoder(_Resync)
+
+
+@dataclass(slots=True)
+class HubStats:
+    """Counters since the start. ``latency`` is given s from Kafka's ack to the write, one sample a flush."""
+
+    heard: int = 0
+    foreign: int = 0
+    told: int = 0
+    joined: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    latency: Callable[[float], None] = lambda _seconds: None
+
+
+class Hub:
+    """The feeds of one gateway, and who follows them. All of it runs in one loop, without waiting."""
+
+    def __init__(self, settings: ServeSettings, log_is: LogIdentity, reads: Reads, log: Log) -> None:
+        self._log_is = log_is
+        self._channels = Channels(settings)
+        self._tick = settings.tick
+        self._linger = settings.linger
+        self.pattern = self._channels.pattern
+        self.feeds: dict[str, Feed] = {}
+        self._on_channel: dict[bytes, set[Feed]] = {}
+        self.stats = HubStats()
+        self.upstream: Upstream | None = None
+        self.repairs = Repairs(settings, reads, log, feeds=self.feeds.values, touch=self._touch)
+        self._why_lost: str | None = "Redis is not connected yet"
+        self._dirty: set[Feed] = set()
+        self._flushing: asyncio.TimerHandle | None = None
+        self._flushed_at = 0.0
+        self._newest = 0
+
+    # --- who follows what
+
+    def acquire(self, source: str) -> Feed:
+        """The source's feed, kept for one more user until :meth:`release`."""
+        feed = self.feeds.get(source)
+        if feed is None:
+            partition = self._log_is.partition_of(source)
+            feed = Feed(source, partition, self._log_is.epoch, self._channels.channel(source))
+            self.feeds[source] = feed
+            self._on_channel.setdefault(feed.channel, set()).add(feed)
+        if feed.leaving is not None:
+            feed.leaving.cancel()
+            feed.leaving = None
+        feed.users += 1
+        return feed
+
+    def admit(self, client: Client, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
+        """The client's step into the stream: its past, what was heard since, and it is live."""
+        self._write(feed)
+        refusal = join.refusal.value if join.refusal else None
+        about = {"recovered": refusal is None, "reason": refusal}
+        frames = [
+            *feed.found(rows, old=True),
+            *feed.stream.heard_after(join.after),
+            feed.state("subscribed", cursor=feed.cursor_at(join.after), **about),
+        ]
+        if feed.degraded:
+            frames.append(feed.state("degraded", reason=feed.degraded))
+        client.catch_up(frames, feed.source)
+        feed.live.add(client)
+        self.stats.told += len(rows)
+        self.stats.joined += 1
+        if refusal:
+            self.stats.refused[refusal] += 1
+
+    def release(self, feed: Feed, client: Client | None = None) -> None:
+        """A user left. The last one's feed stays subscribed for a while: people reload pages."""
+        if client is not None:
+            feed.live.discard(client)
+        feed.users -= 1
+        if not feed.users:
+            feed.leaving = asyncio.get_running_loop().call_later(self._linger, self._drop, feed)
+
+    def _drop(self, feed: Feed) -> None:
+        if feed.users:
+            return
+        del self.feeds[feed.source]
+        self.repairs.forget(feed)
+        others = self._on_channel[feed.channel]
+        others.discard(feed)
+        if not others:
+            del self._on_channel[feed.channel]
+            if self.upstream is not None:
+                self.upstream.unsubscribe(feed.channel)
+
+    # --- what Redis says
+
+    def hear(self, channel: bytes, message: bytes) -> None:
+        """A message of the upstream."""
+        if channel == _RESYNC:
+            self._resync(message)
+            return
+        try:
+            note = decode_notification(message)
+            position = note.position
+        except EventError:
+            self.stats.foreign += 1
+            return
+        feed = self.feeds.get(self._channels.source(channel, note))
+        if feed is None:
+            return
+        self.stats.heard += 1
+        stream = feed.stream
+        if position is None or position[0] != stream.partition:
+            self.repairs.fence([feed])  # it says only that there is something
+            return
+        offset = position[1]
+        if note.pub is not None and stream.count(note.pub, offset):
+            self.repairs.look(feed)
+        frame = feed.heard(note)
+        if stream.hear(offset, frame):
+            if note.ts:
+                self._newest = note.ts
+            if feed.live:
+                feed.frames.append(frame)
+                self._touch(feed)
+        if stream.needs is not None or stream.pending > _MANY_PENDING:
+            self.repairs.look(feed)
+
+    def _resync(self, message: bytes) -> None:
+        try:
+            said = _resyncs.decode(message)
+        except msgspec.DecodeError:
+            self.stats.foreign += 1
+            return
+        named = self.feeds if said.all else said.sources
+        self.repairs.fence(self.feeds[source] for source in named if source in self.feeds)
+
+    def confirmed(self, channels: Iterable[bytes]) -> None:
+        """The upstream's subscriptions to these channels are in effect, from now on."""
+        self._why_lost = None
+        feeds = [feed for channel in channels for feed in self._on_channel.get(channel, ())]
+        for feed in feeds:
+            feed.subscribed = True
+        self.repairs.fence(feed for feed in feeds if feed.begun)
+
+    def lost(self, reason: str) -> None:
+        """Nothing is heard any more."""
+        self._why_lost = reason
+        for feed in self.feeds.values():
+            feed.subscribed = False
+            self.degrade(feed)
+
+    def degrade(self, feed: Feed) -> None:
+        """Serve the feed from the store, and say so."""
+        if feed.degraded is None:
+            feed.degraded = self._why_lost or "Redis does not confirm the subscription"
+            feed.say([feed.state("degraded", reason=feed.degraded)])
+            self._touch(feed)
+            self.repairs.poll()
+
+    # --- writing
+
+    def _touch(self, feed: Feed) -> None:
+        """It has something to write: at once after a pause, else with all that comes within a tick."""
+        self._dirty.add(feed)
+        if self._flushing is None:
+            loop = asyncio.get_running_loop()
+            self._flushing = loop.call_later(
+                max(0.0, self._flushed_at + self._tick - loop.time()), self._flush
+            )
+
+    def _flush(self) -> None:
+        self._flushing = None
+        dirty, self._dirty = self._dirty, set()
+        for feed in dirty:
+            self._write(feed)
+        self._flushed_at = asyncio.get_running_loop().time()
+        if self._newest:
+            self.stats.latency(max(0.0, (time.time_ns() - self._newest) / 1e9))
+            self._newest = 0
+
+    def _write(self, feed: Feed) -> None:
+        self.stats.told += feed.flush()

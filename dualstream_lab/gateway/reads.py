@@ -1,0 +1,109 @@
+"""Looks into the store, joined: what is asked while one look is under way goes into the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+from dualstream_lab.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.store import Page, Query, Store
+
+__all__ = ["Reads"]
+
+_BATCH = 500  # queries of one look, about 10 ms
+_POLL = 0.005  # s
+
+_Asked: TypeAlias = "tuple[Sequence[Query], asyncio.Future[list[Page]]]"
+
+
+class Reads:
+    """One look at a time, so that their answers come in the order of their snapshots.
+
+    :meth:`run` is its task. Whoever asked acts on the answer before the next look ends.
+    """
+
+    def __init__(self, store: Store, *, limit: int) -> None:
+        self._store = store
+        self._limit = limit
+        self._asked: deque[_Asked] = deque()
+        self._wake = asyncio.Event()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waited = asyncio.Event()
+        self._positions: dict[int, int] = {}  # they only grow, so that an old look is never wrong
+
+    async def pages(self, queries: Sequence[Query]) -> list[Page]:
+        """A page a query, all of one snapshot that is taken from now on. Raises StoreError."""
+        answer: asyncio.Future[list[Page]] = asyncio.get_running_loop().create_future()
+        self._asked.append((queries, answer))
+        self._wake.set()
+        return await answer
+
+    async def reach(self, partition: int, offset: int, timeout: float) -> bool:
+        """Wait until the store has everything of the partition below ``offset``; False if it takes longer."""
+        if self._positions.get(partition, 0) >= offset:
+            return True
+        there = asyncio.get_running_loop().create_future()
+        self._waiting.append((partition, offset, there))
+        self._waited.set()
+        try:
+            await asyncio.wait([there], timeout=timeout)
+        finally:
+            gave_up = there.cancel()  # nothing where it is done
+        return not gave_up
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._serve_pages())
+            group.create_task(self._watch_positions())
+
+    async def _serve_pages(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch: list[_Asked] = []
+            count = 0
+            while self._asked and (not batch or count + len(self._asked[0][0]) <= _BATCH):
+                batch.append(self._asked.popleft())
+                count += len(batch[-1][0])
+            if not self._asked:
+                self._wake.clear()
+            await self._look(batch)
+
+    async def _watch_positions(self) -> None:
+        """One look for all who wait."""
+        while True:
+            await self._waited.wait()
+            with suppress(StoreError):
+                self._positions = await self._store.positions()
+            waiting, self._waiting = self._waiting, []
+            for partition, offset, there in waiting:
+                if self._positions.get(partition, 0) < offset:
+                    if not there.done():
+                        self._waiting.append((partition, offset, there))
+                elif not there.done():
+                    there.set_result(None)
+            if self._waiting:
+                await asyncio.sleep(_POLL)
+            else:
+                self._waited.clear()
+
+    async def _look(self, batch: Sequence[_Asked]) -> None:
+        queries = [query for asked, _ in batch for query in asked]
+        try:
+            pages = await self._store.pages(queries, self._limit)
+        except StoreError as error:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        first = 0
+        for asked, answer in batch:
+            if not answer.done():
+                answer.set_result(pages[first : first + len(asked)])
+            first += len(asked)

@@ -1,0 +1,137 @@
+"""A client's conversation: which sources it follows, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dualstream_lab.cursor import Cursor
+from dualstream_lab.errors import DualStreamError, EventError
+from dualstream_lab.gateway.channels import source_problem
+from dualstream_lab.gateway.frames import StateFrame, state_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.gateway.access import Grant
+    from dualstream_lab.gateway.clients import Connection
+    from dualstream_lab.gateway.entry import Entry
+    from dualstream_lab.gateway.feed import Feed
+    from dualstream_lab.gateway.hub import Hub
+
+__all__ = ["Command", "Refused", "Session", "parse_command", "parse_since"]
+
+
+class Refused(DualStreamError):
+    """What a client asked for is not to be had. ``code``: the WebSocket's close code; None: it may go on."""
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Command(msgspec.Struct, forbid_unknown_fields=True):
+    """What a WebSocket client may say: one of the first three."""
+
+    subscribe: str | None = None
+    unsubscribe: str | None = None
+    token: str | None = None
+    since: str | None = None
+
+
+_commands = msgspec.json.Decoder(Command)
+
+
+def parse_since(text: str | None) -> Cursor | int | None:
+    """A cursor, -1 for all there is, None for new events only. Raises Refused."""
+    if text in {None, "", "latest"}:
+        return None
+    if text == "earliest":
+        return -1
+    try:
+        return Cursor.parse(text or "")
+    except EventError as error:
+        raise Refused(f"since: {error}; or: latest, earliest") from error
+
+
+def parse_command(text: str) -> Command:
+    """Raises Refused with 4400."""
+    form = 'send {"subscribe": "type:id", "since": CURSOR}, {"unsubscribe": "type:id"} or {"token": …}'
+    try:
+        command = _commands.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Refused(f"not a command: {error}; {form}", 4400) from error
+    if sum(value is not None for value in (command.subscribe, command.unsubscribe, command.token)) != 1:
+        raise Refused(f"not a command; {form}", 4400)
+    return command
+
+
+class Session:
+    """The sources of one connection, each on its way in or live. Owns the tasks that bring it in."""
+
+    def __init__(self, hub: Hub, entry: Entry, connection: Connection, grant: Grant, *, most: int) -> None:
+        self._hub = hub
+        self._entry = entry
+        self._connection = connection
+        self._grant = grant
+        self._most = most
+        self._entering: dict[str, asyncio.Task[None]] = {}
+        self._feeds: dict[str, Feed] = {}
+
+    def subscribe(self, source: str, since: Cursor | int | None) -> None:
+        """Begin to follow a source. Raises Refused."""
+        if source in self._feeds or source in self._entering:
+            raise Refused(f"{source} is followed already")
+        self.check([source])
+        task = asyncio.create_task(self._enter(source, since))
+        self._entering[source] = task
+
+    def check(self, sources: Sequence[str]) -> None:
+        """Raises Refused for sources that cannot be followed, too."""
+        for source in sources:
+            if reason := source_problem(source):
+                raise Refused(reason)
+            if not self._grant.may_read(source):
+                raise Refused(f"the token does not allow to read {source}", 4403)
+        if len(self._feeds) + len(self._entering) + len(sources) > self._most:
+            raise Refused(f"at most {self._most} sources can be followed on one connection", 4429)
+
+    def unsubscribe(self, source: str) -> None:
+        """Follow it no more. Raises Refused."""
+        if source in self._entering:
+            self._entering.pop(source).cancel()
+        elif source in self._feeds:
+            self._hub.release(self._feeds.pop(source), self._connection)
+        else:
+            raise Refused(f"{source!r} is not followed")
+        self._say(source, StateFrame("unsubscribed", source))
+
+    def complain(self, reason: str, source: str | None = None) -> None:
+        """Tell the client what was wrong."""
+        self._say(source or "", StateFrame("error", source, error=reason))
+
+    async def close(self) -> None:
+        """Follow nothing more."""
+        self._connection.end()
+        tasks = list(self._entering.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for feed in self._feeds.values():
+            self._hub.release(feed, self._connection)
+        self._feeds.clear()
+
+    async def _enter(self, source: str, since: Cursor | int | None) -> None:
+        try:
+            self._feeds[source] = await self._entry.enter(self._connection, source, since)
+        except DualStreamError as error:
+            self.complain(f"{error}; try again", source)
+        finally:
+            if self._entering.get(source) is asyncio.current_task():
+                del self._entering[source]
+
+    def _say(self, source: str, message: StateFrame) -> None:
+        self._connection.tell([state_frame(message)], {}, source)

@@ -1,0 +1,129 @@
+"""``GET /sse``: server-sent events, for an ``EventSource`` or ``curl -N``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of
+from dualstream_lab.gateway.clients import SseConnection
+from dualstream_lab.gateway.session import Refused, Session, parse_since
+
+if TYPE_CHECKING:
+    from dualstream_lab.config import ServeSettings
+    from dualstream_lab.cursor import Cursor
+    from dualstream_lab.gateway.access import Access
+    from dualstream_lab.gateway.clients import Seats
+    from dualstream_lab.gateway.entry import Entry
+    from dualstream_lab.gateway.hub import Hub
+
+__all__ = ["ServerSentEvents"]
+
+_KEEP_ALIVE: Final = 15.0  # s between comments
+
+
+class ServerSentEvents:
+    """The handler of ``/sse``, and all that are connected."""
+
+    def __init__(self, settings: ServeSettings, access: Access, hub: Hub, entry: Entry, seats: Seats) -> None:
+        self._settings = settings
+        self._access = access
+        self._hub = hub
+        self._entry = entry
+        self._seats = seats
+        self._open: set[asyncio.Event] = set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """A stream from its request to its end."""
+        with self._seats.taken():
+            grant = grant_of(request, self._access)
+            transport = request.transport
+            assert transport is not None  # noqa: S101
+            ended = asyncio.Event()
+
+            def slow() -> None:
+                # It could not read a word of ours: it finds its connection broken, and resumes.
+                self._seats.slow += 1
+                ended.set()
+                transport.abort()
+
+            wanted = _wanted(request)
+            connection = SseConnection(
+                transport,
+                [source for source, _ in wanted],
+                limit=self._settings.client_buffer_bytes,
+                slow=slow,
+            )
+            most = self._settings.max_subscriptions
+            session = Session(self._hub, self._entry, connection, grant, most=most)
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": "text/event-stream",
+                    "Cache-Control": "no-store",
+                    "X-Accel-Buffering": "no",
+                }
+            )
+            response.enable_chunked_encoding()
+            try:
+                _check(session, wanted)
+                await response.prepare(request)
+                await response.write(b"retry: 1000\n\n")
+                self._open.add(ended)
+                for source, since in wanted:
+                    session.subscribe(source, since)
+                await _keep_alive(response, ended, grant.expires)
+            finally:
+                self._open.discard(ended)
+                await session.close()
+            return response
+
+    def close(self) -> None:
+        """End all streams."""
+        for ended in self._open:
+            ended.set()
+
+
+def _wanted(request: web.Request) -> list[tuple[str, Cursor | int | None]]:
+    """The sources and where each begins; ``Last-Event-ID`` goes before ``since``. Raises 400."""
+    sources = list(dict.fromkeys(request.query.getall("source", [])))
+    if not sources:
+        raise bad_request("source: at least one is needed, for example ?source=repo:owner/name")
+    places = [request.query.get("since")] * len(sources)
+    if last := request.headers.get("Last-Event-ID"):
+        places = list(last.split(","))
+        if len(places) != len(sources):
+            raise bad_request(f"Last-Event-ID: has {len(places)} cursors for {len(sources)} sources")
+    try:
+        return [(source, parse_since(place)) for source, place in zip(sources, places, strict=True)]
+    except Refused as error:
+        raise bad_request(str(error)) from error
+
+
+def _check(session: Session, wanted: list[tuple[str, Cursor | int | None]]) -> None:
+    """A refusal is an answer, as long as nothing was sent. Raises 400 or 403."""
+    try:
+        session.check([source for source, _ in wanted])
+    except Refused as error:
+        raise (bad_request if error.code is None else forbidden)(str(error)) from error
+
+
+async def _keep_alive(response: web.StreamResponse, ended: asyncio.Event, expires: float | None) -> None:
+    """Until the client leaves, is too slow, or its token expires."""
+    while True:
+        left = float("inf") if expires is None else expires - time.time()
+        if left <= 0:
+            await response.write(b'event: error\ndata: {"kind":"error","error":"the token has expired"}\n\n')
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_KEEP_ALIVE, left)):
+                await ended.wait()
+        if ended.is_set():
+            return
+        try:
+            await response.write(b":\n\n")
+        except ConnectionError:
+            return

@@ -1,0 +1,149 @@
+"""``dualstream serve``: ingester, processor and gateway, together or each on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.gateway.access import Access
+from dualstream_lab.gateway.answers import authorize_write
+from dualstream_lab.gateway.app import application
+from dualstream_lab.gateway.gateway import Gateway
+from dualstream_lab.ingest.http import ingest_routes
+from dualstream_lab.processor import Processor
+from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.store import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+
+    from dualstream_lab.config import ServeSettings
+
+__all__ = ["PARTS", "serve"]
+
+PARTS: Final = ("ingester", "processor", "gateway")
+_BACKLOG = 4096  # clients that may come in one moment
+_GOODBYE = 5.0
+_FILES = 65_536
+
+
+async def serve(
+    settings: ServeSettings,
+    parts: Collection[str] = PARTS,
+    *,
+    started: Callable[[str], None] = lambda _url: None,
+    until: asyncio.Event | None = None,
+) -> None:
+    """Run the parts until ``until`` is set, or cancelled; then end them in order, within seconds.
+
+    ``started`` is told the base URL once all serve (empty where no part speaks HTTP). A part that dies ends
+    all, and its error is raised. Raises ConfigError, StoreError, StackError and StreamUnavailable.
+    """
+    if not parts or set(parts) - set(PARTS):
+        raise ConfigError(f"parts: one or more of {', '.join(PARTS)} (is {', '.join(parts) or 'none'})")
+    access = Access(settings)
+    _allow_files()
+    async with AsyncExitStack() as exits:
+        made = _Parts(settings, access, exits)
+        for part in PARTS:
+            if part in parts:
+                await getattr(made, part)()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work) for work in made.work]
+                async with _listening(settings, access, made) as url:
+                    gc.collect()
+                    gc.freeze()  # what is here now lives as long as the service
+                    started(url)
+                    await (until or asyncio.Event()).wait()
+                for task in tasks:
+                    task.cancel()
+        except* DualStreamError as dead:
+            raise _first(dead) from dead
+
+
+class _Parts:
+    """What is made: each part's routes and its work."""
+
+    def __init__(self, settings: ServeSettings, access: Access, exits: AsyncExitStack) -> None:
+        self._settings = settings
+        self._access = access
+        self._exits = exits
+        self._store: SqliteStore | None = None
+        self.routes: list[web.RouteDef] = []
+        self.work: list[Coroutine[Any, Any, None]] = []
+        self.goodbye: Callable[[], Awaitable[None]] | None = None
+
+    async def ingester(self) -> None:
+        publisher = await self._exits.enter_async_context(DualPublisher(self._settings))
+        self.routes += ingest_routes(
+            publisher,
+            settings=self._settings,
+            authorize=lambda request, source: authorize_write(self._access, request, source),
+        )
+
+    async def processor(self) -> None:
+        store = await self._open(read_only=False)
+        processor = await self._exits.enter_async_context(Processor(self._settings, store))
+        self.work.append(processor.run())
+
+    async def gateway(self) -> None:
+        store = self._store or await self._open(read_only=True)
+        gateway = await self._exits.enter_async_context(Gateway(self._settings, self._access, store))
+        self.work.append(gateway.run())
+        self.routes += gateway.routes()
+        self.goodbye = gateway.goodbye
+
+    async def _open(self, *, read_only: bool) -> SqliteStore:
+        self._store = await SqliteStore.open(self._settings.store, read_only=read_only)
+        self._exits.push_async_callback(self._store.close)
+        return self._store
+
+
+@asynccontextmanager
+async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> AsyncIterator[str]:
+    """The HTTP server, where a part needs one; its clients are told when it ends."""
+    if not made.routes:
+        yield ""
+        return
+    runner = web.AppRunner(
+        application(made.routes, access), access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+    )
+    await runner.setup()
+    try:
+        host, _, port = settings.listen.rpartition(":")
+        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=_BACKLOG)
+        try:
+            await site.start()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"listen: {settings.listen} cannot be listened on: {reason}") from error
+        yield f"http://{host}:{runner.addresses[0][1]}"
+        if made.goodbye is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE):
+                    await made.goodbye()
+    finally:
+        await runner.cleanup()
+
+
+def _allow_files() -> None:
+    """Every client is an open file: as many as this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _FILES:
+        most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
