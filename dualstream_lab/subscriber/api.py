@@ -1,0 +1,128 @@
+"""The gateway's HTTP API, with the caller's token: whole events, and pages of a long past."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import msgspec
+
+from dualstream_lab.errors import EventError, StreamUnavailable
+from dualstream_lab.event import decode_event
+from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from yarl import URL
+
+    from dualstream_lab.event import Event
+
+__all__ = ["Api", "Page"]
+
+_PAUSE: Final = (0.05, 2.0)  # s between tries: first, and at most
+_ANSWER: Final = 15.0  # s for one answer; the gateway's own wait for its store is within it
+_PAGE: Final = 1000
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Events of one source in the log's order, and the cursor behind them."""
+
+    events: list[msgspec.Raw]
+    cursor: str
+    more: bool
+    recovered: bool = True
+    reason: str | None = None
+
+
+_pages: Final = msgspec.json.Decoder(Page)
+
+
+class Api:
+    """``token``: as given to the Subscriber. What it yields is kept until the gateway refuses it."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base: URL,
+        token: str | Callable[[], str | Awaitable[str]] | None,
+    ) -> None:
+        self._session = session
+        self._base = base
+        self._token = token
+        self._headers: dict[str, str] | None = None
+
+    @property
+    def renews(self) -> bool:
+        """Whether a token that was refused can be replaced."""
+        return callable(self._token)
+
+    async def headers(self, *, renew: bool = False) -> Mapping[str, str]:
+        """``Authorization``, where there is a token. ``renew``: ask the caller's function anew."""
+        if self._headers is None or renew:
+            token = self._token() if callable(self._token) else self._token
+            if inspect.isawaitable(token):
+                token = await token
+            self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return self._headers
+
+    async def event(self, event_id: str, pos: str | None, *, within: float) -> Event | None:
+        """The whole event; None when the gateway does not have it, not even ``within`` that many seconds.
+
+        Waits as long as it takes for a gateway that is away. Raises ConfigError when it is not allowed.
+        """
+        url = (self._base / "events" / event_id).with_query({} if pos is None else {"pos": pos})
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        pause = _PAUSE[0]
+        while True:
+            try:
+                status, body, retry = await self._get(url)
+                if status == HTTPStatus.OK:
+                    return decode_event(body)
+                if not retry or loop.time() > deadline:
+                    return None
+            except EventError:
+                return None
+            except Dropped:
+                deadline = loop.time() + within  # behind a gateway that comes back, the store may lag anew
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
+            pause = min(pause * 2, _PAUSE[1])
+
+    async def page(self, source: str, since: str) -> Page:
+        """The first events after a cursor. Raises Dropped, ConfigError."""
+        url = (self._base / "events").with_query({"source": source, "since": since, "limit": str(_PAGE)})
+        status, body, _ = await self._get(url)
+        if status != HTTPStatus.OK:
+            raise Dropped(f"the gateway answers {status} for the past")
+        try:
+            return _pages.decode(body)
+        except msgspec.DecodeError as error:
+            raise StreamUnavailable(f"the gateway's page of events cannot be read: {error}") from error
+
+    async def _get(self, url: URL) -> tuple[int, bytes, bool]:
+        """(status, body, whether another try may do better). Raises Dropped when it is away, ConfigError."""
+        renew = False
+        while True:
+            headers = await self.headers(renew=renew)
+            status, body, retry_after = await self._ask(url, headers)
+            if status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+                return status, body, retry_after
+            error = refused(status, body[:500].decode(errors="replace"))
+            if isinstance(error, Dropped):
+                return status, body, True
+            if renew or not (isinstance(error, TokenRefused) and self.renews):
+                raise error
+            renew = True
+
+    async def _ask(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes, bool]:
+        timeout = aiohttp.ClientTimeout(total=_ANSWER, connect=CONNECT_TIMEOUT)
+        try:
+            async with self._session.get(url, headers=headers, timeout=timeout) as answer:
+                return answer.status, await answer.read(), "Retry-After" in answer.headers
+        except (aiohttp.ClientError, OSError) as error:  # time-outs among them
+            raise Dropped(str(error) or type(error).__name__) from error
