@@ -1,0 +1,172 @@
+"""Records that cannot be processed, into a topic of their own: as they were, with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.metadata import MetadataRequest
+
+from dualstream_lab.config import kafka_client_options
+from dualstream_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka import ConsumerRecord
+
+    from dualstream_lab.config import ServeSettings
+
+__all__ = ["DeadLetter", "DeadLetters"]
+
+log = logging.getLogger(__name__)
+
+_PAUSE: Final = 1.0  # s between tries
+_CLOSE_TIMEOUT: Final = 2.0
+_AT_ONCE: Final = 500
+_MAX_REASON: Final = 2000  # characters
+_OUR_HEADERS: Final = 64 * 1024  # bytes: room for what is added to a record that was as big as allowed
+_DEFAULT_MAX_MESSAGE: Final = 1_048_588
+_NO_LIMIT: Final = 2**31 - 1
+_LEFT_OUT: Final = b"left out: larger than this topic takes"
+_TOO_BIG: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A record, and why it could not be processed."""
+
+    record: ConsumerRecord[bytes | None, bytes | None]
+    reason: str
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Where it was, and why it is here."""
+        record = self.record
+        return [
+            ("dead_letter_reason", self.reason[:_MAX_REASON].encode(errors="replace")),
+            ("dead_letter_topic", record.topic.encode()),
+            ("dead_letter_partition", str(record.partition).encode()),
+            ("dead_letter_offset", str(record.offset).encode()),
+        ]
+
+
+class DeadLetters:
+    """Writes to the dead-letter topic, at least once."""
+
+    def __init__(self, topic: str, producer: AIOKafkaProducer) -> None:
+        self._topic = topic
+        self._producer = producer
+
+    @classmethod
+    async def open(cls, settings: ServeSettings) -> Self:
+        """Make the topic if it is not there, and connect. Raises KafkaError, OSError, ConfigError."""
+        options = kafka_client_options(settings.kafka_url or "")
+        options["request_timeout_ms"] = round(settings.request_timeout * 1000)
+        await _ensure_topic(settings, options)
+        # Not idempotent: after a refused batch such a producer could never write to its partition again.
+        letters = cls(
+            settings.dead_letters,
+            AIOKafkaProducer(**options, acks="all", max_request_size=_NO_LIMIT),
+        )
+        try:
+            await letters._producer.start()
+        except BaseException:
+            await letters.close()
+            raise
+        return letters
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Returns when Kafka has all of them; waits through outages. They may be there twice then."""
+        for begin in range(0, len(letters), _AT_ONCE):
+            await asyncio.gather(*map(self._deliver, letters[begin : begin + _AT_ONCE]))
+
+    async def _deliver(self, letter: DeadLetter) -> None:
+        record = letter.record
+        key, value, headers = record.key, record.value, [*record.headers, *letter.headers()]
+        if key is None and value is None:
+            value = b""  # aiokafka writes no record without both
+        while True:
+            try:
+                await self._producer.send_and_wait(self._topic, value, key=key, headers=headers)
+            except kafka_errors.KafkaError as error:
+                if isinstance(error, _TOO_BIG) and value != _LEFT_OUT:
+                    key, value, headers = None, _LEFT_OUT, letter.headers()
+                    continue
+                log.warning("dead-letter topic %s cannot be written to, trying on: %r", self._topic, error)
+                await asyncio.sleep(_PAUSE)
+            else:
+                log.warning(
+                    "%s partition %d offset %d is in %s: %s",
+                    record.topic,
+                    record.partition,
+                    record.offset,
+                    self._topic,
+                    letter.reason,
+                )
+                return
+
+    async def close(self) -> None:
+        """Within seconds; what is not written is given up."""
+        producer = self._producer
+        with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await producer.stop()
+                return
+        sender = producer._sender.sender_task  # noqa: SLF001
+        if sender is not None:
+            sender.cancel()
+            await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT)
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await producer.client.close()
+
+
+async def _ensure_topic(settings: ServeSettings, options: dict[str, Any]) -> None:
+    """Like the main topic: as many partitions and copies, and a little room for our headers."""
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        await admin.start()
+        request = MetadataRequest([settings.topic, settings.dead_letters], allow_auto_topic_creation=False)
+        response = await admin._send_request(request)  # noqa: SLF001
+        topics = {topic["topic"]: topic for topic in response.to_object()["topics"]}
+        if not topics[settings.dead_letters]["error_code"]:
+            return
+        main = topics[settings.topic]["partitions"]
+        limit = await _max_message(admin, settings.topic)
+        new = NewTopic(
+            settings.dead_letters,
+            len(main),
+            min(len(partition["replicas"]) for partition in main),
+            topic_configs={"max.message.bytes": str(limit + _OUR_HEADERS)},
+        )
+        answer = await admin.create_topics([new], timeout_ms=options["request_timeout_ms"])
+        _, code, message = answer.topic_errors[0][:3]
+        reason = kafka_errors.for_code(code)
+        if code and reason is not kafka_errors.TopicAlreadyExistsError:
+            raise ConfigError(
+                f"dead-letter topic {settings.dead_letters!r} does not exist and could not be made "
+                f"({message or reason.__name__}); make it, or set DUALSTREAM_DEAD_LETTER_TOPIC to another"
+            )
+    finally:
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await admin.close()
+
+
+async def _max_message(admin: AIOKafkaAdminClient, topic: str) -> int:
+    """The topic's limit; Kafka's own where this user may not ask."""
+    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    found = [
+        entry[1]
+        for resource in response.resources
+        for entry in resource[4]
+        if entry[0] == "max.message.bytes"
+    ]
+    return int(found[0]) if found else _DEFAULT_MAX_MESSAGE

@@ -1,0 +1,91 @@
+"""Kafka's records into stored events, or into the reason why not. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from dualstream_lab.event import ID_PATTERN, Event, invalid_reason
+from dualstream_lab.store import StoredEvent
+
+if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
+__all__ = ["Decoder"]
+
+_MAX_KNOWN: Final = 50_000  # names of sources, and of types, kept in mind
+_MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
+
+
+class _Head(msgspec.Struct):
+    """What is looked at. The id must be there, as it is what duplicates are known by."""
+
+    id: str
+    type: str
+    source_type: str
+    source_id: str
+    occurred_at: datetime | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode = msgspec.json.Decoder(_Head).decode
+
+
+class Decoder:
+    """Decodes and checks; names that were found good once are not checked again."""
+
+    def __init__(self) -> None:
+        self._sources: dict[tuple[str, str], str] = {}
+        self._types: set[str] = set()
+
+    def __call__(self, record: ConsumerRecord[bytes | None, bytes | None]) -> StoredEvent | str:
+        """The event, or what is wrong with the record."""
+        value = record.value
+        if value is None:
+            return "the record has no value"
+        try:
+            if not value.isascii():
+                value.decode()  # what is not looked at must be UTF-8, too
+            head = _decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            return f"not an event: {error}"
+        source = self._sources.get((head.source_type, head.source_id))
+        occurred_at = head.occurred_at
+        if (
+            source is None
+            or head.type not in self._types
+            or head.traceparent is not msgspec.UNSET
+            or not (type(occurred_at) is datetime and occurred_at.tzinfo is UTC)
+            or ID_PATTERN.fullmatch(head.id) is None
+        ):
+            if reason := _invalid(head):
+                return reason
+            source = self._remember(head)
+        ts = min(max(record.timestamp, 0), _MAX_MS) * 1_000_000
+        return StoredEvent(record.partition, record.offset, head.id, head.type, source, ts, value)
+
+    def _remember(self, head: _Head) -> str:
+        if len(self._sources) >= _MAX_KNOWN:
+            self._sources.clear()
+        if len(self._types) >= _MAX_KNOWN:
+            self._types.clear()
+        self._types.add(head.type)
+        source = f"{head.source_type}:{head.source_id}"
+        self._sources[head.source_type, head.source_id] = source
+        return source
+
+
+def _invalid(head: _Head) -> str | None:
+    occurred_at = datetime.now(UTC) if head.occurred_at is msgspec.UNSET else head.occurred_at
+    return invalid_reason(
+        Event(
+            id=head.id,
+            type=head.type,
+            source_type=head.source_type,
+            source_id=head.source_id,
+            occurred_at=occurred_at,
+            traceparent=head.traceparent,
+        )
+    )

@@ -1,0 +1,156 @@
+"""The processor: every record of the topic is in the store once, or among the dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+from aiokafka.errors import KafkaError
+
+from dualstream_lab.config import kafka_client_options
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.processor.dead_letters import DeadLetters
+from dualstream_lab.processor.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.config import ServeSettings
+    from dualstream_lab.processor.handling import Handler
+    from dualstream_lab.store import Store
+
+__all__ = ["Processor", "ProcessorStats"]
+
+_PRUNE: Final = 5.0  # s between prunings
+_END: Final = 5.0  # s for what is in flight to end when it is cancelled
+
+
+class ProcessorStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of one processor's counters, since its start."""
+
+    applied: int
+    """Events that were new to the store."""
+    duplicates: int
+    """Events whose id the store had."""
+    poison: int
+    """Records in the dead-letter topic."""
+    lost: int
+    """Offsets that Kafka's retention removed before they were processed."""
+    conflicts: int
+    """Times that another processor had moved a partition on."""
+    rebalances: int
+    """Times that the group gave out partitions."""
+    partitions: int
+    """That it has now."""
+    lag: int
+    """Messages of its partitions that were in Kafka, when last heard of, and are not in the store."""
+    last_applied: int
+    """When something was applied last: ns since the epoch; 0: not yet."""
+
+
+class Processor:
+    """Applies the topic's events to a store, one of a consumer group (``settings.group``) that shares it.
+
+    Each event is in the store once, also after ``kill -9``, with the first of those that have its id: the
+    position is the store's own, moved in the transaction that inserts the events. The group's offsets are
+    committed about once a second, for lag tools only. A processor that lost its partition without noticing
+    is refused by the store, and goes on where that is. ``handlers`` are called in their order before the
+    store; for them it is at least once. What is no event, an invalid one, or refused by a handler, goes to
+    the dead-letter topic (at least once, too) and no further. The store is pruned to ``retention_age`` and
+    ``retention_events`` every five seconds.
+
+    Use it as an async context manager around :meth:`run`. The store is not closed with it.
+    """
+
+    def __init__(self, settings: ServeSettings, store: Store, handlers: Sequence[Handler] = ()) -> None:
+        self._settings = settings
+        self._store = store
+        self._handlers = tuple(handlers)
+        self._letters: DeadLetters | None = None
+        self._pipeline: Pipeline | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Look at the topic, make the dead-letter topic if there is none, and claim the store.
+
+        Bounded by ``start_timeout``, and a few seconds when it fails. Raises ConfigError (no such topic),
+        StreamUnavailable (Kafka does not answer), StoreError (it holds another log, or cannot be written).
+        """
+        if self._pipeline is not None:
+            return
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.start_timeout):
+                await log_identity(settings)
+                self._letters = await DeadLetters.open(settings)
+                pipeline = Pipeline(settings, self._store, self._handlers, self._letters)
+                await pipeline.open()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self.close()
+            servers = ", ".join(kafka_client_options(settings.kafka_url or "")["bootstrap_servers"])
+            reason = str(error) or f"no answer within {settings.start_timeout:g} s"
+            raise StreamUnavailable(
+                f"Kafka at {servers} could not be reached: {reason}; check kafka_url"
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
+        self._pipeline = pipeline
+
+    async def run(self) -> None:
+        """Until cancelled, also through Kafka's outages.
+
+        Raises StoreError when the store cannot be written, or Kafka has another log than the store has.
+        Another run goes on where this one was.
+        """
+        pipeline = self._started()
+        tasks = [asyncio.create_task(work()) for work in (pipeline.consume, pipeline.commit, self._prune)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # they end with an error only
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_END)
+
+    def stats(self) -> ProcessorStats:
+        """The counters now."""
+        pipeline = self._started()
+        return ProcessorStats(
+            applied=pipeline.applied,
+            duplicates=pipeline.duplicates,
+            poison=pipeline.poison,
+            lost=pipeline.lost,
+            conflicts=pipeline.conflicts,
+            rebalances=pipeline.consumer.rebalances,
+            partitions=len(pipeline.consumer.partitions),
+            lag=pipeline.consumer.lag(pipeline.positions),
+            last_applied=pipeline.last_applied,
+        )
+
+    async def close(self) -> None:
+        """Leave the group and disconnect, within seconds. To be called when :meth:`run` has ended."""
+        if self._pipeline is not None:
+            await self._pipeline.close()
+        if self._letters is not None:
+            await self._letters.close()
+
+    async def _prune(self) -> None:
+        settings = self._settings
+        while True:
+            await asyncio.sleep(_PRUNE)
+            await self._store.prune(age=settings.retention_age, count=settings.retention_events)
+
+    def _started(self) -> Pipeline:
+        if self._pipeline is None:
+            raise StreamUnavailable("the processor is not started: use `async with Processor(…)`")
+        return self._pipeline
