@@ -8,6 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
+from benchmarks.fanout import fanout
 from benchmarks.live import latencies, memory, outages
 from benchmarks.load import load
 from benchmarks.peer import PEERS, NotRun
@@ -26,7 +27,7 @@ def _arguments() -> argparse.Namespace:
         "what",
         nargs="?",
         default="throughput",
-        choices=["throughput", "latency", "outage", "memory", "load", "recorded"],
+        choices=["throughput", "latency", "outage", "memory", "load", "recorded", "fanout"],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
@@ -68,6 +69,8 @@ def main() -> int:
                 text = outages(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
             elif given.what == "load":
                 text = load(stack, rounds=given.rounds)
+            elif given.what == "fanout":
+                text = fanout(stack, rounds=given.rounds, quick=given.quick)
             elif given.what == "recorded":
                 text = recorded()
             elif given.what == "memory":
