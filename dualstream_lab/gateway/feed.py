@@ -116,6 +116,6 @@ class Feed:
         if not frames:
             return 0
         shared: dict[str, bytes] = {}
-        for client in list(self.live):
+        for client in self.live:  # telling never removes one
             client.tell(frames, shared, self.source)
         return len(frames) * len(self.live)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.event import Notification
     from dualstream_lab.gateway.feed import Client
     from dualstream_lab.gateway.handover import Join
     from dualstream_lab.gateway.reads import Reads
@@ -144,7 +145,7 @@ class Hub:
         except EventError:
             self.stats.foreign += 1
             return
-        feed = self.feeds.get(self._channels.source(channel, note))
+        feed = self._feed_of(channel, note)
         if feed is None:
             return
         self.stats.heard += 1
@@ -164,6 +165,12 @@ class Hub:
                 self._touch(feed)
         if stream.needs is not None or stream.pending > _MANY_PENDING:
             self.repairs.look(feed)
+
+    def _feed_of(self, channel: bytes, note: Notification) -> Feed | None:
+        if self._channels.shared:
+            return self.feeds.get(self._channels.source(channel, note))
+        feeds = self._on_channel.get(channel)
+        return next(iter(feeds)) if feeds else None
 
     def _resync(self, message: bytes) -> None:
         try:

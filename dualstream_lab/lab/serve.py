@@ -58,8 +58,7 @@ async def serve(
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(work) for work in made.work]
                 async with _listening(settings, access, made) as url:
-                    gc.collect()
-                    gc.freeze()  # what is here now lives as long as the service
+                    _settle_memory()
                     started(url)
                     await (until or asyncio.Event()).wait()
                 for task in tasks:
@@ -131,6 +130,13 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
                     await made.goodbye()
     finally:
         await runner.cleanup()
+
+
+def _settle_memory() -> None:
+    """What is here now lives as long as the service, and what comes has no cycles: collect seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _allow_files() -> None:
