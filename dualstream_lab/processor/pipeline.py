@@ -11,7 +11,6 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
-from dualstream_lab.processor.batch import Batch
 from dualstream_lab.processor.consumer import GroupConsumer
 from dualstream_lab.processor.decoding import Decoder
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.processor.batch import Batch
     from dualstream_lab.processor.dead_letters import DeadLetters
     from dualstream_lab.processor.handling import Handler
     from dualstream_lab.store import Store
@@ -45,7 +45,6 @@ class Pipeline:
         self._letters = letters
         self._decoder = Decoder()
         self._settled = -1  # the consumer's generation in which it was last told where to go on
-        self._next: dict[int, int] = {}  # where the next batch begins, applied or not
         self._applying: asyncio.Task[None] | None = None
         self._beyond = 0
         self.consumer: GroupConsumer
@@ -135,15 +134,9 @@ class Pipeline:
             await self._finish()
             await self._settle()
             return
-        polled = await self.consumer.poll()
-        batches = [
-            Batch(part, self._next[part.partition], self._decoder)
-            for part in polled
-            if part.next_ > self._next[part.partition]
-        ]
+        batches = await self.consumer.poll(self._decoder, keep=bool(self._handlers))
         await self._finish()
         if batches and self._settled == self.consumer.generation:
-            self._next |= {batch.partition: batch.next_ for batch in batches}
             self._applying = asyncio.create_task(self._apply(batches))
 
     async def _finish(self) -> None:
@@ -176,9 +169,8 @@ class Pipeline:
         positions = {partition: known[partition] for partition in partitions}
         if self._is_beyond(positions, ends):
             await asyncio.sleep(_PAUSE)
-        elif generation == self.consumer.generation and await self.consumer.seek(positions):
-            self._next = dict(positions)
-            self.positions = dict(positions)
+        elif generation == self.consumer.generation and self.consumer.seek(positions):
+            self.positions = positions
             self._settled = generation
 
     def _is_beyond(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:

@@ -20,6 +20,7 @@ OFFSET_BITS: Final = 48
 
 _APPLICATION: Final = 0x6475616C  # "dual"
 _VERSION: Final = 1
+_PAGE: Final = 8192  # bytes
 _BUSY: Final = 10.0  # s to wait for another process's transaction
 _SCHEMA: Final = f"""
 CREATE TABLE log (epoch TEXT NOT NULL);
@@ -113,6 +114,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA page_size = {_PAGE}")
     _write_ahead(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:

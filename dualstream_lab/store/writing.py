@@ -29,7 +29,7 @@ __all__ = ["Writer"]
 # Events of one statement: few sizes, so that their statements stay prepared. SQLite takes 32,766 values.
 _SIZES: Final = (4096, 512, 64, 8, 1)
 _CACHE: Final = 64 * 2**20  # bytes: so that the index of ids is looked up in memory
-_CHECKPOINT: Final = 4000  # pages of the write-ahead log after which it is copied into the file
+_CHECKPOINT: Final = 2000  # pages of the write-ahead log after which it is copied into the file
 _MAX_LOG: Final = 64 * 2**20
 _MAX_SOURCES: Final = 100_000  # numbers of sources kept in mind
 _PRUNED: Final = 2000  # events removed in one transaction: others wait for it some 20 ms
