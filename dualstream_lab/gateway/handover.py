@@ -27,6 +27,7 @@ __all__ = ["Join", "Page", "Phase", "Refusal", "Stream"]
 
 T = TypeVar("T")
 _NONCES = 64
+_DIGITS = 18  # anybody may publish on Redis, and int() raises for thousands of them
 _MAX_SEEN = 50_000
 
 
@@ -104,7 +105,7 @@ class Stream(Generic[T]):
     def count(self, pub: str, offset: int) -> bool:
         """The publisher's running number, ``nonce:n``. True if numbers before it were never heard."""
         nonce, _, text = pub.rpartition(":")
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > _DIGITS:
             return False
         number = int(text)
         last = self._counts.pop(nonce, None)
