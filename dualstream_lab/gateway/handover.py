@@ -199,9 +199,8 @@ class Join:
             self.refuse(Refusal.EPOCH_CHANGED)
 
     def refuse(self, why: Refusal) -> None:
-        """The past cannot be told: live without it."""
-        self.refusal = why
-        self._live_from(self.fence)
+        """After :meth:`fenced`: the past cannot be told; live without it."""
+        self._refuse(why, self.fence)
 
     def read(self, page: Page[R]) -> Sequence[R]:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
@@ -211,14 +210,19 @@ class Join:
         """
         if page.position < self.fence:
             return ()
+        # The stream holds nothing below the position any more: who is refused here is live from there only.
         if self.after + 1 < page.floor:
-            self.refuse(Refusal.RETENTION)
+            self._refuse(Refusal.RETENTION, page.position)
         elif page.more:
-            self.refuse(Refusal.TOO_FAR_BEHIND)
+            self._refuse(Refusal.TOO_FAR_BEHIND, page.position)
         else:
             self._live_from(page.position)
             return page.rows
         return ()
+
+    def _refuse(self, why: Refusal, place: int) -> None:
+        self.refusal = why
+        self._live_from(place)
 
     def _live_from(self, offset: int) -> None:
         self.after = max(self.after, offset - 1) if self.refusal is None else offset - 1
