@@ -227,6 +227,23 @@ async def test_a_late_event_does_not_move_the_cursor_past_others_found_with_it()
         assert gateway.talks[1].since == {SOURCE: cursor(9)}
 
 
+async def test_a_live_event_does_not_move_the_cursor_before_the_past_is_told() -> None:
+    async def behind(talk: Talk) -> None:
+        await talk.say(event(30, 29), subscribed(29, recovered=False, reason="store_lag"))
+        await talk.stay()
+
+    async def well(talk: Talk) -> None:
+        await talk.say(*(event(n, n, old=True) for n in range(10, 31)), subscribed(30))
+        await talk.stay()
+
+    async with (
+        fake_gateway(behind, well) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since=cursor(9), fetch=False) as events,
+    ):
+        assert sorted(offsets(await take(events, 21))) == list(range(10, 31))
+        assert gateway.talks[1].since == {SOURCE: cursor(9)}
+
+
 async def test_the_cursors_are_of_what_was_dealt_with_and_resume_another_day() -> None:
     async def script(talk: Talk) -> None:
         after = 9 if talk.since[SOURCE] == "latest" else Cursor.parse(talk.since[SOURCE]).offset
