@@ -565,6 +565,12 @@ def test_a_client_that_wants_only_new_events_waits_for_the_fence_alone(end):
     assert (join.phase, join.after, join.refusal) == (Phase.LIVE, end - 1, None)
 
 
+def test_a_client_that_wants_only_new_events_is_told_what_was_heard_at_its_fence_and_later():
+    tells = stream(confirmed=9)
+    assert all(tells.hear(offset, f"e{offset}") for offset in (13, 10, 12, 11))
+    assert tells.heard_after(reading(None, 12).after) == ["e13", "e12"]
+
+
 def test_a_client_that_wants_all_of_an_empty_log_reads_it():
     join = reading(-1, 0)
     assert join.read(page(0)) == []
