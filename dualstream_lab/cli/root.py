@@ -26,6 +26,7 @@ _COMMANDS = {
     "down": ("stack", "stack", "End the running local stack."),
     "publish": ("streams", "cli", "Publish a file of events: Kafka first, then Redis."),
     "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
+    "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),
     "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
 }
 

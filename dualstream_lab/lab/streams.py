@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import os
 import stat
 import sys
+from contextlib import aclosing
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,11 +16,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
-from dualstream_lab.event import channel_of, decode_event, shard_channel, source_invalid_reason
-from dualstream_lab.replay import Start, replay
+from dualstream_lab.event import channel_of, shard_channel, source_invalid_reason
+from dualstream_lab.replay import Selection, Start, replay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from dualstream_lab.config import Settings
 
@@ -117,15 +117,14 @@ def _channel(settings: Settings, source: str, *, pattern: bool) -> tuple[str, by
 
 async def stored_events(
     settings: Settings, source: str, start: Start, *, pattern: bool, follow: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The whole events of a source, or of every source that matches the glob, as they are in the log."""
     source_id = None if pattern else source_of(source)[1]
-    async for record in replay(settings, start, source_id=source_id, follow=follow):
-        try:
-            event = decode_event(record.value or b"")
-        except EventError as error:
-            print(f"partition {record.partition} offset {record.offset}: {error}", file=sys.stderr)
-            continue
-        name = f"{event.source_type}:{event.source_id}"
-        if fnmatch.fnmatchcase(name, source) if pattern else name == source:
-            yield record.value
+    wanted = Selection(pattern=source) if pattern else Selection(source=source)
+    async with aclosing(replay(settings, start, source_id=source_id, follow=follow)) as records:
+        async for record in records:
+            try:
+                if wanted.event_of(record) is not None:
+                    yield record.value
+            except EventError as error:
+                print(f"partition {record.partition} offset {record.offset}: {error}", file=sys.stderr)
