@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _CLOSE_TIMEOUT: Final = 2.0
 _POLL: Final = 0.5  # s to wait for records
 _MAX_RECORDS: Final = 5000
+_SESSION: Final = 6.0  # s until what a killed processor had is given to others: the least that Kafka allows
 _FETCH: Final = {
     "fetch_max_wait_ms": 100,  # also the time that a seek may wait for a fetch that is under way
     "fetch_max_bytes": 16 * 2**20,
@@ -63,6 +64,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             **_FETCH,
             request_timeout_ms=round(settings.request_timeout * 1000),
             group_id=settings.group,
+            session_timeout_ms=round(_SESSION * 1000),
+            heartbeat_interval_ms=round(_SESSION * 1000 / 4),
             enable_auto_commit=False,
             auto_offset_reset="none",
         )
