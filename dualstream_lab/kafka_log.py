@@ -175,9 +175,9 @@ class LogEnds:
 async def read_range(
     settings: Settings, partition: int, first: int, end: int, *, limit: int
 ) -> Sequence[ConsumerRecord[bytes, bytes]]:
-    """The records of a partition with first <= offset < end; at most ``limit`` offsets.
+    """The records of a partition with first <= offset < end, all of them; at most ``limit`` offsets.
 
-    Raises StreamUnavailable.
+    Raises StreamUnavailable, also when some of them are not in Kafka any more.
     """
     if end - first > limit:
         raise StreamUnavailable(f"{end - first:,} records are too many to read at once (at most {limit:,})")
@@ -191,10 +191,16 @@ async def read_range(
                 while await consumer.position(target) < end:
                     for records in (await consumer.getmany(target, timeout_ms=200)).values():
                         found += [record for record in records if record.offset < end]
+                # Asked last, so that retention cannot take one between.
+                begin = (await consumer.beginning_offsets([target]))[target]
         except (KafkaError, OSError, TimeoutError) as error:
             raise StreamUnavailable(
                 f"partition {partition} could not be read: {error or 'no answer'}"
             ) from error
+    if begin > first:
+        raise StreamUnavailable(
+            f"partition {partition} begins at {begin} by now: what follows {first} is gone"
+        )
     return found
 
 
