@@ -96,12 +96,14 @@ class Hub:
     def admit(self, client: Client, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
         """The client's step into the stream: its past, what was heard since, and it is live."""
         self._write(feed)
+        # While a client without a past came in, what it might have heard was told to others and compared.
+        after = max(join.after, feed.stream.confirmed)
         refusal = join.refusal.value if join.refusal else None
         about = {"recovered": refusal is None, "reason": refusal}
         frames = [
             *feed.found(rows, old=True),
-            *feed.stream.heard_after(join.after),
-            feed.state("subscribed", cursor=feed.cursor_at(join.after), **about),
+            *feed.stream.heard_after(after),
+            feed.state("subscribed", cursor=feed.cursor_at(after), **about),
         ]
         if feed.degraded:
             frames.append(feed.state("degraded", reason=feed.degraded))
@@ -187,7 +189,8 @@ class Hub:
         feeds = [feed for channel in channels for feed in self._on_channel.get(channel, ())]
         for feed in feeds:
             feed.subscribed = True
-        self.repairs.fence(feed for feed in feeds if feed.begun)
+        # One that is not degraded and only begins asks for its fence itself, after this.
+        self.repairs.fence(feed for feed in feeds if feed.begun or feed.degraded)
 
     def lost(self, reason: str) -> None:
         """Nothing is heard any more."""
