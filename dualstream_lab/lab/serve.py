@@ -30,6 +30,7 @@ __all__ = ["PARTS", "serve"]
 PARTS: Final = ("ingester", "processor", "gateway")
 _BACKLOG = 4096  # clients that may come in one moment
 _GOODBYE = 5.0
+_IDLE = 60.0  # s that a connection may be open without a (whole) request
 _FILES = 65_536
 
 
@@ -112,7 +113,11 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
         yield ""
         return
     runner = web.AppRunner(
-        application(made.routes, access), access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+        application(made.routes, access),
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_IDLE,
+        shutdown_timeout=2.0,
     )
     await runner.setup()
     try:
