@@ -15,6 +15,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
+from dualstream_lab.load.tasks import beside, end_tasks
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.workload import RunIds, Workload
 
@@ -72,10 +73,9 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         recording = asyncio.create_task(recorder.run())
         stopping = asyncio.create_task(orders.stopped.wait())
         stopping.add_done_callback(lambda _: driver.stop())
-        await driver.run(task["lanes"])
-        stopping.cancel()
+        await beside([recording], driver.run(task["lanes"]))
         flushed = await publisher.flush()
-        recording.cancel()
+        await end_tasks([recording, stopping])
         recorder.close()
         return {"flushed": flushed}
 

@@ -55,7 +55,12 @@ class Hearing(Recorder):
         clocks = Clocks.now()
         self._wall = clocks.wall - clocks.monotonic
         self.subscribers: Sequence[RedisSubscriber] = ()
-        self.last = time.monotonic_ns()
+        self._last = time.monotonic_ns()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since something was heard."""
+        return (time.monotonic_ns() - self._last) / 1e9
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
         """Subscriber ``number`` read a notification at ``now`` (ns, monotonic)."""
@@ -66,7 +71,7 @@ class Hearing(Recorder):
         self._seqs.append(seq)
         self._times.append(now)
         self._numbers.append(number)
-        self.last = now
+        self._last = now
         if expected := self._open.pop(seq, None):
             self._spent["live"].append(now - expected[0])
             self._spent["live_raw"].append(now - expected[1])

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
@@ -52,7 +54,7 @@ class RedisSubscriber(asyncio.Protocol):
     ``heard(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
     monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
     comes again. ``ready`` is set while the subscription is confirmed; ``lost`` counts connections that ended
-    without being asked to.
+    without being asked to; ``trouble`` is why it could not connect, the last time.
     """
 
     def __init__(
@@ -75,13 +77,14 @@ class RedisSubscriber(asyncio.Protocol):
         self._slow = slow
         self._stay = stay
         self._transport: asyncio.Transport | None = None
-        self._connection: Any = None
+        self._writer: Any = None
         self._reader = hiredis.Reader()
         self._ended = asyncio.Event()
         self._confirmed = 0
         self.ready = asyncio.Event()
         self.lost = 0
         self.joined = 0
+        self.trouble = ""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -93,9 +96,11 @@ class RedisSubscriber(asyncio.Protocol):
                     await self.ready.wait()
                 backoff = _BACKOFF[0]
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), self._stay)
-            except (RedisError, OSError, TimeoutError):
-                pass
+                    # Never asyncio.wait_for: it swallows a cancellation that comes as the wait is over.
+                    async with asyncio.timeout(self._stay):
+                        await self._ended.wait()
+            except (RedisError, OSError, TimeoutError) as error:
+                self.trouble = str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s"
             finally:
                 self._leave()
             # spread, so that thousands do not return in one moment
@@ -103,15 +108,19 @@ class RedisSubscriber(asyncio.Protocol):
             backoff = min(backoff * 2, _BACKOFF[1])
 
     async def _connect(self) -> None:
-        pool: Any = ConnectionPool.from_url(self._url, protocol=2)
+        # Without a socket_timeout, or redis-py puts every command of its handshake into asyncio.wait_for.
+        pool: Any = ConnectionPool.from_url(
+            self._url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0)
+        )
         connection = pool.make_connection()
         await connection.connect()
-        transport = connection._writer.transport  # noqa: SLF001
+        # Taken over: either of them would close the transport when it is collected.
+        self._writer, connection._writer = connection._writer, None  # noqa: SLF001
+        transport = self._writer.transport
         self._reader, self._confirmed = hiredis.Reader(), 0
         self._ended.clear()
         self._transport = transport
         transport.set_protocol(self)
-        self._connection = connection  # it closes the transport when it is collected
         words = [self._verb, *self._targets]
         packed = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
         transport.write(b"*%d\r\n%s" % (len(words), packed))
@@ -120,7 +129,7 @@ class RedisSubscriber(asyncio.Protocol):
         self.ready.clear()
         if self._transport is not None:
             self._transport.abort()
-            self._transport = self._connection = None
+            self._transport = self._writer = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from Redis."""
@@ -160,8 +169,9 @@ async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> N
             for subscriber in subscribers:
                 await subscriber.ready.wait()
     except TimeoutError as error:
-        missing = sum(not subscriber.ready.is_set() for subscriber in subscribers)
+        missing = [subscriber for subscriber in subscribers if not subscriber.ready.is_set()]
+        trouble = next((one.trouble for one in missing if one.trouble), "")
         raise StreamUnavailable(
-            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s; "
-            "check --redis"
+            f"{len(missing)} of {len(subscribers)} subscribers could not subscribe on Redis within "
+            f"{timeout:g} s{': ' * bool(trouble)}{trouble}; check --redis"
         ) from error

@@ -1,0 +1,134 @@
+"""The subscribers of one process: on Redis itself, or through a gateway."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.event import channel_of
+from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.load.gateway_subscriber import (
+    SOURCES_EACH,
+    GatewayHearing,
+    GatewaySubscriber,
+    checked_gateway,
+)
+from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections
+from dualstream_lab.workload import source_name
+from dualstream_lab.workload.popularity import cumulative_popularity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from yarl import URL
+
+    from dualstream_lab.locust_bridge.options import Options
+
+__all__ = ["Listeners", "hearing_of"]
+
+_JOIN: Final = 30.0
+
+
+def hearing_of(options: Options) -> type[Hearing]:
+    """What records what subscribers hear."""
+    return Hearing if options.via == "redis" else GatewayHearing
+
+
+class Listeners:
+    """``everyone``: all of them, in the order of their numbers. ``keep`` runs each, for as long as the test."""
+
+    def __init__(
+        self, options: Options, hearing: Hearing, keep: Callable[[str, Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._options = options
+        self._hearing = hearing
+        self._keep = keep
+        self._gateway: URL | None = None
+        self._epoch = ""
+        self.everyone: list[RedisSubscriber | GatewaySubscriber] = []
+        hearing.subscribers = self.everyone
+
+    async def check(self) -> None:
+        """Whether the gateway is there. Raises ConfigError, StreamUnavailable."""
+        if self._options.via != "redis":
+            self._gateway = await checked_gateway(self._options.gateway)
+            self._epoch = (await log_identity(self._options.settings)).epoch
+
+    async def hear_everything(self) -> None:
+        """Every source's events, each once. Raises StreamUnavailable, ConfigError."""
+        via = self._options.via
+        if via == "redis":
+            await self._join([None])
+            return
+        everything = [_name(rank) for rank in range(self._options.workload.sources)]
+        each = SOURCES_EACH[via]
+        await self._join([everything[first : first + each] for first in range(0, len(everything), each)])
+
+    async def add(self, user: int) -> None:
+        """The connections of one more subscribing user. Raises StreamUnavailable, ConfigError."""
+        count = self._options.connections
+        await self._join([self._heard_at(user * count + place) for place in range(count)])
+
+    def _heard_at(self, place: int) -> list[str] | None:
+        """The source of one connection; None: everything."""
+        work = self._options.workload
+        match self._options.channels:
+            case "all":
+                return None
+            case "hot":
+                rank = 0
+            case "uniform":
+                rank = place % work.sources
+            case _:
+                shares = cumulative_popularity(
+                    work.sources, work.zipf, hot=work.hot, hot_sources=work.hot_sources
+                )
+                rank = min(int(shares.searchsorted(_spread(place + 1))), work.sources - 1)
+        return [_name(rank)]
+
+    async def _join(self, wanted: Sequence[list[str] | None]) -> None:
+        """A connection for each: for some sources, or for everything."""
+        allow_connections(len(self.everyone) + len(wanted))
+        made = []
+        for sources in wanted:
+            number = len(self.everyone)
+            one = self._make(sources, number)
+            self.everyone.append(one)
+            self._keep(f"subscriber {number}", one.run())
+            made.append(one)
+        await all_ready(made, _JOIN)
+        for one in made:
+            if isinstance(one, GatewaySubscriber) and one.epoch not in {None, self._epoch}:
+                raise ConfigError(
+                    f"--gateway: {self._options.gateway} serves another log than topic "
+                    f"{self._options.settings.topic} of --kafka: nothing would be heard"
+                )
+
+    def _make(self, sources: list[str] | None, number: int) -> RedisSubscriber | GatewaySubscriber:
+        options = self._options
+        slow = options.slow_seconds if _spread(number) < options.slow else 0.0
+        if options.via != "redis" and self._gateway is not None and sources is not None:
+            return GatewaySubscriber(
+                self._gateway, sources, self._hearing,
+                via=options.via, number=number, slow=slow, stay=options.stay,
+            )  # fmt: skip
+        channels = ["events:*"] if sources is None else [_channel(name) for name in sources]
+        return RedisSubscriber(
+            options.settings.redis_url or "", channels, self._hearing,
+            number=number, pattern=sources is None, slow=slow, stay=options.stay,
+        )  # fmt: skip
+
+
+def _name(rank: int) -> str:
+    return ":".join(source_name(rank))
+
+
+def _channel(source: str) -> str:
+    source_type, _, source_id = source.partition(":")
+    return channel_of(source_type, source_id)
+
+
+def _spread(number: int) -> float:
+    """In [0, 1), evenly spread for any stretch of numbers (the golden ratio's multiples)."""
+    return number * 0.618033988749895 % 1.0
