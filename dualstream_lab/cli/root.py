@@ -95,6 +95,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left: `… | head`
-        return 0
+    except SystemExit as ended:  # click's way to say that the reader of our output has left: `… | head`
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     return result if isinstance(result, int) else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.answers import forbidden, unavailable
+from dualstream_lab.gateway.answers import forbidden, grant_of, unavailable
 from dualstream_lab.gateway.openapi import openapi_document
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def application(routes: Iterable[web.RouteDef], access: Access) -> web.Applicati
             raise forbidden(f"pages of {origin} may not connect (DUALSTREAM_ALLOWED_ORIGINS)")
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204, headers=_PREFLIGHT)
+        if request.method == "POST" and request.path == "/ingest":
+            grant_of(request, access)  # nobody's body is read before that
         try:
             return await handler(request)
         except (StoreError, StreamUnavailable) as error:

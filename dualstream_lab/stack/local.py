@@ -23,6 +23,8 @@ from dualstream_lab.stack.warm import warmed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
     from dualstream_lab.stack.process import ManagedProcess
     from dualstream_lab.stack.settings import TlsMaterial
 
@@ -297,7 +299,7 @@ async def _create_topic(
     try:
         async with asyncio.timeout(15):
             await client.start()
-            response = await client.create_topics([topic])
+            response = await _sent(client, topic)
     except (KafkaError, OSError, TimeoutError) as error:
         raise StackError(f"topic {name!r} could not be created: {error or 'timed out'}") from error
     finally:
@@ -306,6 +308,15 @@ async def _create_topic(
         if code:
             kind = _TopicExists if for_code(code).message == "TOPIC_ALREADY_EXISTS" else StackError
             raise kind(f"topic {name!r} could not be created: {message or for_code(code).__name__}")
+
+
+async def _sent(client: AIOKafkaAdminClient, topic: NewTopic) -> Any:
+    while True:
+        try:
+            return await client.create_topics([topic])
+        except AttributeError:  # aiokafka's word for a cluster whose controller is fenced just now
+            await asyncio.sleep(0.2)
+            await client._client.force_metadata_update()  # noqa: SLF001
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
