@@ -364,12 +364,14 @@ def test_a_token_is_asked_for_sent_first_and_asked_for_again_when_it_expires(
         troubled.get_by_label("Access token").fill(text)
         troubled.get_by_role("button", name="Connect").click()
 
-    sent = []
+    sent, addresses = [], []
 
     def listen(socket):
+        addresses.append(socket.url)
         socket.on("framesent", lambda frame: sent.append(json.loads(frame)))
 
     troubled.on("websocket", listen)
+    troubled.on("request", lambda request: addresses.append(request.url))
     troubled.goto(f"{server.url}/#{source}")
     expect_state(troubled, "Token needed")
     give("forged")
@@ -385,7 +387,7 @@ def test_a_token_is_asked_for_sent_first_and_asked_for_again_when_it_expires(
     publish(server.url, source, token=good)
     expect(rows(troubled).locator(".took")).to_have_text(LATENCY)
     assert sent[0] == {"token": good}
-    assert good not in troubled.url
+    assert [address for address in [troubled.url, *addresses] if good in address] == []
     assert troubled.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
     troubled.reload()
     give(token(4))
