@@ -26,7 +26,7 @@ FLAGS = (
 SECRET = "a secret of at least thirty-two bytes"
 LATENCY = re.compile(r"^-?\d+(\.\d)? ms$")
 DESK, PHONE, SMALL = (
-    {"width": width, "height": height} for width, height in ((1200, 850), (390, 844), (320, 568))
+    {"width": width, "height": height} for width, height in ((1200, 1200), (390, 1700), (320, 1700))
 )
 
 expect.set_options(timeout=20_000)
@@ -455,7 +455,7 @@ def look(page, directory):
         page.set_viewport_size(size)
         page.emulate_media(color_scheme=scheme)
         picture = directory / f"{scheme}-{size['width']}.png"
-        page.screenshot(path=picture, full_page=True)
+        page.screenshot(path=picture)
         wide, there = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= there, picture
         assert page.evaluate(FAINT) == [], picture
