@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -113,7 +114,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def given(self) -> bool:
         """Wait, for at most a second, while the group changes; False if it still does."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._given.wait(), 1)
+            async with asyncio.timeout(1):
+                await self._given.wait()
         return self._given.is_set()
 
     async def bounds(self, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:
@@ -149,13 +151,12 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         fetcher = self._consumer._fetcher  # noqa: SLF001
         try:
             self._consumer._coordinator.check_errors()  # noqa: SLF001
+            # (Who does not poll for five minutes leaves the group.)
+            self._consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
             if not fetcher._records:  # noqa: SLF001
-                with self._consumer._subscription.fetch_context():  # noqa: SLF001  (or it leaves the group)
-                    waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
-                    await asyncio.wait([waiter], timeout=_POLL)
-                if waiter.done():
-                    waiter.result()
-                waiter.cancel()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await fetcher._create_fetch_waiter()  # noqa: SLF001
             if self._sought != self.generation:
                 return []
             return self._drained(decode, keep=keep)

@@ -22,16 +22,11 @@ _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
 class Record(Protocol):
     """A record as it was read; ``timestamp`` in ms."""
 
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # noqa: D102
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
 
 
 class _Head(msgspec.Struct, gc=False):

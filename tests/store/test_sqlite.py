@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from dualstream_lab.errors import StoreError
-from dualstream_lab.store import Query, SqliteStore, schema
+from dualstream_lab.store import Query, SqliteStore, schema, writing
 
 from .making import SOURCES, event
 
@@ -92,12 +92,27 @@ async def test_a_full_disk_is_said_so_and_the_store_goes_on_when_there_is_room(t
     writer = store._writing[1]._connection
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
-    big = [event(100, value=b"x" * 10**6)]
+    big = [event(100, source=SOURCES[1], value=b"x" * 10**6)]
     with pytest.raises(StoreError, match="has no room left: free some of the disk"):
         await store.apply(0, 100, 101, big)
     assert await store.positions() == {0: 100}
     writer.execute("PRAGMA max_page_count = 100000")
     assert await store.apply(0, 100, 101, big) == 1
+    assert (await store.recent(SOURCES[1], limit=1))[1] == big
+    await store.close()
+
+
+async def test_pruning_in_pieces_takes_the_oldest_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_PRUNED", 6)
+    monkeypatch.setattr(writing, "_PRUNED_LEAST", 2)
+    store = await SqliteStore.open(tmp_path / "store.db")
+    await store.begin("e", dict.fromkeys(range(3), 0))
+    for partition in range(3):
+        old = [event(o, partition=partition, hours=1000 - 300 * partition - o) for o in range(30)]
+        await store.apply(partition, 0, 30, old)
+    assert await store.prune(age=10**9, count=55) == 35
+    pages = await store.pages([Query(SOURCES[0], partition, -1) for partition in range(3)], 100)
+    assert [(len(page.rows), page.floor) for page in pages] == [(0, 30), (25, 5), (30, 0)]
     await store.close()
 
 
