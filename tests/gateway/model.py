@@ -70,18 +70,23 @@ class Log:
 
 
 class Publisher:
-    """Announces what is acknowledged, in order; its number counts also what Redis then loses."""
+    """Announces what is acknowledged, in order; its number counts also what Redis then loses.
 
-    def __init__(self, name: str, redis: Redis, wires: Wires) -> None:
+    ``repeats`` is asked whether it does so twice, as after a time-out.
+    """
+
+    def __init__(self, name: str, redis: Redis, wires: Wires, repeats: Callable[[], bool]) -> None:
         self.nonce = name
         self._number = 0
+        self._repeats = repeats
         self._redis = redis
         self._wires = wires
 
     def acked(self, offset: int) -> None:
         self._number += 1
         pub = f"{self.nonce}:{self._number}"
-        self._wires.send("announce", self, partial(self._redis.publish, pub, offset))
+        for _ in range(2 if self._repeats() else 1):
+            self._wires.send("announce", self, partial(self._redis.publish, pub, offset))
 
     def restart(self) -> None:
         self.nonce, self._number = self.nonce + "'", 0
@@ -240,6 +245,7 @@ class Gateway:
         if not self.begun:
             self.begun = True
             self.stream.begin(end)
+            self.look()  # at what was suspected before
         session.join.fenced(end)
         if session.join.phase is Phase.LIVE:
             self.enter(session, [])
@@ -378,6 +384,7 @@ class World:
         *,
         gateway: type[Gateway] = Gateway,
         loses: Callable[[], bool] = lambda: False,
+        repeats: Callable[[], bool] = lambda: False,
         repairs: bool = True,
         checks: bool = True,
         acks_all: bool = True,
@@ -390,7 +397,7 @@ class World:
         self.log = Log(wires, acks_all=acks_all)
         self.redis = Redis(wires, loses)
         self.store = Store(self.log, limit=page)
-        self.publishers = [Publisher(name, self.redis, wires) for name in "abc"]
+        self.publishers = [Publisher(name, self.redis, wires, repeats) for name in "abc"]
         self.gateways = [
             gateway(self, limit=limit, looks=looks, repairs=repairs, checks=checks) for _ in range(2)
         ]

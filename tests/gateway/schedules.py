@@ -76,7 +76,12 @@ class Schedule:
         self.random = Random(seed)
         chance = self.random.random
         self.wires = Timed(self.random, _DELAYS | (delays or {}))
-        self.world = World(self.wires, loses=(lambda: chance() < lost) if lost else lambda: False, **world)
+        self.world = World(
+            self.wires,
+            loses=(lambda: chance() < lost) if lost else lambda: False,
+            repeats=lambda: chance() < 0.03,
+            **world,
+        )
         self._fetched = 0
         self._stalled = chance() * _BUSY if (chance() < 0.2 if stall is None else stall) else -_BUSY
         at, redis = self.wires.at, self.world.redis

@@ -233,12 +233,21 @@ class Held:
 
     def lose(self, number: int) -> None:
         """The first of a line of announcements. Confirmations are lost with their connection only."""
-        lines = [line for line in self.lines if line[0] in {"announce", "heard"}]
-        if lines:
-            line = lines[number % len(lines)]
-            act = self.lines[line][0]
-            if not (isinstance(act, partial) and act.func.__name__ == "confirmed"):
-                self._pop(line)
+        if line := self._announcing(number):
+            self._pop(line)
+
+    def repeat(self, number: int) -> None:
+        """The same, to arrive twice."""
+        if line := self._announcing(number):
+            self.lines[line].appendleft(self.lines[line][0])
+
+    def _announcing(self, number: int) -> tuple[str, object] | None:
+        lines = [
+            line
+            for line, acts in self.lines.items()
+            if isinstance(acts[0], partial) and acts[0].func.__name__ in {"publish", "heard"}
+        ]
+        return lines[number % len(lines)] if lines else None
 
     def deliver_all(self) -> None:
         """What is under way now, but not what comes of it."""
@@ -288,6 +297,10 @@ class Harm(RuleBasedStateMachine):
     @rule(number=numbers)
     def lose(self, number):
         self.wires.lose(number)
+
+    @rule(number=numbers)
+    def repeat(self, number):
+        self.wires.repeat(number)
 
     @rule(records=st.integers(1, 10))
     def move_the_store(self, records):
