@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["EventFrame", "Frame", "StateFrame", "event_frame", "sse_chunk", "state_frame", "websocket_frames"]
 
 
-class EventFrame(
-    msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="event"
-):
+class EventFrame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="event"):
     """An event happened. ``pos``: where it is, to fetch it; ``cursor``: where to resume from.
 
     ``late``: it was found by comparing with the store. ``old``: it is from before the client came. ``ts``:

@@ -103,7 +103,7 @@ class Upstream:
             except (RedisError, OSError, TimeoutError) as error:
                 reason = str(error) or "no answer"
             finally:
-                self._disconnect()
+                await self._disconnect()
             log.warning("Redis: %s. Clients are served from the store meanwhile", reason)
             self._told_lost(reason)
             await asyncio.sleep(random.uniform(backoff / 4, backoff))  # noqa: S311
@@ -129,10 +129,10 @@ class Upstream:
             connection.send(b"SUBSCRIBE", channels[first : first + _BATCH])
         return connection
 
-    def _disconnect(self) -> None:
+    async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.abort()
+            await connection.close()
         for effective in self._wanted.values():
             effective.clear()
 
@@ -168,8 +168,10 @@ class _Connection(asyncio.Protocol):
         packed = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
         self._transport.write(b"*%d\r\n%b" % (len(parts), packed))
 
-    def abort(self) -> None:
+    async def close(self) -> None:
         self._transport.abort()
+        with suppress(Exception):  # it is closed already; redis-py only has to know
+            await self._made.disconnect(nowait=True)
 
     async def ended(self) -> str:
         """Why, once it has."""
