@@ -108,11 +108,16 @@ class Stream(Generic[T]):
         if not text.isdecimal() or len(text) > _DIGITS:
             return False
         number = int(text)
-        last = self._counts.pop(nonce, None)
-        self._counts[nonce] = number if last is None else max(number, last)
-        if len(self._counts) > _NONCES:
-            self._counts.pop(next(iter(self._counts)))
-        if last is None or number <= last + 1:
+        counts = self._counts
+        last = counts.get(nonce)
+        if last is None:
+            if len(counts) >= _NONCES:
+                counts.pop(next(iter(counts)))
+            counts[nonce] = number
+            return False
+        if number > last:
+            counts[nonce] = number
+        if number <= last + 1:
             return False
         self.suspect(offset + 1)
         return True
