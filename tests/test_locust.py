@@ -52,6 +52,9 @@ asyncio.run(main())
 
 def locust(file: str, *options: str, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
     command = [*LOCUST, "-f", str(ROOT / "locustfiles" / file), "--headless", *options]
+    if "--processes" in options:  # a port of its own: another Locust may run on this machine
+        port = str(free_ports(1)[0])
+        command += ["--master-bind-port", port, "--master-port", port]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
 
 
