@@ -230,5 +230,5 @@ class Join:
         self._live_from(place)
 
     def _live_from(self, offset: int) -> None:
-        self.after = max(self.after, offset - 1) if self.refusal is None else offset - 1
+        self.after = offset - 1
         self.phase = Phase.LIVE

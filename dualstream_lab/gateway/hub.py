@@ -102,8 +102,8 @@ class Hub:
         about = {"recovered": refusal is None, "reason": refusal}
         frames = [
             *feed.found(rows, old=True),
-            *feed.stream.heard_after(after),
             feed.state("subscribed", cursor=feed.cursor_at(after), **about),
+            *feed.stream.heard_after(after),  # only now: their cursors may be beyond a past that is refused
         ]
         if feed.degraded:
             frames.append(feed.state("degraded", reason=feed.degraded))
