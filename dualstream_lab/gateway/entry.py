@@ -51,8 +51,12 @@ class Entry:
             after = since.offset if isinstance(since, tuple) else since
             join = Join(after)
             await self._subscribe(feed)
+            end, certain = await self._fence(feed)
+            if not certain and after is not None and after >= end and not stranger:
+                # It was told by Kafka what the store does not have yet: there is no past to tell.
+                join, end = Join(None), after + 1
             join.subscribed()
-            join.fenced(await self._fence(feed))
+            join.fenced(end)
             if stranger:
                 join.refuse(Refusal.EPOCH_CHANGED)
             deadline = asyncio.get_running_loop().time() + self._settings.store_timeout
@@ -70,14 +74,18 @@ class Entry:
             async with asyncio.timeout(self._settings.subscribe_timeout):
                 if upstream is not None:
                     await upstream.subscribe(feed.channel)
-                    feed.subscribed = True
-                    return
+                    # The connection may have been lost since, before this went on.
+                    feed.subscribed = upstream.confirms(feed.channel)
+                    if feed.subscribed:
+                        return
         except TimeoutError:
             pass
         self._hub.degrade(feed)
 
-    async def _fence(self, feed: Feed) -> int:
+    async def _fence(self, feed: Feed) -> tuple[int, bool]:
+        """Where the partition ends; False: only the store was there to say so."""
         partition = feed.stream.partition
+        certain = True
         try:
             end = await self._log.end(partition)
         except StreamUnavailable as error:
@@ -86,12 +94,12 @@ class Entry:
                 (page,) = await self._reads.pages([Query(feed.source, partition, _MOST)])
             except StoreError:
                 raise error from None
-            end = page.position
+            end, certain = page.position, False
             self._hub.repairs.fence([feed])
         if not feed.begun:
             feed.stream.begin(end)
             feed.begun = True
-        return end
+        return end, certain
 
     async def _read(self, feed: Feed, join: Join, deadline: float, *, earliest: bool) -> Sequence[Row]:
         stream, loop = feed.stream, asyncio.get_running_loop()
@@ -100,15 +108,16 @@ class Entry:
         while join.phase is Phase.READING:
             try:
                 left = max(0.0, deadline - loop.time())
-                there = await self._reads.reach(stream.partition, join.fence, left)
+                # By Kafka, another client may have brought the stream further than the store is.
+                wanted_end = max(join.fence, stream.confirmed + 1)
+                there = await self._reads.reach(stream.partition, wanted_end, left)
                 wanted = (join.after, stream.confirmed)
                 mine, theirs = await self._reads.pages(
                     [Query(feed.source, stream.partition, after) for after in wanted]
                 )
-                if not there and mine.position < join.fence:
-                    # Another client may have brought the stream further than this one's fence.
-                    end = max(join.fence, stream.confirmed + 1)
+                if not there and mine.position < wanted_end:
                     asked = zip(wanted, (mine, theirs), strict=True)
+                    end = max(wanted_end, stream.confirmed + 1)
                     mine, theirs = await self._with_log(feed, end, *asked)
             except StoreError:
                 join.refuse(Refusal.STORE_UNAVAILABLE)

@@ -72,6 +72,11 @@ class Upstream:
         """Channels that are wanted."""
         return len(self._wanted)
 
+    def confirms(self, channel: bytes) -> bool:
+        """Whether the channel's subscription is in effect."""
+        effective = self._wanted.get(channel)
+        return effective is not None and effective.is_set()
+
     async def subscribe(self, channel: bytes) -> None:
         """Want a channel; returns when Redis confirmed it, whenever that is: bound it.
 
