@@ -214,3 +214,10 @@ async def streaming(
 def escaped(text: str | bytes) -> str:
     """For a URL's query."""
     return quote(text, safe="")
+
+
+async def until_status(url: str, status: int) -> Answer:
+    """The answer, which has this status."""
+    answer = await curl(url)
+    assert answer.status == status, answer
+    return answer

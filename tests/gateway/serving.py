@@ -16,6 +16,8 @@ import psutil
 from dualstream_lab.stack import LocalStack, ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports
 
+SECRET = "a secret of the tests, long enough for every algorithm that signs with one"
+CHECK = 1.0  # s: check_interval of the gateways of most tests
 # Set in the process before it serves, where a test would wait too long: {"gateway.sse._KEEP_ALIVE": 1}.
 Constants = Mapping[str, float]
 

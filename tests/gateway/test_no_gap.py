@@ -365,8 +365,9 @@ class Storm:
         )
         connections = sum(len(follower.connections) for follower in self.followers)
         print(
-            f"\n{total:,} events in {self.seconds:.0f} s, {len(self.followers)} clients, {connections} connections, {told:,} told: "
-            f"0 gaps, 0 duplicates; at worst {worst:.2f} s after fault and publication"
+            f"\n{total:,} events in {self.seconds:.0f} s, {len(self.followers)} clients, "
+            f"{connections} connections, {told:,} told: 0 gaps, 0 duplicates; "
+            f"at worst {worst:.2f} s after fault and publication"
         )
 
     def _base_was_true(self, follower: Follower) -> None:
