@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dualstream_lab.load.tasks import beside, end_tasks
+from dualstream_lab.load.tasks import beside, end_tasks, in_thread
 
 
 class Swallowing:
@@ -78,3 +78,26 @@ async def test_a_task_that_dies_ends_the_work_with_its_error():
         await beside(tasks, wait())
     assert ended, "the work is over before its error is told"
     await end_tasks(tasks)
+
+
+async def test_a_thread_at_work_is_waited_for_also_when_cancelled_twice():
+    done = []
+
+    def work() -> None:
+        time.sleep(0.3)
+        done.append(True)
+
+    (task,) = await begun(in_thread(work))
+    for _ in range(2):
+        await asyncio.sleep(0.05)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    assert await in_thread(len, "abc") == 3
+    with pytest.raises(ValueError, match="no"):
+        await in_thread(fail)

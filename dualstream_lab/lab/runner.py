@@ -17,6 +17,7 @@ from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
+from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
@@ -43,7 +44,6 @@ async def run_scenario(
     stack: LocalStack | None = None,
     root: Path = Path("runs"),
     show: Callable[[Progress], None] = lambda _progress: None,
-    say: Callable[[str], None] = lambda _line: None,
 ) -> Run:
     """Run it on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
 
@@ -53,7 +53,7 @@ async def run_scenario(
     """
     if settings is not None and stack is None and scenario.faults:
         raise ConfigError("faults need the local stack: leave --kafka and --redis out, or remove the faults")
-    async with _where(settings, stack, say) as (where, ours):
+    async with _where(settings, stack) as (where, ours):
         await topic_facts(where)
         path = RunDirectory.create(root, scenario.name)
         directory = RunDirectory(path, _manifest(scenario, where))
@@ -73,12 +73,12 @@ async def run_scenario(
 
 @asynccontextmanager
 async def _where(
-    settings: Settings | None, stack: LocalStack | None, say: Callable[[str], None]
+    settings: Settings | None, stack: LocalStack | None
 ) -> AsyncIterator[tuple[Settings, LocalStack | None]]:
-    made = LocalStack(progress=say) if settings is None and stack is None else None
+    made = LocalStack() if settings is None and stack is None else None
     try:
         if made is not None:
-            await asyncio.to_thread(made.start)
+            await in_thread(made.start)
         ours = stack or made
         if ours is not None and settings is None:
             settings = Settings.load(kafka_url=ours.kafka_url, redis_url=ours.redis_url, topic=ours.topic)
@@ -86,7 +86,7 @@ async def _where(
         yield settings, ours
     finally:
         if made is not None:
-            await asyncio.shield(asyncio.to_thread(made.stop))
+            await in_thread(made.stop)
 
 
 def _manifest(scenario: Scenario, settings: Settings) -> Manifest:

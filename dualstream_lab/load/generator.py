@@ -50,6 +50,8 @@ async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float,
     )
     driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), _Unrecorded())
     driver.start()
+    # Also where the plan asks for more than can be sent: it is no part of the plan.
+    asyncio.get_running_loop().call_later(seconds, driver.stop)
     await driver.run(lanes)
     await publisher.flush()
 

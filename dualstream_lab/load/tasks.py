@@ -1,14 +1,16 @@
-"""Background tasks that are owned: they end for certain, and one that dies is noticed."""
+"""Background work that is owned: it ends for certain, and when it dies that is noticed."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["beside", "end_tasks"]
+__all__ = ["beside", "end_tasks", "in_thread"]
 
 T = TypeVar("T")
 _AGAIN = 1.0  # s: long enough for a task that is cleaning up
@@ -44,3 +46,19 @@ async def beside(tasks: Sequence[asyncio.Task[Any]], work: Coroutine[Any, Any, T
         return await doing
     finally:
         await end_tasks([doing])
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Call what blocks, for a bounded time, in a thread; when cancelled, raise only after it has ended.
+
+    What it works on is for one thread at a time, so that nobody may go on while it is still at work.
+    """
+    # A future, not a task: not even the end of the loop cancels it before the thread has ended.
+    doing = asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))
+    try:
+        return await asyncio.shield(doing)
+    finally:
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([doing])
+        doing.exception()  # noticed, also when this is cancelled

@@ -61,7 +61,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("rate", 0.1, 1e7),
+            ("rate", 0.1, 10_000_000),
             ("duration", 0.1, 86_400),
             ("low", 0, 1),
             ("period", 0.1, 86_400),
