@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from dualstream_lab.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["OFFSET_BITS", "connect", "key_of", "storing"]
@@ -70,7 +70,7 @@ def storing(path: Path) -> Iterator[None]:
         raise StoreError(f"store {path} {advice} ({error})") from error
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+def connect(path: Path, pragmas: Sequence[str], *, read_only: bool) -> sqlite3.Connection:
     """A connection to a store, made if it is not there; ``read_only`` neither makes nor changes one.
 
     To be used by one thread at a time. Raises StoreError, and sqlite3.Error.
@@ -82,6 +82,8 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path, read_only=read_only)
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
         raise

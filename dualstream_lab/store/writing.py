@@ -31,6 +31,12 @@ _SIZES: Final = (4096, 512, 64, 8, 1)
 _CACHE: Final = 64 * 2**20  # bytes: so that the index of ids is looked up in memory
 _CHECKPOINT: Final = 2000  # pages of the write-ahead log after which it is copied into the file
 _MAX_LOG: Final = 64 * 2**20
+_PRAGMAS: Final = (
+    "synchronous = NORMAL",  # a power cut may take the last transactions, whole: Kafka has them
+    f"cache_size = -{_CACHE // 1024}",
+    f"wal_autocheckpoint = {_CHECKPOINT}",
+    f"journal_size_limit = {_MAX_LOG}",
+)
 _MAX_SOURCES: Final = 100_000  # numbers of sources kept in mind
 _PRUNED: Final = 2000  # events removed in one transaction: others wait for it some 20 ms
 _PRUNED_LEAST: Final = 50  # events of a partition looked at for that
@@ -50,15 +56,7 @@ class Writer:
         self._path = path
         self._sources: dict[str, int] = {}
         with storing(path):
-            self._connection = connect(path, read_only=False)
-            for pragma in (
-                "synchronous = NORMAL",  # a power cut may take the last transactions, whole: Kafka has them
-                f"cache_size = -{_CACHE // 1024}",
-                f"wal_autocheckpoint = {_CHECKPOINT}",
-                f"journal_size_limit = {_MAX_LOG}",
-                "temp_store = MEMORY",
-            ):
-                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection = connect(path, _PRAGMAS, read_only=False)
 
     def close(self) -> None:
         """Let go of the file."""
