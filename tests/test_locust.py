@@ -199,6 +199,32 @@ def test_a_worker_that_starts_after_another_failed_leaves_no_run(there, where, t
     assert not list((tmp_path / "runs").glob("*"))
 
 
+def test_nothing_is_imported_in_a_thread_of_the_engine(where, tmp_path):
+    """The locks of imports are gevent's here: two threads that import wait for each other for ever."""
+    lines = """
+import builtins, sys
+from gevent.monkey import get_original
+from locust import events
+
+ident, real, seen = get_original("_thread", "get_ident"), builtins.__import__, []
+hub = ident()
+
+def noticing(name, *more):
+    before = len(sys.modules)
+    module = real(name, *more)
+    if ident() != hub and len(sys.modules) != before:
+        seen.append(name)
+    return module
+
+builtins.__import__ = noticing
+events.quit.add_listener(lambda **_: print(f"imported: {seen}"))
+"""
+    file = mixed_with(lines, tmp_path)
+    done = locust(file, *where, "--rate", "500", "--run-time", "2s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "imported: []" in done.stdout
+
+
 def test_a_task_of_the_engine_that_dies_ends_the_test_and_is_named(where, tmp_path):
     lines = """
 import asyncio
