@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
@@ -75,8 +75,9 @@ class GatewaySubscriber(asyncio.Protocol):
     ``heard(subscriber, message, now)`` gets every event once, from its ``id`` on like a notification of
     Redis; ``now`` is when its bytes were read (ns, monotonic). ``slow``: s that it stops reading after every
     read. ``stay``: s after which it leaves and comes again. ``ready`` is set while all sources are
-    subscribed; ``lost`` counts connections that ended without being asked to, ``gaps`` the times that the
-    gateway could not tell what it missed; ``trouble`` is why it could not connect, the last time.
+    subscribed; ``lost`` counts connections that ended without being asked to, ``late`` the events that were
+    found by repair, ``gaps`` the times that the gateway could not tell what was missed; ``trouble`` is why
+    it could not connect, the last time.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class GatewaySubscriber(asyncio.Protocol):
         self.ready = asyncio.Event()
         self.lost = 0
         self.joined = 0
+        self.late = 0
         self.gaps = 0
         self.trouble = ""
 
@@ -197,6 +199,7 @@ class GatewaySubscriber(asyncio.Protocol):
             if message.cursor and (message.old or place.joined) and not message.late:
                 place.progress.confirm(Cursor.parse(message.cursor))
             if fresh:
+                self.late += message.late
                 self._heard(self._number, b"{" + text[text.index(b'"id":') :], now)
         elif message.kind == "subscribed":
             self._subscribed(place, message)
@@ -225,9 +228,26 @@ class GatewaySubscriber(asyncio.Protocol):
 
 
 class GatewayHearing(Hearing):
-    """What is heard through a gateway. ``live_delay`` (Kafka's ack to heard) is of what was told live."""
+    """What is heard through a gateway. ``live_delay`` (Kafka's ack to heard) is of what was told live.
+
+    There are no running numbers in it to find holes by: counted is what the gateway says, ``gaps`` and
+    ``late``.
+    """
+
+    def __init__(self, *where: Any, **options: Any) -> None:
+        super().__init__(*where, **options)
+        self._told = {"gaps": 0, "late": 0}
 
     def _look(self, number: int, message: bytes, now: int) -> None:  # noqa: ARG002
         at = message.find(b'"ts":')
         if at >= 0 and message.endswith(b"}") and b'"late":' not in message and b'"old":' not in message:
             self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))
+
+    def collect(self) -> None:
+        """As of every Hearing."""
+        super().collect()
+        for name, before in self._told.items():
+            total = sum(getattr(one, name) for one in self.subscribers)
+            self.meter.count(name, total - before)
+            self._told[name] = total
+        self.meter.level("heard.via_gateway", 1)

@@ -1,4 +1,4 @@
-"""What the Redis subscribers of one process hear: rows, latencies, and what they missed."""
+"""What the subscribers of one process hear: rows, latencies, and what they missed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dualstream_lab.load.subscriber import RedisSubscriber
+    from dualstream_lab.load.subscriber import Listening
     from dualstream_lab.workload import RunIds
 
 __all__ = ["Hearing"]
@@ -54,7 +54,7 @@ class Hearing(Recorder):
         self._lost = 0
         clocks = Clocks.now()
         self._wall = clocks.wall - clocks.monotonic
-        self.subscribers: Sequence[RedisSubscriber] = ()
+        self.subscribers: Sequence[Listening] = ()
         self._last = time.monotonic_ns()
 
     @property

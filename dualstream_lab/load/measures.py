@@ -55,6 +55,8 @@ _COUNTS: Final = {
     "live.missing": "share of the durable events that no subscriber heard",
     "live.repeated": "notifications that a subscriber heard again",
     "live.skipped": "notifications that a subscriber did not hear between others that it heard (Locust)",
+    "live.gaps": "times that a gateway could not tell a subscriber what it had missed (Locust, --via ws|sse)",
+    "live.late": "events that a gateway found by repair, not as they happened (Locust, --via ws|sse)",
     "live.subscriptions": "connections that were subscribed, at most",
     "durable.consumed": "records that the Kafka consumer read",
     "durable.repeated": "records that were in the log again",
@@ -183,7 +185,10 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
     if "heard" in counters:
         found["live.heard"] = counters["heard"]
         found["live.repeated"] = joined.heard_again
-        found["live.skipped"] = counters.get("skipped", 0)
+        if peaks.get("heard.via_gateway"):
+            found["live.gaps"], found["live.late"] = counters.get("gaps", 0), counters.get("late", 0)
+        else:
+            found["live.skipped"] = counters.get("skipped", 0)
         # Without every generator's rows here, nobody can say who published what was heard.
         if finished and len(joined) and (directory.manifest.sample > 1 or len(joined) == intended):
             found["ledger.orphan"] = joined.orphans

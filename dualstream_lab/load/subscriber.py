@@ -11,7 +11,7 @@ import random
 import resource
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hiredis
 from redis.asyncio import ConnectionPool
@@ -24,7 +24,7 @@ from dualstream_lab.errors import ConfigError, StreamUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["RedisSubscriber", "allow_connections"]
+__all__ = ["Listening", "RedisSubscriber", "all_ready", "allow_connections"]
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT = 10.0
@@ -46,6 +46,15 @@ def allow_connections(count: int) -> None:
             f"`ulimit -Hn {wanted}` (as root), or use more processes"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Listening(Protocol):
+    """A subscriber of either kind; see :class:`RedisSubscriber`."""
+
+    ready: asyncio.Event
+    joined: int
+    lost: int
+    trouble: str
 
 
 class RedisSubscriber(asyncio.Protocol):
@@ -162,7 +171,9 @@ class RedisSubscriber(asyncio.Protocol):
         self._ended.set()
 
 
-async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> None:
+async def all_ready(
+    subscribers: Sequence[Listening], timeout: float, *, where: str = "Redis", option: str = "--redis"
+) -> None:
     """Wait until all have their subscription. Raises StreamUnavailable."""
     try:
         async with asyncio.timeout(timeout):
@@ -172,6 +183,6 @@ async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> N
         missing = [subscriber for subscriber in subscribers if not subscriber.ready.is_set()]
         trouble = next((one.trouble for one in missing if one.trouble), "")
         raise StreamUnavailable(
-            f"{len(missing)} of {len(subscribers)} subscribers could not subscribe on Redis within "
-            f"{timeout:g} s{': ' * bool(trouble)}{trouble}; check --redis"
+            f"{len(missing)} of {len(subscribers)} subscribers could not subscribe on {where} within "
+            f"{timeout:g} s{': ' * bool(trouble)}{trouble}; check {option}"
         ) from error

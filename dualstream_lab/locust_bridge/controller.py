@@ -38,7 +38,8 @@ _ORDER, _FINISH, _FINISHED, _OVER, _FAILED = (
     f"dualstream-{word}" for word in ("order", "finish", "finished", "over", "failed")
 )
 # s from the start of a test to the plan's zero: publishers connect, users spawn, subscribers join
-_LEAD, _LONGEST_SPAWN, _JOINS = 1.5, 10.0, 800.0
+_LEAD, _LONGEST_SPAWN = 1.5, 10.0
+_JOINS = (800.0, 400.0)  # subscriptions/s: on Redis itself, through a gateway
 _PUMP = 0.5
 USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
 
@@ -97,6 +98,9 @@ class Controller:
         if given.headless:
             given.duration = options.workload.duration
             given.run_time = None
+            work = options.workload
+            rate = f"{work.rate:,.0f}"
+            log.info("%s plan, %s events/s for %g s: its end ends the test", work.plan, rate, work.duration)
 
     # --- a test begins
 
@@ -133,7 +137,10 @@ class Controller:
     def _lead(self, options: Options) -> float:
         given: Any = self._environment.parsed_options
         lead = _LEAD + min(self._lanes() / (getattr(given, "spawn_rate", None) or 1), _LONGEST_SPAWN)
-        return lead + (self._lanes() * options.connections / _JOINS if self._listens else 0.0)
+        through = options.via != "redis"
+        joins = self._lanes() * options.connections if self._listens else 0
+        joins += options.workload.sources if self._hears_itself and through else 0
+        return lead + joins / _JOINS[through]
 
     def _lanes(self) -> int:
         return int(getattr(self._environment.parsed_options, "num_users", None) or 1)

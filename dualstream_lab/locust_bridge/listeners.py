@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.event import channel_of
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from dualstream_lab.locust_bridge.options import Options
 
-__all__ = ["Listeners", "hearing_of"]
+__all__ = ["JOIN_TIMEOUT", "Gateway", "Listeners", "find_gateway", "hearing_of"]
 
-_JOIN: Final = 30.0
+JOIN_TIMEOUT: Final = 30.0
+"""Seconds for connections to be subscribed."""
 
 
 def hearing_of(options: Options) -> type[Hearing]:
@@ -35,25 +36,37 @@ def hearing_of(options: Options) -> type[Hearing]:
     return Hearing if options.via == "redis" else GatewayHearing
 
 
+class Gateway(NamedTuple):
+    """A gateway that is there, and the log that it should serve."""
+
+    url: URL
+    epoch: str
+
+
+async def find_gateway(options: Options) -> Gateway | None:
+    """Where ``--via`` leads, if not to Redis. Raises ConfigError, StreamUnavailable."""
+    if options.via == "redis":
+        return None
+    url = await checked_gateway(options.gateway)
+    return Gateway(url, (await log_identity(options.settings)).epoch)
+
+
 class Listeners:
-    """``everyone``: all of them, in the order of their numbers. ``keep`` runs each, for as long as the test."""
+    """``everyone``: all of them, in the order of their numbers. ``keep`` runs each until the test ends."""
 
     def __init__(
-        self, options: Options, hearing: Hearing, keep: Callable[[str, Coroutine[Any, Any, None]], None]
+        self,
+        options: Options,
+        gateway: Gateway | None,
+        hearing: Hearing,
+        keep: Callable[[str, Coroutine[Any, Any, None]], None],
     ) -> None:
         self._options = options
         self._hearing = hearing
         self._keep = keep
-        self._gateway: URL | None = None
-        self._epoch = ""
+        self._gateway = gateway
         self.everyone: list[RedisSubscriber | GatewaySubscriber] = []
         hearing.subscribers = self.everyone
-
-    async def check(self) -> None:
-        """Whether the gateway is there. Raises ConfigError, StreamUnavailable."""
-        if self._options.via != "redis":
-            self._gateway = await checked_gateway(self._options.gateway)
-            self._epoch = (await log_identity(self._options.settings)).epoch
 
     async def hear_everything(self) -> None:
         """Every source's events, each once. Raises StreamUnavailable, ConfigError."""
@@ -97,9 +110,12 @@ class Listeners:
             self.everyone.append(one)
             self._keep(f"subscriber {number}", one.run())
             made.append(one)
-        await all_ready(made, _JOIN)
+        if self._gateway is None:
+            await all_ready(made, JOIN_TIMEOUT)
+            return
+        await all_ready(made, JOIN_TIMEOUT, where="the gateway", option="--gateway")
         for one in made:
-            if isinstance(one, GatewaySubscriber) and one.epoch not in {None, self._epoch}:
+            if isinstance(one, GatewaySubscriber) and one.epoch not in {None, self._gateway.epoch}:
                 raise ConfigError(
                     f"--gateway: {self._options.gateway} serves another log than topic "
                     f"{self._options.settings.topic} of --kafka: nothing would be heard"
@@ -110,7 +126,7 @@ class Listeners:
         slow = options.slow_seconds if _spread(number) < options.slow else 0.0
         if options.via != "redis" and self._gateway is not None and sources is not None:
             return GatewaySubscriber(
-                self._gateway, sources, self._hearing,
+                self._gateway.url, sources, self._hearing,
                 via=options.via, number=number, slow=slow, stay=options.stay,
             )  # fmt: skip
         channels = ["events:*"] if sources is None else [_channel(name) for name in sources]

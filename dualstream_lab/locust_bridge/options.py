@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from dualstream_lab.workload import PAYLOADS, PLANS, Workload
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from locust.argument_parser import LocustArgumentParser
 
@@ -27,10 +29,28 @@ _DURATION = 60.0
 _USERS = 50  # lanes: calls of the publisher that may be open at once
 
 
+class _Show(argparse.Action):
+    """Prints the options of this module: Locust answers ``--help`` before it reads the locustfile."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, const: int, **more: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, const=const, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        formatter = argparse.HelpFormatter(parser.prog)
+        formatter.start_section("Options beside Locust's own (locust --help)")
+        formatter.add_arguments(parser._actions[self.const :])  # noqa: SLF001
+        formatter.end_section()
+        parser.exit(message=formatter.format_help())
+
+
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Locust's ``init_command_line_parser``."""
     parser.set_defaults(num_users=_USERS, spawn_rate=100)
     add = parser.add_argument
+    add(
+        "--options", action=_Show, const=len(parser._actions),  # noqa: SLF001
+        include_in_web_ui=False, help="Show these options, and exit",
+    )  # fmt: skip
     plan = Workload()
     add(
         "--rate",

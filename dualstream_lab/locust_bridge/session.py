@@ -13,28 +13,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dualstream_lab.errors import RecordingError
-from dualstream_lab.event import channel_of
+from dualstream_lab.errors import DualStreamError, RecordingError
 from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver, time_limit
-from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections
 from dualstream_lab.load.tasks import end_tasks
 from dualstream_lab.locust_bridge.bridge import start_thread
+from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners, find_gateway, hearing_of
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.workload import RunIds, source_name
-from dualstream_lab.workload.popularity import cumulative_popularity
+from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
     import numpy as np
     import numpy.typing as npt
 
     from dualstream_lab.config import Settings
     from dualstream_lab.load.driver import Call
+    from dualstream_lab.load.hearing import Hearing
+    from dualstream_lab.locust_bridge.listeners import Gateway
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval, Outcome
 
@@ -43,7 +42,6 @@ __all__ = ["Order", "Session", "finish_limit", "start_limit"]
 _PERIOD = 0.5
 _KEPT = 1200  # intervals that may wait for a report to the master: five minutes
 _QUIET, _DRAIN = 0.3, 5.0
-_JOIN = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ class _Sink(PublishRecorder):
 
 def start_limit(settings: Settings) -> float:
     """Seconds within which :meth:`Session.start` has connected, or failed."""
-    return 3 * settings.start_timeout + 5 * settings.redis_timeout + _JOIN + 5
+    return 4 * settings.start_timeout + 5 * settings.redis_timeout + JOIN_TIMEOUT + 10
 
 
 def finish_limit(settings: Settings) -> float:
@@ -108,7 +106,6 @@ class Session:
         self._order = order
         self._listens = listens or hears_itself
         self._hears_itself = hears_itself
-        self._subscribers: list[RedisSubscriber] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.intervals: deque[Interval] = deque(maxlen=_KEPT)
         self.over = False
@@ -122,7 +119,11 @@ class Session:
         self._publisher = DualPublisher(self._options.settings)
         await self._publisher.start()
         try:
-            self._record()
+            gateway = await find_gateway(self._options) if self._listens else None
+            self._record(gateway)
+        except DualStreamError:
+            await self._publisher.close()
+            raise
         except OSError as error:
             await self._publisher.close()
             raise RecordingError(f"{self._order.directory} cannot be written: {error}") from error
@@ -133,7 +134,7 @@ class Session:
             raise
         settle_memory()
 
-    def _record(self) -> None:
+    def _record(self, gateway: Gateway | None) -> None:
         """The recorders, and their directory."""
         order, every = self._order, self._options.sample
         directory = Path(order.directory) if every else None
@@ -146,11 +147,11 @@ class Session:
             "start_thread": start_thread,
         }
         self._sink = _Sink(directory, f"worker{order.index}", **common)
-        self._hearing = Hearing(
+        self._hearing = hearing_of(self._options)(
             directory if self._listens else None, f"worker{order.index}", RunIds(order.ids),
             details=not self._hears_itself, all_heard=self._hears_itself, **common,
         )  # fmt: skip
-        self._hearing.subscribers = self._subscribers
+        self._listeners = Listeners(self._options, gateway, self._hearing, self._keep)
         self._sink.hearing = self._hearing if self._listens else None
         self._sink.watch(self._publisher)
 
@@ -168,7 +169,7 @@ class Session:
         self._sink.started = self._driver.started
         self._keep("the record of publishing", self._sink.run())
         if self._hears_itself:
-            await self._join([("events:*", True)])
+            await self._listeners.hear_everything()
         if self._listens:
             self._keep("the record of hearing", self._hearing.run())
         self._keep("the watch for the end", self._watch())
@@ -198,45 +199,7 @@ class Session:
 
     async def subscribe(self, user: int) -> None:
         """The connections of one more subscribing user. Raises StreamUnavailable, ConfigError."""
-        count = self._options.connections
-        await self._join([self._target(user * count + place) for place in range(count)])
-
-    async def _join(self, targets: Sequence[tuple[str, bool]]) -> None:
-        """A connection for each target: a channel, or (True) a pattern."""
-        options = self._options
-        allow_connections(len(self._subscribers) + len(targets))
-        made = []
-        for target, pattern in targets:
-            number = len(self._subscribers)
-            subscriber = RedisSubscriber(
-                options.settings.redis_url or "",
-                [target],
-                self._hearing,
-                number=number,
-                pattern=pattern,
-                slow=options.slow_seconds if _spread(number) < options.slow else 0.0,
-                stay=options.stay,
-            )
-            self._subscribers.append(subscriber)
-            self._keep(f"subscriber {number}", subscriber.run())
-            made.append(subscriber)
-        await all_ready(made, _JOIN)
-
-    def _target(self, place: int) -> tuple[str, bool]:
-        work = self._options.workload
-        match self._options.channels:
-            case "all":
-                return "events:*", True
-            case "hot":
-                rank = 0
-            case "uniform":
-                rank = place % work.sources
-            case _:
-                shares = cumulative_popularity(
-                    work.sources, work.zipf, hot=work.hot, hot_sources=work.hot_sources
-                )
-                rank = min(int(shares.searchsorted(_spread(place + 1))), work.sources - 1)
-        return channel_of(*source_name(rank)), False
+        await self._listeners.add(user)
 
     async def _watch(self) -> None:
         """Notes when the plan is over: its time is up, and every call that was made is settled.
@@ -282,8 +245,3 @@ async def _wait(done: Callable[[], bool], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while not done() and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-
-
-def _spread(number: int) -> float:
-    """In [0, 1), evenly spread for any stretch of numbers (the golden ratio's multiples)."""
-    return number * 0.618033988749895 % 1.0

@@ -264,6 +264,6 @@ def _cursor(text: str) -> Cursor:
 
 def _position(pos: str | None) -> tuple[int | None, int | None]:
     partition, colon, offset = (pos or "").partition(":")
-    if colon and partition.isdecimal() and offset.isdecimal():
+    if colon and partition.isdecimal() and offset.isdecimal() and len(pos or "") < 30:
         return int(partition), int(offset)
     return None, None
