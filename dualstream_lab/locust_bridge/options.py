@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +41,8 @@ class _Show(argparse.Action):
         formatter.start_section("Options beside Locust's own (locust --help)")
         formatter.add_arguments(parser._actions[self.const :])  # noqa: SLF001
         formatter.end_section()
-        parser.exit(message=formatter.format_help())
+        sys.stdout.write(formatter.format_help())
+        parser.exit()
 
 
 def add_arguments(parser: LocustArgumentParser) -> None:
