@@ -7,13 +7,17 @@ import os
 import signal
 import socket
 import sys
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import jwt
 import pytest
+from pydantic import SecretStr
 
 from dualstream_lab.config import ServeSettings
+from dualstream_lab.errors import ConfigError
 from dualstream_lab.event import Event
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.subscriber import Received, StreamGap, Subscriber
@@ -40,7 +44,12 @@ class Service:
 
     async def start(self) -> None:
         given = self._settings.model_dump(include=self._settings.model_fields_set)
-        where = {f"DUALSTREAM_{name.upper()}": str(value) for name, value in given.items()}
+        where = {
+            f"DUALSTREAM_{name.upper()}": value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(value)
+            for name, value in given.items()
+        }
         only = [word for part in self._parts for word in ("--only", part)]
         said = self._settings.store.with_name(f"{'-'.join(self._parts)}.log")
         with said.open("wb") as errors:
@@ -387,3 +396,34 @@ async def test_a_cursor_of_another_log_is_a_gap(served: Callable[..., ServeSetti
             await take(events, 1)
         await publisher.publish_batch(some(3))
         assert numbers(await take(events, 3)) == [0, 1, 2]
+
+
+@both
+async def test_tokens_are_shown_renewed_and_refused(
+    transport: Any, served: Callable[..., ServeSettings]
+) -> None:
+    secret = "a secret of at least thirty-two bytes"
+    settings = served(jwt_secret=secret)
+    made: list[str] = []
+
+    def token(*, key: str = secret, seconds: float = 2) -> str:
+        claims = {"exp": time.time() + seconds, "read": ["repo:octo/*"]}
+        made.append(jwt.encode(claims, key, algorithm="HS256"))
+        return made[-1]
+
+    async with serving(settings) as url, DualPublisher(settings) as publisher:
+        options = {"transport": transport}
+        async with Subscriber(url, source=SOURCE, token=token, **options) as events:
+            for n in range(2):
+                await events.wait_live()
+                await publisher.publish_batch(some(5, first=5 * n))
+                assert numbers(await take(events, 5)) == list(range(5 * n, 5 * n + 5))
+                await until(lambda: len(made) > n + 1)  # noqa: B023
+        refused = {"forged": token(key="x" * 40, seconds=60), "expired": token(seconds=-60), "none": None}
+        for why, shown in refused.items():
+            stranger = Subscriber(url, source=SOURCE, token=shown, **options)
+            with pytest.raises(ConfigError, match="401"):
+                await take(aiter(stranger), 1)
+            assert stranger.stats.connections == 1, why
+        with pytest.raises(ConfigError, match="4403" if transport == "ws" else "403"):
+            await take(aiter(Subscriber(url, source="repo:other/one", token=token(seconds=60), **options)), 1)
