@@ -29,7 +29,7 @@ __all__ = ["Writer"]
 # Events of one statement: few sizes, so that their statements stay prepared. SQLite takes 32,766 values.
 _SIZES: Final = (4096, 512, 64, 8, 1)
 _CACHE: Final = 64 * 2**20  # bytes: so that the index of ids is looked up in memory
-_CHECKPOINT: Final = 2000  # pages of the write-ahead log after which it is copied into the file
+_CHECKPOINT: Final = 4000  # pages of the write-ahead log after which it is copied into the file
 _MAX_LOG: Final = 64 * 2**20
 _PRAGMAS: Final = (
     "synchronous = NORMAL",  # a power cut may take the last transactions, whole: Kafka has them

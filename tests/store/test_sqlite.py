@@ -185,6 +185,38 @@ async def test_what_a_killed_writer_said_it_applied_is_there_and_whole(tmp_path)
     await reader.close()
 
 
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from dualstream_lab.store import SqliteStore
+from tests.store.making import event
+
+def killing(statement):
+    if statement.startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    store = await SqliteStore.open(Path(sys.argv[1]))
+    store._writing[1]._connection.set_trace_callback(killing)
+    await store.apply(0, 100, 200, [event(offset) for offset in range(100, 200)])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("before", ["BEGIN", "INSERT", "UPDATE partitions", "COMMIT"])
+async def test_killed_within_a_transaction_neither_events_nor_position_are_there(tmp_path, before):
+    path = tmp_path / "store.db"
+    await (await filled(path)).close()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), before], check=False)  # noqa: ASYNC221
+    assert killed.returncode == -signal.SIGKILL
+    store = await SqliteStore.open(path)
+    (page,) = await store.pages([Query(SOURCES[0], 0, -1)], 1000)
+    assert (page.position, len(page.rows)) == (100, 100)
+    assert await store.apply(0, 100, 200, [event(offset) for offset in range(100, 200)]) == 100
+    await store.close()
+
+
 async def test_a_reader_sees_one_moment_while_others_write(tmp_path):
     """Every page's rows reach up to its position, whatever is applied and pruned meanwhile."""
     store = await filled(tmp_path / "store.db")
