@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from dualstream_lab.publisher import BatchReceipt, DualPublisher, Receipt
     from dualstream_lab.subscriber import StreamGap, Subscriber
 
-__all__ = ["BatchReceipt", "DualPublisher", "Event", "Notification", "Receipt", "Settings", "StreamGap", "Subscriber"]
+__all__ = [
+    "BatchReceipt",
+    "DualPublisher",
+    "Event",
+    "Notification",
+    "Receipt",
+    "Settings",
+    "StreamGap",
+    "Subscriber",
+]
 
 _HOMES = {
     "BatchReceipt": "dualstream_lab.publisher",
