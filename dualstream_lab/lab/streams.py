@@ -28,6 +28,7 @@ __all__ = ["line_reader", "notifications", "source_of", "stored_events"]
 
 _MAX_LINE = 64 * 2**20
 _GONE = 30.0
+_ANSWER = 5.0
 
 
 async def line_reader(file: BinaryIO) -> Callable[[int], Awaitable[list[bytes]]]:
@@ -83,10 +84,12 @@ async def notifications(
     loop = asyncio.get_running_loop()
     heard_at = loop.time()
     while True:
-        client = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=5)
+        # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow a Ctrl-C.
+        client = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
         try:
             async with client, client.pubsub() as pubsub:
-                await (pubsub.psubscribe(channel) if pattern else pubsub.subscribe(channel))
+                async with asyncio.timeout(_ANSWER):
+                    await (pubsub.psubscribe(channel) if pattern else pubsub.subscribe(channel))
                 while True:
                     message = await pubsub.get_message(timeout=1)
                     heard_at = loop.time()
@@ -101,7 +104,8 @@ async def notifications(
             raise ConfigError(f"redis_url: Redis refused the log-in: {error}") from error
         except (RedisError, OSError) as error:
             if loop.time() - heard_at > _GONE:
-                raise StreamUnavailable(f"Redis could not be reached for {_GONE:g} s: {error}") from error
+                reason = str(error) or "no answer"
+                raise StreamUnavailable(f"Redis could not be reached for {_GONE:g} s: {reason}") from error
             await asyncio.sleep(0.2)
 
 
