@@ -71,6 +71,8 @@ async def _errors_in_json(request: web.Request, handler: _Handler) -> web.Stream
         raise
     except (StoreError, StreamUnavailable) as error:
         raise unavailable(str(error)) from error
+    except ConnectionError:  # the client has left: there is nobody to tell
+        return web.Response()
 
 
 async def live_page(_request: web.Request) -> web.Response:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import resource
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.gateway.access import Access
@@ -112,6 +114,7 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
     if not made.routes:
         yield ""
         return
+    logging.getLogger("aiohttp.server").addFilter(_not_garbage)
     runner = web.AppRunner(
         application(made.routes, access),
         access_log=None,
@@ -135,6 +138,11 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
                     await made.goodbye()
     finally:
         await runner.cleanup()
+
+
+def _not_garbage(record: logging.LogRecord) -> bool:
+    """Bytes that are no HTTP were answered with 400: no news, and no traceback a request."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def _settle_memory() -> None:
