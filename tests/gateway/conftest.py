@@ -19,6 +19,7 @@ def delivery(stack: LocalStack) -> Iterator[Delivery]:
     stack.create_topic(topic)
     with Delivery(stack, topic, check_interval=CHECK, linger=0.3, request_timeout=1.0) as made:
         yield made
+        made.assert_no_traceback()
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,12 @@ class Delivery:
                 print(f"--- {server.process.name}\n{server.process.log_text()[-3000:]}")
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def assert_no_traceback(self) -> None:
+        """Whatever was done to them, nothing surprised them."""
+        for server in self._servers:
+            text = server.process.log_text()
+            assert "Traceback" not in text, f"{server.process.name}: {text[-3000:]}"
+
     def make(self, *parts: str, constants: Constants | None = None, **settings: object) -> Server:
         """Parts that are not started yet."""
         (port,) = free_ports(1)

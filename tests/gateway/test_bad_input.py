@@ -231,6 +231,18 @@ async def test_garbage_instead_of_http_is_refused(plain, publish):
             assert answer[:10] == b"HTTP/1.1 4", handshake
 
 
+async def test_clients_that_leave_at_once_are_no_news(plain, publish):
+    """Of the log, too: see the fixture."""
+    async with undisturbed(plain, publish):
+        requests = [UPGRADE, UPGRADE[:50], b"GET /sse?source=repo:o/x HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+        requests.append(UPGRADE.replace(b"repo:o/x", b"repo:o/x&since=earliest"))
+        for number in range(300):
+            _, writer = await asyncio.open_connection(*plain.address)
+            writer.write(requests[number % len(requests)])
+            await asyncio.sleep(number % 7 / 1000)
+            writer.transport.abort()
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

@@ -219,3 +219,38 @@ async def test_waiting_for_a_store_that_is_behind_the_stream_is_no_busy_loop():
         assert client.told[0]["reason"] == "store_lag"
         assert client.cursor == 9
         assert gateway.store.looks < 10
+
+
+async def test_many_who_are_far_behind_do_not_keep_others_waiting():
+    """And who has left is not looked for."""
+
+    class Slow(Store):
+        def __init__(self) -> None:
+            self.position = 10_000
+            self.found: list[int] = []
+
+        async def pages(self, queries: list[Query], limit: int) -> list[Page]:
+            found = await super().pages(queries, limit)
+            self.found.append(sum(len(page.rows) for page in found))
+            await asyncio.sleep(self.found[-1] / 1_000_000)
+            return found
+
+    store = Slow()
+    reads = Reads(store, limit=10_000)  # type: ignore[arg-type]
+    running = asyncio.create_task(reads.run())
+    behind = [asyncio.create_task(reads.pages([Query(SOURCE, 0, -1)])) for _ in range(100)]
+    await until(lambda: len(store.found) > 1)
+    (page,) = await asyncio.wait_for(reads.pages([Query(SOURCE, 0, 9_998)]), 5)
+    assert page.rows == [row(9_999)]
+    assert sum(task.done() for task in behind) == 100  # they were there before
+    assert max(store.found[1:]) <= 2 * 20_000
+    looks = len(store.found)
+    behind = [asyncio.create_task(reads.pages([Query(SOURCE, 0, -1)])) for _ in range(100)]
+    await until(lambda: len(store.found) > looks)
+    for task in behind:
+        task.cancel()
+    await asyncio.wait(behind)
+    await reads.pages([Query(SOURCE, 0, 9_998)])
+    assert len(store.found) <= looks + 2
+    running.cancel()
+    await asyncio.wait([running])

@@ -330,12 +330,14 @@ async def test_retention_is_said(stack):
         gateway = made.start("gateway")
         async with Published(made) as publish:
             past = await publish(source, 60)
+            await until_status(f"{gateway.url}/events/{past[-1].id}?pos={past[-1].pos}", 200)
             async with hearing(gateway.ws, source) as ear:
                 now = ear.cursor
             await settled(gateway, source, 10)
             for gone in (past[0], past[30], past[48]):
                 assert await refused(gateway, source, at(now, gone.offset), publish) == "retention"
             places = await publish(source, 30)
+            await until_status(f"{gateway.url}/events/{places[-1].id}?pos={places[-1].pos}", 200)
             await settled(gateway, source, 10)
             answer = (
                 await curl(f"{gateway.url}/events?source={source}&since={at(now, past[0].offset)}")

@@ -85,7 +85,7 @@ class Follower:
             connection = Connection()
             self.connections.append(connection)
             with suppress(OSError, TimeoutError, WebSocketException, aiohttp.ClientError):
-                life = self.random.uniform(0.2, 4) if self.restless else None
+                life = self.random.uniform(0.1, 2) if self.restless else None
                 async with asyncio.timeout(life):
                     await self.follow(connection)
             connection.ended = time.monotonic()
@@ -115,6 +115,14 @@ class Follower:
                 self.refusals[message.reason or "?"] += 1
             if self.base is None:
                 self.base, self.based_at = place, now
+
+    def __str__(self) -> str:
+        ended = self.connections[-1].ended - time.monotonic()
+        last = [kind for connection in self.connections for _, kind in connection.states][-3:]
+        return (
+            f"{type(self).__name__} of {self.source}{' restless' * self.restless} at {self.cursor}, "
+            f"connection {len(self.connections)} (ended {ended:.1f} s), last {last}"
+        )
 
     @property
     def query(self) -> str:
@@ -258,8 +266,7 @@ class Storm:
                 self._stop.set()
                 await asyncio.wait(lanes)
                 self.seconds = time.monotonic() - began
-                # A missing event holds no cursor back: what is missing is seen by comparing.
-                await until(self._all_told(), timeout=BOUND + 10)
+                await self.caught_up(timeout=BOUND + 10)
             finally:
                 for task in [*lanes, *(follower.task for follower in self.followers)]:
                     assert task is not None
@@ -298,6 +305,7 @@ class Storm:
     @asynccontextmanager
     async def fault(self, *, degrades: bool) -> AsyncIterator[None]:
         """``degrades``: who stays connected is told so, and then that it is live again."""
+        await asyncio.sleep(1)
         began = time.monotonic()
         steady = [follower for follower in self.followers if not follower.restless]
         connections = [follower.connections[-1] for follower in steady]
@@ -324,15 +332,21 @@ class Storm:
         steady = [follower for follower in self.followers if not follower.restless]
         await until(lambda: all(follower.connections[-1].began for follower in steady), timeout=30)
 
-    async def caught_up(self) -> None:
-        """Until the store has what is acknowledged now: cursors are of what it has."""
-        await until(self._all_told(), timeout=60)
-
-    def _all_told(self) -> Callable[[], bool]:
+    async def caught_up(self, *, timeout: float) -> None:
+        """Until all are told what is acknowledged now. (A missing event holds no cursor back.)"""
         last = {source: max(offset for _, _, offset in events) for source, events in self.acked.items()}
-        return lambda: all(
-            int(follower.cursor.rpartition(":")[2]) >= last[follower.source] for follower in self.followers
-        )
+
+        def behind() -> list[str]:
+            return [
+                f"{follower} wants {last[follower.source]}"
+                for follower in self.followers
+                if int(follower.cursor.rpartition(":")[2]) < last[follower.source]
+            ]
+
+        try:
+            await until(lambda: not behind(), timeout=timeout)
+        except TimeoutError:
+            raise AssertionError(f"after {timeout} s: {'; '.join(behind())}") from None
 
     def degraded(self) -> bool:
         """Whether all who stay were told that Redis is away, and nothing better since."""
@@ -427,7 +441,7 @@ def _compare(follower: Follower, log: list[tuple[int, int]]) -> int:
 
 @asynccontextmanager
 async def storm(stack: LocalStack, topic: str) -> AsyncIterator[tuple[Storm, Server, Server, Delivery]]:
-    with Delivery(stack, topic, check_interval=CHECK, linger=0.1, catch_up_events=100_000) as delivery:
+    with Delivery(stack, topic, check_interval=CHECK, linger=0.1, catch_up_events=50_000) as delivery:
         processor = await asyncio.to_thread(lambda: delivery.start("processor"))
         gateway = await asyncio.to_thread(lambda: delivery.start("gateway"))
         settings = Settings.load(
@@ -436,6 +450,7 @@ async def storm(stack: LocalStack, topic: str) -> AsyncIterator[tuple[Storm, Ser
         made = Storm(settings, gateway)
         yield made, processor, gateway, delivery
         await made.check(stack.kafka_url, topic)
+        delivery.assert_no_traceback()
 
 
 async def connects(server: Server) -> float:
@@ -485,7 +500,7 @@ async def test_processes_die(stack, topic):
             await gateway.start()
             await made.all_back()
             await processor.start()
-            await made.caught_up()
+            await made.caught_up(timeout=60)
         async with made.fault(degrades=False):
             stack.brokers[0].kill()
             await asyncio.to_thread(stack.brokers[0].start)
