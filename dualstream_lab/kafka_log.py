@@ -166,7 +166,9 @@ class LogEnds:
                 for target, end in ends.items():
                     asked[target.partition].set_result(end)
             except (KafkaError, OSError, TimeoutError) as error:
-                reason = StreamUnavailable(f"Kafka does not say where its log ends: {error or 'no answer'}")
+                reason = StreamUnavailable(
+                    f"Kafka does not say where its log ends: {str(error) or 'no answer'}"
+                )
                 for future in asked.values():
                     future.set_exception(reason)
                     future.exception()  # whoever asked may have left
@@ -195,7 +197,7 @@ async def read_range(
                 begin = (await consumer.beginning_offsets([target]))[target]
         except (KafkaError, OSError, TimeoutError) as error:
             raise StreamUnavailable(
-                f"partition {partition} could not be read: {error or 'no answer'}"
+                f"partition {partition} could not be read: {str(error) or 'no answer'}"
             ) from error
     if begin > first:
         raise StreamUnavailable(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.event import RESYNC_CHANNEL
@@ -115,7 +117,10 @@ class Upstream:
             backoff = min(backoff * 2, _BACKOFF[1])
 
     async def _connect(self) -> _Connection:
-        pool: Any = ConnectionPool.from_url(self._url, protocol=2)
+        # Bounded below: redis-py's own time-outs can swallow a cancellation on Python 3.11.
+        pool: Any = ConnectionPool.from_url(
+            self._url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None
+        )
         made = pool.make_connection()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):

@@ -166,7 +166,7 @@ async def read(
                     ends |= await _at_time(consumer, until, ends)
         except (KafkaError, OSError, TimeoutError) as error:
             raise StreamUnavailable(
-                f"Kafka did not say what topic {settings.topic!r} has: {error or 'no answer'}"
+                f"Kafka did not say what topic {settings.topic!r} has: {str(error) or 'no answer'}"
             ) from error
         removed = sum(
             max(0, first[target] - begin[target]) for target in targets if start.positions is not None
