@@ -100,9 +100,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file is a store; False if it is empty. Raises StoreError if it is anything else."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    # in one statement: another process may be making it
+    application, version, tables = connection.execute(
+        "SELECT (SELECT application_id FROM pragma_application_id),"
+        " (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_schema"
+    ).fetchone()
     if application == _APPLICATION:
         if version != _VERSION:
             raise StoreError(

@@ -85,7 +85,8 @@ async def run(store, steps):
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
     """So that a few events take as many statements and transactions as millions."""
-    monkeypatch.setattr(writing, "_INSERTS", [(size, writing._insert(size)) for size in (4, 1)])
+    monkeypatch.setattr(writing, "_LARGEST", 4)
+    monkeypatch.setattr(writing, "_SMALLEST", 4)
     monkeypatch.setattr(writing, "_PRUNED", 5)
     monkeypatch.setattr(writing, "_PRUNED_LEAST", 2)
     monkeypatch.setattr(writing, "_MAX_SOURCES", 2)

@@ -43,7 +43,7 @@ async def test_a_damaged_store_is_refused_when_the_damage_is_met(tmp_path):
     await (await filled(path, 5000)).close()
     with path.open("r+b") as file:
         file.seek(schema._PAGE)
-        file.write(os.urandom(20 * schema._PAGE))
+        file.write(os.urandom(path.stat().st_size - schema._PAGE))
     store = await SqliteStore.open(path)
     with pytest.raises(StoreError, match="is damaged: move it away; the processor fills a new one"):
         await store.recent(SOURCES[0], limit=1000)
