@@ -187,7 +187,8 @@ async def read_range(
     target = TopicPartition(settings.topic, partition)
     async with consumer_of(settings, auto_offset_reset="earliest") as consumer:
         try:
-            async with asyncio.timeout(settings.request_timeout):
+            # 50,000 records take a second, and several on a busy machine.
+            async with asyncio.timeout(2 * settings.request_timeout):
                 consumer.assign([target])
                 consumer.seek(target, first)
                 while await consumer.position(target) < end:
