@@ -27,6 +27,7 @@ __all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 
+_HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _COMMIT: Final = 1.0  # s between commits to the group
 _LET_GO: Final = 10.0  # s that a batch has to end in when its partition goes to another processor
@@ -138,6 +139,7 @@ class Pipeline:
         await self._finish()
         if batches and self._settled == self.consumer.generation:
             self._applying = asyncio.create_task(self._apply(batches))
+            await asyncio.sleep(_HEAD_START)
 
     async def _finish(self) -> None:
         """Wait for what is being applied. Raises what it ended with."""
@@ -151,12 +153,26 @@ class Pipeline:
             await batch.handle(self._handlers)
             if batch.letters:
                 await self._letters.send(batch.letters)
-            new = await self._store.apply(batch.partition, batch.first, batch.next_, batch.events)
+        # all at once, so that the store need not wait for this loop between them
+        applied = await asyncio.gather(
+            *(
+                self._store.apply(batch.partition, batch.first, batch.next_, batch.events)
+                for batch in batches
+            ),
+            return_exceptions=True,
+        )
+        failed: BaseException | None = None
+        for batch, new in zip(batches, applied, strict=True):
+            if isinstance(new, BaseException):
+                failed = new
+                continue
             self.positions[batch.partition] = batch.next_
             self.applied += new
             self.duplicates += len(batch.events) - new
             self.poison += len(batch.letters)
             self.last_applied = time.time_ns()
+        if failed is not None:
+            raise failed
 
     async def _settle(self) -> None:
         """Learn where the store is in the partitions that there are now, and go on there."""
