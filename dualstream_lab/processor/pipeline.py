@@ -28,6 +28,8 @@ __all__ = ["Pipeline"]
 log = logging.getLogger(__name__)
 
 _HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
+_REST: Final = 0.02  # s after a poll that had few: each transaction costs as much as a hundred events
+_MANY: Final = 1000
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _COMMIT: Final = 1.0  # s between commits to the group
 _LET_GO: Final = 10.0  # s that a batch has to end in when its partition goes to another processor
@@ -139,7 +141,8 @@ class Pipeline:
         await self._finish()
         if batches and self._settled == self.consumer.generation:
             self._applying = asyncio.create_task(self._apply(batches))
-            await asyncio.sleep(_HEAD_START)
+            many = sum(map(len, batches)) >= _MANY
+            await asyncio.sleep(_HEAD_START if many else _REST)
 
     async def _finish(self) -> None:
         """Wait for what is being applied. Raises what it ended with."""
