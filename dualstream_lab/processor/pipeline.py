@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
 _REST: Final = 0.02  # s after a poll that had few: each transaction costs as much as a hundred events
-_MANY: Final = 1000
+_MANY: Final = 1000  # events of a poll after which the next follows at once
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _COMMIT: Final = 1.0  # s between commits to the group
 _LET_GO: Final = 10.0  # s that a batch has to end in when its partition goes to another processor
