@@ -37,7 +37,15 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["LogEnds", "LogIdentity", "consumer_of", "log_identity", "partition_of", "read_range"]
+__all__ = [
+    "LogEnds",
+    "LogIdentity",
+    "consumer_of",
+    "end_consumer",
+    "log_identity",
+    "partition_of",
+    "read_range",
+]
 
 _CLOSE_TIMEOUT = 2.0
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
@@ -89,14 +97,19 @@ async def consumer_of(settings: Settings, **options: Any) -> AsyncIterator[AIOKa
             ) from error
         yield consumer
     finally:
-        # With a dead broker stop() raises CancelledError and leaves its client open (aiokafka 0.14).
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await consumer._client.close()  # noqa: SLF001
+        await end_consumer(consumer)
+
+
+async def end_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop it and disconnect, within seconds, whatever the brokers do; never raises."""
+    # With a dead broker stop() raises CancelledError and leaves its client open (aiokafka 0.14).
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
+    if not stopping.done():
+        stopping.cancel()
+    with suppress(Exception):
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await consumer._client.close()  # noqa: SLF001
 
 
 async def log_identity(settings: Settings) -> LogIdentity:

@@ -156,8 +156,8 @@ class Hub:
             self.repairs.fence([feed])  # it says only that there is something
             return
         offset = position[1]
-        if note.pub is not None and stream.count(note.pub, offset):
-            self.repairs.look(feed)
+        if note.pub is not None:
+            stream.count(note.pub, offset)  # a hole is one of its needs, below
         frame = feed.heard(note)
         if stream.hear(offset, frame):
             if note.ts:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.consumer.fetcher import FetchError, FetchResult
@@ -20,6 +20,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import end_consumer
 from dualstream_lab.processor.batch import Batch
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ __all__ = ["GroupConsumer"]
 
 log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT: Final = 2.0
 _POLL: Final = 0.5  # s to wait for records
 _MAX_RECORDS: Final = 5000
 _SESSION: Final = 6.0  # s until what a killed processor had is given to others: the least that Kafka allows
@@ -213,15 +213,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Leave the group and disconnect, within seconds."""
-        consumer: Any = self._consumer
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-        # (With a dead broker stop() raises CancelledError and leaves its client open.)
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await consumer._client.close()  # noqa: SLF001
+        await end_consumer(self._consumer)
 
 
 def _take(batch: Batch, fetched: MemoryRecords, decode: Decoder, room: int) -> bool:
