@@ -100,7 +100,7 @@ class GatewaySubscriber(asyncio.Protocol):
         self._stay = stay
         self._transport: asyncio.Transport | None = None
         self._incoming: Incoming = WsIncoming()
-        self._settled: asyncio.Future[None]
+        self._settled = asyncio.Event()  # ready, or over
         self._ended = asyncio.Event()
         self.ready = asyncio.Event()
         self.lost = 0
@@ -122,7 +122,7 @@ class GatewaySubscriber(asyncio.Protocol):
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._connect()
-                    await self._settled  # it is ready, or over
+                    await self._settled.wait()
                 if self.ready.is_set():
                     backoff = _BACKOFF[0]
                     with suppress(TimeoutError):
@@ -139,7 +139,7 @@ class GatewaySubscriber(asyncio.Protocol):
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         self._ended.clear()
-        self._settled = loop.create_future()
+        self._settled.clear()
         self._incoming = WsIncoming() if self._via == "ws" else SseIncoming()
         for place in self._places.values():
             place.joined = False
@@ -215,15 +215,14 @@ class GatewaySubscriber(asyncio.Protocol):
         if not self.ready.is_set() and all(one.joined for one in self._places.values()):
             self.joined += 1
             self.ready.set()
-            self._settled.set_result(None)
+            self._settled.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ended: :meth:`run` makes a new one."""
         if self._transport is not None:  # not asked to
             self.lost += self.ready.is_set()
             self.trouble = self.trouble or str(exc or "the gateway closed the connection")
-        if not self._settled.done():
-            self._settled.set_result(None)
+        self._settled.set()
         self._ended.set()
 
 
