@@ -26,6 +26,7 @@ _COMMANDS = {
     "down": ("stack", "stack", "End the running local stack."),
     "publish": ("streams", "cli", "Publish a file of events: Kafka first, then Redis."),
     "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
+    "check-gateway": ("check_gateway", "stack,load,gateway", "Whether a gateway's clients lose events."),
     "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),
     "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
 }
@@ -42,7 +43,7 @@ class _Commands(click.Group):
             return None
         module, extra, _ = _COMMANDS[cmd_name]
         try:
-            attribute = {"find-rate": "find_rate_command"}.get(cmd_name, cmd_name)
+            attribute = {"find-rate": "find_rate_command"}.get(cmd_name, cmd_name.replace("-", "_"))
             found = getattr(import_module(f"dualstream_lab.cli.{module}"), attribute)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("dualstream_lab"):

@@ -1,0 +1,189 @@
+"""``dualstream check-gateway``: the handover of any gateway that speaks this project's wire."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
+from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.options import brokers
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.check_gateway import Plan, serving
+from dualstream_lab.lab.check_gateway import check_gateway as check_it
+from dualstream_lab.lab.check_gateway.judge import Wrong
+from dualstream_lab.lab.check_gateway.plan import VIAS
+from dualstream_lab.lab.check_gateway.verdict import SAYS
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.where import find_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dualstream_lab.lab.check_gateway import Check
+    from dualstream_lab.lab.check_gateway import Progress as CheckProgress
+
+__all__ = ["check_gateway"]
+
+_QUICK = 10.0
+
+
+@click.command(
+    "check-gateway",
+    epilog="Example:  dualstream check-gateway http://127.0.0.1:8080 --via sse --quick",
+)
+@click.argument("url", required=False)
+@click.option("--clients", type=int, default=100, show_default=True, help="That come, drop and resume.")
+@click.option("--sources", type=int, default=8, show_default=True, help="That they follow.")
+@click.option("--rate", type=float, default=2_000, show_default=True, help="Events a second.")
+@click.option("--seconds", type=float, default=30, show_default=True, help="Of load; then all comes to rest.")
+@click.option("--quick", is_flag=True, help=f"{_QUICK:g} s of load.")
+@click.option(
+    "--via", type=click.Choice(list(VIAS)), default="both", show_default=True, help="How they connect."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed plans the same clients.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write the verdict as JUnit XML.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
+@brokers
+def check_gateway(
+    url: str | None,
+    clients: int,
+    sources: int,
+    rate: float,
+    seconds: float,
+    quick: bool,
+    via: str,
+    seed: int,
+    junit: Path | None,
+    json_file: Path | None,
+    **where: str | None,
+) -> int:
+    """Check the gateway at URL: does it lose, repeat or reorder events while clients come and go?
+
+    Clients connect, drop (politely, at once, in mid-frame), are away for a moment and resume with their
+    last cursor, while events are published to the Kafka and the Redis that the gateway reads. What each was
+    told is held against the topic, by event id. Without URL: a local stack and `dualstream serve` are
+    started, and that is checked.
+
+    Exit codes: 0 nothing was wrong, 99 something was (the table says what), 2 bad arguments, 3 a broker or
+    the gateway is missing, 130 interrupted (what was told until then is judged).
+    """
+    for file in (junit, json_file):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+    plan = Plan(
+        clients=clients, sources=sources, rate=rate, seconds=_QUICK if quick else seconds, via=via, seed=seed
+    )
+    with _target(url, where) as (gateway, settings):
+        say(
+            f"checking {gateway}: {clients} clients of {sources} sources, {rate:,.0f} events/s for "
+            f"{plan.seconds:g} s …"
+        )
+        check = _with_bar(gateway, settings, plan)
+    _tell(check)
+    if json_file is not None:
+        json_file.write_text(json.dumps(check.as_dict(), indent=1) + "\n", encoding="utf-8")
+    if junit is not None:
+        _write_junit(check, junit)
+    if check.state == "interrupted":
+        return INTERRUPTED
+    if not check.held:
+        return MISSED
+    return UNAVAILABLE if check.away else 0
+
+
+@contextmanager
+def _target(url: str | None, where: dict[str, str | None]) -> Iterator[tuple[str, Settings]]:
+    """The gateway, and the brokers that it reads."""
+    if url is not None:
+        yield url, find_settings(Settings, **where)
+        return
+    if given := [name for name, value in where.items() if value is not None]:
+        raise ConfigError(f"--{given[0].removesuffix('_url')} without URL: give the gateway that reads it")
+    with LocalStack(progress=say) as stack, serving(stack) as gateway:
+        settings = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic)
+        yield gateway, settings
+
+
+def _with_bar(url: str, settings: Settings, plan: Plan) -> Check:
+    columns = (TextColumn("{task.fields[seconds]:5.1f} s"), BarColumn(), TextColumn("{task.fields[line]}"))
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=plan.seconds, seconds=0.0, line="")
+
+        def show(progress: CheckProgress) -> None:
+            done = min(progress.seconds, progress.duration)
+            bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
+
+        return uvloop.run(check_it(url, settings, plan, show=show))
+
+
+def _tell(check: Check) -> None:
+    verdict = check.verdict
+    table = Table(title="Handover, by event id", title_justify="left", title_style="bold", show_header=False)
+    for _ in range(3):
+        table.add_column()
+    for wrong in Wrong:
+        count = verdict.wrong[wrong]
+        table.add_row(SAYS[wrong], f"{count:,}", "[bold red]WRONG[/]" if count else "held")
+    count = len(check.garbled)
+    table.add_row("messages that are not the wire's", f"{count:,}", "[bold red]WRONG[/]" if count else "held")
+    table.add_section()
+    ends = ", ".join(f"{count:,} {how}" for how, count in check.ends.most_common())
+    table.add_row("events in the log", f"{verdict.events:,}", "")
+    table.add_row("told to the clients", f"{verdict.told:,}", f"{verdict.old:,} old, {verdict.late:,} late")
+    table.add_row("connections", f"{check.connections:,}", f"of {check.clients} clients; ended: {ends}")
+    why = ", ".join(f"{count:,} times {reason}" for reason, count in verdict.refusals.items())
+    table.add_row("allowed: not told, and said so", f"{verdict.declared:,}", why)
+    table.add_row("allowed: told again after a resume", f"{verdict.repeated:,}", "")
+    table.add_row("allowed: two publishers' events crossed", f"{verdict.crossed:,}", "")
+    if verdict.unsettled:
+        table.add_row("not told yet when it ended", f"{verdict.unsettled:,}", "")
+    stdout.print(table)
+    for example in verdict.examples:
+        stdout.print(f"\n{example.wrong.replace('_', ' ')}: {example.text}", markup=False)
+    for text in check.garbled[:3]:
+        stdout.print(f"\nnot the wire's: {text}", markup=False)
+    for text, count in check.errors.most_common(3):
+        say(f"the gateway said {count:,} times: {text}")
+    if check.state == "interrupted":
+        say("interrupted: what was told until then was judged")
+    if check.away:
+        say(f"error: {check.away} clients were not connected at the end: {check.trouble or 'no answer'}")
+    stdout.print(f"\n{_sentence(check)}", markup=False)
+
+
+def _sentence(check: Check) -> str:
+    if not check.held:
+        return "This gateway does not keep its clients whole."
+    if check.verdict.declared:
+        return "Nothing was wrong; but not all was told, and the gateway said so."
+    return "Nothing was lost, repeated or reordered that should not be."
+
+
+def _write_junit(check: Check, file: Path) -> None:
+    from junitparser import Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415
+
+    suite = TestSuite("dualstream check-gateway")
+    ran = TestCase("the check finished", classname="dualstream", time=round(check.seconds, 3))
+    if check.state != "finished" or check.away:
+        ran.result = [Failure(check.trouble or f"it was {check.state}")]
+    suite.add_testcase(ran)
+    found = {wrong.value: check.verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
+    for name, count in found.items():
+        case = TestCase(name, classname="dualstream.handover", time=0)
+        texts = [example.text for example in check.verdict.examples if example.wrong == name]
+        case.system_out = "\n".join([f"{count:,}", *texts, *(check.garbled if name == "garbled" else [])])
+        if count:
+            case.result = [Failure(f"{count:,}")]
+        suite.add_testcase(case)
+    xml = JUnitXml()
+    xml.add_testsuite(suite)
+    xml.write(str(file), pretty=True)

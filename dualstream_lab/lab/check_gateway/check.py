@@ -1,0 +1,247 @@
+"""The check: clients that come and go while events flow, then quiet, then the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.check_gateway.client import Client, Names
+from dualstream_lab.lab.check_gateway.history import Truth
+from dualstream_lab.lab.check_gateway.plan import VIAS
+from dualstream_lab.lab.check_gateway.probe import probe
+from dualstream_lab.lab.check_gateway.publishing import Publishing
+from dualstream_lab.lab.check_gateway.truth import log_ends, read_log
+from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
+from dualstream_lab.load.tasks import end_tasks
+from dualstream_lab.subscriber.wanted import checked_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.lab.check_gateway.history import SourceLog
+    from dualstream_lab.lab.check_gateway.plan import Plan
+
+__all__ = ["Check", "Progress", "check_gateway"]
+
+_QUIET: Final = (
+    30.0  # s until everything must be told: a gateway that lost something looks every 10 s, +- 50 %
+)
+_LOOK: Final = 0.25
+_RESTLESS: Final = 0.75  # share of the clients that come and go
+_EARLIEST: Final = 0.1  # share of those that want all there is
+_COMING: Final = 0.5  # of the time, in which clients come for the first time
+
+
+@dataclass(slots=True)
+class Progress:
+    """So far. ``seconds`` of ``duration``; ``line``: for a progress bar."""
+
+    duration: float
+    seconds: float = 0.0
+    line: str = "starting"
+
+
+@dataclass(slots=True, kw_only=True)
+class Check:
+    """What came of it. ``state``: ``finished`` or ``interrupted``. ``ends``: how connections ended;
+    ``errors``: what the gateway said; ``garbled``: messages that are not the wire's; ``away``: clients that
+    were not connected at the end, ``trouble``: why not.
+    """
+
+    state: str
+    seconds: float
+    clients: int
+    connections: int
+    ends: Counter[str]
+    verdict: Verdict
+    errors: Counter[str] = field(default_factory=Counter)
+    garbled: list[str] = field(default_factory=list)
+    away: int = 0
+    trouble: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing was wrong."""
+        return self.verdict.held and not self.garbled
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.verdict.as_dict() | {
+            "held": self.held,
+            "state": self.state,
+            "seconds": round(self.seconds, 3),
+            "clients": self.clients,
+            "connections": self.connections,
+            "ends": dict(self.ends),
+            "errors": dict(self.errors),
+            "garbled": self.garbled,
+            "away": self.away,
+            "trouble": self.trouble,
+        }
+
+
+async def check_gateway(
+    url: str, settings: Settings, plan: Plan, *, show: Callable[[Progress], None] = lambda _progress: None
+) -> Check:
+    """Check the gateway at ``url``, which reads the Kafka topic and the Redis of ``settings``.
+
+    Cancelling (Ctrl-C) ends the load; what was told until then is judged and returned, as ``interrupted``.
+    Raises ConfigError (nothing was checked) and StreamUnavailable (nobody is there, or Kafka is gone).
+    """
+    base = checked_url(url)
+    if settings.redis_url is None:
+        raise ConfigError("redis_url: give --redis (DUALSTREAM_REDIS_URL): a gateway is told of events there")
+    name = f"repo:check-{secrets.token_hex(3)}"
+    sources = [f"{name}/{number}" for number in range(plan.sources)]
+    begin = await log_ends(settings)
+    async with Publishing.open(settings, sources, plan.rate) as publishing:
+        for via in VIAS[plan.via]:
+            await probe(base, via, settings, publishing.publishers[0], f"{name}/probe-{via}")  # type: ignore[arg-type]
+        checking = _Checking(plan, sources, publishing, show)
+        checking.invite(base)
+        try:
+            await checking.load()
+            truth = await checking.truth(settings, begin)
+            await checking.quiet(truth.logs)
+        except asyncio.CancelledError:
+            checking.interrupt()
+            truth = await checking.truth(settings, begin)
+        finally:
+            await checking.end()
+        checking.progress.line = "judging"
+        show(checking.progress)
+        return await asyncio.to_thread(checking.judge, truth)
+
+
+class _Checking:
+    """One check. ``_connected``: who was when it ended."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        sources: Sequence[str],
+        publishing: Publishing,
+        show: Callable[[Progress], None],
+    ) -> None:
+        self._plan = plan
+        self._sources = sources
+        self._publishing = publishing
+        self._show = show
+        self._random = Random(plan.seed)  # noqa: S311
+        self._calm = asyncio.Event()
+        self._names = Names()
+        self._clients: list[Client] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._connected: list[bool] = []
+        self._state = "finished"
+        self._began, self._wall = time.monotonic(), time.time()
+        self.progress = Progress(plan.seconds)
+
+    def invite(self, base: Any) -> None:
+        """All clients; those that come and go do so at their time."""
+        plan, random = self._plan, self._random
+        vias = VIAS[plan.via]
+        for number in range(plan.clients):
+            restless = number % 4 < 4 * _RESTLESS
+            client = Client(
+                base,
+                random.sample(self._sources, min(len(self._sources), random.choice((1, 2, 3)))),
+                via=vias[number // 4 % len(vias)],  # type: ignore[arg-type]
+                begin="earliest" if restless and random.random() < _EARLIEST else "latest",
+                restless=restless,
+                names=self._names,
+                random=Random(random.random()),  # noqa: S311
+                calm=self._calm,
+            )
+            self._clients.append(client)
+            wait = random.uniform(0, plan.seconds * _COMING) if restless else 0.0
+            self._tasks.append(asyncio.create_task(client.run(wait)))
+
+    async def load(self) -> None:
+        """Publish while they come and go."""
+        publishing = asyncio.create_task(self._publishing.run(self._plan.seconds))
+        try:
+            while not publishing.done():
+                self._look("")
+                await asyncio.wait(
+                    [publishing, *self._tasks], timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED
+                )
+                self._alive()
+            publishing.result()
+        finally:
+            await end_tasks([publishing])
+
+    async def truth(self, settings: Settings, begin: dict[int, int]) -> Truth:
+        """The log, once all is in it."""
+        self._calm.set()
+        self._look("reading the log back, ")
+        for publisher in self._publishing.publishers:
+            await publisher.flush()
+        logs = await read_log(settings, begin, self._sources, self._names)
+        return Truth(logs, self._names.texts())
+
+    async def quiet(self, logs: dict[str, SourceLog]) -> None:
+        """Until everything is confirmed to every client, or the time is up."""
+        last = {source: log.last for source, log in logs.items()}
+        deadline = time.monotonic() + _QUIET
+        while time.monotonic() < deadline:
+            waiting = sum(not client.settled(last) for client in self._clients)
+            self._look(f"quiet: {waiting} clients wait for their last events, ")
+            if not waiting:
+                return
+            await asyncio.sleep(_LOOK)
+            self._alive()
+
+    def interrupt(self) -> None:
+        """Nobody is owed what was not told until now."""
+        self._state = "interrupted"
+
+    async def end(self) -> None:
+        """All clients leave."""
+        self._connected = [client.connected and self._state == "finished" for client in self._clients]
+        await end_tasks(self._tasks)
+
+    def judge(self, truth: Truth) -> Check:
+        """Everything against the log."""
+        truth = Truth(truth.logs, self._names.texts())
+        records = [
+            Record(number, client.via, source, place.stays, connected)
+            for number, (client, connected) in enumerate(zip(self._clients, self._connected, strict=True))
+            for source, place in client.places.items()
+        ]
+        away = [client for client, there in zip(self._clients, self._connected, strict=True) if not there]
+        return Check(
+            state=self._state,
+            seconds=time.monotonic() - self._began,
+            clients=len(self._clients),
+            connections=sum(client.begun for client in self._clients),
+            ends=sum((client.ends for client in self._clients), Counter()),
+            verdict=Verdict.of(truth, records, began=self._began, wall=self._wall),
+            errors=sum((client.errors for client in self._clients), Counter()),
+            garbled=[one for client in self._clients for one in client.garbled],
+            away=len(away) * (self._state == "finished"),
+            trouble=next((client.trouble for client in away if client.trouble), ""),
+        )
+
+    def _alive(self) -> None:
+        """A client that died is a fault of ours."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    def _look(self, doing: str) -> None:
+        clients = self._clients
+        self.progress.seconds = time.monotonic() - self._began
+        self.progress.line = (
+            f"{doing}{sum(client.connected for client in clients)} of {len(clients)} connected, "
+            f"{sum(client.begun for client in clients):,} connections, "
+            f"{self._publishing.durable:,} published, {sum(client.told for client in clients):,} told"
+        )
+        self._show(self.progress)

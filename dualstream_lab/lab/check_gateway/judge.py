@@ -1,0 +1,208 @@
+"""One client and one source: what it was told, held against the log, by event id. Pure.
+
+What a gateway owes. From the first cursor that a client is given on, it owes every event of the source, on
+this connection or on a later one that resumes from the last cursor; what it says it cannot tell
+(``recovered: false``) is not owed. A cursor says that everything up to it was told. On one connection no
+event comes twice; after a resume it may. The past comes in the log's order, and so do one publisher's live
+events; those of two publishers may cross, and what was found by repair (``late``) comes when it is found.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from dualstream_lab.lab.check_gateway.history import EVENT, LATE, NOWHERE, OLD, REFUSED, SUBSCRIBED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.lab.check_gateway.history import SourceLog, Stay
+
+__all__ = ["Finding", "Judgement", "Wrong", "judge"]
+
+
+class Wrong(StrEnum):
+    """What a gateway must not do."""
+
+    GAP = "gaps"
+    """Never told, though no cursor that the client resumed from covers it."""
+    CURSOR = "lost_by_cursor"
+    """Never told, and the client resumed from a cursor that covers it."""
+    AHEAD = "cursors_ahead"
+    """Told only after a cursor that covers it: who is cut off between loses it."""
+    DUPLICATE = "duplicates"
+    """Told again on one connection."""
+    INVERTED = "inversions"
+    """Told after a later event of the same publisher, or after a later one of the past."""
+    UNKNOWN = "unknown"
+    """In no log, or not of this source, or not at the place that was told."""
+
+
+class Finding(NamedTuple):
+    """``event``: its number. ``stay``: on which connection (where it was missed: the first that was told of
+    something beyond it); ``row``: the message there, -1 if there is none.
+    """
+
+    wrong: Wrong
+    event: int
+    stay: int
+    row: int
+
+
+@dataclass(slots=True)
+class Judgement:
+    """``told``: deliveries, ``old`` and ``late`` among them. ``declared``: events that the gateway said it
+    could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``: told after a
+    later event of another publisher: both are allowed. ``unsettled``: not told, and the client left before
+    it had to be.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    told: int = 0
+    old: int = 0
+    late: int = 0
+    declared: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+    crossed: int = 0
+    unsettled: int = 0
+
+
+def judge(log: SourceLog, stays: Sequence[Stay], *, settled: bool) -> Judgement:
+    """``settled``: it was connected at the end, and there was time: whatever was not told is missing."""
+    judging = _Judging(log)
+    for number, stay in enumerate(stays):
+        judging.resume(number, stay.since)
+        judging.found.refusals.update(stay.refused)
+        for row, message in enumerate(zip(stay.kinds, stay.events, stay.places, stay.cursors, strict=True)):
+            judging.take(row, *message)
+    judging.end(settled=settled)
+    return judging.found
+
+
+class _Judging:
+    """``_swept``: entries of the log before it are covered by a cursor; of these, never told so far are those
+    ``_pending``, those ``_passed`` (a resume began behind them), and those ``_excused``.
+    """
+
+    def __init__(self, log: SourceLog) -> None:
+        self.found = Judgement()
+        self._log = log
+        self._told: set[int] = set()
+        self._first: int | None = None
+        self._swept = 0
+        self._pending: dict[int, tuple[int, int]] = {}  # event: stay and row of the cursor
+        self._passed: dict[int, tuple[int, int]] = {}
+        self._excused: set[int] = set()
+        self._stay = 0
+        self._begin_stay()
+
+    def _begin_stay(self) -> None:
+        self._here: Counter[int] = Counter()
+        self._newest: dict[int, int] = {}  # by writer
+        self._newest_old = self._newest_any = -1
+        self._joined = False
+        self._excuse = False
+
+    def resume(self, number: int, since: int | None) -> None:
+        """A connection begins."""
+        self._stay = number
+        self._begin_stay()
+        if since is None:
+            return
+        self._cursor(-1, since, refused=False)
+        for event in [one for one in self._pending if self._offset(one) <= since]:
+            self._passed[event] = self._pending.pop(event)
+
+    def take(self, row: int, kind: int, event: int, place: int, cursor: int) -> None:
+        """A message."""
+        if event >= 0:
+            self._event(row, kind, event, place)
+        if cursor != NOWHERE:
+            self._cursor(row, cursor, refused=kind == REFUSED)
+        if kind in {SUBSCRIBED, REFUSED}:
+            self._joined = True
+
+    def end(self, *, settled: bool) -> None:
+        """Nothing more comes."""
+        log, found = self._log, self.found
+        for wrong, missing in ((Wrong.GAP, self._pending), (Wrong.CURSOR, self._passed)):
+            found.findings += [Finding(wrong, event, *where) for event, where in missing.items()]
+        found.declared = len(self._excused)
+        if self._first is None:
+            return
+        rest = [event for event in log.events[self._swept :] if event not in self._told]
+        if settled:
+            found.findings += [Finding(Wrong.GAP, event, self._stay, -1) for event in rest]
+        else:
+            found.unsettled = len(rest)
+
+    def _event(self, row: int, kind: int, event: int, place: int) -> None:
+        found = self.found
+        found.told += 1
+        found.old += kind == OLD
+        found.late += kind == LATE
+        entry = self._log.index.get(event)
+        if entry is None or (
+            place != NOWHERE and place != self._log.offsets[entry] and not self._again(event)
+        ):
+            self._wrong(Wrong.UNKNOWN, event, row)
+        if entry is None:
+            return
+        self._here[event] += 1
+        if self._here[event] > 1:
+            if self._here[event] > self._log.copies.get(event, 1):
+                self._wrong(Wrong.DUPLICATE, event, row)
+            return
+        if kind in {EVENT, OLD}:
+            self._order(row, kind, event, entry)
+        if event in self._told:
+            found.repeated += 1
+            return
+        self._told.add(event)
+        self._excused.discard(event)
+        early = self._pending.pop(event, None) or self._passed.pop(event, None)
+        if early is not None:
+            self._wrong(Wrong.AHEAD, event, row)
+
+    def _again(self, event: int) -> bool:
+        return event in self._log.copies
+
+    def _order(self, row: int, kind: int, event: int, entry: int) -> None:
+        offset, writer = self._log.offsets[entry], self._log.writers[entry]
+        if offset < self._newest.get(writer, -1) or (kind == OLD and offset < self._newest_old):
+            self._wrong(Wrong.INVERTED, event, row)
+        elif offset < self._newest_any:
+            self.found.crossed += 1
+        self._newest[writer] = max(offset, self._newest.get(writer, -1))
+        self._newest_any = max(offset, self._newest_any)
+        if kind == OLD:
+            self._newest_old = max(offset, self._newest_old)
+
+    def _cursor(self, row: int, cursor: int, *, refused: bool) -> None:
+        if self._first is None:
+            self._owe_from(cursor)
+            return
+        end = bisect_right(self._log.offsets, cursor)
+        missing = [event for event in self._log.events[self._swept : end] if event not in self._told]
+        if refused or (self._excuse and end > self._swept):
+            self._excused.update(missing)
+            # Said in the midst of a connection, it is of what lies before the next cursor.
+            self._excuse = refused and self._joined and end <= self._swept
+        else:
+            self._pending.update(dict.fromkeys(missing, (self._stay, row)))
+        self._swept = max(self._swept, end)
+
+    def _owe_from(self, offset: int) -> None:
+        self._first = offset
+        self._swept = bisect_right(self._log.offsets, offset)
+
+    def _offset(self, event: int) -> int:
+        return self._log.offsets[self._log.index[event]]
+
+    def _wrong(self, wrong: Wrong, event: int, row: int) -> None:
+        self.found.findings.append(Finding(wrong, event, self._stay, row))

@@ -1,0 +1,119 @@
+"""Before the check: is there a gateway, and does it tell what is published here?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from dualstream_lab.errors import ConfigError, PublishError, StreamUnavailable
+from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.lab.check_gateway.publishing import event_of
+from dualstream_lab.load.tasks import beside, end_tasks
+from dualstream_lab.subscriber.sse import listen_sse
+from dualstream_lab.subscriber.wire import Dropped, decode
+from dualstream_lab.subscriber.ws import listen_ws
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.load.gateway_wire import Transport
+    from dualstream_lab.publisher import DualPublisher
+
+__all__ = ["probe"]
+
+_WITHIN: Final = 20.0  # s to hear an event: a gateway that heard nothing of it on Redis looks by itself
+_STRANGER: Final = 5.0  # the same, of a gateway whose cursors are of another log
+_AGAIN: Final = 0.5
+_LISTEN: Final = {"ws": listen_ws, "sse": listen_sse}
+
+
+async def probe(base: URL, via: Transport, settings: Settings, publisher: DualPublisher, source: str) -> None:
+    """Subscribe to ``source``, publish to it, and hear it.
+
+    Raises ConfigError (no gateway there, another log, another Redis) and StreamUnavailable (nobody there,
+    Redis takes nothing, nothing is told).
+    """
+    async with aiohttp.ClientSession() as session:
+        ear = _Ear(base)
+        listening = asyncio.create_task(
+            _LISTEN[via](session, base / via, {}, {source: "latest"}, 30.0, ear.deliver)
+        )
+        try:
+            await beside([listening], _hear(ear, settings, publisher, source))
+        except Dropped as error:
+            raise StreamUnavailable(f"the gateway {base} could not be reached by {via}: {error}") from error
+        finally:
+            await end_tasks([listening])
+
+
+class _Ear:
+    """``log``: which one its cursors are of."""
+
+    def __init__(self, base: URL) -> None:
+        self._base = base
+        self.log = ""
+        self.subscribed = asyncio.Event()
+        self.heard = asyncio.Event()
+
+    async def deliver(self, text: str) -> None:
+        try:
+            message = decode(text)
+        except Dropped as error:
+            raise ConfigError(
+                f"url: what is at {self._base} does not speak a gateway's wire: {error}"
+            ) from error
+        if message.kind == "subscribed":
+            self.log = (message.cursor or "").partition(":")[0]
+            self.subscribed.set()
+        elif message.kind == "event":
+            self.heard.set()
+
+
+async def _hear(ear: _Ear, settings: Settings, publisher: DualPublisher, source: str) -> None:
+    ours = (await log_identity(settings)).epoch
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _WITHIN
+    try:
+        async with asyncio.timeout(_WITHIN):
+            await ear.subscribed.wait()
+    except TimeoutError as error:
+        raise StreamUnavailable(
+            f"the gateway does not confirm a subscription within {_WITHIN:g} s"
+        ) from error
+    if ear.log != ours:
+        deadline = loop.time() + _STRANGER
+    while not (ear.heard.is_set() and publisher.stats().receivers):
+        if loop.time() > deadline:
+            raise _unheard(ear, ours, settings, publisher)
+        try:
+            await publisher.publish(event_of(source, 0))
+        except PublishError as error:
+            raise StreamUnavailable(f"nothing can be published to topic {settings.topic}: {error}") from error
+        await publisher.flush(1.0)
+        await asyncio.sleep(_AGAIN * (not ear.heard.is_set()))
+
+
+def _unheard(
+    ear: _Ear, ours: str, settings: Settings, publisher: DualPublisher
+) -> ConfigError | StreamUnavailable:
+    """Why nothing was heard, or not by Redis."""
+    stats = publisher.stats()
+    if not stats.notified:
+        why = ", ".join(stats.dropped) or "no answer"
+        return StreamUnavailable(f"Redis takes no notifications ({why}): check --redis")
+    if ear.log != ours and not ear.heard.is_set():
+        return ConfigError(
+            f"topic, kafka: the gateway tells nothing of what is published to topic {settings.topic!r} here; "
+            f"its cursors are of log {ear.log or 'none'}, and this is {ours}: give the topic and the Kafka "
+            "that it reads"
+        )
+    if not stats.receivers:
+        return ConfigError(
+            "redis: nobody hears on this Redis what is published: give the Redis that the gateway reads"
+        )
+    return StreamUnavailable(
+        f"the gateway told nothing of what was published to topic {settings.topic!r} for {_WITHIN:g} s"
+    )

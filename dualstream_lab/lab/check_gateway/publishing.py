@@ -1,0 +1,79 @@
+"""The events: two real publishers of the same sources, whose announcements cross, as in real life."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.errors import PublishError
+from dualstream_lab.event import Event
+from dualstream_lab.publisher import DualPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from dualstream_lab.config import Settings
+
+__all__ = ["WRITERS", "Publishing", "event_of"]
+
+WRITERS: Final = 2
+_LANES: Final = 4  # calls of each that may be open
+_PAUSE: Final = 0.02  # s between two calls of a lane
+_BEHIND: Final = 1.0  # s that a lane catches up after a stall
+
+
+def event_of(source: str, writer: int) -> Event:
+    """An event that names who published it."""
+    kind, _, name = source.partition(":")
+    return Event(type="push", source_type=kind, source_id=name, data=writer)
+
+
+class Publishing:
+    """``publishers`` are open. ``durable``: by their own word; ``failed``: calls that did not end well."""
+
+    def __init__(self, publishers: Sequence[DualPublisher], sources: Sequence[str], rate: float) -> None:
+        self.publishers = publishers
+        self._sources = sources
+        self._rate = rate
+        self._number = 0
+        self.durable = 0
+        self.failed = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, sources: Sequence[str], rate: float) -> AsyncIterator[Publishing]:
+        """Raises ConfigError and StreamUnavailable."""
+        async with AsyncExitStack() as exits:
+            publishers = [await exits.enter_async_context(DualPublisher(settings)) for _ in range(WRITERS)]
+            yield cls(publishers, sources, rate)
+
+    async def run(self, seconds: float) -> None:
+        """Publish for so long."""
+        until = asyncio.get_running_loop().time() + seconds
+        async with asyncio.TaskGroup() as group:
+            for writer in range(WRITERS):
+                for _ in range(_LANES):
+                    group.create_task(self._lane(writer, until))
+
+    async def _lane(self, writer: int, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        lanes = WRITERS * _LANES
+        batch = max(1, round(self._rate * _PAUSE / lanes))
+        pause = batch * lanes / self._rate
+        due = loop.time()  # of all in one moment: then announcements cross
+        while True:
+            due = max(due + pause, loop.time() - _BEHIND)
+            if due > until or loop.time() > until:
+                return
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            events = [event_of(self._next_source(), writer) for _ in range(batch)]
+            try:
+                await self.publishers[writer].publish_batch(events)
+                self.durable += batch
+            except PublishError:  # what became of them is seen in the log
+                self.failed += 1
+
+    def _next_source(self) -> str:
+        self._number += 1
+        return self._sources[self._number % len(self._sources)]
