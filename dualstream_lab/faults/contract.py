@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from dualstream_lab.faults.journal import Entry, Page
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
@@ -43,7 +45,7 @@ class Fault(ABC):
     """One fault on one target, from :meth:`begin` to :meth:`end`. Not to be begun twice.
 
     The evidence is what a client of its own saw, in a sentence. Raises FaultInert where it does not bite, or
-    is not over. Every wait is bounded.
+    is not over. Every wait is bounded. What is changed on a broker is told to :meth:`note` before.
     """
 
     name: ClassVar[str]  # "redis.kill"
@@ -58,6 +60,21 @@ class Fault(ABC):
     def __init__(self, target: Target, **parameters: float) -> None:
         self.target = target
         self.value = {one.name: parameters.get(one.name, one.default) for one in self.parameters}
+        self.found: dict[str, Any] = {}  # how it was before; after a crash, end() has only this
+        self._page = Page()
+
+    def note(self, **found: Any) -> None:
+        """Remember, in ``found``, how something was. Where the broker outlives us this is in a file when it
+        returns, and a crash is undone by ``dualstream chaos --mend``: by :meth:`end`, with ``found`` alone.
+        """
+        self.found |= found
+        if self.target.stack is None:
+            settings = self.target.direct.model_dump(mode="json")
+            self._page.write(Entry(what=self.name, settings=settings, found=self.found))
+
+    def forget(self) -> None:
+        """It is undone. Called after :meth:`end`."""
+        self._page.remove()
 
     @abstractmethod
     async def begin(self) -> None:

@@ -1,0 +1,151 @@
+"""The independent client of the Redis faults: it administers, and sees what others would see."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import suppress
+from typing import Any, Self
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from dualstream_lab.errors import FaultInert, StreamUnavailable
+
+__all__ = ["WRITE", "Link", "Refused", "answers", "ask", "heard", "lifetime", "refused", "writes"]
+
+_ANSWER = 5.0  # s
+_NAME = "dualstream-fault"  # begins the channels used here, and the key that is never written
+
+# A write to Redis, but nothing is written: only a key that exists would be set.
+WRITE = ("SET", f"{_NAME}:{secrets.token_hex(8)}", "", "XX")
+
+
+class Refused(StreamUnavailable):
+    """Redis answered with an error, which is the message."""
+
+
+class Link:
+    """One connection, made with the first command; nothing is retried. Use as an async context manager."""
+
+    def __init__(self, url: str) -> None:
+        pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            # Bounded here: redis-py's own bounds can swallow a cancellation.
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            health_check_interval=0,
+            driver_info=None,
+        )
+        self._connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def ask(self, *command: str | int, timeout: float = _ANSWER) -> Any:
+        """Its answer. Raises Refused for an error reply, StreamUnavailable for anything else."""
+        return await self._bounded(timeout, *command)
+
+    async def info(self, name: str) -> str:
+        """A field of INFO."""
+        for line in str(await self.ask("INFO")).splitlines():
+            if line.startswith(name + ":"):
+                return line[len(name) + 1 :]
+        raise StreamUnavailable(f"Redis tells no {name}")
+
+    async def setting(self, name: str) -> str:
+        """A value of CONFIG GET."""
+        return str((await self.ask("CONFIG", "GET", name))[1])
+
+    async def hear(self, timeout: float = _ANSWER) -> Any:
+        """What comes next without being asked for. Raises StreamUnavailable."""
+        return await self._bounded(timeout)
+
+    async def _bounded(self, timeout: float, *command: str | int) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                if command:
+                    await self._connection.send_command(*command)
+                return await self._connection.read_response()
+        except ResponseError as error:
+            raise Refused(str(error)) from error
+        except TimeoutError as error:
+            raise StreamUnavailable(f"Redis gave no answer within {timeout:g} s") from error
+        except (RedisError, OSError) as error:
+            raise StreamUnavailable(f"Redis: {error}") from error
+
+    async def close(self) -> None:
+        """Nothing if it is not open."""
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+
+async def ask(url: str, *command: str | int, timeout: float = _ANSWER) -> Any:
+    """The answer to one command on a connection of its own. Raises as :meth:`Link.ask`."""
+    async with Link(url) as link:
+        return await link.ask(*command, timeout=timeout)
+
+
+async def answers(url: str, *, timeout: float = _ANSWER) -> str:
+    """That PING is answered, and how soon. Raises StreamUnavailable."""
+    began = time.perf_counter()
+    await ask(url, "PING", timeout=timeout)
+    return f"PING is answered in {(time.perf_counter() - began) * 1e3:.1f} ms"
+
+
+async def heard(url: str, *, size: int = 8) -> str:
+    """How soon a subscriber hears a PUBLISH of so many bytes. Raises FaultInert, StreamUnavailable."""
+    channel, message = f"{_NAME}:{secrets.token_hex(4)}", "x" * size
+    async with Link(url) as subscriber:
+        await subscriber.ask("SUBSCRIBE", channel)
+        began = time.perf_counter()
+        receivers = await ask(url, "PUBLISH", channel, message)
+        if not receivers:
+            raise FaultInert("a PUBLISH reached no subscriber")
+        got = await subscriber.hear()
+        if got[-1] != message:
+            raise FaultInert(f"the subscriber heard something else: {got}")
+        return f"a PUBLISH is heard in {(time.perf_counter() - began) * 1e3:.1f} ms"
+
+
+async def lifetime(url: str, *command: str | int, within: float) -> float | None:
+    """After how many s a connection is closed that sends this command and then reads. None: it stays."""
+    began = time.perf_counter()
+    try:
+        async with Link(url) as link:
+            await link.ask(*command)
+            while (left := began + within - time.perf_counter()) > 0:
+                await link.hear(left)
+    except StreamUnavailable as error:
+        if not isinstance(error.__cause__, TimeoutError):
+            return time.perf_counter() - began
+    return None
+
+
+async def refused(url: str, word: str, *command: str | int, timeout: float = _ANSWER) -> str:
+    """The error, with ``word`` in it, that the command gets. Raises FaultInert for any other answer."""
+    try:
+        answer = await ask(url, *command, timeout=timeout)
+    except StreamUnavailable as error:
+        if word in str(error):
+            return str(error)
+        answer = error
+    raise FaultInert(f"{command[0]} is not refused with {word!r}: the answer is {answer!r}")
+
+
+async def writes(url: str) -> str:
+    """That a write is accepted. Raises FaultInert."""
+    try:
+        await ask(url, *WRITE)
+    except Refused as error:
+        raise FaultInert(f"a write is refused: {error}") from error
+    return "a write is accepted"

@@ -1,0 +1,112 @@
+"""What to break, when, and for how long: a ``[[faults]]`` table of a scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.faults.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dualstream_lab.faults.contract import Fault
+
+__all__ = ["FaultSpec", "check_overlaps", "checked", "fault_named"]
+
+_KEYS: Final = ("what", "at", "for", "every", "times")
+_LONGEST: Final = 86_400.0  # s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultSpec:
+    """``what`` (a name of the catalogue) happens ``at`` so many s of the run and lasts ``length`` s (0 for what
+    is over at once); ``times`` times, ``every`` so many s. ``parameters``: the fault's own.
+    """
+
+    what: str
+    at: float
+    length: float = 0.0
+    every: float = 0.0
+    times: int = 1
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind = fault_named(self.what)
+        checked(kind, self.parameters)
+        for key, value in (("at", self.at), ("for", self.length), ("every", self.every)):
+            if not _is_number(value) or not 0 <= value <= _LONGEST:
+                raise ConfigError(
+                    f"{key}: must be a number of seconds, from 0 to {_LONGEST:,.0f} (is {value!r})"
+                )
+        if kind.instant == bool(self.length):
+            need = "takes no `for`: it is over at once" if kind.instant else "needs `for`, seconds above 0"
+            raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")
+        if not _is_number(self.times) or self.times not in range(1, 10_001):
+            raise ConfigError(f"times: must be a whole number from 1 to 10,000 (is {self.times!r})")
+        if (self.times > 1) != bool(self.every) or (self.every and self.every <= self.length):
+            raise ConfigError(
+                f"every: a fault that happens `times` above 1 needs `every`, seconds above its `for` "
+                f"({self.length:g}), and no other has it (every is {self.every!r}, times {self.times!r})"
+            )
+
+    @property
+    def spans(self) -> list[tuple[float, float]]:
+        """Begin and end of each time, s of the run."""
+        begins = (self.at + number * self.every for number in range(self.times))
+        return [(begin, begin + self.length) for begin in begins]
+
+    @classmethod
+    def load(cls, values: Any) -> Self:
+        """From a TOML table. Raises ConfigError."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"faults: must be tables: [[faults]] (is {values!r})")
+        if missing := [key for key in ("what", "at") if key not in values]:
+            raise ConfigError(f"faults: {missing[0]!r} is missing")
+        given = dict(values)
+        what, at = given.pop("what"), given.pop("at")
+        length, every, times = given.pop("for", 0.0), given.pop("every", 0.0), given.pop("times", 1)
+        return cls(what=what, at=at, length=length, every=every, times=times, parameters=given)
+
+
+def fault_named(what: Any) -> type[Fault]:
+    """Raises ConfigError naming those that there are."""
+    if not isinstance(what, str) or what not in CATALOGUE:
+        raise ConfigError(f"what: must be one of {', '.join(CATALOGUE)} (is {what!r})")
+    return CATALOGUE[what]
+
+
+def checked(kind: type[Fault], parameters: Mapping[str, Any]) -> dict[str, float]:
+    """The parameters, if the fault has them and they are within its bounds. Raises ConfigError."""
+    known = {one.name: one for one in kind.parameters}
+    for name, value in parameters.items():
+        if name not in known:
+            allowed = ", ".join((*_KEYS, *known))
+            raise ConfigError(f"unknown key {name!r}; known for {kind.name}: {allowed}")
+        low, high = known[name].low, known[name].high
+        if not _is_number(value) or not low <= value <= high:
+            raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value!r})")
+    return {name: float(value) for name, value in parameters.items()}
+
+
+def check_overlaps(specs: Iterable[FaultSpec]) -> None:
+    """Two faults that break the same thing cannot be there together: neither could be proved.
+
+    Raises ConfigError naming both.
+    """
+    spans: dict[str, list[tuple[float, float, str]]] = {}
+    for spec in specs:
+        spans.setdefault(fault_named(spec.what).breaks, []).extend((*span, spec.what) for span in spec.spans)
+    for broken, its in spans.items():
+        for (begin, end, first), (next_, _, second) in pairwise(sorted(its)):
+            if next_ < end or next_ == begin:
+                raise ConfigError(
+                    f"faults: {second} at {next_:g} s overlaps with {first}, {begin:g} to {end:g} s: "
+                    f"both break {broken}, which only one may do at a time"
+                )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,87 @@
+"""Opens what may be broken: the brokers, and the proxies that some faults need before them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from dualstream_lab.errors import ConfigError, FaultInert
+from dualstream_lab.faults.contract import Target
+from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.proxy import Proxies, Proxy
+from dualstream_lab.faults.spec import fault_named
+from dualstream_lab.faults.tasks import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.stack import LocalStack
+
+__all__ = ["brokers_needed", "check_suits", "open_target"]
+
+
+def brokers_needed(whats: Iterable[str]) -> int:
+    """What the cluster must have at least."""
+    return max((fault_named(what).brokers for what in whats), default=1)
+
+
+def check_suits(whats: Iterable[str], *, ours: bool, mine: bool) -> None:
+    """Whether all of them can be done. ``ours``: on the local stack; ``mine``: else, may we administer?
+
+    Raises ConfigError that names the fault and says what it needs.
+    """
+    for kind in map(fault_named, whats):
+        if kind.needs_stack and not ours:
+            raise ConfigError(
+                f"{kind.name}: faults of processes need the local stack: leave --kafka and --redis out"
+            )
+        if not (ours or mine or kind.needs_proxy):
+            raise ConfigError(
+                f"{kind.name}: changes brokers that are not of the local stack; if nobody else needs them, "
+                "say so: dualstream chaos … --target-is-mine"
+            )
+
+
+@asynccontextmanager
+async def open_target(
+    settings: Settings, whats: Iterable[str], *, stack: LocalStack | None = None, mine: bool = False
+) -> AsyncIterator[Target]:
+    """The brokers of ``settings``, which are those of ``stack`` if it is given, ready for these faults.
+
+    Raises ConfigError where one of them cannot be done there, StackError where a proxy cannot be started,
+    FaultInert where something is still broken that a crash has left.
+    """
+    kinds = [fault_named(what) for what in whats]
+    names = [kind.name for kind in kinds]
+    check_suits(names, ours=stack is not None, mine=mine)
+    if stack is not None and (need := brokers_needed(names)) > len(stack.brokers):
+        raise ConfigError(f"{', '.join(names)}: needs {need} brokers (the stack has {len(stack.brokers)})")
+    if settings.redis_url is None and any(kind.breaks == "redis" for kind in kinds):
+        raise ConfigError(f"{', '.join(names)}: needs a Redis, and none was given")
+    if stack is None and kinds and (left := left_behind()):
+        raise FaultInert(f"{left[0].what} of a run that crashed is not undone: dualstream chaos --mend")
+    through = {kind.breaks for kind in kinds if kind.needs_proxy}
+    target = Target(direct=settings, settings=settings, stack=stack, mine=mine)
+    through = {kind.breaks for kind in kinds if kind.needs_proxy}
+    async with AsyncExitStack() as exits:
+        if through:
+            target.proxies = Proxies()
+        if "redis" in through and target.proxies is not None:
+            await _before_redis(target, target.proxies, exits)
+        yield target
+
+
+async def _before_redis(target: Target, proxies: Proxies, exits: AsyncExitStack) -> None:
+    parts = urlsplit(target.settings.redis_url or "")
+    if parts.scheme != "redis":
+        raise ConfigError(f"faults by a proxy need a redis:// URL ({parts.scheme}:// cannot pass one)")
+    proxy = Proxy((parts.hostname or "", parts.port or 6379))
+    exits.push_async_callback(in_thread, proxy.stop)
+    await in_thread(proxy.start)
+    user, at, _ = parts.netloc.rpartition("@")
+    host, port = proxy.address
+    url = parts._replace(netloc=f"{user}{at}{host}:{port}").geturl()
+    target.settings = target.settings.model_copy(update={"redis_url": url})
+    proxies.redis = proxy

@@ -1,0 +1,59 @@
+"""Work that must come to its end, whatever happens to those who wait for it; and work that is repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Repeated", "finished", "in_thread"]
+
+T = TypeVar("T")
+_STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
+
+
+async def finished(work: Awaitable[T]) -> T:
+    """Its result. When cancelled, raise only after it has ended: what undoes a fault is not cut short."""
+    doing = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(doing)
+    finally:
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([doing])
+        if not doing.cancelled():
+            doing.exception()  # noticed, also when this is cancelled
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Call what blocks, for a bounded time, in a thread; when cancelled, raise only after it has ended."""
+    loop = asyncio.get_running_loop()
+    return await finished(loop.run_in_executor(None, partial(function, *arguments)))
+
+
+class Repeated:
+    """Does something again and again, ``pause`` s between, until :meth:`stop`."""
+
+    def __init__(self, action: Callable[[], Awaitable[None]], pause: float) -> None:
+        self._action = action
+        self._pause = pause
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await self._action()
+            await asyncio.sleep(self._pause)
+
+    def check(self) -> None:
+        """Raises what it died of, if it has."""
+        if self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """End it and wait for its end. What it died of is for :meth:`check`."""
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=_STOP)
