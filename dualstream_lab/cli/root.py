@@ -19,6 +19,7 @@ _COMMANDS = {
     "demo": ("demo", "lab", "Both streams at work through a Redis outage, on brokers of its own."),
     "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
     "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
+    "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
     "find-rate": ("run", "stack,load", "The highest rate that holds, and what saturated."),
     "runs": ("run", "stack,load", "List recorded runs, or show one."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -22,7 +24,7 @@ from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
 from dualstream_lab.lab.result import Run
 from dualstream_lab.lab.runner import run_scenario
-from dualstream_lab.lab.scenario import FAULTS, Scenario, shipped_scenarios
+from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
 from dualstream_lab.load.measures import MEASURES, is_time
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.recording import list_runs
@@ -31,14 +33,15 @@ from dualstream_lab.stack import LocalStack
 if TYPE_CHECKING:
     from dualstream_lab.lab.find_rate import Probe
     from dualstream_lab.lab.progress import Progress as RunProgress
+    from dualstream_lab.recording import Manifest
 
-__all__ = ["find_rate_command", "run", "runs", "smoke"]
+__all__ = ["find_rate_command", "options", "run", "run_and_tell", "runs", "smoke", "verdict_options"]
 
 _Command = Callable[..., Any]
 
 
-def _options(command: _Command) -> _Command:
-    """What run, smoke and find-rate share."""
+def options(command: _Command) -> _Command:
+    """What run, smoke, find-rate and chaos share."""
     for option in reversed(
         (
             click.option("--rate", type=float, help="Events/s, instead of the scenario's."),
@@ -57,7 +60,8 @@ def _options(command: _Command) -> _Command:
     return command
 
 
-def _verdict_options(command: _Command) -> _Command:
+def verdict_options(command: _Command) -> _Command:
+    """What run, smoke and chaos share."""
     for option in reversed(
         (
             click.option("--threshold", multiple=True, metavar="TEXT", help="One more: live.latency.p99<5ms"),
@@ -85,11 +89,11 @@ def _print_scenarios(ctx: click.Context, _param: click.Parameter, value: bool) -
 
 @click.command(
     epilog="Example:  dualstream run redis_down.toml --threshold 'publish.latency.p99<20ms'"
-    "   Faults: " + ", ".join(FAULTS) + "."
+    "   Faults that a scenario can have: dualstream chaos --list"
 )
 @click.argument("scenario")
-@_options
-@_verdict_options
+@options
+@verdict_options
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_scenarios,
               help="Name the shipped scenarios and leave.")  # fmt: skip
 @click.option("--measures", is_flag=True, is_eager=True, expose_value=False, callback=_print_measures,
@@ -100,29 +104,31 @@ def run(scenario: str, **options: Any) -> int:
     Exit codes: 0 every threshold held, 99 one was missed, 2 bad arguments, 3 a broker is missing, 130
     interrupted (what was recorded is kept and summarised).
     """
-    return _run(Scenario.read(scenario), **options)
+    return run_and_tell(Scenario.read(scenario), **options)
 
 
 @click.command(epilog="Example:  dualstream smoke --junit smoke.xml --threshold 'live.latency.p99<50ms'")
-@_options
-@_verdict_options
+@options
+@verdict_options
 def smoke(**options: Any) -> int:
     """Both streams for 30 s at 10,000 events/s, with loose thresholds: for CI.
 
     Starts a real Kafka and a real Redis, or uses --kafka and --redis. Exit codes as of `dualstream run`.
     """
-    return _run(Scenario.read("smoke.toml"), **options)
+    return run_and_tell(Scenario.read("smoke.toml"), **options)
 
 
-def _run(
+def run_and_tell(
     scenario: Scenario,
     *,
     threshold: tuple[str, ...],
     junit: Path | None,
     json_file: Path | None,
     root: Path,
+    target_is_mine: bool = False,
     **options: Any,
 ) -> int:
+    """Run it with these options and tell what came of it; the exit code."""
     for file in (junit, json_file):
         if file is not None and not file.resolve().parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
@@ -130,7 +136,8 @@ def _run(
     scenario = replace(scenario, thresholds=(*scenario.thresholds, *map(Threshold.parse, threshold)))
     work = scenario.workload
     say(f"{scenario.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s …")
-    result = _with_bar(scenario, settings=settings, root=root)
+    with _ended_in_order():
+        result = _with_bar(scenario, settings=settings, root=root, target_is_mine=target_is_mine)
     _tell(result)
     if json_file is not None:
         json_file.write_text(
@@ -163,10 +170,20 @@ def _prepared(
     return replace(scenario, workload=workload), settings
 
 
-def _with_bar(scenario: Scenario, *, settings: Settings | None, root: Path) -> Run:
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C: what was broken is mended, what was recorded is kept."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _with_bar(scenario: Scenario, *, settings: Settings | None, root: Path, target_is_mine: bool) -> Run:
     columns = (TextColumn("{task.fields[seconds]:5.1f} s"), BarColumn(), TextColumn("{task.fields[line]}"))
     with (
-        LocalStack(progress=say) if settings is None else nullcontext() as stack,
+        LocalStack(brokers=scenario.brokers, progress=say) if settings is None else nullcontext() as stack,
         Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar,
     ):
         task = bar.add_task("", total=scenario.workload.duration, seconds=0.0, line="")
@@ -175,7 +192,17 @@ def _with_bar(scenario: Scenario, *, settings: Settings | None, root: Path) -> R
             done = min(progress.seconds, progress.duration)
             bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
 
-        return asyncio.run(run_scenario(scenario, settings=settings, stack=stack, root=root, show=show))
+        return asyncio.run(
+            run_scenario(
+                scenario,
+                settings=settings,
+                stack=stack,
+                root=root,
+                target_is_mine=target_is_mine,
+                show=show,
+                say=say,
+            )
+        )
 
 
 def _tell(result: Run) -> None:
@@ -193,14 +220,10 @@ def _tell(result: Run) -> None:
         counts.add_row(*pair)
     stdout.print(latencies)
     stdout.print(counts)
+    if result.directory.manifest.faults:
+        stdout.print(_faults(result.directory.manifest))
     if result.checks:
-        checks = Table(title="\nThresholds", title_justify="left", title_style="bold", show_header=False)
-        for _ in range(3):
-            checks.add_column()
-        for check in result.checks:
-            state = "held" if check.held else "[bold red]MISSED[/]"
-            checks.add_row(check.threshold.text.replace("[", r"\["), state, check.text)
-        stdout.print(checks)
+        stdout.print(_checks(result))
     stdout.print(f"\n{result.limit}", markup=False)
     for problem in result.directory.problems:
         say(f"missing: {problem}")
@@ -209,6 +232,32 @@ def _tell(result: Run) -> None:
         say(f"The run is not complete: {what.get(result.state, result.state)}.")
     stdout.print(f"run  {result.path}", markup=False)
     say(f"next: look at it in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
+
+
+def _checks(result: Run) -> Table:
+    checks = Table(title="\nThresholds", title_justify="left", title_style="bold", show_header=False)
+    for _ in range(3):
+        checks.add_column()
+    for check in result.checks:
+        state = "held" if check.held else "[bold red]MISSED[/]"
+        checks.add_row(check.threshold.text.replace("[", r"\["), state, check.text)
+    return checks
+
+
+def _faults(manifest: Manifest) -> Table:
+    table = Table(title="\nFaults", title_justify="left", title_style="bold")
+    for name in ("what", "from", "to", "that it bit", "that it is over"):
+        table.add_column(name)
+    for fault in manifest.faults:
+        begin, end = ((at - manifest.started) / 1e9 for at in (fault.begin, fault.end))
+        table.add_row(
+            fault.what,
+            f"{begin:.1f} s",
+            f"{end:.1f} s" if fault.end else "",
+            escape(fault.bite),
+            escape(fault.over),
+        )
+    return table
 
 
 def _write_junit(result: Run, file: Path) -> None:
@@ -235,7 +284,7 @@ def _write_junit(result: Run, file: Path) -> None:
 @click.command(
     "find-rate", epilog="Example:  dualstream find-rate --publish-p99 20 --live-p99 20 --repeats 5"
 )
-@_options
+@options
 @click.option(
     "--publish-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
 )

@@ -46,7 +46,8 @@ async def carry_out(
 ) -> None:
     """Every fault at its time of the run, and noted in its manifest. However it ends, nothing stays broken.
 
-    One fault at a time breaks the same thing: who is not back yet is waited for. Raises FaultInert.
+    One fault at a time breaks the same thing: who is not back yet is waited for. ``say`` gets the evidence.
+    Raises FaultInert.
     """
     locks = {fault_named(spec.what).breaks: asyncio.Lock() for spec in specs}
     try:
@@ -79,7 +80,7 @@ async def _one(
             directory.save()
 
         async with _Injection(fault, note) as injection:
-            say(f"{spec.what}: {injection.record.bite}")
+            say(f"{spec.what} bites: {injection.record.bite}")
             await _until(injection.record.begin + round(spec.length * 1e9))
         say(f"{spec.what} is over: {injection.record.over}")
 

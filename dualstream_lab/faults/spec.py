@@ -22,8 +22,8 @@ _LONGEST: Final = 86_400.0  # s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSpec:
-    """``what`` (a name of the catalogue) happens ``at`` so many s of the run and lasts ``length`` s (0 for what
-    is over at once); ``times`` times, ``every`` so many s. ``parameters``: the fault's own.
+    """``what`` (a name of the catalogue) happens ``at`` a second of the run and lasts ``length`` s (0 for one
+    that is over at once); ``times`` times, ``every`` so many s. ``parameters``: the fault's own.
     """
 
     what: str

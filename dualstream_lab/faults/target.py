@@ -35,7 +35,8 @@ def check_suits(whats: Iterable[str], *, ours: bool, mine: bool) -> None:
     for kind in map(fault_named, whats):
         if kind.needs_stack and not ours:
             raise ConfigError(
-                f"{kind.name}: faults of processes need the local stack: leave --kafka and --redis out"
+                f"{kind.name}: such faults need the local stack, whose processes are ours: leave --kafka and "
+                "--redis out"
             )
         if not (ours or mine or kind.needs_proxy):
             raise ConfigError(

@@ -42,16 +42,19 @@ async def run(
     thresholds: Sequence[str] | None = None,
     users: Users | None = None,
     warm_up: float | None = None,
+    target_is_mine: bool = False,
     **workload: Any,
 ) -> Run:
     """Run a scenario (an object, a file's path, or a shipped one's name) and return what came of it.
 
     Keywords change it: ``rate=``, ``duration=`` and the other fields of :class:`Workload`, ``faults=``,
     ``thresholds=`` (texts), ``users=``, ``warm_up=`` (s). Where: ``stack``, else the brokers of ``settings``,
-    else a local stack made for this run. ``root``: where run directories go. ``live``: draw while it runs.
+    else a local stack made for this run. ``target_is_mine``: faults may change the brokers of ``settings``.
+    ``root``: where run directories go. ``live``: draw while it runs.
 
     The stop button ends the load and returns the run as ``interrupted``, with all that was recorded. Raises
-    ConfigError, StackError or StreamUnavailable before any load is sent.
+    ConfigError, StackError or StreamUnavailable before any load is sent, FaultInert for a fault that does not
+    bite.
     """
     base = Scenario.read(scenario) if isinstance(scenario, str) else scenario or Scenario()
     changes: dict[str, Any] = {
@@ -70,6 +73,7 @@ async def run(
             settings=settings,
             stack=stack,
             root=Path(root),
+            target_is_mine=target_is_mine,
             show=display.show if display else lambda _progress: None,
         )
     finally:

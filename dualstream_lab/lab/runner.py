@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dualstream_lab.config import Settings
-from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.faulting import carry_out
+from dualstream_lab.errors import FaultInert
+from dualstream_lab.faults.schedule import carry_out
+from dualstream_lab.faults.target import check_suits, open_target
 from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
@@ -27,6 +28,7 @@ from dualstream_lab.workload import RunIds
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from dualstream_lab.faults.contract import Target
     from dualstream_lab.lab.scenario import Scenario
 
 __all__ = ["run_scenario"]
@@ -43,24 +45,32 @@ async def run_scenario(
     settings: Settings | None = None,
     stack: LocalStack | None = None,
     root: Path = Path("runs"),
+    target_is_mine: bool = False,
     show: Callable[[Progress], None] = lambda _progress: None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Run:
     """Run it on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
 
-    ``show`` is called about twice a second. Cancelling (Ctrl-C, a notebook's stop button) ends the load,
-    keeps what was recorded and still returns the run, as ``interrupted``. Raises ConfigError (also for
-    faults on brokers that are not ours), StackError and StreamUnavailable before any load is sent.
+    ``target_is_mine``: faults may change the brokers of ``settings``. ``show`` is called about twice a
+    second, ``say`` for every fault that begins or ends. Cancelling (Ctrl-C, a notebook's stop button) ends
+    load and faults, keeps what was recorded and still returns the run, as ``interrupted``.
+
+    Raises ConfigError (also for faults that cannot be done there), StackError and StreamUnavailable before
+    any load is sent; later FaultInert for a fault that does not bite, or is not over.
     """
-    if settings is not None and stack is None and scenario.faults:
-        raise ConfigError("faults need the local stack: leave --kafka and --redis out, or remove the faults")
-    async with _where(settings, stack) as (where, ours):
+    whats = [fault.what for fault in scenario.faults]
+    check_suits(whats, ours=settings is None or stack is not None, mine=target_is_mine)
+    async with (
+        _where(scenario, settings, stack) as (where, ours),
+        open_target(where, whats, stack=ours, mine=target_is_mine) as target,
+    ):
         await topic_facts(where)
         path = RunDirectory.create(root, scenario.name)
         directory = RunDirectory(path, _manifest(scenario, where))
         directory.save()
         progress = Progress(path, scenario.workload.duration)
         try:
-            await _Session(scenario, where, ours, directory, progress, show).run()
+            await _Session(scenario, target, directory, progress, show, say).run()
         finally:
             if not directory.manifest.started:
                 shutil.rmtree(path, ignore_errors=True)  # nothing was sent
@@ -73,9 +83,9 @@ async def run_scenario(
 
 @asynccontextmanager
 async def _where(
-    settings: Settings | None, stack: LocalStack | None
+    scenario: Scenario, settings: Settings | None, stack: LocalStack | None
 ) -> AsyncIterator[tuple[Settings, LocalStack | None]]:
-    made = LocalStack() if settings is None and stack is None else None
+    made = LocalStack(brokers=scenario.brokers) if settings is None and stack is None else None
     try:
         if made is not None:
             await in_thread(made.start)
@@ -110,18 +120,19 @@ class _Session:
     def __init__(
         self,
         scenario: Scenario,
-        settings: Settings,
-        stack: LocalStack | None,
+        target: Target,
         directory: RunDirectory,
         progress: Progress,
         show: Callable[[Progress], None],
+        say: Callable[[str], None],
     ) -> None:
         self._scenario = scenario
-        self._settings = settings
-        self._stack = stack
+        self._target = target
+        self._settings = target.settings
         self._directory = directory
         self._progress = progress
         self._show = show
+        self._say = say
         self._generated = False
 
     async def run(self) -> None:
@@ -146,6 +157,9 @@ class _Session:
                 if not self._generated:
                     generator.tell("stop")
                     await generator.hear("done", _DONE)
+            except FaultInert as error:
+                manifest.state = "interrupted"
+                raise FaultInert(f"{error}; recorded until then: {self._directory.path}") from error
             finally:
                 manifest.ended = time.monotonic_ns()
                 self._directory.save()
@@ -198,10 +212,9 @@ class _Session:
         limit = time_limit(scenario.workload, self._settings)
         giving_up = asyncio.get_running_loop().call_later(limit, generator.tell, "stop")
         tasks = [asyncio.create_task(self._display())]
-        if scenario.faults and self._stack is not None:
-            tasks.append(
-                asyncio.create_task(carry_out(scenario.faults, self._stack, self._directory, self._tell))
-            )
+        if scenario.faults:
+            faults = carry_out(scenario.faults, self._target, self._directory, self._tell_fault)
+            tasks.append(asyncio.create_task(faults))
         done = asyncio.create_task(generator.hear("done", limit + _DONE))
         try:
             waiting = {done, *tasks[1:]}
@@ -224,6 +237,11 @@ class _Session:
             progress.seconds = max(0.0, (time.monotonic_ns() - progress.started) / 1e9)
             self._show(progress)
             await asyncio.sleep(_LOOK)
+
+    def _tell_fault(self, line: str) -> None:
+        self._tell(line.partition(":")[0])
+        seconds = (time.monotonic_ns() - self._progress.started) / 1e9
+        self._say(f"{seconds:5.1f} s  {line}")
 
     def _tell(self, state: str) -> None:
         self._progress.state = state

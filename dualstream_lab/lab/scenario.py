@@ -7,40 +7,16 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.faults.spec import FaultSpec as Fault
+from dualstream_lab.faults.spec import check_overlaps
+from dualstream_lab.faults.target import brokers_needed
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
 
-__all__ = ["FAULTS", "Fault", "Scenario", "Users", "shipped_scenarios"]
-
-FAULTS: Final = {
-    "redis.kill": "Redis is killed, and started again at the end",
-    "redis.stop": "Redis is stopped in place (SIGSTOP): connections stay, nothing answers",
-    "redis.restart": "Redis is killed and started at once",
-    "kafka.kill": "the Kafka broker is killed, and started again at the end",
-    "kafka.stop": "the Kafka broker is stopped in place (SIGSTOP)",
-    "kafka.restart": "the Kafka broker is killed and started at once",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """``what`` (one of ``FAULTS``) happens ``at`` so many seconds and lasts ``length`` s (restarts: 0)."""
-
-    what: str
-    at: float
-    length: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.what not in FAULTS:
-            raise ConfigError(f"what: must be one of {', '.join(FAULTS)} (is {self.what!r})")
-        if self.at < 0:
-            raise ConfigError(f"at: must be a second of the run, from 0 (is {self.at!r})")
-        if self.what.endswith(".restart") is bool(self.length) or self.length < 0:
-            need = "takes no `for`" if self.what.endswith(".restart") else "needs `for`, seconds above 0"
-            raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")
+__all__ = ["Fault", "Scenario", "Users", "shipped_scenarios"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +56,19 @@ class Scenario:
             raise ConfigError(f"warm_up: must be from 0 to 600 s (is {self.warm_up!r})")
         if not 1000 <= self.max_rows <= 100_000_000:
             raise ConfigError(f"max_rows: must be from 1,000 to 100,000,000 (is {self.max_rows!r})")
-        last: dict[str, float] = {}
-        for fault in sorted(self.faults, key=lambda fault: fault.at):
-            if fault.at + fault.length > self.workload.duration:
+        for fault in self.faults:
+            begin, end = fault.spans[-1]
+            if end > self.workload.duration:
                 raise ConfigError(
-                    f"faults: {fault.what} at {fault.at:g} s for {fault.length:g} s is not within the run "
+                    f"faults: {fault.what} at {begin:g} s for {fault.length:g} s is not within the run "
                     f"({self.workload.duration:g} s)"
                 )
-            target = fault.what.partition(".")[0]
-            if fault.at < last.get(target, 0.0):
-                raise ConfigError(f"faults: two faults of {target} overlap at {fault.at:g} s")
-            last[target] = fault.at + fault.length
+        check_overlaps(self.faults)
+
+    @property
+    def brokers(self) -> int:
+        """What its faults need: 1 or 3."""
+        return brokers_needed(fault.what for fault in self.faults)
 
     @property
     def sample(self) -> int:
@@ -137,7 +115,7 @@ class Scenario:
         given = dict(values)
         given["workload"] = Workload.load(values.get("workload", {}))
         given["users"] = _users(values.get("users", {}))
-        given["faults"] = tuple(_fault(fault) for fault in values.get("faults", []))
+        given["faults"] = tuple(Fault.load(fault) for fault in values.get("faults", []))
         given["thresholds"] = tuple(Threshold.parse(str(text)) for text in values.get("thresholds", []))
         return cls(**({"name": name} | given))
 
@@ -147,20 +125,6 @@ def _users(values: dict[str, Any]) -> Users:
     if unknown := [key for key in values if key not in known]:
         raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
     return Users(**values)
-
-
-def _fault(values: Any) -> Fault:
-    if not isinstance(values, dict):
-        raise ConfigError(f"faults: must be tables: [[faults]] (is {values!r})")
-    known = ("what", "at", "for")
-    if unknown := [key for key in values if key not in known]:
-        raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    if missing := [key for key in ("what", "at") if key not in values]:
-        raise ConfigError(f"faults: {missing[0]!r} is missing")
-    for key in ("at", "for"):
-        if isinstance(values.get(key, 0), bool) or not isinstance(values.get(key, 0), (int, float)):
-            raise ConfigError(f"{key}: must be a number of seconds (is {values[key]!r})")
-    return Fault(what=str(values["what"]), at=float(values["at"]), length=float(values.get("for", 0)))
 
 
 def _where(text: str, message: str) -> str:

@@ -1,0 +1,88 @@
+"""``dualstream chaos``: a scenario with faults, the list of faults, and the mending of what a crash left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from dualstream_lab.cli import UNAVAILABLE
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.run import options, run_and_tell, verdict_options
+from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.schedule import mend as mended
+from dualstream_lab.lab.scenario import Scenario
+
+if TYPE_CHECKING:
+    from dualstream_lab.faults.contract import Fault
+
+__all__ = ["chaos"]
+
+
+def _print_faults(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        table = Table()
+        for name in ("fault", "what it does", "parameters", "where"):
+            table.add_column(name)
+        for kind in CATALOGUE.values():
+            table.add_row(kind.name, kind.says, _parameters(kind), _where(kind))
+        stdout.print(table)
+        ctx.exit()
+
+
+def _parameters(kind: type[Fault]) -> str:
+    return "\n".join(
+        f"{one.name} = {one.default:g}: {one.says} ({one.low:g} to {one.high:g})" for one in kind.parameters
+    )
+
+
+def _where(kind: type[Fault]) -> str:
+    if kind.needs_stack:
+        return "local stack" + f" of {kind.brokers} brokers" * (kind.brokers > 1)
+    return "anywhere, through a proxy" if kind.needs_proxy else "anywhere, --target-is-mine"
+
+
+@click.command(epilog="Example:  dualstream chaos redis_trouble.toml --rate 5000")
+@click.argument("scenario", required=False)
+@options
+@verdict_options
+@click.option("--target-is-mine", is_flag=True, help="Faults may change the brokers of --kafka and --redis.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_faults,
+              help="Name the faults and their parameters and leave.")  # fmt: skip
+@click.option("--mend", is_flag=True, help="Undo what a crash has left broken, and leave.")
+def chaos(scenario: str | None, mend: bool, **options: Any) -> int:
+    """Run SCENARIO, a TOML file or a shipped one's name, break what its [[faults]] say, and judge.
+
+    Every fault proves that it bites and that it is over, and is undone however the run ends. Exit codes as
+    of `dualstream run`; 3 also for a fault that does not bite.
+    """
+    if mend:
+        return _mend()
+    if scenario is None:
+        raise ConfigError(
+            "SCENARIO is missing: a file, or one of `dualstream run --list`; or --list, or --mend"
+        )
+    plan = Scenario.read(scenario)
+    if not plan.faults:
+        raise ConfigError(f"{scenario} has no [[faults]]: dualstream chaos --list names what there is")
+    for entry in left_behind():
+        say(f"{entry.what} of a run that crashed was not undone: dualstream chaos --mend")
+    return run_and_tell(plan, **options)
+
+
+def _mend() -> int:
+    entries = left_behind()
+    failed = 0
+    for entry in entries:
+        try:
+            say(f"{entry.what} is over: {asyncio.run(mended(entry))}")
+        except DualStreamError as error:
+            failed += 1
+            say(f"{entry.what} could not be undone: {error}; it is kept in {entry.path}")
+    if not entries:
+        say("nothing is broken")
+    return UNAVAILABLE if failed else 0
