@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dualstream_lab.load.recorder import Recorder
-from dualstream_lab.recording import Clocks
+from dualstream_lab.recording import Clocks, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ _OPEN = 1_000_000  # events that were sent here and may still be heard
 
 
 class Hearing(Recorder):
-    """A recorder of ``heard``, to be called with every notification.
+    """A recorder of ``heard`` and ``listening``, to be called with every notification.
 
     Whoever publishes in the same process tells it with :meth:`expect` what may be heard: then it measures
     ``live`` (intended to heard by the first) and ``live_raw`` (from sent). ``details``: it also looks into
@@ -43,12 +43,13 @@ class Hearing(Recorder):
         all_heard: bool = False,
         **options: object,
     ) -> None:
-        super().__init__(directory, "heard", writer, **options)  # type: ignore[arg-type]
+        super().__init__(directory, "heard", writer, also={"listening": 1}, **options)  # type: ignore[arg-type]
         self._prefix = ids.prefix.encode()
         self._details = details
         self._all_heard = all_heard
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
         self._spent = {"live": array("q"), "live_raw": array("q"), "live_delay": array("q")}
+        self._listened: list[tuple[int, int, int, int, int]] = []
         self._open: dict[int, tuple[int, int]] = {}
         self._places: dict[tuple[int, bytes], tuple[int, int]] = {}
         self._lost = 0
@@ -72,6 +73,10 @@ class Hearing(Recorder):
             self._spent["live_raw"].append(now - expected[1])
         if self._details:
             self._look(number, message, now)
+
+    def listening(self, subscriber: RedisSubscriber, begin: int, end: int, why: Ending) -> None:
+        """A subscription began or ended."""
+        self._listened.append((subscriber.number, subscriber.source, begin, end, why))
 
     def _look(self, number: int, message: bytes, now: int) -> None:
         """It ends with ,"pub":"nonce:17","ts":1234}."""
@@ -114,6 +119,10 @@ class Hearing(Recorder):
         self.meter.count("heard", len(seqs))
         self.rows(seqs, at=np.asarray(self._times, np.int64), subscriber=np.asarray(self._numbers, np.int64))
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
+        columns = np.array(self._listened, np.int64).reshape(-1, 5).T
+        self._listened = []
+        names = ("subscriber", "source", "begin", "end", "why")
+        self.rows(columns[0], kind="listening", **dict(zip(names, columns, strict=True)))
         for name, spent in self._spent.items():
             if spent:
                 self.meter.histogram(name).record(np.asarray(spent, np.int64))
@@ -124,7 +133,10 @@ class Hearing(Recorder):
         self.meter.level("heard.subscriptions", sum(one.ready.is_set() for one in self.subscribers))
 
     def close(self) -> None:
-        """What is still expected was missed."""
+        """What is still expected was missed, and nobody listens any longer."""
+        now = time.monotonic_ns()
+        for one in self.subscribers:
+            one.over(Ending.CLOSED, now)
         self._miss(len(self._open))
         self._open.clear()
         self.collect()

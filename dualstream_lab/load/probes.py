@@ -41,7 +41,7 @@ async def probe_kafka(settings: Settings, meter: Meter) -> None:
 
 
 async def probe_redis(url: str, meter: Meter) -> None:
-    """Redis's own CPU and what it keeps for slow clients, on a connection of its own."""
+    """Redis's own CPU, what it keeps for slow clients and how many it kills, on a connection of its own."""
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -49,6 +49,7 @@ async def probe_redis(url: str, meter: Meter) -> None:
 
     client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
     last: tuple[float, float] | None = None
+    killed = 0.0
     async with client:
         while True:
             try:
@@ -60,6 +61,10 @@ async def probe_redis(url: str, meter: Meter) -> None:
                 if last is not None and used >= last[0]:
                     meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
                 last = used, now
+                stats = await client.info("stats")
+                slow = float(stats.get("client_output_buffer_limit_disconnections", 0))
+                meter.count("redis.killed_slow", round(slow - killed if slow > killed and last else 0))
+                killed = slow
                 meter.peak("redis.answer_ms", (now - before) * 1e3)
                 kept = float(clients.get("client_recent_max_output_buffer", 0))
                 meter.peak("redis.output_buffer", kept)

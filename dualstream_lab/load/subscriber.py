@@ -18,6 +18,7 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.recording import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +53,9 @@ class RedisSubscriber(asyncio.Protocol):
     ``heard(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
     monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
     comes again. ``ready`` is set while the subscription is confirmed; ``lost`` counts connections that ended
-    without being asked to.
+    without being asked to. ``listening(subscriber, begin, end, ending)`` is told each subscription when it
+    begins, at its confirmation (``end`` 0), and when it ends (ns, monotonic). ``source``: the rank of the
+    source that it is for, -1 for all.
     """
 
     def __init__(
@@ -65,13 +68,19 @@ class RedisSubscriber(asyncio.Protocol):
         pattern: bool = False,
         slow: float = 0.0,
         stay: float | None = None,
+        listening: Callable[[RedisSubscriber, int, int, Ending], None] | None = None,
+        source: int = -1,
     ) -> None:
         self._url = url
         self._verb = "PSUBSCRIBE" if pattern else "SUBSCRIBE"
         self._kind = b"pmessage" if pattern else b"message"
         self._targets = list(targets)
         self._heard = heard
-        self._number = number
+        self._listening = listening
+        self.number = number
+        self.source = source
+        self.since = 0
+        """When the subscription was confirmed; 0 while there is none."""
         self._slow = slow
         self._stay = stay
         self._transport: asyncio.Transport | None = None
@@ -87,17 +96,23 @@ class RedisSubscriber(asyncio.Protocol):
         """Until cancelled."""
         backoff = _BACKOFF[0]
         while True:
+            ending = Ending.LOST
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._connect()
                     await self.ready.wait()
                 backoff = _BACKOFF[0]
-                with suppress(TimeoutError):
+                try:
                     await asyncio.wait_for(self._ended.wait(), self._stay)
+                except TimeoutError:
+                    ending = Ending.LEFT
             except (RedisError, OSError, TimeoutError):
                 pass
+            except asyncio.CancelledError:
+                ending = Ending.CLOSED
+                raise
             finally:
-                self._leave()
+                self._leave(ending)
             # spread, so that thousands do not return in one moment
             await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
             backoff = min(backoff * 2, _BACKOFF[1])
@@ -116,16 +131,23 @@ class RedisSubscriber(asyncio.Protocol):
         packed = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
         transport.write(b"*%d\r\n%s" % (len(words), packed))
 
-    def _leave(self) -> None:
+    def _leave(self, ending: Ending) -> None:
+        self.over(ending, time.monotonic_ns())
         self.ready.clear()
         if self._transport is not None:
             self._transport.abort()
             self._transport = self._connection = None
 
+    def over(self, ending: Ending, now: int) -> None:
+        """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
+        since, self.since = self.since, 0
+        if since and self._listening is not None:
+            self._listening(self, since, now, ending)
+
     def data_received(self, data: bytes) -> None:
         """Bytes from Redis."""
         now = time.monotonic_ns()
-        reader, heard, number, kind = self._reader, self._heard, self._number, self._kind
+        reader, heard, number, kind = self._reader, self._heard, self.number, self._kind
         reader.feed(data)
         while message := reader.gets():
             if isinstance(message, Exception):
@@ -136,6 +158,9 @@ class RedisSubscriber(asyncio.Protocol):
                 self._confirmed += 1
                 if self._confirmed == len(self._targets):
                     self.joined += 1
+                    self.since = now
+                    if self._listening is not None:
+                        self._listening(self, now, 0, Ending.OPEN)
                     self.ready.set()
         if self._slow and self._transport is not None:
             self._transport.pause_reading()
@@ -150,6 +175,7 @@ class RedisSubscriber(asyncio.Protocol):
         """The connection ended: :meth:`run` makes a new one."""
         if self.ready.is_set():
             self.lost += 1
+        self.over(Ending.LOST, time.monotonic_ns())
         self._ended.set()
 
 

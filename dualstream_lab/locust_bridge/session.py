@@ -40,6 +40,7 @@ _PERIOD = 0.5
 _KEPT = 1200  # intervals that may wait for a report to the master: five minutes
 _QUIET, _DRAIN = 0.3, 5.0
 _JOIN = 30.0
+_EVERYTHING = ("events:*", -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class Session:
             "start_thread": start_thread,
         }
         ids = RunIds(order.ids)
-        self._sink = _Sink(directory, f"worker{order.index}", **common)
+        self._sink = _Sink(directory, f"worker{order.index}", ids=ids, **common)
         self._hearing = Hearing(
             directory if self._listens else None, f"worker{order.index}", ids,
             details=not self._hears_itself, all_heard=self._hears_itself, **common,
@@ -126,7 +127,7 @@ class Session:
         self._sink.started = self._driver.started
         self._keep("sink", self._sink.run())
         if self._hears_itself:
-            await self._join([("events:*", True)])
+            await self._join([_EVERYTHING])
         if self._listens:
             self._keep("hearing", self._hearing.run())
         self._keep("end", self._watch())
@@ -149,19 +150,21 @@ class Session:
         count = self._options.connections
         await self._join([self._target(user * count + place) for place in range(count)])
 
-    async def _join(self, targets: Sequence[tuple[str, bool]]) -> None:
-        """A connection for each target: a channel, or (True) a pattern."""
+    async def _join(self, targets: Sequence[tuple[str, int]]) -> None:
+        """A connection for each target: a channel and the rank of its source, or a pattern and -1."""
         options = self._options
         allow_connections(len(self._subscribers) + len(targets))
         made = []
-        for target, pattern in targets:
+        for target, source in targets:
             number = len(self._subscribers)
             subscriber = RedisSubscriber(
                 options.settings.redis_url or "",
                 [target],
                 self._hearing,
                 number=number,
-                pattern=pattern,
+                pattern=source < 0,
+                source=source,
+                listening=self._hearing.listening,
                 slow=options.slow_seconds if _spread(number) < options.slow else 0.0,
                 stay=options.stay,
             )
@@ -170,11 +173,11 @@ class Session:
             made.append(subscriber)
         await all_ready(made, _JOIN)
 
-    def _target(self, place: int) -> tuple[str, bool]:
+    def _target(self, place: int) -> tuple[str, int]:
         work = self._options.workload
         match self._options.channels:
             case "all":
-                return "events:*", True
+                return _EVERYTHING
             case "hot":
                 rank = 0
             case "uniform":
@@ -184,7 +187,7 @@ class Session:
                     work.sources, work.zipf, hot=work.hot, hot_sources=work.hot_sources
                 )
                 rank = min(int(shares.searchsorted(_spread(place + 1))), work.sources - 1)
-        return channel_of(*source_name(rank)), False
+        return channel_of(*source_name(rank)), rank
 
     async def _watch(self) -> None:
         """Notes when the plan is over: its time is up, and every call that was made is settled."""

@@ -65,11 +65,16 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRecord:
-    """What was done to a broker, and when it really was (ns, monotonic). ``end`` is 0 while it lasts."""
+    """What was done to a broker, and when it really was (ns, monotonic). ``end`` is 0 while it lasts.
+
+    ``bite`` and ``over``: what an independent client saw that shows that it bit, and that it was over.
+    """
 
     what: str
     begin: int
     end: int = 0
+    bite: str = ""
+    over: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
