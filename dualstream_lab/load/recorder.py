@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
+from dualstream_lab.publisher.outcome import Durable, Unknown
 from dualstream_lab.recording import DROPS, IntervalWriter, Meter, Outcome, RowWriter
 
 if TYPE_CHECKING:
@@ -167,15 +168,27 @@ class PublishRecorder(Recorder):
 
     def settled(self, call: Call) -> None:
         """As :class:`Sink`."""
-        self._calls.append((len(call), call.intended, call.sent, call.acked))
-        self._last = call.acked or time.monotonic_ns()
-        self.meter.count(_NAMES[call.outcome], len(call))
+        now = self._last = call.acked or time.monotonic_ns()
+        outcomes = None if call.error is None else _outcomes(call)
+        acked: int | Integers = call.acked
+        outcome: int | Integers = int(call.outcome)
+        if outcomes is None:
+            self._calls.append((len(call), call.intended, call.sent, call.acked))
+            self.meter.count(_NAMES[call.outcome], len(call))
+        else:
+            # Its caller learned of those that are durable only now, with the others.
+            acked, outcome = np.where(outcomes == Outcome.DURABLE, now, 0), outcomes
+            for which in Outcome:
+                if count := int(np.count_nonzero(outcomes == which)):
+                    answered = now if which is Outcome.DURABLE else 0
+                    self._calls.append((count, call.intended, call.sent, answered))
+                    self.meter.count(_NAMES[which], count)
         self.rows(
             call.seq,
             intended=call.intended,
             sent=call.sent,
-            acked=call.acked,
-            outcome=int(call.outcome),
+            acked=acked,
+            outcome=outcome,
             source=call.source,
             size=call.size,
         )
@@ -216,3 +229,13 @@ class PublishRecorder(Recorder):
             self.meter.level("publisher.buffered_bytes", now.buffered_bytes)
             self.meter.level("publisher.queued_notifications", now.queued_notifications)
             self.meter.level("publisher.redis_up", float(now.redis_up))
+
+
+def _outcomes(call: Call) -> Integers | None:
+    """What the publisher says of each event of a call that failed; None where it does not."""
+    told = call.error.outcomes if call.error is not None else []
+    if len(told) != len(call):
+        return None
+    known: dict[type, Outcome] = {Durable: Outcome.DURABLE, Unknown: Outcome.UNKNOWN}
+    refused = Outcome.NO_ROOM if call.outcome is Outcome.NO_ROOM else Outcome.REJECTED
+    return np.array([known.get(type(each), refused) for each in told], np.int64)
