@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.fanout import fanout
+from benchmarks.ledger import ledger
 from benchmarks.live import latencies, memory, outages
 from benchmarks.load import load
 from benchmarks.peer import PEERS, NotRun
@@ -27,7 +28,7 @@ def _arguments() -> argparse.Namespace:
         "what",
         nargs="?",
         default="throughput",
-        choices=["throughput", "latency", "outage", "memory", "load", "recorded", "fanout"],
+        choices=["throughput", "latency", "outage", "memory", "load", "recorded", "ledger", "fanout"],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
@@ -73,6 +74,8 @@ def main() -> int:
                 text = fanout(stack, rounds=given.rounds, quick=given.quick)
             elif given.what == "recorded":
                 text = recorded()
+            elif given.what == "ledger":
+                text = ledger()
             elif given.what == "memory":
                 text = memory(stack, rate=given.rate, minutes=given.minutes)
             else:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dualstream_lab.cli import INTERRUPTED, MISSED
 from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.ledger import show_recovery
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
@@ -193,14 +194,9 @@ def _tell(result: Run) -> None:
         counts.add_row(*pair)
     stdout.print(latencies)
     stdout.print(counts)
+    show_recovery(result.verdict.recoveries)
     if result.checks:
-        checks = Table(title="\nThresholds", title_justify="left", title_style="bold", show_header=False)
-        for _ in range(3):
-            checks.add_column()
-        for check in result.checks:
-            state = "held" if check.held else "[bold red]MISSED[/]"
-            checks.add_row(check.threshold.text.replace("[", r"\["), state, check.text)
-        stdout.print(checks)
+        _tell_checks(result)
     stdout.print(f"\n{result.limit}", markup=False)
     for problem in result.directory.problems:
         say(f"missing: {problem}")
@@ -208,7 +204,19 @@ def _tell(result: Run) -> None:
         what = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
         say(f"The run is not complete: {what.get(result.state, result.state)}.")
     stdout.print(f"run  {result.path}", markup=False)
+    if result.verdict.recoveries:
+        say(f"next: what became of each event:  dualstream ledger {result.path}")
     say(f"next: look at it in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
+
+
+def _tell_checks(result: Run) -> None:
+    checks = Table(title="\nThresholds", title_justify="left", title_style="bold", show_header=False)
+    for _ in range(3):
+        checks.add_column()
+    for check in result.checks:
+        state = "held" if check.held else "[bold red]MISSED[/]"
+        checks.add_row(check.threshold.text.replace("[", r"\["), state, check.text)
+    stdout.print(checks)
 
 
 def _write_junit(result: Run, file: Path) -> None:

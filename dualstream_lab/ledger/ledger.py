@@ -9,7 +9,7 @@ import numpy as np
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.ledger.account import account_of
-from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, Mark
+from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, LogState, Mark
 from dualstream_lab.ledger.evidence import Evidence
 from dualstream_lab.ledger.live import live_of
 from dualstream_lab.ledger.log import log_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Ledger"]
 
 _EXAMPLES = 3
+_PAUSE = 1_000_000_000  # ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,8 @@ class Entry:
 class Ledger:
     """``entries``: every class that occurs, by cause; their counts add up to ``events``. ``marks``: what else
     is to be said of events of any class. ``sample``: one event in so many was recorded, and counts are of
-    those. ``unsent``: events that were due and never sent; they have no row. ``problems``: what is missing.
+    those. ``unsent``: events that were due and never sent; they have no row. ``lost`` and ``orphans``: None
+    where the rows cannot tell. ``problems``: what is missing.
     """
 
     directory: RunDirectory
@@ -72,6 +74,8 @@ class Ledger:
     recoveries: tuple[Recovery, ...]
     sample: int
     unsent: int
+    lost: int | None
+    orphans: int | None
     problems: tuple[str, ...]
     seq: npt.NDArray[np.int64]
     account: Account
@@ -92,14 +96,21 @@ class Ledger:
                 f"a sample: one event in {directory.manifest.sample} was recorded, and counts are of those"
             )
         counting = _Counting(RunIds(directory.manifest.ids), events.seq, account)
+        entries = counting.classes()
+        counts = {entry.name: entry.count for entry in entries}
+        whole = log.state is LogState.COMPLETE
+        # Without a consumer, an orphan is what nobody published.
+        told = whole or (log.state is LogState.ABSENT and evidence.published_whole)
         return cls(
             directory=directory,
             events=len(events),
-            entries=counting.classes(),
+            entries=entries,
             marks=counting.marks(events, log, live),
             recoveries=_recoveries(directory, evidence, events, log, live, subscribers),
             sample=directory.manifest.sample,
             unsent=evidence.seconds.counters.get("unsent", 0),
+            lost=counts.get("lost", 0) if whole else None,
+            orphans=counts.get("orphan", 0) if told else None,
             problems=(*directory.problems, *evidence.problems),
             seq=events.seq,
             account=account,
@@ -112,7 +123,7 @@ class Ledger:
     @property
     def broken(self) -> bool:
         """Whether something happened that must never happen."""
-        return bool(self.count("lost") or self.count("orphan"))
+        return bool(self.lost or self.orphans)
 
     def ids(self, name: str) -> Iterator[str]:
         """The ids of all events of a class, or with a mark. Raises EventError for no such name."""
@@ -243,9 +254,10 @@ def _recoveries(
     if log.at.any():
         paths["consumer"] = _series(acked, log.at, durable)
     signs = list(evidence.seconds.signs)
+    # Of those that follow each other, the first: what was given up all the while is no sign of a new fault.
     given_up = evidence.drop_times
-    for place in np.searchsorted(given_up, [fault.begin for fault in manifest.faults]).tolist():
-        signs += [(int(at), "a notification was given up") for at in given_up[place : place + 1]]
+    begins = given_up[np.diff(given_up, prepend=-_PAUSE) >= _PAUSE]
+    signs += [(at, "a notification was given up") for at in begins.tolist()]
     signs += [
         (window.end, "a subscriber lost its connection")
         for subscriber in subscribers

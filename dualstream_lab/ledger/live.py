@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Live", "live_of"]
 
-_STOPPED: Final = 1_000_000_000  # ns before the end of the recording: what was on its way then may be cut off
+_STOPPED: Final = 500_000_000  # ns before the end of the recording: what was on its way then may be cut off
+_DELAY: Final = 1_000_000_000  # ns: what is heard later than that is not looked for in a hole of the rows
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -97,8 +98,9 @@ class _Account:
     def __init__(self, events: Events, log: Log, live: Live) -> None:
         self._events = events
         self._live = live
-        self._until = live.first.copy()
-        unheard = self._until == 0
+        # The clocks of two machines may have it heard before it was sent.
+        self._until = np.maximum(live.first, events.sent)
+        unheard = live.first == 0
         self._until[unheard] = np.maximum(events.sent[unheard], events.acked[unheard])
         self._announced = events.outcome == Outcome.DURABLE
         self._announced |= (log.at > 0) & (events.outcome >= 0)
@@ -185,7 +187,7 @@ class _Account:
             )
             found[on_its_way] = _ended(window, sent[on_its_way])
         for begin, end in subscriber.holes:
-            found[(sent <= end) & (until + _STOPPED >= begin)] = Cause.GENERATOR_FAULT
+            found[(sent <= end) & (until + _DELAY >= begin)] = Cause.GENERATOR_FAULT
         return found
 
     def _ours(self, source: int) -> Index:

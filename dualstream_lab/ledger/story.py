@@ -77,7 +77,7 @@ def tell(
         source = ":".join(source_name(published["source"]))
         found.append((published["sent"], f"sent, {published['size']:,} bytes"))
         if published["acked"]:
-            found.append((published["acked"], "acknowledged by Kafka"))
+            found.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
     heard: dict[tuple[str, int], int] = {}
     for writer, row in _rows(directory, "heard", seq):
         again = " again" if (writer, row["subscriber"]) in heard else ""
