@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["Seconds"]
 
 _NEAR: Final = 2_000_000_000  # ns: intervals are a second long, and Redis is asked twice in each
+_NOTICED: Final = 10_000_000_000  # ns: a client that does not read notices late that it was disconnected
 _SOFT_LIMIT: Final = (
     8 * 2**20
 )  # bytes that Redis keeps for a subscriber, by default, before it loses patience
@@ -42,7 +43,7 @@ class Seconds:
             made._add(interval)
         for fault in directory.manifest.faults:
             if fault.what == "redis.output-buffer":
-                made._killings.append((fault.begin, (fault.end or 2**62) + _NEAR))
+                made._killings.append((fault.begin, (fault.end or 2**62) + _NOTICED))
         made.signs.sort()
         return made
 
@@ -62,7 +63,7 @@ class Seconds:
             if gauges.get(f"{broker}.up") == 0:
                 self.signs.append((interval.end, f"a probe found {broker.title()} away"))
         if counters.get("redis.killed_slow") or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
-            self._killings.append((interval.begin - _NEAR, interval.end + _NEAR))
+            self._killings.append((interval.begin - _NEAR, interval.end + _NOTICED))
         for kind in ("published", "heard", "consumed", "dropped"):
             total = round(gauges.get(f"{kind}.rows_dropped", 0))
             if total > self._refused.get((kind, interval.writer), 0):
@@ -70,7 +71,7 @@ class Seconds:
                 self._refusals.append((kind, interval.begin, interval.end, interval.writer))
 
     def killed_slow(self, at: int) -> bool:
-        """Whether a connection that was lost then was probably ended because its client was too slow."""
+        """Whether a connection whose loss was noticed then was probably ended because it was too slow."""
         return any(begin <= at <= end for begin, end in self._killings)
 
     def refused(self, kind: str) -> int:

@@ -87,7 +87,9 @@ def tell(
         how = "repair" if row["late"] else "catch-up"
         heard.setdefault((writer, row["subscriber"]), row["at"])
         found.append((row["at"], f"given to subscriber {row['subscriber']} of {writer} by {how}"))
+    announced = bool(published and published["outcome"] == Outcome.DURABLE)
     for _, row in _rows(directory, "consumed", seq):
+        announced = True
         where = f"partition {row['partition']}, offset {row['offset']}"
         found.append((row["at"], f"read by the Kafka consumer: {where}"))
     for _, row in _rows(directory, "dropped", seq):
@@ -97,7 +99,7 @@ def tell(
     moments = [Moment(at=(at - zero) / 1e6, what=what) for at, what in found]
     if published and published["outcome"] != Outcome.DURABLE:
         moments.append(Moment(at=None, what=_OUTCOMES[Outcome(published["outcome"])]))
-    if published:
+    if published and announced:
         until = min(heard.values(), default=max(published["acked"], published["sent"]))
         span = published["sent"], until, published["source"]
         moments += [Moment(at=None, what=what) for what in _absent(directory, heard, *span)]

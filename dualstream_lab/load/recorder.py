@@ -112,6 +112,7 @@ class Recorder:
 
     def close(self) -> None:
         """Cut the last interval and write the rest of the rows; blocks briefly. Raises OSError."""
+        self.collect()  # it may have rows
         with ExitStack() as exits:
             if self._file is not None:
                 exits.callback(self._file.close)

@@ -136,6 +136,8 @@ class RedisSubscriber(asyncio.Protocol):
         self.ready.clear()
         if self._transport is not None:
             self._transport.abort()
+            # or redis-py warns that it was not closed
+            self._connection._reader = self._connection._writer = None  # noqa: SLF001
             self._transport = self._connection = None
 
     def over(self, ending: Ending, now: int) -> None:
