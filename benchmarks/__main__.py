@@ -13,6 +13,7 @@ from benchmarks.ledger import ledger
 from benchmarks.live import latencies, memory, outages
 from benchmarks.load import load
 from benchmarks.peer import PEERS, NotRun
+from benchmarks.processor import processor
 from benchmarks.recorded import recorded
 from benchmarks.table import Figures, markdown, put
 from benchmarks.throughput import SHAPES, measure
@@ -28,7 +29,17 @@ def _arguments() -> argparse.Namespace:
         "what",
         nargs="?",
         default="throughput",
-        choices=["throughput", "latency", "outage", "memory", "load", "recorded", "ledger", "fanout"],
+        choices=[
+            "throughput",
+            "latency",
+            "outage",
+            "memory",
+            "load",
+            "recorded",
+            "ledger",
+            "fanout",
+            "processor",
+        ],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
@@ -72,6 +83,8 @@ def main() -> int:
                 text = load(stack, rounds=given.rounds)
             elif given.what == "fanout":
                 text = fanout(stack, rounds=given.rounds, quick=given.quick)
+            elif given.what == "processor":
+                text = processor(stack, rounds=given.rounds)
             elif given.what == "recorded":
                 text = recorded()
             elif given.what == "ledger":

@@ -12,8 +12,18 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event, Notification
     from dualstream_lab.publisher import BatchReceipt, DualPublisher, Receipt
+    from dualstream_lab.subscriber import StreamGap, Subscriber
 
-__all__ = ["BatchReceipt", "DualPublisher", "Event", "Notification", "Receipt", "Settings"]
+__all__ = [
+    "BatchReceipt",
+    "DualPublisher",
+    "Event",
+    "Notification",
+    "Receipt",
+    "Settings",
+    "StreamGap",
+    "Subscriber",
+]
 
 _HOMES = {
     "BatchReceipt": "dualstream_lab.publisher",
@@ -22,6 +32,8 @@ _HOMES = {
     "Notification": "dualstream_lab.event",
     "Receipt": "dualstream_lab.publisher",
     "Settings": "dualstream_lab.config",
+    "StreamGap": "dualstream_lab.subscriber",
+    "Subscriber": "dualstream_lab.subscriber",
 }
 
 

@@ -104,7 +104,7 @@ class ServeSettings(Settings):
     dead_letter_topic: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = None
     """Left out: the topic's name and ``.dead``."""
 
-    listen: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")] = "127.0.0.1:8080"
+    listen: Annotated[str, Field(pattern=r"^([^\s:/]+|\[[0-9a-fA-F:]+\]):\d{1,5}$")] = "127.0.0.1:8080"
     upstream: Literal["source", "aggregate", "pattern"] = "source"
     """Redis subscriptions of a gateway: one a source, one a shard channel, or one pattern for all."""
     subscribe_timeout: Seconds = 1.0

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["LogEnds", "LogIdentity", "consumer_of", "log_identity", "partition_of", "read_range"]
+__all__ = [
+    "LogEnds",
+    "LogIdentity",
+    "consumer_of",
+    "end_consumer",
+    "log_identity",
+    "partition_of",
+    "read_range",
+]
 
 _CLOSE_TIMEOUT = 2.0
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
@@ -89,14 +97,19 @@ async def consumer_of(settings: Settings, **options: Any) -> AsyncIterator[AIOKa
             ) from error
         yield consumer
     finally:
-        # With a dead broker stop() raises CancelledError and leaves its client open (aiokafka 0.14).
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await consumer._client.close()  # noqa: SLF001
+        await end_consumer(consumer)
+
+
+async def end_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop it and disconnect, within seconds, whatever the brokers do; never raises."""
+    # With a dead broker stop() raises CancelledError and leaves its client open (aiokafka 0.14).
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
+    if not stopping.done():
+        stopping.cancel()
+    with suppress(Exception):
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await consumer._client.close()  # noqa: SLF001
 
 
 async def log_identity(settings: Settings) -> LogIdentity:
@@ -166,7 +179,9 @@ class LogEnds:
                 for target, end in ends.items():
                     asked[target.partition].set_result(end)
             except (KafkaError, OSError, TimeoutError) as error:
-                reason = StreamUnavailable(f"Kafka does not say where its log ends: {error or 'no answer'}")
+                reason = StreamUnavailable(
+                    f"Kafka does not say where its log ends: {str(error) or 'no answer'}"
+                )
                 for future in asked.values():
                     future.set_exception(reason)
                     future.exception()  # whoever asked may have left
@@ -175,9 +190,9 @@ class LogEnds:
 async def read_range(
     settings: Settings, partition: int, first: int, end: int, *, limit: int
 ) -> Sequence[ConsumerRecord[bytes, bytes]]:
-    """The records of a partition with first <= offset < end; at most ``limit`` offsets.
+    """The records of a partition with first <= offset < end, all of them; at most ``limit`` offsets.
 
-    Raises StreamUnavailable.
+    Raises StreamUnavailable, also when some of them are not in Kafka any more.
     """
     if end - first > limit:
         raise StreamUnavailable(f"{end - first:,} records are too many to read at once (at most {limit:,})")
@@ -185,16 +200,23 @@ async def read_range(
     target = TopicPartition(settings.topic, partition)
     async with consumer_of(settings, auto_offset_reset="earliest") as consumer:
         try:
-            async with asyncio.timeout(settings.request_timeout):
+            # 50,000 records take a second, and several on a busy machine.
+            async with asyncio.timeout(2 * settings.request_timeout):
                 consumer.assign([target])
                 consumer.seek(target, first)
                 while await consumer.position(target) < end:
                     for records in (await consumer.getmany(target, timeout_ms=200)).values():
                         found += [record for record in records if record.offset < end]
+                # Asked last, so that retention cannot take one between.
+                begin = (await consumer.beginning_offsets([target]))[target]
         except (KafkaError, OSError, TimeoutError) as error:
             raise StreamUnavailable(
-                f"partition {partition} could not be read: {error or 'no answer'}"
+                f"partition {partition} could not be read: {str(error) or 'no answer'}"
             ) from error
+    if begin > first:
+        raise StreamUnavailable(
+            f"partition {partition} begins at {begin} by now: what follows {first} is gone"
+        )
     return found
 
 

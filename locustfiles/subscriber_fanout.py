@@ -1,12 +1,14 @@
-"""Many subscribers on Redis itself, and a publisher for them to hear.
+"""Many subscribers, on Redis itself or through a gateway, and a publisher for them to hear.
 
     locust -f locustfiles/subscriber_fanout.py --headless --users 120 --connections-per-user 50
     … --channels hot       every connection on the most popular source
     … --channels uniform   connections spread evenly over the sources
     … --channels all       every connection hears everything, by a pattern
     … --slow 0.05          one in twenty reads slowly;   --stay 5   all come and go
+    … --via ws             through the gateway of `dualstream serve` (--gateway URL), by WebSocket; or sse
 
-Holes in a source's running number are counted as `live.skipped`.
+On Redis, holes in a source's running number are counted as `live.skipped`. Through a gateway a connection
+resumes with its cursor, and `live.gaps` counts the times that the gateway could not tell what was missed.
 """
 
 from locust import task

@@ -20,6 +20,7 @@ class Stacks:
 
     def __init__(self) -> None:
         self.running: dict[int, LocalStack] = {}
+        self._troubles: dict[int, int] = {}
         self._exits = ExitStack()
 
     def get(self, brokers: int) -> LocalStack:
@@ -30,7 +31,7 @@ class Stacks:
 
     def mend(self) -> None:
         """Put back whatever a test left killed or paused. Every wait in it is bounded."""
-        for stack in self.running.values():
+        for brokers, stack in self.running.items():
             parts = [*stack.brokers, stack.redis]
             for part in parts:
                 if part.paused:
@@ -38,6 +39,10 @@ class Stacks:
                 part.launch()
             for part in parts:
                 part.wait_ready()
+            troubles = sum(broker.troubles for broker in stack.brokers)
+            if self._troubles.get(brokers, 0) != troubles:
+                self._troubles[brokers] = troubles
+                stack.wait_serving()
 
     def close(self) -> None:
         self._exits.close()

@@ -61,7 +61,7 @@ class Talk:
 
     async def say(self, *messages: dict[str, Any]) -> None:
         for message in messages:
-            await self._send(json.dumps(message))
+            await self._send(json.dumps(message, separators=(",", ":")))
 
     async def _send(self, text: str) -> None:
         raise NotImplementedError

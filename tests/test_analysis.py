@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -200,6 +201,23 @@ def test_a_sweep_is_drawn_in_the_order_of_its_rates():
     points = lines(axes)["live.latency.p99"]
     assert points[:, 0].tolist() == [100, 200, 300]
     assert np.isnan(points[1, 1])
+
+
+def test_a_sweep_shows_what_was_zero_below_all_others():
+    table = pd.DataFrame({"rate": [100.0, 200, 300], "durable.lag.p99": [0.0, 4, 0], "live": [2.0, 8, 16]})
+    axes = analysis.plot_sweep(table, columns=["durable.lag.p99", "live"])
+    assert lines(axes)["durable.lag.p99"].tolist() == [[100, 1], [200, 4], [300, 1]]
+    hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().tolist() for line in hollow] == [[[100, 1], [300, 1]], [], []]
+    assert axes.get_legend_handles_labels()[1] == ["durable.lag.p99", "live", "0"]
+
+
+def test_what_came_after_the_end_of_the_plan_is_shown(frames):
+    slow = replace(frames, seconds=pd.DataFrame({"published.seconds": [1.0, frames.duration + 5, np.nan]}))
+    assert slow.length == frames.duration + 5
+    assert analysis.plot_rates(slow).get_xlim() == (0, slow.length)
+    assert analysis.lag(slow).index[-1] == pytest.approx(slow.length)
+    assert analysis.plot_rates(frames).get_xlim() == (0, frames.duration)
 
 
 def test_the_live_plot_draws_what_there_is():

@@ -70,13 +70,21 @@ def tick():
         gevent.sleep(0.01)
         ticks.append(time.monotonic())
 other = gevent.spawn(tick)
+ended = []
+async def long():
+    try:
+        await asyncio.sleep(5)
+    finally:
+        ended.append(True)
 try:
-    bridge.call(asyncio.sleep(5), timeout=0.25)
-except gevent.Timeout:
-    pass
+    bridge.call(long(), timeout=0.25)
+except TimeoutError as error:  # an Exception: gevent.Timeout would end the greenlet without a word
+    assert "0.25 s" in str(error)
 else:
     raise AssertionError("no timeout")
 assert len(ticks) >= 15, len(ticks)
+gevent.sleep(0.1)
+assert ended, "what took too long is cancelled"
 other.kill()
 """)
 
@@ -94,4 +102,25 @@ began = time.monotonic()
 bridge.close()
 assert waiting.get(timeout=5) == "cancelled"
 assert time.monotonic() - began < 5
+""")
+
+
+def test_closing_ends_a_task_that_swallows_a_cancellation_and_leaves_one_that_never_ends():
+    run("""
+async def stubborn(times):
+    while times:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            times -= 1
+gevent.spawn(bridge.call, stubborn(1))
+gevent.sleep(0.1)
+began = time.monotonic()
+bridge.close()
+assert time.monotonic() - began < 5
+
+bridge = Bridge()
+gevent.spawn(bridge.call, stubborn(10**9))
+gevent.sleep(0.1)
+bridge.close(timeout=0.5)
 """)

@@ -48,14 +48,16 @@ def test_a_short_demo_tells_the_story(tmp_path):
     assert events["consumed_ms"].notna().all()
     assert events["live_ms"].notna().sum() == found["live.heard"]
     ((down, back),) = frames.faults[["begin_s", "end_s"]].to_numpy()
-    at, heard = events["intended_s"], events["live_ms"].notna()
-    assert not heard[(at > down + 0.1) & (at < back - 0.1)].any(), "nothing is heard while it is dead"
-    assert heard[at < down - 0.2].all()
+    # By when it happened, not by when it was intended: this machine may be busy, and the events late.
+    heard_at, acked_at = (events["intended_s"] + events[name] / 1e3 for name in ("live_ms", "publish_ms"))
+    assert not ((heard_at > down + 0.1) & (heard_at < back - 0.1)).any(), "nothing is heard while it is dead"
+    assert heard_at[acked_at < down - 0.2].notna().all()
     assert found["live.notified"] + found["live.dropped"] == 5000
     assert found["live.dropped"] >= 900
     outage = outage_windows(frames)
     assert len(outage) == 1
-    assert outage["begin_s"].iloc[0] == pytest.approx(down, abs=0.21)
+    late = events["publish_ms"].max() / 1e3
+    assert down - late - 0.21 <= outage["begin_s"].iloc[0] <= down + 0.21
     assert outage["missed"].iloc[0] == pytest.approx(5000 - found["live.heard"], abs=210)
 
 

@@ -255,9 +255,9 @@ def test_lag_is_the_age_of_the_oldest_unread_record():
     assert list(durable_lag(acked[:0], consumed[:0], at)) == [0.0] * len(at)
 
 
-def sentence(measures, peaks):
+def sentence(measures, peaks, counts=()):
     class Whole:
-        counters: dict[str, int] = {}  # noqa: RUF012
+        counters: dict[str, int] = dict(counts)  # noqa: RUF012
         histograms: dict[str, object] = {}  # noqa: RUF012
 
     Whole.peaks = peaks
@@ -283,6 +283,27 @@ def sentence(measures, peaks):
 )  # fmt: skip
 def test_the_limit_is_named_with_its_figures(measures, peaks, begin):
     assert sentence(measures, peaks).startswith(begin)
+
+
+def test_an_outage_that_blocks_every_lane_is_not_the_generators_fault():
+    """Half the answers are fast, and the mean says nothing of an outage; a stalled loop looks alike."""
+    late = {
+        "generator.slip.p99": 9800.0,
+        "publish.latency_raw.p50": 80.0,
+        "publish.latency_raw.p99": 10_300.0,
+    }
+    found = sentence(late, {"published.in_flight": 10, "published.loop_lag_ms": 400, "published.cpu": 0.3})
+    assert found.startswith(
+        "Kafka was the limit: answers took 80 ms (p50) and 10,300 ms (p99), 10 of 10 calls"
+    )
+    stalled = {"published.in_flight": 10, "published.loop_lag_ms": 9900, "published.cpu": 0.3}
+    assert sentence(late, stalled).startswith("your generator was the limit")
+
+
+def test_a_busy_machine_is_said():
+    busy = {"machine.busy_ms": 970, "machine.idle_ms": 30}
+    assert "all cores of this machine were busy (97%)" in sentence({}, {}, busy)
+    assert "machine" not in sentence({}, {}, {"machine.busy_ms": 900, "machine.idle_ms": 100})
 
 
 def test_totals_keep_the_highest_gauge_of_the_load(tmp_path):

@@ -52,6 +52,9 @@ asyncio.run(main())
 
 def locust(file: str, *options: str, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
     command = [*LOCUST, "-f", str(ROOT / "locustfiles" / file), "--headless", *options]
+    if "--processes" in options:  # a port of its own: another Locust may run on this machine
+        port = str(free_ports(1)[0])
+        command += ["--master-bind-port", port, "--master-port", port]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
 
 
@@ -161,6 +164,117 @@ def test_a_dead_broker_gives_3_and_no_run(stack, tmp_path, processes):
     assert not list((tmp_path / "runs").glob("*"))
 
 
+def mixed_with(lines: str, tmp_path: Path) -> str:
+    """mixed.py after some lines that force a moment."""
+    file = tmp_path / "forced.py"
+    file.write_text(lines + (ROOT / "locustfiles/mixed.py").read_text())
+    return str(file)
+
+
+# The first worker cannot start; the second one starts late, when that is known.
+LATE = """
+import asyncio
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.locust_bridge.session import Session
+
+start = Session.start
+
+async def late(self):
+    if self._order.index == 0:
+        raise StreamUnavailable("not here")
+    await asyncio.sleep(2)
+    await start(self)
+
+Session.start = late
+"""
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["the-other-can-start", "no-broker"])
+def test_a_worker_that_starts_after_another_failed_leaves_no_run(there, where, tmp_path):
+    kafka = [] if there else ["--kafka", "127.0.0.1:1"]
+    done = locust(mixed_with(LATE, tmp_path), *where, *kafka, "--processes", "2", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "error: not here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_nothing_is_imported_in_a_thread_of_the_engine(where, tmp_path):
+    """The locks of imports are gevent's here: two threads that import wait for each other for ever."""
+    lines = """
+import builtins, sys
+from gevent.monkey import get_original
+from locust import events
+
+ident, real, seen = get_original("_thread", "get_ident"), builtins.__import__, []
+hub = ident()
+
+def noticing(name, *more):
+    before = len(sys.modules)
+    module = real(name, *more)
+    if ident() != hub and len(sys.modules) != before:
+        seen.append(name)
+    return module
+
+builtins.__import__ = noticing
+events.quit.add_listener(lambda **_: print(f"imported: {seen}"))
+"""
+    file = mixed_with(lines, tmp_path)
+    done = locust(file, *where, "--rate", "500", "--run-time", "2s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "imported: []" in done.stdout
+
+
+def test_a_task_of_the_engine_that_dies_ends_the_test_and_is_named(where, tmp_path):
+    lines = """
+import asyncio
+from dualstream_lab.locust_bridge import session
+
+async def probe_redis(url, meter):
+    await asyncio.sleep(3)
+    raise ValueError("a bug")
+
+session.probe_redis = probe_redis
+"""
+    file = mixed_with(lines, tmp_path)
+    done = locust(file, *where, "--rate", "500", "--run-time", "60s", cwd=tmp_path, timeout=50)
+    assert done.returncode == 3
+    assert "error: the probe of Redis failed: ValueError('a bug')" in done.stderr
+    directory, verdict = the_run(tmp_path)
+    assert directory.manifest.state == "interrupted"
+    assert verdict["measures"]["publish.durable"] > 0, "what was sent is kept"
+
+
+def test_a_worker_that_is_killed_does_not_keep_the_others_waiting(where, tmp_path):
+    port = str(free_ports(1)[0])
+    base = [*LOCUST, "-f", str(ROOT / "locustfiles/mixed.py")]
+    join = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    options = ["--rate", "500", "--duration", "8", "--expect-workers", "2", *where]
+    master = [*base, "--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    begun = [subprocess.Popen([*base, *join], **quiet) for _ in range(2)]
+    process = subprocess.Popen(
+        [*master, *options], cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("runs/*/published-worker*.parquet"))) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        begun[1].kill()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        for one in (process, *begun):
+            one.kill()
+            one.communicate()
+    assert process.returncode == 3
+    assert "error: 1 of 2 workers ended without a word: its part of the run is missing" in errors
+    assert "Traceback" not in errors
+    directory, verdict = the_run(tmp_path)
+    assert directory.manifest.state == "interrupted"
+    assert verdict["measures"]["publish.durable"] > 500
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -251,4 +365,5 @@ def _panel(url: str) -> list[dict]:
     (table,) = json.loads(_get(f"{url}/stats/requests"))["extended_stats"]
     assert table["key"] == "dualstream"
     rows: list[dict] = table["data"]
-    return rows if any("live" in row["what"] for row in rows) else []
+    kinds = {row["what"].partition(":")[0] for row in rows}
+    return rows if {"publish", "live"} <= kinds else []

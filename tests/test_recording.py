@@ -256,3 +256,28 @@ def test_both_paths_are_joined_by_event(tmp_path) -> None:
 def test_an_interval_of_another_make_is_refused() -> None:
     with pytest.raises(RecordingError, match="not an interval"):
         Interval.decode({"writer": "a"})
+
+
+IMPORTING = """
+import sys
+import numpy as np
+from pathlib import Path
+from dualstream_lab.recording import RowWriter
+before = set(sys.modules)
+rows = RowWriter(Path(sys.argv[1]), "heard", "a")
+rows.add(np.arange(5), at=7, subscriber=3)
+rows.close()
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_writing_rows_imports_nothing(tmp_path) -> None:
+    """In a process of Locust's, two threads that import the same module wait for each other for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "[]\n"

@@ -108,6 +108,48 @@ async def test_cancelling_keeps_what_was_recorded(tmp_path, stack):
     assert run.measures["durable.consumed"] == run.measures["publish.durable"]
 
 
+async def test_a_plan_that_cannot_be_kept_is_given_up_and_the_rest_is_unsent(tmp_path, stack, monkeypatch):
+    monkeypatch.setattr("dualstream_lab.lab.runner.time_limit", lambda *_: 3)
+    began = time.monotonic()
+    run = await short(tmp_path, stack, rate=50_000, batch=1, users=lab.Users(lanes=1))
+    assert time.monotonic() - began < 40
+    found = run.measures
+    assert run.state == "finished"
+    assert found["publish.unsent"] > 50_000
+    assert found["publish.unsent"] + found["publish.durable"] == found["publish.intended"] == 100_000
+    assert not run.held if run.checks else found["publish.latency.p50"] == float("inf")
+
+
+@pytest.mark.parametrize("command", [["smoke"], ["find-rate"]], ids=" ".join)
+def test_ctrl_c_while_the_brokers_start_ends_them(tmp_path, command):
+    with subprocess.Popen(
+        [sys.executable, "-m", "dualstream_lab.cli", *command], cwd=tmp_path, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        said = ""
+        while "starting Kafka" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=30)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_notebook_stopped_while_its_brokers_start_ends_them(tmp_path):
+    scenario = lab.Scenario(workload=Workload(rate=100, duration=1))
+    running = asyncio.create_task(run_scenario(scenario, root=tmp_path))
+    await asyncio.sleep(1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not list(tmp_path.iterdir())
+
+
 async def test_killed_generators_leave_a_readable_run_and_an_error(tmp_path, stack):
     ours = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-m", "dualstream_lab.cli", "smoke", "--kafka", stack.kafka_url, "--redis",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.subscriber import Gap, Received, StreamGap, Subscriber
+from dualstream_lab.subscriber.link import pause
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.sse import SseParser
 from dualstream_lab.subscriber.wire import Dropped
@@ -97,6 +98,13 @@ def test_what_is_remembered_of_a_source_is_bounded() -> None:
     assert (len(progress), len(recent)) == (100, 10)
     progress.restart(Cursor("another", 0, 5))
     assert (len(progress), len(recent)) == (0, 10)
+
+
+def test_pauses_grow_and_spread_and_stay_bounded_for_ever() -> None:
+    for failures, most in ((0, 0.1), (3, 0.8), (7, 10), (100_000, 10)):
+        drawn = [pause(failures) for _ in range(1000)]
+        assert 0 <= min(drawn) < most / 20
+        assert most * 0.9 < max(drawn) <= most
 
 
 @pytest.mark.parametrize(
@@ -224,6 +232,23 @@ async def test_a_late_event_does_not_move_the_cursor_past_others_found_with_it()
         Subscriber(gateway.url, source=SOURCE, fetch=False) as events,
     ):
         assert offsets(await take(events, 2)) == [11, 15]
+        assert gateway.talks[1].since == {SOURCE: cursor(9)}
+
+
+async def test_a_live_event_does_not_move_the_cursor_before_the_past_is_told() -> None:
+    async def behind(talk: Talk) -> None:
+        await talk.say(event(30, 29), subscribed(29, recovered=False, reason="store_lag"))
+        await talk.stay()
+
+    async def well(talk: Talk) -> None:
+        await talk.say(*(event(n, n, old=True) for n in range(10, 31)), subscribed(30))
+        await talk.stay()
+
+    async with (
+        fake_gateway(behind, well) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since=cursor(9), fetch=False) as events,
+    ):
+        assert sorted(offsets(await take(events, 21))) == list(range(10, 31))
         assert gateway.talks[1].since == {SOURCE: cursor(9)}
 
 

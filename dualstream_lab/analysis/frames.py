@@ -66,6 +66,13 @@ class Frames:
         """Seconds, as planned."""
         return float(self.manifest.workload["duration"])
 
+    @property
+    def length(self) -> float:
+        """Seconds until the last answer, where that was a second or more after the plan's end."""
+        answered = self.seconds.get("published.seconds")
+        last = 0.0 if answered is None else float(answered.max())
+        return last if last >= self.duration + 1 else self.duration
+
 
 def load(run: _HasPath | Path | str) -> Frames:
     """Read a run: a ``Run``, or the path of a run directory, also one whose writers died.

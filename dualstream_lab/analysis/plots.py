@@ -127,7 +127,7 @@ def plot_rates(frames: Frames, ax: Axes | None = None, *, width: float = 0.5) ->
     axes = _axes(ax)
     begin = frames.events["intended_s"].to_numpy()
     workload = Workload.load(frames.manifest.workload)
-    edges = np.arange(0, max(frames.duration, float(begin.max(initial=0))) + width, width)
+    edges = np.arange(0, max(frames.length, float(begin.max(initial=0))) + width, width)
     middles = edges[:-1] + width / 2
     if workload.plan != "closed":
         inside = middles[middles < frames.duration]
@@ -166,14 +166,25 @@ def plot_timeline(frames: Frames, ax: Axes | None = None, *, width: float = 0.2)
 def plot_sweep(
     table: pd.DataFrame, ax: Axes | None = None, *, columns: Sequence[str], x: str = "rate"
 ) -> Axes:
-    """Measures (ms, log) of several runs against their rate: one line a column of ``table``."""
+    """Measures (ms, log) of several runs against their rate: one line a column of ``table``.
+
+    What is 0 has a hollow marker, below all others.
+    """
     axes = _axes(ax)
     styles = list(zip(["#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7"], "os^Dv", strict=True))
     ordered = table.sort_values(x)
-    for number, column in enumerate(columns):
+    rates = ordered[x].to_numpy()
+    measures = [ordered[column].replace(np.inf, np.nan).to_numpy(np.float64) for column in columns]
+    every = np.concatenate(measures)
+    lowest = min(every[every > 0], default=2.0) / 2  # a log axis has no zero
+    for number, (column, values) in enumerate(zip(columns, measures, strict=True)):
         color, marker = styles[number % len(styles)]
-        shown = ordered[column].replace([np.inf, 0.0], np.nan)
-        axes.plot(ordered[x], shown, color=color, marker=marker, label=column)
+        none = values == 0
+        shown = np.where(none, lowest, values)
+        axes.plot(rates, shown, color=color, marker=marker, label=column)
+        axes.plot(rates[none], shown[none], color=color, marker=marker, mfc="white", linestyle="")
+    if (every == 0).any():
+        axes.plot([], [], color="#999999", marker="o", mfc="white", linestyle="", label="0")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("intended events/s" if x == "rate" else x)
     _latency_axis(axes, "ms")
@@ -213,7 +224,7 @@ def _latency_axis(axes: Axes, label: str = "latency (ms)") -> None:
 
 
 def _time_axis(axes: Axes, frames: Frames) -> None:
-    axes.set_xlim(0, frames.duration)
+    axes.set_xlim(0, frames.length)
     axes.set_xlabel("time (s after the plan's zero)")
 
 

@@ -154,7 +154,7 @@ def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
     read = durable["consumed_ms"].to_numpy()
     never = np.isnan(read)
     consumed = np.where(never, 0, ((begin + np.nan_to_num(read) / 1e3) * 1e9)).astype(np.int64)
-    at = np.arange(0.0, frames.duration + width / 2, width)
+    at = np.arange(0.0, frames.length + width / 2, width)
     if "consumed" not in frames.has or not len(acked):
         return pd.DataFrame({"seconds": np.nan, "messages": np.nan}, index=pd.Index(at, name="at_s"))
     now = (at * 1e9).astype(np.int64)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Duration", "export_lines", "say", "stderr", "stdout"]
+__all__ = ["Duration", "Moment", "export_lines", "say", "stderr", "stdout"]
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
@@ -44,3 +46,23 @@ class Duration(click.ParamType[Any]):
         if match is None or not float(match[1]):
             self.fail(f"{value!r} is not a duration; allowed: 500ms, 90s, 15m, 8h, 2d", param, ctx)
         return float(match[1]) * _UNITS[match[2]]
+
+
+class Moment(click.ParamType[Any]):
+    """So long ago (``10m``), or a time (RFC 3339, with its zone); becomes seconds since the epoch."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds since the epoch."""
+        if isinstance(value, float):
+            return value
+        if re.fullmatch(r"[\d.]+\s*[a-z]*", value):
+            return time.time() - Duration().convert(value, param, ctx)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self.fail(f"{value!r} is not a time; allowed: 10m (ago), 2025-06-01T12:00:00Z", param, ctx)
+        return moment.timestamp()

@@ -27,6 +27,7 @@ _COMMANDS = {
     "down": ("stack", "stack", "End the running local stack."),
     "publish": ("streams", "cli", "Publish a file of events: Kafka first, then Redis."),
     "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
+    "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),
     "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
 }
 
@@ -95,6 +96,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left: `… | head`
-        return 0
+    except SystemExit as ended:  # click's way to say that the reader of our output has left: `… | head`
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     return result if isinstance(result, int) else 0

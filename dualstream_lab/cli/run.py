@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,20 +164,19 @@ def _prepared(
     return replace(scenario, workload=workload), settings
 
 
-def _with_bar(
-    scenario: Scenario, *, settings: Settings | None, root: Path, stack: LocalStack | None = None
-) -> Run:
+def _with_bar(scenario: Scenario, *, settings: Settings | None, root: Path) -> Run:
     columns = (TextColumn("{task.fields[seconds]:5.1f} s"), BarColumn(), TextColumn("{task.fields[line]}"))
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+    with (
+        LocalStack(progress=say) if settings is None else nullcontext() as stack,
+        Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar,
+    ):
         task = bar.add_task("", total=scenario.workload.duration, seconds=0.0, line="")
 
         def show(progress: RunProgress) -> None:
             done = min(progress.seconds, progress.duration)
             bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
 
-        return asyncio.run(
-            run_scenario(scenario, settings=settings, stack=stack, root=root, show=show, say=say)
-        )
+        return asyncio.run(run_scenario(scenario, settings=settings, stack=stack, root=root, show=show))
 
 
 def _tell(result: Run) -> None:

@@ -6,40 +6,30 @@ import asyncio
 import signal
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import click
-import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dualstream_lab.cli.console import Duration, say, stderr
-from dualstream_lab.errors import ConfigError, PublishError, StackError
-from dualstream_lab.ingest import FORMATS, Ingest, Reject
+from dualstream_lab.cli.options import brokers
+from dualstream_lab.cli.rejects import Rejects
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError, PublishError
+from dualstream_lab.ingest import FORMATS, Ingest
 from dualstream_lab.lab.streams import line_reader, notifications, stored_events
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.replay import Start
 from dualstream_lab.stack.where import find_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.ingest import Format
+    from dualstream_lab.ingest import Format, Reject
 
 __all__ = ["publish", "tail"]
-
-
-def _brokers(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where."""
-    for option in (
-        click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
-        click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL)."),
-        click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL)."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl --format github-webhook --rate 1000")
@@ -52,7 +42,7 @@ def _brokers(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path),
     help="For refused lines.  [default: FILE.rejects.jsonl]",
 )
-@_brokers
+@brokers
 def publish(
     file: str, form: Format, rate: float | None, from_line: int, rejects: Path | None, **where: str
 ) -> int:
@@ -65,9 +55,9 @@ def publish(
     --format event           {"id", "type", "source_type", "source_id", "occurred_at", "data"}
     --format github-webhook  {"event", "payload"}; the payload becomes data, byte for byte
     """
-    settings = find_settings(**where)
+    settings = find_settings(Settings, **where)
     path = rejects or (Path("stdin.rejects.jsonl") if file == "-" else Path(f"{file}.rejects.jsonl"))
-    with _opened(file) as lines, _Rejects(path) as refused:
+    with _opened(file) as lines, Rejects(path) as refused:
         return asyncio.run(_publish(settings, lines, form, rate, from_line, refused))
 
 
@@ -79,7 +69,7 @@ def publish(
 @click.option("--offset", type=int, help="With --from-kafka: begin there; -5: five before the end.")
 @click.option("--no-follow", is_flag=True, help="With --from-kafka: stop at the end of the log.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
-@_brokers
+@brokers
 def tail(
     source: str,
     pattern: bool,
@@ -98,7 +88,7 @@ def tail(
         raise click.UsageError("--since, --offset and --no-follow need --from-kafka: Redis keeps no history")
     if since is not None and offset is not None:
         raise click.UsageError("--since and --offset exclude each other")
-    settings = find_settings(**where)
+    settings = find_settings(Settings, **where)
     if from_kafka:
         begin = None if since is None else round((time.time() - since) * 1000)
         lines = stored_events(
@@ -111,7 +101,7 @@ def tail(
     return 0
 
 
-async def _heard(settings: Settings, source: str, *, pattern: bool) -> AsyncIterator[bytes]:
+async def _heard(settings: Settings, source: str, *, pattern: bool) -> AsyncGenerator[bytes, None]:
     subscribed = False
     async for channel, message in notifications(settings, source, pattern=pattern):
         if message:
@@ -125,14 +115,15 @@ async def _heard(settings: Settings, source: str, *, pattern: bool) -> AsyncIter
             subscribed = True
 
 
-async def _print(lines: AsyncIterator[bytes], limit: int | None) -> None:
+async def _print(lines: AsyncGenerator[bytes, None], limit: int | None) -> None:
     count = 0
-    async for line in lines:
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
-        count += 1
-        if count == limit:
-            break
+    async with aclosing(lines):
+        async for line in lines:
+            sys.stdout.buffer.write(line + b"\n")
+            sys.stdout.buffer.flush()
+            count += 1
+            if count == limit:
+                break
 
 
 def _opened(file: str) -> BinaryIO | IO[bytes]:
@@ -144,52 +135,21 @@ def _opened(file: str) -> BinaryIO | IO[bytes]:
         raise ConfigError(f"FILE {file!r} cannot be read: {error.strerror}") from error
 
 
-class _Rejects:
-    """The rejects file, made when the first line is refused."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = 0
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def add(self, reject: Reject) -> None:
-        """Write it at once."""
-        entry: dict[str, object] = {"line": reject.line, "reason": reject.reason}
-        try:
-            entry["raw"] = reject.raw.decode()
-        except UnicodeError:
-            entry["raw_base64"] = reject.raw  # msgspec writes bytes as base64
-        try:
-            if self._file is None:
-                self._file = self.path.open("wb")
-            self._file.write(msgspec.json.encode(entry) + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise StackError(
-                f"line {reject.line} is refused ({reject.reason}) and {self.path} cannot be written: "
-                f"{error.strerror}; give another --rejects"
-            ) from error
-        self.count += 1
-
-
 async def _publish(
     settings: Settings,
     lines: BinaryIO | IO[bytes],
     form: Format,
     rate: float | None,
     first: int,
-    refused: _Rejects,
+    refused: Rejects,
 ) -> int:
     started = time.monotonic()
     async with DualPublisher(settings) as publisher:
-        ingest = Ingest(publisher, form=form, on_reject=refused.add, rate=rate, first_line=first)
+
+        def on_reject(reject: Reject) -> None:
+            refused.add({"line": reject.line}, reject.reason, reject.raw)
+
+        ingest = Ingest(publisher, form=form, on_reject=on_reject, rate=rate, first_line=first)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ingest.stop)

@@ -102,7 +102,7 @@ class Access:
             )
         except jwt.ExpiredSignatureError as error:
             raise Denied("the token has expired") from error
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, UnicodeError) as error:
             raise Denied(f"the token is not valid: {error}") from error
         return Grant(
             read=_patterns(claims, "read"), write=_patterns(claims, "write"), expires=float(claims["exp"])

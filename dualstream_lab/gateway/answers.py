@@ -12,34 +12,46 @@ from dualstream_lab.gateway.access import Denied
 if TYPE_CHECKING:
     from dualstream_lab.gateway.access import Access, Grant
 
-__all__ = ["authorize_write", "bad_request", "bearer", "forbidden", "grant_of", "not_found", "unavailable"]
+__all__ = [
+    "authorize_write",
+    "bad_request",
+    "bearer",
+    "error_text",
+    "forbidden",
+    "grant_of",
+    "not_found",
+    "unavailable",
+]
 
 _JSON = "application/json"
 
 
-def _text(reason: str) -> str:
+def error_text(reason: str) -> str:
+    """The body of an answer that says what was wrong."""
     return msgspec.json.encode({"error": reason}).decode()
 
 
 def bad_request(reason: str) -> web.HTTPBadRequest:
     """400."""
-    return web.HTTPBadRequest(text=_text(reason), content_type=_JSON)
+    return web.HTTPBadRequest(text=error_text(reason), content_type=_JSON)
 
 
 def forbidden(reason: str) -> web.HTTPForbidden:
     """403."""
-    return web.HTTPForbidden(text=_text(reason), content_type=_JSON)
+    return web.HTTPForbidden(text=error_text(reason), content_type=_JSON)
 
 
 def not_found(reason: str, *, retry: bool = False) -> web.HTTPNotFound:
     """404; ``retry``: it may be there in a second."""
     headers = {"Retry-After": "1"} if retry else None
-    return web.HTTPNotFound(text=_text(reason), content_type=_JSON, headers=headers)
+    return web.HTTPNotFound(text=error_text(reason), content_type=_JSON, headers=headers)
 
 
 def unavailable(reason: str) -> web.HTTPServiceUnavailable:
     """503, to be tried again."""
-    return web.HTTPServiceUnavailable(text=_text(reason), content_type=_JSON, headers={"Retry-After": "2"})
+    return web.HTTPServiceUnavailable(
+        text=error_text(reason), content_type=_JSON, headers={"Retry-After": "2"}
+    )
 
 
 def bearer(request: web.Request) -> str | None:
@@ -56,7 +68,7 @@ def grant_of(request: web.Request, access: Access) -> Grant:
         return access.grant(bearer(request))
     except Denied as error:
         raise web.HTTPUnauthorized(
-            text=_text(str(error)), content_type=_JSON, headers={"WWW-Authenticate": "Bearer"}
+            text=error_text(str(error)), content_type=_JSON, headers={"WWW-Authenticate": "Bearer"}
         ) from error
 
 

@@ -24,10 +24,14 @@ def source_problem(source: str) -> str | None:
 
 
 class Channels:
-    """``source``: a channel each. ``aggregate``: the publisher's shard channels. ``pattern``: all by one."""
+    """``source``: a channel each. ``aggregate``: the publisher's shard channels. ``pattern``: all by one.
+
+    ``shared``: whether a channel is several sources'.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._shards = settings.channel_shards if settings.upstream == "aggregate" else None
+        self.shared = self._shards is not None
         self.pattern = b"events:*" if settings.upstream == "pattern" else None
 
     def channel(self, source: str) -> bytes:
@@ -38,6 +42,6 @@ class Channels:
         return shard_channel(source_type, source_id, self._shards).encode()
 
     def source(self, channel: bytes, note: Notification) -> str:
-        """Whom a message on a channel is about."""
-        name = channel[len(_PREFIX) :].decode("utf-8", "replace")
-        return name if self._shards is None else f"{name.partition(':')[0]}:{note.source_id}"
+        """Whom a message on a shared channel is about."""
+        source_type = channel[len(_PREFIX) :].partition(b":")[0].decode("utf-8", "replace")
+        return f"{source_type}:{note.source_id}"

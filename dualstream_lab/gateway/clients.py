@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.gateway.answers import unavailable
 from dualstream_lab.gateway.frames import sse_chunk, websocket_frames
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from dualstream_lab.gateway.frames import Frame
 
@@ -19,6 +19,7 @@ __all__ = ["Connection", "Seats", "SseConnection", "WebSocketConnection"]
 
 # Linux lets a socket keep 4 MB and more, which a transport never sees: a slow client would look quick.
 _SEND_BUFFER: Final = 128 * 1024
+_ROOM: Final = 0.02  # s between looks whether a client that catches up has room for more
 
 
 class Seats:
@@ -44,7 +45,7 @@ class Seats:
 class Connection:
     """Writes frames as they are. ``slow()`` is called once, when more than ``limit`` bytes wait.
 
-    What is told to catch up may wait beside the limit.
+    What is told to catch up may wait beside the limit: of one source at a time.
     """
 
     def __init__(self, transport: asyncio.Transport, *, limit: int, slow: Callable[[], None]) -> None:
@@ -53,6 +54,7 @@ class Connection:
         self._allowed = limit
         self._slow = slow
         self._ended = False
+        self._turn = asyncio.Lock()
         raw = transport.get_extra_info("socket")
         if raw is not None:
             with suppress(OSError):
@@ -66,6 +68,14 @@ class Connection:
     def end(self) -> None:
         """Write no more."""
         self._ended = True
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """As :class:`Client`."""
+        async with self._turn:
+            while self.waiting > self._limit:  # noqa: ASYNC110  (the transport's own word goes to aiohttp)
+                await asyncio.sleep(_ROOM)
+            yield
 
     def tell(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
         """As :class:`Client`."""

@@ -11,6 +11,7 @@ from dualstream_lab.gateway.handover import Stream
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from dualstream_lab.event import Notification
     from dualstream_lab.store import Row
@@ -19,7 +20,10 @@ __all__ = ["Client", "Feed"]
 
 
 class Client(Protocol):
-    """Somebody who is told; never blocks, never raises."""
+    """Somebody who is told; telling never blocks and never raises."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """To be told a source's past: one source at a time, and not before there is room."""
 
     def tell(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
         """Write the frames, all of one source. ``shared``: bytes made for others of the same frames."""
@@ -83,7 +87,11 @@ class Feed:
         return event_frame(EventFrame(self.source, note.id, note.type, note.pos or "", self.cursor, note.ts))
 
     def found(self, rows: Iterable[Row], *, old: bool = False) -> list[Frame]:
-        """Events of the store: late, or from before the client came."""
+        """Events of the store: late, or from before the client came.
+
+        Each names its own place, and not what is confirmed with the last of them: who is cut off between two
+        resumes there. What is before it was told.
+        """
         partition = self.stream.partition
         return [
             event_frame(
@@ -92,7 +100,7 @@ class Feed:
                     row.id,
                     row.type,
                     f"{partition}:{row.offset}",
-                    self.cursor_at(row.offset) if old else self.cursor,
+                    self.cursor_at(row.offset),
                     row.ts,
                     late=not old,
                     old=old,
@@ -116,6 +124,6 @@ class Feed:
         if not frames:
             return 0
         shared: dict[str, bytes] = {}
-        for client in list(self.live):
+        for client in self.live:  # telling never removes one
             client.tell(frames, shared, self.source)
         return len(frames) * len(self.live)

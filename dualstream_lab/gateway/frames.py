@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["EventFrame", "Frame", "StateFrame", "event_frame", "sse_chunk", "state_frame", "websocket_frames"]
 
 
-class EventFrame(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="event"):
+class EventFrame(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="event"):
     """An event happened. ``pos``: where it is, to fetch it; ``cursor``: where to resume from.
 
     ``late``: it was found by comparing with the store. ``old``: it is from before the client came. ``ts``:
@@ -40,7 +40,7 @@ class StateFrame(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """A message: what an EventSource calls it, where it resumes, and its JSON."""
 
     kind: str
@@ -64,7 +64,8 @@ def state_frame(message: StateFrame) -> Frame:
 def websocket_frames(frames: Iterable[Frame]) -> bytes:
     """Each as a text frame of its own (RFC 6455, unmasked), joined for one write."""
     parts = []
-    for _, _, body in frames:
+    for frame in frames:
+        body = frame.body
         size = len(body)
         if size < 126:
             parts.append(b"\x81" + size.to_bytes(1))
@@ -79,9 +80,9 @@ def websocket_frames(frames: Iterable[Frame]) -> bytes:
 def sse_chunk(frames: Iterable[Frame], resume: str | None = None) -> bytes:
     """All as events of a stream, in one chunk of a chunked body. ``resume``: the id, if not their own."""
     parts: list[bytes] = []
-    for kind, cursor, body in frames:
-        place = cursor if resume is None else resume
-        head = f"event: {kind}\nid: {place}\ndata: " if place else f"event: {kind}\ndata: "
-        parts += (head.encode(), body, b"\n\n")
+    for frame in frames:
+        place = frame.cursor if resume is None else resume
+        head = f"event: {frame.kind}\nid: {place}\ndata: " if place else f"event: {frame.kind}\ndata: "
+        parts += (head.encode(), frame.body, b"\n\n")
     text = b"".join(parts)
     return b"%x\r\n%b\r\n" % (len(text), text)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from aiohttp import web
 
-from dualstream_lab.errors import DualStreamError, EventError, StoreError, StreamUnavailable
-from dualstream_lab.event import decode_event
+from dualstream_lab.errors import DualStreamError, StoreError
 from dualstream_lab.gateway.answers import grant_of
 from dualstream_lab.gateway.app import api_document, live_page
 from dualstream_lab.gateway.clients import Seats
@@ -20,22 +19,18 @@ from dualstream_lab.gateway.metrics import Metrics
 from dualstream_lab.gateway.query import Queries
 from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.gateway.sse import ServerSentEvents
+from dualstream_lab.gateway.tails import Tails
 from dualstream_lab.gateway.upstream import Upstream
 from dualstream_lab.gateway.websocket import WebSockets
-from dualstream_lab.kafka_log import LogEnds, consumer_of, log_identity, read_range
-from dualstream_lab.store import Row
+from dualstream_lab.kafka_log import LogEnds, consumer_of, log_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access
+    from dualstream_lab.gateway.tails import Tail
     from dualstream_lab.store import Store
 
 __all__ = ["Gateway"]
-
-_MAX_TAIL = 50_000  # records that may be read from Kafka for one client
-_TAILS = 4  # clients that may be served so at once
 
 
 class Gateway:
@@ -62,7 +57,7 @@ class Gateway:
                 "give another file (DUALSTREAM_STORE)"
             )
         self._ends = LogEnds(settings, await self._exits.enter_async_context(consumer_of(settings)))
-        self._tails = asyncio.Semaphore(_TAILS)
+        self._tails = Tails(settings)
         self._reads = Reads(store, limit=settings.catch_up_events)
         self.hub = Hub(settings, self._log_is, self._reads, self)
         if settings.redis_url is not None:
@@ -88,6 +83,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ends.run())
             group.create_task(self._reads.run())
+            group.create_task(self._tails.run())
             group.create_task(self.hub.repairs.run())
             if self.hub.upstream is not None:
                 group.create_task(self.hub.upstream.run())
@@ -101,26 +97,9 @@ class Gateway:
         """As :class:`Log`."""
         return await self._ends.end(partition)
 
-    async def read(self, source: str, partition: int, first: int, end: int) -> Sequence[Row]:
+    async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
         """As :class:`Log`."""
-        settings = self.settings
-        try:
-            async with asyncio.timeout(settings.store_timeout + settings.request_timeout), self._tails:
-                records = await read_range(settings, partition, first, end, limit=_MAX_TAIL)
-        except TimeoutError as error:
-            raise StreamUnavailable("Kafka gave no records in time") from error
-        key = source.partition(":")[2].encode()
-        rows = []
-        for record in records:
-            if record.key != key:
-                continue
-            try:
-                event = decode_event(record.value or b"")
-            except EventError:
-                continue
-            if f"{event.source_type}:{event.source_id}" == source:
-                rows.append(Row(record.offset, event.id, event.type, record.timestamp * 1_000_000))
-        return rows
+        return await self._tails.read(source, partition, first, end)
 
     # --- HTTP
 
@@ -128,8 +107,8 @@ class Gateway:
         """All but the ingester's."""
         return [
             web.get("/", live_page),
-            web.get("/ws", self._sockets.handle),
-            web.get("/sse", self._events.handle),
+            web.get("/ws", self._sockets.handle, allow_head=False),
+            web.get("/sse", self._events.handle, allow_head=False),
             web.get("/events", self._queries.events),
             web.get("/events/{id}", self._queries.event),
             web.get("/readyz", self._ready),

@@ -27,6 +27,7 @@ __all__ = ["Join", "Page", "Phase", "Refusal", "Stream"]
 
 T = TypeVar("T")
 _NONCES = 64
+_DIGITS = 18  # anybody may publish on Redis, and int() raises for thousands of them
 _MAX_SEEN = 50_000
 
 
@@ -104,14 +105,19 @@ class Stream(Generic[T]):
     def count(self, pub: str, offset: int) -> bool:
         """The publisher's running number, ``nonce:n``. True if numbers before it were never heard."""
         nonce, _, text = pub.rpartition(":")
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > _DIGITS:
             return False
         number = int(text)
-        last = self._counts.pop(nonce, None)
-        self._counts[nonce] = number if last is None else max(number, last)
-        if len(self._counts) > _NONCES:
-            self._counts.pop(next(iter(self._counts)))
-        if last is None or number <= last + 1:
+        counts = self._counts
+        last = counts.get(nonce)
+        if last is None:
+            if len(counts) >= _NONCES:
+                counts.pop(next(iter(counts)))
+            counts[nonce] = number
+            return False
+        if number > last:
+            counts[nonce] = number
+        if number <= last + 1:
             return False
         self.suspect(offset + 1)
         return True
@@ -198,9 +204,8 @@ class Join:
             self.refuse(Refusal.EPOCH_CHANGED)
 
     def refuse(self, why: Refusal) -> None:
-        """The past cannot be told: live without it."""
-        self.refusal = why
-        self._live_from(self.fence)
+        """After :meth:`fenced`: the past cannot be told; live without it."""
+        self._refuse(why, self.fence)
 
     def read(self, page: Page[R]) -> Sequence[R]:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
@@ -210,15 +215,20 @@ class Join:
         """
         if page.position < self.fence:
             return ()
+        # The stream holds nothing below the position any more: who is refused here is live from there only.
         if self.after + 1 < page.floor:
-            self.refuse(Refusal.RETENTION)
+            self._refuse(Refusal.RETENTION, page.position)
         elif page.more:
-            self.refuse(Refusal.TOO_FAR_BEHIND)
+            self._refuse(Refusal.TOO_FAR_BEHIND, page.position)
         else:
             self._live_from(page.position)
             return page.rows
         return ()
 
+    def _refuse(self, why: Refusal, place: int) -> None:
+        self.refusal = why
+        self._live_from(place)
+
     def _live_from(self, offset: int) -> None:
-        self.after = max(self.after, offset - 1) if self.refusal is None else offset - 1
+        self.after = offset - 1
         self.phase = Phase.LIVE

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.event import Notification
     from dualstream_lab.gateway.feed import Client
     from dualstream_lab.gateway.handover import Join
     from dualstream_lab.gateway.reads import Reads
@@ -95,12 +96,14 @@ class Hub:
     def admit(self, client: Client, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
         """The client's step into the stream: its past, what was heard since, and it is live."""
         self._write(feed)
+        # While a client without a past came in, what it might have heard was told to others and compared.
+        after = max(join.after, feed.stream.confirmed)
         refusal = join.refusal.value if join.refusal else None
         about = {"recovered": refusal is None, "reason": refusal}
         frames = [
             *feed.found(rows, old=True),
-            *feed.stream.heard_after(join.after),
-            feed.state("subscribed", cursor=feed.cursor_at(join.after), **about),
+            feed.state("subscribed", cursor=feed.cursor_at(after), **about),
+            *feed.stream.heard_after(after),  # only now: their cursors may be beyond a past that is refused
         ]
         if feed.degraded:
             frames.append(feed.state("degraded", reason=feed.degraded))
@@ -144,7 +147,7 @@ class Hub:
         except EventError:
             self.stats.foreign += 1
             return
-        feed = self.feeds.get(self._channels.source(channel, note))
+        feed = self._feed_of(channel, note)
         if feed is None:
             return
         self.stats.heard += 1
@@ -153,8 +156,8 @@ class Hub:
             self.repairs.fence([feed])  # it says only that there is something
             return
         offset = position[1]
-        if note.pub is not None and stream.count(note.pub, offset):
-            self.repairs.look(feed)
+        if note.pub is not None:
+            stream.count(note.pub, offset)  # a hole is one of its needs, below
         frame = feed.heard(note)
         if stream.hear(offset, frame):
             if note.ts:
@@ -164,6 +167,12 @@ class Hub:
                 self._touch(feed)
         if stream.needs is not None or stream.pending > _MANY_PENDING:
             self.repairs.look(feed)
+
+    def _feed_of(self, channel: bytes, note: Notification) -> Feed | None:
+        if self._channels.shared:
+            return self.feeds.get(self._channels.source(channel, note))
+        feeds = self._on_channel.get(channel)
+        return next(iter(feeds)) if feeds else None
 
     def _resync(self, message: bytes) -> None:
         try:
@@ -180,7 +189,8 @@ class Hub:
         feeds = [feed for channel in channels for feed in self._on_channel.get(channel, ())]
         for feed in feeds:
             feed.subscribed = True
-        self.repairs.fence(feed for feed in feeds if feed.begun)
+        # One that is not degraded and only begins asks for its fence itself, after this.
+        self.repairs.fence(feed for feed in feeds if feed.begun or feed.degraded)
 
     def lost(self, reason: str) -> None:
         """Nothing is heard any more."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Queries"]
 
 _DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
+_MAX_DIGITS: Final = 27  # more are no number that was ever given, and int() raises for thousands of them
 _HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
@@ -55,10 +56,10 @@ class Queries:
         page, events = await self._store.recent(source, limit=limit, after=after, partition=partition)
         if after is not None and after + 1 < page.floor and since != -1:
             refusal, events = Refusal.RETENTION, []
-        if refusal is None:
-            through = page.rows[-1].offset if page.more and after is not None else page.position - 1
-        else:
-            through = page.position - 1
+        through = page.position - 1
+        if refusal is None and after is not None:
+            # The store may not be as far as the client's cursor: never a step back.
+            through = page.rows[-1].offset if page.more else max(through, after)
         cursor = Cursor(self._log_is.epoch, partition, through)
         return web.Response(body=_body(page, events, cursor, refusal), headers=_HEADERS)
 
@@ -100,7 +101,7 @@ def _integer(request: web.Request, name: str, default: int, low: int, high: int)
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.isdecimal() or not low <= int(text) <= high:
+    if not text.isdecimal() or len(text) > _MAX_DIGITS or not low <= int(text) <= high:
         raise bad_request(f"{name}: must be from {low} to {high} (is {text!r})")
     return int(text)
 
@@ -109,6 +110,6 @@ def _position(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     partition, _, offset = text.partition(":")
-    if not (partition.isdecimal() and offset.isdecimal() and len(offset) < 19):
+    if not (partition.isdecimal() and offset.isdecimal() and len(partition + offset) <= _MAX_DIGITS):
         raise bad_request(f"pos: must be partition:offset, as in the notification (is {text!r})")
     return int(partition), int(offset)

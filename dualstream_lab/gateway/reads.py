@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reads"]
 
-_BATCH = 500  # queries of one look, about 10 ms
+_BATCH = 500  # queries of one look at most, about 10 ms where they find little
+_ASKED = 10  # who is answered by one look at most: each may be far behind
+_ROWS = 20_000  # that a look may find, about 0.1 s, before the next ones are made of fewer queries
 _POLL = 0.005  # s
 
 _Asked: TypeAlias = "tuple[Sequence[Query], asyncio.Future[list[Page]]]"
@@ -32,6 +34,7 @@ class Reads:
         self._store = store
         self._limit = limit
         self._asked: deque[_Asked] = deque()
+        self._most = _BATCH
         self._wake = asyncio.Event()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited = asyncio.Event()
@@ -68,12 +71,17 @@ class Reads:
             await self._wake.wait()
             batch: list[_Asked] = []
             count = 0
-            while self._asked and (not batch or count + len(self._asked[0][0]) <= _BATCH):
-                batch.append(self._asked.popleft())
-                count += len(batch[-1][0])
+            while self._asked and len(batch) < _ASKED:
+                if batch and count + len(self._asked[0][0]) > self._most:
+                    break
+                asked, answer = self._asked.popleft()
+                if not answer.done():  # whoever asked may have left
+                    batch.append((asked, answer))
+                    count += len(asked)
             if not self._asked:
                 self._wake.clear()
-            await self._look(batch)
+            if batch:
+                await self._look(batch)
 
     async def _watch_positions(self) -> None:
         """One look for all who wait."""
@@ -107,3 +115,6 @@ class Reads:
             if not answer.done():
                 answer.set_result(pages[first : first + len(asked)])
             first += len(asked)
+        # Many who are far behind must not keep all others waiting, nor each other until they leave.
+        rows = sum(len(page.rows) for page in pages)
+        self._most = min(_BATCH, 2 * self._most) if rows <= _ROWS else max(1, len(pages) * _ROWS // rows)

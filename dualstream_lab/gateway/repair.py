@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.store import Page, Row
+    from dualstream_lab.gateway.tails import Tail
+    from dualstream_lab.store import Page
 
 __all__ = ["Log", "Repairs"]
 
@@ -38,8 +39,8 @@ class Log(Protocol):
     async def end(self, partition: int) -> int:
         """Where the partition ends, asked from now on. Raises StreamUnavailable."""
 
-    async def read(self, source: str, partition: int, first: int, end: int) -> Sequence[Row]:
-        """The source's events with first <= offset < end. Raises StreamUnavailable."""
+    async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
+        """The source's events from ``first`` to ``end``, or further. Raises StreamUnavailable."""
 
 
 class Repairs:

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of
 from dualstream_lab.gateway.clients import SseConnection
@@ -39,6 +39,8 @@ class ServerSentEvents:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """A stream from its request to its end."""
+        if request.version < HttpVersion11:
+            raise bad_request("HTTP/1.1 is needed: a stream is sent in chunks")
         with self._seats.taken():
             grant = grant_of(request, self._access)
             transport = request.transport
@@ -92,9 +94,10 @@ def _wanted(request: web.Request) -> list[tuple[str, Cursor | int | None]]:
     sources = list(dict.fromkeys(request.query.getall("source", [])))
     if not sources:
         raise bad_request("source: at least one is needed, for example ?source=repo:owner/name")
-    places = [request.query.get("since")] * len(sources)
+    since = request.query.get("since")
+    places = [since] * len(sources)
     if last := request.headers.get("Last-Event-ID"):
-        places = list(last.split(","))
+        places = [place or since for place in last.split(",")]  # of some nothing was told yet
         if len(places) != len(sources):
             raise bad_request(f"Last-Event-ID: has {len(places)} cursors for {len(sources)} sources")
     try:

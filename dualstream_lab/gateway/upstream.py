@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.event import RESYNC_CHANNEL
@@ -72,6 +74,11 @@ class Upstream:
         """Channels that are wanted."""
         return len(self._wanted)
 
+    def confirms(self, channel: bytes) -> bool:
+        """Whether the channel's subscription is in effect."""
+        effective = self._wanted.get(channel)
+        return effective is not None and effective.is_set()
+
     async def subscribe(self, channel: bytes) -> None:
         """Want a channel; returns when Redis confirmed it, whenever that is: bound it.
 
@@ -103,14 +110,17 @@ class Upstream:
             except (RedisError, OSError, TimeoutError) as error:
                 reason = str(error) or "no answer"
             finally:
-                self._disconnect()
+                await self._disconnect()
             log.warning("Redis: %s. Clients are served from the store meanwhile", reason)
             self._told_lost(reason)
             await asyncio.sleep(random.uniform(backoff / 4, backoff))  # noqa: S311
             backoff = min(backoff * 2, _BACKOFF[1])
 
     async def _connect(self) -> _Connection:
-        pool: Any = ConnectionPool.from_url(self._url, protocol=2)
+        # Bounded below: redis-py's own time-outs can swallow a cancellation on Python 3.11.
+        pool: Any = ConnectionPool.from_url(
+            self._url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None
+        )
         made = pool.make_connection()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
@@ -129,10 +139,10 @@ class Upstream:
             connection.send(b"SUBSCRIBE", channels[first : first + _BATCH])
         return connection
 
-    def _disconnect(self) -> None:
+    async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.abort()
+            await connection.close()
         for effective in self._wanted.values():
             effective.clear()
 
@@ -168,8 +178,10 @@ class _Connection(asyncio.Protocol):
         packed = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
         self._transport.write(b"*%d\r\n%b" % (len(parts), packed))
 
-    def abort(self) -> None:
+    async def close(self) -> None:
         self._transport.abort()
+        with suppress(Exception):  # it is closed already; redis-py only has to know
+            await self._made.disconnect(nowait=True)
 
     async def ended(self) -> str:
         """Why, once it has."""

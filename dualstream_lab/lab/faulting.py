@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.recording import FaultRecord
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ async def carry_out(
                 group.create_task(_one(fault, stack, directory, say))
     finally:
         # also when interrupted: nothing stays killed or paused
-        await asyncio.shield(asyncio.to_thread(_mend, stack))
+        await in_thread(_mend, stack)
 
 
 async def _one(fault: Fault, stack: LocalStack, directory: RunDirectory, say: Callable[[str], None]) -> None:
@@ -43,10 +44,10 @@ async def _one(fault: Fault, stack: LocalStack, directory: RunDirectory, say: Ca
     faults.append(FaultRecord(what=fault.what, begin=time.monotonic_ns()))
     say(f"{name} is {'stopped' if verb == 'stop' else 'killed'}")
     try:
-        await asyncio.to_thread(process.pause if verb == "stop" else process.kill)
+        await in_thread(process.pause if verb == "stop" else process.kill)
         directory.save()
         await _until(zero + round((fault.at + fault.length) * 1e9))
-        await asyncio.to_thread(process.resume if verb == "stop" else process.start)
+        await in_thread(process.resume if verb == "stop" else process.start)
     finally:
         faults[place] = replace(faults[place], end=time.monotonic_ns())
         directory.save()

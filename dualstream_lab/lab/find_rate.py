@@ -35,7 +35,7 @@ class Search:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("publish_p99", 0.1, 60_000), ("live_p99", 0.1, 60_000), ("precision", 0.02, 0.5),
-            ("low", 10, 1e6), ("high", 10, 1e6), ("repeats", 1, 20),
+            ("low", 10, 1_000_000), ("high", 10, 1_000_000), ("repeats", 1, 20),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
@@ -76,7 +76,7 @@ class Finding:
         """Of the slowest probe that failed."""
         failed = [probe for probe in self.probes if probe.reason]
         if not failed:
-            return "nothing: the highest rate that was allowed held"
+            return "nothing: the highest rate that was allowed held; allow a higher one"
         least = min(failed, key=lambda probe: probe.rate)
         return f"at {least.rate:,.0f}/s {least.reason}; {least.limit}" if least.limit else least.reason
 

@@ -16,6 +16,8 @@ from dualstream_lab.lab.faulting import carry_out
 from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
+from dualstream_lab.load.driver import time_limit
+from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
@@ -42,7 +44,6 @@ async def run_scenario(
     stack: LocalStack | None = None,
     root: Path = Path("runs"),
     show: Callable[[Progress], None] = lambda _progress: None,
-    say: Callable[[str], None] = lambda _line: None,
 ) -> Run:
     """Run it on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
 
@@ -52,7 +53,7 @@ async def run_scenario(
     """
     if settings is not None and stack is None and scenario.faults:
         raise ConfigError("faults need the local stack: leave --kafka and --redis out, or remove the faults")
-    async with _where(settings, stack, say) as (where, ours):
+    async with _where(settings, stack) as (where, ours):
         await topic_facts(where)
         path = RunDirectory.create(root, scenario.name)
         directory = RunDirectory(path, _manifest(scenario, where))
@@ -72,12 +73,12 @@ async def run_scenario(
 
 @asynccontextmanager
 async def _where(
-    settings: Settings | None, stack: LocalStack | None, say: Callable[[str], None]
+    settings: Settings | None, stack: LocalStack | None
 ) -> AsyncIterator[tuple[Settings, LocalStack | None]]:
-    made = LocalStack(progress=say) if settings is None and stack is None else None
+    made = LocalStack() if settings is None and stack is None else None
     try:
         if made is not None:
-            await asyncio.to_thread(made.start)
+            await in_thread(made.start)
         ours = stack or made
         if ours is not None and settings is None:
             settings = Settings.load(kafka_url=ours.kafka_url, redis_url=ours.redis_url, topic=ours.topic)
@@ -85,7 +86,7 @@ async def _where(
         yield settings, ours
     finally:
         if made is not None:
-            await asyncio.shield(asyncio.to_thread(made.stop))
+            await in_thread(made.stop)
 
 
 def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
@@ -121,6 +122,7 @@ class _Session:
         self._directory = directory
         self._progress = progress
         self._show = show
+        self._generated = False
 
     async def run(self) -> None:
         """From the processes' start to their end."""
@@ -141,8 +143,9 @@ class _Session:
                 # What was recorded is worth more than a fast end: the parts get their time, once.
                 manifest.state = "interrupted"
                 self._tell("stopping")
-                generator.tell("stop")
-                await generator.hear("done", _DONE)
+                if not self._generated:
+                    generator.tell("stop")
+                    await generator.hear("done", _DONE)
             finally:
                 manifest.ended = time.monotonic_ns()
                 self._directory.save()
@@ -192,14 +195,14 @@ class _Session:
 
     async def _load(self, generator: Child) -> None:
         scenario = self._scenario
-        # A generator that cannot keep up may take as long again, twice, and every call has its deadline.
-        limit = 3 * scenario.workload.duration + self._settings.delivery_timeout + _DONE
+        limit = time_limit(scenario.workload, self._settings)
+        giving_up = asyncio.get_running_loop().call_later(limit, generator.tell, "stop")
         tasks = [asyncio.create_task(self._display())]
         if scenario.faults and self._stack is not None:
             tasks.append(
                 asyncio.create_task(carry_out(scenario.faults, self._stack, self._directory, self._tell))
             )
-        done = asyncio.create_task(generator.hear("done", limit))
+        done = asyncio.create_task(generator.hear("done", limit + _DONE))
         try:
             waiting = {done, *tasks[1:]}
             while waiting:
@@ -207,11 +210,12 @@ class _Session:
                 for task in ended:
                     task.result()  # a fault that could not be carried out ends the run
         finally:
-            if not done.done():
-                done.cancel()
-            for task in tasks:
+            giving_up.cancel()
+            for task in (done, *tasks):
                 task.cancel()
+            # Not end_tasks(): a fault's end is to put every server back, and that takes seconds.
             await asyncio.wait([done, *tasks])
+            self._generated = not done.cancelled() and done.exception() is None
 
     async def _display(self) -> None:
         progress = self._progress

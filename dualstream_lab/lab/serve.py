@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import resource
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.gateway.access import Access
@@ -30,6 +32,7 @@ __all__ = ["PARTS", "serve"]
 PARTS: Final = ("ingester", "processor", "gateway")
 _BACKLOG = 4096  # clients that may come in one moment
 _GOODBYE = 5.0
+_IDLE = 60.0  # s that a connection may be open without a (whole) request
 _FILES = 65_536
 
 
@@ -58,8 +61,7 @@ async def serve(
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(work) for work in made.work]
                 async with _listening(settings, access, made) as url:
-                    gc.collect()
-                    gc.freeze()  # what is here now lives as long as the service
+                    _settle_memory()
                     started(url)
                     await (until or asyncio.Event()).wait()
                 for task in tasks:
@@ -112,8 +114,13 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
     if not made.routes:
         yield ""
         return
+    logging.getLogger("aiohttp.server").addFilter(_not_garbage)
     runner = web.AppRunner(
-        application(made.routes, access), access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+        application(made.routes, access),
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_IDLE,
+        shutdown_timeout=2.0,
     )
     await runner.setup()
     try:
@@ -131,6 +138,18 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
                     await made.goodbye()
     finally:
         await runner.cleanup()
+
+
+def _not_garbage(record: logging.LogRecord) -> bool:
+    """Bytes that are no HTTP were answered with 400: no news, and no traceback a request."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _settle_memory() -> None:
+    """What is here now lives as long as the service, and what comes has no cycles: collect seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _allow_files() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import os
 import stat
 import sys
+from contextlib import aclosing
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,11 +16,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
-from dualstream_lab.event import channel_of, decode_event, shard_channel, source_invalid_reason
-from dualstream_lab.replay import Start, replay
+from dualstream_lab.event import channel_of, shard_channel, source_invalid_reason
+from dualstream_lab.replay import Selection, Start, replay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from dualstream_lab.config import Settings
 
@@ -28,6 +28,7 @@ __all__ = ["line_reader", "notifications", "source_of", "stored_events"]
 
 _MAX_LINE = 64 * 2**20
 _GONE = 30.0
+_ANSWER = 5.0
 
 
 async def line_reader(file: BinaryIO) -> Callable[[int], Awaitable[list[bytes]]]:
@@ -83,10 +84,12 @@ async def notifications(
     loop = asyncio.get_running_loop()
     heard_at = loop.time()
     while True:
-        client = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=5)
+        # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow a Ctrl-C.
+        client = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
         try:
             async with client, client.pubsub() as pubsub:
-                await (pubsub.psubscribe(channel) if pattern else pubsub.subscribe(channel))
+                async with asyncio.timeout(_ANSWER):
+                    await (pubsub.psubscribe(channel) if pattern else pubsub.subscribe(channel))
                 while True:
                     message = await pubsub.get_message(timeout=1)
                     heard_at = loop.time()
@@ -101,7 +104,8 @@ async def notifications(
             raise ConfigError(f"redis_url: Redis refused the log-in: {error}") from error
         except (RedisError, OSError) as error:
             if loop.time() - heard_at > _GONE:
-                raise StreamUnavailable(f"Redis could not be reached for {_GONE:g} s: {error}") from error
+                reason = str(error) or "no answer"
+                raise StreamUnavailable(f"Redis could not be reached for {_GONE:g} s: {reason}") from error
             await asyncio.sleep(0.2)
 
 
@@ -117,15 +121,14 @@ def _channel(settings: Settings, source: str, *, pattern: bool) -> tuple[str, by
 
 async def stored_events(
     settings: Settings, source: str, start: Start, *, pattern: bool, follow: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The whole events of a source, or of every source that matches the glob, as they are in the log."""
     source_id = None if pattern else source_of(source)[1]
-    async for record in replay(settings, start, source_id=source_id, follow=follow):
-        try:
-            event = decode_event(record.value or b"")
-        except EventError as error:
-            print(f"partition {record.partition} offset {record.offset}: {error}", file=sys.stderr)
-            continue
-        name = f"{event.source_type}:{event.source_id}"
-        if fnmatch.fnmatchcase(name, source) if pattern else name == source:
-            yield record.value
+    wanted = Selection(pattern=source) if pattern else Selection(source=source)
+    async with aclosing(replay(settings, start, source_id=source_id, follow=follow)) as records:
+        async for record in records:
+            try:
+                if wanted.event_of(record) is not None:
+                    yield record.value
+            except EventError as error:
+                print(f"partition {record.partition} offset {record.offset}: {error}", file=sys.stderr)

@@ -70,7 +70,7 @@ def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_
     given_up = drops.cause > 0 if drops.exact else np.zeros(len(events), np.bool_)
     silent = durable & (live.missed | ~heard)
     classes[durable] = Class.HEARD
-    classes[durable & given_up] = Class.HEARD_AFTER_GIVING_UP
+    classes[durable & given_up & (live.first > 0)] = Class.HEARD_AFTER_GIVING_UP
     classes[silent] = Class.SILENT
     return Account(
         classes=classes, causes=_causes(silent, heard, live, drops), marks=_marks(events, log, live)

@@ -90,11 +90,11 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
-    """``source``: the rank of the one it subscribes to, -1 for all. ``windows``: by time, not overlapping.
+    """``sources``: the ranks of those it subscribes to, -1 for all. ``windows``: by time, not overlapping.
 
     ``holes``: stretches of time whose rows of it are missing.
     """
 
-    source: int = -1
+    sources: tuple[int, ...] = (-1,)
     windows: Sequence[Window] = field(default=(Window(0, FOREVER, Ending.CLOSED),))
     holes: Sequence[tuple[int, int]] = ()

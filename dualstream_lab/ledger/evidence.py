@@ -179,30 +179,34 @@ class Evidence:
             at = at[order]
         holes = self._holes(parts)
         subscribers = [
-            Subscriber(source=source, windows=among, holes=holes.get(writer, ()))
-            for (writer, _), (source, among) in (
-                (key, windows.get(place, (-1, [] if self._listened else list(Subscriber().windows))))
+            Subscriber(sources=sources, windows=among, holes=holes.get(writer, ()))
+            for (writer, _), (sources, among) in (
+                (key, windows.get(place, ((-1,), [] if self._listened else list(Subscriber().windows))))
                 for key, place in self._subscribers.items()
             )
         ]
         return Heard(places, at, bounds), subscribers, CaughtUp(later, more["at"], more["subscriber"])
 
-    def _windows(self) -> dict[int, tuple[int, list[Window]]]:
-        """Of each subscriber: the source that it is for, and its windows."""
-        found: dict[int, tuple[int, dict[int, Window]]] = {}
+    def _windows(self) -> dict[int, tuple[tuple[int, ...], list[Window]]]:
+        """Of each subscriber: the sources that it is for, and its windows."""
+        found: dict[int, tuple[set[int], dict[int, Window]]] = {}
         for writer, columns in self._parts("listening", ("subscriber", "source", "begin", "end", "why")):
             rows = (
                 [] if columns is None else zip(*(column.tolist() for column in columns.values()), strict=True)
             )
             for number, source, begin, end, why in rows:
                 who = self._subscribers.setdefault((writer, number), len(self._subscribers))
-                windows = found.setdefault(who, (source, {}))[1]
+                sources, windows = found.setdefault(who, (set(), {}))
+                sources.add(source)
                 if end:
-                    slow = why == Ending.LOST and self.seconds.killed_slow(end)
+                    slow = why == Ending.LOST and self.seconds.killed_slow(end, writer)
                     windows[begin] = Window(begin, end, Ending(why), slow)
                 else:
                     windows.setdefault(begin, Window(begin, FOREVER, Ending.OPEN))
-        return {who: (source, sorted(windows.values())) for who, (source, windows) in found.items()}
+        return {
+            who: (tuple(sorted(sources)), sorted(windows.values()))
+            for who, (sources, windows) in found.items()
+        }
 
     def _holes(self, parts: Sequence[_Part]) -> dict[str, list[tuple[int, int]]]:
         """By process: stretches of time that ``heard`` rows are missing of."""

@@ -145,7 +145,7 @@ class _Account:
 
     def _miss(self, subscriber: Subscriber, place: npt.NDArray[np.int32], at: Int64) -> None:
         live = self._live
-        ours = self._ours(subscriber.source)
+        ours = self._ours(subscriber.sources)
         sent, until, own = self._events.sent[ours], self._until[ours], self._own[ours]
         windows = subscriber.windows
         listening = np.zeros(len(sent), np.bool_)
@@ -190,16 +190,16 @@ class _Account:
             found[(sent <= end) & (until + _DELAY >= begin)] = Cause.GENERATOR_FAULT
         return found
 
-    def _ours(self, source: int) -> Index:
-        """The events that a subscriber to ``source`` may hear."""
-        if source < 0:
+    def _ours(self, sources: Sequence[int]) -> Index:
+        """The events that a subscriber to ``sources`` may hear."""
+        if min(sources) < 0:
             return slice(None)
         if self._by_source is None:
             by_source = grouped(self._events.source)
             self._by_source = by_source, self._events.source[by_source]
-        order, sources = self._by_source
-        begin, end = np.searchsorted(sources, (source, source + 1))
-        return order[begin:end]
+        order, among = self._by_source
+        begins, ends = np.searchsorted(among, sources), np.searchsorted(among, sources, side="right")
+        return np.concatenate([order[begin:end] for begin, end in zip(begins, ends, strict=True)])
 
 
 def _ended(window: Window, sent: Int64) -> npt.NDArray[np.uint8]:

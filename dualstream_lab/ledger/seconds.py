@@ -31,6 +31,7 @@ class Seconds:
     caught_up: bool | None = None
     drops: list[tuple[int, int, str]] = field(default_factory=list)
     signs: list[tuple[int, str]] = field(default_factory=list)
+    _via_gateway: set[str] = field(default_factory=set)
     _killings: list[tuple[int, int]] = field(default_factory=list)
     _refused: dict[tuple[str, str], int] = field(default_factory=dict)
     _refusals: list[tuple[str, int, int, str]] = field(default_factory=list)
@@ -57,6 +58,8 @@ class Seconds:
         if given_up:
             why = max(given_up, key=given_up.__getitem__).removeprefix("dropped: ")
             self.drops.append((interval.begin, interval.end, why))
+        if gauges.get("heard.via_gateway"):
+            self._via_gateway.add(interval.writer)
         if "consumed.caught_up" in gauges:
             self.caught_up = bool(gauges["consumed.caught_up"])
         for broker in ("redis", "kafka"):
@@ -70,9 +73,11 @@ class Seconds:
                 self._refused[kind, interval.writer] = total
                 self._refusals.append((kind, interval.begin, interval.end, interval.writer))
 
-    def killed_slow(self, at: int) -> bool:
-        """Whether a connection whose loss was noticed then was probably ended because it was too slow."""
-        return any(begin <= at <= end for begin, end in self._killings)
+    def killed_slow(self, at: int, writer: str) -> bool:
+        """Whether a connection of that process whose loss was noticed then was probably ended by Redis
+        because it was too slow. A gateway's clients are none of Redis's.
+        """
+        return writer not in self._via_gateway and any(begin <= at <= end for begin, end in self._killings)
 
     def refused(self, kind: str) -> int:
         """Rows of a kind that the disk was too slow for."""

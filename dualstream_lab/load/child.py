@@ -83,12 +83,12 @@ class Child:
         try:
             async with asyncio.timeout(timeout):
                 line = await self._process.stdout.readline()
+                code = None if line else await self._process.wait()
         except TimeoutError as error:
             raise StackError(
                 f"the {self.name} process said nothing for {timeout:g} s; see {self._log}"
             ) from error
         if not line:
-            code = await self._process.wait()
             raise StackError(f"the {self.name} process ended with exit code {code}; see {self._log}")
         message = json.loads(line)
         if "error" in message:

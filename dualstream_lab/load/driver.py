@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,10 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
     from dualstream_lab.workload import Catalogue, Slots, Workload
 
-__all__ = ["Call", "Driver", "Publisher", "Sink"]
+__all__ = ["Call", "Driver", "Publisher", "Sink", "time_limit"]
+
+
+def time_limit(workload: Workload, settings: Settings) -> float:
+    """Seconds after which a plan that is still not done is given up.
+
+    A generator that cannot keep up may take as long again, twice, and every call has its deadline.
+    """
+    return 3 * workload.duration + settings.delivery_timeout + 60
 
 
 class Publisher(Protocol):
@@ -184,10 +194,9 @@ class Driver:
             if wait < 1_000_000_000:
                 await asyncio.sleep(math.ceil(wait / 1e6) / 1e3)
             else:
-                try:
-                    await asyncio.wait_for(self._stopped.wait(), wait / 1e9 - 0.5)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait / 1e9 - 0.5):
+                        await self._stopped.wait()
             if self._stopped.is_set():
                 return False
         return True

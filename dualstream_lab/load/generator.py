@@ -15,6 +15,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
+from dualstream_lab.load.tasks import beside, end_tasks
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.workload import RunIds, Workload
 
@@ -49,6 +50,8 @@ async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float,
     )
     driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), _Unrecorded())
     driver.start()
+    # Also where the plan asks for more than can be sent: it is no part of the plan.
+    asyncio.get_running_loop().call_later(seconds, driver.stop)
     await driver.run(lanes)
     await publisher.flush()
 
@@ -73,10 +76,9 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         recording = asyncio.create_task(recorder.run())
         stopping = asyncio.create_task(orders.stopped.wait())
         stopping.add_done_callback(lambda _: driver.stop())
-        await driver.run(task["lanes"])
-        stopping.cancel()
+        await beside([recording], driver.run(task["lanes"]))
         flushed = await publisher.flush()
-        recording.cancel()
+        await end_tasks([recording, stopping])
         recorder.close()
         return {"flushed": flushed}
 

@@ -1,4 +1,4 @@
-"""What the Redis subscribers of one process hear: rows, latencies, and what they missed."""
+"""What the subscribers of one process hear: rows, latencies, and what they missed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.recording import Clocks, Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from dualstream_lab.load.subscriber import RedisSubscriber
+    from dualstream_lab.load.subscriber import Listening
     from dualstream_lab.workload import RunIds
 
 __all__ = ["Hearing"]
@@ -30,7 +30,7 @@ class Hearing(Recorder):
     ``live`` (intended to heard by the first) and ``live_raw`` (from sent). ``details``: it also looks into
     each notification, for ``live_delay`` (Kafka's ack to heard, by the wall clock) and for holes in a
     source's running number (``skipped``). ``all_heard``: somebody here hears everything, so that what is
-    expected and never heard is missing.
+    expected and never heard is missing. ``also``: more kinds of rows, and their ``every``.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class Hearing(Recorder):
         *,
         details: bool = False,
         all_heard: bool = False,
+        also: Mapping[str, int] | None = None,
         **options: object,
     ) -> None:
-        super().__init__(directory, "heard", writer, also={"listening": 1}, **options)  # type: ignore[arg-type]
+        kinds = {"listening": 1} | dict(also or {})
+        super().__init__(directory, "heard", writer, also=kinds, **options)  # type: ignore[arg-type]
         self._prefix = ids.prefix.encode()
         self._details = details
         self._all_heard = all_heard
@@ -55,28 +57,40 @@ class Hearing(Recorder):
         self._lost = 0
         clocks = Clocks.now()
         self._wall = clocks.wall - clocks.monotonic
-        self.subscribers: Sequence[RedisSubscriber] = ()
-        self.last = time.monotonic_ns()
+        self.subscribers: Sequence[Listening] = ()
+        self._last = time.monotonic_ns()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since something was heard."""
+        return (time.monotonic_ns() - self._last) / 1e9
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
         """Subscriber ``number`` read a notification at ``now`` (ns, monotonic)."""
-        # It begins with {"id":"…", and the id ends with the event's number.
-        if message[7:31] != self._prefix:
+        if (seq := self._arrived(message, now)) is None:
             return
-        seq = int(message[31:43], 16)
         self._seqs.append(seq)
         self._times.append(now)
         self._numbers.append(number)
-        self.last = now
-        if expected := self._open.pop(seq, None):
-            self._spent["live"].append(now - expected[0])
-            self._spent["live_raw"].append(now - expected[1])
         if self._details:
             self._look(number, message, now)
 
-    def listening(self, subscriber: RedisSubscriber, begin: int, end: int, why: Ending) -> None:
+    def _arrived(self, message: bytes, now: int) -> int | None:
+        """The event's number in the plan; None for one of another run."""
+        # It begins with {"id":"…", and the id ends with the event's number.
+        if message[7:31] != self._prefix:
+            return None
+        seq = int(message[31:43], 16)
+        self._last = now
+        if expected := self._open.pop(seq, None):
+            self._spent["live"].append(now - expected[0])
+            self._spent["live_raw"].append(now - expected[1])
+        return seq
+
+    def listening(self, subscriber: Listening, begin: int, end: int, why: Ending) -> None:
         """A subscription began or ended."""
-        self._listened.append((subscriber.number, subscriber.source, begin, end, why))
+        for source in subscriber.sources:
+            self._listened.append((subscriber.number, source, begin, end, why))
 
     def _look(self, number: int, message: bytes, now: int) -> None:
         """It ends with ,"pub":"nonce:17","ts":1234}."""

@@ -13,6 +13,7 @@ __all__ = ["limit_sentence"]
 
 _LATE = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
 _BUSY = 0.9  # of a core
+_FULL = 0.95  # of all cores
 _BUFFER = 0.8  # of the publisher's room
 _OUTPUT = 8 * 2**20  # bytes: Redis's soft limit for a subscriber
 _SLOW_ANSWER = 200.0  # ms
@@ -38,10 +39,12 @@ def limit_sentence(
     buffered = peaks.get("publisher.buffered_events", 0.0)
     found: list[str] = []
     answer = measures.get("publish.latency_raw.p50", 0.0)
-    # Little's law: how many lanes the answers kept busy. A stall of the generator fills them for a moment.
+    # Little's law: how many lanes the answers kept busy.
     busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
+    # All lanes were open at some time: in an outage of Kafka; or as the generator itself had stalled so long.
+    blocked = in_flight >= lanes and slip > 2 * lag
     refused = measures.get("publish.no_room", 0) > 0
-    full = refused or busy >= 0.7 * lanes or buffered >= _BUFFER * buffer_events
+    full = refused or blocked or busy >= 0.7 * lanes or buffered >= _BUFFER * buffer_events
     # Late though lanes were free: then nobody but the generator itself held the events back.
     if late and (cpu >= _BUSY or not full):
         found.append(
@@ -49,8 +52,9 @@ def limit_sentence(
             f"events sent {slip:,.0f} ms after their time (p99)"
         )
     elif full and (late or not kept or refused):
+        slowest = measures.get("publish.latency_raw.p99", 0.0)
         found.append(
-            f"Kafka was the limit: answers took {_ms(answer)} (p50), "
+            f"Kafka was the limit: answers took {_ms(answer)} (p50) and {_ms(slowest)} (p99), "
             f"{in_flight:,.0f} of {lanes:,} calls were open, {buffered:,.0f} events waited in the buffer"
         )
     if peaks.get("redis.cpu", 0) >= _BUSY:
@@ -65,6 +69,10 @@ def limit_sentence(
         found.append(f"the Kafka consumer was busy: {peaks['consumed.cpu']:.2f} of one core")
     if peaks.get("kafka.answer_ms", 0) >= _SLOW_ANSWER and not found:
         found.append(f"Kafka answered a small request in {peaks['kafka.answer_ms']:,.0f} ms at worst")
+    busy_ms, idle_ms = (whole.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
+    used = busy_ms / max(1, busy_ms + idle_ms)
+    if used >= _FULL:
+        found.append(f"all cores of this machine were busy ({used:.0%}), whoever it was")
     if not found:
         return (
             f"nothing was at its limit: events sent {slip:.1f} ms after their time (p99), "

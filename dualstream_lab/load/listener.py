@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualstream_lab.config import Settings
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import consumer_of
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_redis
 from dualstream_lab.load.recorder import Recorder
+from dualstream_lab.load.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
@@ -57,58 +59,59 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         await all_ready(subscribers, 5)
         heard.subscribers = subscribers
         running.append(asyncio.create_task(probe_redis(settings.redis_url or "", heard.meter)))
-        await _listen(heard, orders)
-        while time.monotonic_ns() - heard.last < _QUIET * 1e9:  # noqa: ASYNC110
+        await _listen(heard, orders, running)
+        deadline = time.monotonic() + _DRAIN
+        while heard.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         heard.close()
     finally:
-        await _cancel(running)
+        await end_tasks(running)
     return {}
 
 
 async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
+    from aiokafka import TopicPartition  # noqa: PLC0415
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-    from dualstream_lab.config import kafka_client_options  # noqa: PLC0415
-    from dualstream_lab.errors import StreamUnavailable  # noqa: PLC0415
-
     settings = Settings.load(**task["settings"])
-    options = kafka_client_options(settings.kafka_url or "")
-    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, fetch_max_wait_ms=100)
-    try:
-        await consumer.start()
-        await consumer._client._wait_on_metadata(settings.topic)  # noqa: SLF001
-    except (KafkaError, OSError) as error:
-        await consumer.stop()
-        raise StreamUnavailable(f"Kafka cannot be reached ({error}); check --kafka") from error
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        targets = [
-            TopicPartition(settings.topic, p) for p in consumer.partitions_for_topic(settings.topic) or ()
-        ]
-        consumer.assign(targets)
-        await consumer.seek_to_end(*targets)
-        for target in targets:
-            await consumer.position(target)
+    async with consumer_of(settings, fetch_max_wait_ms=100) as consumer:
+        try:
+            async with asyncio.timeout(settings.start_timeout):
+                await consumer._client._wait_on_metadata(settings.topic)  # noqa: SLF001
+                partitions = consumer.partitions_for_topic(settings.topic) or ()
+                targets = [TopicPartition(settings.topic, p) for p in partitions]
+                consumer.assign(targets)
+                await consumer.seek_to_end(*targets)
+                for target in targets:
+                    await consumer.position(target)
+        except (KafkaError, OSError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {settings.start_timeout:g} s"
+            raise StreamUnavailable(f"Kafka cannot be read: {reason}; check --kafka") from error
         recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
-        tasks.append(asyncio.create_task(_consume(consumer, RunIds(task["ids"]), recorder)))
-        tasks.append(asyncio.create_task(_probe_kafka(consumer, targets, recorder)))
-        await _listen(recorder, orders)
-        caught_up = await _catch_up(consumer, targets)
-        # without it, nobody can say what the log does not have
-        recorder.meter.level("consumed.caught_up", float(caught_up))
-        recorder.close()
-    finally:
-        await _cancel(tasks)
-        await consumer.stop()
+        running = [
+            asyncio.create_task(_consume(consumer, RunIds(task["ids"]), recorder)),
+            asyncio.create_task(_probe_kafka(consumer, targets, recorder)),
+        ]
+        try:
+            await _listen(recorder, orders, running)
+            caught_up = await _catch_up(consumer, targets)
+            # without it, nobody can say what the log does not have
+            recorder.meter.level("consumed.caught_up", float(caught_up))
+            recorder.close()
+        finally:
+            await end_tasks(running)
     return {"caught_up": caught_up}
 
 
 async def _consume(consumer: AIOKafkaConsumer, ids: RunIds, recorder: Recorder) -> None:
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
     prefix = ids.prefix.encode()
     while True:
-        batches = await consumer.getmany(timeout_ms=200)
+        try:
+            batches = await consumer.getmany(timeout_ms=200)
+        except KafkaError as error:
+            raise StreamUnavailable(f"Kafka cannot be read any more: {error!r}") from error
         now = time.monotonic_ns()
         for target, records in batches.items():
             seqs, offsets = array("q"), array("q")
@@ -139,11 +142,11 @@ async def _probe_kafka(consumer: AIOKafkaConsumer, targets: list[Any], recorder:
             before = time.monotonic()
             async with asyncio.timeout(1):
                 ends = await consumer.end_offsets(targets)
-            recorder.meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
-            lag = 0
-            for target, end in ends.items():
-                # sampled a moment apart: the position may be ahead
-                lag += max(0, end - await consumer.position(target))
+                recorder.meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
+                lag = 0
+                for target, end in ends.items():
+                    # sampled a moment apart: the position may be ahead
+                    lag += max(0, end - await consumer.position(target))
             recorder.meter.peak("consumed.lag_messages", lag)
             recorder.meter.level("kafka.up", 1)
         except (KafkaError, OSError, TimeoutError):
@@ -166,23 +169,15 @@ async def _catch_up(consumer: AIOKafkaConsumer, targets: list[Any]) -> bool:
     return True
 
 
-async def _listen(recorder: Recorder, orders: Orders) -> None:
-    """Be ready, and record until told to stop."""
+async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task[None]]) -> None:
+    """Be ready, and record until told to stop; what is ``running`` must go on all the time."""
     settle_memory()
     say(ready=True)
-    if await orders.started() is None:
+    if await beside(running, orders.started()) is None:
         return
     recording = asyncio.create_task(recorder.run())
-    await orders.stopped.wait()
-    await _cancel([recording])
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task
+    await beside([*running, recording], orders.stopped.wait())
+    await end_tasks([recording])
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:

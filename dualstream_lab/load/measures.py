@@ -52,10 +52,12 @@ _COUNTS: Final = {
     "publish.missing": "share of the intended events that are not durable",
     "live.notified": "notifications that Redis took",
     "live.dropped": "notifications that the publisher gave up",
-    "live.heard": "notifications that subscribers heard",
+    "live.heard": "notifications that subscribers heard, and events that a gateway gave them later",
     "live.missing": "share of the durable events that no subscriber heard",
     "live.repeated": "notifications that a subscriber heard again",
     "live.skipped": "notifications that a subscriber did not hear between others that it heard (Locust)",
+    "live.gaps": "times that a gateway could not tell a subscriber what it had missed (Locust, --via ws|sse)",
+    "live.late": "events that a gateway found by repair, not as they happened (Locust, --via ws|sse)",
     "live.subscriptions": "connections that were subscribed, at most",
     "durable.consumed": "records that the Kafka consumer read",
     "durable.repeated": "records that were in the log again",
@@ -188,9 +190,12 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
     found["live.notified"] = counters.get("notified", 0)
     found["live.dropped"] = sum(n for name, n in counters.items() if name.startswith("dropped: "))
     if "heard" in counters:
-        found["live.heard"] = counters["heard"]
+        found["live.heard"] = counters["heard"] + counters.get("caught_up", 0)
         found["live.repeated"] = joined.heard_again
-        found["live.skipped"] = counters.get("skipped", 0)
+        if peaks.get("heard.via_gateway"):
+            found["live.gaps"], found["live.late"] = counters.get("gaps", 0), counters.get("late", 0)
+        else:
+            found["live.skipped"] = counters.get("skipped", 0)
     if "consumed" in counters:
         found["durable.consumed"] = counters["consumed"]
         found["durable.repeated"] = joined.consumed_again

@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import consumer_of
+
 if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
     from dualstream_lab.config import Settings
     from dualstream_lab.recording import Meter
 
 __all__ = ["probe_kafka", "probe_redis"]
 
 _PROBE = 0.5
+_ANSWER = 1.0
 
 
 async def probe_kafka(settings: Settings, meter: Meter) -> None:
     """Until cancelled: how long Kafka takes for a small request (the ends of the topic's partitions)."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
+    from aiokafka import TopicPartition  # noqa: PLC0415
+
+    while True:
+        with suppress(StreamUnavailable):
+            async with consumer_of(settings) as consumer:
+                await _ask_kafka(consumer, TopicPartition(settings.topic, 0), meter)
+        meter.level("kafka.up", 0)
+        await asyncio.sleep(_PROBE)
+
+
+async def _ask_kafka(consumer: AIOKafkaConsumer, target: TopicPartition, meter: Meter) -> None:
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-    from dualstream_lab.config import kafka_client_options  # noqa: PLC0415
-
-    consumer = AIOKafkaConsumer(**kafka_client_options(settings.kafka_url or ""), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        targets = [TopicPartition(settings.topic, 0)]
-        while True:
-            try:
-                before = time.monotonic()
-                async with asyncio.timeout(1):
-                    await consumer.end_offsets(targets)
-                meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
-                meter.level("kafka.up", 1)
-            except (KafkaError, OSError, TimeoutError):
-                meter.level("kafka.up", 0)
-            await asyncio.sleep(_PROBE)
-    finally:
-        await consumer.stop()
+    while True:
+        try:
+            before = time.monotonic()
+            async with asyncio.timeout(_ANSWER):
+                await consumer.end_offsets([target])
+            meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
+            meter.level("kafka.up", 1)
+        except (KafkaError, OSError, TimeoutError):
+            meter.level("kafka.up", 0)
+        await asyncio.sleep(_PROBE)
 
 
 async def probe_redis(url: str, meter: Meter) -> None:
@@ -47,29 +56,32 @@ async def probe_redis(url: str, meter: Meter) -> None:
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
+    # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow the cancellation.
+    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
     last: tuple[float, float] | None = None
-    killed = 0.0
+    killed: float | None = None
     async with client:
         while True:
             try:
                 before = time.monotonic()
-                cpu = await client.info("cpu")
-                now = time.monotonic()
-                clients = await client.info("clients")
+                async with asyncio.timeout(_ANSWER):
+                    cpu = await client.info("cpu")
+                    now = time.monotonic()
+                    clients = await client.info("clients")
+                    stats = await client.info("stats")
                 used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
                 if last is not None and used >= last[0]:
                     meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
                 last = used, now
-                stats = await client.info("stats")
                 slow = float(stats.get("client_output_buffer_limit_disconnections", 0))
-                meter.count("redis.killed_slow", round(slow - killed if slow > killed and last else 0))
+                if killed is not None and slow > killed:  # not what was before; nor less, after a restart
+                    meter.count("redis.killed_slow", round(slow - killed))
                 killed = slow
                 meter.peak("redis.answer_ms", (now - before) * 1e3)
                 kept = float(clients.get("client_recent_max_output_buffer", 0))
                 meter.peak("redis.output_buffer", kept)
                 meter.level("redis.up", 1)
-            except (RedisError, OSError):
+            except (RedisError, OSError, TimeoutError):
                 meter.level("redis.up", 0)
                 last = None
             await asyncio.sleep(_PROBE)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["PublishRecorder", "Recorder"]
 
 _PROBE = 0.01
+_CPU_KINDS = 8  # of psutil's; what guests use is within what users use
 _NAMES = {
     Outcome.DURABLE: "durable",
     Outcome.REJECTED: "rejected",
@@ -77,6 +78,7 @@ class Recorder:
         self._deliver = deliver or (lambda _interval: None)
         self._process = psutil.Process()
         self._cpu = (time.process_time(), time.monotonic())
+        self._machine = _machine_seconds()
 
     def rows(self, seq: Integers, *, kind: str | None = None, **columns: object) -> None:
         """Rows of this recorder's kind, or of another one that it was made for."""
@@ -105,6 +107,10 @@ class Recorder:
         if at > self._cpu[1]:
             self.meter.level(f"{self._kind}.cpu", (cpu - self._cpu[0]) / (at - self._cpu[1]))
         self._cpu = cpu, at
+        busy, idle = _machine_seconds()
+        self.meter.count("machine.busy_ms", round((busy - self._machine[0]) * 1e3))
+        self.meter.count("machine.idle_ms", round((idle - self._machine[1]) * 1e3))
+        self._machine = busy, idle
         self.meter.level(f"{self._kind}.rss_mib", self._process.memory_info().rss / 2**20)
         for kind, rows in self._rows.items():
             self.meter.level(f"{kind}.rows_dropped", rows.dropped)
@@ -119,6 +125,13 @@ class Recorder:
             exits.callback(self.cut)
             for rows in self._rows.values():
                 exits.callback(rows.close)
+
+
+def _machine_seconds() -> tuple[float, float]:
+    """CPU seconds of all cores together: busy (also for somebody else), and idle."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    return sum(times[:_CPU_KINDS]) - idle, idle
 
 
 class PublishRecorder(Recorder):

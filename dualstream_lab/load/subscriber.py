@@ -10,20 +10,20 @@ import asyncio
 import random
 import resource
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import hiredis
 from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.recording import Ending
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-__all__ = ["RedisSubscriber", "allow_connections"]
+__all__ = ["Listening", "Presence", "RedisSubscriber", "all_ready", "allow_connections"]
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT = 10.0
@@ -47,15 +47,32 @@ def allow_connections(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class Listening(Protocol):
+    """A subscriber of either kind; see :class:`RedisSubscriber`."""
+
+    number: int
+    sources: Sequence[int]
+    ready: asyncio.Event
+    joined: int
+    lost: int
+    trouble: str
+
+    def over(self, ending: Ending, now: int) -> None:
+        """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
+
+
+Presence = Callable[[Listening, int, int, Ending], None]
+
+
 class RedisSubscriber(asyncio.Protocol):
     """One connection that subscribes and listens, for ever, also after it is lost.
 
     ``heard(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
     monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
     comes again. ``ready`` is set while the subscription is confirmed; ``lost`` counts connections that ended
-    without being asked to. ``listening(subscriber, begin, end, ending)`` is told each subscription when it
-    begins, at its confirmation (``end`` 0), and when it ends (ns, monotonic). ``source``: the rank of the
-    source that it is for, -1 for all.
+    without being asked to; ``trouble`` is why it could not connect, the last time.
+    ``listening(subscriber, begin, end, ending)`` is told each subscription at its confirmation (``end`` 0),
+    and when it ends (ns, monotonic). ``sources``: the ranks of those that it is for, -1 for all.
     """
 
     def __init__(
@@ -68,8 +85,8 @@ class RedisSubscriber(asyncio.Protocol):
         pattern: bool = False,
         slow: float = 0.0,
         stay: float | None = None,
-        listening: Callable[[RedisSubscriber, int, int, Ending], None] | None = None,
-        source: int = -1,
+        listening: Presence | None = None,
+        sources: Sequence[int] = (-1,),
     ) -> None:
         self._url = url
         self._verb = "PSUBSCRIBE" if pattern else "SUBSCRIBE"
@@ -78,19 +95,20 @@ class RedisSubscriber(asyncio.Protocol):
         self._heard = heard
         self._listening = listening
         self.number = number
-        self.source = source
+        self.sources = sources
         self.since = 0
         """When the subscription was confirmed; 0 while there is none."""
         self._slow = slow
         self._stay = stay
         self._transport: asyncio.Transport | None = None
-        self._connection: Any = None
+        self._writer: Any = None
         self._reader = hiredis.Reader()
         self._ended = asyncio.Event()
         self._confirmed = 0
         self.ready = asyncio.Event()
         self.lost = 0
         self.joined = 0
+        self.trouble = ""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -103,11 +121,13 @@ class RedisSubscriber(asyncio.Protocol):
                     await self.ready.wait()
                 backoff = _BACKOFF[0]
                 try:
-                    await asyncio.wait_for(self._ended.wait(), self._stay)
+                    # Never asyncio.wait_for: it swallows a cancellation that comes as the wait is over.
+                    async with asyncio.timeout(self._stay):
+                        await self._ended.wait()
                 except TimeoutError:
                     ending = Ending.LEFT
-            except (RedisError, OSError, TimeoutError):
-                pass
+            except (RedisError, OSError, TimeoutError) as error:
+                self.trouble = str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s"
             except asyncio.CancelledError:
                 ending = Ending.CLOSED
                 raise
@@ -118,15 +138,19 @@ class RedisSubscriber(asyncio.Protocol):
             backoff = min(backoff * 2, _BACKOFF[1])
 
     async def _connect(self) -> None:
-        pool: Any = ConnectionPool.from_url(self._url, protocol=2)
+        # Without a socket_timeout, or redis-py puts every command of its handshake into asyncio.wait_for.
+        pool: Any = ConnectionPool.from_url(
+            self._url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0)
+        )
         connection = pool.make_connection()
         await connection.connect()
-        transport = connection._writer.transport  # noqa: SLF001
+        # Taken over: either of them would close the transport when it is collected.
+        self._writer, connection._writer = connection._writer, None  # noqa: SLF001
+        transport = self._writer.transport
         self._reader, self._confirmed = hiredis.Reader(), 0
         self._ended.clear()
         self._transport = transport
         transport.set_protocol(self)
-        self._connection = connection  # it closes the transport when it is collected
         words = [self._verb, *self._targets]
         packed = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
         transport.write(b"*%d\r\n%s" % (len(words), packed))
@@ -136,12 +160,10 @@ class RedisSubscriber(asyncio.Protocol):
         self.ready.clear()
         if self._transport is not None:
             self._transport.abort()
-            # or redis-py warns that it was not closed
-            self._connection._reader = self._connection._writer = None  # noqa: SLF001
-            self._transport = self._connection = None
+            self._transport = self._writer = None
 
     def over(self, ending: Ending, now: int) -> None:
-        """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
+        """As :class:`Listening`."""
         since, self.since = self.since, 0
         if since and self._listening is not None:
             self._listening(self, since, now, ending)
@@ -181,15 +203,18 @@ class RedisSubscriber(asyncio.Protocol):
         self._ended.set()
 
 
-async def all_ready(subscribers: Sequence[RedisSubscriber], timeout: float) -> None:
+async def all_ready(
+    subscribers: Sequence[Listening], timeout: float, *, where: str = "Redis", option: str = "--redis"
+) -> None:
     """Wait until all have their subscription. Raises StreamUnavailable."""
     try:
         async with asyncio.timeout(timeout):
             for subscriber in subscribers:
                 await subscriber.ready.wait()
     except TimeoutError as error:
-        missing = sum(not subscriber.ready.is_set() for subscriber in subscribers)
+        missing = [subscriber for subscriber in subscribers if not subscriber.ready.is_set()]
+        trouble = next((one.trouble for one in missing if one.trouble), "")
         raise StreamUnavailable(
-            f"{missing} of {len(subscribers)} subscribers could not subscribe on Redis within {timeout:g} s; "
-            "check --redis"
+            f"{len(missing)} of {len(subscribers)} subscribers could not subscribe on {where} within "
+            f"{timeout:g} s{': ' * bool(trouble)}{trouble}; check {option}"
         ) from error

@@ -85,6 +85,10 @@ class Verdict:
             rows.append(("durable and never heard, share", show("live.missing")))
         if found.get("live.skipped"):
             rows.append(("skipped between two that were heard", show("live.skipped")))
+        if "live.gaps" in found:
+            rows.append(
+                ("the gateway found late, could not recover", f"{show('live.late')}, {show('live.gaps')}")
+            )
         if "durable.consumed" in found:
             consumed = f"{show('durable.consumed')}, {show('durable.repeated')} again"
             rows.append(("read by the Kafka consumer", consumed))

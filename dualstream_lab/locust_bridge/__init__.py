@@ -15,6 +15,7 @@ in the web UI and the exit codes::
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from locust import events
@@ -31,6 +32,8 @@ __all__ = ["PublishingUser", "SubscribingUser"]
 
 
 def _init(environment: Environment, **_: Any) -> None:
+    # its retries in an outage are ours to count
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     listens = any(issubclass(user, SubscribingUser) for user in environment.user_classes)
     hears = any(issubclass(user, PublishingUser) and user.hears_itself for user in environment.user_classes)
     controller = Controller(environment, listens=listens, hears_itself=hears)

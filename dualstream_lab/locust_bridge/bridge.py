@@ -9,6 +9,7 @@ the hub's async watcher, the one thing in gevent that another thread may touch.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,10 +19,14 @@ import gevent.monkey
 import uvloop
 from gevent.event import AsyncResult
 
+from dualstream_lab.load.tasks import end_tasks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 __all__ = ["Bridge", "start_thread"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 start_thread: Callable[..., object] = gevent.monkey.get_original("_thread", "start_new_thread")
@@ -43,35 +48,52 @@ class Bridge:
         self._watcher = gevent.get_hub().loop.async_()
         self._watcher.start(self._deliver)
         self._ended = AsyncResult()
+        self._closed = False
         start_thread(self._run, ())
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.run_until_complete(_cancel_all())
-        self._loop.close()
-        self._finish(self._ended, None, None)
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(end_tasks(asyncio.all_tasks(self._loop)))
+            self._loop.close()
+        finally:
+            self._finish(self._ended, None, None)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run it in the loop; this greenlet waits. Raises what it raises, or gevent.Timeout."""
+        """Run it in the loop; this greenlet waits. Raises what it raises.
+
+        After ``timeout`` s it is cancelled, and its end is not waited for: TimeoutError.
+        """
         result = AsyncResult()
-        self._loop.call_soon_threadsafe(self._start, work, result)
-        value: T = result.get(timeout=timeout)
+        started: list[asyncio.Task[T]] = []
+        self._loop.call_soon_threadsafe(self._start, work, result, started)
+        result.wait(timeout)
+        if not result.ready():
+            self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
+            raise TimeoutError(f"no end within {timeout:g} s")
+        value: T = result.get()
         return value
 
-    def soon(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call it in the loop, without waiting."""
-        self._loop.call_soon_threadsafe(function, *arguments)
+    def close(self, timeout: float = 15.0) -> None:
+        """Cancel what runs and end the thread; a second call does nothing.
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Cancel what runs and end the thread. Nothing if it has ended."""
+        A loop that does not end in time is left behind, with a warning: the process can end all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._ended.wait(timeout)
         if not self._ended.ready():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._ended.get(timeout=timeout)
-            self._watcher.stop()
+            log.warning("the event loop did not end within %g s", timeout)
+        self._watcher.stop()
 
-    def _start(self, work: Coroutine[Any, Any, Any], result: AsyncResult) -> None:
+    def _start(
+        self, work: Coroutine[Any, Any, Any], result: AsyncResult, started: list[asyncio.Task[Any]]
+    ) -> None:
         task = self._loop.create_task(work)
+        started.append(task)
         task.add_done_callback(lambda task: self._done(task, result))
 
     def _done(self, task: asyncio.Task[Any], result: AsyncResult) -> None:
@@ -94,10 +116,3 @@ class Bridge:
                 result.set(value)
             else:
                 result.set_exception(error)
-
-
-async def _cancel_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

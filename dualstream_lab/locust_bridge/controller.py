@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
 import sys
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import gevent
+from gevent.lock import RLock
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
-from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab import errors
+from dualstream_lab.errors import ConfigError, DualStreamError, RecordingError, StackError, StreamUnavailable
 from dualstream_lab.load.measures import Totals
-from dualstream_lab.load.verdict import judge
 from dualstream_lab.locust_bridge.bridge import Bridge
 from dualstream_lab.locust_bridge.console import tell
+from dualstream_lab.locust_bridge.crew import Crew
 from dualstream_lab.locust_bridge.options import Options
-from dualstream_lab.locust_bridge.session import Order, Session
+from dualstream_lab.locust_bridge.record import Record
+from dualstream_lab.locust_bridge.session import Order, Session, finish_limit, start_limit
 from dualstream_lab.locust_bridge.statistics import add_interval
-from dualstream_lab.recording import Clocks, Interval, IntervalWriter, Manifest, RunDirectory
-from dualstream_lab.recording.manifest import safe_settings
-from dualstream_lab.workload import RunIds
+from dualstream_lab.recording import Interval
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -33,13 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller"]
 
+log = logging.getLogger(__name__)
+
 _ORDER, _FINISH, _FINISHED, _OVER, _FAILED = (
     f"dualstream-{word}" for word in ("order", "finish", "finished", "over", "failed")
 )
 # s from the start of a test to the plan's zero: publishers connect, users spawn, subscribers join
-_LEAD, _LONGEST_SPAWN, _JOINS = 1.5, 10.0, 800.0
+_LEAD, _LONGEST_SPAWN = 1.5, 10.0
+_JOINS = (800.0, 400.0)  # subscriptions/s: on Redis itself, through a gateway
 _PUMP = 0.5
-_FINISH_TIMEOUT = 60.0
 USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
 
 
@@ -56,14 +57,15 @@ class Controller:
         self._bridge: Bridge | None = None
         self._session: Session | None = None
         self._order: Order | None = None
-        self._directory: RunDirectory | None = None
-        self._writer: IntervalWriter | None = None
+        self._record: Record | None = None
+        self._crew = Crew(self._runner)
         self._outbox: deque[dict[str, Any]] = deque(maxlen=10_000)
         self._greenlets: list[gevent.Greenlet] = []
-        self._waiting: set[str] = set()
-        self._over: set[str] = set()
+        self._finishing = RLock()
+        self._limits = (0.0, 0.0)
         self._users = 0
         self._planned_end = False
+        self._ending = False
         self._failure: DualStreamError | None = None
         self.totals = Totals()
         self._register()
@@ -96,64 +98,49 @@ class Controller:
         if given.headless:
             given.duration = options.workload.duration
             given.run_time = None
+            work = options.workload
+            rate = f"{work.rate:,.0f}"
+            log.info("%s plan, %s events/s for %g s: its end ends the test", work.plan, rate, work.duration)
 
     # --- a test begins
 
     def _on_start(self, **_: object) -> None:
-        self._users, self._planned_end, self._failure = 0, False, None
-        self._over.clear()
+        self._users, self._planned_end, self._ending, self._failure = 0, False, False, None
         try:
             given: Any = self._environment.parsed_options
             options = Options.of(given)
+            self._limits = start_limit(options.settings), finish_limit(options.settings)
             if not self._worker:
                 self._prepare(options)
             if not self._master:
                 self._begin(options)
         except DualStreamError as error:
             self._fail(error)
+        except Exception as error:
+            log.exception("the test could not begin")  # whatever it is, nobody must wait for its end
+            self._fail(DualStreamError(f"the test could not begin: {error!r}"))
 
     def _prepare(self, options: Options) -> None:
         """The run directory, and every process's order."""
-        name = f"locust-{options.workload.plan}"
-        run = uuid4()
-        path = RunDirectory.create(options.root, name)
-        clocks = Clocks.now()
-        lead = round(self._lead(options) * 1e9)
-        zero = clocks.wall + lead
-        settings = safe_settings(options.settings)
-        workers = sorted(c.id for c in self._runner.clients.ready) if self._master else ["local"]
-        manifest = Manifest(
-            name=name,
-            run=str(run),
-            ids=RunIds.of_run(run).prefix,
-            clocks=clocks,
-            workload=options.workload.as_dict(),
-            settings=settings,
-            users={"lanes": self._lanes(), "workers": len(workers)},
-            thresholds=[threshold.text for threshold in options.thresholds],
-            sample=max(1, options.sample),
-            started=clocks.monotonic + lead,
-            engine="locust",
-        )
-        self._directory = RunDirectory(path, manifest)
-        self._directory.save()
-        self._writer = IntervalWriter(path, "locust")
-        self.totals = Totals(since=manifest.started)
-        for index, worker in enumerate(workers):
-            order = Order(
-                directory=str(path.resolve()), ids=manifest.ids, zero=zero, index=index, of=len(workers)
-            )
+        crew = self._crew = Crew(self._runner)
+        count = len(crew.members)
+        record = Record(options, lanes=self._lanes(), workers=count, lead=self._lead(options))
+        self._record, self.totals = record, record.totals
+        for index, member in enumerate(crew.members):
+            order = record.order(index, count)
             if self._master:
-                self._runner.send_message(_ORDER, order.as_dict(), client_id=worker)
+                self._runner.send_message(_ORDER, order.as_dict(), client_id=member)
             else:
                 self._order = order
-        self._waiting = set(workers)
         self._spawn(self._wait_for_end)
 
     def _lead(self, options: Options) -> float:
         given: Any = self._environment.parsed_options
         lead = _LEAD + min(self._lanes() / (getattr(given, "spawn_rate", None) or 1), _LONGEST_SPAWN)
-        return lead + (self._lanes() * options.connections / _JOINS if self._listens else 0.0)
+        through = options.via != "redis"
+        joins = self._lanes() * options.connections if self._listens else 0
+        joins += options.workload.sources if self._hears_itself and through else 0
+        return lead + joins / _JOINS[through]
 
     def _lanes(self) -> int:
         return int(getattr(self._environment.parsed_options, "num_users", None) or 1)
@@ -166,7 +153,13 @@ class Controller:
             )
         self._bridge = self._bridge or Bridge()
         session = Session(options, self._order, listens=self._listens, hears_itself=self._hears_itself)
-        self._bridge.call(session.start(), timeout=options.settings.start_timeout * 3)
+        limit = self._limits[0]
+        try:
+            self._bridge.call(session.start(), timeout=limit)
+        except TimeoutError as error:
+            raise StreamUnavailable(f"Kafka and Redis were not ready within {limit:g} s") from error
+        except asyncio.CancelledError:  # the process is ending
+            return
         self._session = session
         self._spawn(self._pump)
 
@@ -175,13 +168,16 @@ class Controller:
         self._greenlets.append(gevent.spawn(function))
 
     def _fail(self, error: DualStreamError) -> None:
-        """Nothing was sent: say why, and end."""
+        """Say why, and end. What was sent is kept."""
+        if self._failure is not None:
+            return
+        self._failure = error
         if self._worker:
             self._runner.send_message(_FAILED, {"type": type(error).__name__, "text": str(error)})
             return
-        self._failure = error
         print(f"error: {error}", file=sys.stderr)
-        gevent.spawn(self._end_test)
+        if not self._ending:
+            gevent.spawn(self._end_test)
 
     # --- users
 
@@ -203,6 +199,8 @@ class Controller:
             self._bridge.call(self._session.subscribe(number))
         except DualStreamError as error:
             self._fail(error)
+        except asyncio.CancelledError:  # the process is ending
+            raise StopUser from None
 
     # --- while it runs
 
@@ -217,7 +215,7 @@ class Controller:
                 if self._worker:
                     self._runner.send_message(_OVER, {})
                 else:
-                    self._over.add("local")
+                    self._crew.over("local")
             gevent.sleep(_PUMP)
 
     def _drain(self, session: Session) -> None:
@@ -230,15 +228,18 @@ class Controller:
                 self._keep(interval)
 
     def _keep(self, interval: Interval) -> None:
-        self.totals.add(interval)
-        if self._writer is not None:
-            self._writer.write(interval)
+        if self._record is None:
+            return
+        try:
+            self._record.keep(interval)
+        except OSError as error:
+            self._fail(RecordingError(f"the run cannot be recorded: {error}"))
 
     def _wait_for_end(self) -> None:
         """The plan's end ends the test."""
-        directory = self._directory
-        while directory is self._directory:
-            if self._waiting and self._waiting <= self._over:
+        record = self._record
+        while record is self._record and not self._ending:
+            if self._crew.all_over:
                 self._planned_end = True
                 self._end_test()
                 return
@@ -263,33 +264,37 @@ class Controller:
             self._keep(Interval.decode(value))
 
     def _on_over(self, msg: Any, **_: object) -> None:
-        self._over.add(msg.node_id)
+        self._crew.over(msg.node_id)
 
     def _on_failed(self, msg: Any, **_: object) -> None:
-        from dualstream_lab import errors  # noqa: PLC0415
-
-        if self._failure is None:
-            self._fail(getattr(errors, msg.data["type"], DualStreamError)(msg.data["text"]))
+        kind = getattr(errors, msg.data["type"], DualStreamError)
+        self._fail(kind(msg.data["text"]))
 
     def _on_finish(self, **_: object) -> None:
+        """Always answered, also by a worker that could not start: from then on it writes nothing."""
         self._finish_session()
-        self._runner.send_message(_FINISHED, {"intervals": list(self._outbox)})
-        self._outbox.clear()
+        # Locust's own last report may come too late for the master, and then its counts do not add up.
+        self._runner._send_stats()  # noqa: SLF001
+        self._runner.send_message(_FINISHED, {})
 
     def _on_finished(self, msg: Any, **_: object) -> None:
-        for value in msg.data["intervals"]:
-            self._keep(Interval.decode(value))
-        self._waiting.discard(msg.node_id)
+        self._crew.finished(msg.node_id)
 
     # --- a test ends
 
     def _finish_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None and self._bridge is not None:
-            self._bridge.call(session.finish(), timeout=_FINISH_TIMEOUT)
+        with self._finishing:  # the second to come waits until it is done
+            session, self._session, self._order = self._session, None, None
+            if session is None or self._bridge is None:
+                return
+            limit = self._limits[1]
+            try:
+                self._bridge.call(session.finish(), timeout=limit)
+            except TimeoutError:
+                session.failed = f"the test did not end within {limit:g} s"
             self._drain(session)
             if session.failed:
-                print(f"error: {session.failed}", file=sys.stderr)
+                self._fail(RecordingError(session.failed))
 
     def _on_stop(self, **_: object) -> None:
         """Everything that is open is settled and recorded, before users are stopped."""
@@ -297,41 +302,45 @@ class Controller:
             self._finish()
 
     def _finish(self) -> None:
-        directory, self._directory = self._directory, None
-        if directory is None:
-            return
-        if self._master:
-            self._runner.send_message(_FINISH, {})
-            deadline = time.monotonic() + _FINISH_TIMEOUT
-            while self._waiting and time.monotonic() < deadline and self._failure is None:
-                gevent.sleep(0.05)
-        else:
-            self._finish_session()
-        manifest = directory.manifest
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._failure is not None:
-            shutil.rmtree(directory.path, ignore_errors=True)  # nothing was sent
-            return
-        manifest.ended = time.monotonic_ns()
-        manifest.state = "finished" if self._planned_end else "interrupted"
-        directory.save()
-        self._judge(directory)
+        with self._finishing:
+            self._ending = True
+            record, crew = self._record, self._crew
+            if record is None:
+                return
+            if self._master:
+                self._runner.send_message(_FINISH, {})
+                crew.wait_until_finished(sum(self._limits))
+            else:
+                self._finish_session()
+                crew.finished("local")
+            self._record = None
+            if lost := len(crew.writing):
+                self._fail(
+                    StackError(
+                        f"{lost} of {len(crew.members)} workers ended without a word: "
+                        f"{'its' if lost == 1 else 'their'} part of the run is missing"
+                    )
+                )
+            try:
+                self._conclude(record)
+            except OSError as error:
+                self._fail(RecordingError(f"the verdict cannot be written: {error}"))
 
-    def _judge(self, directory: RunDirectory) -> None:
-        verdict = judge(directory)
-        directory.write_verdict(verdict.as_dict(directory))
-        tell(verdict, directory)
-        if directory.manifest.state == "interrupted":
+    def _conclude(self, record: Record) -> None:
+        if self._failure is not None and not record.sent and not self._crew.writing:
+            record.discard()
+            return
+        complete = self._planned_end and self._failure is None
+        verdict = record.conclude("finished" if complete else "interrupted")
+        tell(verdict, record.directory)
+        if not complete:
             self._environment.process_exit_code = INTERRUPTED
         elif verdict.checks:
             self._environment.process_exit_code = 0 if verdict.held else MISSED
 
     def _on_quitting(self, **_: object) -> None:
         if self._worker:
-            if self._session is not None:
-                self._on_finish()
+            self._on_finish()
         else:
             self._finish()
         if self._failure is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.load.thresholds import Threshold
@@ -13,22 +15,44 @@ from dualstream_lab.workload import PAYLOADS, PLANS, Workload
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from locust.argument_parser import LocustArgumentParser
 
     from dualstream_lab.config import Settings
 
-__all__ = ["CHANNELS", "Options", "add_arguments"]
+__all__ = ["CHANNELS", "VIA", "Options", "add_arguments"]
 
 CHANNELS = ("all", "hot", "uniform", "zipf")
+VIA = ("redis", "ws", "sse")
+_GATEWAY = "http://127.0.0.1:8080"
 _DURATION = 60.0
 _USERS = 50  # lanes: calls of the publisher that may be open at once
+
+
+class _Show(argparse.Action):
+    """Prints the options of this module: Locust answers ``--help`` before it reads the locustfile."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, const: int, **more: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, const=const, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        formatter = argparse.HelpFormatter(parser.prog)
+        formatter.start_section("Options beside Locust's own (locust --help)")
+        formatter.add_arguments(parser._actions[self.const :])  # noqa: SLF001
+        formatter.end_section()
+        sys.stdout.write(formatter.format_help())
+        parser.exit()
 
 
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Locust's ``init_command_line_parser``."""
     parser.set_defaults(num_users=_USERS, spawn_rate=100)
     add = parser.add_argument
+    add(
+        "--options", action=_Show, const=len(parser._actions),  # noqa: SLF001
+        include_in_web_ui=False, help="Show these options, and exit",
+    )  # fmt: skip
     plan = Workload()
     add(
         "--rate",
@@ -66,13 +90,20 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     add("--plan-period", type=float, default=plan.period, help="burst, sine: seconds")
     add("--plan-steps", type=int, default=plan.steps, help="step: how many")
     add("--seed", type=int, default=plan.seed, help="The same seed plans the same events")
-    add("--connections-per-user", type=int, default=10, help="Redis connections of one subscribing user")
+    add("--connections-per-user", type=int, default=10, help="Connections of one subscribing user")
     add(
         "--channels",
         choices=CHANNELS,
         default="zipf",
-        help="What a connection hears: all by a pattern, or one source",
+        help="What a connection hears: all by a pattern (Redis only), or one source",
     )
+    add(
+        "--via",
+        choices=VIA,
+        default="redis",
+        help="What subscribers connect to: Redis itself, or a gateway, by WebSocket or server-sent events",
+    )
+    add("--gateway", default=_GATEWAY, help="URL of the gateway that `dualstream serve` runs (--via ws, sse)")
     add("--slow", type=float, default=0.0, help="Share of connections that read slowly")
     add("--slow-seconds", type=float, default=0.5, help="How long a slow one pauses after every read")
     add(
@@ -101,7 +132,10 @@ def add_arguments(parser: LocustArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The parsed options, checked. ``sample``: one event in so many has rows, 0: none."""
+    """The parsed options, checked. ``sample``: one event in so many has rows, 0: none.
+
+    ``via``: what subscribers connect to; ``gateway``: where that is, if it is not Redis.
+    """
 
     workload: Workload
     settings: Settings
@@ -110,6 +144,8 @@ class Options:
     sample: int
     connections: int
     channels: str
+    via: Literal["redis", "ws", "sse"]
+    gateway: str
     slow: float
     slow_seconds: float
     stay: float | None
@@ -125,6 +161,8 @@ class Options:
             if not low <= getattr(given, name) <= high:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{option}: must be from {low:,} to {high:,} (is {getattr(given, name)!r})")
+        if given.via != "redis" and given.channels == "all":
+            raise ConfigError("--channels all: needs --via redis, as a gateway has no patterns")
         expected = workload.expected or round(workload.duration * 200_000)
         return cls(
             workload=workload,
@@ -136,6 +174,8 @@ class Options:
             sample=max(1, -(-expected // given.max_rows)) if given.max_rows else 0,
             connections=given.connections_per_user,
             channels=given.channels,
+            via=given.via,
+            gateway=given.gateway,
             slow=given.slow,
             slow_seconds=given.slow_seconds,
             stay=given.stay or None,

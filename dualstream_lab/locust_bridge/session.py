@@ -8,39 +8,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dualstream_lab.event import channel_of
+from dualstream_lab.errors import DualStreamError, RecordingError
 from dualstream_lab.load.child import settle_memory
-from dualstream_lab.load.driver import Driver
-from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.driver import Driver, time_limit
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections
+from dualstream_lab.load.tasks import end_tasks
 from dualstream_lab.locust_bridge.bridge import start_thread
+from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners, find_gateway, hearing_of
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.workload import RunIds, source_name
-from dualstream_lab.workload.popularity import cumulative_popularity
+from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine
 
     import numpy as np
     import numpy.typing as npt
 
+    from dualstream_lab.config import Settings
     from dualstream_lab.load.driver import Call
+    from dualstream_lab.load.hearing import Hearing
+    from dualstream_lab.locust_bridge.listeners import Gateway
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval, Outcome
 
-__all__ = ["Order", "Session"]
+__all__ = ["Order", "Session", "finish_limit", "start_limit"]
 
 _PERIOD = 0.5
 _KEPT = 1200  # intervals that may wait for a report to the master: five minutes
 _QUIET, _DRAIN = 0.3, 5.0
-_JOIN = 30.0
-_EVERYTHING = ("events:*", -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,66 +80,118 @@ class _Sink(PublishRecorder):
         super().settled(call)
 
 
+def start_limit(settings: Settings) -> float:
+    """Seconds within which :meth:`Session.start` has connected, or failed."""
+    return 4 * settings.start_timeout + 5 * settings.redis_timeout + JOIN_TIMEOUT + 10
+
+
+def finish_limit(settings: Settings) -> float:
+    """Seconds within which :meth:`Session.finish` has ended, also when brokers and disk are slow."""
+    return _open_limit(settings) + 3 * settings.close_timeout + _DRAIN + 90
+
+
+def _open_limit(settings: Settings) -> float:
+    """Seconds that a call of the publisher can be open."""
+    return settings.buffer_timeout + settings.delivery_timeout + 5
+
+
 class Session:
-    """``intervals``: what was recorded and not yet taken, oldest first; bounded."""
+    """``intervals``: what was recorded and not yet taken, oldest first; bounded.
+
+    ``over``: the plan is done, or there is no going on. ``failed``: why, if something broke on the way.
+    """
 
     def __init__(self, options: Options, order: Order, *, listens: bool, hears_itself: bool) -> None:
         self._options = options
         self._order = order
         self._listens = listens or hears_itself
         self._hears_itself = hears_itself
-        self._subscribers: list[RedisSubscriber] = []
-        self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self.intervals: deque[Interval] = deque(maxlen=_KEPT)
         self.over = False
         self.failed: str | None = None
 
     async def start(self) -> None:
-        """Connect. Raises ConfigError or StreamUnavailable."""
-        options, order = self._options, self._order
-        directory = Path(order.directory) if options.sample else None
+        """Connect, and then make what is written. Raises ConfigError, StreamUnavailable or RecordingError.
+
+        A process that cannot start leaves nothing behind: the directory may already be removed.
+        """
+        self._publisher = DualPublisher(self._options.settings)
+        await self._publisher.start()
+        try:
+            gateway = await find_gateway(self._options) if self._listens else None
+            self._record(gateway)
+        except DualStreamError:
+            await self._publisher.close()
+            raise
+        except OSError as error:
+            await self._publisher.close()
+            raise RecordingError(f"{self._order.directory} cannot be written: {error}") from error
+        try:
+            await self._begin()
+        except BaseException:
+            await self._close()
+            raise
+        settle_memory()
+
+    def _record(self, gateway: Gateway | None) -> None:
+        """The recorders, and their directory."""
+        order, every = self._order, self._options.sample
+        directory = Path(order.directory) if every else None
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)  # a worker may be on another machine
         common: dict[str, Any] = {
-            "every": max(1, options.sample),
+            "every": max(1, every),
             "period": _PERIOD,
             "deliver": self.intervals.append,
             "start_thread": start_thread,
         }
         ids = RunIds(order.ids)
         self._sink = _Sink(directory, f"worker{order.index}", ids=ids, **common)
-        self._hearing = Hearing(
+        self._hearing = hearing_of(self._options)(
             directory if self._listens else None, f"worker{order.index}", ids,
             details=not self._hears_itself, all_heard=self._hears_itself, **common,
         )  # fmt: skip
-        self._hearing.subscribers = self._subscribers
+        self._listeners = Listeners(self._options, gateway, self._hearing, self._keep)
         self._sink.hearing = self._hearing if self._listens else None
-        self._publisher = DualPublisher(options.settings)
-        await self._publisher.start()
         self._sink.watch(self._publisher)
+
+    async def _begin(self) -> None:
+        """The driver, and what goes on beside it."""
+        workload, order, settings = self._options.workload, self._order, self._options.settings
         self._driver = Driver(
             self._publisher,
-            options.workload,
-            options.workload.catalogue(ids),
+            workload,
+            workload.catalogue(RunIds(order.ids)),
             self._sink,
             share=(order.index, order.of),
         )
         self._driver.start(time.monotonic_ns() + order.zero - time.time_ns())
         self._sink.started = self._driver.started
-        self._keep("sink", self._sink.run())
+        self._keep("the record of publishing", self._sink.run())
         if self._hears_itself:
-            await self._join([_EVERYTHING])
+            await self._listeners.hear_everything()
         if self._listens:
-            self._keep("hearing", self._hearing.run())
-        self._keep("end", self._watch())
+            self._keep("the record of hearing", self._hearing.run())
+        self._keep("the watch for the end", self._watch())
         if order.index == 0:  # one process asks for all
-            self._keep("kafka", probe_kafka(options.settings, self._sink.meter))
-            if options.settings.redis_url is not None:
-                self._keep("redis", probe_redis(options.settings.redis_url, self._sink.meter))
-        settle_memory()
+            self._keep("the probe of Kafka", probe_kafka(settings, self._sink.meter))
+            if settings.redis_url is not None:
+                self._keep("the probe of Redis", probe_redis(settings.redis_url, self._sink.meter))
 
-    def _keep(self, key: object, work: Any) -> None:
-        self._tasks[key] = asyncio.create_task(work)
+    def _keep(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run it until the end; nothing here should end before."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._broke(f"{task.get_name()} failed: {error!r}")
+
+    def _broke(self, why: str) -> None:
+        self.failed = self.failed or why
+        self.over = True
 
     async def publish_next(self) -> tuple[int, Outcome] | None:
         """One call of this process's share: (events, outcome); None when there are no more."""
@@ -147,83 +200,49 @@ class Session:
 
     async def subscribe(self, user: int) -> None:
         """The connections of one more subscribing user. Raises StreamUnavailable, ConfigError."""
-        count = self._options.connections
-        await self._join([self._target(user * count + place) for place in range(count)])
-
-    async def _join(self, targets: Sequence[tuple[str, int]]) -> None:
-        """A connection for each target: a channel and the rank of its source, or a pattern and -1."""
-        options = self._options
-        allow_connections(len(self._subscribers) + len(targets))
-        made = []
-        for target, source in targets:
-            number = len(self._subscribers)
-            subscriber = RedisSubscriber(
-                options.settings.redis_url or "",
-                [target],
-                self._hearing,
-                number=number,
-                pattern=source < 0,
-                source=source,
-                listening=self._hearing.listening,
-                slow=options.slow_seconds if _spread(number) < options.slow else 0.0,
-                stay=options.stay,
-            )
-            self._subscribers.append(subscriber)
-            self._keep(("subscriber", number), subscriber.run())
-            made.append(subscriber)
-        await all_ready(made, _JOIN)
-
-    def _target(self, place: int) -> tuple[str, int]:
-        work = self._options.workload
-        match self._options.channels:
-            case "all":
-                return _EVERYTHING
-            case "hot":
-                rank = 0
-            case "uniform":
-                rank = place % work.sources
-            case _:
-                shares = cumulative_popularity(
-                    work.sources, work.zipf, hot=work.hot, hot_sources=work.hot_sources
-                )
-                rank = min(int(shares.searchsorted(_spread(place + 1))), work.sources - 1)
-        return channel_of(*source_name(rank)), rank
+        await self._listeners.add(user)
 
     async def _watch(self) -> None:
-        """Notes when the plan is over: its time is up, and every call that was made is settled."""
-        end = self._driver.started + round(self._options.workload.duration * 1e9)
-        while time.monotonic_ns() < end or self._driver.in_flight or not self._idle():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        """Notes when the plan is over: its time is up, and every call that was made is settled.
+
+        A plan that cannot be kept is given up in the end; what was due counts as unsent then.
+        """
+        driver, work = self._driver, self._options.workload
+        ahead = (driver.started - time.monotonic_ns()) / 1e9
+        await asyncio.sleep(max(0, ahead + work.duration))
+        patience = time_limit(work, self._options.settings) - work.duration
+        await _wait(lambda: not driver.in_flight and self._idle(), patience)
         self.over = True
 
     def _idle(self) -> bool:
         """Whether nobody will publish what is left: the plan is exhausted, or nobody publishes."""
         return self._driver.exhausted or not self._sink.used
 
-    def _quiet(self) -> bool:
-        return time.monotonic_ns() - self._hearing.last > _QUIET * 1e9
-
     async def finish(self) -> None:
-        """Stop, wait for what is open, and record the rest. Bounded by the publisher's deadlines."""
-        self._driver.stop()
-        while self._driver.in_flight:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        """Stop, wait for what is open, and record the rest; within :func:`finish_limit`."""
+        driver, settings = self._driver, self._options.settings
+        driver.stop()
+        await _wait(lambda: not driver.in_flight, _open_limit(settings))
         await self._publisher.flush()
-        deadline = time.monotonic() + _DRAIN
-        while self._listens and not self._quiet() and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            self._sink.close()
-            self._hearing.close()
-        except OSError as error:
-            self.failed = str(error)
-        await self._publisher.close()
+        if self._listens:
+            await _wait(lambda: self._hearing.quiet > _QUIET, _DRAIN)
+        await self._close()
+
+    async def _close(self) -> None:
+        if left := await end_tasks(self._tasks):
+            self._broke(f"{next(iter(left)).get_name()} did not end")
+        for recorder in (self._sink, self._hearing):
+            try:
+                recorder.close()
+            except OSError as error:
+                self._broke(str(error))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._options.settings.close_timeout + 5):
+                await self._publisher.close()
 
 
-def _spread(number: int) -> float:
-    """In [0, 1), evenly spread for any stretch of numbers (the golden ratio's multiples)."""
-    return number * 0.618033988749895 % 1.0
+async def _wait(done: Callable[[], bool], timeout: float) -> None:
+    """Until it is so, at most ``timeout`` s."""
+    deadline = time.monotonic() + timeout
+    while not done() and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)

@@ -36,7 +36,7 @@ class PublishingUser(DualStreamUser):
 
     abstract = True
     hears_itself = False
-    """Whether its process also listens to everything on Redis, and measures from intended to heard what it
+    """Whether its process also listens to everything (``--via``), and measures from intended to heard what it
     published itself: on one clock, whatever the number of workers and machines."""
 
     def publish_next(self) -> tuple[int, Outcome] | None:
@@ -51,12 +51,12 @@ class PublishingUser(DualStreamUser):
 
 
 class SubscribingUser(DualStreamUser):
-    """``--connections-per-user`` connections to Redis, each subscribed to what ``--channels`` says."""
+    """``--connections-per-user`` connections (``--via``), each subscribed to what ``--channels`` says."""
 
     abstract = True
 
     def on_start(self) -> None:
-        """Subscribe, and return when Redis confirmed it."""
+        """Subscribe, and return when all are subscribed."""
         self.dualstream.subscribe()
 
     def listen(self) -> None:

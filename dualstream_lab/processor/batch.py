@@ -10,8 +10,7 @@ from dualstream_lab.processor.handling import handled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.processor.consumer import Polled
-    from dualstream_lab.processor.decoding import Decoder
+    from dualstream_lab.processor.decoding import Decoder, Record
     from dualstream_lab.processor.handling import Handler
     from dualstream_lab.store import StoredEvent
 
@@ -19,30 +18,44 @@ __all__ = ["Batch"]
 
 
 class Batch:
-    """A partition's records from ``first`` up to ``next_``: ``events``, and ``letters`` for the others."""
+    """A partition's records from ``first`` up to ``next_``: ``events``, and ``letters`` for the others.
 
-    def __init__(self, polled: Polled, first: int, decode: Decoder) -> None:
-        self.partition = polled.partition
+    ``keep``: the records stay at hand, for letters about what a handler refuses. Otherwise each is let go
+    when it is decoded, which spares the garbage collector ten objects a record.
+    """
+
+    def __init__(self, topic: str, partition: int, first: int, *, keep: bool) -> None:
+        self.topic = topic
+        self.partition = partition
         self.first = first
-        self.next_ = polled.next_
+        self.next_ = first
         self.events: list[StoredEvent] = []
         self.letters: list[DeadLetter] = []
-        self._records = polled.records
-        for record in polled.records:
-            event = decode(record)
-            if isinstance(event, str):
-                self.letters.append(DeadLetter(record=record, reason=event))
-            else:
-                self.events.append(event)
+        self._records: dict[int, Record] | None = {} if keep else None
+
+    def add(self, record: Record, decode: Decoder) -> None:
+        """The next record."""
+        self.next_ = record.offset + 1
+        event = decode(self.partition, record)
+        if isinstance(event, str):
+            self._refuse(record, event)
+            return
+        self.events.append(event)
+        if self._records is not None:
+            self._records[record.offset] = record
+
+    def __len__(self) -> int:
+        return len(self.events) + len(self.letters)
 
     async def handle(self, handlers: Sequence[Handler]) -> None:
         """Give the events to each handler in turn; what one refuses becomes a letter, and goes no further."""
         for handler in handlers:
-            if not self.events:
+            if not self.events or self._records is None:
                 return
             self.events, refused = await handled(handler, self.events)
-            if refused:
-                records = {record.offset: record for record in self._records}
-                self.letters += [
-                    DeadLetter(record=records[event.offset], reason=reason) for event, reason in refused
-                ]
+            for event, reason in refused:
+                self._refuse(self._records[event.offset], reason)
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        letter = DeadLetter(topic=self.topic, partition=self.partition, record=record, reason=reason)
+        self.letters.append(letter)

@@ -1,51 +1,48 @@
-"""The adapter of aiokafka's group consumer: the one place that knows its ways in trouble.
+"""The adapter of aiokafka's group consumer: the one place that knows its inside, and its ways in trouble.
 
 Positions are not the group's: whoever uses this seeks to those of the store after every change of the
-assignment. What aiokafka does in trouble is in parentheses where it is guarded against.
+assignment. What is used of its inside: the fetcher's records, so that each is decoded and let go at once,
+which getmany() makes far dearer (aiokafka is pinned to one minor version for that). What it does in
+trouble is in parentheses where it is guarded against.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.errors import CorruptRecordException, KafkaError
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import end_consumer
+from dualstream_lab.processor.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from aiokafka import ConsumerRecord
+    from aiokafka.record.memory_records import MemoryRecords
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.processor.decoding import Decoder
 
-    Records = list[ConsumerRecord[bytes | None, bytes | None]]
-
-__all__ = ["GroupConsumer", "Polled"]
+__all__ = ["GroupConsumer"]
 
 log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT: Final = 2.0
 _POLL: Final = 0.5  # s to wait for records
 _MAX_RECORDS: Final = 5000
+_SESSION: Final = 6.0  # s until what a killed processor had is given to others: the least that Kafka allows
 _FETCH: Final = {
     "fetch_max_wait_ms": 100,  # also the time that a seek may wait for a fetch that is under way
     "fetch_max_bytes": 16 * 2**20,
     "max_partition_fetch_bytes": 2 * 2**20,  # a larger record is fetched all the same
 }
-
-
-class Polled(NamedTuple):
-    """What a poll had of a partition, and where the partition goes on: past holes and markers, too."""
-
-    partition: int
-    records: Records
-    next_: int
 
 
 class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -59,8 +56,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._topic = settings.topic
         self._timeout = settings.request_timeout
         self._let_go = let_go
-        self._polling: asyncio.Task[dict[TopicPartition, Records]] | None = None
-        self._ready = -1
+        self._sought = -1
         self._given = asyncio.Event()
         self.generation = 0
         self.rebalances = 0
@@ -69,6 +65,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             **_FETCH,
             request_timeout_ms=round(settings.request_timeout * 1000),
             group_id=settings.group,
+            session_timeout_ms=round(_SESSION * 1000),
+            heartbeat_interval_ms=round(_SESSION * 1000 / 4),
             enable_auto_commit=False,
             auto_offset_reset="none",
         )
@@ -116,7 +114,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def given(self) -> bool:
         """Wait, for at most a second, while the group changes; False if it still does."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._given.wait(), 1)
+            async with asyncio.timeout(1):
+                await self._given.wait()
         return self._given.is_set()
 
     async def bounds(self, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:
@@ -135,47 +134,67 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             {target.partition: offset for target, offset in ends.items()},
         )
 
-    async def seek(self, positions: Mapping[int, int]) -> bool:
-        """Go on there, in all partitions; False if the assignment has changed, or is changing."""
-        generation = self.generation
-        if self._polling is not None:
-            # It began before, and may end with records from the old positions. (Cancelled, it would make
-            # aiokafka believe that somebody polls for ever.)
-            await asyncio.wait([self._polling], timeout=2 * _POLL)
-            if not self._polling.done():
-                return False
-            self._polling.exception()
-            self._polling = None
-        if generation != self.generation or self.partitions != sorted(positions):
+    def seek(self, positions: Mapping[int, int]) -> bool:
+        """Go on there, in all partitions; False if these are not what it has now."""
+        if self.partitions != sorted(positions) or not self._given.is_set():
             return False
         for partition, position in positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), position)
-        self._ready = generation
+        self._sought = self.generation
         return True
 
-    async def poll(self) -> list[Polled]:
-        """What has come, of the partitions that moved; [] after half a second.
+    async def poll(self, decode: Decoder, *, keep: bool) -> list[Batch]:
+        """What has come, of the partitions that moved: past holes and markers, too; [] after half a second.
 
-        Raises StreamUnavailable where aiokafka gave up on something, and what it had is to be polled again.
+        Raises StreamUnavailable where a fetch failed, and what was fetched is to be polled again.
         """
-        if self._polling is None:
-            polling = self._consumer.getmany(timeout_ms=round(_POLL * 1000), max_records=_MAX_RECORDS)
-            self._polling = asyncio.ensure_future(polling)
-        # (While the group changes, it waits without limit.)
-        await asyncio.wait([self._polling], timeout=2 * _POLL)
-        if not self._polling.done() or self._ready != self.generation:
-            return []
-        polled, self._polling = self._polling, None
+        fetcher = self._consumer._fetcher  # noqa: SLF001
         try:
-            records = polled.result()
+            self._consumer._coordinator.check_errors()  # noqa: SLF001
+            # (Who does not poll for five minutes leaves the group.)
+            self._consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
+            if not fetcher._records:  # noqa: SLF001
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await fetcher._create_fetch_waiter()  # noqa: SLF001
+            if self._sought != self.generation:
+                return []
+            return self._drained(decode, keep=keep)
         except KafkaError as error:
-            # (After a failed fetch, records that it had before the bad one are left out.)
             self.generation += 1
             raise StreamUnavailable(f"a fetch from {self._topic} failed: {error!r}") from error
-        return [
-            Polled(target.partition, records.get(target, []), await self._consumer.position(target))
-            for target in self._consumer.assignment()
-        ]
+
+    def _drained(self, decode: Decoder, *, keep: bool) -> list[Batch]:
+        """As the fetcher's own fetched_records() does it."""
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        fetches = fetcher._records  # noqa: SLF001
+        batches: list[Batch] = []
+        room = _MAX_RECORDS
+        while fetches and room > 0:
+            target, fetched = next(iter(fetches.items()))
+            whole = True
+            if not isinstance(fetched, FetchResult):
+                if batches:
+                    break  # its error is for the next poll
+            elif fetched.check_assignment(target):
+                records = fetched._partition_records  # noqa: SLF001
+                batch = Batch(self._topic, target.partition, records.next_fetch_offset, keep=keep)
+                try:
+                    whole = _take(batch, records._records, decode, room)  # noqa: SLF001
+                except KafkaError as error:
+                    fetches[target] = FetchError(error=error, backoff=0)
+                    whole = False
+                records.next_fetch_offset = batch.next_
+                fetched._update_position()  # noqa: SLF001
+                if batch.next_ > batch.first:
+                    batches.append(batch)
+                    room -= len(batch)
+            if whole:
+                del fetches[target]
+                fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+                if isinstance(fetched, FetchError):
+                    fetched.check_raise()
+        return batches
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         """Tell the group, for tools that show its lag; nothing here reads it. Raises StreamUnavailable."""
@@ -194,15 +213,20 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Leave the group and disconnect, within seconds."""
-        consumer: Any = self._consumer
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-        # (With a dead broker stop() raises CancelledError and leaves its client open.)
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await consumer._client.close()  # noqa: SLF001
+        await end_consumer(self._consumer)
+
+
+def _take(batch: Batch, fetched: MemoryRecords, decode: Decoder, room: int) -> bool:
+    """Move what was fetched into the batch; False if there is more. Raises KafkaError after what is good."""
+    while fetched.has_next():
+        if len(batch) >= room:
+            return False
+        kafka_batch = fetched.next_batch()
+        if not kafka_batch.validate_crc():
+            raise CorruptRecordException(f"wrong CRC at or after offset {batch.next_}")
+        if not kafka_batch.is_control_batch:
+            for record in kafka_batch:
+                if record.offset >= batch.next_:
+                    batch.add(record, decode)
+        batch.next_ = max(batch.next_, kafka_batch.next_offset)
+    return True

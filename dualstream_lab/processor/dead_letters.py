@@ -20,9 +20,8 @@ from dualstream_lab.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiokafka import ConsumerRecord
-
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.processor.decoding import Record
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
@@ -41,19 +40,20 @@ _TOO_BIG: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordLis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A record, and why it could not be processed."""
+    """A record, where it is, and why it could not be processed."""
 
-    record: ConsumerRecord[bytes | None, bytes | None]
+    topic: str
+    partition: int
+    record: Record
     reason: str
 
     def headers(self) -> list[tuple[str, bytes]]:
-        """Where it was, and why it is here."""
-        record = self.record
+        """What is added to the record's own."""
         return [
             ("dead_letter_reason", self.reason[:_MAX_REASON].encode(errors="replace")),
-            ("dead_letter_topic", record.topic.encode()),
-            ("dead_letter_partition", str(record.partition).encode()),
-            ("dead_letter_offset", str(record.offset).encode()),
+            ("dead_letter_topic", self.topic.encode()),
+            ("dead_letter_partition", str(self.partition).encode()),
+            ("dead_letter_offset", str(self.record.offset).encode()),
         ]
 
 
@@ -104,8 +104,8 @@ class DeadLetters:
             else:
                 log.warning(
                     "%s partition %d offset %d is in %s: %s",
-                    record.topic,
-                    record.partition,
+                    letter.topic,
+                    letter.partition,
                     record.offset,
                     self._topic,
                     letter.reason,

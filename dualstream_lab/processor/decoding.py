@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -11,15 +11,25 @@ from dualstream_lab.event import ID_PATTERN, Event, invalid_reason
 from dualstream_lab.store import StoredEvent
 
 if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
+    from collections.abc import Sequence
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "Record"]
 
 _MAX_KNOWN: Final = 50_000  # names of sources, and of types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
 
 
-class _Head(msgspec.Struct):
+class Record(Protocol):
+    """A record as it was read; ``timestamp`` in ms."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class _Head(msgspec.Struct, gc=False):
     """What is looked at. The id must be there, as it is what duplicates are known by."""
 
     id: str
@@ -40,7 +50,7 @@ class Decoder:
         self._sources: dict[tuple[str, str], str] = {}
         self._types: set[str] = set()
 
-    def __call__(self, record: ConsumerRecord[bytes | None, bytes | None]) -> StoredEvent | str:
+    def __call__(self, partition: int, record: Record) -> StoredEvent | str:
         """The event, or what is wrong with the record."""
         value = record.value
         if value is None:
@@ -63,8 +73,10 @@ class Decoder:
             if reason := _invalid(head):
                 return reason
             source = self._remember(head)
-        ts = min(max(record.timestamp, 0), _MAX_MS) * 1_000_000
-        return StoredEvent(record.partition, record.offset, head.id, head.type, source, ts, value)
+        ms = record.timestamp
+        if not 0 <= ms <= _MAX_MS:
+            ms = 0 if ms < 0 else _MAX_MS
+        return StoredEvent(partition, record.offset, head.id, head.type, source, ms * 1_000_000, value)
 
     def _remember(self, head: _Head) -> str:
         if len(self._sources) >= _MAX_KNOWN:

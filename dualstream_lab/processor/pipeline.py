@@ -11,7 +11,6 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
-from dualstream_lab.processor.batch import Batch
 from dualstream_lab.processor.consumer import GroupConsumer
 from dualstream_lab.processor.decoding import Decoder
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.processor.batch import Batch
     from dualstream_lab.processor.dead_letters import DeadLetters
     from dualstream_lab.processor.handling import Handler
     from dualstream_lab.store import Store
@@ -27,6 +27,9 @@ __all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 
+_HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
+_REST: Final = 0.02  # s after a poll that had few: each transaction costs as much as a hundred events
+_MANY: Final = 1000  # events of a poll after which the next follows at once
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _COMMIT: Final = 1.0  # s between commits to the group
 _LET_GO: Final = 10.0  # s that a batch has to end in when its partition goes to another processor
@@ -45,7 +48,6 @@ class Pipeline:
         self._letters = letters
         self._decoder = Decoder()
         self._settled = -1  # the consumer's generation in which it was last told where to go on
-        self._next: dict[int, int] = {}  # where the next batch begins, applied or not
         self._applying: asyncio.Task[None] | None = None
         self._beyond = 0
         self.consumer: GroupConsumer
@@ -135,16 +137,12 @@ class Pipeline:
             await self._finish()
             await self._settle()
             return
-        polled = await self.consumer.poll()
-        batches = [
-            Batch(part, self._next[part.partition], self._decoder)
-            for part in polled
-            if part.next_ > self._next[part.partition]
-        ]
+        batches = await self.consumer.poll(self._decoder, keep=bool(self._handlers))
         await self._finish()
         if batches and self._settled == self.consumer.generation:
-            self._next |= {batch.partition: batch.next_ for batch in batches}
             self._applying = asyncio.create_task(self._apply(batches))
+            many = sum(map(len, batches)) >= _MANY
+            await asyncio.sleep(_HEAD_START if many else _REST)
 
     async def _finish(self) -> None:
         """Wait for what is being applied. Raises what it ended with."""
@@ -158,12 +156,26 @@ class Pipeline:
             await batch.handle(self._handlers)
             if batch.letters:
                 await self._letters.send(batch.letters)
-            new = await self._store.apply(batch.partition, batch.first, batch.next_, batch.events)
+        # all at once, so that the store need not wait for this loop between them
+        applied = await asyncio.gather(
+            *(
+                self._store.apply(batch.partition, batch.first, batch.next_, batch.events)
+                for batch in batches
+            ),
+            return_exceptions=True,
+        )
+        failed: BaseException | None = None
+        for batch, new in zip(batches, applied, strict=True):
+            if isinstance(new, BaseException):
+                failed = new
+                continue
             self.positions[batch.partition] = batch.next_
             self.applied += new
             self.duplicates += len(batch.events) - new
             self.poison += len(batch.letters)
             self.last_applied = time.time_ns()
+        if failed is not None:
+            raise failed
 
     async def _settle(self) -> None:
         """Learn where the store is in the partitions that there are now, and go on there."""
@@ -176,9 +188,8 @@ class Pipeline:
         positions = {partition: known[partition] for partition in partitions}
         if self._is_beyond(positions, ends):
             await asyncio.sleep(_PAUSE)
-        elif generation == self.consumer.generation and await self.consumer.seek(positions):
-            self._next = dict(positions)
-            self.positions = dict(positions)
+        elif generation == self.consumer.generation and self.consumer.seek(positions):
+            self.positions = positions
             self._settled = generation
 
     def _is_beyond(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:

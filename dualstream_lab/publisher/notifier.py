@@ -29,6 +29,7 @@ _FLUSH, _MAX_FLUSH = 1000, 4000
 _MAX_FAILURES = 5
 _BREAK = 2.0
 _PROBE = 10.0
+_CLOSE_TIMEOUT = 2.0
 _WARN_EVERY = 5.0
 _MAX_DIRTY = 10_000
 _RESYNC_SOURCES = 500
@@ -123,7 +124,7 @@ class Notifier:
         """Stop at once; what is queued is dropped."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_CLOSE_TIMEOUT)
         self._drop_queued(self._limit, "closed")
         await self._link.close()
         self._idle.set()

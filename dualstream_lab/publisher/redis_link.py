@@ -34,7 +34,9 @@ class RedisLink:
             url,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=timeout,
+            # Bounded in connect(). redis-py's own is asyncio.wait_for, which on Python 3.11 can swallow the
+            # cancellation that ends the notifier; close() then waits for ever.
+            socket_timeout=None,
             socket_connect_timeout=timeout,
             health_check_interval=0,
         )

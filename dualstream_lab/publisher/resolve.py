@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from dualstream_lab.config import kafka_client_options
+from dualstream_lab.kafka_log import end_consumer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +42,7 @@ async def find_in_log(
                 await consumer.start()
                 await _read(consumer, settings.topic, ids, list(parts), found)
     finally:
-        # With a dead broker stop() raises CancelledError and leaves its client open (aiokafka 0.14).
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait([stopping], timeout=2)
-        with suppress(Exception):
-            await consumer._client.close()  # noqa: SLF001
+        await end_consumer(consumer)
     return found
 
 

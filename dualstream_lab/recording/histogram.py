@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
+from numpy.ctypeslib import as_array  # numpy's own lazy import would come while it measures
 
 from dualstream_lab.errors import RecordingError
 
@@ -60,7 +61,7 @@ class LatencyHistogram:
         shift = np.maximum(np.frexp(micros.astype(np.float64))[1].astype(np.int64) - _SUB_BITS, 0)
         places = (shift << (_SUB_BITS - 1)) + (micros >> shift)
         hdr = self._hdr
-        kept = np.ctypeslib.as_array(hdr.counts)
+        kept = as_array(hdr.counts)
         kept += np.bincount(places, weights[good], minlength=len(kept)).astype(kept.dtype)
         hdr.total_count += int(weights[good].sum())
         hdr.min_value = min(hdr.min_value, int(micros.min()))
@@ -75,7 +76,7 @@ class LatencyHistogram:
 
     def values(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """(ms, how many) of those that arrived, ascending, as coarse as they are kept."""
-        counts = np.ctypeslib.as_array(self._hdr.counts)
+        counts = as_array(self._hdr.counts)
         places = np.flatnonzero(counts)
         half = 1 << (_SUB_BITS - 1)
         shift = np.maximum(places // half - 1, 0)

@@ -195,5 +195,11 @@ class RowWriter:
         hidden.rename(path)
 
     def _encode(self, part: dict[str, npt.NDArray[np.int64]], file: Any) -> None:
-        table = pa.table({name: pa.array(part[name]).cast(kind) for name, kind in self._types.items()})
+        # Not pa.array, which would import pandas: half a second of CPU, and in two threads of a process that
+        # gevent has patched a deadlock, as the locks of imports are then gevent's.
+        columns = []
+        for name, kind in self._types.items():
+            values = part[name].astype(f"i{kind.bit_width // 8}")
+            columns.append(pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)]))
+        table = pa.Table.from_arrays(columns, names=list(self._types))
         pq.write_table(table, file, compression="lz4", use_dictionary=False, write_statistics=False)

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -23,6 +24,8 @@ from dualstream_lab.stack.warm import warmed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
     from dualstream_lab.stack.process import ManagedProcess
     from dualstream_lab.stack.settings import TlsMaterial
 
@@ -30,6 +33,7 @@ __all__ = ["LocalStack"]
 
 T = TypeVar("T")
 _ATTEMPTS = 3
+_COUNTED = 30.0  # s
 _MIN_FREE = 64 * 2**20  # bytes; on a disk that is full a broker cannot even say so
 
 
@@ -180,6 +184,13 @@ class LocalStack:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._directory, self._brokers, self._redis = None, (), None
 
+    def wait_serving(self) -> None:
+        """Wait until the cluster counts on every broker again: one that was paused is fenced for a moment.
+
+        Blocks. Raises StackError after half a minute.
+        """
+        _in_thread(_all_counted(self.kafka_url, self._count))
+
     def create_topic(
         self, name: str, *, partitions: int = PARTITIONS, settings: Mapping[str, str] = {}
     ) -> None:
@@ -297,7 +308,7 @@ async def _create_topic(
     try:
         async with asyncio.timeout(15):
             await client.start()
-            response = await client.create_topics([topic])
+            response = await _sent(client, topic)
     except (KafkaError, OSError, TimeoutError) as error:
         raise StackError(f"topic {name!r} could not be created: {error or 'timed out'}") from error
     finally:
@@ -306,6 +317,37 @@ async def _create_topic(
         if code:
             kind = _TopicExists if for_code(code).message == "TOPIC_ALREADY_EXISTS" else StackError
             raise kind(f"topic {name!r} could not be created: {message or for_code(code).__name__}")
+
+
+async def _all_counted(servers: str, count: int) -> None:
+    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415  (slow to import)
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    deadline = time.monotonic() + _COUNTED
+    while True:
+        client = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=5_000)
+        try:
+            async with asyncio.timeout(5):
+                await client.start()
+                cluster = await client.describe_cluster()
+            if len(cluster["brokers"]) == count and cluster["controller_id"] >= 0:
+                return
+        except (KafkaError, OSError, TimeoutError):
+            pass
+        finally:
+            await client.close()
+        if time.monotonic() > deadline:
+            raise StackError(f"the cluster does not count on all of its {count} brokers again")
+        await asyncio.sleep(0.1)
+
+
+async def _sent(client: AIOKafkaAdminClient, topic: NewTopic) -> Any:
+    while True:
+        try:
+            return await client.create_topics([topic])
+        except AttributeError:  # aiokafka's word for a cluster whose controller is fenced just now
+            await asyncio.sleep(0.2)
+            await client._client.force_metadata_update()  # noqa: SLF001
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:

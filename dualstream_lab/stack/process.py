@@ -43,6 +43,7 @@ class ManagedProcess:
         self.name = name
         self.log = log
         self._command = list(command)
+        self.troubles = 0  # times that it was killed or paused
         self._ready = ready
         self._explain = explain
         self._remove = remove
@@ -139,12 +140,14 @@ class ManagedProcess:
 
     def kill(self) -> None:
         """Kill it (SIGKILL) and wait until it is gone. Nothing if it does not run."""
+        self.troubles += 1
         self._signal(b"k")
         if not self._ended(_REAP_TIMEOUT):
             raise StackError(f"{self.name} (process {self._pid}) cannot be killed: it hangs in the kernel")
 
     def pause(self) -> None:
         """Stop it in place (SIGSTOP): connections stay open, nothing is answered."""
+        self.troubles += 1
         self._signal(b"s")
         self._paused = self.running
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Page", "Query", "Row", "Store", "StoredEvent"]
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as it is in Kafka, with what a store finds it by."""
 
     partition: int
@@ -27,7 +27,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
     """The event's JSON as it is in Kafka."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """The light half of a stored event: all but its value and source."""
 
     offset: int

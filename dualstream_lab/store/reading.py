@@ -74,9 +74,8 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         with storing(path):
-            self._connection = connect(path, read_only=True)
-            self._connection.text_factory = bytes
-            self._connection.execute(f"PRAGMA cache_size = -{_CACHE // 1024}")
+            self._connection = connect(path, [f"cache_size = -{_CACHE // 1024}"], read_only=True)
+        self._connection.text_factory = bytes
 
     def close(self) -> None:
         """Let go of the file."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from dualstream_lab.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["OFFSET_BITS", "connect", "key_of", "storing"]
@@ -20,6 +20,7 @@ OFFSET_BITS: Final = 48
 
 _APPLICATION: Final = 0x6475616C  # "dual"
 _VERSION: Final = 1
+_PAGE: Final = 8192  # bytes
 _BUSY: Final = 10.0  # s to wait for another process's transaction
 _SCHEMA: Final = f"""
 CREATE TABLE log (epoch TEXT NOT NULL);
@@ -69,7 +70,7 @@ def storing(path: Path) -> Iterator[None]:
         raise StoreError(f"store {path} {advice} ({error})") from error
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+def connect(path: Path, pragmas: Sequence[str], *, read_only: bool) -> sqlite3.Connection:
     """A connection to a store, made if it is not there; ``read_only`` neither makes nor changes one.
 
     To be used by one thread at a time. Raises StoreError, and sqlite3.Error.
@@ -81,6 +82,8 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path, read_only=read_only)
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
         raise
@@ -97,9 +100,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file is a store; False if it is empty. Raises StoreError if it is anything else."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    # in one statement: another process may be making it
+    application, version, tables = connection.execute(
+        "SELECT (SELECT application_id FROM pragma_application_id),"
+        " (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_schema"
+    ).fetchone()
     if application == _APPLICATION:
         if version != _VERSION:
             raise StoreError(
@@ -113,6 +118,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA page_size = {_PAGE}")
     _write_ahead(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:

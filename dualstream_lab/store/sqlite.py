@@ -59,14 +59,12 @@ class SqliteStore:
         """See :meth:`Store.close`."""
         halves = [half for half in (self._reading, self._writing) if half is not None]
         self._reading = self._writing = None
-        loop = asyncio.get_running_loop()
-        closing = [loop.run_in_executor(thread, half.close) for thread, half in halves]
-        for thread, _half in halves:
+        for thread, half in halves:  # the writer last, so that it can empty the write-ahead log
+            closing = asyncio.get_running_loop().run_in_executor(thread, half.close)
             thread.shutdown(wait=False)
-        if closing:
-            done, _late = await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT)
-            for future in done:
-                future.result()
+            await asyncio.wait([closing], timeout=_CLOSE_TIMEOUT)
+            if closing.done():
+                closing.result()
 
     async def epoch(self) -> str | None:
         """See :meth:`Store.epoch`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -26,21 +27,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
-# Events of one statement: few sizes, so that their statements stay prepared. SQLite takes 32,766 values.
-_SIZES: Final = (4096, 512, 64, 8, 1)
+_LARGEST: Final = 4096  # events of one statement; SQLite takes 32,766 values
+_SMALLEST: Final = 128  # at the end of a batch, not more statements than one
 _CACHE: Final = 64 * 2**20  # bytes: so that the index of ids is looked up in memory
 _CHECKPOINT: Final = 4000  # pages of the write-ahead log after which it is copied into the file
 _MAX_LOG: Final = 64 * 2**20
+_PRAGMAS: Final = (
+    "synchronous = NORMAL",  # a power cut may take the last transactions, whole: Kafka has them
+    f"cache_size = -{_CACHE // 1024}",
+    f"wal_autocheckpoint = {_CHECKPOINT}",
+    f"journal_size_limit = {_MAX_LOG}",
+)
 _MAX_SOURCES: Final = 100_000  # numbers of sources kept in mind
 _PRUNED: Final = 2000  # events removed in one transaction: others wait for it some 20 ms
 _PRUNED_LEAST: Final = 50  # events of a partition looked at for that
 
 
+@cache  # few sizes, so that their statements stay prepared
 def _insert(count: int) -> str:
     return "INSERT OR IGNORE INTO events VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)  # noqa: S608
-
-
-_INSERTS: Final = [(size, _insert(size)) for size in _SIZES]
 
 
 class Writer:
@@ -50,15 +55,7 @@ class Writer:
         self._path = path
         self._sources: dict[str, int] = {}
         with storing(path):
-            self._connection = connect(path, read_only=False)
-            for pragma in (
-                "synchronous = NORMAL",  # a power cut may take the last transactions, whole: Kafka has them
-                f"cache_size = -{_CACHE // 1024}",
-                f"wal_autocheckpoint = {_CHECKPOINT}",
-                f"journal_size_limit = {_MAX_LOG}",
-                "temp_store = MEMORY",
-            ):
-                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection = connect(path, _PRAGMAS, read_only=False)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -89,20 +86,27 @@ class Writer:
         """See :meth:`Store.apply`."""
         key_of(partition, next_)
         with self._transaction() as execute:
-            found = execute("SELECT position FROM partitions WHERE id = ?", (partition,)).fetchone()
-            if found is None:
-                raise StoreError(f"store {self._path} does not know partition {partition}: begin() names all")
-            if found[0] != first:
-                raise StoreConflict(
-                    f"partition {partition}: the store is at {found[0]}, not at {first}: another processor "
-                    "has applied what follows"
-                )
-            new = self._insert(partition, events) if events else 0
-            execute(
-                "UPDATE partitions SET position = ?, events = events + ? WHERE id = ?",
-                (next_, new, partition),
+            moved = execute(
+                "UPDATE partitions SET position = ? WHERE id = ? AND position = ?", (next_, partition, first)
             )
+            if not moved.rowcount:
+                raise self._conflict(partition, first)
+            if not events:
+                return 0
+            new = self._insert(partition, events)
+            execute("UPDATE partitions SET events = events + ? WHERE id = ?", (new, partition))
         return new
+
+    def _conflict(self, partition: int, first: int) -> StoreError:
+        found = self._connection.execute(
+            "SELECT position FROM partitions WHERE id = ?", (partition,)
+        ).fetchone()
+        if found is None:
+            return StoreError(f"store {self._path} does not know partition {partition}: begin() names all")
+        return StoreConflict(
+            f"partition {partition}: the store is at {found[0]}, not at {first}: another processor has "
+            "applied what follows"
+        )
 
     def _insert(self, partition: int, events: Sequence[StoredEvent]) -> int:
         base = key_of(partition, 0)
@@ -120,10 +124,15 @@ class Writer:
                 event.value,
             )
         new = begin = 0
-        for size, statement in _INSERTS:
-            while len(values) - begin >= 6 * size:
-                new += self._connection.execute(statement, values[begin : begin + 6 * size]).rowcount
-                begin += 6 * size
+        left = len(events)
+        while left:
+            size = min(1 << left.bit_length() - 1, _LARGEST)  # the largest power of two that fits
+            if size < min(left, _SMALLEST):
+                size *= 2
+                values += values[-6:] * (size - left)  # the last again and again, which is ignored
+            new += self._connection.execute(_insert(size), values[begin : begin + 6 * size]).rowcount
+            begin += 6 * size
+            left = max(0, left - size)
         return new
 
     def _number(self, source: str) -> int:

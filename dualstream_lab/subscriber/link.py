@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from dualstream_lab.subscriber.received import SubscriberStats
     from dualstream_lab.subscriber.receiver import Receiver
 
-__all__ = ["Link", "Transport"]
+__all__ = ["Link", "Transport", "pause"]
 
 log = logging.getLogger(__name__)
 
 Transport = Literal["ws", "sse"]
 
-_BACKOFF: Final = (0.1, 10.0)  # s: a wait is drawn from 0 to this, doubled at every failure, at most that
+_BACKOFF: Final = (0.1, 10.0)  # s: a pause is drawn from 0 to this, doubled at every failure, at most that
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next try, drawn so that clients that lost the same gateway spread."""
+    most = min(_BACKOFF[1], _BACKOFF[0] * 2 ** min(failures, 16))
+    return random.uniform(0, most)  # noqa: S311
 
 
 class Link:
@@ -78,7 +84,7 @@ class Link:
                 failures = 0
             if failures == 0:
                 log.warning("%s: %s. Connecting again", self._base, why)
-            wait = random.uniform(0, min(_BACKOFF[1], _BACKOFF[0] * 2.0**failures))  # noqa: S311
+            wait = pause(failures)
             failures += 1
             if self._give_up is not None:
                 left = self._receiver.heard_at + self._give_up - now

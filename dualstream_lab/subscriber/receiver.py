@@ -12,7 +12,7 @@ from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import decode_event
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.received import Gap, Received
-from dualstream_lab.subscriber.wanted import LATEST
+from dualstream_lab.subscriber.wanted import EARLIEST, LATEST
 from dualstream_lab.subscriber.wire import Dropped, Message, decode
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ State = Literal["away", "catching up", "live", "degraded"]
 
 _PASSING: Final = {"store_lag", "store_unavailable"}
 _BEHIND: Final = "too_far_behind"
+_REMOVED: Final = "retention"
 
 
 class Confirmed(NamedTuple):
@@ -44,15 +45,19 @@ Arrival = Received | Gap | Confirmed
 
 
 class Source:
-    """One source's way so far. ``begin``: the caller's ``since``; ``refused_at``: of a past not told yet."""
+    """One source's way so far. ``begin``: the caller's ``since``; ``refused_at``: of a past not told yet.
 
-    __slots__ = ("begin", "name", "progress", "refused_at", "state")
+    ``joined``: this connection has told its past, and is live.
+    """
+
+    __slots__ = ("begin", "joined", "name", "progress", "refused_at", "state")
 
     def __init__(self, name: str, begin: str, recent: Recent) -> None:
         self.name = name
         self.begin = begin
         self.progress = Progress(recent)
         self.state: State = "away"
+        self.joined = False
         self.refused_at: float | None = None
 
     @property
@@ -108,6 +113,7 @@ class Receiver:
         self.live.clear()
         for source in self.sources.values():
             source.state = "away"
+            source.joined = False
 
     async def deliver(self, text: str) -> None:
         """One message; waits while the inbox is full. Raises Dropped when a new connection is needed."""
@@ -141,8 +147,9 @@ class Receiver:
             source.state = "catching up"
         partition, offset = _position(message.pos)
         fresh = source.progress.fresh(message.id, offset)
-        # A late event's cursor may be for when all that were found with it are told.
-        if message.cursor and not message.late:
+        # A late event's cursor may be for when all that were found with it are told, and a live one's
+        # supposes the past, which may turn out not to be told.
+        if message.cursor and (message.old or source.joined) and not message.late:
             source.progress.confirm(_cursor(message.cursor))
         if not fresh:
             self._stats.repeats += 1
@@ -176,12 +183,14 @@ class Receiver:
             await self._not_recovered(source, message.reason or "unknown", message.cursor)
         source.refused_at = None
         source.state = "live"
+        source.joined = True
         self.welcomed = True
         if all(one.state in {"live", "degraded"} for one in self.sources.values()):
             self.live.set()
 
     async def _not_recovered(self, source: Source, reason: str, cursor: str | None) -> None:
-        if reason == _BEHIND:
+        # The earliest is what is left, however much was removed before it.
+        if reason == _BEHIND or (reason == _REMOVED and source.place == EARLIEST):
             raise TooFarBehind(source)
         if reason in _PASSING:
             # The past is still there, and a later connection may tell it.
@@ -255,6 +264,6 @@ def _cursor(text: str) -> Cursor:
 
 def _position(pos: str | None) -> tuple[int | None, int | None]:
     partition, colon, offset = (pos or "").partition(":")
-    if colon and partition.isdecimal() and offset.isdecimal():
+    if colon and partition.isdecimal() and offset.isdecimal() and len(pos or "") < 30:
         return int(partition), int(offset)
     return None, None

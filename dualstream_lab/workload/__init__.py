@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
+from numpy.random import default_rng  # numpy's own lazy import would come while it measures
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.workload.arrivals import PLANS, Curve, arrival_times, expected_count, intended_rate
@@ -61,7 +62,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("rate", 0.1, 1e7),
+            ("rate", 0.1, 10_000_000),
             ("duration", 0.1, 86_400),
             ("low", 0, 1),
             ("period", 0.1, 86_400),
@@ -130,7 +131,7 @@ class Workload:
         index, of = share
         if not 0 <= index < of:
             raise ValueError(f"share {index} of {of}: the index must be from 0 to {of - 1}")
-        arriving, choosing, typing, sizing = np.random.default_rng(self.seed).spawn(4)
+        arriving, choosing, typing, sizing = default_rng(self.seed).spawn(4)
         sources = cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
         types = np.cumsum(TYPE_WEIGHTS) / np.sum(TYPE_WEIGHTS)
         first = 0

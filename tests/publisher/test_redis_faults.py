@@ -16,6 +16,8 @@ from redis.asyncio import Redis
 from dualstream_lab import DualPublisher
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.event import RESYNC_CHANNEL, decode_notification
+from dualstream_lab.publisher.notifier import Notifier
+from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
 
@@ -257,3 +259,18 @@ async def test_a_server_in_cluster_mode_is_refused_by_name(settings, tmp_path):
             await DualPublisher(settings(redis_url=f"redis://127.0.0.1:{port}")).start()
     finally:
         process.kill()
+
+
+async def test_closing_while_the_connection_is_made_anew_ends_at_whatever_moment(stack):
+    """redis-py's handshake can swallow the cancellation that ends the notifier."""
+    for moment in range(80):
+        notifiers = [Notifier(RedisLink(stack.redis_url, timeout=1.0), nonce="n", limit=10) for _ in range(5)]
+        for notifier in notifiers:
+            await notifier.start()
+            await notifier._link.close()
+            notifier._wake.set()
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            await asyncio.gather(*(notifier.close() for notifier in notifiers))
+        assert all(notifier._task.done() for notifier in notifiers), moment

@@ -1,0 +1,55 @@
+"""The file for what was refused, so that it can be mended and given again."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Self, cast
+
+import msgspec
+
+from dualstream_lab.errors import StackError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Rejects"]
+
+
+class Rejects:
+    """The rejects file, made when the first is refused; ``append``: those of an earlier time are kept."""
+
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        self.path = path
+        self._mode = "ab" if append else "wb"
+        self.count = 0
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, where: dict[str, object], reason: str, raw: bytes) -> None:
+        """Write it at once. ``where``: its line or its position. Raises StackError."""
+        entry = where | {"reason": reason}
+        try:
+            entry["raw"] = raw.decode()
+        except UnicodeError:
+            entry["raw_base64"] = raw  # msgspec writes bytes as base64
+        try:
+            if self._file is None:
+                self._file = cast("IO[bytes]", self.path.open(self._mode))
+            self._file.write(msgspec.json.encode(entry) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            place = " ".join(f"{name} {value}" for name, value in where.items())
+            raise StackError(
+                f"{place} is refused ({reason}) and {self.path} cannot be written: "
+                f"{error.strerror}; give another --rejects"
+            ) from error
+        self.count += 1

@@ -1,0 +1,102 @@
+"""Where ``dualstream replay`` writes: a file or a pipe, or a terminal."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dualstream_lab.cli.console import stdout
+from dualstream_lab.errors import ConfigError, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.replay import Found
+
+__all__ = ["Lines", "Table"]
+
+
+class Lines:
+    """The events as they are in the log, one a line; ``-`` is stdout. A file has whole lines, always.
+
+    A file that exists is an error, unless ``append``: then lines are added to it. Raises ConfigError and, for
+    a disk that is full, StackError.
+    """
+
+    def __init__(self, name: str, *, append: bool) -> None:
+        self.name = name
+        try:
+            self._fd = sys.stdout.fileno() if name == "-" else _opened(Path(name), append=append)
+        except FileExistsError as error:
+            raise ConfigError(
+                f"--output {name} exists already; another name, or with --from, which adds to it"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"--output {name} cannot be written: {error.strerror}") from error
+        self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+        if self.name != "-":
+            os.close(self._fd)
+
+    async def write(self, found: Sequence[Found]) -> int:
+        """Returns when the system has them."""
+        rest = memoryview(b"".join(_one_line(item) for item in found))
+        size = os.fstat(self._fd).st_size
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if self._regular:
+                os.ftruncate(self._fd, size)
+            raise StackError(f"{self.name} cannot be written: {error.strerror}") from error
+        return len(found)
+
+
+def _opened(path: Path, *, append: bool) -> int:
+    """The file's descriptor: without a buffer that could hold half a line back."""
+    special = path.exists() and not path.is_file()
+    exclusive = 0 if append or special else os.O_EXCL
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o666)
+
+
+def _one_line(item: Found) -> bytes:
+    value: bytes = item.record.value
+    if b"\n" in value or b"\r" in value:
+        # In JSON they can only be white space between its parts.
+        value = value.replace(b"\n", b" ").replace(b"\r", b" ")
+    return value + b"\n"
+
+
+class Table:
+    """A short line an event, for people: when, where it is, source, type, id, the beginning of the data."""
+
+    async def write(self, found: Sequence[Found]) -> int:
+        """Print them."""
+        for item in found:
+            line = _readable(item)
+            stdout.print(line[: max(40, stdout.width)], markup=False, soft_wrap=True)
+        return len(found)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _readable(item: Found) -> str:
+    record, event = item
+    when = datetime.fromtimestamp(record.timestamp / 1000).astimezone()
+    where = f"{record.partition}:{record.offset}"
+    data = bytes(event.data)[:200].decode(errors="replace")
+    text = (
+        f"{when:%m-%d %H:%M:%S}.{when.microsecond // 1000:03}  {where:>9}  "
+        f"{event.source_type}:{event.source_id}  {event.type}  {event.id}  {' '.join(data.split())}"
+    )
+    # Others may write to the log, too: nothing in it steers a terminal.
+    return "".join(letter if letter.isprintable() else "·" for letter in text)

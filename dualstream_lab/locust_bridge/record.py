@@ -1,0 +1,88 @@
+"""The record of a test: its run directory, what the processes recorded, and the verdict."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.load.measures import Totals
+from dualstream_lab.load.verdict import judge
+from dualstream_lab.locust_bridge.session import Order
+from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, RunDirectory
+from dualstream_lab.recording.manifest import safe_settings
+from dualstream_lab.workload import RunIds
+
+if TYPE_CHECKING:
+    from dualstream_lab.load.verdict import Verdict
+    from dualstream_lab.locust_bridge.options import Options
+    from dualstream_lab.recording import Interval
+
+__all__ = ["Record"]
+
+
+class Record:
+    """Kept by the master, or by a process that is alone. Raises RecordingError where it cannot be written.
+
+    ``lead``: s from now to the plan's zero.
+    """
+
+    def __init__(self, options: Options, *, lanes: int, workers: int, lead: float) -> None:
+        name = f"locust-{options.workload.plan}"
+        run = uuid4()
+        clocks = Clocks.now()
+        ahead = round(lead * 1e9)
+        manifest = Manifest(
+            name=name,
+            run=str(run),
+            ids=RunIds.of_run(run).prefix,
+            clocks=clocks,
+            workload=options.workload.as_dict(),
+            settings=safe_settings(options.settings),
+            users={"lanes": lanes, "workers": workers},
+            thresholds=[threshold.text for threshold in options.thresholds],
+            sample=max(1, options.sample),
+            started=clocks.monotonic + ahead,
+            engine="locust",
+        )
+        self._zero = clocks.wall + ahead
+        self.directory = RunDirectory(RunDirectory.create(options.root, name), manifest)
+        self.totals = Totals(since=manifest.started)
+        try:
+            self.directory.save()
+            self._writer = IntervalWriter(self.directory.path, "locust")
+        except OSError as error:
+            raise RecordingError(f"{self.directory.path} cannot be written: {error}") from error
+
+    def order(self, index: int, of: int) -> Order:
+        """For one of ``of`` processes."""
+        path = str(self.directory.path.resolve())
+        return Order(directory=path, ids=self.directory.manifest.ids, zero=self._zero, index=index, of=of)
+
+    def keep(self, interval: Interval) -> None:
+        """Add what a process recorded."""
+        self.totals.add(interval)
+        self._writer.write(interval)
+
+    @property
+    def sent(self) -> bool:
+        """Whether an event was sent."""
+        return bool(self.totals.counters.get("sent"))
+
+    def discard(self) -> None:
+        """Remove it; only when nobody can write into it any more."""
+        self._writer.close()
+        shutil.rmtree(self.directory.path, ignore_errors=True)
+
+    def conclude(self, state: str) -> Verdict:
+        """Close it, and judge it."""
+        self._writer.close()
+        manifest = self.directory.manifest
+        manifest.ended = time.monotonic_ns()
+        manifest.state = state
+        self.directory.save()
+        verdict = judge(self.directory)
+        self.directory.write_verdict(verdict.as_dict(self.directory))
+        return verdict

@@ -1,0 +1,129 @@
+"""What was chosen of the log, into a sink: at a rate, up to a limit, and so that one can go on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dualstream_lab.errors import EventError
+from dualstream_lab.replay.selection import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aiokafka import ConsumerRecord
+
+    from dualstream_lab.replay.reading import Reading
+    from dualstream_lab.replay.selection import Selection
+
+__all__ = ["Player", "Reject", "Sink"]
+
+_CHUNK = 500
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    async def write(self, found: Sequence[Found]) -> int:
+        """Returns when they are there: how many of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A record that was left out, and why."""
+
+    partition: int
+    offset: int
+    reason: str
+    raw: bytes
+
+
+class Player:
+    """Plays a reading into a sink.
+
+    ``rate``: events/s at most; ``limit``: events at most. ``on_reject`` is told of every record that cannot
+    be read; the rest goes on. :meth:`stop` ends it after what is being written. When it ended, however that
+    was, ``reading.at`` is where to go on: everything before it was written or rejected.
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        selection: Selection,
+        sink: Sink,
+        *,
+        on_reject: Callable[[Reject], None],
+        rate: float | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.reading = reading
+        self.written = 0
+        self._selection = selection
+        self._sink = sink
+        self._on_reject = on_reject
+        self._rate = rate
+        self._limit = limit
+        self._chosen = 0
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to end."""
+        return self._stopping.is_set()
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether it ended because of ``limit``."""
+        return self._chosen == self._limit
+
+    def stop(self) -> None:
+        """Read and write no more; noticed within half a second."""
+        self._stopping.set()
+        self.reading.stop()
+
+    async def run(self) -> None:
+        """Until the reading ends, the limit is reached, or it is stopped; raises as reading and sink do."""
+        started = asyncio.get_running_loop().time()
+        size = _CHUNK if self._rate is None else max(1, min(_CHUNK, int(self._rate / 20)))
+        async for chunk in self.reading.chunks(size):
+            before = self._chosen
+            found, dealt_with = self._choose(chunk)
+            if self._rate is not None:
+                await self._pause_until(started + before / self._rate)
+            if self.stopped:
+                return
+            if found:
+                self.written += await self._sink.write(found)
+            self.reading.done(dealt_with)
+            if self.at_limit:
+                return
+
+    def _choose(
+        self, chunk: Sequence[ConsumerRecord[bytes, bytes]]
+    ) -> tuple[list[Found], Sequence[ConsumerRecord[bytes, bytes]]]:
+        """The wanted of a chunk, and the part of it that was looked at, which is all but for the limit."""
+        found: list[Found] = []
+        for place, record in enumerate(chunk, start=1):
+            try:
+                event = self._selection.event_of(record)
+            except EventError as error:
+                self._on_reject(reject(record, str(error)))
+                continue
+            if event is not None:
+                found.append(Found(record, event))
+                self._chosen += 1
+                if self.at_limit:
+                    return found, chunk[:place]
+        return found, chunk
+
+    async def _pause_until(self, when: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(when):
+                await self._stopping.wait()
+
+
+def reject(record: ConsumerRecord[bytes, bytes], reason: str) -> Reject:
+    """A record that is left out."""
+    return Reject(partition=record.partition, offset=record.offset, reason=reason, raw=record.value or b"")

@@ -1,0 +1,49 @@
+"""Where to begin, and where one was: positions of partitions. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Start", "parse_positions", "positions_text"]
+
+_POSITION: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where to begin in every partition; with nothing said, at the end as it is now.
+
+    ``offset``: the first one; a negative one counts from the end. ``timestamp``: ms since the epoch.
+    ``positions``: partition to offset; with neither of the others, partitions not named are not read.
+    """
+
+    offset: int | None = None
+    timestamp: int | None = None
+    positions: Mapping[int, int] | None = None
+
+
+def parse_positions(text: str) -> dict[int, int]:
+    """``0:123,1:456``: partition to the offset to read next. Raises ConfigError."""
+    positions: dict[int, int] = {}
+    for part in text.split(","):
+        match = _POSITION.fullmatch(part.strip())
+        if match is None:
+            raise ConfigError(
+                f"position {part.strip()!r}: allowed: partition:offset[,…], for example 0:123,1:456"
+            )
+        if int(match[1]) in positions:
+            raise ConfigError(f"position {part.strip()!r}: partition {match[1]} is named twice")
+        positions[int(match[1])] = int(match[2])
+    return positions
+
+
+def positions_text(positions: Mapping[int, int]) -> str:
+    """As :func:`parse_positions` reads it."""
+    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(positions.items()))

@@ -1,0 +1,105 @@
+"""Any sequence of changes, and every question after each: the store says what the model says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualstream_lab.errors import StoreConflict
+from dualstream_lab.store import Query, SqliteStore, writing
+
+from .making import HOUR, SOURCES, event
+from .model import ModelStore
+
+PARTITIONS = (0, 1, 5)
+AGES = (5, 15, 25, 35)  # hours, and none of them near an age that is pruned
+
+events = st.tuples(st.integers(0, 3), st.integers(0, 30), st.sampled_from(SOURCES), st.sampled_from(AGES))
+applied = st.tuples(
+    st.just("apply"), st.sampled_from(PARTITIONS), st.sampled_from((0, 0, 0, 0, 1, -1)),
+    st.lists(events, max_size=12), st.integers(0, 2),
+)  # fmt: skip
+pruned = st.tuples(st.just("prune"), st.sampled_from((0, 10, 20, 1000)), st.integers(1, 40))
+begun = st.tuples(st.just("begin"), st.dictionaries(st.sampled_from(PARTITIONS), st.integers(0, 25)))
+
+
+async def same(stores, ask):
+    """The answer, or how it was refused."""
+    answers = []
+    for store in stores:
+        try:
+            answers.append(await ask(store))
+        except StoreConflict:
+            answers.append("conflict")
+    assert answers[0] == answers[1]
+    return answers[0]
+
+
+async def change(stores, step):
+    if step[0] == "begin":
+        return await same(stores, lambda store: store.begin("e", step[1]))
+    if step[0] == "prune":
+        return await same(stores, lambda store: store.prune(age=step[1] * HOUR, count=step[2]))
+    _, partition, wrong, drawn, rest = step
+    first = max(0, (await stores[0].positions())[partition] + wrong)
+    offset, batch = first, []
+    for hole, name, source, age in drawn:
+        offset += hole
+        batch.append(event(offset, partition=partition, name=f"id{name}", source=source, hours=age))
+        offset += 1
+    return await same(stores, lambda store: store.apply(partition, first, offset + rest, batch))
+
+
+async def compare(stores):
+    await same(stores, lambda store: store.positions())
+    queries = [Query(s, p, a) for s in (*SOURCES, "repo:x/y") for p in (*PARTITIONS, 7) for a in (-1, 0, 9)]
+    for limit in (1, 3, 50):
+        await same(stores, lambda store, limit=limit: store.pages(queries, limit))
+    for source in SOURCES:
+        for partition in (None, 1):
+            for after in (None, -1, 4):
+                await same(
+                    stores,
+                    lambda store, s=source, p=partition, a=after: store.recent(
+                        s, limit=3, after=a, partition=p
+                    ),
+                )
+    for name in range(31):
+        await same(stores, lambda store, name=name: store.get(f"id{name}"))
+
+
+async def run(store, steps):
+    for table in ("log", "partitions", "sources", "events"):
+        store._writing[1]._connection.execute(f"DELETE FROM {table}")
+    store._writing[1]._sources.clear()
+    stores = (store, ModelStore())
+    await change(stores, ("begin", {0: 0, 1: 7, 5: 0}))
+    for step in steps:
+        await change(stores, step)
+    await compare(stores)
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch):
+    """So that a few events take as many statements and transactions as millions."""
+    monkeypatch.setattr(writing, "_LARGEST", 4)
+    monkeypatch.setattr(writing, "_SMALLEST", 4)
+    monkeypatch.setattr(writing, "_PRUNED", 5)
+    monkeypatch.setattr(writing, "_PRUNED_LEAST", 2)
+    monkeypatch.setattr(writing, "_MAX_SOURCES", 2)
+
+
+def test_it_says_what_the_model_says(tmp_path):
+    with asyncio.Runner() as runner:
+        store = runner.run(SqliteStore.open(tmp_path / "store.db"))
+
+        @settings(max_examples=300, deadline=None)
+        @given(st.lists(st.one_of(applied, applied, applied, pruned, begun), max_size=12))
+        def compared(steps):
+            runner.run(run(store, steps))
+
+        compared()
+        runner.run(store.close())

@@ -1,0 +1,429 @@
+"""The Subscriber on the real stack: Kafka, Redis, the processor, the store and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import jwt
+import pytest
+from pydantic import SecretStr
+
+from dualstream_lab.config import ServeSettings
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.event import Event
+from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.subscriber import Received, StreamGap, Subscriber
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.stack import LocalStack
+
+SOURCE = "repo:octo/hello"
+both = pytest.mark.parametrize("transport", ["ws", "sse"])
+
+
+class Service:
+    """Parts of ``dualstream serve`` as a process of its own, on one port for as long as this lives."""
+
+    def __init__(self, settings: ServeSettings, *parts: str) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._process: asyncio.subprocess.Process | None = None
+        self.url = f"http://{settings.listen}"
+
+    async def start(self) -> None:
+        given = self._settings.model_dump(include=self._settings.model_fields_set)
+        where = {
+            f"DUALSTREAM_{name.upper()}": value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(value)
+            for name, value in given.items()
+        }
+        only = [word for part in self._parts for word in ("--only", part)]
+        said = self._settings.store.with_name(f"{'-'.join(self._parts)}.log")
+        with said.open("wb") as errors:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "dualstream_lab.cli", "serve", *only),
+                env=os.environ | where,
+                stderr=errors,
+            )
+        await until(lambda: process.returncode is not None or "serving" in said.read_text())
+        assert process.returncode is None, said.read_text()
+
+    async def kill(self) -> None:
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            await process.wait()
+
+
+@pytest.fixture
+def served(settings: Callable[..., Settings], tmp_path: Path) -> Callable[..., ServeSettings]:
+    """Makes the settings of a delivery side of this test's own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def make(**values: object) -> ServeSettings:
+        where = settings().model_dump(include={"kafka_url", "redis_url", "topic"})
+        own = {
+            "store": tmp_path / "events.db",
+            "group": f"group-{where['topic']}",
+            "listen": f"127.0.0.1:{port}",
+        }
+        return ServeSettings.load(**(where | own | values))
+
+    return make
+
+
+@asynccontextmanager
+async def serving(settings: ServeSettings) -> AsyncIterator[str]:
+    """The URL of a processor and a gateway."""
+    service = Service(settings, "processor", "gateway")
+    try:
+        await service.start()
+        yield service.url
+    finally:
+        await service.stop()
+
+
+async def until(true: Callable[[], bool], timeout: float = 20) -> None:
+    async with asyncio.timeout(timeout):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def some(count: int, *, source: str = SOURCE, first: int = 0) -> list[Event]:
+    source_type, _, source_id = source.partition(":")
+    return [
+        Event(type="push", source_type=source_type, source_id=source_id, data={"n": first + n})
+        for n in range(count)
+    ]
+
+
+async def take(events: AsyncIterator[Received], count: int, timeout: float = 20) -> list[Received]:
+    async with asyncio.timeout(timeout):
+        return [await anext(events) for _ in range(count)]
+
+
+def numbers(events: list[Received]) -> list[int]:
+    return [one.data["n"] for one in events]
+
+
+class Cutter:
+    """A way to a port that can be cut: every connection through it ends at once, without a word."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.cuts = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._copy(reader, back))
+                group.create_task(self._copy(there, writer))
+        except* OSError:
+            pass
+        finally:
+            self._writers -= {writer, back}
+            writer.transport.abort()
+            back.transport.abort()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+    def cut(self) -> None:
+        self.cuts += 1
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def cuttable(url: str) -> AsyncIterator[tuple[str, Cutter]]:
+    cutter = Cutter(int(url.rpartition(":")[2]))
+    server = await asyncio.start_server(cutter, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", cutter
+    finally:
+        server.close()
+        cutter.cut()
+
+
+class Follower:
+    """A Subscriber, and the ids that it handed out."""
+
+    def __init__(self, url: str, sources: list[str], **options: Any) -> None:
+        self.sources = sources
+        self.stream = Subscriber(url, sources=sources, fetch=False, **options)
+        self.ids: list[str] = []
+        self.late = 0
+
+    async def run(self) -> None:
+        async for received in self.stream:
+            self.ids.append(received.id)
+
+
+Published = dict[str, list[str]]
+"""Ids, by source: those that are durable."""
+
+
+async def publish_steadily(
+    publisher: DualPublisher, published: Published, *, rate: int, over: asyncio.Event
+) -> None:
+    """``rate`` events/s, spread over the sources that are the keys."""
+    loop, sources = asyncio.get_running_loop(), list(published)
+    began, sent = loop.time(), 0
+    while not over.is_set():
+        due = round((loop.time() - began) * rate) - sent
+        batch = [some(1, source=sources[n % len(sources)], first=n)[0] for n in range(sent, sent + due)]
+        await publisher.publish_batch(batch)
+        for event in batch:
+            published[f"{event.source_type}:{event.source_id}"].append(event.id)
+        sent += due
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def followed(
+    publisher: DualPublisher, followers: list[Follower], *, rate: int, timeout: float = 30
+) -> AsyncIterator[None]:
+    """While the body makes trouble, events flow to the followers; afterwards each has every one, once."""
+    published: Published = {source: [] for follower in followers for source in follower.sources}
+    async with AsyncExitStack() as exits:
+        tasks = []
+        for follower in followers:
+            await exits.enter_async_context(follower.stream)
+            tasks.append(asyncio.create_task(follower.run()))
+        await asyncio.gather(*(follower.stream.wait_live(20) for follower in followers))
+        over = asyncio.Event()
+        flow = asyncio.create_task(publish_steadily(publisher, published, rate=rate, over=over))
+        try:
+            yield
+        finally:
+            over.set()
+            await flow
+        wanted = [{one for source in f.sources for one in published[source]} for f in followers]
+        with suppress(TimeoutError):  # who is behind by then has lost some
+            for follower, ids, task in zip(followers, wanted, tasks, strict=True):
+                await until(lambda: task.done() or ids <= set(follower.ids), timeout)  # noqa: B023
+        for task in tasks:
+            if task.done():
+                task.result()
+            task.cancel()
+        await asyncio.wait(tasks)
+    for follower, ids in zip(followers, wanted, strict=True):
+        assert len(follower.ids) == len(set(follower.ids))
+        assert set(follower.ids) == ids
+    assert sum(map(len, published.values())) > rate
+
+
+@both
+async def test_the_past_and_the_present_arrive_whole(
+    transport: Any, served: Callable[..., ServeSettings]
+) -> None:
+    settings = served()
+    async with (
+        serving(settings) as url,
+        DualPublisher(settings) as publisher,
+        Subscriber(url, source=SOURCE, transport=transport, since="earliest") as events,
+    ):
+        await publisher.publish_batch(some(10))
+        await publisher.publish_batch(some(10, source="repo:octo/other"))
+        assert numbers(await take(events, 10)) == list(range(10))
+        await events.wait_live()
+        published = some(50, first=10)
+        await publisher.publish_batch(published)
+        got = await take(events, 50)
+        assert [(one.id, one.data["n"]) for one in got] == [
+            (event.id, event.data["n"]) for event in published
+        ]
+        assert all(one.source == SOURCE and not one.old for one in got)
+        assert all(one.latency is not None and -0.1 < one.latency < 5 for one in got)
+        assert events.states == {SOURCE: "live"}
+    async with serving(settings) as url, Subscriber(url, source=SOURCE, since=events.cursors) as tomorrow:
+        async with DualPublisher(settings) as publisher:
+            await publisher.publish_batch(some(1, first=60))
+        last = (await take(tomorrow, 1))[0]
+        while last.data["n"] < 60:  # the last ones may come again
+            last = (await take(tomorrow, 1))[0]
+
+
+SOURCES = [f"repo:octo/{n}" for n in range(10)]
+
+
+def four(url: str) -> list[Follower]:
+    return [
+        Follower(url, SOURCES[:5], transport="ws"),
+        Follower(url, SOURCES[5:], transport="ws"),
+        Follower(url, SOURCES[:5], transport="sse"),
+        Follower(url, SOURCES[9:], transport="sse"),
+    ]
+
+
+async def test_clients_that_are_cut_off_while_events_flow_get_every_one_once(
+    served: Callable[..., ServeSettings],
+) -> None:
+    settings = served(catch_up_events=100)  # so few that the way back leads through pages, too
+    async with (
+        serving(settings) as direct,
+        cuttable(direct) as (url, cutter),
+        DualPublisher(settings) as publisher,
+    ):
+        followers = four(url)
+        async with followed(publisher, followers, rate=3000):
+            for _ in range(8):
+                await asyncio.sleep(0.4)
+                cutter.cut()
+        assert all(follower.stream.stats.drops >= 2 for follower in followers)
+        assert sum(follower.stream.stats.old for follower in followers) > 100
+
+
+@pytest.mark.parametrize("part", ["gateway", "processor"])
+async def test_every_event_arrives_though_a_part_is_killed_and_started_again(
+    part: str, served: Callable[..., ServeSettings]
+) -> None:
+    settings = served()
+    parts = {name: Service(settings, name) for name in ("processor", "gateway")}
+    try:
+        for service in parts.values():
+            await service.start()
+        followers = four(parts["gateway"].url)
+        async with DualPublisher(settings) as publisher, followed(publisher, followers, rate=1000):
+            await asyncio.sleep(0.5)
+            await parts[part].kill()
+            await asyncio.sleep(0.5)
+            await parts[part].start()
+            if part == "gateway":
+                for follower in followers:
+                    await until(lambda: follower.stream.stats.drops > 0)  # noqa: B023
+                    await follower.stream.wait_live(20)
+            await asyncio.sleep(0.5)
+    finally:
+        for service in parts.values():
+            await service.stop()
+
+
+async def test_every_event_arrives_though_redis_is_killed_and_started_again(
+    served: Callable[..., ServeSettings], stack: LocalStack
+) -> None:
+    settings = served()
+    async with serving(settings) as url, DualPublisher(settings) as publisher:
+        followers = four(url)
+        async with followed(publisher, followers, rate=1000):
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(stack.redis.kill)
+            await until(lambda: all("degraded" in one.stream.states.values() for one in followers))
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(stack.redis.launch)
+            await until(lambda: not any("degraded" in one.stream.states.values() for one in followers))
+            await asyncio.sleep(0.5)
+        assert all(follower.stream.stats.late > 0 for follower in followers)
+        assert all(follower.stream.stats.drops == 0 for follower in followers)
+
+
+async def test_what_retention_removed_is_a_gap_and_the_earliest_is_what_is_left(
+    served: Callable[..., ServeSettings],
+) -> None:
+    settings = served(retention_events=10)
+    async with serving(settings) as url, DualPublisher(settings) as publisher:
+        async with Subscriber(url, source=SOURCE) as events:
+            await events.wait_live()
+            await publisher.publish_batch(some(5))
+            await take(events, 5)
+            await events.wait_live()
+        await publisher.publish_batch(some(500, first=5))
+        await pruned(url, newest=504, most=10)
+        stale = f"{events.cursors[SOURCE].rpartition(':')[0]}:0"
+        async with (
+            Subscriber(url, source=SOURCE, since=stale) as events,
+            asyncio.timeout(30),
+        ):
+            with pytest.raises(StreamGap, match="retention"):
+                await take(events, 1000)
+            await publisher.publish_batch(some(1, first=1000))
+            while (await anext(events)).data["n"] != 1000:
+                pass
+        async with Subscriber(url, source=SOURCE, since="earliest") as events:
+            assert numbers(await take(events, 3))[0] > 400
+
+
+async def pruned(url: str, *, newest: int, most: int) -> None:
+    """Wait until the store holds so few, and the newest."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        while True:
+            async with session.get(f"{url}/events?source={SOURCE}&since=earliest&limit=1000") as answer:
+                held = [event["data"]["n"] for event in (await answer.json())["events"]]
+            if newest in held and len(held) <= most:
+                return
+            await asyncio.sleep(0.2)
+
+
+async def test_a_cursor_of_another_log_is_a_gap(served: Callable[..., ServeSettings]) -> None:
+    settings = served()
+    async with (
+        serving(settings) as url,
+        DualPublisher(settings) as publisher,
+        Subscriber(url, source=SOURCE, since="0123456789ab:0:17") as events,
+    ):
+        with pytest.raises(StreamGap, match="epoch_changed"):
+            await take(events, 1)
+        await publisher.publish_batch(some(3))
+        assert numbers(await take(events, 3)) == [0, 1, 2]
+
+
+@both
+async def test_tokens_are_shown_renewed_and_refused(
+    transport: Any, served: Callable[..., ServeSettings]
+) -> None:
+    secret = "a secret of at least thirty-two bytes"
+    settings = served(jwt_secret=secret)
+    made: list[str] = []
+
+    def token(*, key: str = secret, seconds: float = 2) -> str:
+        claims = {"exp": time.time() + seconds, "read": ["repo:octo/*"]}
+        made.append(jwt.encode(claims, key, algorithm="HS256"))
+        return made[-1]
+
+    async with serving(settings) as url, DualPublisher(settings) as publisher:
+        options = {"transport": transport}
+        async with Subscriber(url, source=SOURCE, token=token, **options) as events:
+            for n in range(2):
+                await events.wait_live()
+                await publisher.publish_batch(some(5, first=5 * n))
+                assert numbers(await take(events, 5)) == list(range(5 * n, 5 * n + 5))
+                await until(lambda: len(made) > n + 1)  # noqa: B023
+        refused = {"forged": token(key="x" * 40, seconds=60), "expired": token(seconds=-60), "none": None}
+        for why, shown in refused.items():
+            stranger = Subscriber(url, source=SOURCE, token=shown, **options)
+            with pytest.raises(ConfigError, match="401"):
+                await take(aiter(stranger), 1)
+            assert stranger.stats.connections == 1, why
+        with pytest.raises(ConfigError, match="4403" if transport == "ws" else "403"):
+            await take(aiter(Subscriber(url, source="repo:other/one", token=token(seconds=60), **options)), 1)
