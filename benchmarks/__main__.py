@@ -21,6 +21,8 @@ from dualstream_lab.errors import DualStreamError
 from dualstream_lab.stack import LocalStack
 
 README = Path(__file__).parent.parent / "README.md"
+_ALONE = {"recorded": recorded, "ledger": ledger}
+"""Those that measure neither broker."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -85,10 +87,8 @@ def main() -> int:
                 text = fanout(stack, rounds=given.rounds, quick=given.quick)
             elif given.what == "processor":
                 text = processor(stack, rounds=given.rounds)
-            elif given.what == "recorded":
-                text = recorded()
-            elif given.what == "ledger":
-                text = ledger()
+            elif given.what in _ALONE:
+                text = _ALONE[given.what]()
             elif given.what == "memory":
                 text = memory(stack, rate=given.rate, minutes=given.minutes)
             else:

@@ -10,6 +10,7 @@
     ├─ StackError                        a local broker could not be installed, started or stopped
     ├─ StreamUnavailable                 Kafka or Redis could not be reached for longer than allowed
     ├─ RecordingError                    an unreadable or truncated run directory
+    ├─ FaultInert                        an injected fault does not bite, or is not over
     └─ StoreError                        the recent-events store cannot be opened, read or written
        └─ StoreConflict                  another processor has moved a partition's position
 
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "DualStreamError",
     "EventError",
+    "FaultInert",
     "OutcomeUnknown",
     "PublishError",
     "PublishRejected",
@@ -88,6 +90,10 @@ class StackError(DualStreamError):
 
 class StreamUnavailable(DualStreamError):
     """Kafka or Redis could not be reached, or was gone for longer than allowed."""
+
+
+class FaultInert(DualStreamError):
+    """A fault that was injected does not bite, or would not end. The message says what was seen."""
 
 
 class RecordingError(DualStreamError):

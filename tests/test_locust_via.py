@@ -173,6 +173,26 @@ async def test_leaving_and_coming_again_is_not_losing() -> None:
         assert subscriber.lost == 0
 
 
+async def test_what_arrives_while_a_subscriber_is_being_stopped_does_no_harm() -> None:
+    asked = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        asked.set()
+        await talk.stay()
+
+    async with fake_gateway(script) as gateway:
+        subscriber = GatewaySubscriber(URL(gateway.url), [SOURCE], lambda *_: None, via="ws", number=7)
+        task = asyncio.create_task(subscriber.run())
+        async with asyncio.timeout(10):
+            await asked.wait()
+        body = msgspec.json.encode(subscribed(9))
+        frame = websocket_frames([Frame("subscribed", cursor(9), body)])
+        task.cancel()  # what it waits for is over from here on
+        subscriber.data_received(frame)
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
 @both
 async def test_a_refusal_is_remembered(via: str) -> None:
     async with fake_gateway() as gateway:

@@ -62,10 +62,16 @@ class Seconds:
             self._via_gateway.add(interval.writer)
         if "consumed.caught_up" in gauges:
             self.caught_up = bool(gauges["consumed.caught_up"])
+        self._add_trouble(interval)
+
+    def _add_trouble(self, interval: Interval) -> None:
+        """What went wrong: brokers that were away, clients that were too slow, rows that were refused."""
+        gauges = interval.gauges
         for broker in ("redis", "kafka"):
             if gauges.get(f"{broker}.up") == 0:
                 self.signs.append((interval.end, f"a probe found {broker.title()} away"))
-        if counters.get("redis.killed_slow") or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
+        slow = interval.counters.get("redis.killed_slow")
+        if slow or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
             self._killings.append((interval.begin - _NEAR, interval.end + _NOTICED))
         for kind in ("published", "heard", "consumed", "dropped"):
             total = round(gauges.get(f"{kind}.rows_dropped", 0))

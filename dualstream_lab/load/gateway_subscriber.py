@@ -110,7 +110,7 @@ class GatewaySubscriber(asyncio.Protocol):
         self._stay = stay
         self._transport: asyncio.Transport | None = None
         self._incoming: Incoming = WsIncoming()
-        self._settled: asyncio.Future[None]
+        self._settled = asyncio.Event()  # ready, or over
         self._ended = asyncio.Event()
         self.ready = asyncio.Event()
         self.lost = 0
@@ -133,7 +133,7 @@ class GatewaySubscriber(asyncio.Protocol):
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._connect()
-                    await self._settled  # it is ready, or over
+                    await self._settled.wait()
                 if self.ready.is_set():
                     backoff = _BACKOFF[0]
                     try:
@@ -155,7 +155,7 @@ class GatewaySubscriber(asyncio.Protocol):
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         self._ended.clear()
-        self._settled = loop.create_future()
+        self._settled.clear()
         self._incoming = WsIncoming() if self._via == "ws" else SseIncoming()
         for place in self._places.values():
             place.joined = False
@@ -241,7 +241,7 @@ class GatewaySubscriber(asyncio.Protocol):
             if self._listening is not None:
                 self._listening(self, now, 0, Ending.OPEN)
             self.ready.set()
-            self._settled.set_result(None)
+            self._settled.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ended: :meth:`run` makes a new one."""
@@ -249,8 +249,7 @@ class GatewaySubscriber(asyncio.Protocol):
             self.lost += self.ready.is_set()
             self.trouble = self.trouble or str(exc or "the gateway closed the connection")
             self.over(Ending.LOST, time.monotonic_ns())
-        if not self._settled.done():
-            self._settled.set_result(None)
+        self._settled.set()
         self._ended.set()
 
 

@@ -1,0 +1,1 @@
+"""The failure lab's faults: each proves that it bites, and that it is over."""
