@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.fanout import fanout
+from benchmarks.ledger import ledger
 from benchmarks.live import latencies, memory, outages
 from benchmarks.load import load
 from benchmarks.peer import PEERS, NotRun
@@ -20,6 +21,8 @@ from dualstream_lab.errors import DualStreamError
 from dualstream_lab.stack import LocalStack
 
 README = Path(__file__).parent.parent / "README.md"
+_ALONE = {"recorded": recorded, "ledger": ledger}
+"""Those that measure neither broker."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -28,7 +31,17 @@ def _arguments() -> argparse.Namespace:
         "what",
         nargs="?",
         default="throughput",
-        choices=["throughput", "latency", "outage", "memory", "load", "recorded", "fanout", "processor"],
+        choices=[
+            "throughput",
+            "latency",
+            "outage",
+            "memory",
+            "load",
+            "recorded",
+            "ledger",
+            "fanout",
+            "processor",
+        ],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
@@ -74,8 +87,8 @@ def main() -> int:
                 text = fanout(stack, rounds=given.rounds, quick=given.quick)
             elif given.what == "processor":
                 text = processor(stack, rounds=given.rounds)
-            elif given.what == "recorded":
-                text = recorded()
+            elif given.what in _ALONE:
+                text = _ALONE[given.what]()
             elif given.what == "memory":
                 text = memory(stack, rate=given.rate, minutes=given.minutes)
             else:

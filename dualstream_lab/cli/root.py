@@ -22,6 +22,7 @@ _COMMANDS = {
     "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
     "find-rate": ("run", "stack,load", "The highest rate that holds, and what saturated."),
     "runs": ("run", "stack,load", "List recorded runs, or show one."),
+    "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),

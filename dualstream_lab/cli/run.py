@@ -19,6 +19,7 @@ from rich.table import Table
 
 from dualstream_lab.cli import INTERRUPTED, MISSED
 from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.ledger import show_recovery
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
@@ -222,6 +223,7 @@ def _tell(result: Run) -> None:
     stdout.print(counts)
     if result.directory.manifest.faults:
         stdout.print(_faults(result.directory.manifest))
+    show_recovery(result.verdict.recoveries)
     if result.checks:
         stdout.print(_checks(result))
     stdout.print(f"\n{result.limit}", markup=False)
@@ -231,6 +233,8 @@ def _tell(result: Run) -> None:
         what = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
         say(f"The run is not complete: {what.get(result.state, result.state)}.")
     stdout.print(f"run  {result.path}", markup=False)
+    if result.verdict.recoveries:
+        say(f"next: what became of each event:  dualstream ledger {result.path}")
     say(f"next: look at it in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
 
 

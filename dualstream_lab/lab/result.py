@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dualstream_lab.ledger.tables import recovery_table
 from dualstream_lab.load.verdict import Verdict, judge
 from dualstream_lab.recording import RunDirectory
 
@@ -80,6 +81,8 @@ class Run:
             _table(header, rows),
             _table(["events", ""], [list(row) for row in self.verdict.count_table()]),
         ]
+        if self.verdict.recoveries:
+            parts.append(_table(*recovery_table(self.verdict.recoveries)))
         if self.checks:
             verdicts = [[c.threshold.text, "held" if c.held else "MISSED", c.text] for c in self.checks]
             parts.append(_table(["threshold", "", "found"], verdicts))

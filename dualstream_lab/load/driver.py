@@ -48,7 +48,8 @@ class Publisher(Protocol):
 class Call:
     """One settled call: a batch of events that fell due together. Times are ns of the monotonic clock.
 
-    ``acked`` is 0 unless every event is durable; ``outcome`` is that of all of them. ``size``: bytes.
+    ``acked`` is 0 unless every event is durable; ``outcome`` is that of the call; of a call that failed,
+    ``error.outcomes`` may say more of each event. ``size``: bytes.
     """
 
     seq: npt.NDArray[np.int64]

@@ -14,11 +14,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+import numpy as np
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, WsIncoming, pong, request, subscriptions
 from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.recording import Ending
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.wanted import LATEST, checked_url
 from dualstream_lab.subscriber.wire import Dropped, Message, decode
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from dualstream_lab.load.gateway_wire import Transport
+    from dualstream_lab.load.subscriber import Presence
 
 __all__ = ["SOURCES_EACH", "GatewayHearing", "GatewaySubscriber", "checked_gateway"]
 
@@ -77,7 +80,9 @@ class GatewaySubscriber(asyncio.Protocol):
     read. ``stay``: s after which it leaves and comes again. ``ready`` is set while all sources are
     subscribed; ``lost`` counts connections that ended without being asked to, ``late`` the events that were
     found by repair, ``gaps`` the times that the gateway could not tell what was missed; ``trouble`` is why
-    it could not connect, the last time.
+    it could not connect, the last time. ``listening(subscriber, begin, end, ending)`` is told each stretch in
+    which it was ``ready``, when it begins (``end`` 0) and when it ends (ns, monotonic); ``ranks``: of the
+    sources, for whom it is told.
     """
 
     def __init__(
@@ -90,12 +95,17 @@ class GatewaySubscriber(asyncio.Protocol):
         number: int = 0,
         slow: float = 0.0,
         stay: float | None = None,
+        listening: Presence | None = None,
+        ranks: Sequence[int] = (),
     ) -> None:
         self._base = base
         self._places = {source: _Place() for source in sources}
         self._heard = heard
         self._via: Transport = via
-        self._number = number
+        self._listening = listening
+        self.number = number
+        self.sources = ranks
+        self._ready_since = 0
         self._slow = slow
         self._stay = stay
         self._transport: asyncio.Transport | None = None
@@ -119,19 +129,25 @@ class GatewaySubscriber(asyncio.Protocol):
         """Until cancelled."""
         backoff = _BACKOFF[0]
         while True:
+            ending = Ending.LOST
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._connect()
                     await self._settled.wait()
                 if self.ready.is_set():
                     backoff = _BACKOFF[0]
-                    with suppress(TimeoutError):
+                    try:
                         async with asyncio.timeout(self._stay):
                             await self._ended.wait()
+                    except TimeoutError:
+                        ending = Ending.LEFT
             except (OSError, TimeoutError) as error:
                 self.trouble = str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s"
+            except asyncio.CancelledError:
+                ending = Ending.CLOSED
+                raise
             finally:
-                self._leave()
+                self._leave(ending)
             # spread, so that thousands do not return in one moment
             await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
             backoff = min(backoff * 2, _BACKOFF[1])
@@ -154,11 +170,18 @@ class GatewaySubscriber(asyncio.Protocol):
         told = ((source, place.progress.confirmed) for source, place in self._places.items())
         return {source: LATEST if cursor is None else str(cursor) for source, cursor in told}
 
-    def _leave(self) -> None:
+    def _leave(self, ending: Ending) -> None:
+        self.over(ending, time.monotonic_ns())
         self.ready.clear()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+
+    def over(self, ending: Ending, now: int) -> None:
+        """As :class:`Listening`."""
+        since, self._ready_since = self._ready_since, 0
+        if since and self._listening is not None:
+            self._listening(self, since, now, ending)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the gateway."""
@@ -200,13 +223,13 @@ class GatewaySubscriber(asyncio.Protocol):
                 place.progress.confirm(Cursor.parse(message.cursor))
             if fresh:
                 self.late += message.late
-                self._heard(self._number, b"{" + text[text.index(b'"id":') :], now)
+                self._heard(self.number, b"{" + text[text.index(b'"id":') :], now)
         elif message.kind == "subscribed":
-            self._subscribed(place, message)
+            self._subscribed(place, message, now)
         elif message.kind == "sync" and message.cursor:
             place.progress.confirm(Cursor.parse(message.cursor))
 
-    def _subscribed(self, place: _Place, message: Message) -> None:
+    def _subscribed(self, place: _Place, message: Message, now: int) -> None:
         if not message.recovered and place.progress.confirmed is not None:
             self.gaps += 1
         if message.cursor:
@@ -214,6 +237,9 @@ class GatewaySubscriber(asyncio.Protocol):
         place.joined = True
         if not self.ready.is_set() and all(one.joined for one in self._places.values()):
             self.joined += 1
+            self._ready_since = now
+            if self._listening is not None:
+                self._listening(self, now, 0, Ending.OPEN)
             self.ready.set()
             self._settled.set()
 
@@ -222,29 +248,45 @@ class GatewaySubscriber(asyncio.Protocol):
         if self._transport is not None:  # not asked to
             self.lost += self.ready.is_set()
             self.trouble = self.trouble or str(exc or "the gateway closed the connection")
+            self.over(Ending.LOST, time.monotonic_ns())
         self._settled.set()
         self._ended.set()
 
 
 class GatewayHearing(Hearing):
-    """What is heard through a gateway. ``live_delay`` (Kafka's ack to heard) is of what was told live.
+    """What is heard through a gateway: what was told live; and what was not, as rows of ``caught_up``.
 
-    There are no running numbers in it to find holes by: counted is what the gateway says, ``gaps`` and
-    ``late``.
+    ``live_delay`` (Kafka's ack to heard) is of what was told live; ``live`` ends with either. There are no
+    running numbers in it to find holes by: counted is what the gateway says, ``gaps`` and ``late``.
     """
 
     def __init__(self, *where: Any, **options: Any) -> None:
-        super().__init__(*where, **options)
+        super().__init__(*where, also={"caught_up": options.get("every", 1)}, **options)
         self._told = {"gaps": 0, "late": 0}
+        self._caught_up: list[tuple[int, int, int, bool]] = []
+
+    def __call__(self, number: int, message: bytes, now: int) -> None:
+        """As of every Hearing."""
+        # These bytes cannot be within a text: a quote is escaped there.
+        late = b'"late":' in message
+        if not late and b'"old":' not in message:
+            super().__call__(number, message, now)
+        elif (seq := self._arrived(message, now)) is not None:
+            self._caught_up.append((seq, now, number, late))
 
     def _look(self, number: int, message: bytes, now: int) -> None:  # noqa: ARG002
         at = message.find(b'"ts":')
-        if at >= 0 and message.endswith(b"}") and b'"late":' not in message and b'"old":' not in message:
+        if at >= 0 and message.endswith(b"}"):
             self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))
 
     def collect(self) -> None:
         """As of every Hearing."""
         super().collect()
+        self.meter.count("caught_up", len(self._caught_up))
+        columns = np.array(self._caught_up, np.int64).reshape(-1, 4).T
+        self._caught_up = []
+        names = ("seq", "at", "subscriber", "late")
+        self.rows(kind="caught_up", **dict(zip(names, columns, strict=True)))
         for name, before in self._told.items():
             total = sum(getattr(one, name) for one in self.subscribers)
             self.meter.count(name, total - before)

@@ -62,9 +62,10 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     directory = Path(task["directory"]) if task["directory"] else None
     async with DualPublisher(settings) as publisher:
         await _warm_up(publisher, workload, task["warm_up"], task["lanes"])
-        recorder = PublishRecorder(directory, "generator", every=task["sample"])
+        ids = RunIds(task["ids"])
+        recorder = PublishRecorder(directory, "generator", ids=ids, every=task["sample"])
         recorder.watch(publisher)
-        driver = Driver(publisher, workload, workload.catalogue(RunIds(task["ids"])), recorder)
+        driver = Driver(publisher, workload, workload.catalogue(ids), recorder)
         settle_memory()
         say(ready=True)
         if (at := await orders.started()) is None:

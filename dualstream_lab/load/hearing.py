@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dualstream_lab.load.recorder import Recorder
-from dualstream_lab.recording import Clocks
+from dualstream_lab.recording import Clocks, Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dualstream_lab.load.subscriber import Listening
@@ -24,13 +24,13 @@ _OPEN = 1_000_000  # events that were sent here and may still be heard
 
 
 class Hearing(Recorder):
-    """A recorder of ``heard``, to be called with every notification.
+    """A recorder of ``heard`` and ``listening``, to be called with every notification.
 
     Whoever publishes in the same process tells it with :meth:`expect` what may be heard: then it measures
     ``live`` (intended to heard by the first) and ``live_raw`` (from sent). ``details``: it also looks into
     each notification, for ``live_delay`` (Kafka's ack to heard, by the wall clock) and for holes in a
     source's running number (``skipped``). ``all_heard``: somebody here hears everything, so that what is
-    expected and never heard is missing.
+    expected and never heard is missing. ``also``: more kinds of rows, and their ``every``.
     """
 
     def __init__(
@@ -41,14 +41,17 @@ class Hearing(Recorder):
         *,
         details: bool = False,
         all_heard: bool = False,
+        also: Mapping[str, int] | None = None,
         **options: object,
     ) -> None:
-        super().__init__(directory, "heard", writer, **options)  # type: ignore[arg-type]
+        kinds = {"listening": 1} | dict(also or {})
+        super().__init__(directory, "heard", writer, also=kinds, **options)  # type: ignore[arg-type]
         self._prefix = ids.prefix.encode()
         self._details = details
         self._all_heard = all_heard
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
         self._spent = {"live": array("q"), "live_raw": array("q"), "live_delay": array("q")}
+        self._listened: list[tuple[int, int, int, int, int]] = []
         self._open: dict[int, tuple[int, int]] = {}
         self._places: dict[tuple[int, bytes], tuple[int, int]] = {}
         self._lost = 0
@@ -64,19 +67,30 @@ class Hearing(Recorder):
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
         """Subscriber ``number`` read a notification at ``now`` (ns, monotonic)."""
-        # It begins with {"id":"…", and the id ends with the event's number.
-        if message[7:31] != self._prefix:
+        if (seq := self._arrived(message, now)) is None:
             return
-        seq = int(message[31:43], 16)
         self._seqs.append(seq)
         self._times.append(now)
         self._numbers.append(number)
+        if self._details:
+            self._look(number, message, now)
+
+    def _arrived(self, message: bytes, now: int) -> int | None:
+        """The event's number in the plan; None for one of another run."""
+        # It begins with {"id":"…", and the id ends with the event's number.
+        if message[7:31] != self._prefix:
+            return None
+        seq = int(message[31:43], 16)
         self._last = now
         if expected := self._open.pop(seq, None):
             self._spent["live"].append(now - expected[0])
             self._spent["live_raw"].append(now - expected[1])
-        if self._details:
-            self._look(number, message, now)
+        return seq
+
+    def listening(self, subscriber: Listening, begin: int, end: int, why: Ending) -> None:
+        """A subscription began or ended."""
+        for source in subscriber.sources:
+            self._listened.append((subscriber.number, source, begin, end, why))
 
     def _look(self, number: int, message: bytes, now: int) -> None:
         """It ends with ,"pub":"nonce:17","ts":1234}."""
@@ -119,6 +133,10 @@ class Hearing(Recorder):
         self.meter.count("heard", len(seqs))
         self.rows(seqs, at=np.asarray(self._times, np.int64), subscriber=np.asarray(self._numbers, np.int64))
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
+        columns = np.array(self._listened, np.int64).reshape(-1, 5).T
+        self._listened = []
+        names = ("subscriber", "source", "begin", "end", "why")
+        self.rows(columns[0], kind="listening", **dict(zip(names, columns, strict=True)))
         for name, spent in self._spent.items():
             if spent:
                 self.meter.histogram(name).record(np.asarray(spent, np.int64))
@@ -129,7 +147,10 @@ class Hearing(Recorder):
         self.meter.level("heard.subscriptions", sum(one.ready.is_set() for one in self.subscribers))
 
     def close(self) -> None:
-        """What is still expected was missed."""
+        """What is still expected was missed, and nobody listens any longer."""
+        now = time.monotonic_ns()
+        for one in self.subscribers:
+            one.over(Ending.CLOSED, now)
         self._miss(len(self._open))
         self._open.clear()
         self.collect()

@@ -44,7 +44,14 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     count = task["subscribers"]
     allow_connections(count)
     subscribers = [
-        RedisSubscriber(settings.redis_url or "", ["events:*"], heard, number=number, pattern=True)
+        RedisSubscriber(
+            settings.redis_url or "",
+            ["events:*"],
+            heard,
+            number=number,
+            pattern=True,
+            listening=heard.listening,
+        )
         for number in range(count)
     ]
     running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
@@ -88,6 +95,8 @@ async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         try:
             await _listen(recorder, orders, running)
             caught_up = await _catch_up(consumer, targets)
+            # without it, nobody can say what the log does not have
+            recorder.meter.level("consumed.caught_up", float(caught_up))
             recorder.close()
         finally:
             await end_tasks(running)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import LatencyHistogram
 from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import Workload
@@ -51,7 +52,7 @@ _COUNTS: Final = {
     "publish.missing": "share of the intended events that are not durable",
     "live.notified": "notifications that Redis took",
     "live.dropped": "notifications that the publisher gave up",
-    "live.heard": "notifications that subscribers heard",
+    "live.heard": "notifications that subscribers heard, and events that a gateway gave them later",
     "live.missing": "share of the durable events that no subscriber heard",
     "live.repeated": "notifications that a subscriber heard again",
     "live.skipped": "notifications that a subscriber did not hear between others that it heard (Locust)",
@@ -61,8 +62,8 @@ _COUNTS: Final = {
     "durable.consumed": "records that the Kafka consumer read",
     "durable.repeated": "records that were in the log again",
     "durable.lag.messages.max": "records that the consumer was behind, at worst",
-    "ledger.lost": "acknowledged events that the Kafka consumer did not find",
-    "ledger.orphan": "events that were heard, and that no generator published",
+    "ledger.lost": "acknowledged events that are not in Kafka",
+    "ledger.orphan": "events that were heard, and are not in Kafka",
     "generator.cpu": "CPU of the generator, the worst second, in cores",
     "redis.cpu": "CPU of Redis, the worst second, in cores",
     "redis.output_buffer": "bytes that Redis kept for its slowest client, at most",
@@ -125,13 +126,20 @@ def totals_of(directory: RunDirectory) -> Totals:
     return whole
 
 
-def measures(directory: RunDirectory, whole: Totals | None = None) -> dict[str, float]:
+def measures(
+    directory: RunDirectory, whole: Totals | None = None, ledger: Ledger | None = None
+) -> dict[str, float]:
     """Every measure that the run has. A measure that it cannot have (no rows, no listener) is left out."""
     whole = totals_of(directory) if whole is None else whole
+    ledger = Ledger.of(directory) if ledger is None else ledger
     joined = join(directory)
     histograms = dict(whole.histograms)
     _add_live(histograms, whole, joined)
     found = _counted(directory, whole, joined)
+    if ledger.lost is not None and len(joined):
+        found["ledger.lost"] = ledger.lost
+    if ledger.orphans is not None and len(joined) and "heard" in whole.counters:
+        found["ledger.orphan"] = ledger.orphans
     for name, key in _LATENCIES.items():
         if histogram := histograms.get(key):
             for q, share in QUANTILES.items():
@@ -181,22 +189,16 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
         found |= _rates(directory, durable, whole)
     found["live.notified"] = counters.get("notified", 0)
     found["live.dropped"] = sum(n for name, n in counters.items() if name.startswith("dropped: "))
-    finished = directory.manifest.state == "finished"
     if "heard" in counters:
-        found["live.heard"] = counters["heard"]
+        found["live.heard"] = counters["heard"] + counters.get("caught_up", 0)
         found["live.repeated"] = joined.heard_again
         if peaks.get("heard.via_gateway"):
             found["live.gaps"], found["live.late"] = counters.get("gaps", 0), counters.get("late", 0)
         else:
             found["live.skipped"] = counters.get("skipped", 0)
-        # Without every generator's rows here, nobody can say who published what was heard.
-        if finished and len(joined) and (directory.manifest.sample > 1 or len(joined) == intended):
-            found["ledger.orphan"] = joined.orphans
     if "consumed" in counters:
         found["durable.consumed"] = counters["consumed"]
         found["durable.repeated"] = joined.consumed_again
-        if finished:
-            found["ledger.lost"] = int(np.count_nonzero(joined.durable & (joined.consumed == 0)))
     for name, gauge in (
         ("live.subscriptions", "heard.subscriptions"),
         ("durable.lag.messages.max", "consumed.lag_messages"),

@@ -50,7 +50,7 @@ async def _ask_kafka(consumer: AIOKafkaConsumer, target: TopicPartition, meter: 
 
 
 async def probe_redis(url: str, meter: Meter) -> None:
-    """Redis's own CPU and what it keeps for slow clients, on a connection of its own."""
+    """Redis's own CPU, what it keeps for slow clients and how many it kills, on a connection of its own."""
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -59,6 +59,7 @@ async def probe_redis(url: str, meter: Meter) -> None:
     # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow the cancellation.
     client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
     last: tuple[float, float] | None = None
+    killed: float | None = None
     async with client:
         while True:
             try:
@@ -67,10 +68,15 @@ async def probe_redis(url: str, meter: Meter) -> None:
                     cpu = await client.info("cpu")
                     now = time.monotonic()
                     clients = await client.info("clients")
+                    stats = await client.info("stats")
                 used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
                 if last is not None and used >= last[0]:
                     meter.level("redis.cpu", (used - last[0]) / (now - last[1]))
                 last = used, now
+                slow = float(stats.get("client_output_buffer_limit_disconnections", 0))
+                if killed is not None and slow > killed:  # not what was before; nor less, after a restart
+                    meter.count("redis.killed_slow", round(slow - killed))
+                killed = slow
                 meter.peak("redis.answer_ms", (now - before) * 1e3)
                 kept = float(clients.get("client_recent_max_output_buffer", 0))
                 meter.peak("redis.output_buffer", kept)

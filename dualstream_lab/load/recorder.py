@@ -5,15 +5,18 @@ from __future__ import annotations
 import _thread
 import asyncio
 import time
+from array import array
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
-from dualstream_lab.recording import IntervalWriter, Meter, Outcome, RowWriter
+from dualstream_lab.publisher.outcome import Durable, Unknown
+from dualstream_lab.recording import DROPS, IntervalWriter, Meter, Outcome, RowWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from dualstream_lab.load.driver import Call
     from dualstream_lab.publisher import DualPublisher, PublisherStats
     from dualstream_lab.recording import Interval
+    from dualstream_lab.workload import RunIds
 
     Integers = npt.NDArray[np.int64]
 
@@ -40,7 +44,8 @@ _NAMES = {
 class Recorder:
     """One process's meter and, with a directory, its rows and intervals.
 
-    ``deliver`` gets every interval as it is cut; left out, they go to ``intervals-<writer>.jsonl``.
+    ``deliver`` gets every interval as it is cut; left out, they go to ``intervals-<writer>.jsonl``. Rows are
+    of ``kind``, one event in ``every``; ``also``: other kinds, and their ``every``.
     :meth:`run` is the task that cuts one every ``period`` s; :meth:`close` cuts the last.
     """
 
@@ -50,6 +55,7 @@ class Recorder:
         kind: str,
         writer: str,
         *,
+        also: Mapping[str, int] | None = None,
         every: int = 1,
         period: float = 1.0,
         deliver: Callable[[Interval], None] | None = None,
@@ -58,11 +64,13 @@ class Recorder:
         self.meter = Meter(writer)
         self._kind = kind
         self._period = period
-        self._rows = (
-            None
-            if directory is None
-            else RowWriter(directory, kind, writer, every=every, start_thread=start_thread)
-        )
+        self._rows = {}
+        if directory is not None:
+            kinds = {kind: every} | dict(also or {})
+            self._rows = {
+                kind: RowWriter(directory, kind, writer, every=every, start_thread=start_thread)
+                for kind, every in kinds.items()
+            }
         self._file = None
         if deliver is None and directory is not None:
             self._file = IntervalWriter(directory, writer)
@@ -72,10 +80,10 @@ class Recorder:
         self._cpu = (time.process_time(), time.monotonic())
         self._machine = _machine_seconds()
 
-    def rows(self, seq: Integers, **columns: object) -> None:
-        """Rows of this recorder's kind."""
-        if self._rows is not None:
-            self._rows.add(seq, **columns)  # type: ignore[arg-type]
+    def rows(self, seq: Integers, *, kind: str | None = None, **columns: object) -> None:
+        """Rows of this recorder's kind, or of another one that it was made for."""
+        if rows := self._rows.get(kind or self._kind):
+            rows.add(seq, **columns)  # type: ignore[arg-type]
 
     async def run(self) -> None:
         """Until cancelled: cut intervals, and note how late this loop serves a timer."""
@@ -104,19 +112,19 @@ class Recorder:
         self.meter.count("machine.idle_ms", round((idle - self._machine[1]) * 1e3))
         self._machine = busy, idle
         self.meter.level(f"{self._kind}.rss_mib", self._process.memory_info().rss / 2**20)
-        if self._rows is not None:
-            self.meter.level(f"{self._kind}.rows_dropped", self._rows.dropped)
+        for kind, rows in self._rows.items():
+            self.meter.level(f"{kind}.rows_dropped", rows.dropped)
         self._deliver(self.meter.take())
 
     def close(self) -> None:
         """Cut the last interval and write the rest of the rows; blocks briefly. Raises OSError."""
-        try:
-            if self._rows is not None:
-                self._rows.close()
-        finally:
-            self.cut()
+        self.collect()  # it may have rows
+        with ExitStack() as exits:
             if self._file is not None:
-                self._file.close()
+                exits.callback(self._file.close)
+            exits.callback(self.cut)
+            for rows in self._rows.values():
+                exits.callback(rows.close)
 
 
 def _machine_seconds() -> tuple[float, float]:
@@ -128,11 +136,23 @@ def _machine_seconds() -> tuple[float, float]:
 
 class PublishRecorder(Recorder):
     """A driver's sink: rows of ``published``, and the histograms ``publish`` (intended to ack),
-    ``publish_raw`` (sent to ack) and ``slip`` (intended to sent).
+    ``publish_raw`` (sent to ack) and ``slip`` (intended to sent). With the run's ``ids``, also rows of
+    ``dropped``, as the publisher tells them.
     """
 
-    def __init__(self, directory: Path | None, writer: str, **options: object) -> None:
-        super().__init__(directory, "published", writer, **options)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        directory: Path | None,
+        writer: str,
+        *,
+        ids: RunIds | None = None,
+        every: int = 1,
+        **options: object,
+    ) -> None:
+        also = {"dropped": every} if ids is not None else {}
+        super().__init__(directory, "published", writer, every=every, also=also, **options)  # type: ignore[arg-type]
+        self._ids = ids
+        self._dropped = {"seq": array("q"), "at": array("q"), "reason": array("q")}
         self._calls: list[tuple[int, int, int, int]] = []
         self.started = 0
         self.used = False
@@ -143,6 +163,16 @@ class PublishRecorder(Recorder):
     def watch(self, publisher: DualPublisher) -> None:
         """From now on, what the publisher counts goes into the intervals, too."""
         self._publisher, self._before = publisher, publisher.stats()
+        if self._ids is not None:
+            publisher.tell_drops(self._drop)
+
+    def _drop(self, event_ids: list[str], reason: str) -> None:
+        assert self._ids is not None  # noqa: S101  (or nobody would tell)
+        seqs = [seq for event_id in event_ids if (seq := self._ids.seq(event_id)) is not None]
+        known = DROPS.index(reason) if reason in DROPS else 0
+        self._dropped["seq"].extend(seqs)
+        self._dropped["at"].extend([time.monotonic_ns()] * len(seqs))
+        self._dropped["reason"].extend([known] * len(seqs))
 
     def sending(self, seq: Integers, intended: int, in_flight: int) -> None:  # noqa: ARG002
         """As :class:`Sink`."""
@@ -152,15 +182,27 @@ class PublishRecorder(Recorder):
 
     def settled(self, call: Call) -> None:
         """As :class:`Sink`."""
-        self._calls.append((len(call), call.intended, call.sent, call.acked))
-        self._last = call.acked or time.monotonic_ns()
-        self.meter.count(_NAMES[call.outcome], len(call))
+        now = self._last = call.acked or time.monotonic_ns()
+        outcomes = None if call.error is None else _outcomes(call)
+        acked: int | Integers = call.acked
+        outcome: int | Integers = int(call.outcome)
+        if outcomes is None:
+            self._calls.append((len(call), call.intended, call.sent, call.acked))
+            self.meter.count(_NAMES[call.outcome], len(call))
+        else:
+            # Its caller learned of those that are durable only now, with the others.
+            acked, outcome = np.where(outcomes == Outcome.DURABLE, now, 0), outcomes
+            for which in Outcome:
+                if count := int(np.count_nonzero(outcomes == which)):
+                    answered = now if which is Outcome.DURABLE else 0
+                    self._calls.append((count, call.intended, call.sent, answered))
+                    self.meter.count(_NAMES[which], count)
         self.rows(
             call.seq,
             intended=call.intended,
             sent=call.sent,
-            acked=call.acked,
-            outcome=int(call.outcome),
+            acked=acked,
+            outcome=outcome,
             source=call.source,
             size=call.size,
         )
@@ -186,6 +228,10 @@ class PublishRecorder(Recorder):
                 histogram.record((acked - begin)[there], count[there])
                 histogram.missing += failed
             self.meter.histogram("slip").record(np.maximum(sent - intended, 0), count)
+        if self._ids is not None:
+            columns = {name: np.array(values, np.int64) for name, values in self._dropped.items()}
+            self.rows(kind="dropped", **columns)
+            self._dropped = {name: array("q") for name in columns}
         if self._publisher is not None and self._before is not None:
             now, before = self._publisher.stats(), self._before
             self._before = now
@@ -197,3 +243,13 @@ class PublishRecorder(Recorder):
             self.meter.level("publisher.buffered_bytes", now.buffered_bytes)
             self.meter.level("publisher.queued_notifications", now.queued_notifications)
             self.meter.level("publisher.redis_up", float(now.redis_up))
+
+
+def _outcomes(call: Call) -> Integers | None:
+    """What the publisher says of each event of a call that failed; None where it does not."""
+    told = call.error.outcomes if call.error is not None else []
+    if len(told) != len(call):
+        return None
+    known: dict[type, Outcome] = {Durable: Outcome.DURABLE, Unknown: Outcome.UNKNOWN}
+    refused = Outcome.NO_ROOM if call.outcome is Outcome.NO_ROOM else Outcome.REJECTED
+    return np.array([known.get(type(each), refused) for each in told], np.int64)

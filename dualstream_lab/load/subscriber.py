@@ -10,8 +10,9 @@ import asyncio
 import random
 import resource
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import hiredis
 from redis.asyncio import ConnectionPool
@@ -20,11 +21,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.recording import Ending
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-__all__ = ["Listening", "RedisSubscriber", "all_ready", "allow_connections"]
+__all__ = ["Listening", "Presence", "RedisSubscriber", "all_ready", "allow_connections"]
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT = 10.0
@@ -51,10 +50,18 @@ def allow_connections(count: int) -> None:
 class Listening(Protocol):
     """A subscriber of either kind; see :class:`RedisSubscriber`."""
 
+    number: int
+    sources: Sequence[int]
     ready: asyncio.Event
     joined: int
     lost: int
     trouble: str
+
+    def over(self, ending: Ending, now: int) -> None:
+        """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
+
+
+Presence = Callable[[Listening, int, int, Ending], None]
 
 
 class RedisSubscriber(asyncio.Protocol):
@@ -64,6 +71,8 @@ class RedisSubscriber(asyncio.Protocol):
     monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
     comes again. ``ready`` is set while the subscription is confirmed; ``lost`` counts connections that ended
     without being asked to; ``trouble`` is why it could not connect, the last time.
+    ``listening(subscriber, begin, end, ending)`` is told each subscription at its confirmation (``end`` 0),
+    and when it ends (ns, monotonic). ``sources``: the ranks of those that it is for, -1 for all.
     """
 
     def __init__(
@@ -76,13 +85,19 @@ class RedisSubscriber(asyncio.Protocol):
         pattern: bool = False,
         slow: float = 0.0,
         stay: float | None = None,
+        listening: Presence | None = None,
+        sources: Sequence[int] = (-1,),
     ) -> None:
         self._url = url
         self._verb = "PSUBSCRIBE" if pattern else "SUBSCRIBE"
         self._kind = b"pmessage" if pattern else b"message"
         self._targets = list(targets)
         self._heard = heard
-        self._number = number
+        self._listening = listening
+        self.number = number
+        self.sources = sources
+        self.since = 0
+        """When the subscription was confirmed; 0 while there is none."""
         self._slow = slow
         self._stay = stay
         self._transport: asyncio.Transport | None = None
@@ -99,19 +114,25 @@ class RedisSubscriber(asyncio.Protocol):
         """Until cancelled."""
         backoff = _BACKOFF[0]
         while True:
+            ending = Ending.LOST
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._connect()
                     await self.ready.wait()
                 backoff = _BACKOFF[0]
-                with suppress(TimeoutError):
+                try:
                     # Never asyncio.wait_for: it swallows a cancellation that comes as the wait is over.
                     async with asyncio.timeout(self._stay):
                         await self._ended.wait()
+                except TimeoutError:
+                    ending = Ending.LEFT
             except (RedisError, OSError, TimeoutError) as error:
                 self.trouble = str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s"
+            except asyncio.CancelledError:
+                ending = Ending.CLOSED
+                raise
             finally:
-                self._leave()
+                self._leave(ending)
             # spread, so that thousands do not return in one moment
             await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
             backoff = min(backoff * 2, _BACKOFF[1])
@@ -134,16 +155,23 @@ class RedisSubscriber(asyncio.Protocol):
         packed = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
         transport.write(b"*%d\r\n%s" % (len(words), packed))
 
-    def _leave(self) -> None:
+    def _leave(self, ending: Ending) -> None:
+        self.over(ending, time.monotonic_ns())
         self.ready.clear()
         if self._transport is not None:
             self._transport.abort()
             self._transport = self._writer = None
 
+    def over(self, ending: Ending, now: int) -> None:
+        """As :class:`Listening`."""
+        since, self.since = self.since, 0
+        if since and self._listening is not None:
+            self._listening(self, since, now, ending)
+
     def data_received(self, data: bytes) -> None:
         """Bytes from Redis."""
         now = time.monotonic_ns()
-        reader, heard, number, kind = self._reader, self._heard, self._number, self._kind
+        reader, heard, number, kind = self._reader, self._heard, self.number, self._kind
         reader.feed(data)
         while message := reader.gets():
             if isinstance(message, Exception):
@@ -154,6 +182,9 @@ class RedisSubscriber(asyncio.Protocol):
                 self._confirmed += 1
                 if self._confirmed == len(self._targets):
                     self.joined += 1
+                    self.since = now
+                    if self._listening is not None:
+                        self._listening(self, now, 0, Ending.OPEN)
                     self.ready.set()
         if self._slow and self._transport is not None:
             self._transport.pause_reading()
@@ -168,6 +199,7 @@ class RedisSubscriber(asyncio.Protocol):
         """The connection ended: :meth:`run` makes a new one."""
         if self.ready.is_set():
             self.lost += 1
+        self.over(Ending.LOST, time.monotonic_ns())
         self._ended.set()
 
 

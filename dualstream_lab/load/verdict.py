@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dualstream_lab.ledger import Ledger
 from dualstream_lab.load.limits import limit_sentence
 from dualstream_lab.load.measures import measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
@@ -13,6 +14,7 @@ from dualstream_lab.load.thresholds import Check, Threshold, format_measure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dualstream_lab.ledger import Entry, Recovery
     from dualstream_lab.recording import RunDirectory
 
 __all__ = ["Verdict", "judge"]
@@ -33,12 +35,17 @@ _COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``measures``: by name (ms, counts, shares). ``limit``: who saturated. ``counters``: sums."""
+    """``measures``: by name (ms, counts, shares). ``limit``: who saturated. ``counters``: sums.
+
+    ``entries``: the ledger's classes; ``recoveries``: how each fault was got over.
+    """
 
     measures: Mapping[str, float]
     checks: tuple[Check, ...]
     limit: str
     counters: Mapping[str, int]
+    entries: tuple[Entry, ...] = ()
+    recoveries: tuple[Recovery, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -90,7 +97,10 @@ class Verdict:
             rows.append(("Kafka lag, at worst", lag))
         if "ledger.lost" in found:
             rows.append(("acknowledged and lost", show("ledger.lost")))
-        return rows
+        return rows + [
+            (f"ledger: {entry.name}{entry.cause and f', {entry.cause}'}", f"{entry.count:,}")
+            for entry in self.entries
+        ]
 
     def _show(self, name: str) -> str:
         return format_measure(name, self.measures[name]) if name in self.measures else "not known"
@@ -110,6 +120,8 @@ class Verdict:
             ],
             "measures": {name: _json(value) for name, value in sorted(self.measures.items())},
             "counters": dict(sorted(self.counters.items())),
+            "ledger": [entry.as_dict() for entry in self.entries],
+            "recovery": [recovery.as_dict() for recovery in self.recoveries],
             "problems": directory.problems,
             "machine": manifest.machine,
         }
@@ -119,7 +131,8 @@ def judge(directory: RunDirectory) -> Verdict:
     """Measure a run directory and hold it against its thresholds."""
     manifest = directory.manifest
     whole = totals_of(directory)
-    found = measures(directory, whole)
+    ledger = Ledger.of(directory)
+    found = measures(directory, whole, ledger)
     sentence = limit_sentence(
         found,
         whole,
@@ -133,6 +146,8 @@ def judge(directory: RunDirectory) -> Verdict:
         checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
         limit=sentence,
         counters=whole.counters,
+        entries=ledger.entries,
+        recoveries=ledger.recoveries,
     )
 
 

@@ -74,7 +74,7 @@ class Listeners:
         if via == "redis":
             await self._join([None])
             return
-        everything = [_name(rank) for rank in range(self._options.workload.sources)]
+        everything = range(self._options.workload.sources)
         each = SOURCES_EACH[via]
         await self._join([everything[first : first + each] for first in range(0, len(everything), each)])
 
@@ -83,8 +83,8 @@ class Listeners:
         count = self._options.connections
         await self._join([self._heard_at(user * count + place) for place in range(count)])
 
-    def _heard_at(self, place: int) -> list[str] | None:
-        """The source of one connection; None: everything."""
+    def _heard_at(self, place: int) -> list[int] | None:
+        """The rank of one connection's source; None: everything."""
         work = self._options.workload
         match self._options.channels:
             case "all":
@@ -98,15 +98,15 @@ class Listeners:
                     work.sources, work.zipf, hot=work.hot, hot_sources=work.hot_sources
                 )
                 rank = min(int(shares.searchsorted(_spread(place + 1))), work.sources - 1)
-        return [_name(rank)]
+        return [rank]
 
-    async def _join(self, wanted: Sequence[list[str] | None]) -> None:
-        """A connection for each: for some sources, or for everything."""
+    async def _join(self, wanted: Sequence[Sequence[int] | None]) -> None:
+        """A connection for each: for the sources of some ranks, or for everything."""
         allow_connections(len(self.everyone) + len(wanted))
         made = []
-        for sources in wanted:
+        for ranks in wanted:
             number = len(self.everyone)
-            one = self._make(sources, number)
+            one = self._make(ranks, number)
             self.everyone.append(one)
             self._keep(f"subscriber {number}", one.run())
             made.append(one)
@@ -121,28 +121,21 @@ class Listeners:
                     f"{self._options.settings.topic} of --kafka: nothing would be heard"
                 )
 
-    def _make(self, sources: list[str] | None, number: int) -> RedisSubscriber | GatewaySubscriber:
-        options = self._options
+    def _make(self, ranks: Sequence[int] | None, number: int) -> RedisSubscriber | GatewaySubscriber:
+        options, hearing = self._options, self._hearing
         slow = options.slow_seconds if _spread(number) < options.slow else 0.0
-        if options.via != "redis" and self._gateway is not None and sources is not None:
+        if options.via != "redis" and self._gateway is not None and ranks is not None:
             return GatewaySubscriber(
-                self._gateway.url, sources, self._hearing,
+                self._gateway.url, [":".join(source_name(rank)) for rank in ranks], hearing,
                 via=options.via, number=number, slow=slow, stay=options.stay,
+                listening=hearing.listening, ranks=ranks,
             )  # fmt: skip
-        channels = ["events:*"] if sources is None else [_channel(name) for name in sources]
+        channels = ["events:*"] if ranks is None else [channel_of(*source_name(rank)) for rank in ranks]
         return RedisSubscriber(
-            options.settings.redis_url or "", channels, self._hearing,
-            number=number, pattern=sources is None, slow=slow, stay=options.stay,
+            options.settings.redis_url or "", channels, hearing,
+            number=number, pattern=ranks is None, slow=slow, stay=options.stay,
+            listening=hearing.listening, sources=(-1,) if ranks is None else ranks,
         )  # fmt: skip
-
-
-def _name(rank: int) -> str:
-    return ":".join(source_name(rank))
-
-
-def _channel(source: str) -> str:
-    source_type, _, source_id = source.partition(":")
-    return channel_of(source_type, source_id)
 
 
 def _spread(number: int) -> float:

@@ -146,9 +146,10 @@ class Session:
             "deliver": self.intervals.append,
             "start_thread": start_thread,
         }
-        self._sink = _Sink(directory, f"worker{order.index}", **common)
+        ids = RunIds(order.ids)
+        self._sink = _Sink(directory, f"worker{order.index}", ids=ids, **common)
         self._hearing = hearing_of(self._options)(
-            directory if self._listens else None, f"worker{order.index}", RunIds(order.ids),
+            directory if self._listens else None, f"worker{order.index}", ids,
             details=not self._hears_itself, all_heard=self._hears_itself, **common,
         )  # fmt: skip
         self._listeners = Listeners(self._options, gateway, self._hearing, self._keep)

@@ -14,6 +14,8 @@ from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import RESYNC_CHANNEL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from dualstream_lab.publisher.lane import Note
     from dualstream_lab.publisher.redis_link import RedisLink
     from dualstream_lab.publisher.route import Route
@@ -64,6 +66,8 @@ class Notifier:
         self.receivers = 0
         self.resyncs = 0
         self.dropped: Counter[str] = Counter()
+        self.told: Callable[[list[str], str], None] | None = None
+        """Gets the ids and the reason of all that is dropped; must be quick, and not raise."""
 
     @property
     def up(self) -> bool:
@@ -97,12 +101,12 @@ class Notifier:
             # They take their numbers all the same, so that a subscriber sees a hole.
             for _, _, route in notes:
                 route.count += 1
-            self._drop([route for _, _, route in notes], "redis down")
+            self._drop([route for _, _, route in notes], "redis down", (note[0] for note in notes))
             return
         self._queue += self._commands(notes, partition, base, ts)
         self._routes += [route for _, _, route in notes]
         if (over := len(self._queue) - self._limit) > 0:
-            self._drop(self._take(over)[1], "queue full")
+            self._drop_queued(over, "queue full")
             self._warn("the queue of notifications is full")
         self._idle.clear()
         self._wake.set()
@@ -121,7 +125,7 @@ class Notifier:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_CLOSE_TIMEOUT)
-        self._drop(self._take(self._limit)[1], "closed")
+        self._drop_queued(self._limit, "closed")
         await self._link.close()
         self._idle.set()
 
@@ -175,14 +179,14 @@ class Notifier:
             replies = await self._link.exchange("".join(commands).encode(), len(commands))
         except BaseException as error:
             timed_out = isinstance(error.__cause__, TimeoutError)
-            self._drop(routes, "redis timeout" if timed_out else "redis connection")
+            self._drop(routes, "redis timeout" if timed_out else "redis connection", map(_id_in, commands))
             raise
         self._failures = 0
         try:
             self.receivers += sum(replies)
             self.sent += len(commands)
         except TypeError:
-            self._count_replies(routes, replies)
+            self._count_replies(commands, routes, replies)
 
     def _commands(self, notes: list[Note], partition: int, base: int, ts: int) -> list[str]:
         """Packed PUBLISH commands. The message is ASCII, so its length is its length in bytes."""
@@ -203,16 +207,22 @@ class Notifier:
             commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
         return commands
 
-    def _count_replies(self, routes: list[Route], replies: list[Any]) -> None:
+    def _count_replies(self, commands: list[str], routes: list[Route], replies: list[Any]) -> None:
         """Some were refused (no permission, loading, …): those sources are dirty."""
-        refused = [route for route, reply in zip(routes, replies, strict=True) if not isinstance(reply, int)]
+        places = [place for place, reply in enumerate(replies) if not isinstance(reply, int)]
+        refused = [routes[place] for place in places]
         self.sent += len(replies) - len(refused)
         self.receivers += sum(reply for reply in replies if isinstance(reply, int))
-        self._drop(refused, "redis refused")
+        self._drop(refused, "redis refused", (_id_in(commands[place]) for place in places))
         self._warn(f"Redis refused notifications: {next(r for r in replies if not isinstance(r, int))}")
 
-    def _drop(self, routes: list[Route], reason: str) -> None:
-        """Count them as dropped, and their sources as dirty."""
+    def _drop_queued(self, most: int, reason: str) -> None:
+        """The oldest, at most so many."""
+        commands, routes = self._take(most)
+        self._drop(routes, reason, map(_id_in, commands))
+
+    def _drop(self, routes: list[Route], reason: str, ids: Iterable[str]) -> None:
+        """Count them as dropped, and their sources as dirty. ``ids`` are made only for whom they are told."""
         if not routes:
             return
         for route in routes:
@@ -220,6 +230,8 @@ class Notifier:
                 self._soil(route.source)
         self.dropped[reason] += len(routes)
         self._unreported[reason] += len(routes)
+        if self.told is not None:
+            self.told(list(ids), reason)
 
     def _soil(self, source: str) -> None:
         if len(self._dirty) < _MAX_DIRTY:
@@ -231,7 +243,7 @@ class Notifier:
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
             self._broken_until = time.monotonic() + _BREAK
-            self._drop(self._take(self._limit)[1], "redis down")
+            self._drop_queued(self._limit, "redis down")
             self._idle.set()
         self._warn(f"Redis: {reason}")
 
@@ -264,6 +276,12 @@ class Notifier:
         self.resyncs += 1
         self._failures = 0
         log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), RESYNC_CHANNEL)
+
+
+def _id_in(command: str) -> str:
+    """The event's id in a packed PUBLISH, whose last line is ``{"id":"…",…}``."""
+    body = command.rsplit("\r\n", 2)[1]
+    return body[7 : body.index('"', 7)]
 
 
 def _resync_command(sources: list[str], nonce: str) -> bytes:

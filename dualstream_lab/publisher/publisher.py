@@ -27,7 +27,7 @@ from dualstream_lab.publisher.resolve import find_in_log
 from dualstream_lab.publisher.route import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.event import Event
     from dualstream_lab.publisher.lane import Part
@@ -159,6 +159,16 @@ class DualPublisher:
         if self._notifier is None:
             return settled
         return await self._notifier.drain(max(0.0, deadline - loop.time())) and settled
+
+    def tell_drops(self, told: Callable[[list[str], str], None]) -> None:
+        """From now on, call ``told(ids, reason)`` with the events whose notifications are given up.
+
+        It is called within the event loop, and must be quick and not raise. Redis may have delivered them all
+        the same, where the reason is ``redis timeout`` or ``redis connection``.
+        """
+        self._started()
+        if self._notifier is not None:
+            self._notifier.told = told
 
     def stats(self) -> PublisherStats:
         """The counters now."""

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +17,16 @@ from dualstream_lab.recording.manifest import Manifest
 from dualstream_lab.recording.rows import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["RunDirectory", "list_runs"]
+__all__ = ["Part", "RunDirectory", "list_runs"]
+
+
+class Part(NamedTuple):
+    """A file of rows. ``rows``: None where it is damaged or missing."""
+
+    writer: str
+    rows: pa.Table | None
 
 
 class RunDirectory:
@@ -52,17 +59,33 @@ class RunDirectory:
         self.manifest.write(self.path)
 
     def rows(self, kind: str) -> pa.Table:
-        """All rows of ``published``, ``heard`` or ``consumed``, by part; empty where there are none."""
-        schema = pa.schema(list(KINDS[kind].items()))
-        tables = []
+        """All rows of a kind (``KINDS``), by part; empty where there are none."""
+        tables = [part.rows for part in self.parts(kind) if part.rows is not None]
+        return pa.concat_tables(tables) if tables else _schema(kind).empty_table()
+
+    def parts(self, kind: str, columns: Sequence[str] | None = None) -> Iterator[Part]:
+        """The same part by part, as each process wrote them, only some columns. Damaged and missing parts
+        are named in ``problems``, and have no rows.
+        """
+        schema = _schema(kind, columns)
+        due: dict[str, int] = {}
         for path in sorted(self.path.glob(f"{kind}-*.parquet")):
+            writer, _, number = path.stem.removeprefix(f"{kind}-").rpartition("-")
+            first = due.get(writer, 1)
+            due[writer] = int(number) + 1 if number.isdecimal() else first
+            if due[writer] > first + 1:
+                count = due[writer] - 1 - first
+                self._problem(f"{path.name} comes after {count} that are missing")
+                yield Part(writer, None)
             try:
-                table = pq.read_table(path)
-                tables.append(table.select(schema.names).cast(schema))
+                # not pq.read_table, which sets up a whole data set for each file
+                with pq.ParquetFile(path) as file:
+                    rows = file.read(schema.names, use_threads=False)
+                    yield Part(writer, rows.select(schema.names).cast(schema))
             except (OSError, pa.ArrowException, KeyError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._problem(f"{path.name} is damaged and was left out ({reason})")
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+                yield Part(writer, None)
 
     def intervals(self) -> Iterator[Interval]:
         """Every interval of every process, file by file."""
@@ -95,6 +118,11 @@ class RunDirectory:
     def _problem(self, text: str) -> None:
         if text not in self.problems:
             self.problems.append(text)
+
+
+def _schema(kind: str, columns: Sequence[str] | None = None) -> pa.Schema:
+    types = KINDS[kind]
+    return pa.schema([(name, types[name]) for name in (types if columns is None else columns)])
 
 
 def list_runs(root: Path) -> list[RunDirectory | RecordingError]:

@@ -22,7 +22,8 @@ __all__ = ["Joined", "durable_lag", "join"]
 class Joined:
     """One entry a recorded event, in the order of ``seq``. Times: ns of the monotonic clock, 0 for "never".
 
-    ``heard``: by the first subscriber that heard it; ``consumed``: when it was first read from Kafka.
+    ``heard``: by the first subscriber that heard it, live or later; ``consumed``: when it was first read from
+    Kafka.
     ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber). ``orphans``:
     events that were heard and never published by the recorded generators.
     """
@@ -53,7 +54,9 @@ def join(directory: RunDirectory) -> Joined:
     columns = _by_seq(directory.rows("published"))
     pa.default_memory_pool().release_unused()  # a big run would keep twice its size
     seq = columns["seq"]
-    heard, heard_again, orphans = _first(seq, directory.rows("heard"), among="subscriber")
+    names = ["seq", "at", "subscriber"]
+    rows = pa.concat_tables(directory.rows(kind).select(names) for kind in ("heard", "caught_up"))
+    heard, heard_again, orphans = _first(seq, rows, among="subscriber")
     consumed, consumed_again, _ = _first(seq, directory.rows("consumed"))
     return Joined(
         seq=seq,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Column = npt.NDArray[np.int64] | int
 
-__all__ = ["KINDS", "Outcome", "RowWriter", "sampled"]
+__all__ = ["DROPS", "KINDS", "Ending", "Outcome", "RowWriter", "sampled"]
 
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     # ``seq``: the event's number in the plan; ``intended``, ``sent``, ``acked``: times; ``source``: its rank
@@ -35,7 +35,23 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "heard": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32()},
     # one row a record; ``at``: when the consumer had it
     "consumed": {"seq": pa.int64(), "at": pa.int64(), "partition": pa.int32(), "offset": pa.int64()},
+    # one row a notification that the publisher gave up; ``reason``: its place in DROPS
+    "dropped": {"seq": pa.int64(), "at": pa.int64(), "reason": pa.int8()},
+    # one row a subscriber and event that it was given by catch-up (``late`` 0) or by repair (1)
+    "caught_up": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32(), "late": pa.int8()},
+    # a subscription, from its confirmation: a row when it begins (``end`` 0), another one when it ends.
+    # ``source``: the rank of the one that it is for, -1 for all; ``why``: its Ending
+    "listening": {
+        "subscriber": pa.int32(), "source": pa.int32(), "begin": pa.int64(), "end": pa.int64(),
+        "why": pa.int8(),
+    },
 }  # fmt: skip
+
+DROPS: Final = (
+    "another reason", "redis connection", "redis timeout", "redis refused", "redis down", "queue full",
+    "closed",
+)  # fmt: skip
+"""Why a publisher gives a notification up."""
 
 _PART_ROWS = 131_072
 _PART_SECONDS = 1.0
@@ -51,6 +67,19 @@ class Outcome(IntEnum):
     REJECTED = 2
     UNKNOWN = 3
     NO_ROOM = 4
+
+
+class Ending(IntEnum):
+    """How a subscription ended."""
+
+    OPEN = 0
+    """Not, as far as was recorded."""
+    LOST = 1
+    """Its connection was lost."""
+    LEFT = 2
+    """The subscriber went, and will come again."""
+    CLOSED = 3
+    """The recording ended."""
 
 
 def sampled(seq: npt.NDArray[np.int64], every: int) -> npt.NDArray[np.bool_]:

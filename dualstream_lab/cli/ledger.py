@@ -1,0 +1,137 @@
+"""``dualstream ledger``: what became of each event of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from dualstream_lab.cli import MISSED, USAGE
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger
+from dualstream_lab.ledger.tables import entry_table, recovery_table
+from dualstream_lab.recording import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.ledger import Recovery, Story
+
+__all__ = ["ledger", "show_recovery"]
+
+_NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
+_NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}
+
+
+def _explain(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        for title, among in (("Every event is in one class:", CLASSES), ("and may have marks:", MARKS)):
+            stdout.print(title)
+            for name, meaning in among.values():
+                stdout.print(f"  {name:24}{meaning}", markup=False)
+        ctx.exit()
+
+
+@click.command(
+    epilog="Example:  dualstream ledger runs/redis_down-20250601-120000-3f9a --class silent | head   then   "
+    "dualstream ledger RUN --event ID"
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--event", metavar="ID", help="One event's story instead: when it was where, who heard it.")
+@click.option(
+    "--class", "name", metavar="NAME", type=click.Choice(_NAMES), help="The ids of one class or mark instead."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--explain", is_flag=True, is_eager=True, expose_value=False, callback=_explain,
+              help="Say what the classes and marks mean and leave.")  # fmt: skip
+def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int:
+    """Account for every event of RUN, a run directory, on both paths.
+
+    Each event is in one class: durable and heard; durable and silent, with the cause; lost; orphan; unknown,
+    and what it turned out to be; … (--explain). It is worked out from the run directory alone, also of a run
+    that was interrupted or is damaged; what is missing is named. For each fault it says when it showed, how
+    long publishing and the live path were silent, what piled up, and when all was as before.
+
+    Exit codes: 0 nothing lost; 99 there are lost events or orphans; 2 RUN is no run directory.
+    """
+    try:
+        directory = RunDirectory.open(run)
+    except RecordingError as error:
+        say(f"error: {error}")
+        return USAGE
+    found = Ledger.of(directory)
+    if event is not None:
+        story = found.entry(event)
+        _print_json(story.as_dict()) if as_json else _tell(story)
+        return MISSED if story.name in _NEVER else 0
+    if name is not None:
+        ids = found.ids(name)
+        if as_json:
+            _print_json({"name": name, "count": found.count(name), "ids": list(ids)})
+        else:
+            for event_id in ids:
+                click.echo(event_id)
+    elif as_json:
+        _print_json(found.as_dict())
+    else:
+        _show(found)
+    return MISSED if found.broken else 0
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=1))
+
+
+def _show(found: Ledger) -> None:
+    if not found.events:
+        say("The run has no rows: of its events only the intervals' counters are left (dualstream runs RUN).")
+    for title, entries in (("Ledger", found.entries), ("\nBesides, of these", found.marks)):
+        if entries:
+            header, rows = entry_table(entries)
+            _print(title, header, rows)
+    stdout.print(f"{found.events:,} events, each in one class", markup=False)
+    if found.unsent:
+        stdout.print(f"{found.unsent:,} more were due and not sent when the run was stopped", markup=False)
+    show_recovery(found.recoveries)
+    for problem in found.problems:
+        say(f"note: {problem}")
+    if found.broken:
+        say("There are lost events or orphans: that must never happen.")
+    examples = [entry.examples[0] for entry in found.entries if entry.name != CLASSES[Class.HEARD][0]]
+    if examples:
+        say(f"next: dualstream ledger {found.directory.path} --event {examples[0]}")
+
+
+def show_recovery(recoveries: Sequence[Recovery]) -> None:
+    """A table, if there were faults."""
+    # side by side as long as a terminal has room
+    for first in range(0, len(recoveries), 2):
+        header, rows = recovery_table(recoveries[first : first + 2])
+        _print("\nRecovery", header, rows)
+
+
+def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in header:
+        table.add_column(name, justify="right" if name in {"events", "share"} else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    stdout.print(table)
+
+
+def _tell(story: Story) -> None:
+    cause = f" ({story.cause})" if story.cause else ""
+    marks = f"; {', '.join(story.marks)}" if story.marks else ""
+    stdout.print(f"{story.event_id}  {story.name}{cause}{marks}", markup=False)
+    stdout.print(story.meaning, markup=False)
+    if story.due is None:
+        stdout.print("the row of its publishing is missing: times from the run's start", markup=False)
+    else:
+        stdout.print(f"of {story.source}, due at {story.due:.6f} s of the run; times from then", markup=False)
+    for moment in story.moments:
+        when = " " * 16 if moment.at is None else f"{moment.at:+13,.3f} ms"
+        stdout.print(f"{when}  {moment.what}", markup=False)

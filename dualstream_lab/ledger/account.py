@@ -1,0 +1,117 @@
+"""Both paths put together: the one class of every event, why it was silent, and its marks. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dualstream_lab.ledger.arrays import NO_ROW
+from dualstream_lab.ledger.classes import Cause, Class, LogState, Mark
+from dualstream_lab.recording import Outcome
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dualstream_lab.ledger.arrays import Events
+    from dualstream_lab.ledger.live import Live
+    from dualstream_lab.ledger.log import Log
+
+    Booleans = npt.NDArray[np.bool_]
+    Codes = npt.NDArray[np.uint8]
+
+__all__ = ["Account", "Drops", "account_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drops:
+    """``cause``: for each event, 0, or ``Cause.DROPPED`` plus the reason why its notification was given up.
+
+    ``exact``: told event by event; else it is what the publisher gave up in the second of the event's
+    acknowledgement, and counts only for events that nobody heard.
+    """
+
+    cause: Codes
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One entry an event: a Class, a Cause (0 unless it is silent), and Marks added up."""
+
+    classes: Codes
+    causes: Codes
+    marks: Codes
+
+
+def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_whole: bool) -> Account:
+    """``published_whole``: no row of publishing is missing."""
+    heard = live.heard
+    inside, outside = _places(events, log, published_whole=published_whole)
+    classes = np.full(len(events), Class.UNRECORDED, np.uint8)
+    outcome = events.outcome
+    stray = heard & outside
+    classes[stray & (outcome == NO_ROW)] = Class.ORPHAN
+
+    refused = (outcome == Outcome.REJECTED) | (outcome == Outcome.NO_ROOM)
+    classes[refused] = Class.REFUSED
+    classes[refused & inside] = Class.REFUSED_IN_LOG
+    unknown = (outcome == Outcome.UNKNOWN) | (outcome == Outcome.PENDING)
+    classes[unknown] = Class.UNKNOWN_OPEN
+    classes[unknown & inside] = Class.UNKNOWN_IN_LOG
+    classes[unknown & outside] = Class.UNKNOWN_NOT_IN_LOG
+    classes[stray & (refused | unknown)] = Class.ORPHAN
+
+    acked = outcome == Outcome.DURABLE
+    classes[acked] = Class.UNREAD
+    classes[acked & outside] = Class.LOST
+    durable = acked & inside
+    given_up = drops.cause > 0 if drops.exact else np.zeros(len(events), np.bool_)
+    silent = durable & (live.missed | ~heard)
+    classes[durable] = Class.HEARD
+    classes[durable & given_up & (live.first > 0)] = Class.HEARD_AFTER_GIVING_UP
+    classes[silent] = Class.SILENT
+    return Account(
+        classes=classes, causes=_causes(silent, heard, live, drops), marks=_marks(events, log, live)
+    )
+
+
+def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Booleans, Booleans]:
+    """Which events are in the log, and which are not. The others are not known to be either."""
+    read = log.at > 0
+    if log.state is LogState.COMPLETE:
+        return read, ~read
+    # The publisher's word must do.
+    outside = (events.outcome == Outcome.REJECTED) | (events.outcome == Outcome.NO_ROOM)
+    if log.state is LogState.PARTIAL:
+        return read, outside & ~read
+    if published_whole:
+        outside |= events.outcome == NO_ROW  # nobody here published it
+    return np.asarray(events.outcome == Outcome.DURABLE), outside
+
+
+def _causes(silent: Booleans, heard: Booleans, live: Live, drops: Drops) -> Codes:
+    causes = np.zeros(len(silent), np.uint8)
+    causes[silent] = Cause.NO_SUBSCRIBER
+    causes[silent & live.gap] = Cause.RECONNECT_GAP
+    missed = silent & live.missed
+    causes[missed] = live.cause[missed]
+    dropped = silent & ~heard & (drops.cause > 0)
+    causes[dropped] = drops.cause[dropped]
+    return causes
+
+
+def _marks(events: Events, log: Log, live: Live) -> Codes:
+    marks = np.zeros(len(events), np.uint8)
+    for mark, found in (
+        (Mark.LATE, live.late > 0),
+        (Mark.EARLY, (live.first > 0) & (live.first < log.at)),
+        (Mark.DUPLICATED_LOG, log.again),
+        (Mark.DUPLICATED_LIVE, live.again),
+        (Mark.REORDERED_LOG, log.reordered),
+        (Mark.REORDERED_LIVE, live.reordered),
+        (Mark.MISSED_IN_GAP, live.gap & live.heard),
+    ):
+        marks[found] |= np.uint8(mark)
+    return marks

@@ -1,0 +1,107 @@
+"""What can become of an event: its one class, why it was silent, and what else is to be said of it."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.recording import DROPS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["CAUSES", "CLASSES", "MARKS", "Cause", "Class", "LogState", "Mark"]
+
+
+class LogState(IntEnum):
+    """What the records of the Kafka consumer can tell."""
+
+    ABSENT = 0
+    """There was no consumer: Kafka's acknowledgement is all that is known."""
+    PARTIAL = 1
+    """It did not read to the end, or its rows are not complete: what it did not find may be there."""
+    COMPLETE = 2
+    """What it did not find is not in the log."""
+
+
+class Class(IntEnum):
+    """Every event is in exactly one. The values are only for arrays."""
+
+    HEARD = 0
+    SILENT = 1
+    HEARD_AFTER_GIVING_UP = 2
+    LOST = 3
+    ORPHAN = 4
+    UNKNOWN_IN_LOG = 5
+    UNKNOWN_NOT_IN_LOG = 6
+    UNKNOWN_OPEN = 7
+    REFUSED = 8
+    REFUSED_IN_LOG = 9
+    UNREAD = 10
+    UNRECORDED = 11
+
+
+CLASSES: Final[Mapping[Class, tuple[str, str]]] = {
+    Class.HEARD: ("heard", "durable, and every subscriber that was listening heard it"),
+    Class.SILENT: ("silent", "durable, and a listening subscriber never heard it, or nobody was listening"),
+    Class.HEARD_AFTER_GIVING_UP: (
+        "heard-after-giving-up",
+        "durable; the publisher gave its notification up, and Redis delivered it all the same",
+    ),
+    Class.LOST: ("lost", "acknowledged, but not in Kafka: must never happen"),
+    Class.ORPHAN: ("orphan", "heard, but neither acknowledged nor in Kafka: must never happen"),
+    Class.UNKNOWN_IN_LOG: ("unknown-in-log", "not acknowledged by the deadline, and then in the log"),
+    Class.UNKNOWN_NOT_IN_LOG: ("unknown-not-in-log", "not acknowledged by the deadline, nor in the log"),
+    Class.UNKNOWN_OPEN: ("unknown-open", "not acknowledged by the deadline; nobody looked for it in the log"),
+    Class.REFUSED: ("refused", "rejected, or no room for it; and not in the log"),
+    Class.REFUSED_IN_LOG: ("refused-in-log", "refused, by its publisher's word, and in the log all the same"),
+    Class.UNREAD: ("unread", "acknowledged; the consumer's rows are not complete enough to find it"),
+    Class.UNRECORDED: ("unrecorded", "seen on a stream; the rows of its publishing are missing"),
+}
+"""Name and meaning."""
+
+
+class Cause(IntEnum):
+    """Why an event was silent. Where subscribers missed it for several reasons, the highest counts."""
+
+    NONE = 0
+    NO_SUBSCRIBER = 1
+    RECONNECT_GAP = 2
+    KILLED_FOR_SLOWNESS = 3
+    GENERATOR_FAULT = 4
+    UNEXPLAINED = 5
+    DROPPED = 8
+    """And above: the publisher gave it up; less this, the place in DROPS."""
+
+
+CAUSES: Final[Mapping[int, str]] = {
+    Cause.NO_SUBSCRIBER: "no subscriber",
+    Cause.RECONNECT_GAP: "reconnect gap",
+    Cause.KILLED_FOR_SLOWNESS: "killed for slowness",
+    Cause.GENERATOR_FAULT: "generator fault",
+    Cause.UNEXPLAINED: "unexplained",
+} | {Cause.DROPPED + place: f"publisher dropped: {why}" for place, why in enumerate(DROPS)}
+
+
+class Mark(IntFlag):
+    """What else is to be said of an event, whatever its class."""
+
+    LATE = 1
+    EARLY = 2
+    DUPLICATED_LOG = 4
+    DUPLICATED_LIVE = 8
+    REORDERED_LOG = 16
+    REORDERED_LIVE = 32
+    MISSED_IN_GAP = 64
+
+
+MARKS: Final[Mapping[Mark, tuple[str, str]]] = {
+    Mark.LATE: ("late", "a subscriber got it only by catch-up or repair"),
+    Mark.EARLY: ("early", "heard before the Kafka consumer, or a store behind it, could have it"),
+    Mark.DUPLICATED_LOG: ("duplicated-log", "in the log more than once"),
+    Mark.DUPLICATED_LIVE: ("duplicated-live", "a subscriber heard it more than once"),
+    Mark.REORDERED_LOG: ("reordered-log", "in the log after an event of its source that was sent later"),
+    Mark.REORDERED_LIVE: ("reordered-live", "heard after an event of its source that is later in the log"),
+    Mark.MISSED_IN_GAP: ("missed-in-gap", "a subscriber missed it while it was not connected"),
+}
+"""Name and meaning."""

@@ -1,0 +1,274 @@
+"""The ledger of a run: what became of each event on both paths, from its directory alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from dualstream_lab.errors import EventError
+from dualstream_lab.ledger.account import account_of
+from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, LogState, Mark
+from dualstream_lab.ledger.evidence import Evidence
+from dualstream_lab.ledger.live import live_of
+from dualstream_lab.ledger.log import log_of
+from dualstream_lab.ledger.recovery import Recovery, Series, grade_all
+from dualstream_lab.ledger.story import Story, tell
+from dualstream_lab.recording import Ending, Outcome, RunDirectory
+from dualstream_lab.workload import RunIds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from dualstream_lab.ledger.account import Account
+    from dualstream_lab.ledger.arrays import Events, Subscriber
+    from dualstream_lab.ledger.live import Live
+    from dualstream_lab.ledger.log import Log
+
+__all__ = ["Entry", "Ledger"]
+
+_EXAMPLES = 3
+_PAUSE = 1_000_000_000  # ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line: a class and, where it is silent, its cause; or a mark. ``share``: of all events. ``examples``:
+    ids. ``delay``: p50, p99 and the most, ms, of what has a "by how much".
+    """
+
+    name: str
+    meaning: str
+    count: int
+    share: float
+    examples: tuple[str, ...]
+    cause: str = ""
+    delay: tuple[float, float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found: dict[str, Any] = {"name": self.name, "count": self.count, "share": self.share}
+        if self.cause:
+            found["cause"] = self.cause
+        if self.delay is not None:
+            found["delay_ms"] = dict(zip(("p50", "p99", "max"), self.delay, strict=True))
+        return found | {"examples": list(self.examples)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """``entries``: every class that occurs, by cause; their counts add up to ``events``. ``marks``: what else
+    is to be said of events of any class. ``sample``: one event in so many was recorded, and counts are of
+    those. ``unsent``: events that were due and never sent; they have no row. ``lost`` and ``orphans``: None
+    where the rows cannot tell. ``problems``: what is missing.
+    """
+
+    directory: RunDirectory
+    events: int
+    entries: tuple[Entry, ...]
+    marks: tuple[Entry, ...]
+    recoveries: tuple[Recovery, ...]
+    sample: int
+    unsent: int
+    lost: int | None
+    orphans: int | None
+    problems: tuple[str, ...]
+    seq: npt.NDArray[np.int64]
+    account: Account
+
+    @classmethod
+    def of(cls, run: RunDirectory | Path | str) -> Self:
+        """Of a run directory, also one that is damaged or not complete. Raises RecordingError for no run."""
+        directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+        evidence = Evidence(directory)
+        events = evidence.events
+        log = log_of(events, *evidence.consumed())
+        heard, subscribers, caught_up = evidence.heard()
+        live = live_of(events, log, heard, subscribers, caught_up)
+        del heard, caught_up  # most of what there is
+        account = account_of(events, log, live, evidence.drops(), published_whole=evidence.published_whole)
+        if directory.manifest.sample > 1:
+            evidence.problems.append(
+                f"a sample: one event in {directory.manifest.sample} was recorded, and counts are of those"
+            )
+        counting = _Counting(RunIds(directory.manifest.ids), events.seq, account)
+        entries = counting.classes()
+        counts = {entry.name: entry.count for entry in entries}
+        whole = log.state is LogState.COMPLETE
+        # Without a consumer, an orphan is what nobody published.
+        told = whole or (log.state is LogState.ABSENT and evidence.published_whole)
+        return cls(
+            directory=directory,
+            events=len(events),
+            entries=entries,
+            marks=counting.marks(events, log, live),
+            recoveries=_recoveries(directory, evidence, events, log, live, subscribers),
+            sample=directory.manifest.sample,
+            unsent=evidence.seconds.counters.get("unsent", 0),
+            lost=counts.get("lost", 0) if whole else None,
+            orphans=counts.get("orphan", 0) if told else None,
+            problems=(*directory.problems, *evidence.problems),
+            seq=events.seq,
+            account=account,
+        )
+
+    def count(self, name: str) -> int:
+        """How many events are in a class, or have a mark."""
+        return sum(entry.count for entry in (*self.entries, *self.marks) if entry.name == name)
+
+    @property
+    def broken(self) -> bool:
+        """Whether something happened that must never happen."""
+        return bool(self.lost or self.orphans)
+
+    def ids(self, name: str) -> Iterator[str]:
+        """The ids of all events of a class, or with a mark. Raises EventError for no such name."""
+        classes = {CLASSES[each][0]: each for each in CLASSES}
+        marks = {MARKS[each][0]: each for each in MARKS}
+        if name in classes:
+            chosen = self.account.classes == classes[name]
+        elif name in marks:
+            chosen = (self.account.marks & marks[name]) > 0
+        else:
+            raise EventError(f"there is no class {name!r}; there are {', '.join([*classes, *marks])}")
+        of = RunIds(self.directory.manifest.ids).of
+        return (of(int(seq)) for seq in self.seq[chosen])
+
+    def entry(self, event_id: str) -> Story:
+        """One event's story. Raises EventError where the run has no such event, or did not record it."""
+        seq = RunIds(self.directory.manifest.ids).seq(event_id)
+        if seq is None:
+            ids = self.directory.manifest.ids
+            raise EventError(
+                f"{event_id!r} is not an id of this run: they begin with {ids} and have 36 letters"
+            )
+        place = int(np.searchsorted(self.seq, seq))
+        if place == len(self.seq) or self.seq[place] != seq:
+            why = f"one event in {self.sample} was recorded" if self.sample > 1 else "no row names it"
+            raise EventError(f"the run has no row of {event_id}: {why}")
+        account = self.account
+        which = Class(account.classes[place])
+        marks = [MARKS[mark][0] for mark in Mark if account.marks[place] & mark]
+        return tell(
+            self.directory,
+            seq,
+            name=CLASSES[which][0],
+            meaning=CLASSES[which][1],
+            cause=CAUSES.get(int(account.causes[place]), ""),
+            marks=marks,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        manifest = self.directory.manifest
+        return {
+            "run": manifest.run,
+            "name": manifest.name,
+            "state": manifest.state,
+            "events": self.events,
+            "sample": self.sample,
+            "unsent": self.unsent,
+            "classes": [entry.as_dict() for entry in self.entries],
+            "marks": [entry.as_dict() for entry in self.marks],
+            "recovery": [recovery.as_dict() for recovery in self.recoveries],
+            "problems": list(self.problems),
+        }
+
+
+class _Counting:
+    """Counts and examples of an account."""
+
+    def __init__(self, ids: RunIds, seq: npt.NDArray[np.int64], account: Account) -> None:
+        self._ids = ids
+        self._seq = seq
+        self._account = account
+
+    def classes(self) -> tuple[Entry, ...]:
+        classes, causes = self._account.classes, self._account.causes
+        found = []
+        for which, (name, meaning) in CLASSES.items():
+            inside = classes == which
+            for cause in np.flatnonzero(np.bincount(causes[inside])).tolist():
+                chosen = inside & (causes == cause) if which is Class.SILENT else inside
+                found.append(self._entry(name, meaning, chosen, cause=CAUSES.get(cause, "")))
+        return tuple(found)
+
+    def marks(self, events: Events, log: Log, live: Live) -> tuple[Entry, ...]:
+        found = []
+        for mark, (name, meaning) in MARKS.items():
+            chosen = (self._account.marks & mark) > 0
+            if not chosen.any():
+                continue
+            spent = None
+            if mark is Mark.EARLY:
+                spent = log.at[chosen] - live.first[chosen]
+            elif mark is Mark.LATE:
+                acked = events.acked[chosen]
+                spent = live.late[chosen] - np.where(acked > 0, acked, events.sent[chosen])
+            found.append(self._entry(name, meaning, chosen, spent=spent))
+        return tuple(found)
+
+    def _entry(
+        self,
+        name: str,
+        meaning: str,
+        chosen: npt.NDArray[np.bool_],
+        *,
+        cause: str = "",
+        spent: npt.NDArray[np.int64] | None = None,
+    ) -> Entry:
+        count = int(np.count_nonzero(chosen))
+        some = self._seq[np.flatnonzero(chosen)[:_EXAMPLES]]
+        delay = None
+        if spent is not None:
+            p50, p99, most = (float(value) / 1e6 for value in np.quantile(spent, (0.5, 0.99, 1.0)))
+            delay = p50, p99, most
+        return Entry(
+            name=name,
+            meaning=meaning,
+            count=count,
+            share=count / len(self._seq),
+            examples=tuple(self._ids.of(int(seq)) for seq in some),
+            cause=cause,
+            delay=delay,
+        )
+
+
+def _recoveries(
+    directory: RunDirectory, evidence: Evidence, events: Events, log: Log, live: Live,
+    subscribers: Sequence[Subscriber],
+) -> tuple[Recovery, ...]:  # fmt: skip
+    manifest = directory.manifest
+    published = events.outcome >= 0
+    if not manifest.faults or not published.any():
+        return ()
+    durable = events.outcome == Outcome.DURABLE
+    intended, acked = events.intended, events.acked
+    paths = {"publish": _series(intended, np.where(durable, acked, 0), published)}
+    if subscribers:
+        paths["live"] = _series(intended, live.first, durable)
+    if log.at.any():
+        paths["consumer"] = _series(acked, log.at, durable)
+    signs = list(evidence.seconds.signs)
+    # Of those that follow each other, the first: what was given up all the while is no sign of a new fault.
+    given_up = evidence.drop_times
+    begins = given_up[np.diff(given_up, prepend=-_PAUSE) >= _PAUSE]
+    signs += [(at, "a notification was given up") for at in begins.tolist()]
+    signs += [
+        (window.end, "a subscriber lost its connection")
+        for subscriber in subscribers
+        for window in subscriber.windows
+        if window.why is Ending.LOST
+    ]
+    zero = manifest.started or int(intended[published].min())
+    ended = manifest.ended or int(max(intended.max(), acked.max()))
+    return tuple(grade_all(manifest.faults, paths, signs, zero=zero, ended=ended, sample=manifest.sample))
+
+
+def _series(begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], which: npt.NDArray[np.bool_]) -> Series:
+    # a copy of ten million entries is worth avoiding
+    return Series(begin=begin, end=end) if which.all() else Series(begin=begin[which], end=end[which])

@@ -1,0 +1,214 @@
+"""The live path: who was listening when an event was announced, who heard it, and why others did not. Pure.
+
+Redis announces an event at a moment that nobody records: after it was sent, and before the first subscriber
+heard it. A subscriber was listening if its subscription covers all of that time; if it covers a part of it,
+the event fell into its gap. For an event that nobody heard, the time ends with Kafka's acknowledgement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualstream_lab.ledger.arrays import FOREVER
+from dualstream_lab.ledger.classes import Cause, LogState
+from dualstream_lab.ledger.order import behind, first_rows, grouped, ranks
+from dualstream_lab.recording import Ending, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from dualstream_lab.ledger.arrays import CaughtUp, Events, Heard, Subscriber, Window
+    from dualstream_lab.ledger.log import Log
+
+    Booleans = npt.NDArray[np.bool_]
+    Int64 = npt.NDArray[np.int64]
+    Index = slice | npt.NDArray[np.int64]
+
+__all__ = ["Live", "live_of"]
+
+_STOPPED: Final = 500_000_000  # ns before the end of the recording: what was on its way then may be cut off
+_DELAY: Final = 1_000_000_000  # ns: what is heard later than that is not looked for in a hole of the rows
+_NEVER: Final = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """One entry an event.
+
+    ``first``: when the first subscriber heard it live, 0 for never. ``late``: when the last of those had it
+    who got it only by catch-up or repair, 0 for none. ``missed``: a subscriber that was listening did not get
+    it; ``cause``: why (a Cause). ``gap``: a subscriber that was not connected did not get it. ``again``: a
+    subscriber heard it more than once. ``reordered``: a subscriber heard it after an event of its source that
+    is later in the log.
+    """
+
+    first: Int64
+    late: Int64
+    missed: Booleans
+    cause: npt.NDArray[np.uint8]
+    gap: Booleans
+    again: Booleans
+    reordered: Booleans
+
+    @property
+    def heard(self) -> Booleans:
+        """Which somebody heard, however late."""
+        return np.asarray((self.first > 0) | (self.late > 0))
+
+
+def live_of(
+    events: Events, log: Log, heard: Heard, subscribers: Sequence[Subscriber], caught_up: CaughtUp
+) -> Live:
+    """From the rows of all subscribers."""
+    count = len(events)
+    live = Live(
+        first=_first(heard, count),
+        late=np.zeros(count, np.int64),
+        missed=np.zeros(count, np.bool_),
+        cause=np.zeros(count, np.uint8),
+        gap=np.zeros(count, np.bool_),
+        again=np.zeros(count, np.bool_),
+        reordered=np.zeros(count, np.bool_),
+    )
+    account = _Account(events, log, live)
+    for number, subscriber in enumerate(subscribers):
+        rows = slice(heard.bounds[number], heard.bounds[number + 1])
+        later = caught_up.subscriber == number
+        account.take(
+            subscriber, heard.place[rows], heard.at[rows], caught_up.place[later], caught_up.at[later]
+        )
+    return live
+
+
+def _first(heard: Heard, count: int) -> Int64:
+    first = np.full(count, _NEVER)
+    np.minimum.at(first, heard.place, heard.at)
+    first[first == _NEVER] = 0
+    return first
+
+
+class _Account:
+    """Goes through the subscribers, one after the other."""
+
+    def __init__(self, events: Events, log: Log, live: Live) -> None:
+        self._events = events
+        self._live = live
+        # The clocks of two machines may have it heard before it was sent.
+        self._until = np.maximum(live.first, events.sent)
+        unheard = live.first == 0
+        self._until[unheard] = np.maximum(events.sent[unheard], events.acked[unheard])
+        self._announced = events.outcome == Outcome.DURABLE
+        self._announced |= (log.at > 0) & (events.outcome >= 0)
+        self._in_log = None if log.state is LogState.ABSENT else log.at > 0
+        self._key = ranks(events.sent) if log.state is LogState.ABSENT else log.offset
+        self._own = np.zeros(len(events), np.bool_)  # whether this subscriber has it; cleared after each
+        self._by_source: tuple[Int64, npt.NDArray[np.int32]] | None = None
+
+    def take(
+        self, subscriber: Subscriber, place: npt.NDArray[np.int32], at: Int64,
+        later: npt.NDArray[np.int32], later_at: Int64,
+    ) -> None:  # fmt: skip
+        """One subscriber: its rows, live and late."""
+        live, own = self._live, self._own
+        first = first_rows(place, len(own))
+        if first is not None:
+            repeated = np.ones(len(place), np.bool_)
+            repeated[first] = False
+            live.again[place[repeated]] = True
+        self._reorder(place if first is None else place[first])
+        own[place] = True
+        only = ~own[later]
+        np.maximum.at(live.late, later[only], later_at[only])
+        own[later] = True
+        if subscriber.windows:
+            self._miss(subscriber, place, at)
+        own[place] = False
+        own[later] = False
+
+    def _reorder(self, place: npt.NDArray[np.int32]) -> None:
+        """Without a log, the order of sending stands for its order, for each publisher."""
+        events = self._events
+        known = events.outcome[place] >= 0
+        if self._in_log is not None:
+            known &= self._in_log[place]
+        if not known.all():
+            place = place[known]
+        groups = events.source[place]
+        if self._in_log is None and (writers := int(events.writer.max(initial=0))):
+            groups = groups.astype(np.int64) * (writers + 1) + events.writer[place]
+        self._live.reordered[place[behind(groups, self._key[place])]] = True
+
+    def _miss(self, subscriber: Subscriber, place: npt.NDArray[np.int32], at: Int64) -> None:
+        live = self._live
+        ours = self._ours(subscriber.sources)
+        sent, until, own = self._events.sent[ours], self._until[ours], self._own[ours]
+        windows = subscriber.windows
+        listening = np.zeros(len(sent), np.bool_)
+        for window in windows:
+            listening |= (sent >= window.begin) & (until <= window.end)
+        gone = windows[-1].end if windows[-1].why is Ending.CLOSED else FOREVER
+        gap = ~(listening | own)
+        gap &= until >= windows[0].begin
+        gap &= sent <= gone
+        gap &= self._announced[ours]
+        live.gap[ours] |= gap
+        missed = listening & ~own & self._announced[ours]
+        live.missed[ours] |= missed
+        if not missed.any():
+            return
+        which = np.flatnonzero(missed)
+        causes = self._causes(
+            subscriber, sent[which], until[which], self._events.acked[ours][which], place, at
+        )
+        everything = which if isinstance(ours, slice) else ours[which]
+        live.cause[everything] = np.maximum(live.cause[everything], causes)
+
+    def _causes(
+        self, subscriber: Subscriber, sent: Int64, until: Int64, acked: Int64,
+        place: npt.NDArray[np.int32], at: Int64,
+    ) -> npt.NDArray[np.uint8]:  # fmt: skip
+        """Why events were missed while it was listening."""
+        found = np.full(len(sent), Cause.UNEXPLAINED, np.uint8)
+        for window in subscriber.windows:
+            inside = (sent >= window.begin) & (until <= window.end)
+            if not inside.any():
+                continue
+            # What was acknowledged after the last one that it heard was sent may have been on its way when
+            # the connection ended.
+            last = int(np.searchsorted(at, window.end, side="right")) - 1
+            heard = last >= 0 and at[last] >= window.begin
+            on_its_way = inside & (
+                np.maximum(acked, sent) >= (self._events.sent[place[last]] if heard else 0)
+            )
+            found[on_its_way] = _ended(window, sent[on_its_way])
+        for begin, end in subscriber.holes:
+            found[(sent <= end) & (until + _DELAY >= begin)] = Cause.GENERATOR_FAULT
+        return found
+
+    def _ours(self, sources: Sequence[int]) -> Index:
+        """The events that a subscriber to ``sources`` may hear."""
+        if min(sources) < 0:
+            return slice(None)
+        if self._by_source is None:
+            by_source = grouped(self._events.source)
+            self._by_source = by_source, self._events.source[by_source]
+        order, among = self._by_source
+        begins, ends = np.searchsorted(among, sources), np.searchsorted(among, sources, side="right")
+        return np.concatenate([order[begin:end] for begin, end in zip(begins, ends, strict=True)])
+
+
+def _ended(window: Window, sent: Int64) -> npt.NDArray[np.uint8]:
+    """Why what was on its way when a subscription ended did not arrive."""
+    if window.why is Ending.OPEN:  # the process that listened died
+        cause = Cause.GENERATOR_FAULT
+    elif window.why is Ending.CLOSED:
+        cut = sent >= window.end - _STOPPED
+        return np.where(cut, Cause.GENERATOR_FAULT, Cause.UNEXPLAINED).astype(np.uint8)
+    else:
+        cause = Cause.KILLED_FOR_SLOWNESS if window.slow else Cause.RECONNECT_GAP
+    return np.full(len(sent), cause, np.uint8)

@@ -1,0 +1,166 @@
+"""One event's story: everything that any row says of it, in the order of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dualstream_lab.recording import DROPS, Ending, Outcome
+from dualstream_lab.workload import RunIds, source_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dualstream_lab.recording import RunDirectory
+
+__all__ = ["Moment", "Story", "tell"]
+
+_OUTCOMES = {
+    Outcome.PENDING: "its call ended without an answer",
+    Outcome.REJECTED: "rejected, or not given to Kafka in time",
+    Outcome.UNKNOWN: "not acknowledged by the deadline: the outcome is unknown",
+    Outcome.NO_ROOM: "refused: there was no room in the publisher's buffer",
+}
+_ENDINGS = {
+    Ending.LOST: "lost its connection",
+    Ending.LEFT: "had left",
+    Ending.CLOSED: "had ended",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """``at``: ms after the event was due; None for what has no time of its own."""
+
+    at: float | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """``due``: s of the run at which the plan wanted it sent; None where the row of its publishing is missing
+    (``at`` of the moments is then from the run's start). ``moments``: by time.
+    """
+
+    event_id: str
+    name: str
+    meaning: str
+    cause: str
+    marks: tuple[str, ...]
+    source: str
+    due: float | None
+    moments: tuple[Moment, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "id": self.event_id,
+            "class": self.name,
+            "cause": self.cause or None,
+            "marks": list(self.marks),
+            "source": self.source or None,
+            "due_s": self.due,
+            "moments": [{"at_ms": moment.at, "what": moment.what} for moment in self.moments],
+        }
+
+
+def tell(
+    directory: RunDirectory, seq: int, *, name: str, meaning: str, cause: str, marks: list[str]
+) -> Story:
+    """Read the rows of one event again."""
+    manifest = directory.manifest
+    published = next((row for _, row in _rows(directory, "published", seq)), None)
+    zero = published["intended"] if published else manifest.started
+    found: list[tuple[int, str]] = []
+    source = ""
+    if published:
+        source = ":".join(source_name(published["source"]))
+        found.append((published["sent"], f"sent, {published['size']:,} bytes"))
+        if published["acked"]:
+            found.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
+    heard: dict[tuple[str, int], int] = {}
+    for writer, row in _rows(directory, "heard", seq):
+        again = " again" if (writer, row["subscriber"]) in heard else ""
+        heard.setdefault((writer, row["subscriber"]), row["at"])
+        found.append((row["at"], f"heard{again} by subscriber {row['subscriber']} of {writer}"))
+    for writer, row in _rows(directory, "caught_up", seq):
+        how = "repair" if row["late"] else "catch-up"
+        heard.setdefault((writer, row["subscriber"]), row["at"])
+        found.append((row["at"], f"given to subscriber {row['subscriber']} of {writer} by {how}"))
+    announced = bool(published and published["outcome"] == Outcome.DURABLE)
+    for _, row in _rows(directory, "consumed", seq):
+        announced = True
+        where = f"partition {row['partition']}, offset {row['offset']}"
+        found.append((row["at"], f"read by the Kafka consumer: {where}"))
+    for _, row in _rows(directory, "dropped", seq):
+        found.append((row["at"], f"its notification was given up: {DROPS[row['reason']]}"))
+    found.sort()
+    last = found[-1][0] if found else zero
+    moments = [Moment(at=(at - zero) / 1e6, what=what) for at, what in found]
+    if published and published["outcome"] != Outcome.DURABLE:
+        moments.append(Moment(at=None, what=_OUTCOMES[Outcome(published["outcome"])]))
+    if published and announced:
+        until = min(heard.values(), default=max(published["acked"], published["sent"]))
+        span = published["sent"], until, published["source"]
+        moments += [Moment(at=None, what=what) for what in _absent(directory, heard, *span)]
+    moments += [Moment(at=None, what=what) for what in _faults(directory, zero, zero, last)]
+    return Story(
+        event_id=RunIds(manifest.ids).of(seq),
+        name=name,
+        meaning=meaning,
+        cause=cause,
+        marks=tuple(marks),
+        source=source,
+        due=(zero - manifest.started) / 1e9 if published else None,
+        moments=tuple(moments),
+    )
+
+
+def _rows(directory: RunDirectory, kind: str, seq: int) -> Iterator[tuple[str, dict[str, int]]]:
+    """(process, row) of one event."""
+    for writer, rows in directory.parts(kind):
+        if rows is None:
+            continue
+        places = (rows.column("seq").to_numpy() == seq).nonzero()[0]
+        for row in rows.take(places).to_pylist():
+            yield writer, row
+
+
+def _absent(
+    directory: RunDirectory, heard: dict[tuple[str, int], int], sent: int, until: int, source: int
+) -> Iterator[str]:
+    """The subscribers that did not get it, and where they were from ``sent`` to ``until``."""
+    windows: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
+    for writer, rows in directory.parts("listening"):
+        for row in [] if rows is None else rows.to_pylist():
+            if row["source"] in {-1, source} and (writer, row["subscriber"]) not in heard:
+                known = windows.setdefault((writer, row["subscriber"]), {})
+                if row["end"] or row["begin"] not in known:
+                    known[row["begin"]] = row["end"], row["why"]
+    for (writer, number), among in sorted(windows.items()):
+        who = f"subscriber {number} of {writer}"
+        inside = [b for b, (end, _) in among.items() if b <= sent and (until <= end or not end)]
+        if inside:
+            yield f"{who} was listening, and never heard it"
+            continue
+        before = max((begin for begin in among if begin <= until), default=None)
+        if before is None:
+            yield f"{who} was not yet subscribed"
+            continue
+        end, why = among[before]
+        after = min((begin for begin in among if begin > before), default=None)
+        back = f", and was back {(after - sent) / 1e6:,.1f} ms after it" if after else ""
+        if before > sent:
+            yield f"{who} was subscribed only {(before - sent) / 1e6:,.1f} ms after it was sent"
+        else:
+            ago = (sent - end) / 1e6
+            when = f"{ago:,.1f} ms before it was sent" if ago >= 0 else f"{-ago:,.1f} ms after it was sent"
+            yield f"{who} {_ENDINGS.get(Ending(why), 'was gone')} {when}{back}"
+
+
+def _faults(directory: RunDirectory, zero: int, begin: int, end: int) -> Iterator[str]:
+    """What was broken meanwhile."""
+    for fault in directory.manifest.faults:
+        if fault.begin <= end and (fault.end or end) >= begin:
+            until = f"{(fault.end - zero) / 1e6:+,.0f} ms" if fault.end else "the end"
+            yield f"fault {fault.what} was on, from {(fault.begin - zero) / 1e6:+,.0f} ms to {until}"

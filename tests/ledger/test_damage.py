@@ -1,0 +1,173 @@
+"""Runs that are not whole: what is missing is named, and nothing is concluded from what is not there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.ledger import Ledger
+from dualstream_lab.recording import RowWriter, RunDirectory, sampled
+
+from .hand import IDS, MS, ZERO, Hand, ns, table, told
+
+
+@pytest.fixture
+def hand(tmp_path):
+    made = Hand(tmp_path / "run")
+    made.listened(0, 5000)
+    made.flow(*range(10), at=10, step=10)
+    return made
+
+
+def split(hand: Hand, kind: str, writer: str, *sizes: int) -> None:
+    """The rows of one process in parts."""
+    (hand.path / f"{kind}-{writer}-00001.parquet").unlink()
+    rows = hand.rows[kind, writer]
+    for number, size in enumerate(sizes, 1):
+        part, rows = rows[:size], rows[size:]
+        pq.write_table(table(kind, part), hand.path / f"{kind}-{writer}-{number:05d}.parquet")
+
+
+def test_a_damaged_part_of_the_heard_is_no_silence_of_redis(hand):
+    hand.write()
+    split(hand, "heard", "redis", 4, 2, 4)
+    (hand.path / "heard-redis-00002.parquet").write_bytes(b"PAR1 cut off")
+    ledger = Ledger.of(hand.path)
+    assert told(ledger) == {n: "silent: generator fault" if n in {4, 5} else "heard" for n in range(10)}
+    assert any("heard-redis-00002.parquet is damaged" in problem for problem in ledger.problems)
+    assert "rows of what the subscribers of 'redis' heard are missing" in ledger.problems
+
+
+def test_a_part_of_the_heard_that_is_gone(hand):
+    hand.write()
+    split(hand, "heard", "redis", 4, 2, 4)
+    (hand.path / "heard-redis-00002.parquet").unlink()
+    ledger = Ledger.of(hand.path)
+    assert told(ledger)[4] == told(ledger)[5] == "silent: generator fault"
+    assert "heard-redis-00003.parquet comes after 1 that are missing" in ledger.problems
+
+
+def test_the_last_part_of_the_heard_that_is_gone_shows_by_the_counters(hand):
+    hand.write()
+    split(hand, "heard", "redis", 8, 2)
+    (hand.path / "heard-redis-00002.parquet").unlink()
+    ledger = Ledger.of(hand.path)
+    assert told(ledger)[9] == "silent: generator fault"
+    assert "rows of what the subscribers of 'redis' heard are missing" in ledger.problems
+
+
+def test_rows_that_the_disk_was_too_slow_for(hand):
+    hand.rows["heard", "redis"] = hand.rows["heard", "redis"][:5]
+    hand.interval(60, 200, gauges={"heard.rows_dropped": 5.0})
+    assert told(hand.ledger()) == {n: "heard" if n < 5 else "silent: generator fault" for n in range(10)}
+
+
+@pytest.mark.parametrize("damage", ["damaged", "gone", "counters"])
+def test_without_all_of_the_consumers_rows_nothing_is_lost(hand, damage):
+    hand.write()
+    split(hand, "consumed", "kafka", *((4, 2, 4) if damage != "counters" else (6, 4)))
+    part = hand.path / "consumed-kafka-00002.parquet"
+    if damage == "damaged":
+        part.write_bytes(part.read_bytes()[:-20])
+    else:
+        part.unlink()
+    ledger = Ledger.of(hand.path)
+    missing = {4, 5} if damage != "counters" else {6, 7, 8, 9}
+    assert told(ledger) == {n: "unread" if n in missing else "heard" for n in range(10)}
+    assert ledger.lost is None
+    assert ledger.problems
+
+
+def test_without_the_rows_of_publishing_events_are_unrecorded_and_no_orphans(hand):
+    hand.write()
+    split(hand, "published", "generator", 8, 2)
+    (hand.path / "published-generator-00002.parquet").unlink()
+    ledger = Ledger.of(hand.path)
+    assert told(ledger) == {n: "heard" if n < 8 else "unrecorded" for n in range(10)}
+    assert "2 of 10 published rows are missing" in ledger.problems
+
+
+def test_without_a_consumer_and_all_rows_of_publishing_there_are_no_orphans(tmp_path):
+    hand = Hand(tmp_path / "run", caught_up=None, state="running")
+    hand.listened(0)
+    hand.sent(0, 10)
+    hand.heard(0, 13)
+    hand.heard(1, 14)
+    ledger = hand.ledger()
+    assert told(ledger) == {0: "heard", 1: "unrecorded"}
+    assert ledger.orphans is None
+    assert "the run did not end: its writers died, or it still runs" in ledger.problems
+
+
+def test_damaged_windows_and_intervals_are_named(hand):
+    hand.write()
+    (hand.path / "listening-redis-00001.parquet").write_bytes(b"")
+    (hand.path / "intervals-all.jsonl").write_text("{]\n")
+    ledger = Ledger.of(hand.path)
+    assert ledger.events == 10
+    assert any("listening-redis-00001.parquet is damaged" in problem for problem in ledger.problems)
+    assert any("intervals-all.jsonl, line 1 is damaged" in problem for problem in ledger.problems)
+
+
+def test_runs_of_older_versions(hand):
+    """They have no windows and no drops by event, and their consumer does not say that it caught up."""
+    hand.sent(20, 200)
+    hand.read(20, 205)
+    hand.given_up(20, 203, "redis timeout")
+    hand.caught_up = None
+    hand.write()
+    for kind in ("listening", "dropped"):
+        for path in hand.path.glob(f"{kind}-*.parquet"):
+            path.unlink()
+    ledger = Ledger.of(hand.path)
+    dropped = "silent: publisher dropped: redis timeout"
+    assert told(ledger) == dict.fromkeys(range(10), "heard") | {20: dropped}
+    assert ledger.lost == 0
+    assert any("who was subscribed when was not recorded" in problem for problem in ledger.problems)
+    assert any("told by their second" in problem for problem in ledger.problems)
+
+
+def test_a_sample_says_so(tmp_path):
+    hand = Hand(tmp_path / "run", sample=5)
+    hand.listened(0, 5000)
+    hand.write()
+    seq = np.arange(5000)
+    columns = {"sent": ZERO + seq, "intended": ZERO + seq, "acked": ZERO + MS + seq}
+    for kind, more in (
+        ("published", columns | {"outcome": 1, "source": 0, "size": 1}),
+        ("consumed", {"at": ZERO + 3 * MS + seq, "partition": 0, "offset": seq}),
+        ("heard", {"at": ZERO + 2 * MS + seq, "subscriber": 0}),
+    ):
+        writer = RowWriter(hand.path, kind, "a" if kind != "heard" else "redis", every=5)
+        writer.add(seq, **more)
+        writer.close()
+    ledger = Ledger.of(hand.path)
+    count = int(sampled(seq, 5).sum())
+    assert set(told(ledger).values()) == {"heard"}
+    assert ledger.events == ledger.count("heard") == count
+    assert any("one event in 5 was recorded" in problem for problem in ledger.problems)
+    absent = next(n for n in range(5000) if not sampled(np.array([n]), 5)[0])
+    with pytest.raises(ValueError, match="one event in 5 was recorded"):
+        ledger.entry(IDS.of(absent))
+
+
+def test_a_run_without_rows(tmp_path):
+    ledger = Hand(tmp_path / "run", caught_up=None).ledger()
+    assert (ledger.events, ledger.entries, ledger.broken) == (0, (), False)
+    assert "no published rows were recorded" in ledger.problems
+
+
+def test_published_twice_counts_once(hand):
+    hand.sent(3, 40, writer="other")
+    ledger = hand.ledger()
+    assert ledger.events == 10
+    assert "1 events were published twice: the first row of each counts" in ledger.problems
+
+
+def test_what_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(RecordingError, match="is not a run directory"):
+        Ledger.of(tmp_path)
+    assert isinstance(RunDirectory.open(Hand(tmp_path / "run").write().path), RunDirectory)
+    assert ns(0) == ZERO
