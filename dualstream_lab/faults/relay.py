@@ -31,7 +31,7 @@ _RST: Final = struct.pack("ii", 1, 0)  # linger for 0 s
 class Codec(Protocol):
     """Reads along on one connection, and may change what the server answers.
 
-    Raises ValueError for bytes that must not pass: the connection is reset.
+    Raises ValueError or StackError for bytes that must not pass: the connection is reset.
     """
 
     def request(self, data: bytes) -> bytes:
@@ -193,7 +193,7 @@ class _End(asyncio.Protocol):
         if self.codec is not None:
             try:
                 data = self.codec.request(data) if self.is_client else self.codec.answer(data)
-            except ValueError:
+            except (ValueError, StackError):
                 self.reset()
                 return
             if not data:
