@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Child", "Orders", "serve"]
 
 _LINE = 1 << 20
+_CHANNEL = sys.stdout  # kept: what a user's code prints may go elsewhere
 
 
 class Child:
@@ -114,6 +115,10 @@ class Orders:
         self.stopped.set()
         return None
 
+    async def next(self) -> str:
+        """Wait for an order of any kind, by a parent that gives many; empty when there is no more parent."""
+        return (await self._stdin.readline()).decode().strip()
+
     async def _read(self) -> None:
         await self._stdin.readline()
         self.stopped.set()
@@ -121,7 +126,7 @@ class Orders:
 
 def say(**message: object) -> None:
     """A line to the parent."""
-    print(json.dumps(message), flush=True)
+    print(json.dumps(message), file=_CHANNEL, flush=True)
 
 
 def serve(main: Callable[[dict[str, Any], Orders], Awaitable[dict[str, Any]]]) -> None:
