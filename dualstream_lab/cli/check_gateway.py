@@ -17,7 +17,8 @@ from dualstream_lab.cli.console import say, stderr, stdout
 from dualstream_lab.cli.options import brokers
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.check_gateway import Plan, serving
+from dualstream_lab.faults.target import brokers_needed
+from dualstream_lab.lab.check_gateway import Plan, check_local
 from dualstream_lab.lab.check_gateway import check_gateway as check_it
 from dualstream_lab.lab.check_gateway.judge import Wrong
 from dualstream_lab.lab.check_gateway.plan import VIAS
@@ -26,7 +27,7 @@ from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.where import find_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dualstream_lab.lab.check_gateway import Check
     from dualstream_lab.lab.check_gateway import Progress as CheckProgress
@@ -50,6 +51,13 @@ _QUICK = 10.0
     "--via", type=click.Choice(list(VIAS)), default="both", show_default=True, help="How they connect."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed plans the same clients.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME",
+    help="Break the stack meanwhile: redis.kill, … (dualstream chaos --list).",
+)
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the verdict as JUnit XML.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
 @brokers
@@ -62,6 +70,7 @@ def check_gateway(
     quick: bool,
     via: str,
     seed: int,
+    faults: tuple[str, ...],
     junit: Path | None,
     json_file: Path | None,
     **where: str | None,
@@ -82,12 +91,7 @@ def check_gateway(
     plan = Plan(
         clients=clients, sources=sources, rate=rate, seconds=_QUICK if quick else seconds, via=via, seed=seed
     )
-    with _target(url, where) as (gateway, settings):
-        say(
-            f"checking {gateway}: {clients} clients of {sources} sources, {rate:,.0f} events/s for "
-            f"{plan.seconds:g} s …"
-        )
-        check = _with_bar(gateway, settings, plan)
+    check = _local(plan, faults, where) if url is None else _remote(url, plan, faults, where)
     _tell(check)
     if json_file is not None:
         json_file.write_text(json.dumps(check.as_dict(), indent=1) + "\n", encoding="utf-8")
@@ -100,20 +104,33 @@ def check_gateway(
     return UNAVAILABLE if check.away else 0
 
 
-@contextmanager
-def _target(url: str | None, where: dict[str, str | None]) -> Iterator[tuple[str, Settings]]:
-    """The gateway, and the brokers that it reads."""
-    if url is not None:
-        yield url, find_settings(Settings, **where)
-        return
+def _remote(url: str, plan: Plan, faults: tuple[str, ...], where: dict[str, str | None]) -> Check:
+    if faults:
+        raise ConfigError("--fault: only the stack that this command starts itself is broken: leave URL out")
+    settings = find_settings(Settings, **where)
+    _announce(url, plan)
+    with _bar(plan) as show:
+        return uvloop.run(check_it(url, settings, plan, show=show))
+
+
+def _local(plan: Plan, faults: tuple[str, ...], where: dict[str, str | None]) -> Check:
     if given := [name for name, value in where.items() if value is not None]:
         raise ConfigError(f"--{given[0].removesuffix('_url')} without URL: give the gateway that reads it")
-    with LocalStack(progress=say) as stack, serving(stack) as gateway:
-        settings = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic)
-        yield gateway, settings
+    with LocalStack(brokers=brokers_needed(faults), progress=say) as stack:
+        _announce("dualstream serve", plan)
+        with _bar(plan) as show:
+            return uvloop.run(check_local(stack, plan, faults=faults, show=show, say=say))
 
 
-def _with_bar(url: str, settings: Settings, plan: Plan) -> Check:
+def _announce(what: str, plan: Plan) -> None:
+    say(
+        f"checking {what}: {plan.clients} clients of {plan.sources} sources, {plan.rate:,.0f} events/s for "
+        f"{plan.seconds:g} s …"
+    )
+
+
+@contextmanager
+def _bar(plan: Plan) -> Iterator[Callable[[CheckProgress], None]]:
     columns = (TextColumn("{task.fields[seconds]:5.1f} s"), BarColumn(), TextColumn("{task.fields[line]}"))
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         task = bar.add_task("", total=plan.seconds, seconds=0.0, line="")
@@ -122,7 +139,7 @@ def _with_bar(url: str, settings: Settings, plan: Plan) -> Check:
             done = min(progress.seconds, progress.duration)
             bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
 
-        return uvloop.run(check_it(url, settings, plan, show=show))
+        yield show
 
 
 def _tell(check: Check) -> None:
@@ -147,6 +164,11 @@ def _tell(check: Check) -> None:
     if verdict.unsettled:
         table.add_row("not told yet when it ended", f"{verdict.unsettled:,}", "")
     stdout.print(table)
+    if verdict.examples:
+        stdout.print(
+            "\nExamples. Of every message: its offset, [the cursor that came with it], and when.",
+            markup=False,
+        )
     for example in verdict.examples:
         stdout.print(f"\n{example.wrong.replace('_', ' ')}: {example.text}", markup=False)
     for text in check.garbled[:3]:

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from dualstream_lab.lab.check_gateway.check import Check, Progress, check_gateway
 from dualstream_lab.lab.check_gateway.plan import Plan
-from dualstream_lab.lab.check_gateway.serving import serving
+from dualstream_lab.lab.check_gateway.serving import check_local
 
-__all__ = ["Check", "Plan", "Progress", "check_gateway", "serving"]
+__all__ = ["Check", "Plan", "Progress", "check_gateway", "check_local"]

@@ -22,7 +22,7 @@ from dualstream_lab.load.tasks import end_tasks
 from dualstream_lab.subscriber.wanted import checked_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from dualstream_lab.config import Settings
     from dualstream_lab.lab.check_gateway.history import SourceLog
@@ -88,10 +88,16 @@ class Check:
 
 
 async def check_gateway(
-    url: str, settings: Settings, plan: Plan, *, show: Callable[[Progress], None] = lambda _progress: None
+    url: str,
+    settings: Settings,
+    plan: Plan,
+    *,
+    disturb: Callable[[], Awaitable[None]] | None = None,
+    show: Callable[[Progress], None] = lambda _progress: None,
 ) -> Check:
     """Check the gateway at ``url``, which reads the Kafka topic and the Redis of ``settings``.
 
+    ``disturb`` runs beside the load, which waits for its end; ``show`` is told how it goes.
     Cancelling (Ctrl-C) ends the load; what was told until then is judged and returned, as ``interrupted``.
     Raises ConfigError (nothing was checked) and StreamUnavailable (nobody is there, or Kafka is gone).
     """
@@ -107,7 +113,7 @@ async def check_gateway(
         checking = _Checking(plan, sources, publishing, show)
         checking.invite(base)
         try:
-            await checking.load()
+            await checking.load(disturb)
             truth = await checking.truth(settings, begin)
             await checking.quiet(truth.logs)
         except asyncio.CancelledError:
@@ -164,19 +170,23 @@ class _Checking:
             wait = random.uniform(0, plan.seconds * _COMING) if restless else 0.0
             self._tasks.append(asyncio.create_task(client.run(wait)))
 
-    async def load(self) -> None:
+    async def load(self, disturb: Callable[[], Awaitable[None]] | None) -> None:
         """Publish while they come and go."""
-        publishing = asyncio.create_task(self._publishing.run(self._plan.seconds))
+        tasks = [asyncio.ensure_future(self._publishing.run(self._plan.seconds))]
+        if disturb is not None:
+            tasks.append(asyncio.ensure_future(disturb()))
         try:
-            while not publishing.done():
+            while waiting := [task for task in tasks if not task.done()]:
                 self._look("")
-                await asyncio.wait(
-                    [publishing, *self._tasks], timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED
-                )
-                self._alive()
-            publishing.result()
+                await asyncio.wait(waiting, timeout=_LOOK, return_when=asyncio.FIRST_EXCEPTION)
+                for task in (*tasks, *self._tasks):
+                    if task.done():
+                        task.result()
         finally:
-            await end_tasks([publishing])
+            # Not end_tasks(): a fault's end is to put every server back, and that takes seconds.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def truth(self, settings: Settings, begin: dict[int, int]) -> Truth:
         """The log, once all is in it."""
@@ -197,7 +207,6 @@ class _Checking:
             if not waiting:
                 return
             await asyncio.sleep(_LOOK)
-            self._alive()
 
     def interrupt(self) -> None:
         """Nobody is owed what was not told until now."""
@@ -229,12 +238,6 @@ class _Checking:
             away=len(away) * (self._state == "finished"),
             trouble=next((client.trouble for client in away if client.trouble), ""),
         )
-
-    def _alive(self) -> None:
-        """A client that died is a fault of ours."""
-        for task in self._tasks:
-            if task.done():
-                task.result()
 
     def _look(self, doing: str) -> None:
         clients = self._clients

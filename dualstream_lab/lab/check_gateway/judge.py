@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.lab.check_gateway.history import EVENT, LATE, NOWHERE, OLD, REFUSED, SUBSCRIBED
 
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Judgement", "Wrong", "judge"]
 
+_GRACE: Final = 1.0  # s
+
 
 class Wrong(StrEnum):
     """What a gateway must not do."""
 
     GAP = "gaps"
-    """Never told, though no cursor that the client resumed from covers it."""
+    """Never told, though the client stayed (for a second after a cursor covered it), or resumed from a cursor
+    before it.
+    """
     CURSOR = "lost_by_cursor"
-    """Never told, and the client resumed from a cursor that covers it."""
+    """Never told, and the client resumed from a cursor that covers it, which it was given just before."""
     AHEAD = "cursors_ahead"
     """Told only after a cursor that covers it: who is cut off between loses it."""
     DUPLICATE = "duplicates"
@@ -74,7 +78,7 @@ class Judgement:
 
 def judge(log: SourceLog, stays: Sequence[Stay], *, settled: bool) -> Judgement:
     """``settled``: it was connected at the end, and there was time: whatever was not told is missing."""
-    judging = _Judging(log)
+    judging = _Judging(log, stays)
     for number, stay in enumerate(stays):
         judging.resume(number, stay.since)
         judging.found.refusals.update(stay.refused)
@@ -89,14 +93,15 @@ class _Judging:
     ``_pending``, those ``_passed`` (a resume began behind them), and those ``_excused``.
     """
 
-    def __init__(self, log: SourceLog) -> None:
+    def __init__(self, log: SourceLog, stays: Sequence[Stay]) -> None:
         self.found = Judgement()
         self._log = log
+        self._stays = stays
         self._told: set[int] = set()
         self._first: int | None = None
         self._swept = 0
         self._pending: dict[int, tuple[int, int]] = {}  # event: stay and row of the cursor
-        self._passed: dict[int, tuple[int, int]] = {}
+        self._passed: dict[int, tuple[Wrong, int, int]] = {}
         self._excused: set[int] = set()
         self._stay = 0
         self._begin_stay()
@@ -116,7 +121,7 @@ class _Judging:
             return
         self._cursor(-1, since, refused=False)
         for event in [one for one in self._pending if self._offset(one) <= since]:
-            self._passed[event] = self._pending.pop(event)
+            self._passed[event] = self._missed(*self._pending.pop(event))
 
     def take(self, row: int, kind: int, event: int, place: int, cursor: int) -> None:
         """A message."""
@@ -130,8 +135,8 @@ class _Judging:
     def end(self, *, settled: bool) -> None:
         """Nothing more comes."""
         log, found = self._log, self.found
-        for wrong, missing in ((Wrong.GAP, self._pending), (Wrong.CURSOR, self._passed)):
-            found.findings += [Finding(wrong, event, *where) for event, where in missing.items()]
+        found.findings += [Finding(Wrong.GAP, event, *where) for event, where in self._pending.items()]
+        found.findings += [Finding(wrong, event, *where) for event, (wrong, *where) in self._passed.items()]
         found.declared = len(self._excused)
         if self._first is None:
             return
@@ -165,8 +170,7 @@ class _Judging:
             return
         self._told.add(event)
         self._excused.discard(event)
-        early = self._pending.pop(event, None) or self._passed.pop(event, None)
-        if early is not None:
+        if self._pending.pop(event, None) or self._passed.pop(event, None):
             self._wrong(Wrong.AHEAD, event, row)
 
     def _again(self, event: int) -> bool:
@@ -200,6 +204,12 @@ class _Judging:
     def _owe_from(self, offset: int) -> None:
         self._first = offset
         self._swept = bisect_right(self._log.offsets, offset)
+
+    def _missed(self, number: int, row: int) -> tuple[Wrong, int, int]:
+        """What it is if an event never comes whose cursor came there."""
+        stay = self._stays[number]
+        stayed = stay.times and row >= 0 and stay.times[-1] - stay.times[row] >= _GRACE
+        return Wrong.GAP if stayed else Wrong.CURSOR, number, row
 
     def _offset(self, event: int) -> int:
         return self._log.offsets[self._log.index[event]]

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["SAYS", "Example", "Record", "Verdict"]
 
 SAYS: Final = {
-    Wrong.GAP: "gaps: never told to a client that stayed or resumed",
-    Wrong.CURSOR: "lost by a cursor: never told, and covered by the cursor of a resume",
-    Wrong.AHEAD: "cursors ahead: told only after a cursor that covers them",
+    Wrong.GAP: "gaps: stayed or resumed, and was never told",
+    Wrong.CURSOR: "lost behind the cursor of a resume",
+    Wrong.AHEAD: "told only after a cursor that covers them",
     Wrong.DUPLICATE: "duplicates on one connection",
-    Wrong.INVERTED: "inversions of the past, or of one publisher's events",
-    Wrong.UNKNOWN: "told, and in no log",
+    Wrong.INVERTED: "inversions: the past, or one publisher's events",
+    Wrong.UNKNOWN: "told, and not there in the log",
 }
 _EXAMPLES: Final = 3  # of each
 _AROUND: Final = 4  # messages
