@@ -65,8 +65,13 @@ class Page:
 
     def remove(self) -> None:
         """The fault is undone."""
-        if self._path is not None and self._file is not None:
+        if self._path is not None:
             self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Give the lock up: what is still written is left behind."""
+        if self._file is not None:
             self._file.close()
         self._file = self._path = None
 

@@ -147,7 +147,7 @@ class Flap(RedisFault):
     async def bites(self) -> str:
         """It refuses, answers, and refuses again."""
         seen: list[str] = []
-        till = time.monotonic() + 2 * (self.value["up_ms"] + self.value["down_ms"]) / 1e3 + 5
+        till = time.monotonic() + 2 * (self.value["up_ms"] + self.value["down_ms"]) / 1e3 + 3
         while seen != ["refuses", "answers", "refuses"]:
             if time.monotonic() > till:
                 raise FaultInert(f"Redis does not come and go; seen: {', then '.join(seen)}")

@@ -42,8 +42,10 @@ class KillClients(RedisFault):
     async def bites(self) -> str:
         """A subscriber and another client lose their connections."""
         within = self.value["every_ms"] / 1e3 + _SLACK
-        subscriber = await lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=within)
-        other = await lifetime(self.url, "PING", within=within)
+        subscriber, other = await asyncio.gather(
+            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=within),
+            lifetime(self.url, "PING", within=within),
+        )
         if subscriber is None or other is None:
             raise FaultInert(f"a connection stays for {within:g} s")
         return (

@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert, StreamUnavailable
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dualstream_lab.recording import RunDirectory
 
 __all__ = ["broken", "carry_out", "mend"]
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -88,13 +90,13 @@ async def _one(
 async def mend(entry: Entry) -> str:
     """Undo what a process that is gone has left broken; the evidence that it is over.
 
-    Raises StreamUnavailable where the broker is gone, too; the entry is kept then. FaultInert.
+    Raises FaultInert where that cannot be done now; the entry is kept then.
     """
     settings = Settings.load(**entry.settings)
     fault = _fault(Target(direct=settings, settings=settings, mine=True), entry.what, {})
     fault.found = dict(entry.found)
-    await fault.end()
-    over = await _proved(fault.ended(), f"{entry.what} is not over")
+    await _told(fault.end(), f"{entry.what} cannot be undone")
+    over = await _told(fault.ended(), f"{entry.what} is not over")
     entry.path.unlink(missing_ok=True)
     return over
 
@@ -110,8 +112,8 @@ class _Injection:
     async def __aenter__(self) -> Self:
         self._change(begin=time.monotonic_ns())
         try:
-            await self._fault.begin()
-            self._change(bite=await _proved(self._fault.bites(), f"{self._fault.name} does not bite"))
+            await _told(self._fault.begin(), f"{self._fault.name} cannot be begun")
+            self._change(bite=await _told(self._fault.bites(), f"{self._fault.name} does not bite"))
         except BaseException:
             await finished(self._end())
             raise
@@ -120,11 +122,11 @@ class _Injection:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await finished(self._end())
         if kind is None:
-            self._change(over=await _proved(self._fault.ended(), f"{self._fault.name} is not over"))
+            self._change(over=await _told(self._fault.ended(), f"{self._fault.name} is not over"))
 
     async def _end(self) -> None:
         try:
-            await self._fault.end()
+            await _told(self._fault.end(), f"{self._fault.name} cannot be undone")
             self._fault.forget()
         finally:
             self._change(end=time.monotonic_ns())
@@ -140,9 +142,9 @@ def _fault(target: Target, what: str, parameters: Mapping[str, float]) -> Fault:
     return kind(target, **checked(kind, parameters))
 
 
-async def _proved(evidence: Awaitable[str], otherwise: str) -> str:
+async def _told(work: Awaitable[T], otherwise: str) -> T:
     try:
-        return await evidence
+        return await work
     except (FaultInert, StreamUnavailable) as error:
         raise FaultInert(f"{otherwise}: {error}") from error
 

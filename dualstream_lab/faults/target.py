@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from dualstream_lab.errors import ConfigError, FaultInert
 from dualstream_lab.faults.contract import Target
 from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.kafka_proxy import KafkaProxy
 from dualstream_lab.faults.proxy import Proxies, Proxy
 from dualstream_lab.faults.spec import fault_named
 from dualstream_lab.faults.tasks import in_thread
@@ -69,20 +70,28 @@ async def open_target(
     async with AsyncExitStack() as exits:
         if through:
             target.proxies = Proxies()
-        if "redis" in through and target.proxies is not None:
-            await _before_redis(target, target.proxies, exits)
+            if "redis" in through:
+                await _before_redis(target, target.proxies, exits)
+            if "kafka" in through:
+                await _before_kafka(target, target.proxies, exits)
         yield target
 
 
 async def _before_redis(target: Target, proxies: Proxies, exits: AsyncExitStack) -> None:
     parts = urlsplit(target.settings.redis_url or "")
     if parts.scheme != "redis":
-        raise ConfigError(f"faults by a proxy need a redis:// URL ({parts.scheme}:// cannot pass one)")
-    proxy = Proxy((parts.hostname or "", parts.port or 6379))
-    exits.push_async_callback(in_thread, proxy.stop)
-    await in_thread(proxy.start)
+        raise ConfigError(f"redis_url: a fault proxy needs redis:// ({parts.scheme}:// cannot pass one)")
+    proxies.redis = Proxy((parts.hostname or "", parts.port or 6379))
+    exits.push_async_callback(in_thread, proxies.redis.stop)
+    await in_thread(proxies.redis.start)
     user, at, _ = parts.netloc.rpartition("@")
-    host, port = proxy.address
+    host, port = proxies.redis.address
     url = parts._replace(netloc=f"{user}{at}{host}:{port}").geturl()
     target.settings = target.settings.model_copy(update={"redis_url": url})
-    proxies.redis = proxy
+
+
+async def _before_kafka(target: Target, proxies: Proxies, exits: AsyncExitStack) -> None:
+    proxies.kafka = KafkaProxy(target.settings.kafka_url or "")
+    exits.push_async_callback(in_thread, proxies.kafka.stop)
+    await in_thread(proxies.kafka.start)
+    target.settings = target.settings.model_copy(update={"kafka_url": proxies.kafka.kafka_url})
