@@ -85,7 +85,7 @@ class _StoredEvent(msgspec.Struct, kw_only=True):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The light message on Redis: never the payload.
 
     ``pos`` is ``"partition:offset"``, ``pub`` is ``"nonce:n"`` (the publisher and its counter for this

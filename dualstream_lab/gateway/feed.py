@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.gateway.frames import EventFrame, Frame, StateFrame, event_frame, state_frame
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dualstream_lab.store import Row
 
 __all__ = ["Client", "Feed"]
+
+_DIGITS: Final = 19  # of the largest offset
 
 
 class Client(Protocol):
@@ -41,6 +43,7 @@ class Feed:
 
     __slots__ = (
         "_cursor",
+        "_partition",
         "begun",
         "channel",
         "degraded",
@@ -69,6 +72,7 @@ class Feed:
         self.synced = -1
         self.leaving: asyncio.TimerHandle | None = None
         self._cursor = -1, self.cursor_at(-1)
+        self._partition = f"{partition}:"
 
     @property
     def cursor(self) -> str:
@@ -81,6 +85,13 @@ class Feed:
     def cursor_at(self, offset: int) -> str:
         """The cursor of a place."""
         return str(Cursor(self.epoch, self.stream.partition, offset))
+
+    def offset_of(self, pos: str | None) -> int | None:
+        """The offset in ``partition:offset``; None where it is not one of the source's partition."""
+        if pos is None or not pos.startswith(self._partition):
+            return None
+        text = pos[len(self._partition) :]
+        return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
 
     def heard(self, note: Notification) -> Frame:
         """An event that Redis announced."""

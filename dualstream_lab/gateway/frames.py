@@ -63,18 +63,22 @@ def state_frame(message: StateFrame) -> Frame:
 
 def websocket_frames(frames: Iterable[Frame]) -> bytes:
     """Each as a text frame of its own (RFC 6455, unmasked), joined for one write."""
-    parts = []
+    parts: list[bytes] = []
     for frame in frames:
         body = frame.body
         size = len(body)
-        if size < 126:
-            parts.append(b"\x81" + size.to_bytes(1))
-        elif size < 65_536:
-            parts.append(b"\x81\x7e" + size.to_bytes(2))
-        else:
-            parts.append(b"\x81\x7f" + size.to_bytes(8))
-        parts.append(body)
+        parts += (_HEADS[size] if size < _SHORT else _head(size), body)
     return b"".join(parts)
+
+
+def _head(size: int) -> bytes:
+    if size < 126:
+        return b"\x81" + size.to_bytes(1)
+    return b"\x81\x7e" + size.to_bytes(2) if size < 65_536 else b"\x81\x7f" + size.to_bytes(8)
+
+
+_SHORT: Final = 512
+_HEADS: Final = tuple(map(_head, range(_SHORT)))
 
 
 def sse_chunk(frames: Iterable[Frame], resume: str | None = None) -> bytes:

@@ -68,6 +68,7 @@ class Hub:
         self.pattern = self._channels.pattern
         self.feeds: dict[str, Feed] = {}
         self._on_channel: dict[bytes, set[Feed]] = {}
+        self._own: dict[bytes, Feed] = {}  # of the channels that are one source's
         self.stats = HubStats()
         self.upstream: Upstream | None = None
         self.repairs = Repairs(settings, reads, log, feeds=self.feeds.values, touch=self._touch)
@@ -87,6 +88,8 @@ class Hub:
             feed = Feed(source, partition, self._log_is.epoch, self._channels.channel(source))
             self.feeds[source] = feed
             self._on_channel.setdefault(feed.channel, set()).add(feed)
+            if not self._channels.shared:
+                self._own[feed.channel] = feed
         if feed.leaving is not None:
             feed.leaving.cancel()
             feed.leaving = None
@@ -131,6 +134,7 @@ class Hub:
         others.discard(feed)
         if not others:
             del self._on_channel[feed.channel]
+            self._own.pop(feed.channel, None)
             if self.upstream is not None:
                 self.upstream.unsubscribe(feed.channel)
 
@@ -138,46 +142,52 @@ class Hub:
 
     def hear(self, channel: bytes, message: bytes) -> None:
         """A message of the upstream."""
-        if channel == _RESYNC:
-            self._resync(message)
-            return
         try:
             note = decode_notification(message)
-            position = note.position
         except EventError:
-            self.stats.foreign += 1
+            self._hear_other(channel, message)
             return
-        feed = self._feed_of(channel, note)
+        feed = self._own.get(channel) or self._feed_of(channel, note)
         if feed is None:
+            return
+        offset = feed.offset_of(note.pos)
+        if offset is None:
+            self._hear_elsewhere(feed, note)
             return
         self.stats.heard += 1
         stream = feed.stream
-        if position is None or position[0] != stream.partition:
-            self.repairs.fence([feed])  # it says only that there is something
-            return
-        offset = position[1]
         if note.pub is not None:
             stream.count(note.pub, offset)  # a hole is one of its needs, below
         frame = feed.heard(note)
         if stream.hear(offset, frame):
-            if note.ts:
-                self._newest = note.ts
+            self._newest = note.ts or self._newest
             if feed.live:
+                if not feed.frames:
+                    self._touch(feed)
                 feed.frames.append(frame)
-                self._touch(feed)
         if stream.needs is not None or stream.pending > _MANY_PENDING:
             self.repairs.look(feed)
 
-    def _feed_of(self, channel: bytes, note: Notification) -> Feed | None:
-        if self._channels.shared:
-            return self.feeds.get(self._channels.source(channel, note))
-        feeds = self._on_channel.get(channel)
-        return next(iter(feeds)) if feeds else None
-
-    def _resync(self, message: bytes) -> None:
+    def _hear_elsewhere(self, feed: Feed, note: Notification) -> None:
+        """Without a place in the source's partition it says only that there is something."""
         try:
-            said = _resyncs.decode(message)
+            _ = note.position
+        except EventError:
+            self.stats.foreign += 1
+            return
+        self.stats.heard += 1
+        self.repairs.fence([feed])
+
+    def _feed_of(self, channel: bytes, note: Notification) -> Feed | None:
+        return self.feeds.get(self._channels.source(channel, note)) if self._channels.shared else None
+
+    def _hear_other(self, channel: bytes, message: bytes) -> None:
+        """What is no notification: a publisher's word on what it skipped, or nothing of ours."""
+        try:
+            said = _resyncs.decode(message) if channel == _RESYNC else None
         except msgspec.DecodeError:
+            said = None
+        if said is None:
             self.stats.foreign += 1
             return
         named = self.feeds if said.all else said.sources
@@ -221,8 +231,7 @@ class Hub:
     def _flush(self) -> None:
         self._flushing = None
         dirty, self._dirty = self._dirty, set()
-        for feed in dirty:
-            self._write(feed)
+        self.stats.told += sum(feed.flush() for feed in dirty)
         self._flushed_at = asyncio.get_running_loop().time()
         if self._newest:
             self.stats.latency(max(0.0, (time.time_ns() - self._newest) / 1e9))
