@@ -8,7 +8,7 @@ import pytest
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.find_rate import Finding, Probe, Search, find_rate
-from dualstream_lab.lab.scenario import FAULTS, Fault, Scenario, Users, shipped_scenarios
+from dualstream_lab.lab.scenario import Fault, Scenario, Users, shipped_scenarios
 
 
 @pytest.mark.parametrize("name", shipped_scenarios())
@@ -43,12 +43,25 @@ def test_redis_down_is_shipped():
             "[[faults]]\nwhat = 'redis.restart'\nat = 1\nfor = 2",
             r", line 4: for: redis.restart takes no `for`",
         ),
-        ("[[faults]]\nwhat = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number"),
+        ("[[faults]]\nwhat = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number of seconds"),
         ("[[faults]]\nwhat = 'redis.kill'\nat = 18\nfor = 4", r"is not within the run \(20 s\)"),
         (
             "[[faults]]\nwhat='redis.kill'\nat=1\nfor=4\n[[faults]]\nwhat='redis.stop'\nat=3\nfor=4",
-            "two faults of redis overlap at 3 s",
+            r"redis\.stop at 3 s overlaps with redis\.kill, 1 to 5 s: both break redis",
         ),
+        (
+            "[[faults]]\nwhat = 'redis.slow'\nat = 1\nfor = 2\ndelay = 5",
+            r", line 5: unknown key 'delay'; known for redis\.slow: what, at, for, every, times, delay_ms",
+        ),
+        (
+            "[[faults]]\nwhat = 'redis.slow'\nat = 1\nfor = 2\ndelay_ms = 0",
+            r", line 5: delay_ms: must be from 1 to 10,000 \(is 0\)",
+        ),
+        (
+            "[[faults]]\nwhat = 'redis.kill'\nat = 1\nfor = 1\nevery = 10\ntimes = 3",
+            r"redis\.kill at 21 s for 1 s is not within the run \(20 s\)",
+        ),
+        ("[[faults]]\nwhat = 'gateway.kill'\nat = 1\nfor = 1", "a run has no gateway for gateway.kill"),
         ("thresholds = ['live.latncy.p99<5ms']", r", line 1: threshold 'live.latncy.p99<5ms'"),
         ("thresholds = 'x'", r", line 1: thresholds: must be a list"),
         ("name = 'a b'", r", line 1: name: must be letters"),
@@ -77,9 +90,13 @@ def test_long_runs_keep_a_sample(tmp_path):
     assert hour.workload.expected / hour.sample <= hour.max_rows
 
 
+def test_a_scenario_says_how_many_brokers_its_faults_need():
+    assert Scenario().brokers == 1
+    assert Scenario(faults=(Fault(what="kafka.leader-lost", at=1, length=2),)).brokers == 3
+
+
 def test_faults_and_users_say_what_is_allowed():
-    assert all(FAULTS.values())
-    with pytest.raises(ConfigError, match="at: must be a second"):
+    with pytest.raises(ConfigError, match="at: must be a number of seconds, from 0"):
         Fault(what="redis.kill", at=-1, length=1)
     with pytest.raises(ConfigError, match="subscribers: must be"):
         Users(subscribers=True)

@@ -41,9 +41,11 @@ def _parameters(kind: type[Fault]) -> str:
 
 
 def _where(kind: type[Fault]) -> str:
+    if kind.breaks == "gateway":
+        return "dualstream check-gateway"
     if kind.needs_stack:
-        return "local stack" + f" of {kind.brokers} brokers" * (kind.brokers > 1)
-    return "anywhere, through a proxy" if kind.needs_proxy else "anywhere, --target-is-mine"
+        return f"local stack, {kind.brokers} brokers" if kind.brokers > 1 else "local stack"
+    return "anywhere (by a proxy)" if kind.needs_proxy else "--target-is-mine"
 
 
 @click.command(epilog="Example:  dualstream chaos redis_trouble.toml --rate 5000")

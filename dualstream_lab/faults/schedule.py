@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dualstream_lab.config import Settings
-from dualstream_lab.errors import FaultInert, StreamUnavailable
+from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.contract import Target
 from dualstream_lab.faults.spec import checked, fault_named
 from dualstream_lab.faults.target import check_suits
@@ -139,6 +139,8 @@ class _Injection:
 def _fault(target: Target, what: str, parameters: Mapping[str, float]) -> Fault:
     kind = fault_named(what)
     check_suits([what], ours=target.stack is not None, mine=target.mine)
+    if kind.breaks == "gateway" and target.gateway is None:
+        raise ConfigError(f"{what}: there is no gateway of ours to break")
     return kind(target, **checked(kind, parameters))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
-from dualstream_lab.faults.spec import check_overlaps
+from dualstream_lab.faults.spec import check_overlaps, fault_named
 from dualstream_lab.faults.target import brokers_needed
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
@@ -57,6 +57,10 @@ class Scenario:
         if not 1000 <= self.max_rows <= 100_000_000:
             raise ConfigError(f"max_rows: must be from 1,000 to 100,000,000 (is {self.max_rows!r})")
         for fault in self.faults:
+            if fault_named(fault.what).breaks == "gateway":
+                raise ConfigError(
+                    f"faults: a run has no gateway for {fault.what}; `dualstream check-gateway` has one"
+                )
             begin, end = fault.spans[-1]
             if end > self.workload.duration:
                 raise ConfigError(
