@@ -10,6 +10,7 @@ from dualstream_lab.faults.journal import Entry, Page
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
+    from dualstream_lab.faults.gateway import ServedGateway
     from dualstream_lab.faults.proxy import Proxies
     from dualstream_lab.stack import LocalStack
 
@@ -31,13 +32,15 @@ class Parameter:
 class Target:
     """What may be broken. ``direct``: the brokers themselves, for evidence and administration. ``settings``:
     where load goes, which is through ``proxies`` if a fault needs them. ``stack``: the processes, if they
-    are ours. ``mine``: the user said that brokers which are not of the stack may be administered.
+    are ours; ``gateway``: the run's own, if it has one. ``mine``: the user said that brokers which are not of
+    the stack may be administered.
     """
 
     direct: Settings
     settings: Settings
     stack: LocalStack | None = None
     proxies: Proxies | None = None
+    gateway: ServedGateway | None = None
     mine: bool = False
 
 

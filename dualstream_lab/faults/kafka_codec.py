@@ -159,7 +159,8 @@ class _Answer:
         if self.flexible:
             for _ in range(self._number()):
                 self._number()
-                self._at += self._number()
+                size = self._number()
+                self._at += size
 
     def address(self) -> None:
         """A host and a port, as they always come. Nobody's (port -1) is left."""

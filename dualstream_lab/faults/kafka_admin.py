@@ -1,0 +1,251 @@
+"""The independent client of the Kafka faults: it asks, administers, and tries what would never be written."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
+from aiokafka.protocol.admin import DescribeConfigsRequest
+from aiokafka.protocol.api import RequestStruct, Response
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.types import Array, Boolean, Float64, Int8, Int16, Int32, Schema, String
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from dualstream_lab.config import kafka_client_options
+from dualstream_lab.errors import StreamUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from dualstream_lab.config import Settings
+
+__all__ = ["Admin", "Partition", "administration"]
+
+_TIMEOUT = 5.0  # s of one request
+_CLIENT: Final = "dualstream-fault"
+_TOPIC, _TOPIC_LEVEL = 2, 1  # kind of resource, source of a setting
+_SET, _DELETE = 0, 1
+_NOWHERE = 1_000_000  # a partition that no topic has
+_QUOTA: Final = "producer_byte_rate"
+_TEXT = String("utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Who has it. ``leader`` is -1 while there is none."""
+
+    leader: int
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+    @property
+    def whole(self) -> bool:
+        """It has a leader, and all replicas have what it has."""
+        return self.leader >= 0 and set(self.in_sync) == set(self.replicas)
+
+
+@asynccontextmanager
+async def administration(settings: Settings) -> AsyncIterator[Admin]:
+    """A client of the cluster. Raises StreamUnavailable, from within as well, where Kafka does not answer."""
+    client = AIOKafkaClient(
+        **kafka_client_options(settings.kafka_url or ""),
+        client_id=_CLIENT,
+        request_timeout_ms=round(_TIMEOUT * 1000),
+    )
+    try:
+        async with asyncio.timeout(2 * _TIMEOUT):
+            await client.bootstrap()
+        yield Admin(client, settings.topic)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise StreamUnavailable(f"Kafka: {str(error) or 'no answer'}") from error
+    finally:
+        with suppress(Exception):
+            async with asyncio.timeout(_TIMEOUT):
+                await client.close()
+
+
+class Admin:
+    """What the faults ask of a cluster and a topic in it, and change."""
+
+    def __init__(self, client: AIOKafkaClient, topic: str) -> None:
+        self._client = client
+        self._topic = topic
+
+    async def partitions(self) -> Mapping[int, Partition]:
+        """As any live broker sees them."""
+        answer = await self._ask(MetadataRequest([self._topic], allow_auto_topic_creation=False))
+        self._client.cluster.update_metadata(answer)
+        code, _, _, entries = answer.topics[0]
+        self._check(code, f"topic {self._topic!r}")
+        return {
+            number: Partition(leader=leader, replicas=tuple(replicas), in_sync=tuple(in_sync))
+            for _, number, leader, replicas, in_sync, *_ in entries
+        }
+
+    async def topic_setting(self, name: str) -> str | None:
+        """What the topic itself says, not what it inherits."""
+        answer = await self._ask(DescribeConfigsRequest([(_TOPIC, self._topic, [name])]))
+        code, message, _, _, entries = answer.resources[0]
+        self._check(code, f"topic {self._topic!r}: {message}")
+        for found, value, _, source, *_ in entries:
+            if found == name and source == _TOPIC_LEVEL:
+                return str(value)
+        return None
+
+    async def set_topic_setting(self, name: str, value: str | None) -> None:
+        """None: what it inherits. The topic's other settings stay."""
+        change = (name, _DELETE if value is None else _SET, value)
+        answer = await self._ask(_Exactly(_AlterConfigs, [(_TOPIC, self._topic, [change])], False))
+        code, message, *_ = answer.resources[0]
+        self._check(code, f"{name} of topic {self._topic!r}: {message}")
+
+    async def quota(self) -> float | None:
+        """Bytes/s that each producer may write to each broker, where it has no quota of its own."""
+        answer = await self._ask(_Exactly(_DescribeQuotas, [("client-id", 1, None)], True))
+        self._check(answer.error_code, f"quotas: {answer.error_message}")
+        for _, values in answer.entries or ():
+            for key, value in values:
+                if key == _QUOTA:
+                    return float(value)
+        return None
+
+    async def set_quota(self, value: float | None) -> None:
+        """None: without limit."""
+        change = (_QUOTA, value or 0.0, value is None)
+        answer = await self._ask(_Exactly(_AlterQuotas, [([("client-id", None)], [change])], False))
+        code, message, *_ = answer.entries[0]
+        self._check(code, f"quotas: {message}")
+
+    async def try_to_write(self, partition: int, leader: int) -> str:
+        """The error of a produce with acks=all that a leader with enough replicas answers with
+        ``CorruptRecordException``: its checksum is wrong, so that nothing is ever written.
+        """
+        answer = await self._produce(leader, partition, _batch(1, broken=True))
+        return str(for_code(answer.topics[0][1][0][1]).__name__)
+
+    async def throttled(self, broker: int, size: int) -> int:
+        """For how many ms the broker throttles us after a produce of ``size`` bytes to a partition that does
+        not exist: bytes count, and nothing is written.
+        """
+        answer = await self._produce(broker, _NOWHERE, _batch(size))
+        return int(answer.throttle_time_ms)
+
+    def brokers(self) -> list[int]:
+        """Those that are known."""
+        return sorted(broker.nodeId for broker in self._client.cluster.brokers())
+
+    async def _produce(self, broker: int, partition: int, batch: bytes) -> Any:
+        request = ProduceRequest(None, -1, round(_TIMEOUT * 1000), [(self._topic, [(partition, batch)])])
+        return await self._client.send(broker, request)
+
+    async def _ask(self, request: Any) -> Any:
+        """Any broker that answers."""
+        problem: Exception = StreamUnavailable("Kafka has no brokers")
+        for broker in self.brokers():
+            try:
+                return await self._client.send(broker, request)
+            except KafkaError as error:
+                problem = error
+        raise problem
+
+    def _check(self, code: int, what: str) -> None:
+        if code:
+            raise StreamUnavailable(f"{what}: {for_code(code).__name__}")
+
+
+def _batch(size: int, *, broken: bool = False) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1,
+        base_sequence=-1, batch_size=size + 1024,
+    )  # fmt: skip
+    builder.append(0, 0, None, b"x" * size, [])
+    batch = bytearray(builder.build())
+    if broken:
+        batch[17] ^= 0xFF  # of the checksum
+    return bytes(batch)
+
+
+class _Exactly:
+    """A request that aiokafka does not have, in the one version that is needed."""
+
+    def __init__(self, kind: type[RequestStruct], *values: Any) -> None:
+        self._struct = kind(*values)
+
+    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> RequestStruct:
+        low, high = versions.get(self._struct.API_KEY, (0, -1))
+        if not low <= self._struct.API_VERSION <= high:
+            raise IncompatibleBrokerVersion("this Kafka does not have the request")
+        return self._struct
+
+
+class _AlteredConfigs(Response):  # type: ignore[misc]
+    API_KEY, API_VERSION = 44, 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("resources", Array(("error_code", Int16), ("message", _TEXT), ("kind", Int8), ("name", _TEXT))),
+    )
+
+
+class _AlterConfigs(RequestStruct):  # type: ignore[misc]
+    """Incremental: other settings stay as they are."""
+
+    API_KEY, API_VERSION, RESPONSE_TYPE = 44, 0, _AlteredConfigs
+    SCHEMA = Schema(
+        (
+            "resources",
+            Array(
+                ("kind", Int8),
+                ("name", _TEXT),
+                ("configs", Array(("name", _TEXT), ("operation", Int8), ("value", _TEXT))),
+            ),
+        ),
+        ("validate_only", Boolean),
+    )
+
+
+_ENTITY = Array(("kind", _TEXT), ("name", _TEXT))
+
+
+class _DescribedQuotas(Response):  # type: ignore[misc]
+    API_KEY, API_VERSION = 48, 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("error_message", _TEXT),
+        ("entries", Array(("entity", _ENTITY), ("values", Array(("key", _TEXT), ("value", Float64))))),
+    )
+
+
+class _DescribeQuotas(RequestStruct):  # type: ignore[misc]
+    API_KEY, API_VERSION, RESPONSE_TYPE = 48, 0, _DescribedQuotas
+    SCHEMA = Schema(
+        ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT))),
+        ("strict", Boolean),
+    )
+
+
+class _AlteredQuotas(Response):  # type: ignore[misc]
+    API_KEY, API_VERSION = 49, 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("entries", Array(("error_code", Int16), ("error_message", _TEXT), ("entity", _ENTITY))),
+    )
+
+
+class _AlterQuotas(RequestStruct):  # type: ignore[misc]
+    API_KEY, API_VERSION, RESPONSE_TYPE = 49, 0, _AlteredQuotas
+    SCHEMA = Schema(
+        (
+            "entries",
+            Array(
+                ("entity", _ENTITY),
+                ("changes", Array(("key", _TEXT), ("value", Float64), ("remove", Boolean))),
+            ),
+        ),
+        ("validate_only", Boolean),
+    )
