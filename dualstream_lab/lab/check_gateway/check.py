@@ -11,8 +11,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.check_gateway.client import Client, Names
+from dualstream_lab.lab.check_gateway.client import Client
 from dualstream_lab.lab.check_gateway.history import Truth
+from dualstream_lab.lab.check_gateway.judge import judge
+from dualstream_lab.lab.check_gateway.place import Names
 from dualstream_lab.lab.check_gateway.plan import VIAS
 from dualstream_lab.lab.check_gateway.probe import probe
 from dualstream_lab.lab.check_gateway.publishing import Publishing
@@ -33,6 +35,7 @@ __all__ = ["Check", "Progress", "check_gateway"]
 _QUIET: Final = (
     30.0  # s until everything must be told: a gateway that lost something looks every 10 s, +- 50 %
 )
+_SURE: Final = 4.0  # s of that after which there is no waiting if something is wrong for certain
 _LOOK: Final = 0.25
 _RESTLESS: Final = 0.75  # share of the clients that come and go
 _EARLIEST: Final = 0.1  # share of those that want all there is
@@ -127,7 +130,7 @@ async def check_gateway(
 
 
 class _Checking:
-    """One check. ``_connected``: who was when it ended."""
+    """``_connected``: who was when it ended; ``_waited``: what was not told by then is missing."""
 
     def __init__(
         self,
@@ -147,6 +150,7 @@ class _Checking:
         self._tasks: list[asyncio.Task[None]] = []
         self._connected: list[bool] = []
         self._state = "finished"
+        self._waited = True
         self._began, self._wall = time.monotonic(), time.time()
         self.progress = Progress(plan.seconds)
 
@@ -200,28 +204,43 @@ class _Checking:
     async def quiet(self, logs: dict[str, SourceLog]) -> None:
         """Until everything is confirmed to every client, or the time is up."""
         last = {source: log.last for source, log in logs.items()}
-        deadline = time.monotonic() + _QUIET
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        sure = began + _SURE
+        while (now := time.monotonic()) < began + _QUIET:
             waiting = sum(not client.settled(last) for client in self._clients)
             self._look(f"quiet: {waiting} clients wait for their last events, ")
             if not waiting:
                 return
+            if now > sure:
+                sure = began + _QUIET
+                if await asyncio.to_thread(self._already_wrong, logs):
+                    self._waited = False
+                    return
             await asyncio.sleep(_LOOK)
+
+    def _already_wrong(self, logs: dict[str, SourceLog]) -> bool:
+        """Whether it is, whatever comes."""
+        return any(
+            judge(logs[source], place.stays, settled=False).findings
+            for client in self._clients
+            for source, place in client.places.items()
+        )
 
     def interrupt(self) -> None:
         """Nobody is owed what was not told until now."""
         self._state = "interrupted"
+        self._waited = False
 
     async def end(self) -> None:
         """All clients leave."""
-        self._connected = [client.connected and self._state == "finished" for client in self._clients]
+        self._connected = [client.connected for client in self._clients]
         await end_tasks(self._tasks)
 
     def judge(self, truth: Truth) -> Check:
         """Everything against the log."""
         truth = Truth(truth.logs, self._names.texts())
         records = [
-            Record(number, client.via, source, place.stays, connected)
+            Record(number, client.via, source, place.stays, connected and self._waited)
             for number, (client, connected) in enumerate(zip(self._clients, self._connected, strict=True))
             for source, place in client.places.items()
         ]

@@ -8,9 +8,8 @@ found out by :mod:`judge`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.lab.check_gateway.history import (
     EVENT,
@@ -20,10 +19,11 @@ from dualstream_lab.lab.check_gateway.history import (
     REFUSED,
     STATE,
     SUBSCRIBED,
-    Stay,
 )
 from dualstream_lab.lab.check_gateway.incoming import CLOSE, IdentifiedEvents
-from dualstream_lab.load.gateway_wire import WsIncoming, pong, request, subscriptions
+from dualstream_lab.lab.check_gateway.line import Line
+from dualstream_lab.lab.check_gateway.place import Place
+from dualstream_lab.load.gateway_wire import WsIncoming, request, subscriptions
 from dualstream_lab.subscriber.wire import Dropped, Message, decode
 
 if TYPE_CHECKING:
@@ -32,108 +32,16 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from dualstream_lab.load.gateway_wire import Incoming, Transport
+    from dualstream_lab.lab.check_gateway.place import Names
+    from dualstream_lab.load.gateway_wire import Transport
 
-__all__ = ["Client", "Names", "Place", "first_of"]
+__all__ = ["Client"]
 
 _CONNECT: Final = 10.0  # s
 _GOODBYE: Final = 0.5  # s for the other side to end a connection
 _RETRY: Final = (0.1, 1.0)  # s
 _GARBLED: Final = 20  # messages of that kind that are kept
 _ENDS: Final = ("politely", "aborted", "in mid-frame")
-
-
-class Names:
-    """Event ids as numbers: a record of a million deliveries holds each once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def __call__(self, event_id: str) -> int:
-        """The id's number."""
-        return self._numbers.setdefault(event_id, len(self._numbers))
-
-    def texts(self) -> list[str]:
-        """By number."""
-        return list(self._numbers)
-
-
-class Place:
-    """A source that a client follows. ``cursor``: the last that it was given, or where it begins."""
-
-    __slots__ = ("cursor", "joined", "offset", "source", "stays")
-
-    def __init__(self, source: str, begin: str) -> None:
-        self.source = source
-        self.cursor = begin
-        self.offset = -1 if begin == "earliest" else NOWHERE
-        self.stays: list[Stay] = []
-        self.joined = False
-
-    def begin(self) -> None:
-        """On a new connection."""
-        self.joined = False
-        since = None if self.offset == NOWHERE else self.offset
-        self.stays.append(Stay(since, time.monotonic()))
-
-    def confirm(self, cursor: str) -> int:
-        """The cursor that came; its offset. Raises ValueError for one of another log, or none at all."""
-        log, _, offset = cursor.rpartition(":")
-        if ":" in self.cursor and log != self.cursor.rpartition(":")[0]:
-            raise ValueError(f"cursor {cursor} after {self.cursor}: another log, or another partition")
-        self.offset = int(offset)
-        self.cursor = cursor
-        return self.offset
-
-
-class _Line(asyncio.Protocol):
-    """One connection. ``cut``: take only a part of what comes next, and be gone."""
-
-    def __init__(self, client: Client, incoming: Incoming) -> None:
-        self._client = client
-        self._incoming = incoming
-        self.transport: asyncio.Transport
-        self.ended = asyncio.Event()
-        self.cut = 0.0
-        self.leaving = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self.ended.is_set():
-            return
-        now, incoming = time.monotonic(), self._incoming
-        if self.cut:
-            data = data[: int(len(data) * self.cut)]
-        opened = incoming.opened
-        try:
-            texts = incoming.feed(data)
-            if incoming.opened and not opened:
-                self._client.opened(self.transport)
-            ids = incoming.ids if isinstance(incoming, IdentifiedEvents) else None
-            for place, text in enumerate(texts):
-                self._client.take(text, None if ids is None else ids[place], now)
-        except Dropped as error:
-            self._client.dropped(str(error), expected=self.leaving)
-            self.end()
-        except ValueError as error:
-            self._client.misunderstood(str(error))
-            self.end()
-        while incoming.pings and not self.ended.is_set():
-            self.transport.write(pong(incoming.pings.pop()))
-        if self.cut:
-            self.end()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.is_set():
-            self._client.dropped(str(exc or "the gateway closed the connection"), expected=self.leaving)
-            self.ended.set()
-
-    def end(self) -> None:
-        """Without a word."""
-        self.ended.set()
-        self.transport.abort()
 
 
 class Client:
@@ -165,7 +73,7 @@ class Client:
         self._random = random
         self._calm = calm
         self._joined = asyncio.Event()
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self.begun = 0
         self.told = 0
         self.ends: Counter[str] = Counter()
@@ -184,7 +92,7 @@ class Client:
 
     async def run(self, wait: float) -> None:
         """From ``wait`` s on, until cancelled."""
-        await first_of(wait, self._calm)
+        await _first_of(wait, self._calm)
         try:
             while True:
                 line = await self._connect()
@@ -194,13 +102,13 @@ class Client:
                     await line.ended.wait()
                 if not line.ended.is_set():
                     await self._drop(line)
-                await first_of(self._random.expovariate(2.0), self._calm)
+                await _first_of(self._random.expovariate(2.0), self._calm)
         finally:
             if self._line is not None:
                 self._line.end()
             self._ended("open")
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> Line:
         loop = asyncio.get_running_loop()
         while True:
             self._joined.clear()
@@ -212,7 +120,7 @@ class Client:
             try:
                 async with asyncio.timeout(_CONNECT):
                     _, line = await loop.create_connection(
-                        lambda: _Line(self, incoming),  # noqa: B023
+                        lambda: Line(self, incoming),  # noqa: B023
                         self._base.host or "",
                         self._base.port or 0,
                         ssl=secure,
@@ -227,13 +135,13 @@ class Client:
             line.transport.write(request(self._base, self.via, since))
             return line
 
-    async def _stay(self, line: _Line) -> None:
+    async def _stay(self, line: Line) -> None:
         """Most wait for their past, and then for a moment; some leave whenever it is."""
         if self._random.random() < 0.7:
-            await first_of(_CONNECT, self._joined, line.ended, self._calm)
-        await first_of(self._random.expovariate(1.0), line.ended, self._calm)
+            await _first_of(_CONNECT, self._joined, line.ended, self._calm)
+        await _first_of(self._random.expovariate(1.0), line.ended, self._calm)
 
-    async def _drop(self, line: _Line) -> None:
+    async def _drop(self, line: Line) -> None:
         how = self._random.choice(_ENDS)
         line.leaving = True
         if how == "politely":
@@ -241,10 +149,10 @@ class Client:
                 line.transport.write(CLOSE)
             else:
                 line.transport.close()
-            await first_of(_GOODBYE, line.ended)
+            await _first_of(_GOODBYE, line.ended)
         elif how == "in mid-frame":
             line.cut = self._random.uniform(0.01, 0.99)
-            await first_of(_GOODBYE, line.ended)
+            await _first_of(_GOODBYE, line.ended)
         line.end()
         self._ended(how)
 
@@ -258,24 +166,24 @@ class Client:
     # --- what the connection says
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """The gateway took the request."""
+        """As of an Ear."""
         if self.via == "ws":
             transport.write(subscriptions({source: place.cursor for source, place in self.places.items()}))
 
     def dropped(self, why: str, *, expected: bool) -> None:
-        """The gateway ended it."""
+        """As of an Ear."""
         if not expected:
             self.trouble = why
             self._ended("by the gateway")
 
     def misunderstood(self, why: str) -> None:
-        """It says what is not the wire's."""
+        """As of an Ear."""
         if len(self.garbled) < _GARBLED:
             self.garbled.append(why)
         self._ended("misunderstood")
 
     def take(self, text: bytes, resume: str | None, now: float) -> None:
-        """A message, and (SSE) the stream's id with it. Raises ValueError, Dropped."""
+        """As of an Ear."""
         try:
             message = decode(text)
         except Dropped as error:
@@ -324,7 +232,7 @@ class Client:
             self._joined.set()
 
 
-async def first_of(seconds: float, *events: asyncio.Event) -> None:
+async def _first_of(seconds: float, *events: asyncio.Event) -> None:
     """Until one of them is set, or for so many seconds."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:

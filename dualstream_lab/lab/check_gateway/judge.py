@@ -82,7 +82,8 @@ def judge(log: SourceLog, stays: Sequence[Stay], *, settled: bool) -> Judgement:
     for number, stay in enumerate(stays):
         judging.resume(number, stay.since)
         judging.found.refusals.update(stay.refused)
-        for row, message in enumerate(zip(stay.kinds, stay.events, stay.places, stay.cursors, strict=True)):
+        # Not strict: a message may be in the making.
+        for row, message in enumerate(zip(stay.kinds, stay.events, stay.places, stay.cursors, strict=False)):
             judging.take(row, *message)
     judging.end(settled=settled)
     return judging.found

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["probe"]
 
-_WITHIN: Final = 20.0  # s to hear an event: a gateway that heard nothing of it on Redis looks by itself
-_STRANGER: Final = 5.0  # the same, of a gateway whose cursors are of another log
+_WITHIN: Final = 20.0  # s to hear an event: what a gateway did not hear on Redis it finds by looking
+_STRANGER: Final = 5.0  # s; the same, if it seems to read another log or another Redis
 _AGAIN: Final = 0.5
 _LISTEN: Final = {"ws": listen_ws, "sse": listen_sse}
 
@@ -75,7 +75,6 @@ class _Ear:
 async def _hear(ear: _Ear, settings: Settings, publisher: DualPublisher, source: str) -> None:
     ours = (await log_identity(settings)).epoch
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _WITHIN
     try:
         async with asyncio.timeout(_WITHIN):
             await ear.subscribed.wait()
@@ -83,10 +82,10 @@ async def _hear(ear: _Ear, settings: Settings, publisher: DualPublisher, source:
         raise StreamUnavailable(
             f"the gateway does not confirm a subscription within {_WITHIN:g} s"
         ) from error
-    if ear.log != ours:
-        deadline = loop.time() + _STRANGER
+    began = loop.time()
     while not (ear.heard.is_set() and publisher.stats().receivers):
-        if loop.time() > deadline:
+        usual = ear.log == ours and publisher.stats().receivers
+        if loop.time() > began + (_WITHIN if usual else _STRANGER):
             raise _unheard(ear, ours, settings, publisher)
         try:
             await publisher.publish(event_of(source, 0))

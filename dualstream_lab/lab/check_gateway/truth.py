@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.lab.check_gateway.client import Names
+    from dualstream_lab.lab.check_gateway.place import Names
 
 __all__ = ["log_ends", "read_log"]
 

@@ -1,0 +1,565 @@
+"""The handover checker: its judge, against histories made by hand and by chance; and all, on the real stack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.lab.check_gateway import Plan, check_gateway
+from dualstream_lab.lab.check_gateway.history import (
+    EVENT,
+    LATE,
+    NOWHERE,
+    OLD,
+    REFUSED,
+    STATE,
+    SUBSCRIBED,
+    SourceLog,
+    Stay,
+    Truth,
+)
+from dualstream_lab.lab.check_gateway.judge import Judgement, Wrong, judge
+from dualstream_lab.lab.check_gateway.serving import serving
+from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.ports import free_ports
+from dualstream_lab.stack.valkey import find_redis, redis_process
+
+EXAMPLES = Path(__file__).parent.parent / "examples" / "wrong_gateways"
+
+
+# --- the judge, by hand: event n is at offset 10 n, and of publisher n % 2
+
+
+def log_of(*events: int) -> SourceLog:
+    return SourceLog(0, [(10 * event, event, event % 2, 0.0) for event in events])
+
+
+class Told(Stay):
+    """A connection's messages, one a second."""
+
+    def __init__(self, since: int | None = None) -> None:
+        super().__init__(since, 0.0)
+
+    def say(self, kind: int, event: int = -1, cursor: int = NOWHERE, place: int | None = None) -> Told:
+        if place is None:
+            place = 10 * event if event >= 0 else NOWHERE
+        self.add(kind, event=event, place=place, cursor=cursor, at=float(len(self.kinds)))
+        return self
+
+    def subscribed(self, cursor: int) -> Told:
+        return self.say(SUBSCRIBED, cursor=cursor)
+
+    def not_recovered(self, cursor: int) -> Told:
+        self.refused.append("store_lag")
+        return self.say(REFUSED, cursor=cursor)
+
+    def live(self, *events: int, cursor: int = NOWHERE) -> Told:
+        for event in events:
+            self.say(EVENT, event, cursor)
+        return self
+
+    def old(self, *events: int) -> Told:
+        for event in events:
+            self.say(OLD, event, 10 * event)
+        return self
+
+    def late(self, *events: int) -> Told:
+        for event in events:
+            self.say(LATE, event)
+        return self
+
+    def sync(self, cursor: int) -> Told:
+        return self.say(STATE, cursor=cursor)
+
+
+ALL = range(1, 7)
+
+
+def judged(*stays: Stay, log: SourceLog | None = None, settled: bool = True) -> Judgement:
+    return judge(log or log_of(*ALL), stays, settled=settled)
+
+
+def found(judgement: Judgement) -> list[tuple[Wrong, int]]:
+    return [(one.wrong, one.event) for one in judgement.findings]
+
+
+def test_a_right_history_is_right():
+    one = Told().subscribed(20).live(3, 4, cursor=20).sync(30)
+    two = Told(30).old(4, 5).subscribed(50).live(6, cursor=50).sync(60)
+    judgement = judged(one, two)
+    assert found(judgement) == []
+    assert (judgement.told, judgement.old, judgement.repeated, judgement.crossed) == (5, 2, 1, 0)
+
+
+def test_nothing_is_owed_before_the_first_cursor_and_all_of_it_from_the_beginning():
+    assert found(judged(Told().subscribed(60))) == []
+    assert found(judged(Told(-1).old(2, 3, 4, 5, 6).subscribed(60))) == [(Wrong.GAP, 1)]
+
+
+def test_a_gap_of_one_that_stayed_with_or_without_a_cursor_that_covers_it():
+    assert found(judged(Told().subscribed(30).live(4, 6).sync(60))) == [(Wrong.GAP, 5)]
+    assert found(judged(Told().subscribed(30).live(4))) == [(Wrong.GAP, 5), (Wrong.GAP, 6)]
+
+
+def test_who_left_before_the_end_is_owed_only_what_its_cursors_cover():
+    judgement = judged(Told().subscribed(30).live(5).sync(40), settled=False)
+    assert found(judgement) == [(Wrong.GAP, 4)]
+    assert judgement.unsettled == 1
+
+
+def test_a_resume_that_skips_an_event_is_a_gap():
+    assert found(judged(Told().subscribed(10).live(2).sync(20), Told(20).old(4, 5, 6).subscribed(60))) == [
+        (Wrong.GAP, 3)
+    ]
+
+
+def test_a_cursor_that_loses_what_was_not_told_yet():
+    cut = Told().subscribed(30).live(5, cursor=50)
+    assert found(judged(cut, Told(50).subscribed(50).live(6))) == [(Wrong.CURSOR, 4)]
+    stayed = Told().subscribed(30).live(5, cursor=50).live(6, cursor=50)
+    assert found(judged(stayed, Told(50).subscribed(60))) == [(Wrong.GAP, 4)], "it had a second for it"
+
+
+def test_a_cursor_before_its_event_although_nothing_was_lost():
+    one = Told().subscribed(30).live(5, cursor=50).live(4, cursor=50).live(6)
+    assert found(judged(one)) == [(Wrong.AHEAD, 4)]
+    two = Told().subscribed(30).live(5, cursor=50)
+    assert found(judged(two, Told(50).late(4).subscribed(50).live(6))) == [(Wrong.AHEAD, 4)]
+
+
+def test_what_the_gateway_cannot_tell_and_says_so_is_no_gap():
+    judgement = judged(Told().subscribed(20), Told(20).not_recovered(50).live(6))
+    assert found(judgement) == []
+    assert (judgement.declared, judgement.refusals) == (3, Counter(store_lag=1))
+
+
+def test_what_is_said_to_be_lost_in_the_midst_of_a_connection_lies_before_the_next_cursor():
+    judgement = judged(Told().subscribed(20).not_recovered(20).say(LATE, 5, 50).live(6))
+    assert found(judgement) == []
+    assert judgement.declared == 2
+    judgement = judged(Told().subscribed(20).not_recovered(20).say(LATE, 4, 40).sync(60))
+    assert found(judgement) == [(Wrong.GAP, 5), (Wrong.GAP, 6)], "and no further"
+
+
+def test_duplicates_on_one_connection_but_not_over_a_resume_nor_of_what_the_log_has_twice():
+    assert found(judged(Told().subscribed(50).live(6, 6))) == [(Wrong.DUPLICATE, 6)]
+    assert judged(Told().subscribed(50).live(6), Told(50).old(6).subscribed(60)).repeated == 1
+    twice = SourceLog(0, [(10, 1, 0, 0.0), (20, 1, 0, 0.0)])
+    again = Told(0).say(EVENT, 1, place=10).say(EVENT, 1, place=20)
+    assert found(judged(again, log=twice)) == []
+
+
+def test_inversions_of_one_publisher_and_of_the_past_but_not_of_two_publishers_nor_of_repairs():
+    assert found(judged(Told().subscribed(20).live(5, 3, 4, 6))) == [(Wrong.INVERTED, 3)]
+    assert found(judged(Told(20).old(4, 3).subscribed(40).live(5, 6))) == [
+        (Wrong.INVERTED, 3),
+        (Wrong.AHEAD, 3),
+    ]
+    crossed = judged(Told().subscribed(30).live(5, 4, 6))
+    assert (found(crossed), crossed.crossed) == ([], 1)
+    assert found(judged(Told().subscribed(20).live(5).late(3, 4).live(6))) == []
+
+
+def test_what_is_not_in_the_log_or_elsewhere():
+    assert found(judged(Told().subscribed(60).live(9))) == [(Wrong.UNKNOWN, 9)]
+    assert found(judged(Told().subscribed(50).say(EVENT, 6, place=61))) == [(Wrong.UNKNOWN, 6)]
+
+
+def test_a_verdict_sums_up_and_tells_what_happened_around():
+    truth = Truth({"repo:a/b": log_of(*ALL)}, [f"id-{n}" for n in range(7)])
+    stays = [Told().subscribed(30).live(4, 6).sync(60).sync(60), Told(60).subscribed(60)]
+    stays[0].ended = "aborted"
+    verdict = Verdict.of(truth, [Record(7, "ws", "repo:a/b", stays, True)], began=0.0, wall=0.0)
+    assert not verdict.held
+    assert verdict.wrong == Counter({Wrong.GAP: 1})
+    text = verdict.examples[0].text
+    for part in (
+        "client 7 (ws)",
+        "repo:a/b",
+        "id-5",
+        "0:50",
+        "live 60",
+        "state [60]",
+        "aborted",
+        "cursor 60",
+    ):
+        assert part in text
+    assert json.loads(json.dumps(verdict.as_dict()))["wrong"]["gaps"] == 1
+
+
+# --- the judge, by chance, against what it means, spelled out slowly
+
+
+def slowly(rows: list[tuple[int, int, int, float]], stays: list[Stay], settled: bool) -> Counter[str]:
+    """Every class counted from its definition, over the one line of all that happened."""
+    rows = sorted(rows)
+    first = {event: offset for offset, event, _, _ in reversed(rows)}
+    writer = {event: who for _, event, who, _ in reversed(rows)}
+    line = []  # (stay, row, kind, event, place, cursor, time); kind None: a resume
+    for number, stay in enumerate(stays):
+        if stay.since is not None:
+            line.append((number, -1, None, -1, NOWHERE, stay.since, 0.0))
+        for row in range(len(stay.kinds)):
+            columns = (stay.kinds, stay.events, stay.places, stay.cursors, stay.times)
+            line.append((number, row, *(column[row] for column in columns)))
+    counts: Counter[str] = Counter()
+    bases = [at for at, one in enumerate(line) if one[5] != NOWHERE]
+    told_at: dict[int, int] = {}
+    for at, one in enumerate(line):
+        if one[3] in first:
+            told_at.setdefault(one[3], at)
+    for base in bases[:1]:
+        for event, offset in first.items():
+            if offset > line[base][5]:
+                cover = _cover(line, base, offset)
+                counts[_fate(line, stays, offset, told_at.get(event), cover, settled)] += 1
+    counts += _as_they_came(line, first, writer, Counter(event for _, event, _, _ in rows))
+    return +Counter({name: count for name, count in counts.items() if name})
+
+
+def _cover(line, base, offset) -> tuple[int, bool] | None:
+    """When a cursor first covered it, and whether that was to say that it is not told."""
+    for at in range(base + 1, len(line)):
+        cursor = line[at][5]
+        if cursor >= offset:
+            return at, line[at][2] == REFUSED or _excused(line, base, at)
+    return None
+
+
+def _excused(line, base, at) -> bool:
+    """Whether the last news before this cursor was, on this connection, that something is lost."""
+    for before in range(at - 1, base, -1):
+        highest = max(one[5] for one in line[base:before])
+        here = line[before][0] == line[at][0]
+        if line[before][5] > highest or not here:
+            return False
+        if line[before][2] == REFUSED:
+            stay = [one for one in line[:before] if one[0] == line[at][0]]
+            return any(one[2] in {SUBSCRIBED, REFUSED} for one in stay)
+    return False
+
+
+def _fate(line, stays, offset, told, cover, settled) -> str:
+    if told is not None and (cover is None or told <= cover[0]):
+        return ""
+    if cover is not None and cover[1]:
+        return "" if told is not None else "declared"
+    if told is not None:
+        return Wrong.AHEAD
+    if cover is None:
+        return Wrong.GAP if settled else "unsettled"
+    number, row = line[cover[0]][:2]
+    resumed = any(one[2] is None and one[5] >= offset for one in line[cover[0] :])
+    stayed = row >= 0 and stays[number].times[-1] - stays[number].times[row] >= 1
+    return Wrong.CURSOR if resumed and not stayed else Wrong.GAP
+
+
+def _as_they_came(line, first, writer, copies) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for at, (number, _, kind, event, place, _, _) in enumerate(line):
+        if event < 0:
+            continue
+        before = [one for one in line[:at] if one[0] == number and one[3] >= 0]
+        again = sum(one[3] == event for one in before)
+        misplaced = place not in {NOWHERE, first.get(event)} and copies[event] < 2
+        counts[Wrong.UNKNOWN] += event not in first or misplaced
+        if event not in first:
+            continue
+        if again:
+            counts[Wrong.DUPLICATE] += again >= copies[event]
+            continue
+        counts["repeated"] += any(one[3] == event for one in line[:at])
+        ordered = [
+            one
+            for place, one in enumerate(before)
+            if one[2] in {EVENT, OLD}
+            and one[3] in first
+            and one[3] not in {other[3] for other in before[:place]}
+            and first[one[3]] > first[event]
+        ]
+        if kind in {EVENT, OLD} and ordered:
+            same = any(writer[one[3]] == writer[event] or (one[2] == kind == OLD) for one in ordered)
+            counts[Wrong.INVERTED if same else "crossed"] += 1
+    return counts
+
+
+@st.composite
+def histories(draw):
+    count = draw(st.integers(1, 6))
+    rows = draw(
+        st.lists(
+            st.tuples(st.integers(0, 20), st.integers(0, count), st.integers(0, 1), st.just(0.0)),
+            max_size=8,
+            unique_by=lambda row: row[0],
+        )
+    )
+    cursors = st.one_of(st.just(NOWHERE), st.integers(-1, 21))
+    stays = []
+    for _ in range(draw(st.integers(1, 4))):
+        stay = Stay(draw(st.one_of(st.none(), st.integers(-1, 21))), 0.0)
+        at = 0.0
+        for _ in range(draw(st.integers(0, 7))):
+            kind = draw(st.integers(EVENT, STATE))
+            at += draw(st.sampled_from([0.0, 0.6, 1.5]))
+            event = draw(st.integers(0, count + 1)) if kind <= OLD else -1
+            place = draw(st.one_of(st.just(NOWHERE), st.integers(0, 20))) if kind <= OLD else NOWHERE
+            stay.add(kind, event=event, place=place, cursor=draw(cursors), at=at)
+        stays.append(stay)
+    return rows, stays, draw(st.booleans())
+
+
+@given(histories())
+def test_the_judge_says_what_the_definitions_say(history):
+    rows, stays, settled = history
+    judgement = judge(SourceLog(0, rows), stays, settled=settled)
+    said = Counter(one.wrong.value for one in judgement.findings)
+    said.update({name: getattr(judgement, name) for name in ("declared", "unsettled", "repeated", "crossed")})
+    assert +said == slowly(rows, stays, settled)
+
+
+# --- on the real stack
+
+QUICK = Plan(clients=60, sources=6, rate=1500, seconds=3)
+
+
+@pytest.fixture
+async def gateway(settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[str]:
+    async with serving(settings(), tmp_path) as url:
+        yield url
+
+
+@pytest.mark.parametrize("trouble", [False, True], ids=["quiet", "redis-killed"])
+async def test_a_right_gateway_passes(
+    trouble: bool, gateway: str, stack: LocalStack, settings: Callable[..., Settings]
+) -> None:
+    async def kill_redis() -> None:
+        await asyncio.sleep(1)
+        stack.redis.kill()
+        await asyncio.sleep(1)
+        await asyncio.to_thread(stack.redis.start)
+
+    check = await check_gateway(gateway, settings(), QUICK, disturb=kill_redis if trouble else None)
+    verdict = check.verdict
+    assert check.held, verdict.as_dict()
+    assert (check.state, check.away, verdict.declared, verdict.unsettled) == ("finished", 0, 0, 0)
+    assert verdict.events > 3000
+    assert verdict.told > 3 * verdict.events
+    assert all(check.ends[how] > 5 for how in ("politely", "aborted", "in mid-frame"))
+    assert verdict.old > 1000
+    assert bool(verdict.late > 1000) is trouble, "it was told live, or found by looking"
+
+
+@asynccontextmanager
+async def wrong_gateway(name: str, right: str, redis_url: str) -> AsyncIterator[str]:
+    (port,) = free_ports(1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLES / f"{name}.py"), str(port), right, redis_url),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except OSError:
+                    assert process.returncode is None
+                    await asyncio.sleep(0.05)
+        writer.close()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.parametrize("name", ["read_then_subscribe", "subscribe_then_read"])
+async def test_the_classic_wrong_orders_are_caught(
+    name: str, gateway: str, stack: LocalStack, settings: Callable[..., Settings]
+) -> None:
+    async with wrong_gateway(name, gateway, stack.redis_url) as url:
+        check = await check_gateway(url, settings(), QUICK)
+    wrong = check.verdict.wrong
+    assert not check.held
+    assert wrong[Wrong.GAP] + wrong[Wrong.CURSOR] > 0
+    assert wrong[Wrong.DUPLICATE] == wrong[Wrong.UNKNOWN] == len(check.garbled) == 0, "it is wrong in one way"
+    lost = next(one for one in check.verdict.examples if one.wrong in {Wrong.GAP, Wrong.CURSOR})
+    assert "subscribed" in lost.around
+
+
+@asynccontextmanager
+async def some_server(handler: Callable[[web.Request], object]) -> AsyncIterator[str]:
+    """Not a gateway."""
+    app = web.Application()
+    app.router.add_route("*", "/{anything:.*}", handler)  # type: ignore[arg-type]
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def nothing_here(request: web.Request) -> web.Response:
+    raise web.HTTPNotFound
+
+
+async def chatter(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_str(f"you said {message.data}")
+    return socket
+
+
+async def test_where_no_gateway_is(settings: Callable[..., Settings]) -> None:
+    where = settings()
+    for url in ("ftp://x", "127.0.0.1:8080", "http://user:secret@127.0.0.1:80"):
+        with pytest.raises(ConfigError, match="url"):
+            await check_gateway(url, where, QUICK)
+    async with some_server(nothing_here) as url:
+        for via in ("ws", "sse"):
+            with pytest.raises(ConfigError, match="no gateway is there"):
+                await check_gateway(url, where, Plan(via=via))
+    async with some_server(chatter) as url:
+        with pytest.raises(ConfigError, match="does not speak"):
+            await check_gateway(url, where, QUICK)
+    (port,) = free_ports(1)
+    with pytest.raises(StreamUnavailable, match=f"127.0.0.1:{port} could not be reached"):
+        await check_gateway(f"http://127.0.0.1:{port}", where, QUICK)
+
+
+async def test_brokers_that_are_not_the_gateways(
+    gateway: str, stack: LocalStack, topic: str, settings: Callable[..., Settings]
+) -> None:
+    (nobody,) = free_ports(1)
+    stack.create_topic(f"{topic}-other")
+    nowhere = {"kafka_url": f"127.0.0.1:{nobody}", "start_timeout": 2}
+    for values, kind, says in (
+        ({"topic": f"{topic}-none"}, ConfigError, "does not exist"),
+        (nowhere, StreamUnavailable, "could not be reached"),
+        ({"topic": f"{topic}-other"}, ConfigError, "cursors are of log"),
+        ({"redis_url": f"redis://127.0.0.1:{nobody}"}, StreamUnavailable, "Redis takes no notifications"),
+    ):
+        with pytest.raises(kind, match=says):
+            await check_gateway(gateway, settings(**values), QUICK)
+    with pytest.raises(ConfigError, match="redis_url"):
+        await check_gateway(gateway, settings().model_copy(update={"redis_url": None}), QUICK)
+
+
+async def test_another_redis_than_the_gateways(
+    gateway: str, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    other = redis_process(find_redis(), port=port, directory=tmp_path / "other", remove=None)
+    await asyncio.to_thread(other.start)
+    try:
+        with pytest.raises(ConfigError, match="nobody hears on this Redis"):
+            await check_gateway(gateway, settings(redis_url=f"redis://127.0.0.1:{port}"), QUICK)
+    finally:
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"clients": 0}, "clients: must be from 1 to 5,000"),
+        ({"rate": 1e9}, "rate: must be"),
+        ({"via": "pigeon"}, "via: must be one of ws, sse, both"),
+        ({"seconds": 600, "rate": 50_000}, "at most 20,000,000 are recorded"),
+    ],
+)
+def test_a_plan_that_cannot_be(values: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Plan(**values)  # type: ignore[arg-type]
+
+
+# --- the command
+
+
+def cli(*arguments: str, code: int) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "dualstream_lab.cli", "check-gateway", *arguments],
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+def test_the_command_checks_a_stack_of_its_own_through_a_fault(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"verdict.{name}" for name in ("json", "junit")}
+    out, err = cli(
+        *("--seconds", "4", "--clients", "40", "--rate", "1000", "--fault", "redis.kill"),
+        *(word for name, file in files.items() for word in (f"--{name}", str(file))),
+        code=0,
+    )
+    assert "Nothing was lost" in out
+    assert "redis.kill bites" in err
+    assert "redis.kill is over" in err
+    verdict = json.loads(files["json"].read_text())
+    assert verdict["held"]
+    assert verdict["wrong"] == dict.fromkeys(map(str, Wrong), 0)
+    suite = ET.parse(files["junit"]).getroot()
+    assert {case.get("name") for case in suite.iter("testcase")} >= {"gaps", "duplicates", "garbled"}
+    assert not list(suite.iter("failure"))
+
+
+async def test_ctrl_c_judges_what_was_seen(
+    gateway: str, stack: LocalStack, topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "verdict.json"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dualstream_lab.cli", "check-gateway", gateway, "--clients", "30"),
+        *("--seconds", "60", "--rate", "500", "--json", str(file)),
+        env=os.environ | stack.environment() | {"DUALSTREAM_TOPIC": topic},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    while "checking" not in (said := (await process.stderr.readline()).decode()):
+        assert said
+    await asyncio.sleep(4)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert process.returncode == 130, (out, err)
+    assert b"interrupted: what was told until then was judged" in err
+    assert b"Traceback" not in err
+    verdict = json.loads(file.read_text())
+    assert verdict["state"] == "interrupted"
+    assert verdict["held"]
+    assert verdict["told"]["all"] > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["http://127.0.0.1:9", "--fault", "redis.kill"], 2, "leave URL out"),
+        (["--fault", "redis.sulk"], 2, "must be one of"),
+        (["--topic", "x"], 2, "--topic without URL"),
+        (["--junit", "no/such/directory/x.xml"], 2, "cannot be written"),
+        (["http://127.0.0.1:9", "--kafka", "127.0.0.1:9"], 3, "could not be reached"),
+    ],
+)
+def test_mistakes_are_told_with_their_exit_codes(arguments: list[str], code: int, says: str) -> None:
+    assert says in cli(*arguments, code=code)[1]
