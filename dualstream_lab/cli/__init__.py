@@ -6,7 +6,7 @@ import sys
 
 __all__ = ["main"]
 
-USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
+USAGE, UNAVAILABLE, INCONCLUSIVE, MISSED, INTERRUPTED = 2, 3, 4, 99, 130
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
     "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
     "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
+    "prove": ("prove", "lab", "Prove that Redis trouble never fails or slows a publish; yours, too."),
     "find-rate": ("run", "stack,load", "The highest rate that holds, and what saturated."),
     "runs": ("run", "stack,load", "List recorded runs, or show one."),
     "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),

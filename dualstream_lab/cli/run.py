@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.progress import Progress as RunProgress
     from dualstream_lab.recording import Manifest
 
-__all__ = ["find_rate_command", "options", "run", "run_and_tell", "runs", "smoke", "verdict_options"]
+__all__ = [
+    "ended_in_order",
+    "find_rate_command",
+    "options",
+    "run",
+    "run_and_tell",
+    "runs",
+    "smoke",
+    "verdict_options",
+]
 
 _Command = Callable[..., Any]
 
@@ -137,7 +146,7 @@ def run_and_tell(
     scenario = replace(scenario, thresholds=(*scenario.thresholds, *map(Threshold.parse, threshold)))
     work = scenario.workload
     say(f"{scenario.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s …")
-    with _ended_in_order():
+    with ended_in_order():
         result = _with_bar(scenario, settings=settings, root=root, target_is_mine=target_is_mine)
     _tell(result)
     if json_file is not None:
@@ -172,7 +181,7 @@ def _prepared(
 
 
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
+def ended_in_order() -> Iterator[None]:
     """SIGTERM is as Ctrl-C: what was broken is mended, what was recorded is kept."""
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

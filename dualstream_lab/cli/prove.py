@@ -1,0 +1,194 @@
+"""``dualstream prove``: proofs with a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
+from dualstream_lab.cli.console import Duration, say, stderr, stdout
+from dualstream_lab.cli.run import ended_in_order
+from dualstream_lab.errors import ConfigError, RecordingError
+from dualstream_lab.lab.prove.judgement import Margin, Verdict
+from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
+from dualstream_lab.lab.prove.proof import prove as make_proof
+from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row, write_junit
+from dualstream_lab.lab.prove.session import Timing
+
+if TYPE_CHECKING:
+    from dualstream_lab.lab.prove.proof import Progress
+
+__all__ = ["prove"]
+
+_COLORS = {Verdict.PASSES: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
+_QUICK_TIME, _QUICK_BLOCK = 170.0, 2.0
+_TIME, _BLOCK = 880.0, 3.0
+
+
+@click.group(context_settings={"max_content_width": 100})
+def prove() -> None:
+    """Prove what the pattern promises, on real brokers, with a verdict and a page to show."""
+
+
+@prove.command(
+    "redis-isolation",
+    epilog="Example:  dualstream prove redis-isolation --publisher my_publisher.py --rate 2000 --html p.html",
+)
+@click.option("--quick", is_flag=True, help=f"In 3 minutes: short blocks, and only {', '.join(QUICK)}.")
+@click.option("--rate", type=float, default=10_000, show_default=True, help="Events/s.")
+@click.option(
+    "--faults", metavar="A,B", help="Only these.  [default: all of Redis in dualstream chaos --list]"
+)
+@click.option("--time", "limit", type=Duration(), help="For everything.  [default: 880s; --quick: 170s]")
+@click.option(
+    "--publisher",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own publisher: a Python file, see above.",
+)
+@click.option("--block", type=float, help="Seconds of a block that are judged.  [default: 3; --quick: 2]")
+@click.option(
+    "--margin",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Allowed difference in publish p99, ms; or a tenth of the healthy p99, if that is more.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Another plan of the same kind.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write the verdict as JUnit XML.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), help="Write a page to show to your team."
+)
+@click.option(
+    "--runs",
+    "root",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Where the blocks are kept.",
+)
+@click.option("--from", "again", type=click.Path(path_type=Path), metavar="DIR",
+              help="Measure nothing: judge the kept blocks of a proof again.")  # fmt: skip
+def redis_isolation(
+    quick: bool, rate: float, faults: str | None, limit: float | None, publisher: Path | None,
+    block: float | None, margin: float, seed: int, junit: Path | None, json_file: Path | None,
+    html_file: Path | None, root: Path, again: Path | None,
+) -> int:  # fmt: skip
+    """Prove that Redis trouble never fails or slows a publish.
+
+    Blocks of load, healthy and with a Redis fault in turn, on a local Kafka and Redis of its own. A fault
+    passes when no publish failed, every acknowledged event is in the topic, once, and the publish p99 is not
+    slower than beside it, by the upper end of an interval over the pairs. Pairs are added until that is
+    decided.
+
+    Your own publisher is a file with `async def make_publisher(kafka_url, redis_url, topic)`, which returns
+    an object with `async def publish_batch(self, events)` (return: all are durable; raise: they are not) and,
+    if you like, `async def close(self)`. Each event is a dualstream_lab.Event. Its word is not trusted: the
+    topic is read, and an event is found by the record's header ce_id or, without it, by `id` of the JSON
+    object in its value; on Redis, by its id anywhere in a message. examples/my_publisher.py shows how.
+
+    Exit codes: 0 every fault passes, 99 one fails, 4 inconclusive within the time, 2 bad arguments or a file
+    that cannot be used, 3 a broker did not start, 130 interrupted (what was measured is judged and kept).
+    """
+    for file in (junit, json_file, html_file):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+    if again is not None:
+        proof = Proof.of(again)
+    else:
+        chosen = QUICK if quick else redis_faults()
+        if faults is not None:
+            chosen = tuple(name.strip() for name in faults.split(",") if name.strip())
+        timing = Timing(length=block or (_QUICK_BLOCK if quick else _BLOCK))
+        options = Options(
+            faults=chosen,
+            rate=rate,
+            time=limit or (_QUICK_TIME if quick else _TIME),
+            timing=replace(timing, after=min(1.0, timing.length / 2), first=5.0 if quick else 10.0),
+            margin=Margin(ms=margin),
+            publisher=publisher,
+            seed=seed,
+            quick=quick,
+        )
+        proof = _made(options, root)
+    _tell(proof)
+    _write(proof, junit, json_file, html_file)
+    if proof.state == "interrupted":
+        return INTERRUPTED
+    return {Verdict.PASSES: 0, Verdict.FAILS: MISSED, Verdict.OPEN: INCONCLUSIVE}[proof.judgement.verdict]
+
+
+def _made(options: Options, root: Path) -> Proof:
+    short = "the quick form, with the most telling faults: " if options.quick else ""
+    say(
+        f"{short}{len(options.faults)} faults at {options.rate:,.0f} events/s, in blocks of "
+        f"{options.timing.length:g} s; {options.time / 60:.0f} minutes at most …"
+    )
+    columns = (TextColumn("{task.fields[spent]}"), BarColumn(), TextColumn("{task.fields[line]}"))
+    with (
+        ended_in_order(),
+        Bars(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar,
+    ):
+        task = bar.add_task("", total=options.time, spent="", line="")
+
+        def show(progress: Progress) -> None:
+            spent = f"{progress.seconds / 60:.1f} of at most {progress.time / 60:.0f} min"
+            line = f"{progress.decided} of {progress.faults} faults decided; now {progress.doing}"
+            bar.update(task, completed=progress.seconds, spent=spent, line=line)
+
+        return asyncio.run(make_proof(options, root=root, say=say, show=show))
+
+
+def _tell(proof: Proof) -> None:
+    table = Table(title="Publish with each fault, beside healthy", title_justify="left", title_style="bold")
+    for number, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if number in {0, len(COLUMNS) - 1} else "right")
+    for fault in proof.judgement.faults:
+        cells = [escape(cell) for cell in row(fault)]
+        cells[-1] = f"[{_COLORS[fault.verdict]}]{cells[-1]}[/]"
+        table.add_row(*cells)
+    stdout.print(table)
+    for fault in proof.judgement.faults:
+        for reason in fault.reasons:
+            stdout.print(f"{fault.fault}: {reason}", markup=False)
+        for text, count in list(fault.errors.items())[:3]:
+            stdout.print(f"  {count:,} times: {text}", markup=False)
+    shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts(proof):
+        shown.add_row(name, escape(value))
+    stdout.print()
+    stdout.print(shown)
+    for problem in proof.problems:
+        say(f"missing: {problem}")
+    if proof.state != "finished":
+        say("The proof is not complete: it was interrupted." if proof.state == "interrupted" else
+            "The proof is not complete: it died, or still runs.")  # fmt: skip
+    color = _COLORS[proof.judgement.verdict]
+    stdout.print(f"\n[{color}]{escape(headline(proof))}[/]")
+    stdout.print(f"blocks  {proof.path}", markup=False)
+
+
+def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
+    try:
+        if json_file is not None:
+            json_file.write_text(json.dumps(proof.as_dict(), indent=1) + "\n", encoding="utf-8")
+        if junit is not None:
+            write_junit(proof, junit)
+        if html_file is not None:
+            from dualstream_lab.lab.prove.page import page  # noqa: PLC0415  (matplotlib)
+
+            html_file.write_text(page(proof), encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(f"{error.filename} cannot be written: {error.strerror}") from error
+    if html_file is not None:
+        say(f"next: show {html_file} to your team")

@@ -1,0 +1,1 @@
+"""The isolation proof: Redis trouble never fails or slows a publish."""
