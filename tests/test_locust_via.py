@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from dualstream_lab.load.gateway_subscriber import (
     checked_gateway,
 )
 from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, WsIncoming
+from dualstream_lab.recording import Ending
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.subscriber.wire import Dropped
 from dualstream_lab.workload import RunIds
@@ -158,6 +160,41 @@ async def test_what_the_gateway_cannot_recover_is_counted(via: str) -> None:
         await until(lambda: len(heard) == 2)
         assert subscriber.gaps == 1
         assert gateway.talks[1].since == {SOURCE: cursor(9)}
+
+
+def rows(directory: Path, kind: str) -> list[dict[str, int]]:
+    tables = [pq.read_table(path) for path in sorted(directory.glob(f"{kind}-*"))]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+@both
+async def test_who_listened_when_is_recorded_and_what_came_later(via: str, tmp_path: Path) -> None:
+    ids = RunIds.of_run(uuid4())
+
+    async def first(talk: Talk) -> None:
+        await talk.say(subscribed(9), event(10, 9, id=ids.of(10)), event(12, 9, id=ids.of(12), late=True))
+        talk.drop()
+
+    async def second(talk: Talk) -> None:
+        await talk.say(event(13, 13, id=ids.of(13), old=True), subscribed(13))
+        await talk.stay()
+
+    hearing = GatewayHearing(tmp_path, "worker0", ids)
+    async with fake_gateway(first, second) as gateway:
+        subscriber = GatewaySubscriber(
+            URL(gateway.url), [SOURCE], hearing, via=via, number=7, listening=hearing.listening, ranks=[3]
+        )
+        hearing.subscribers = [subscriber]
+        task = asyncio.create_task(subscriber.run())
+        await until(lambda: subscriber.joined == 2)
+        hearing.close()
+        task.cancel()
+        await asyncio.wait([task])
+    assert [(row["seq"], row["subscriber"]) for row in rows(tmp_path, "heard")] == [(10, 7)]
+    assert [(row["seq"], row["late"]) for row in rows(tmp_path, "caught_up")] == [(12, 1), (13, 0)]
+    listened = rows(tmp_path, "listening")
+    assert {(row["subscriber"], row["source"]) for row in listened} == {(7, 3)}
+    assert [Ending(row["why"]) for row in listened] == [Ending.OPEN, Ending.LOST, Ending.OPEN, Ending.CLOSED]
 
 
 async def test_leaving_and_coming_again_is_not_losing() -> None:

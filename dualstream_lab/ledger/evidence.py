@@ -162,6 +162,8 @@ class Evidence:
         """The subscribers' rows, and when each of them was subscribed."""
         places, rest, parts = self._rows("heard", ("at", "subscriber"), subscribers=True)
         later, more, _ = self._rows("caught_up", ("at", "subscriber"), subscribers=True)
+        if missing := self._fewer("caught_up", len(later), self.seconds.counters.get("caught_up", 0)):
+            self.problems.append(missing)
         windows = self._windows()
         if not len(places) and not windows and "heard" not in self.seconds.counters:
             self.problems.append("no subscriber was recorded")

@@ -73,7 +73,7 @@ class Seconds:
         slow = interval.counters.get("redis.killed_slow")
         if slow or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
             self._killings.append((interval.begin - _NEAR, interval.end + _NOTICED))
-        for kind in ("published", "heard", "consumed", "dropped"):
+        for kind in ("published", "heard", "caught_up", "consumed", "dropped"):
             total = round(gauges.get(f"{kind}.rows_dropped", 0))
             if total > self._refused.get((kind, interval.writer), 0):
                 self._refused[kind, interval.writer] = total

@@ -71,12 +71,12 @@ class Hand:
         row = {"seq": seq, "at": ns(at), "subscriber": who, "late": int(repair)}
         self.rows["caught_up", writer].append(row)
 
-    def listened(self, begin, end=None, why=Ending.CLOSED, *, who=0, source=-1, writer="redis"):
+    def listened(self, begin, end=None, why=Ending.CLOSED, *, who=0, sources=(-1,), writer="redis"):
         """A subscription; without an ``end``, its process died within it."""
-        row = {"subscriber": who, "source": source, "begin": ns(begin), "end": 0, "why": 0}
-        self.rows["listening", writer].append(row)
-        if end is not None:
-            self.rows["listening", writer].append(row | {"end": ns(end), "why": int(why)})
+        row = {"subscriber": who, "begin": ns(begin)}
+        opened = [row | {"source": source, "end": 0, "why": 0} for source in sources]
+        closed = [] if end is None else [one | {"end": ns(end), "why": int(why)} for one in opened]
+        self.rows["listening", writer] += [*opened, *closed]
 
     def flow(self, *seqs, at=10.0, step=1.0, **more):
         """Events that go all the way: acknowledged after 2 ms, heard after 3 by everybody, read after 5."""

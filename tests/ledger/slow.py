@@ -42,10 +42,10 @@ class _Slow:
             self.caught[row["writer"], row["subscriber"]].append(row)
         self.dropped = {row["seq"]: DROPS[row["reason"]] for row in _kind(hand, "dropped")}
         self.windows = defaultdict(dict)
-        self.source = {}
+        self.sources = defaultdict(set)
         for row in _kind(hand, "listening"):
             who = row["writer"], row["subscriber"]
-            self.source[who] = row["source"]
+            self.sources[who].add(row["source"])
             if row["end"]:
                 self.windows[who][row["begin"]] = row["begin"], row["end"], Ending(row["why"])
             else:
@@ -53,7 +53,7 @@ class _Slow:
         self.subscribers = {*self.heard, *self.caught, *self.windows}
         if not self.windows:
             self.windows = {who: {0: (0, FOREVER, Ending.CLOSED)} for who in self.subscribers}
-            self.source = dict.fromkeys(self.subscribers, -1)
+            self.sources = {who: {-1} for who in self.subscribers}
         self.seqs = {*self.published, *self.records, *self.dropped}
         for rows in (*self.heard.values(), *self.caught.values()):
             self.seqs |= {row["seq"] for row in rows}
@@ -102,7 +102,7 @@ class _Slow:
         looks = [self._look(who, seq) for who in self.subscribers]
         missed = [cause for verdict, cause in looks if verdict == "missed"]
         if got and not missed:
-            return "heard-after-giving-up" if seq in self.dropped else "heard"
+            return "heard-after-giving-up" if seq in self.dropped and seq in self.first else "heard"
         if not got and seq in self.dropped:
             return f"silent: publisher dropped: {self.dropped[seq]}"
         for worst in ("unexplained", "generator fault", "reconnect gap"):
@@ -117,7 +117,7 @@ class _Slow:
         windows = sorted(self.windows.get(who, {}).values())
         if row is None or (row["outcome"] != Outcome.DURABLE and seq not in self.records) or not windows:
             return "not", ""
-        if self.source[who] not in {-1, row["source"]}:
+        if not self.sources[who] & {-1, row["source"]}:
             return "not", ""
         if any(r["seq"] == seq for r in (*self.heard[who], *self.caught[who])):
             return "has", ""

@@ -37,6 +37,7 @@ def runs(draw) -> dict:
     offsets = draw(st.permutations(range(len(records))))
     again = draw(st.lists(st.integers(0, 11), max_size=2))
     who = st.tuples(st.sampled_from(WRITERS), st.integers(0, 1))
+    sources = st.just({-1}) | st.sets(st.integers(0, 2), min_size=1)
     return {
         "caught_up": caught_up,
         "published": published,
@@ -45,7 +46,7 @@ def runs(draw) -> dict:
         "heard": draw(st.lists(st.tuples(who, SEQS, TIMES), max_size=20)),
         "caught": draw(st.lists(st.tuples(who, SEQS, TIMES), max_size=4)),
         "dropped": draw(st.dictionaries(SEQS, st.sampled_from(DROPS), max_size=4)),
-        "windows": draw(st.dictionaries(who, st.tuples(st.integers(-1, 2), edges()), max_size=4)),
+        "windows": draw(st.dictionaries(who, st.tuples(sources, edges()), max_size=4)),
     }
 
 
@@ -79,9 +80,9 @@ def made(path: Path, run: dict) -> Hand:
         hand.caught(seq, at + 0.3, who=who, writer=writer)
     for seq, why in run["dropped"].items():
         hand.given_up(seq, 50, why)
-    for (writer, who), (source, windows) in run["windows"].items():
+    for (writer, who), (sources, windows) in run["windows"].items():
         for begin, end, why in windows:
-            hand.listened(begin, end, why, who=who, source=source, writer=writer)
+            hand.listened(begin, end, why, who=who, sources=sources, writer=writer)
     return hand
 
 

@@ -112,6 +112,15 @@ def test_killed_for_slowness(hand):
     assert told(hand.ledger()) == {0: "heard", 1: "silent: killed for slowness"}
 
 
+def test_redis_does_not_kill_the_clients_of_a_gateway(hand):
+    hand.listened(0, 100, Ending.LOST, who=1, writer="worker0")
+    hand.interval(80, 180, counters={"redis.killed_slow": 1})
+    hand.interval(80, 180, writer="worker0", gauges={"heard.via_gateway": 1.0})
+    hand.flow(0, 1, at=50)
+    hand.heard(0, 99, who=1, writer="worker0")
+    assert told(hand.ledger()) == {0: "heard", 1: "silent: reconnect gap"}
+
+
 def test_the_listener_died(tmp_path):
     hand = Hand(tmp_path / "run")
     hand.listened(0)
@@ -261,13 +270,44 @@ def test_two_publishers_have_no_order_between_them(hand):
 
 def test_a_subscriber_to_one_source_is_asked_only_for_it(tmp_path):
     hand = Hand(tmp_path / "run")
-    hand.listened(0, 5000, source=1)
+    hand.listened(0, 5000, sources=[1])
     for seq, source in ((0, 0), (1, 1), (2, 1)):
         hand.sent(seq, 10 + seq, source=source)
         hand.read(seq, 20 + seq)
     hand.heard(2, 15)
     found = told(hand.ledger())
     assert found == {0: "silent: no subscriber", 1: "silent: unexplained", 2: "heard"}
+
+
+def test_a_connection_for_some_sources_is_asked_for_each(tmp_path):
+    hand = Hand(tmp_path / "run")
+    hand.listened(0, 5000, sources=[2, 0])
+    for seq in range(4):
+        hand.sent(seq, 10 + seq, source=seq)
+        hand.read(seq, 20 + seq)
+    hand.heard(0, 15)
+    found = told(hand.ledger())
+    assert found == {
+        0: "heard", 1: "silent: no subscriber", 2: "silent: unexplained", 3: "silent: no subscriber"
+    }  # fmt: skip
+
+
+def test_what_a_gateway_repaired_is_late_and_not_delivered_by_redis(tmp_path):
+    hand = Hand(tmp_path / "run")
+    hand.listened(0, 5000)
+    hand.sent(0, 10)
+    hand.read(0, 15)
+    hand.given_up(0, 12)
+    hand.caught(0, 500, repair=True)
+    ledger = hand.ledger()
+    assert told(ledger) == {0: "heard"}
+    assert marked(ledger) == {0: {"late"}}
+
+
+def test_missing_rows_of_what_a_gateway_gave_later_are_told(hand):
+    hand.flow(0)
+    hand.interval(80, 180, writer="worker0", counters={"caught_up": 3})
+    assert "3 of 3 caught_up rows are missing" in hand.ledger().problems
 
 
 def test_subscribers_of_two_processes_with_one_number_are_two(tmp_path):

@@ -123,6 +123,12 @@ async def test_a_client_that_redis_killed_for_slowness_is_counted(stack):
                 task.cancel()
             await asyncio.wait(tasks)
     assert meter._now.counters["redis.killed_slow"] >= 1
+    later = Meter("t")
+    probing = asyncio.create_task(probe_redis(stack.redis_url, later))
+    await until(lambda: "redis.cpu" in later._now.gauges)
+    probing.cancel()
+    await asyncio.wait([probing])
+    assert "redis.killed_slow" not in later._now.counters, "who was killed before is not counted again"
     assert [(await presence.next())[3] for _ in range(2)] == [Ending.OPEN, Ending.LOST]
 
 
