@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.faults import gateway, kafka, network, redis, redis_clients, redis_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,15 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CATALOGUE"]
 
-_MODULES = ("redis", "redis_settings", "redis_clients", "kafka", "gateway", "network")
+_MODULES: Final = (redis, redis_settings, redis_clients, kafka, network, gateway)
 
-
-def _faults() -> dict[str, type[Fault]]:
-    found: dict[str, type[Fault]] = {}
-    for module in _MODULES:
-        if find_spec(f"dualstream_lab.faults.{module}"):
-            found |= {one.name: one for one in import_module(f"dualstream_lab.faults.{module}").FAULTS}
-    return found
-
-
-CATALOGUE: Final[Mapping[str, type[Fault]]] = _faults()
+CATALOGUE: Final[Mapping[str, type[Fault]]] = {
+    kind.name: kind for module in _MODULES for kind in module.FAULTS
+}

@@ -73,7 +73,8 @@ class Fault(ABC):
         self.found |= found
         if self.target.stack is None:
             settings = self.target.direct.model_dump(mode="json")
-            self._page.write(Entry(what=self.name, settings=settings, found=self.found))
+            entry = Entry(what=self.name, settings=settings, parameters=self.value, found=self.found)
+            self._page.write(entry)
 
     def forget(self) -> None:
         """It is undone. Called after :meth:`end`."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Page", "journal_path", "left_behind"]
 
+_KEPT = ("what", "settings", "parameters", "found")
+
 
 def journal_path() -> Path:
     """The directory of the entries. Raises StackError without the ``stack`` extra."""
@@ -30,6 +32,7 @@ class Entry:
 
     what: str
     settings: dict[str, Any]
+    parameters: dict[str, float] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
     path: Path = field(default_factory=lambda: journal_path() / f"{secrets.token_hex(8)}.json")
 
@@ -50,7 +53,7 @@ class Page:
             # Settings have passwords.
             file = open(new, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump({"what": entry.what, "settings": entry.settings, "found": entry.found}, file)
+            json.dump({name: getattr(entry, name) for name in _KEPT}, file)
             file.flush()
             os.fsync(file.fileno())
             new.replace(path)
@@ -83,7 +86,5 @@ def left_behind() -> list[Entry]:
         with suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held: it lives
             values = json.load(file)
-            entries.append(
-                Entry(what=values["what"], settings=values["settings"], found=values["found"], path=path)
-            )
+            entries.append(Entry(**{name: values[name] for name in _KEPT}, path=path))
     return entries

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
@@ -19,91 +21,94 @@ _SLACK = 2.0  # s that a machine may be busy with other things
 _THRESHOLD = "lua-time-limit"  # ms; the name that all versions know
 _ENDLESS = "for i = 1, 1e11 do end"  # some minutes, should nobody be there to end it
 _LONGEST = 3600.0  # s
+_KILLS = 500  # tries
 _EVERY = Parameter("every_ms", 200, 10, 60_000, "so often")
 
 
-class KillClients(RedisFault):
+class Again(RedisFault):
+    """Something is done to Redis again and again, on a connection that is kept."""
+
+    parameters: ClassVar = (_EVERY,)
+    _repeated: Repeated | None = None
+
+    @abstractmethod
+    async def once(self, admin: Link) -> None:
+        """It."""
+
+    @property
+    def within(self) -> float:
+        """s in which it surely happens."""
+        return self.value["every_ms"] / 1e3 + _SLACK
+
+    @property
+    def twice(self) -> float:
+        """s in which it would happen twice."""
+        return 2 * self.value["every_ms"] / 1e3
+
+    async def begin(self) -> None:
+        """From now on."""
+        self._admin = Link(self.url)
+        self._repeated = Repeated(partial(self.once, self._admin), self.value["every_ms"] / 1e3)
+
+    async def end(self) -> None:
+        """No more."""
+        if self._repeated is not None:
+            await self._repeated.stop()
+            await self._admin.close()
+            self._repeated.check()
+
+
+class KillClients(Again):
     """Connections break again and again; Redis itself is well."""
 
     name = "redis.kill-clients"
     says = "every connection is closed by Redis, again and again (CLIENT KILL)"
-    parameters: ClassVar = (_EVERY,)
-    _killing: Repeated | None = None
 
-    async def begin(self) -> None:
-        """From now on."""
-        self._admin = Link(self.url)
-        self._killing = Repeated(self._kill, self.value["every_ms"] / 1e3)
-
-    async def _kill(self) -> None:
+    async def once(self, admin: Link) -> None:
+        """Subscribers and all others, but not this one."""
         for kind in ("pubsub", "normal"):
-            await self._admin.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            await admin.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     async def bites(self) -> str:
         """A subscriber and another client lose their connections."""
-        within = self.value["every_ms"] / 1e3 + _SLACK
         subscriber, other = await asyncio.gather(
-            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=within),
-            lifetime(self.url, "PING", within=within),
+            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=self.within),
+            lifetime(self.url, "PING", within=self.within),
         )
         if subscriber is None or other is None:
-            raise FaultInert(f"a connection stays for {within:g} s")
+            raise FaultInert(f"a connection stays for {self.within:g} s")
         return (
             f"a subscriber is cut off after {subscriber * 1e3:.0f} ms, another client after {other * 1e3:.0f}"
         )
 
-    async def end(self) -> None:
-        """No more."""
-        if self._killing is not None:
-            await self._killing.stop()
-            await self._admin.close()
-            self._killing.check()
-
     async def ended(self) -> str:
-        """Connections stay, also when they could be killed twice."""
-        within = 2 * self.value["every_ms"] / 1e3
-        if (seconds := await lifetime(self.url, "PING", within=within)) is not None:
+        """A connection stays."""
+        if (seconds := await lifetime(self.url, "PING", within=self.twice)) is not None:
             raise FaultInert(f"a connection is closed after {seconds * 1e3:.0f} ms")
-        return f"a connection stays for {within:g} s"
+        return f"a connection stays for {self.twice:g} s"
 
 
-class ScriptFlush(RedisFault):
+class ScriptFlush(Again):
     """Whoever counts on a loaded script is told NOSCRIPT."""
 
     name = "redis.script-flush"
     says = "loaded scripts are forgotten, again and again (SCRIPT FLUSH)"
-    parameters: ClassVar = (_EVERY,)
-    _flushing: Repeated | None = None
 
-    async def begin(self) -> None:
-        """From now on."""
-        self._admin = Link(self.url)
-        self._flushing = Repeated(self._flush, self.value["every_ms"] / 1e3)
-
-    async def _flush(self) -> None:
-        await self._admin.ask("SCRIPT", "FLUSH", "SYNC")
+    async def once(self, admin: Link) -> None:
+        """All scripts."""
+        await admin.ask("SCRIPT", "FLUSH", "SYNC")
 
     async def bites(self) -> str:
         """A script that was loaded is not there any more."""
-        within = self.value["every_ms"] / 1e3 + _SLACK
-        seconds = await _forgotten(self.url, within)
-        if seconds is None:
-            raise FaultInert(f"a loaded script is there for {within:g} s")
+        if (seconds := await _forgotten(self.url, self.within)) is None:
+            raise FaultInert(f"a loaded script is there for {self.within:g} s")
         return f"a loaded script is forgotten after {seconds * 1e3:.0f} ms"
-
-    async def end(self) -> None:
-        """No more."""
-        if self._flushing is not None:
-            await self._flushing.stop()
-            await self._admin.close()
-            self._flushing.check()
 
     async def ended(self) -> str:
         """A loaded script stays."""
-        within = 2 * self.value["every_ms"] / 1e3
-        if (seconds := await _forgotten(self.url, within)) is not None:
+        if (seconds := await _forgotten(self.url, self.twice)) is not None:
             raise FaultInert(f"a loaded script is forgotten after {seconds * 1e3:.0f} ms")
-        return f"a loaded script is there for {within:g} s"
+        return f"a loaded script is there for {self.twice:g} s"
 
 
 async def _forgotten(url: str, within: float) -> float | None:
@@ -160,7 +165,7 @@ class Busy(RedisFault):
         """Kill the script, also one that only just arrives, then as it was."""
         if not self.found:
             return
-        while True:
+        for _ in range(_KILLS):
             with suppress(Refused):  # NOTBUSY
                 await ask(self.url, "SCRIPT", "KILL", timeout=self._answer)
             if self._script is None or self._script.done():

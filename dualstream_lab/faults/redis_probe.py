@@ -56,15 +56,18 @@ class Link:
         return await self._bounded(timeout, *command)
 
     async def info(self, name: str) -> str:
-        """A field of INFO."""
+        """A field of INFO. Raises StreamUnavailable where there is none."""
         for line in str(await self.ask("INFO")).splitlines():
             if line.startswith(name + ":"):
                 return line[len(name) + 1 :]
         raise StreamUnavailable(f"Redis tells no {name}")
 
     async def setting(self, name: str) -> str:
-        """A value of CONFIG GET."""
-        return str((await self.ask("CONFIG", "GET", name))[1])
+        """A value of CONFIG GET. Raises StreamUnavailable where there is none."""
+        found = await self.ask("CONFIG", "GET", name)
+        if not found:
+            raise StreamUnavailable(f"Redis has no setting {name}")
+        return str(found[1])
 
     async def hear(self, timeout: float = _ANSWER) -> Any:
         """What comes next without being asked for. Raises StreamUnavailable."""

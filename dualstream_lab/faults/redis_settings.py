@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.contract import Fault, Parameter
 from dualstream_lab.faults.redis import RedisFault
 from dualstream_lab.faults.redis_probe import WRITE, Link, Refused, ask, heard, refused, writes
+
+if TYPE_CHECKING:
+    from dualstream_lab.faults.contract import Target
 
 __all__ = ["FAULTS"]
 
@@ -132,8 +135,8 @@ class MaxClients(RedisFault):
     name = "redis.maxclients"
     says = "no more connections are accepted (maxclients); those that are there stay"
 
-    def __init__(self, *arguments: object, **parameters: float) -> None:
-        super().__init__(*arguments, **parameters)  # type: ignore[arg-type]
+    def __init__(self, target: Target, **parameters: float) -> None:
+        super().__init__(target, **parameters)
         self._inside: list[Link] = []
 
     async def begin(self) -> None:

@@ -93,7 +93,7 @@ async def mend(entry: Entry) -> str:
     Raises FaultInert where that cannot be done now; the entry is kept then.
     """
     settings = Settings.load(**entry.settings)
-    fault = _fault(Target(direct=settings, settings=settings, mine=True), entry.what, {})
+    fault = _fault(Target(direct=settings, settings=settings, mine=True), entry.what, entry.parameters)
     fault.found = dict(entry.found)
     await _told(fault.end(), f"{entry.what} cannot be undone")
     over = await _told(fault.ended(), f"{entry.what} is not over")
@@ -126,7 +126,7 @@ class _Injection:
 
     async def _end(self) -> None:
         try:
-            await _told(self._fault.end(), f"{self._fault.name} cannot be undone")
+            await _told(self._fault.end(), f"{self._fault.name} did not end well")
             self._fault.forget()
         finally:
             self._change(end=time.monotonic_ns())

@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from dualstream_lab.errors import FaultInert, StreamUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -49,9 +51,12 @@ class Repeated:
             await asyncio.sleep(self._pause)
 
     def check(self) -> None:
-        """Raises what it died of, if it has."""
+        """Raises FaultInert if it ended before :meth:`stop`; a StackError of its own is raised as it is."""
         if self._task.done() and not self._task.cancelled():
-            self._task.result()
+            try:
+                self._task.result()
+            except StreamUnavailable as error:
+                raise FaultInert(f"it stopped by itself: {error}") from error
 
     async def stop(self) -> None:
         """End it and wait for its end. What it died of is for :meth:`check`."""
