@@ -18,6 +18,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.faults.tasks import finished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -58,8 +59,8 @@ async def administration(settings: Settings) -> AsyncIterator[Admin]:
         request_timeout_ms=round(_TIMEOUT * 1000),
     )
     try:
-        async with asyncio.timeout(2 * _TIMEOUT):
-            await client.bootstrap()
+        # Each of its steps is bounded; what it has open when it is cancelled it would not close.
+        await finished(client.bootstrap())
         yield Admin(client, settings.topic)
     except (KafkaError, OSError, TimeoutError) as error:
         raise StreamUnavailable(f"Kafka: {str(error) or 'no answer'}") from error

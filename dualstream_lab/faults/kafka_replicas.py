@@ -32,7 +32,10 @@ class LeaderLost(KafkaFault):
     async def begin(self) -> None:
         """Find it, and SIGKILL."""
         partitions = await self.partitions()
-        lost = Counter(one.leader for one in partitions.values() if one.leader > 0).most_common(1)[0][0]
+        leads = Counter(one.leader for one in partitions.values() if one.leader > 0)
+        if not leads:
+            raise FaultInert("no partition has a leader to lose")
+        lost = leads.most_common(1)[0][0]
         self._led = frozenset(number for number, one in partitions.items() if one.leader == lost)
         self._lost, self._since = lost, time.monotonic()
         await in_thread(self.process(lost).kill)
@@ -108,7 +111,7 @@ class NotEnoughReplicas(KafkaFault):
         whole = await super().ended()
         async with administration(self.target.direct) as admin:
             enough = await admin.topic_setting(_ENOUGH)
-        if enough != self.found["enough"]:
+        if enough != self.found.get("enough", enough):
             raise FaultInert(f"{_ENOUGH} is {enough} (was {self.found['enough']})")
         if "NotEnoughReplicasError" in (seen := await self._answers()):
             raise FaultInert(f"produces with acks=all are answered {', '.join(sorted(seen))}")

@@ -61,6 +61,7 @@ class Relay:
         self._socket: socket.socket | None = _listen(self.port)
         self._server: asyncio.Server | None = None
         self._dials: set[asyncio.Task[None]] = set()
+        self._becoming = asyncio.Lock()
 
     @property
     def connections(self) -> int:
@@ -94,6 +95,10 @@ class Relay:
         """Exert this toxic, or none. What was on the way arrives first; connections that lost bytes to the
         last one are reset.
         """
+        async with self._becoming:
+            await self._become(toxic)
+
+    async def _become(self, toxic: Toxic | None) -> None:
         for end in tuple(self.ends):
             end.flush()
             if end.lost or (end.mute and end.other is None):
@@ -170,6 +175,7 @@ class _End(asyncio.Protocol):
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
         self._blocked = False
+        self._reset = False
         self._heard_all = False
         self._said_all = False
 
@@ -240,13 +246,15 @@ class _End(asyncio.Protocol):
             self.transport.resume_reading()
 
     def reset(self) -> None:
-        """End both ends with RST."""
+        """End both ends with RST, also one that is closing but still has something to say."""
         self._way.clear()
         self._held = 0
-        if not self.transport.is_closing():
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
-            self.transport.abort()
-        if self.other is not None and not self.other.transport.is_closing():
+        if self._reset or self not in self._relay.ends:
+            return
+        self._reset = True
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+        self.transport.abort()
+        if self.other is not None:
             self.other.reset()
 
     def flush(self) -> None:

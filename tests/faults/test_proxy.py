@@ -331,6 +331,23 @@ async def test_stop_leaves_no_thread_and_no_port_also_in_a_black_hole() -> None:
     assert threading.active_count() == threads
 
 
+async def test_stop_does_not_wait_for_a_client_that_does_not_read() -> None:
+    async def says_much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(bytes(50 * 2**20))
+        await asyncio.wait([asyncio.ensure_future(writer.drain())], timeout=0.3)
+        writer.transport.abort()
+
+    async with server(says_much) as proxy, client(proxy) as (_, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write_eof()
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        await asyncio.to_thread(proxy.stop)
+        assert time.monotonic() - began < 1
+        proxy.start()
+
+
 async def test_a_port_that_is_taken_is_told() -> None:
     async with server() as proxy:
         with pytest.raises(StackError, match="cannot listen"):
