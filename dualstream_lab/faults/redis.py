@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS", "RedisFault"]
 
 _SLACK = 50.0  # ms that an answer may take on a busy machine
+_SIGNAL = 1.0  # s for the guard to pass SIGSTOP on
 _MUTE = 0.3  # s without an answer, from a server on the same machine
 
 
@@ -80,13 +81,17 @@ class Stop(RedisFault):
 
     async def bites(self) -> str:
         """A connection is made, and has no answer."""
-        try:
-            answer = await answers(self.url, timeout=_MUTE)
-        except StreamUnavailable as error:
-            if isinstance(error.__cause__, TimeoutError):
-                return f"a new connection has no answer to PING within {_MUTE:g} s"
-            answer = str(error)
-        raise FaultInert(f"Redis is not mute: {answer}")
+        till = time.monotonic() + _SIGNAL
+        while True:
+            try:
+                answer = await answers(self.url, timeout=_MUTE)
+            except StreamUnavailable as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    return f"a new connection has no answer to PING within {_MUTE:g} s"
+                answer = str(error)
+            if time.monotonic() > till:
+                raise FaultInert(f"Redis is not mute: {answer}")
+            await asyncio.sleep(0.01)
 
     async def end(self) -> None:
         """SIGCONT."""
