@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults import wire
+from dualstream_lab.faults import network, wire
 from dualstream_lab.faults.contract import Target
 from dualstream_lab.faults.network import FAULTS, NetworkFault
 from dualstream_lab.faults.schedule import broken
@@ -65,11 +65,13 @@ async def test_without_it_there_is_no_evidence(
     assert await fault.ended()
     # and while it lasts it is not over
     monkeypatch.setattr(wire, "_LONG", 0.4)
-    monkeypatch.setattr(wire, "_PUSHED", 0.4)
+    monkeypatch.setattr(wire, "_TRIES", 1)
+    monkeypatch.setattr(network, "_TRIES", 1)
     await fault.begin()
     if kind.word != "jitter":  # which may be little, now and then
         with pytest.raises(FaultInert):
             await fault.ended()
+    monkeypatch.undo()
     await fault.end()
     await fault.end()
     assert await fault.ended()

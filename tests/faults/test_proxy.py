@@ -233,7 +233,7 @@ async def test_refuse_closes_the_port_and_the_same_one_opens_again() -> None:
             assert await ask(streams) == b"word"
 
 
-@pytest.mark.parametrize("toxic", [None, Delay(delay_ms=500), Bandwidth(rate_kib=100)])
+@pytest.mark.parametrize("toxic", [None, Delay(delay_ms=200), Bandwidth(rate_kib=100)])
 async def test_no_more_is_read_than_can_be_passed_on(toxic: Toxic | None) -> None:
     stop = asyncio.Event()
 
@@ -248,7 +248,7 @@ async def test_no_more_is_read_than_can_be_passed_on(toxic: Toxic | None) -> Non
         with suppress(TimeoutError):
             for _ in range(200):
                 writer.write(piece)
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(0.5):
                     await writer.drain()
                 sent += len(piece)
         stop.set()
