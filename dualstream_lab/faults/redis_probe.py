@@ -83,7 +83,7 @@ class Link:
             raise Refused(str(error)) from error
         except TimeoutError as error:
             raise StreamUnavailable(f"Redis gave no answer within {timeout:g} s") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # uvloop's word for a connection that was reset
             raise StreamUnavailable(f"Redis: {error}") from error
 
     async def close(self) -> None:

@@ -170,6 +170,7 @@ class _Session:
     def _task(self, **more: Any) -> dict[str, Any]:
         return {
             "settings": self._settings.model_dump(),
+            "direct_redis_url": self._target.direct.redis_url,
             "ids": self._directory.manifest.ids,
             "directory": str(self._directory.path),
             "sample": self._scenario.sample,

@@ -58,7 +58,8 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     try:
         await all_ready(subscribers, 5)
         heard.subscribers = subscribers
-        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", heard.meter)))
+        direct = task.get("direct_redis_url") or settings.redis_url or ""  # past a fault proxy
+        running.append(asyncio.create_task(probe_redis(direct, heard.meter)))
         await _listen(heard, orders, running)
         deadline = time.monotonic() + _DRAIN
         while heard.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
