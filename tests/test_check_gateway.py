@@ -1,4 +1,4 @@
-"""The handover checker: its judge, against histories made by hand and by chance; and all, on the real stack."""
+"""The handover checker: its judge, against histories by hand and by chance; and all, on the real stack."""
 
 from __future__ import annotations
 
@@ -252,7 +252,8 @@ def _excused(line, base, at) -> bool:
             return False
         if line[before][2] == REFUSED:
             stay = [one for one in line[:before] if one[0] == line[at][0]]
-            return any(one[2] in {SUBSCRIBED, REFUSED} for one in stay)
+            joined = any(one[2] in {SUBSCRIBED, REFUSED} for one in stay)
+            return joined or line[before][5] == NOWHERE
     return False
 
 
@@ -452,7 +453,7 @@ async def test_brokers_that_are_not_the_gateways(
 ) -> None:
     (nobody,) = free_ports(1)
     stack.create_topic(f"{topic}-other")
-    nowhere = {"kafka_url": f"127.0.0.1:{nobody}", "start_timeout": 2}
+    nowhere = {"kafka_url": f"127.0.0.1:{nobody}", "start_timeout": 1}
     for values, kind, says in (
         ({"topic": f"{topic}-none"}, ConfigError, "does not exist"),
         (nowhere, StreamUnavailable, "could not be reached"),
@@ -558,7 +559,7 @@ async def test_ctrl_c_judges_what_was_seen(
         (["--fault", "redis.sulk"], 2, "must be one of"),
         (["--topic", "x"], 2, "--topic without URL"),
         (["--junit", "no/such/directory/x.xml"], 2, "cannot be written"),
-        (["http://127.0.0.1:9", "--kafka", "127.0.0.1:9"], 3, "could not be reached"),
+        (["http://127.0.0.1:9", "--kafka", "127.0.0.1:9", "--redis", "redis://h"], 3, "could not be reached"),
     ],
 )
 def test_mistakes_are_told_with_their_exit_codes(arguments: list[str], code: int, says: str) -> None:

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.check_gateway.client import Client
 from dualstream_lab.lab.check_gateway.history import Truth
 from dualstream_lab.lab.check_gateway.judge import judge
@@ -109,10 +110,12 @@ async def check_gateway(
         raise ConfigError("redis_url: give --redis (DUALSTREAM_REDIS_URL): a gateway is told of events there")
     name = f"repo:check-{secrets.token_hex(3)}"
     sources = [f"{name}/{number}" for number in range(plan.sources)]
+    log_is = await log_identity(settings)
     begin = await log_ends(settings)
     async with Publishing.open(settings, sources, plan.rate) as publishing:
         for via in VIAS[plan.via]:
-            await probe(base, via, settings, publishing.publishers[0], f"{name}/probe-{via}")  # type: ignore[arg-type]
+            heard = f"{name}/probe-{via}"
+            await probe(base, via, log_is.epoch, settings, publishing.publishers[0], heard)
         checking = _Checking(plan, sources, publishing, show)
         checking.invite(base)
         try:
@@ -163,7 +166,7 @@ class _Checking:
             client = Client(
                 base,
                 random.sample(self._sources, min(len(self._sources), random.choice((1, 2, 3)))),
-                via=vias[number // 4 % len(vias)],  # type: ignore[arg-type]
+                via=vias[number // 4 % len(vias)],
                 begin="earliest" if restless and random.random() < _EARLIEST else "latest",
                 restless=restless,
                 names=self._names,

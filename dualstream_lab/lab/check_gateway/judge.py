@@ -100,6 +100,7 @@ class _Judging:
         self._stays = stays
         self._told: set[int] = set()
         self._first: int | None = None
+        self._covered = -1
         self._swept = 0
         self._pending: dict[int, tuple[int, int]] = {}  # event: stay and row of the cursor
         self._passed: dict[int, tuple[Wrong, int, int]] = {}
@@ -130,6 +131,8 @@ class _Judging:
             self._event(row, kind, event, place)
         if cursor != NOWHERE:
             self._cursor(row, cursor, refused=kind == REFUSED)
+        elif kind == REFUSED:
+            self._excuse = True
         if kind in {SUBSCRIBED, REFUSED}:
             self._joined = True
 
@@ -194,16 +197,19 @@ class _Judging:
             return
         end = bisect_right(self._log.offsets, cursor)
         missing = [event for event in self._log.events[self._swept : end] if event not in self._told]
-        if refused or (self._excuse and end > self._swept):
+        above = cursor > self._covered
+        if refused or (self._excuse and above):
             self._excused.update(missing)
             # Said in the midst of a connection, it is of what lies before the next cursor.
-            self._excuse = refused and self._joined and end <= self._swept
+            self._excuse = refused and self._joined and not above
         else:
             self._pending.update(dict.fromkeys(missing, (self._stay, row)))
-        self._swept = max(self._swept, end)
+        if above:
+            self._covered, self._swept = cursor, end
 
     def _owe_from(self, offset: int) -> None:
-        self._first = offset
+        self._first = self._covered = offset
+        self._excuse = False
         self._swept = bisect_right(self._log.offsets, offset)
 
     def _missed(self, number: int, row: int) -> tuple[Wrong, int, int]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dualstream_lab.load.gateway_wire import Transport
+
 __all__ = ["VIAS", "Plan"]
 
-VIAS: Final = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
+VIAS: Final[Mapping[str, tuple[Transport, ...]]] = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
 _BOUNDS: Final = {
     "clients": (1, 5_000),
     "sources": (1, 1_000),
