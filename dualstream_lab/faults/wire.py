@@ -33,6 +33,7 @@ Address: TypeAlias = tuple[str, int]
 _LONG = 10.0  # s for what works
 _PUSHED = 60.0  # s for much, on a road that others use, too
 _TRIES = 5  # on a busy machine one may take long
+_SIGNAL = 1.0  # s for the guard of a process to pass SIGSTOP on
 _SILENCE = 0.5  # s without an answer, of a server on the same machine
 
 
@@ -141,15 +142,19 @@ async def is_refused(address: Address) -> str:
 
 async def is_mute(address: Address, speech: Speech) -> str:
     """That a connection is accepted, and a question never answered. Raises FaultInert."""
-    try:
-        async with Wire.to(address, speech) as wire:
-            try:
-                took = await wire.ask(_SILENCE)
-            except TimeoutError:
-                return f"a new connection is accepted, and has no answer within {_SILENCE:g} s"
-    except (OSError, TimeoutError) as error:
-        raise FaultInert(f"a new connection is not mute, but fails: {error!r}") from error
-    raise FaultInert(f"an answer comes after {took * 1e3:.1f} ms")
+    till = time.monotonic() + _SIGNAL
+    while True:
+        try:
+            async with Wire.to(address, speech) as wire:
+                try:
+                    seen = await wire.ask(_SILENCE)
+                except TimeoutError:
+                    return f"a new connection is accepted, and has no answer within {_SILENCE:g} s"
+        except (OSError, TimeoutError) as error:
+            raise FaultInert(f"a new connection is not mute, but fails: {error!r}") from error
+        if time.monotonic() > till:
+            raise FaultInert(f"an answer comes after {seen * 1e3:.1f} ms")
+        await asyncio.sleep(0.01)
 
 
 async def is_reset(address: Address, speech: Speech) -> str:
