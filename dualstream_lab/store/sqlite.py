@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from dualstream_lab.errors import StoreError
 from dualstream_lab.store.reading import Reader
+from dualstream_lab.store.thread import Thread
 from dualstream_lab.store.writing import Writer
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._reading: tuple[ThreadPoolExecutor, Reader] | None = None
-        self._writing: tuple[ThreadPoolExecutor, Writer] | None = None
+        self._reading: Thread[Reader] | None = None
+        self._writing: Thread[Writer] | None = None
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool = False) -> Self:
@@ -48,8 +47,8 @@ class SqliteStore:
         store = cls(path)
         try:
             if not read_only:
-                store._writing = await _started("store-writing", partial(Writer, path))
-            store._reading = await _started("store-reading", partial(Reader, path))
+                store._writing = await Thread.started("store-writing", partial(Writer, path))
+            store._reading = await Thread.started("store-reading", partial(Reader, path))
         except BaseException:
             await store.close()
             raise
@@ -57,14 +56,12 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See :meth:`Store.close`."""
-        halves = [half for half in (self._reading, self._writing) if half is not None]
-        self._reading = self._writing = None
-        for thread, half in halves:  # the writer last, so that it can empty the write-ahead log
-            closing = asyncio.get_running_loop().run_in_executor(thread, half.close)
-            thread.shutdown(wait=False)
-            await asyncio.wait([closing], timeout=_CLOSE_TIMEOUT)
-            if closing.done():
-                closing.result()
+        reading, self._reading = self._reading, None
+        writing, self._writing = self._writing, None
+        if reading is not None:
+            await reading.end(Reader.close, _CLOSE_TIMEOUT)
+        if writing is not None:  # the last, so that it can empty the write-ahead log
+            await writing.end(Writer.close, _CLOSE_TIMEOUT)
 
     async def epoch(self) -> str | None:
         """See :meth:`Store.epoch`."""
@@ -111,27 +108,10 @@ class SqliteStore:
     async def _read(self, question: Callable[[Reader], T]) -> T:
         if self._reading is None:
             raise StoreError(f"store {self._path} is closed")
-        thread, reader = self._reading
-        return await _run(thread, partial(question, reader))
+        return await self._reading.ask(question)
 
     async def _write(self, change: Callable[[Writer], T]) -> T:
         if self._writing is None:
             reason = "is closed" if self._reading is None else "was opened read_only"
             raise StoreError(f"store {self._path} {reason}")
-        thread, writer = self._writing
-        return await _run(thread, partial(change, writer))
-
-
-async def _run(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    """What is begun is ended, also if whoever waits for it is cancelled."""
-    return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-
-async def _started(name: str, make: Callable[[], T]) -> tuple[ThreadPoolExecutor, T]:
-    """A thread, and what it has made and alone may use."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-    try:
-        return thread, await _run(thread, make)
-    except BaseException:
-        thread.shutdown(wait=False)
-        raise
+        return await self._writing.ask(change)

@@ -89,7 +89,7 @@ async def test_reading_what_is_not_there_is_refused_and_makes_nothing(tmp_path):
 
 async def test_a_full_disk_is_said_so_and_the_store_goes_on_when_there_is_room(tmp_path):
     store = await filled(tmp_path / "store.db")
-    writer = store._writing[1]._connection
+    writer = store._writing._connection._connection
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = [event(100, source=SOURCES[1], value=b"x" * 10**6)]
@@ -197,7 +197,7 @@ def killing(statement):
 
 async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
-    store._writing[1]._connection.set_trace_callback(killing)
+    store._writing._connection._connection.set_trace_callback(killing)
     await store.apply(0, 100, 200, [event(offset) for offset in range(100, 200)])
 
 asyncio.run(main())
