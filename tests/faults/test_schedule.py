@@ -115,6 +115,28 @@ async def test_the_end_comes_also_when_the_block_fails(target, whole):
     assert await whole() == before
 
 
+async def test_the_end_comes_also_when_the_block_is_cancelled_again_and_again(target, whole):
+    before = await whole()
+    for moment in range(1, 30, 3):
+        begun = asyncio.Event()
+
+        async def block(begun=begun) -> None:
+            async with broken(target, "redis.oom"):
+                begun.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(block())
+        async with asyncio.timeout(20):
+            await begun.wait()
+            for _ in range(3):
+                task.cancel()
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+            await asyncio.wait([task])
+        assert task.cancelled(), moment
+        assert await whole() == before, moment
+
+
 async def test_a_block_that_is_short_lasts_as_long_as_was_asked_for(target):
     began = time.monotonic()
     async with broken(target, "redis.oom", length=0.4):
