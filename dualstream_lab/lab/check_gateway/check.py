@@ -172,6 +172,7 @@ class _Checking:
                 names=self._names,
                 random=Random(random.random()),  # noqa: S311
                 calm=self._calm,
+                most=plan.most_of_a_client,
             )
             self._clients.append(client)
             wait = random.uniform(0, plan.seconds * _COMING) if restless else 0.0

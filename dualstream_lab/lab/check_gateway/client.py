@@ -48,9 +48,9 @@ class Client:
     """Follows ``sources`` by one connection at a time, beginning at ``begin`` (``latest``, ``earliest``).
 
     ``restless``: it drops after a while, is away for a while, and comes again, until ``calm`` is set; the
-    others stay. ``connected``: it is, and every source's past was told. ``ends`` counts how connections
-    ended; ``garbled`` are messages that are not the wire's, ``trouble`` why it could not connect, the last
-    time.
+    others stay. At most ``most`` deliveries are recorded. ``connected``: it is, and every source's past was
+    told. ``ends`` counts how connections ended; ``garbled`` are messages that are not the wire's,
+    ``trouble`` why it could not connect, the last time.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Client:
         names: Names,
         random: Random,
         calm: asyncio.Event,
+        most: int,
     ) -> None:
         self._base = base
         self.via: Transport = via
@@ -72,6 +73,7 @@ class Client:
         self._names = names
         self._random = random
         self._calm = calm
+        self._most = most
         self._joined = asyncio.Event()
         self._line: Line | None = None
         self.begun = 0
@@ -216,6 +218,8 @@ class Client:
             if message.id is None:
                 raise ValueError("an event without an id")
             self.told += 1
+            if self.told > self._most:
+                raise ValueError(f"more events than were published: client told of over {self._most:,}")
             at = NOWHERE if message.pos is None else int(message.pos.rpartition(":")[2])
             kind = LATE if message.late else OLD if message.old else EVENT
             stay.add(kind, event=self._names(message.id), place=at, cursor=cursor, at=now)

@@ -54,6 +54,11 @@ class Plan:
             )
 
     @property
+    def most_of_a_client(self) -> int:
+        """Deliveries, also with many repeats."""
+        return round(3 * self.rate * self.seconds) + 100_000
+
+    @property
     def deliveries(self) -> float:
         """About, if all were always connected and nothing came twice."""
         each = min(2, self.sources)

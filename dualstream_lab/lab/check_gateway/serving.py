@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.config import Settings
+from dualstream_lab.faults.gateway import ServedGateway
 from dualstream_lab.faults.schedule import broken
 from dualstream_lab.faults.spec import fault_named
 from dualstream_lab.faults.target import open_target
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.check_gateway.plan import Plan
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["check_local", "serving"]
+__all__ = ["check_local", "serving", "url_of"]
 
 _CHECK_INTERVAL: Final = 2  # s between looks for what was lost: the check waits for one at its end
 _BROKEN: Final = 0.4  # of a fault's share of the time
@@ -46,18 +47,19 @@ async def check_local(
     settings = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic)
     async with (
         open_target(settings, faults, stack=stack) as target,
-        serving(target.settings, stack.directory) as url,
+        serving(target.settings, stack.directory) as gateway,
     ):
+        target.gateway = gateway
 
         async def disturb() -> None:
             await _break(target, faults, plan.seconds, say)
 
-        return await check_gateway(url, target.settings, plan, disturb=disturb, show=show)
+        return await check_gateway(url_of(gateway), target.settings, plan, disturb=disturb, show=show)
 
 
 @asynccontextmanager
-async def serving(settings: Settings, directory: Path) -> AsyncIterator[str]:
-    """`dualstream serve` on these brokers, with its store in ``directory``; its URL. Raises StackError."""
+async def serving(settings: Settings, directory: Path) -> AsyncIterator[ServedGateway]:
+    """`dualstream serve` on these brokers, with its store in ``directory``. Raises StackError."""
     (port,) = free_ports(1)
     process = ManagedProcess(
         name="dualstream serve",
@@ -73,9 +75,15 @@ async def serving(settings: Settings, directory: Path) -> AsyncIterator[str]:
     )
     try:
         await in_thread(process.start)
-        yield f"http://{HOST}:{port}"
+        yield ServedGateway(process=process, address=(HOST, port))
     finally:
         await in_thread(process.stop)
+
+
+def url_of(gateway: ServedGateway) -> str:
+    """Its base URL."""
+    host, port = gateway.address
+    return f"http://{host}:{port}"
 
 
 async def _break(target: Target, faults: Sequence[str], seconds: float, say: Callable[[str], None]) -> None:
