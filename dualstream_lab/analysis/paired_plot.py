@@ -42,10 +42,10 @@ def plot_differences(
             low, high = max(found.low, -reach), min(found.high, reach)
             if low < high:
                 ax.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
-            if abs(found.mean) < reach:
-                ax.plot([found.mean], [place], "|", color=color, markersize=14, markeredgewidth=3)
+            if abs(found.value) < reach:
+                ax.plot([found.value], [place], "|", color=color, markersize=14, markeredgewidth=3)
     ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
-    ax.set_xlim(-reach, reach)
+    ax.set_xlim(-1.08 * reach, 1.08 * reach)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
     ax.set_xlabel("difference in publish p99, ms: with the fault less healthy beside it")

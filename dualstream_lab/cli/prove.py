@@ -18,7 +18,7 @@ from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import Duration, say, stderr, stdout
 from dualstream_lab.cli.run import ended_in_order
 from dualstream_lab.errors import ConfigError, RecordingError
-from dualstream_lab.lab.prove.judgement import Margin, Verdict
+from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.prove.proof import prove as make_proof
 from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row, write_junit
@@ -63,6 +63,13 @@ def prove() -> None:
     show_default=True,
     help="Allowed difference in publish p99, ms; or a tenth of the healthy p99, if that is more.",
 )
+@click.option(
+    "--others",
+    type=float,
+    default=0.3,
+    show_default=True,
+    help="Cores that other programs may use; latencies of blocks with more are not compared.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Another plan of the same kind.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the verdict as JUnit XML.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
@@ -81,7 +88,7 @@ def prove() -> None:
               help="Measure nothing: judge the kept blocks of a proof again.")  # fmt: skip
 def redis_isolation(
     quick: bool, rate: float, faults: str | None, limit: float | None, publisher: Path | None,
-    block: float | None, margin: float, seed: int, junit: Path | None, json_file: Path | None,
+    block: float | None, margin: float, others: float, seed: int, junit: Path | None, json_file: Path | None,
     html_file: Path | None, root: Path, again: Path | None,
 ) -> int:  # fmt: skip
     """Prove that Redis trouble never fails or slows a publish.
@@ -115,7 +122,7 @@ def redis_isolation(
             rate=rate,
             time=limit or (_QUICK_TIME if quick else _TIME),
             timing=replace(timing, after=min(1.0, timing.length / 2), first=5.0 if quick else 10.0),
-            margin=Margin(ms=margin),
+            rules=Rules(ms=margin, others=others),
             publisher=publisher,
             seed=seed,
             quick=quick,
@@ -150,11 +157,16 @@ def _made(options: Options, root: Path) -> Proof:
 
 
 def _tell(proof: Proof) -> None:
-    table = Table(title="Publish with each fault, beside healthy", title_justify="left", title_style="bold")
+    table = Table(
+        title="Publish with each fault, less healthy beside it",
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+    )
     for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if number in {0, len(COLUMNS) - 1} else "right")
+        table.add_column(name, justify="left" if number in {0, len(COLUMNS) - 1} else "right", no_wrap=True)
     for fault in proof.judgement.faults:
-        cells = [escape(cell) for cell in row(fault)]
+        cells = [escape(cell.replace(" [", "\n[")) for cell in row(fault)]
         cells[-1] = f"[{_COLORS[fault.verdict]}]{cells[-1]}[/]"
         table.add_row(*cells)
     stdout.print(table)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dualstream_lab.analysis.paired import counts_of
 from dualstream_lab.load.measures import totals_of
 from dualstream_lab.recording.joined import join
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from dualstream_lab.lab.prove.session import Timing
     from dualstream_lab.recording import RunDirectory
     from dualstream_lab.recording.joined import Joined
@@ -26,10 +29,12 @@ class Figures:
     """Times in ms, but ``live_again``: s from the fault's end until a subscriber heard of an event that was
     published after it, None where that did not happen (or there was no fault).
 
-    ``p50``, ``p99``: publish, from the intended time, of the events intended in the judged part; a failed one
-    counts as +inf. ``failed``: by kind. ``missing``: acknowledged and not in the topic; ``twice``: more than
+    ``spent``: publish, from the intended time, of the events intended in the judged part, as counted by
+    :mod:`dualstream_lab.analysis.paired`; a failed one counts as +inf. ``p50``, ``p99``: of it.
+    ``failed``: by kind. ``missing``: acknowledged and not in the topic; ``twice``: more than
     once in it. ``nameless``: records without an id. ``notified`` is None, and ``dropped`` empty, where the
     publisher has no counters. ``stall``: the longest that the publisher's event loop did not serve a timer.
+    ``others``: cores that other programs used meanwhile.
     """
 
     arm: str
@@ -44,6 +49,7 @@ class Figures:
     twice: int
     nameless: int
     caught_up: bool
+    spent: npt.NDArray[np.float64] = field(compare=False, repr=False)
     p50: float
     p99: float
     longest: float
@@ -54,6 +60,7 @@ class Figures:
     stall: float
     cpu: float
     rss: tuple[float, float]
+    others: float = 0.0
     live_again: float | None = None
     bite: str = ""
     over: str = ""
@@ -66,7 +73,9 @@ class Figures:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"unaccounted": self.unaccounted}
+        found = asdict(self) | {"unaccounted": self.unaccounted}
+        del found["spent"]
+        return found
 
 
 def figures_of(directory: RunDirectory, timing: Timing, *, names: bool = True) -> Figures:
@@ -79,7 +88,8 @@ def figures_of(directory: RunDirectory, timing: Timing, *, names: bool = True) -
     lost = joined.durable & (joined.consumed == 0)
     caught_up = bool(peak("consumed.caught_up", 0))
     fault = manifest.faults[0] if manifest.faults else None
-    p50, p99, longest = _publish(joined, manifest.started, timing, unsent=count("unsent", 0))
+    spent = _publish(joined, manifest.started, timing, unsent=count("unsent", 0))
+    p50, p99, longest = _percentiles(spent)
     late = count("late", 0) if ours else 0
     return Figures(
         arm=manifest.name,
@@ -94,6 +104,7 @@ def figures_of(directory: RunDirectory, timing: Timing, *, names: bool = True) -
         twice=joined.consumed_again,
         nameless=count("nameless", 0),
         caught_up=caught_up,
+        spent=counts_of(spent),
         p50=p50,
         p99=p99,
         longest=longest,
@@ -106,6 +117,7 @@ def figures_of(directory: RunDirectory, timing: Timing, *, names: bool = True) -
         stall=peak("published.loop_lag_ms", 0.0),
         cpu=peak("published.cpu", 0.0),
         rss=(peak("published.rss_begin_mib", 0.0), peak("published.rss_mib", 0.0)),
+        others=peak("machine.others", 0.0),
         live_again=_live_again(joined, fault.end) if fault is not None else None,
         bite=fault.bite if fault is not None else "",
         over=fault.over if fault is not None else "",
@@ -113,14 +125,19 @@ def figures_of(directory: RunDirectory, timing: Timing, *, names: bool = True) -
     )
 
 
-def _publish(joined: Joined, zero: int, timing: Timing, *, unsent: int) -> tuple[float, float, float]:
-    """p50, p99 and maximum, ms, of the judged part."""
+def _publish(joined: Joined, zero: int, timing: Timing, *, unsent: int) -> npt.NDArray[np.float64]:
+    """From intended to acknowledged, ms, of the judged part; +inf for what failed."""
     begin = zero + round(timing.head * 1e9)
     end = begin + round(timing.length * 1e9)
     judged = (joined.intended >= begin) & (joined.intended < end)
     spent = np.where(joined.durable, (joined.acked - joined.intended) / 1e6, np.inf)[judged]
     if unsent:  # what was never sent fell due last, and mostly in the judged part
         spent = np.concatenate([spent, np.full(unsent, np.inf)])
+    return spent
+
+
+def _percentiles(spent: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """p50, p99 and maximum."""
     if not len(spent):
         return float("nan"), float("nan"), float("nan")
     p50, p99, longest = np.quantile(spent, [0.5, 0.99, 1.0], method="inverted_cdf")

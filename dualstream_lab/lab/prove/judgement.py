@@ -9,6 +9,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dualstream_lab.analysis.paired import Decision, Interval, beside, decide, interval
 from dualstream_lab.lab.prove.session import HEALTHY
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.prove.figures import Figures
 
-__all__ = ["Judgement", "Margin", "Verdict", "judge", "judge_fault"]
+__all__ = ["Judgement", "Rules", "Verdict", "judge", "judge_fault"]
 
 
 class Verdict(StrEnum):
@@ -29,13 +31,16 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Margin:
-    """How much slower the p99 may be: ``share`` of the healthy p99, and ``ms`` at least."""
+class Rules:
+    """How much slower the p99 may be: ``share`` of the healthy p99, and ``ms`` at least. ``others``: cores
+    that other programs may use meanwhile; latencies of a block with more are not compared.
+    """
 
     share: float = 0.1
     ms: float = 1.0
+    others: float = 0.1
 
-    def of(self, healthy: float) -> float:
+    def allowed(self, healthy: float) -> float:
         """In ms."""
         return max(self.share * healthy, self.ms) if math.isfinite(healthy) else self.ms
 
@@ -94,6 +99,7 @@ class Judgement:
     dropped: int
     heard: int
     nameless: int
+    disturbed: int
     slope: float | None
     stall: float
     healthy_p50: float
@@ -114,16 +120,17 @@ class Judgement:
 
 
 def judge(
-    blocks: Sequence[Figures], faults: Sequence[str], margin: Margin, notes: Mapping[str, str]
+    blocks: Sequence[Figures], faults: Sequence[str], rules: Rules, notes: Mapping[str, str]
 ) -> Judgement:
     """``blocks`` in the order of time; those that did not end well are left out. ``notes``: of a fault that
     was given up, why.
     """
     blocks = [block for block in blocks if block.state == "finished"]
     healthy = [block for block in blocks if block.arm == HEALTHY]
+    calm = [block for block in healthy if block.others <= rules.others]
     notified = [block.notified for block in blocks if block.notified is not None]
     return Judgement(
-        faults=tuple(judge_fault(fault, blocks, margin, notes.get(fault, "")) for fault in faults),
+        faults=tuple(judge_fault(fault, blocks, rules, notes.get(fault, "")) for fault in faults),
         blocks=len(blocks),
         events=sum(block.intended for block in blocks),
         durable=sum(block.durable for block in blocks),
@@ -135,23 +142,28 @@ def judge(
         dropped=sum(sum(block.dropped.values()) for block in blocks),
         heard=sum(block.heard for block in blocks),
         nameless=sum(block.nameless for block in blocks),
+        disturbed=sum(block.others > rules.others for block in blocks),
         slope=_slope(blocks),
         stall=max((block.stall for block in blocks), default=0.0),
-        healthy_p50=_mean([block.p50 for block in healthy]),
-        healthy_p99=_mean([block.p99 for block in healthy]),
+        healthy_p50=_mean([block.p50 for block in calm]),
+        healthy_p99=_mean([block.p99 for block in calm]),
     )
 
 
-def judge_fault(fault: str, blocks: Sequence[Figures], margin: Margin, note: str = "") -> FaultVerdict:
+def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
     """``blocks``: all finished ones, in the order of time."""
-    well = [block.arm == HEALTHY for block in blocks]
-    places = [place for place, block in enumerate(blocks) if block.arm == fault]
-    mine = [blocks[place] for place in places]
-    tails = beside(places, [block.p99 for block in blocks], well)
-    halves = beside(places, [block.p50 for block in blocks], well)
-    p99, p50 = (interval([faulty - beside_ for faulty, beside_ in pairs]) for pairs in (tails, halves))
-    healthy = _mean([beside_ for _, beside_ in tails])
-    allowed = margin.of(healthy)
+    well = [block.arm == HEALTHY and block.others <= rules.others for block in blocks]
+    mine = [block for block in blocks if block.arm == fault]
+    pairs = [
+        (block, [blocks[number] for number in near])
+        for place, block in enumerate(blocks)
+        if block.arm == fault and block.others <= rules.others and (near := beside(well, place))
+    ]
+    spent = [(block.spent, np.mean([one.spent for one in near], axis=0)) for block, near in pairs]
+    p50, p99 = (interval(spent, share) for share in (0.5, 0.99))
+    tails = [(block.p99, _mean([one.p99 for one in near])) for block, near in pairs]
+    healthy = _mean([one for _, one in tails])
+    allowed = rules.allowed(healthy)
     counts = {
         "failed": sum(sum(block.failed.values()) for block in mine),
         "missing": sum(block.missing for block in mine),
@@ -170,7 +182,6 @@ def judge_fault(fault: str, blocks: Sequence[Figures], margin: Margin, note: str
         verdict = Verdict.OPEN
         reasons.append(note or _why_open(p99, allowed, mine))
     counted = [block.dropped for block in mine if block.notified is not None]
-    minutes = sum(block.seconds for block in mine) / 60
     return FaultVerdict(
         fault=fault,
         verdict=verdict,
@@ -184,7 +195,7 @@ def judge_fault(fault: str, blocks: Sequence[Figures], margin: Margin, note: str
         dropped=dict(sum((Counter(one) for one in counted), Counter())) if counted else None,
         live_again=tuple(block.live_again for block in mine),
         stall=max((block.stall for block in mine), default=0.0),
-        growth=sum(block.rss[1] - block.rss[0] for block in mine) / minutes if minutes else 0.0,
+        growth=_growth(mine) - _growth([block for block in blocks if block.arm == HEALTHY]),
         errors=dict(sum((Counter(block.errors) for block in mine), Counter())),
         bite=mine[-1].bite if mine else "",
         **counts,
@@ -203,7 +214,7 @@ def _why_open(p99: Interval, allowed: float, mine: Sequence[Figures]) -> str:
     if not all(block.caught_up for block in mine):
         return "the topic could not be read to its end"
     if not p99.pairs:
-        return "not measured"
+        return "other programs used the machine in every block" if mine else "not measured"
     return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
 
 
@@ -217,6 +228,12 @@ def _slope(blocks: Sequence[Figures]) -> float | None:
     middle, mean = fmean(times), fmean(sizes)
     spread = sum((time - middle) ** 2 for time in times)
     return sum((t - middle) * (s - mean) for t, s in zip(times, sizes, strict=True)) / spread
+
+
+def _growth(blocks: Sequence[Figures]) -> float:
+    """MiB/min within these blocks: mostly what is recorded of them, and let go of between them."""
+    minutes = sum(block.seconds for block in blocks) / 60
+    return sum(block.rss[1] - block.rss[0] for block in blocks) / minutes if minutes else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

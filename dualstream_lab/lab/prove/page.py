@@ -35,11 +35,12 @@ th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid #e4e
 th { font-weight: 600; color: #555 }
 th:first-child, td:first-child, th:last-child, td:last-child, .facts td { text-align: left }
 .facts td { white-space: normal; vertical-align: top }
+.facts th { text-align: left }
 .facts td:first-child { color: #555; white-space: nowrap }
-td.passes, td.FAILS, td.inconclusive { background: none; font-weight: 600 }
+td.passes, td.FAILS, td.inconclusive { background: none; font-weight: 600; border-color: #e4e4e4 }
 td.passes { color: #00694d } td.FAILS { color: #a84300 } td.inconclusive { color: #8a5f00 }
 svg { max-width: 100%; height: auto }
-pre { background: #f6f6f6; padding: .7rem 1rem; overflow-x: auto }
+pre { background: #f6f6f6; padding: .7rem 1rem; white-space: pre-wrap }
 p.how { max-width: 46rem; color: #444 }
 """
 
@@ -62,7 +63,8 @@ def page(proof: Proof) -> str:
     heads = "".join(f"<th>{said(name)}</th>" for name in COLUMNS)
     environment = "".join(f"<tr><td>{said(n)}</td><td>{said(v)}</td></tr>" for n, v in facts(proof))
     evidence = "".join(
-        f"<tr><td>{said(one.fault)}</td><td>{said(CATALOGUE[one.fault].says)}</td><td>{said(one.bite)}</td></tr>"
+        f"<tr><td>{said(one.fault)}</td><td>{said(CATALOGUE[one.fault].says)}</td>"
+        f"<td>{said(one.bite)}</td><td>{one.stall:.1f} ms</td><td>{one.growth:+.1f} MiB/min</td></tr>"
         for one in found.faults
     )
     return f"""<!doctype html>
@@ -76,14 +78,16 @@ def page(proof: Proof) -> str:
 <div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>
 <h2>What each pair says</h2>
 {_picture(proof)}
-<p class="how">A dot is a pair: a block of load with the fault, less the mean of the healthy blocks before and
-after it. Bars are the intervals, black lines what is allowed.</p>
+<p class="how">A dot is a pair: the p99 of a block with the fault, less the mean of the healthy blocks around
+it. Bars are the intervals for all of them together, black lines what is allowed.</p>
 <h2>How it was decided</h2>
 <p class="how">{said(_how(proof.options))}</p>
 <h2>All blocks together</h2>
 <table class="facts">{environment}</table>
 <h2>What was broken, and that it bit</h2>
-<div class="scroll"><table class="facts">{evidence}</table></div>
+<div class="scroll"><table class="facts"><thead><tr><th>fault</th><th>what is done</th><th>as another client
+saw it</th><th>event loop, longest stall</th><th>memory, less healthy</th></tr></thead>
+<tbody>{evidence}</tbody></table></div>
 <h2>Again</h2>
 <pre>{said(command(proof.options))}</pre>
 <p class="how">Every event of every block is kept in <code>{said(proof.path.name)}</code>; from it,
@@ -97,6 +101,9 @@ def command(options: Options) -> str:
     words = ["dualstream", "prove", "redis-isolation", "--rate", f"{options.rate:g}"]
     words += ["--time", f"{options.time:g}s", "--block", f"{options.timing.length:g}"]
     words += ["--faults", ",".join(options.faults), "--seed", f"{options.seed}"]
+    words += ["--margin", f"{options.rules.ms:g}", "--others", f"{options.rules.others:g}"]
+    if options.quick:
+        words.append("--quick")
     if options.publisher is not None:
         words += ["--publisher", str(options.publisher)]
     return shlex.join(words)
@@ -114,17 +121,18 @@ def _errors(fault: FaultVerdict) -> str:
 
 
 def _how(options: Options) -> str:
-    timing, margin = options.timing, options.margin
+    timing, rules = options.timing, options.rules
     return (
         f"Blocks of {timing.length:g} s at {options.rate:,.0f} events/s, healthy and with a fault in turn, "
         "all of the same seed, by one warm publisher in one process. Latency is from the intended time, so "
         "that no waiting is left out; what failed counts as never. Durable is what the topic itself holds, "
         "by id, once. A fault passes when nothing failed, nothing is missing, and the upper end of the "
-        f"interval of the paired p99 difference is at most {margin.ms:g} ms, or {margin.share:.0%} of the "
-        "healthy p99 if that is more. Intervals are of pairs, never of events: bootstrap, not narrower than "
-        f"Student's t, each at {LEVEL:.0%}. From {LOOKS[0]} pairs on, one is added until it is decided, up "
-        f"to {LOOKS[-1]}: over all these looks, a publisher that is slower by what is allowed, or by more, "
-        "passes in 5 % of cases at most."
+        f"interval of the paired p99 difference is at most {rules.ms:g} ms, or {rules.share:.0%} of the "
+        "healthy p99 if that is more. The difference is that of all blocks with the fault together, less "
+        "all healthy ones beside them together. Its interval is of pairs, never of events: the error is that "
+        f"of a bootstrap over pairs, with Student's t, at {LEVEL:.1%}. Pairs are added until it is decided; "
+        f"it may be found good after {', '.join(map(str, LOOKS))} pairs. Over all these looks, a publisher "
+        "that is slower by what is allowed, or by more, passes in about 5 % of cases."
     )
 
 
@@ -146,7 +154,7 @@ def _picture(proof: Proof) -> str:
     plot_differences(rows, axes)
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "dualstream", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     plt.close(figure)
     drawing = text.getvalue()
     return drawing[drawing.index("<svg") :].replace(

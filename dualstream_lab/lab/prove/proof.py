@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
 from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.lab.prove.figures import Figures, figures_of
-from dualstream_lab.lab.prove.judgement import Judgement, Margin, Verdict, judge, judge_fault
+from dualstream_lab.lab.prove.judgement import Judgement, Rules, Verdict, judge, judge_fault
 from dualstream_lab.lab.prove.session import HEALTHY, Session, Timing, open_sender
 from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.recording import RunDirectory, list_runs
@@ -36,7 +37,7 @@ QUICK: Final = ("redis.kill", "redis.stop", "redis.slow")
 
 _FILE = "proof.json"
 _LONGEST = 120.0  # s of a plan, which is longer than any block
-_ROUND = 2  # faults between two healthy blocks
+_ROUND = 3  # faults between two healthy blocks
 _CLOSING = 6.0  # s of the time that are left for the end
 _HOPELESS = 1000.0  # ms of p99 without any fault
 # A quarter of an hour at full rate is some gigabytes: what was read may go.
@@ -63,7 +64,7 @@ class Options:
     rate: float = 10_000.0
     time: float = 880.0
     timing: Timing = field(default_factory=Timing)
-    margin: Margin = field(default_factory=Margin)
+    rules: Rules = field(default_factory=Rules)
     publisher: Path | None = None
     seed: int = 1
     quick: bool = False
@@ -76,7 +77,8 @@ class Options:
             raise ConfigError("--faults: must name at least one, and each once")
         for name, value, low, high in (
             ("--rate", self.rate, 100, 200_000), ("--time", self.time, 20, 86_400),
-            ("--block", self.timing.length, 1.5, 60), ("--margin", self.margin.ms, 0.01, 60_000),
+            ("--block", self.timing.length, 1, 60), ("--margin", self.rules.ms, 0.01, 60_000),
+            ("--others", self.rules.others, 0, 1024),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value:,g})")
@@ -100,7 +102,7 @@ class Options:
             | {
                 "faults": tuple(values["faults"]),
                 "timing": Timing(**values["timing"]),
-                "margin": Margin(**values["margin"]),
+                "rules": Rules(**values["rules"]),
                 "publisher": None if publisher is None else Path(publisher),
             }
         )
@@ -145,7 +147,7 @@ class Proof:
             blocks.append(figures_of(directory, options.timing))
             problems += [f"{directory.path.name}: {problem}" for problem in directory.problems]
         blocks.sort(key=lambda block: block.begin)
-        judgement = judge(blocks, options.faults, options.margin, notes)
+        judgement = judge(blocks, options.faults, options.rules, notes)
         return cls(
             path=path,
             options=options,
@@ -178,12 +180,14 @@ async def prove(
     try:
         await run.make(stack, topic)
         run.state = "finished"
+    except ConfigError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     except asyncio.CancelledError:
         if not run.blocks:
             raise
         run.state = "interrupted"
-    finally:
-        run.save()
+    run.save()
     run.tell("reading what was recorded")
     proof = await asyncio.to_thread(Proof.of, run.path)
     (run.path / "verdict.json").write_text(json.dumps(proof.as_dict(), indent=1) + "\n", encoding="utf-8")
@@ -253,32 +257,34 @@ class _Run:
 
     async def _rounds(self, session: Session) -> None:
         await self._block(session, HEALTHY)
-        if self._hopeless(self.blocks[-1]):
-            return
-        while chosen := self._next():
+        while not self._hopeless(self.blocks[-1]) and (chosen := self._next()):
             for fault in chosen:
                 await self._block(session, fault)
             await self._block(session, HEALTHY)
             for fault in chosen:
                 self._look(fault)
 
-    def _hopeless(self, block: Figures) -> bool:
-        """Whether the publisher cannot hold the rate, even without a fault."""
-        if block.p99 <= _HOPELESS or block.failed:
-            return False  # failed events have their own verdict
+    def _hopeless(self, healthy: Figures) -> bool:
+        """Whether a block without a fault already says that there is nothing to prove."""
+        if healthy.failed or healthy.missing:
+            self._say("with Redis healthy, events fail or are not in the topic: there is nothing to compare")
+            return True
+        if healthy.p99 <= _HOPELESS:
+            return False
         text = (
-            f"publish p99 is {block.p99:,.0f} ms with Redis healthy: it does not hold "
+            f"publish p99 is {healthy.p99:,.0f} ms with Redis healthy: it does not hold "
             f"{self._options.rate:,.0f} events/s here; give a lower --rate"
         )
         self._say(text)
-        self._notes |= dict.fromkeys(self._options.faults, text)
+        open_ = [fault for fault in self._options.faults if fault not in self._decided]
+        self._notes |= dict.fromkeys(open_, text)
         return True
 
     def _next(self) -> list[str]:
         """The faults of the next round: those with the fewest pairs, as many as the time allows."""
         pairs = {fault: 0 for fault in self._options.faults if fault not in self._decided}
         for block in self.blocks:
-            if block.arm in pairs:
+            if block.arm in pairs and block.others <= self._options.rules.others:
                 pairs[block.arm] += 1
         waiting = sorted(pairs, key=lambda fault: pairs[fault])  # stable: else in their order
         for count in range(min(_ROUND, len(waiting)), 0, -1):
@@ -313,12 +319,12 @@ class _Run:
         """Decide about a fault, if its pairs are enough."""
         if fault in self._decided:
             return
-        found = judge_fault(fault, self.blocks, self._options.margin)
+        found = judge_fault(fault, self.blocks, self._options.rules)
         if found.verdict is Verdict.OPEN and found.p99.pairs < LOOKS[-1]:
             return
         self._decided.add(fault)
         p99 = found.p99
-        limits = f"p99 {p99.mean:+.2f} ms ({p99.low:+.2f} to {p99.high:+.2f}) in {p99.pairs} pairs"
+        limits = f"p99 {p99.value:+.2f} ms ({p99.low:+.2f} to {p99.high:+.2f}) in {p99.pairs} pairs"
         self._say(f"{fault} {found.verdict}: {'; '.join(found.reasons) or limits}")
 
 

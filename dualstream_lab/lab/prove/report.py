@@ -77,6 +77,13 @@ def facts(proof: Proof) -> list[tuple[str, str]]:
         ("notifications", _notifications(found)),
         ("event loop", f"not served for {found.stall:.1f} ms at worst"),
     ]
+    if found.disturbed:
+        rows.append(
+            (
+                "other programs",
+                f"used the machine in {found.disturbed} blocks, whose latencies are not compared",
+            )
+        )
     if found.slope is not None:
         rows.append(("memory", f"{found.slope:+.2f} MiB/min"))
     if found.nameless:
@@ -103,9 +110,9 @@ def _notifications(found: Judgement) -> str:
 def _interval(found: Interval) -> str:
     if not found.pairs:
         return "-"
-    if found.pairs < 2 or math.isinf(found.mean):
-        return _signed(found.mean)
-    return f"{_signed(found.mean)} [{_signed(found.low)}, {_signed(found.high)}]"
+    if found.pairs < 2 or math.isinf(found.value):
+        return _signed(found.value)
+    return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
 
 
 def _signed(value: float) -> str:

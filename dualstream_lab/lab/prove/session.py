@@ -12,9 +12,10 @@ from uuid import uuid4
 
 from dualstream_lab.faults.schedule import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
+from dualstream_lab.lab.prove.others import Others
 from dualstream_lab.load.child import Child
 from dualstream_lab.publisher.kafka import topic_facts
-from dualstream_lab.recording import Clocks, Manifest, RunDirectory
+from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, Meter, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.workload import RunIds, Workload
 
@@ -29,7 +30,7 @@ __all__ = ["HEALTHY", "Session", "Timing", "open_sender"]
 HEALTHY = "healthy"
 
 _READY = 60.0
-_LEAD = 200_000_000  # ns between the order to start and a plan's zero
+_LEAD = 100_000_000  # ns between the order to start and a plan's zero
 _LANES = 256
 _LIVE = 10.0  # s after the fault's end within which somebody must have heard something
 
@@ -43,8 +44,8 @@ class Timing:
 
     length: float = 4.0
     after: float = 1.0
-    head: float = 0.25
-    warm_up: float = 0.3
+    head: float = 0.1
+    warm_up: float = 0.2
     first: float = 10.0
 
 
@@ -99,6 +100,7 @@ class Session:
         manifest.started = manifest.clocks.monotonic + _LEAD
         directory.save()
         self._sender.tell(f"start {manifest.started}")
+        others = Others()
         try:
             if what != HEALTHY:
                 await self._fault(what, directory)
@@ -111,7 +113,12 @@ class Session:
             manifest.state = "void"
             raise
         finally:
+            meter = Meter("machine")
+            meter.level("machine.others", others.cores())
             await self._end(directory)
+            writer = IntervalWriter(directory.path, "machine")
+            writer.write(meter.take())
+            writer.close()
         return directory
 
     def _directory(self, what: str) -> RunDirectory:
