@@ -14,7 +14,9 @@ from benchmarks.live import latencies, memory, outages
 from benchmarks.load import load
 from benchmarks.peer import PEERS, NotRun
 from benchmarks.processor import processor
+from benchmarks.proxy import proxy
 from benchmarks.recorded import recorded
+from benchmarks.soak import soak
 from benchmarks.table import Figures, markdown, put
 from benchmarks.throughput import SHAPES, measure
 from dualstream_lab.errors import DualStreamError
@@ -23,6 +25,9 @@ from dualstream_lab.stack import LocalStack
 README = Path(__file__).parent.parent / "README.md"
 _ALONE = {"recorded": recorded, "ledger": ledger}
 """Those that measure neither broker."""
+_PACED = {"latency": latencies, "outage": outages}
+_ROUNDS = {"load": load, "processor": processor}
+_QUICK = {"fanout": fanout, "proxy": proxy}
 
 
 def _arguments() -> argparse.Namespace:
@@ -31,17 +36,7 @@ def _arguments() -> argparse.Namespace:
         "what",
         nargs="?",
         default="throughput",
-        choices=[
-            "throughput",
-            "latency",
-            "outage",
-            "memory",
-            "load",
-            "recorded",
-            "ledger",
-            "fanout",
-            "processor",
-        ],
+        choices=["throughput", *_PACED, *_ROUNDS, *_QUICK, "memory", *_ALONE, "soak"],
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"peers, by semicolon: {'; '.join(PEERS)}")
@@ -70,29 +65,32 @@ def _throughput(stack: LocalStack, given: argparse.Namespace) -> str:
     return markdown(figures, shapes=given.shape, peers=given.only)
 
 
+def _on_a_stack(given: argparse.Namespace) -> str:
+    with LocalStack(progress=lambda line: print(line, file=sys.stderr)) as stack:
+        if given.what in _PACED:
+            return _PACED[given.what](stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
+        if given.what in _ROUNDS:
+            return _ROUNDS[given.what](stack, rounds=given.rounds)
+        if given.what in _QUICK:
+            return _QUICK[given.what](stack, rounds=given.rounds, quick=given.quick)
+        if given.what == "memory":
+            return memory(stack, rate=given.rate, minutes=given.minutes)
+        return _throughput(stack, given)
+
+
 def main() -> int:
     given = _arguments()
     machine = (
         f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, everything on it"
     )
+    held = True
     try:
-        with LocalStack(progress=lambda line: print(line, file=sys.stderr)) as stack:
-            if given.what == "latency":
-                text = latencies(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
-            elif given.what == "outage":
-                text = outages(stack, rate=given.rate, seconds=given.seconds, rounds=given.rounds)
-            elif given.what == "load":
-                text = load(stack, rounds=given.rounds)
-            elif given.what == "fanout":
-                text = fanout(stack, rounds=given.rounds, quick=given.quick)
-            elif given.what == "processor":
-                text = processor(stack, rounds=given.rounds)
-            elif given.what in _ALONE:
-                text = _ALONE[given.what]()
-            elif given.what == "memory":
-                text = memory(stack, rate=given.rate, minutes=given.minutes)
-            else:
-                text = _throughput(stack, given)
+        if given.what == "soak":
+            text, held = soak(quick=given.quick)
+        elif given.what in _ALONE:
+            text = _ALONE[given.what]()
+        else:
+            text = _on_a_stack(given)
     except (DualStreamError, NotRun) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
@@ -100,7 +98,7 @@ def main() -> int:
     print(text)
     if given.write:
         README.write_text(put(README.read_text(encoding="utf-8"), given.what, text), encoding="utf-8")
-    return 0
+    return 0 if held else 99
 
 
 if __name__ == "__main__":

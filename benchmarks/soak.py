@@ -1,0 +1,233 @@
+"""The failure lab from end to end: millions of events through every fault, proved; and the wrong ones caught.
+
+Three runs break Redis, Kafka and a leader of three brokers, fault after fault of the catalogue; their
+ledgers are added up. Then the isolation proof in its quick form, a gateway checked through every fault that
+it can meet, and what must be caught: the publisher that awaits Redis, and the two classic wrong gateways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dualstream_lab.config import Settings
+from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.lab.check_gateway import Plan, check_gateway
+from dualstream_lab.lab.check_gateway.serving import serving, url_of
+from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.scenario import Fault, Scenario, Users
+from dualstream_lab.ledger import Ledger
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.ports import free_ports
+from dualstream_lab.workload import Workload
+
+__all__ = ["soak"]
+
+HERE = Path(__file__).parent.parent
+_CLI = (sys.executable, "-m", "dualstream_lab.cli")
+_BEFORE, _FAULT = 5.0, 3.0  # s: of calm before the first fault, and of a fault
+_LEADER = 10.0  # s that a broker is away: its return takes the JVM as long again
+_GATEWAY_FAULTS = ("gateway.kill", "redis.kill", "redis.stop", "redis.kill-clients", "redis.output-buffer")
+_WRONG = ("read_then_subscribe", "subscribe_then_read")
+
+
+@dataclass
+class Totals:
+    """What all runs had together, and the worst of them."""
+
+    events: int = 0
+    lost: int = 0
+    orphans: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    """Publishes that failed, by what was broken."""
+    repeated: int = 0
+    reordered: int = 0
+    live_again: dict[str, float] = field(default_factory=dict)
+    stall: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, broken: str, ledger: Ledger) -> None:
+        if ledger.lost is None or ledger.orphans is None:
+            self.problems.append(f"{broken}: the ledger cannot tell what is lost: {ledger.problems}")
+        self.lost += ledger.lost or 0
+        self.orphans += ledger.orphans or 0
+        gone = sum(
+            ledger.count(name) for name in ("refused", "refused-in-log", "unknown-not-in-log", "unknown-open")
+        )
+        self.events += ledger.events - gone
+        self.failed[broken] = self.failed.get(broken, 0) + gone + ledger.unsent
+        self.repeated += ledger.count("duplicated-log")
+        self.reordered += ledger.count("reordered-log")
+        for one in ledger.recoveries:
+            if one.live is not None:
+                again = one.live.again
+                self.live_again[one.what] = float("inf") if again is None else again
+            if one.publish is not None:
+                self.stall[one.what] = one.publish.silent
+
+
+def _faults(names: Sequence[str], each: float) -> tuple[tuple[Fault, ...], float]:
+    """One after the other, with time to recover; and how long all take."""
+    found, at = [], _BEFORE
+    for name in names:
+        kind = CATALOGUE[name]
+        length = 0.0 if kind.instant else (_LEADER if kind.brokers > 1 else _FAULT)
+        found.append(Fault(what=name, at=at, length=length))
+        at += length + each
+    return tuple(found), at
+
+
+def _run(name: str, names: Sequence[str], rate: float, each: float, root: Path, totals: Totals) -> None:
+    faults, duration = _faults(names, each)
+    scenario = Scenario(
+        name=name, workload=Workload(rate=rate, duration=duration), users=Users(subscribers=2), faults=faults
+    )
+    print(f"{name}: {rate:,.0f} events/s for {duration:.0f} s through {', '.join(names)}", file=sys.stderr)
+    run = asyncio.run(run_scenario(scenario, root=root))
+    ledger = Ledger.of(run.directory)
+    totals.add(name, ledger)
+    for one in ledger.recoveries:
+        print(f"  {one.what}: {one.bite}; {one.over}", file=sys.stderr)
+
+
+def _command(*words: str, kept: Path) -> tuple[int, dict[str, object]]:
+    """A command of ours as a user gives it: its exit code, and its JSON."""
+    print("dualstream " + " ".join(words), file=sys.stderr)
+    done = subprocess.run(
+        [*_CLI, *words, "--json", str(kept)], stdout=subprocess.DEVNULL, cwd=kept.parent, check=False
+    )
+    return done.returncode, json.loads(kept.read_text()) if kept.exists() else {}
+
+
+@contextmanager
+def _wrong_gateway(name: str, right: str, redis_url: str) -> Iterator[str]:
+    (port,) = free_ports(1)
+    example = HERE / "examples" / "wrong_gateways" / f"{name}.py"
+    process = subprocess.Popen(
+        [sys.executable, str(example), str(port), right, redis_url], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def _wrong_caught(root: Path) -> dict[str, bool]:
+    """Each classic wrong order behind the checker: whether it was caught."""
+    caught = {}
+    with LocalStack(directory=root / "wrong") as stack:
+        settings = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic)
+        async with serving(settings, root) as right:
+            for name in _WRONG:
+                with _wrong_gateway(name, url_of(right), stack.redis_url) as url:
+                    await _open(url)
+                    check = await check_gateway(url, settings, Plan(seconds=10))
+                caught[name] = not check.held
+    return caught
+
+
+async def _open(url: str) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+
+def soak(*, quick: bool = False) -> tuple[str, bool]:
+    """A table, and whether everything held."""
+    totals = Totals()
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        one = [name for name, kind in CATALOGUE.items() if kind.brokers == 1 and kind.breaks != "gateway"]
+        if quick:
+            _run("redis", ("redis.kill", "redis.stop", "redis.no-permission"), 2_000, 4, root, totals)
+            _run("kafka", ("kafka.stop", "net.kafka.reset"), 2_000, 4, root, totals)
+        else:
+            for broken, rest in (("redis", 10), ("kafka", 15)):
+                names = [name for name in one if CATALOGUE[name].breaks == broken]
+                _run(broken, names, 10_000, rest, root, totals)
+            three = [name for name, kind in CATALOGUE.items() if kind.brokers > 1]
+            _run("three-brokers", three, 5_000, 35, root, totals)
+        proof, _ = _command(
+            *("prove", "redis-isolation", "--quick"),
+            *(
+                ("--faults", "redis.kill", "--rate", "2000", "--time", "40s", "--margin", "50")
+                if quick
+                else ()
+            ),
+            kept=root / "proof.json",
+        )
+        awaiting, _ = _command(
+            *("prove", "redis-isolation", "--quick", "--faults", "redis.stop", "--rate", "2000"),
+            *(
+                "--time",
+                "60s",
+                "--others",
+                "9",
+                "--publisher",
+                str(HERE / "examples" / "awaiting_publisher.py"),
+            ),
+            kept=root / "awaiting.json",
+        )
+        through = _GATEWAY_FAULTS[:2] if quick else _GATEWAY_FAULTS
+        gateway, _ = _command(
+            *("check-gateway", "--seconds", str(6 * len(through))),
+            *(word for name in through for word in ("--fault", name)),
+            kept=root / "gateway.json",
+        )
+        caught = asyncio.run(_wrong_caught(root))
+    return _table(totals, proof, awaiting, gateway, caught, quick=quick)
+
+
+def _table(
+    totals: Totals, proof: int, awaiting: int, gateway: int, caught: dict[str, bool], *, quick: bool
+) -> tuple[str, bool]:
+    redis = {name: again for name, again in totals.live_again.items() if CATALOGUE[name].breaks == "redis"}
+    slowest = max(redis, key=lambda name: redis[name])
+    led = {name: silent for name, silent in totals.stall.items() if name == "kafka.leader-lost"}
+    caught["awaiting_publisher"] = awaiting == 99
+    missed = [name for name, found in caught.items() if not found]
+    broken_redis = totals.failed.get("redis", 0)
+    twice, passed = totals.repeated + totals.reordered, {0, 4} if quick else {0}
+    verdicts = {0: "passes", 4: "inconclusive", 99: "fails"}
+    wrong = f"all but {', '.join(missed)}" if missed else f"all {len(caught)}"
+    again, enough = redis[slowest], quick or totals.events >= 5_000_000
+    gaps = {0: "none", 99: "some"}.get(gateway, f"exit {gateway}")
+    lines = [
+        ("events in Kafka, through every fault", f"{totals.events:,}", "≥ 5,000,000", enough),
+        ("acknowledged events missing from Kafka", f"{totals.lost:,}", "0", totals.lost == 0),
+        ("orphan notifications", f"{totals.orphans:,}", "0", totals.orphans == 0),
+        ("events twice in Kafka, or out of order", f"{twice:,}", "0", twice == 0),
+        ("publishes that failed while Redis was broken", f"{broken_redis:,}", "0", broken_redis == 0),
+        ("live again after Redis is back", f"{again:.2f} s ({slowest})", "≤ 2 s", again <= 2),
+        ("the isolation proof, quick form", verdicts.get(proof, f"exit {proof}"), "passes", proof in passed),
+        ("gaps and repeats through a gateway and its faults", gaps, "none", gateway == 0),
+        ("wrong publishers and gateways caught", wrong, "all", not missed),
+    ]  # fmt: skip
+    if led:
+        longest = max(led.values())
+        value = f"{longest:.1f} s"
+        lines.append(("Kafka leader killed, three brokers: longest silence", value, "≤ 10 s", longest <= 10))
+    text = "| figure | measured | target | |\n|---|---|---|---|\n" + "\n".join(
+        f"| {what} | **{value}** | {target} | {'' if held else 'missed'} |"
+        for what, value, target, held in lines
+    )
+    for problem in totals.problems:
+        text += f"\n\n{problem}"
+    # The short form is to see that all of it works: how fast is no matter of it.
+    must = [held for what, _, _, held in lines if not quick or "live again" not in what]
+    return text, all(must) and not totals.problems
