@@ -174,6 +174,9 @@ class _Connection(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def send(self, verb: bytes, words: Iterable[bytes] = ()) -> None:
+        """Nothing where it has ended and nobody has noticed yet: whoever comes next says it all again."""
+        if self._transport.is_closing():
+            return
         parts = [verb, *words]
         packed = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
         self._transport.write(b"*%d\r\n%b" % (len(parts), packed))

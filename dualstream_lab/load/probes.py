@@ -81,7 +81,7 @@ async def probe_redis(url: str, meter: Meter) -> None:
                 kept = float(clients.get("client_recent_max_output_buffer", 0))
                 meter.peak("redis.output_buffer", kept)
                 meter.level("redis.up", 1)
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError, RuntimeError):  # the last: uvloop, of a reset one
                 meter.level("redis.up", 0)
                 last = None
             await asyncio.sleep(_PROBE)

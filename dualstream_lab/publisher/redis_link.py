@@ -87,7 +87,8 @@ class RedisLink:
             await self.close()
             if isinstance(error, TimeoutError):
                 raise StreamUnavailable(f"no answer within {self._timeout:g} s") from error
-            if isinstance(error, (OSError, hiredis.ProtocolError, AttributeError)):
+            # RuntimeError: uvloop's word for writing to a connection that was reset
+            if isinstance(error, (OSError, RuntimeError, hiredis.ProtocolError, AttributeError)):
                 raise StreamUnavailable(str(error)) from error
             raise
         return replies

@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from dualstream_lab import DualPublisher
-from dualstream_lab.errors import ConfigError
+from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import RESYNC_CHANNEL, decode_notification
+from dualstream_lab.faults.proxy import Proxy
+from dualstream_lab.faults.toxics import Reset
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.stack.ports import free_ports
@@ -274,3 +277,19 @@ async def test_closing_while_the_connection_is_made_anew_ends_at_whatever_moment
         async with asyncio.timeout(1):
             await asyncio.gather(*(notifier.close() for notifier in notifiers))
         assert all(notifier._task.done() for notifier in notifiers), moment
+
+
+def test_a_reset_connection_is_trouble_of_redis_on_uvloop_too(stack):
+    async def check(proxy: Proxy) -> None:
+        link = RedisLink("redis://{}:{}".format(*proxy.address), timeout=1.0)
+        await link.connect()
+        transport = link._connection._writer.transport
+        await asyncio.to_thread(proxy.set, Reset())
+        await until(transport.is_closing)
+        with pytest.raises(StreamUnavailable):
+            await link.role()
+        assert not link.connected
+
+    host, port = stack.redis_url.removeprefix("redis://").split(":")
+    with Proxy((host, int(port))) as proxy:
+        uvloop.run(check(proxy))
