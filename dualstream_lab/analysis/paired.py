@@ -34,7 +34,7 @@ __all__ = [
     "student",
 ]
 
-LOOKS: Final = (9, 13, 19, 28, 40, 60, 90)
+LOOKS: Final = (6, 9, 13, 19, 28, 40, 60, 90)
 """After so many pairs it may be found good. Each time half as many again, as every look has its price."""
 
 EARLIEST: Final = 3

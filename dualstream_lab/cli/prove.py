@@ -31,7 +31,7 @@ __all__ = ["prove"]
 
 _COLORS = {Verdict.PASSES: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
 _QUICK_TIME, _QUICK_BLOCK = 170.0, 2.5
-_TIME, _BLOCK = 880.0, 4.0
+_TIME, _BLOCK = 880.0, 3.0
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -55,7 +55,7 @@ def prove() -> None:
     metavar="FILE",
     help="Your own publisher: a Python file, see above.",
 )
-@click.option("--block", type=float, help="Seconds of a block that are judged.  [default: 4; --quick: 2.5]")
+@click.option("--block", type=float, help="Seconds of a block that are judged.  [default: 3; --quick: 2.5]")
 @click.option(
     "--margin",
     type=float,

@@ -281,12 +281,19 @@ class _Run:
         return True
 
     def _next(self) -> list[str]:
-        """The faults of the next round: those with the fewest pairs, as many as the time allows."""
+        """The faults of the next round, as many as the time allows: all are to be looked at once before any
+        is looked at again, and then those first that need the fewest pairs for it.
+        """
         pairs = {fault: 0 for fault in self._options.faults if fault not in self._decided}
         for block in self.blocks:
             if block.arm in pairs and block.others <= self._options.rules.others:
                 pairs[block.arm] += 1
-        waiting = sorted(pairs, key=lambda fault: pairs[fault])  # stable: else in their order
+
+        def urgency(fault: str) -> tuple[int, int]:
+            ahead = [look for look in LOOKS if look > pairs[fault]] or [LOOKS[-1] + 1]
+            return -len(ahead), ahead[0] - pairs[fault]
+
+        waiting = sorted(pairs, key=urgency)  # stable: else in their order
         for count in range(min(_ROUND, len(waiting)), 0, -1):
             if sum(map(self._lasts, waiting[:count])) + self._lasts(HEALTHY) <= self._left:
                 return waiting[:count]

@@ -73,7 +73,7 @@ def facts(proof: Proof) -> list[tuple[str, str]]:
     kind = f"{machine['cores']} cores ({machine['architecture']}, {machine['system']})"
     rows = [
         ("events", events),
-        ("healthy publish", f"p50 {found.healthy_p50:.2f} ms, p99 {found.healthy_p99:.2f} ms"),
+        ("healthy publish", f"p50 {_known(found.healthy_p50)}, p99 {_known(found.healthy_p99)}"),
         ("notifications", _notifications(found)),
         ("event loop", f"not served for {found.stall:.1f} ms at worst"),
     ]
@@ -113,6 +113,10 @@ def _interval(found: Interval) -> str:
     if found.pairs < 2 or math.isinf(found.value):
         return _signed(found.value)
     return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
+
+
+def _known(value: float) -> str:
+    return "not known" if math.isnan(value) else f"{value:.2f} ms"
 
 
 def _signed(value: float) -> str:
