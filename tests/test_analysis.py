@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import StepPatch
 from scipy import stats
 
 from dualstream_lab import analysis
@@ -189,6 +190,35 @@ def test_faults_are_shaded_and_named_and_axes_have_units(frames):
         assert (span.get_x(), span.get_width()) == (4.0, 2.0)
 
 
+def test_the_name_of_a_fault_has_room_above_a_line(frames):
+    axes = analysis.plot_latency_over_time(frames, columns=["publish_ms"])
+    axes.figure.canvas.draw()
+    (name,) = axes.texts
+    highest = max(np.nanmax(line.get_ydata()) for line in axes.get_lines())
+    bottom = axes.transData.inverted().transform(name.get_window_extent())[0, 1]
+    assert bottom > highest
+
+
+def test_faults_are_named_in_words(frames):
+    for what, name in (("kafka.leader-lost", "Kafka leader lost"), ("net.redis.delay", "Redis delay")):
+        axes = analysis.plot_rates(replace(frames, faults=frames.faults.assign(what=what)))
+        assert [text.get_text() for text in axes.texts] == [name]
+
+
+def test_what_became_of_publishing_is_stacked_by_intended_time(frames):
+    events = frames.events.copy()
+    events.loc[200:249, "outcome"] = 3
+    events.loc[250:259, "outcome"] = 4
+    axes = analysis.plot_outcomes(replace(frames, events=events), width=1.0)
+    (durable,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+    assert durable.get_data().values.tolist() == [100, 100, 40, 100, 100, 100, 100, 100, 100, 99]
+    unknown, refused = axes.containers
+    assert [bar.get_height() for bar in unknown] == [0, 0, 50, 0, 0, 0, 0, 0, 0, 0]
+    assert (refused[2].get_y(), refused[2].get_height(), refused[9].get_height()) == (50, 10, 1)
+    assert axes.get_legend_handles_labels()[1] == ["durable on Kafka", "unknown at the deadline", "refused"]
+    assert [text.get_text() for text in axes.texts] == ["Redis killed"]
+
+
 def test_lines_of_one_colour_differ_in_their_dashes(frames):
     axes = analysis.plot_latency_over_time(frames)
     styles = [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
@@ -239,7 +269,7 @@ def test_an_empty_or_partial_run_is_shown_with_what_is_missing(tmp_path):
         warnings.simplefilter("error")
         for plot in (
             analysis.plot_latency_percentiles, analysis.plot_latency_over_time, analysis.plot_rates,
-            analysis.plot_timeline, analysis.plot_lag_and_latency,
+            analysis.plot_timeline, analysis.plot_lag_and_latency, analysis.plot_outcomes,
         ):  # fmt: skip
             plot(frames)
     assert analysis.outage_windows(frames).empty

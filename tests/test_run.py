@@ -79,6 +79,8 @@ async def test_a_paused_redis_is_recorded_and_publishing_goes_on(tmp_path, stack
     assert run.measures["publish.durable"] == 8000
     assert run.measures["publish.errors"] == run.measures["ledger.lost"] == 0
     assert not stack.redis.paused
+    assert run.recovery.header[1].startswith("redis.stop at 1.")
+    assert run.ledger.recoveries == run.verdict.recoveries
     assert run.limit.endswith(")") or "nothing" in run.limit
 
 

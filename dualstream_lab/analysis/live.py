@@ -31,5 +31,5 @@ def draw_live(series: Mapping[int, Sequence[float]], *, duration: float, rate: f
         axes.set_xlim(0, duration)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("time (s)")
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
     return figure

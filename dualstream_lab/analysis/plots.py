@@ -13,11 +13,13 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from dualstream_lab.analysis.statistics import lag, over_time
+from dualstream_lab.recording import Outcome
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -28,6 +30,7 @@ __all__ = [
     "plot_lag_and_latency",
     "plot_latency_over_time",
     "plot_latency_percentiles",
+    "plot_outcomes",
     "plot_rates",
     "plot_sweep",
     "plot_timeline",
@@ -53,6 +56,11 @@ LABELS: Final = {
     "consumed_ms": "Kafka consumer: intended to read",
     "slip_ms": "generator: intended to sent",
 }
+_FAILURES: Final = (
+    ((Outcome.UNKNOWN,), "unknown at the deadline", "#E69F00"),
+    ((Outcome.REJECTED, Outcome.NO_ROOM), "refused", "#D55E00"),
+    ((Outcome.PENDING,), "no answer", "#999999"),
+)
 _NO_LAG = 0.1  # ms: a log axis has no zero
 _PATHS = ("publish_ms", "live_ms", "consumed_ms")
 
@@ -163,6 +171,34 @@ def plot_timeline(frames: Frames, ax: Axes | None = None, *, width: float = 0.2)
     return _finish(axes, "Outage timeline")
 
 
+def plot_outcomes(frames: Frames, ax: Axes | None = None, *, width: float = 0.25) -> Axes:
+    """What became of the events intended in each ``width`` s, as events/s: durable ones as a line, others as
+    stacked bars.
+    """
+    axes = _axes(ax)
+    edges = np.arange(0, frames.duration + width / 2, width)
+    begin, outcome = frames.events["intended_s"], frames.events["outcome"]
+
+    def rates(*outcomes: Outcome) -> npt.NDArray[np.float64]:
+        counts, _ = np.histogram(begin[outcome.isin(outcomes)], edges)
+        return counts * frames.sample / width
+
+    if len(begin):
+        axes.stairs(rates(Outcome.DURABLE), edges, color=COLORS["publish_ms"], label="durable on Kafka")
+    below = np.zeros(len(edges) - 1)
+    for outcomes, label, color in _FAILURES:
+        found = rates(*outcomes)
+        if found.any():
+            axes.bar(edges[:-1], found, width, below, align="edge", color=color, label=label)
+            below += found
+    _shade(axes, frames)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.12)  # room for the names of faults
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_ylabel("events/s")
+    _time_axis(axes, frames)
+    return _finish(axes, "What became of publishing, by intended time")
+
+
 def plot_sweep(
     table: pd.DataFrame, ax: Axes | None = None, *, columns: Sequence[str], x: str = "rate"
 ) -> Axes:
@@ -202,10 +238,10 @@ def _shade(axes: Axes, frames: Frames) -> None:
     names = {"kill": "killed", "stop": "stopped", "restart": "restarted"}
     columns = [frames.faults[name].tolist() for name in ("what", "begin_s", "end_s")]
     for what, begin, end in zip(*columns, strict=True):
-        target, _, verb = what.partition(".")
+        target, _, verb = what.removeprefix("net.").partition(".")
         axes.axvspan(begin, end, color=COLORS["fault"], alpha=0.35, linewidth=0, zorder=0)
         axes.annotate(
-            f"{target.capitalize()} {names.get(verb, verb)}", ((begin + end) / 2, 0.97),
+            f"{target.capitalize()} {names.get(verb, verb.replace('-', ' '))}", ((begin + end) / 2, 0.97),
             xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=9,
         )  # fmt: skip
 
@@ -213,6 +249,8 @@ def _shade(axes: Axes, frames: Frames) -> None:
 def _latency_axis(axes: Axes, label: str = "latency (ms)") -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
+    if axes.texts:  # room for the names of faults
+        high *= (high / low) ** 0.12
     steps = [m * 10.0**e for e in range(-3, 7) for m in (1, 3)]
     ticks = [step for step in steps if low <= step <= high] or [low, high]
     if len(ticks) > 7:

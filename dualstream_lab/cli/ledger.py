@@ -19,7 +19,7 @@ from dualstream_lab.recording import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.ledger import Recovery, Story
+    from dualstream_lab.ledger import Recovery
 
 __all__ = ["ledger", "show_recovery"]
 
@@ -66,7 +66,7 @@ def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int
     found = Ledger.of(directory)
     if event is not None:
         story = found.entry(event)
-        _print_json(story.as_dict()) if as_json else _tell(story)
+        _print_json(story.as_dict()) if as_json else stdout.print(str(story), markup=False)
         return MISSED if story.name in _NEVER else 0
     if name is not None:
         ids = found.ids(name)
@@ -121,17 +121,3 @@ def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     stdout.print(table)
-
-
-def _tell(story: Story) -> None:
-    cause = f" ({story.cause})" if story.cause else ""
-    marks = f"; {', '.join(story.marks)}" if story.marks else ""
-    stdout.print(f"{story.event_id}  {story.name}{cause}{marks}", markup=False)
-    stdout.print(story.meaning, markup=False)
-    if story.due is None:
-        stdout.print("the row of its publishing is missing: times from the run's start", markup=False)
-    else:
-        stdout.print(f"of {story.source}, due at {story.due:.6f} s of the run; times from then", markup=False)
-    for moment in story.moments:
-        when = " " * 16 if moment.at is None else f"{moment.at:+13,.3f} ms"
-        stdout.print(f"{when}  {moment.what}", markup=False)

@@ -6,6 +6,7 @@ Locust's gevent is never loaded here.
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import replace
 from io import BytesIO
@@ -98,6 +99,10 @@ class _Display:
         self._bar = ipywidgets.FloatProgress(max=scenario.workload.duration, description=scenario.name)
         self._line = ipywidgets.Label()
         self._drawn = -1.0
+        # A client of Kafka complains of every retry; what became of it is in the run.
+        self._logger = logging.getLogger("aiokafka")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.CRITICAL)
         display.display(ipywidgets.VBox([self._bar, self._line]))  # type: ignore[no-untyped-call]
         self._plot = display.display(display_id=True)  # type: ignore[no-untyped-call]
 
@@ -121,4 +126,5 @@ class _Display:
 
     def close(self) -> None:
         """Leave the bar; the picture of a finished run is drawn from its rows."""
+        self._logger.setLevel(self._level)
         self._bar.bar_style = "success"

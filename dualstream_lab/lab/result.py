@@ -6,7 +6,8 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dualstream_lab.ledger.tables import recovery_table
+from dualstream_lab.ledger import Ledger
+from dualstream_lab.ledger.tables import Table, recovery_table
 from dualstream_lab.load.verdict import Verdict, judge
 from dualstream_lab.recording import RunDirectory
 
@@ -70,32 +71,32 @@ class Run:
         """Who saturated, a sentence."""
         return self.verdict.limit
 
+    @property
+    def ledger(self) -> Ledger:
+        """What became of each event, worked out anew from the rows: some seconds for millions."""
+        return Ledger.of(self.directory)
+
+    @property
+    def recovery(self) -> Table:
+        """How each fault was got over; a notebook shows it. The figures: ``verdict.recoveries``."""
+        return recovery_table(self.verdict.recoveries)
+
     def __repr__(self) -> str:
         verdict = "no thresholds" if not self.checks else "held" if self.held else "MISSED"
         return f"<Run {self.path} {self.state}, {verdict}>"
 
     def _repr_html_(self) -> str:
-        header, rows = self.verdict.latency_table()
         parts = [
             f"<h4>{html.escape(self.directory.manifest.name)}: {html.escape(self.state)}</h4>",
-            _table(header, rows),
-            _table(["events", ""], [list(row) for row in self.verdict.count_table()]),
+            Table(*self.verdict.latency_table())._repr_html_(),
+            Table(["events", ""], [list(row) for row in self.verdict.count_table()])._repr_html_(),
         ]
         if self.verdict.recoveries:
-            parts.append(_table(*recovery_table(self.verdict.recoveries)))
+            parts.append(self.recovery._repr_html_())
         if self.checks:
             verdicts = [[c.threshold.text, "held" if c.held else "MISSED", c.text] for c in self.checks]
-            parts.append(_table(["threshold", "", "found"], verdicts))
+            parts.append(Table(["threshold", "", "found"], verdicts)._repr_html_())
         parts.append(f"<p>{html.escape(self.limit)}</p>")
         parts += [f"<p>missing: {html.escape(problem)}</p>" for problem in self.directory.problems]
         parts.append(f"<p><code>{html.escape(str(self.path))}</code></p>")
         return "".join(parts)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    def row(cells: list[str], tag: str) -> str:
-        shown = (f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells)
-        return f"<tr>{''.join(shown)}</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f"<table><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"

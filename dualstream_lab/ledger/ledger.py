@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from dualstream_lab.ledger.live import live_of
 from dualstream_lab.ledger.log import log_of
 from dualstream_lab.ledger.recovery import Recovery, Series, grade_all
 from dualstream_lab.ledger.story import Story, tell
+from dualstream_lab.ledger.tables import entry_table
 from dualstream_lab.recording import Ending, Outcome, RunDirectory
 from dualstream_lab.workload import RunIds
 
@@ -177,6 +179,17 @@ class Ledger:
             "recovery": [recovery.as_dict() for recovery in self.recoveries],
             "problems": list(self.problems),
         }
+
+    def __repr__(self) -> str:
+        return f"<Ledger of {self.directory.path}: {self.events:,} events, {self.lost} lost>"
+
+    def _repr_html_(self) -> str:
+        parts = [entry_table(self.entries, examples=1)._repr_html_()]
+        if self.marks:
+            parts += ["<p>Besides, of these:</p>", entry_table(self.marks, examples=1)._repr_html_()]
+        parts.append(f"<p>{self.events:,} events, each in one class</p>")
+        parts += [f"<p>note: {html.escape(problem)}</p>" for problem in self.problems]
+        return "".join(parts)
 
 
 class _Counting:

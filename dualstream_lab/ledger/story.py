@@ -51,6 +51,19 @@ class Story:
     due: float | None
     moments: tuple[Moment, ...]
 
+    def __str__(self) -> str:
+        cause = f" ({self.cause})" if self.cause else ""
+        marks = f"; {', '.join(self.marks)}" if self.marks else ""
+        lines = [f"{self.event_id}  {self.name}{cause}{marks}", self.meaning]
+        if self.due is None:
+            lines.append("the row of its publishing is missing: times from the run's start")
+        else:
+            lines.append(f"of {self.source}, due at {self.due:.6f} s of the run; times from then")
+        for moment in self.moments:
+            when = " " * 16 if moment.at is None else f"{moment.at:+13,.3f} ms"
+            lines.append(f"{when}  {moment.what}")
+        return "\n".join(lines)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {

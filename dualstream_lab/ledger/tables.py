@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import html
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -10,9 +11,22 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.ledger import Entry
     from dualstream_lab.ledger.recovery import Path, Recovery
 
-__all__ = ["entry_table", "recovery_table"]
+__all__ = ["Table", "entry_table", "recovery_table"]
 
-Table = tuple[list[str], list[list[str]]]
+
+class Table(NamedTuple):
+    """Texts; a notebook shows it as a table."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+    def _repr_html_(self) -> str:
+        def row(cells: list[str], tag: str) -> str:
+            shown = (f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells)
+            return f"<tr>{''.join(shown)}</tr>"
+
+        body = "".join(row(cells, "td") for cells in self.rows)
+        return f"<table><thead>{row(self.header, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
@@ -24,7 +38,7 @@ def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
             p50, p99, most = entry.delay
             name += f" (by {p50:,.1f} ms p50, {p99:,.1f} p99, {most:,.1f} at most)"
         rows.append([name, f"{entry.count:,}", _share(entry.share), " ".join(entry.examples[:examples])])
-    return ["", "events", "share", "for example"], rows
+    return Table(["", "events", "share", "for example"], rows)
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
@@ -43,7 +57,7 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
         if title != "live":
             rows.append([f"{title}: piled up, drained", *map(_backlog, paths)])
         rows.append([f"{title}: p99 as before, after its end", *map(_back, paths)])
-    return header, rows
+    return Table(header, rows)
 
 
 def _share(share: float) -> str:

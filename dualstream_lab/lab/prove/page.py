@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dualstream_lab.analysis.paired import LEVEL, LOOKS
 from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.lab.prove.judgement import Verdict
 from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row
 
 if TYPE_CHECKING:
@@ -143,15 +142,10 @@ def _picture(proof: Proof) -> str:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    from dualstream_lab.analysis.paired_plot import plot_differences  # noqa: PLC0415
+    from dualstream_lab.lab.prove.picture import plot_proof  # noqa: PLC0415
 
-    passes = {Verdict.PASSES: True, Verdict.FAILS: False, Verdict.OPEN: None}
-    rows = [
-        (one.fault, [bad - good for bad, good in one.pairs], one.p99, one.margin, passes[one.verdict])
-        for one in proof.judgement.faults
-    ]
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
-    plot_differences(rows, axes)
+    plot_proof(proof)
+    figure = plt.gcf()
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "dualstream", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
