@@ -8,7 +8,7 @@ import pytest
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
-from dualstream_lab.load.tasks import end_tasks
+from dualstream_lab.tasks import end_tasks
 
 
 def subscribers(url: str, count: int, **options) -> list[RedisSubscriber]:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dualstream_lab.load.tasks import beside, end_tasks, in_thread
+from dualstream_lab.tasks import beside, end_tasks, in_thread
 
 
 class Swallowing:

@@ -74,7 +74,7 @@ def _dualstream(verbose: bool) -> None:
 
     Where to: --kafka/--redis, else DUALSTREAM_KAFKA_URL and DUALSTREAM_REDIS_URL, else the local stack
     that `dualstream up` runs. Exit codes: 0 good, 1 some of it bad, 2 misuse, 3 a broker or file is
-    missing, 99 a threshold was missed, 130 interrupted.
+    missing, 4 a proof is inconclusive, 99 a threshold was missed, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s")
     logging.getLogger("dualstream_lab").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.contract import Fault
-from dualstream_lab.faults.tasks import in_thread
 from dualstream_lab.faults.wire import HTTP, answers, is_refused
+from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
     from dualstream_lab.faults.wire import Address

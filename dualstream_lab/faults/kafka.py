@@ -11,9 +11,9 @@ from dualstream_lab.faults.contract import Parameter
 from dualstream_lab.faults.kafka_admin import administration
 from dualstream_lab.faults.kafka_fault import KafkaFault
 from dualstream_lab.faults.kafka_replicas import LeaderLost, NotEnoughReplicas
-from dualstream_lab.faults.tasks import in_thread
 from dualstream_lab.faults.toxics import Delay
 from dualstream_lab.faults.wire import KAFKA, Wire, address_of, answers, is_mute, is_refused, took
+from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
     from dualstream_lab.faults.kafka_proxy import KafkaProxy

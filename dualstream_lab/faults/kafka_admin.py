@@ -18,7 +18,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.faults.tasks import finished
+from dualstream_lab.tasks import finished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -9,7 +9,7 @@ from collections import Counter
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.kafka_admin import administration
 from dualstream_lab.faults.kafka_fault import KafkaFault
-from dualstream_lab.faults.tasks import in_thread
+from dualstream_lab.tasks import in_thread
 
 __all__ = ["LeaderLost", "NotEnoughReplicas"]
 

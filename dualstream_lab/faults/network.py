@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError
 from dualstream_lab.faults.contract import Fault, Parameter
-from dualstream_lab.faults.tasks import in_thread
 from dualstream_lab.faults.toxics import Bandwidth, BlackHole, Delay, Refuse, Reset
 from dualstream_lab.faults.wire import (
     KAFKA,
@@ -20,6 +19,7 @@ from dualstream_lab.faults.wire import (
     pushed,
     took,
 )
+from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
     from dualstream_lab.faults.kafka_proxy import KafkaProxy

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.faults.contract import Fault, Parameter
 from dualstream_lab.faults.redis_probe import Link, answers, heard
-from dualstream_lab.faults.tasks import Repeated, in_thread
+from dualstream_lab.faults.repeated import Repeated
 from dualstream_lab.faults.toxics import Delay
+from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
     from dualstream_lab.faults.proxy import Proxy

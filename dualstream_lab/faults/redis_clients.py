@@ -13,7 +13,7 @@ from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.contract import Fault, Parameter
 from dualstream_lab.faults.redis import RedisFault
 from dualstream_lab.faults.redis_probe import Link, Refused, answers, ask, lifetime, refused
-from dualstream_lab.faults.tasks import Repeated
+from dualstream_lab.faults.repeated import Repeated
 
 __all__ = ["FAULTS"]
 

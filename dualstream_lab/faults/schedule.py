@@ -13,8 +13,8 @@ from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.contract import Target
 from dualstream_lab.faults.spec import checked, fault_named
 from dualstream_lab.faults.target import check_suits
-from dualstream_lab.faults.tasks import finished
 from dualstream_lab.recording import FaultRecord
+from dualstream_lab.tasks import finished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

@@ -12,7 +12,7 @@ from dualstream_lab.faults.journal import left_behind
 from dualstream_lab.faults.kafka_proxy import KafkaProxy
 from dualstream_lab.faults.proxy import Proxies, Proxy
 from dualstream_lab.faults.spec import fault_named
-from dualstream_lab.faults.tasks import in_thread
+from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -18,11 +18,11 @@ from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
-from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:

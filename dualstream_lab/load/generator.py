@@ -15,8 +15,8 @@ from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.tasks import beside, end_tasks
 from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:

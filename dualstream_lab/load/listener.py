@@ -20,7 +20,7 @@ from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_redis
 from dualstream_lab.load.recorder import Recorder
-from dualstream_lab.load.tasks import beside, end_tasks
+from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import gevent.monkey
 import uvloop
 from gevent.event import AsyncResult
 
-from dualstream_lab.load.tasks import end_tasks
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

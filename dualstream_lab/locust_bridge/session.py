@@ -18,10 +18,10 @@ from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver, time_limit
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.tasks import end_tasks
 from dualstream_lab.locust_bridge.bridge import start_thread
 from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners, find_gateway, hearing_of
 from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.tasks import end_tasks
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:

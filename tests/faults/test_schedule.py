@@ -12,8 +12,8 @@ from dualstream_lab.faults.contract import Fault
 from dualstream_lab.faults.schedule import broken, carry_out
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.faults.target import open_target
-from dualstream_lab.faults.tasks import finished
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
+from dualstream_lab.tasks import finished
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from dualstream_lab.lab.check_gateway.probe import probe
 from dualstream_lab.lab.check_gateway.publishing import Publishing
 from dualstream_lab.lab.check_gateway.truth import log_ends, read_log
 from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
-from dualstream_lab.load.tasks import end_tasks
 from dualstream_lab.subscriber.wanted import checked_url
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -13,9 +13,9 @@ from dualstream_lab.faults.schedule import broken
 from dualstream_lab.faults.spec import fault_named
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.lab.check_gateway.check import check_gateway
-from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports
+from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

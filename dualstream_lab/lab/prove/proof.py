@@ -20,10 +20,10 @@ from dualstream_lab.faults.target import open_target
 from dualstream_lab.lab.prove.figures import Figures, figures_of
 from dualstream_lab.lab.prove.judgement import Judgement, Rules, Verdict, judge, judge_fault
 from dualstream_lab.lab.prove.session import HEALTHY, Session, Timing, open_sender
-from dualstream_lab.load.tasks import in_thread
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.recording.manifest import machine, versions
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from dualstream_lab.lab.prove.foreign import ForeignPublisher, Maker, load_maker
 from dualstream_lab.load.child import Orders, say, serve
 from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.tasks import beside, end_tasks
 from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:

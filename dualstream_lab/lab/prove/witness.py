@@ -25,7 +25,7 @@ from dualstream_lab.kafka_log import consumer_of
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
-from dualstream_lab.load.tasks import beside, end_tasks
+from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:

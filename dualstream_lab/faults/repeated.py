@@ -1,40 +1,18 @@
-"""Work that must come to its end, whatever happens to those who wait for it; and work that is repeated."""
+"""What a fault does again and again."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Repeated", "finished", "in_thread"]
+__all__ = ["Repeated"]
 
-T = TypeVar("T")
 _STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
-
-
-async def finished(work: Awaitable[T]) -> T:
-    """Its result. When cancelled, raise only after it has ended: what undoes a fault is not cut short."""
-    doing = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(doing)
-    finally:
-        while not doing.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([doing])
-        if not doing.cancelled():
-            doing.exception()  # noticed, also when this is cancelled
-
-
-async def in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """Call what blocks, for a bounded time, in a thread; when cancelled, raise only after it has ended."""
-    loop = asyncio.get_running_loop()
-    return await finished(loop.run_in_executor(None, partial(function, *arguments)))
 
 
 class Repeated:

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["beside", "end_tasks", "in_thread"]
+__all__ = ["beside", "end_tasks", "finished", "in_thread"]
 
 T = TypeVar("T")
 _AGAIN = 1.0  # s: long enough for a task that is cleaning up
@@ -48,17 +48,23 @@ async def beside(tasks: Sequence[asyncio.Task[Any]], work: Coroutine[Any, Any, T
         await end_tasks([doing])
 
 
-async def in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """Call what blocks, for a bounded time, in a thread; when cancelled, raise only after it has ended.
-
-    What it works on is for one thread at a time, so that nobody may go on while it is still at work.
-    """
-    # A future, not a task: not even the end of the loop cancels it before the thread has ended.
-    doing = asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))
+async def finished(work: Awaitable[T]) -> T:
+    """Its result. When cancelled, raise only after it has ended: what it undoes is undone."""
+    doing = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(doing)
     finally:
         while not doing.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([doing])
-        doing.exception()  # noticed, also when this is cancelled
+        if not doing.cancelled():
+            doing.exception()  # noticed, also when this is cancelled
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Call what blocks, for a bounded time, in a thread; when cancelled, raise only after it has ended.
+
+    What it works on is for one thread at a time, so that nobody may go on while it is still at work.
+    """
+    # A future, not a task: not even the end of the loop cancels it before the thread has ended.
+    return await finished(asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments)))
