@@ -1,0 +1,88 @@
+"""``dualstream find-rate``: the highest rate that holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dualstream_lab.cli import MISSED
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.run import options, prepared
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
+from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.scenario import Scenario
+from dualstream_lab.stack import LocalStack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dualstream_lab.lab.find_rate import Probe
+
+__all__ = ["find_rate_command"]
+
+
+@click.command(
+    "find-rate", epilog="Example:  dualstream find-rate --publish-p99 20 --live-p99 20 --repeats 5"
+)
+@options
+@click.option(
+    "--publish-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
+)
+@click.option(
+    "--live-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
+)
+@click.option("--low", type=float, default=2_000, show_default=True, help="Events/s to begin with.")
+@click.option("--high", type=float, default=200_000, show_default=True, help="Events/s to stop at.")
+@click.option("--precision", type=float, default=0.1, show_default=True, help="Share of the rate.")
+@click.option("--repeats", type=int, default=3, show_default=True, help="Searches; the median counts.")
+def find_rate_command(
+    publish_p99: float, live_p99: float, low: float, high: float, precision: float, repeats: int,
+    root: Path, rate: float | None, **options: Any,
+) -> int:  # fmt: skip
+    """Find the highest rate at which publishing and live delivery both stay within their limits.
+
+    Every rate is a run of its own (--duration, 6 s if left out); a rate that fails is tried again, and the
+    whole search is repeated. Says what saturated.
+    """
+    if rate is not None:
+        raise ConfigError("--rate is what is searched for; give --low and --high")
+    options["duration"] = options["duration"] or 6.0
+    search = Search(
+        publish_p99=publish_p99, live_p99=live_p99, low=low, high=high, precision=precision, repeats=repeats
+    )
+    scenario, settings = prepared(Scenario(name="find-rate", warm_up=2.0), rate=None, **options)
+    stack = LocalStack(progress=say) if settings is None else None
+
+    async def probe(at: float) -> Probe:
+        plan = at_rate(scenario, at)
+        result = await run_scenario(plan, settings=settings, stack=stack, root=root)
+        found = probe_of(result, search, at)
+        state = f"no: {found.reason}" if found.reason else "holds"
+        p99 = f"publish p99 {found.publish_p99:8.1f} ms  live p99 {found.live_p99:8.1f} ms"
+        say(f"{at:>10,.0f}/s  {p99}  {state}")
+        if result.state == "interrupted":
+            raise KeyboardInterrupt
+        return found
+
+    try:
+        if stack is not None:
+            stack.start()
+        finding = asyncio.run(find_rate(search, probe))
+    finally:
+        if stack is not None:
+            stack.stop()
+    if not finding.rate:
+        stdout.print(f"Not even {low:,.0f} events/s hold: {finding.saturated}", markup=False)
+        return MISSED
+    rates = sorted(finding.rates)
+    stdout.print(
+        f"{finding.rate:,.0f} events/s hold publish p99 ≤ {publish_p99:g} ms and live p99 ≤ {live_p99:g} ms "
+        f"(median of {len(rates)} searches, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"
+        f"What saturated: {finding.saturated}",
+        markup=False,
+    )
+    say(f"next: dualstream smoke --rate {finding.rate * 0.8:.0f}")
+    return 0

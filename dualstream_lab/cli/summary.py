@@ -1,0 +1,100 @@
+"""What came of a run, as tables and as JUnit XML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.ledger import show_recovery
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dualstream_lab.lab.result import Run
+    from dualstream_lab.recording import Manifest
+
+__all__ = ["tell", "write_junit"]
+
+
+def tell(result: Run) -> None:
+    """Tables, who was at the limit, and what to do next."""
+    header, rows = result.verdict.latency_table()
+    latencies = Table(title="Latency, ms", title_justify="left", title_style="bold")
+    latencies.add_column("from to")
+    for name in header[1:]:
+        latencies.add_column(name, justify="right")
+    for row in rows:
+        latencies.add_row(*row)
+    counts = Table(title="\nEvents", title_justify="left", title_style="bold", show_header=False)
+    for _ in range(2):
+        counts.add_column()
+    for pair in result.verdict.count_table():
+        counts.add_row(*pair)
+    stdout.print(latencies)
+    stdout.print(counts)
+    if result.directory.manifest.faults:
+        stdout.print(_faults(result.directory.manifest))
+    show_recovery(result.verdict.recoveries)
+    if result.checks:
+        stdout.print(_checks(result))
+    stdout.print(f"\n{result.limit}", markup=False)
+    for problem in result.directory.problems:
+        say(f"missing: {problem}")
+    if result.state != "finished":
+        what = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
+        say(f"The run is not complete: {what.get(result.state, result.state)}.")
+    stdout.print(f"run  {result.path}", markup=False)
+    if result.verdict.recoveries:
+        say(f"next: what became of each event:  dualstream ledger {result.path}")
+    say(f"next: look at it in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
+
+
+def _checks(result: Run) -> Table:
+    checks = Table(title="\nThresholds", title_justify="left", title_style="bold", show_header=False)
+    for _ in range(3):
+        checks.add_column()
+    for check in result.checks:
+        state = "held" if check.held else "[bold red]MISSED[/]"
+        checks.add_row(check.threshold.text.replace("[", r"\["), state, check.text)
+    return checks
+
+
+def _faults(manifest: Manifest) -> Table:
+    table = Table(title="\nFaults", title_justify="left", title_style="bold")
+    for name in ("what", "from", "to", "that it bit", "that it is over"):
+        table.add_column(name)
+    for fault in manifest.faults:
+        begin, end = ((at - manifest.started) / 1e9 for at in (fault.begin, fault.end))
+        table.add_row(
+            fault.what,
+            f"{begin:.1f} s",
+            f"{end:.1f} s" if fault.end else "",
+            escape(fault.bite),
+            escape(fault.over),
+        )
+    return table
+
+
+def write_junit(result: Run, file: Path) -> None:
+    """The run, and each threshold, as a test case."""
+    from junitparser import Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415
+
+    suite = TestSuite(f"dualstream {result.directory.manifest.name}")
+    seconds = (result.directory.manifest.ended - result.directory.manifest.started) / 1e9
+    ran = TestCase("the run finished", classname="dualstream", time=round(max(seconds, 0), 3))
+    if result.state != "finished":
+        ran.result = [Failure(f"it was {result.state}")]
+    suite.add_testcase(ran)
+    for check in result.checks:
+        case = TestCase(check.threshold.text, classname="dualstream.thresholds", time=0)
+        case.system_out = check.text
+        if not check.held:
+            case.result = [Failure(check.text)]
+        suite.add_testcase(case)
+    suite.add_property("limit", result.limit)
+    xml = JUnitXml()
+    xml.add_testsuite(suite)
+    xml.write(str(file), pretty=True)
