@@ -15,6 +15,8 @@ from scipy import stats
 
 from dualstream_lab import analysis
 from dualstream_lab.analysis.live import draw_live
+from dualstream_lab.analysis.paired import Interval
+from dualstream_lab.analysis.paired_plot import plot_differences
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.recording import Clocks, FaultRecord, Manifest, RowWriter, RunDirectory
 from dualstream_lab.workload import Workload
@@ -240,6 +242,19 @@ def test_a_sweep_shows_what_was_zero_below_all_others():
     hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
     assert [line.get_xydata().tolist() for line in hollow] == [[[100, 1], [300, 1]], [], []]
     assert axes.get_legend_handles_labels()[1] == ["durable.lag.p99", "live", "0"]
+
+
+def test_pairs_stand_beside_their_interval_and_none_is_said():
+    found = Interval(value=0.2, low=-0.5, high=0.9, pairs=2)
+    none = Interval(value=np.nan, low=-np.inf, high=np.inf, pairs=0)
+    axes = plot_differences(
+        [("redis.kill", [0.1, 0.3], found, 1.0, None), ("redis.stop", [], none, 1.0, None)]
+    )
+    drawn = [line.get_xydata().tolist() for line in axes.get_lines()]
+    assert [[-0.5, 0], [0.9, 0]] in drawn
+    assert [[0.1, -0.2], [0.3, -0.2]] in drawn, "the bar would hide them"
+    (told,) = axes.texts
+    assert (told.get_text(), told.get_position()[1]) == ("no pairs to compare", 1)
 
 
 def test_what_came_after_the_end_of_the_plan_is_shown(frames):

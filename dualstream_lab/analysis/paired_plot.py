@@ -33,11 +33,14 @@ def plot_differences(
         color = _OPEN if passes is None else _GOOD if passes else _BAD
         ax.plot([margin, margin], [place - 0.42, place + 0.42], color="#444444", linewidth=1.5)
         shown = [min(max(one, -reach), reach) for one in differences if not math.isnan(one)]
+        if not shown:
+            ax.text(-reach, place, "no pairs to compare", va="center", fontsize=9, color="#666666")
         inside = [one for one in shown if abs(one) < reach]
-        ax.plot(inside, [place] * len(inside), "o", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
+        above = place - 0.2  # the bar would hide them
+        ax.plot(inside, [above] * len(inside), "o", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
         beyond = [one for one in shown if abs(one) >= reach]
         for one in sorted(set(beyond)):
-            ax.plot([one], [place], ">" if one > 0 else "<", color=color, markersize=8, clip_on=False)
+            ax.plot([one], [above], ">" if one > 0 else "<", color=color, markersize=8, clip_on=False)
         if found.pairs > 1:
             low, high = max(found.low, -reach), min(found.high, reach)
             if low < high:

@@ -184,7 +184,10 @@ def plot_outcomes(frames: Frames, ax: Axes | None = None, *, width: float = 0.25
         return counts * frames.sample / width
 
     if len(begin):
-        axes.stairs(rates(Outcome.DURABLE), edges, color=COLORS["publish_ms"], label="durable on Kafka")
+        axes.stairs(
+            rates(Outcome.DURABLE), edges, baseline=None, color=COLORS["publish_ms"], linewidth=1.5,
+            label="durable on Kafka",
+        )  # fmt: skip
     below = np.zeros(len(edges) - 1)
     for outcomes, label, color in _FAILURES:
         found = rates(*outcomes)
