@@ -193,7 +193,9 @@ def test_faults_are_shaded_and_named_and_axes_have_units(frames):
 
 
 def test_the_name_of_a_fault_has_room_above_a_line(frames):
-    axes = analysis.plot_latency_over_time(frames, columns=["publish_ms"])
+    events = frames.events.copy()
+    events.loc[480:520, "publish_ms"] = 50.0  # highest where the name is
+    axes = analysis.plot_latency_over_time(replace(frames, events=events), columns=["publish_ms"])
     axes.figure.canvas.draw()
     (name,) = axes.texts
     highest = max(np.nanmax(line.get_ydata()) for line in axes.get_lines())
