@@ -309,6 +309,8 @@ async def _create_topic(
         async with asyncio.timeout(15):
             await client.start()
             response = await _sent(client, topic)
+            if not any(entry[1] for entry in response.topic_errors):
+                await _known(client, name)
     except (KafkaError, OSError, TimeoutError) as error:
         raise StackError(f"topic {name!r} could not be created: {error or 'timed out'}") from error
     finally:
@@ -348,6 +350,15 @@ async def _sent(client: AIOKafkaAdminClient, topic: NewTopic) -> Any:
         except AttributeError:  # aiokafka's word for a cluster whose controller is fenced just now
             await asyncio.sleep(0.2)
             await client._client.force_metadata_update()  # noqa: SLF001
+
+
+async def _known(client: AIOKafkaAdminClient, name: str) -> None:
+    """Wait until brokers tell of it: the controller has it a moment before them."""
+    while True:
+        (found,) = await client.describe_topics([name])
+        if not found["error_code"] and all(one["leader"] >= 0 for one in found["partitions"]):
+            return
+        await asyncio.sleep(0.05)
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:

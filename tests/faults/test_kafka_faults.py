@@ -102,13 +102,13 @@ async def test_without_it_there_is_no_evidence(
 async def test_while_it_lasts_it_is_not_over(
     target: Target, kind: type[Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_admin, "_TIMEOUT", 1.0)
-    monkeypatch.setattr(kafka, "_TOLD", 0.5)
-    monkeypatch.setattr(kafka_fault, "_BACK", 0.5)
     fault = kind(target, **PARAMETERS.get(kind.name, {}))
     try:
         await fault.begin()
         await fault.bites()
+        monkeypatch.setattr(kafka_admin, "_TIMEOUT", 1.0)
+        monkeypatch.setattr(kafka, "_TOLD", 0.5)
+        monkeypatch.setattr(kafka_fault, "_BACK", 0.5)
         with pytest.raises((FaultInert, StreamUnavailable)):
             await fault.ended()
     finally:
