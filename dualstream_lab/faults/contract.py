@@ -10,11 +10,10 @@ from dualstream_lab.faults.journal import Entry, Page
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
-    from dualstream_lab.faults.gateway import ServedGateway
     from dualstream_lab.faults.proxy import Proxies
-    from dualstream_lab.stack import LocalStack
+    from dualstream_lab.stack import LocalStack, ManagedProcess
 
-__all__ = ["Fault", "Parameter", "Target"]
+__all__ = ["Fault", "Parameter", "ServedGateway", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,14 @@ class Parameter:
     low: float
     high: float
     says: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedGateway:
+    """A gateway process, and where it listens."""
+
+    process: ManagedProcess
+    address: tuple[str, int]
 
 
 @dataclass(slots=True, kw_only=True)

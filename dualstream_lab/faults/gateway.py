@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.contract import Fault
 from dualstream_lab.faults.wire import HTTP, answers, is_refused
 from dualstream_lab.tasks import in_thread
 
-if TYPE_CHECKING:
-    from dualstream_lab.faults.wire import Address
-    from dualstream_lab.stack import ManagedProcess
-
-__all__ = ["FAULTS", "ServedGateway"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedGateway:
-    """A gateway process, and where it listens."""
-
-    process: ManagedProcess
-    address: Address
+__all__ = ["FAULTS"]
 
 
 class Kill(Fault):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.kafka_codec import KafkaCodec
-from dualstream_lab.faults.proxy import LoopThread
+from dualstream_lab.faults.loop_thread import LoopThread
 from dualstream_lab.faults.relay import Relay
 from dualstream_lab.stack.ports import HOST
 

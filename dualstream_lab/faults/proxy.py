@@ -5,27 +5,19 @@ It has a thread and an event loop of its own, so that the loop of the load is no
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-import uvloop
+from typing import TYPE_CHECKING, Self
 
 from dualstream_lab.errors import StackError
+from dualstream_lab.faults.loop_thread import LoopThread
 from dualstream_lab.faults.relay import Relay
 from dualstream_lab.stack.ports import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from dualstream_lab.faults.kafka_proxy import KafkaProxy
     from dualstream_lab.faults.toxics import Toxic
 
-__all__ = ["LoopThread", "Proxies", "Proxy"]
-
-T = TypeVar("T")
-_TIMEOUT = 10.0  # s
+__all__ = ["Proxies", "Proxy"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,28 +100,3 @@ class Proxy:
         if self._relay is None:
             raise StackError("the fault proxy is not started; use it as a context manager")
         return self._relay
-
-
-class LoopThread:
-    """A thread with an event loop in it, from construction to :meth:`stop`."""
-
-    def __init__(self, name: str) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do this in the thread, and wait for it. Raises StackError if that takes longer than 10 s."""
-        doing = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return doing.result(_TIMEOUT)
-        except TimeoutError as error:
-            doing.cancel()
-            raise StackError(f"the fault proxy did not answer within {_TIMEOUT:g} s") from error
-
-    def stop(self) -> None:
-        """End it."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_TIMEOUT)
-        if not self._thread.is_alive():
-            self._loop.close()

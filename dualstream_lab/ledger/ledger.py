@@ -11,6 +11,7 @@ import numpy as np
 from dualstream_lab.errors import EventError
 from dualstream_lab.ledger.account import account_of
 from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, LogState, Mark
+from dualstream_lab.ledger.entry import Entry
 from dualstream_lab.ledger.evidence import Evidence
 from dualstream_lab.ledger.live import live_of
 from dualstream_lab.ledger.log import log_of
@@ -31,34 +32,10 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.live import Live
     from dualstream_lab.ledger.log import Log
 
-__all__ = ["Entry", "Ledger"]
+__all__ = ["Ledger"]
 
 _EXAMPLES = 3
 _PAUSE = 1_000_000_000  # ns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A line: a class and, where it is silent, its cause; or a mark. ``share``: of all events. ``examples``:
-    ids. ``delay``: p50, p99 and the most, ms, of what has a "by how much".
-    """
-
-    name: str
-    meaning: str
-    count: int
-    share: float
-    examples: tuple[str, ...]
-    cause: str = ""
-    delay: tuple[float, float, float] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        found: dict[str, Any] = {"name": self.name, "count": self.count, "share": self.share}
-        if self.cause:
-            found["cause"] = self.cause
-        if self.delay is not None:
-            found["delay_ms"] = dict(zip(("p50", "p99", "max"), self.delay, strict=True))
-        return found | {"examples": list(self.examples)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

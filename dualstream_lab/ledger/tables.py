@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dualstream_lab.ledger.ledger import Entry
+    from dualstream_lab.ledger.entry import Entry
     from dualstream_lab.ledger.recovery import Path, Recovery
 
 __all__ = ["Table", "entry_table", "recovery_table"]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.config import Settings
-from dualstream_lab.faults.gateway import ServedGateway
+from dualstream_lab.faults.contract import ServedGateway
 from dualstream_lab.faults.schedule import broken
 from dualstream_lab.faults.spec import fault_named
 from dualstream_lab.faults.target import open_target
