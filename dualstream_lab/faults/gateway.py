@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.contract import Fault
 from dualstream_lab.faults.wire import HTTP, answers, is_refused
 from dualstream_lab.tasks import in_thread
+
+if TYPE_CHECKING:
+    from dualstream_lab.faults.contract import ServedGateway
 
 __all__ = ["FAULTS"]
 
