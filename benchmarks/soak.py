@@ -32,6 +32,7 @@ __all__ = ["soak"]
 
 HERE = Path(__file__).parent.parent
 _CLI = (sys.executable, "-m", "dualstream_lab.cli")
+_RATE = 15_000  # events/s
 _BEFORE, _FAULT = 5.0, 3.0  # s: of calm before the first fault, and of a fault
 _LEADER = 10.0  # s that a broker is away: its return takes the JVM as long again
 _GATEWAY_FAULTS = ("gateway.kill", "redis.kill", "redis.stop", "redis.kill-clients", "redis.output-buffer")
@@ -157,9 +158,9 @@ def soak(*, quick: bool = False) -> tuple[str, bool]:
             _run("redis", ("redis.kill", "redis.stop", "redis.no-permission"), 2_000, 4, root, totals)
             _run("kafka", ("kafka.stop", "net.kafka.reset"), 2_000, 4, root, totals)
         else:
-            for broken, rest in (("redis", 10), ("kafka", 15)):
+            for broken, rest in (("redis", 7), ("kafka", 13)):
                 names = [name for name in one if CATALOGUE[name].breaks == broken]
-                _run(broken, names, 10_000, rest, root, totals)
+                _run(broken, names, _RATE, rest, root, totals)
             three = [name for name, kind in CATALOGUE.items() if kind.brokers > 1]
             _run("three-brokers", three, 5_000, 35, root, totals)
         proof, _ = _command(
