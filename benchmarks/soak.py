@@ -8,13 +8,12 @@ it can meet, and what must be caught: the publisher that awaits Redis, and the t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,15 +28,15 @@ from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.workload import Workload
 
-__all__ = ["soak"]
+__all__ = ["WRONG_GATEWAYS", "soak", "wrong_gateway"]
 
-HERE = Path(__file__).parent.parent
+EXAMPLES = Path(__file__).parent.parent / "examples"
 _CLI = (sys.executable, "-m", "dualstream_lab.cli")
 _RATE = 15_000  # events/s
 _BEFORE, _FAULT = 5.0, 3.0  # s: of calm before the first fault, and of a fault
 _LEADER = 10.0  # s that a broker is away: its return takes the JVM as long again
 _GATEWAY_FAULTS = ("gateway.kill", "redis.kill", "redis.stop", "redis.kill-clients", "redis.output-buffer")
-_WRONG = ("read_then_subscribe", "subscribe_then_read")
+WRONG_GATEWAYS = ("read_then_subscribe", "subscribe_then_read")
 
 
 @dataclass
@@ -93,33 +92,40 @@ def _run(name: str, names: Sequence[str], rate: float, each: float, root: Path, 
     )
     print(f"{name}: {rate:,.0f} events/s for {duration:.0f} s through {', '.join(names)}", file=sys.stderr)
     run = asyncio.run(run_scenario(scenario, root=root))
-    ledger = Ledger.of(run.directory)
+    ledger = run.ledger
     totals.add(name, ledger)
     for one in ledger.recoveries:
         print(f"  {one.what}: {one.bite}; {one.over}", file=sys.stderr)
 
 
-def _command(*words: str, kept: Path) -> tuple[int, dict[str, object]]:
-    """A command of ours as a user gives it: its exit code, and its JSON."""
+def _command(*words: str, root: Path) -> int:
+    """A command of ours as a user gives it: its exit code."""
     print("dualstream " + " ".join(words), file=sys.stderr)
-    done = subprocess.run(
-        [*_CLI, *words, "--json", str(kept)], stdout=subprocess.DEVNULL, cwd=kept.parent, check=False
-    )
-    return done.returncode, json.loads(kept.read_text()) if kept.exists() else {}
+    return subprocess.run([*_CLI, *words], stdout=subprocess.DEVNULL, cwd=root, check=False).returncode
 
 
-@contextmanager
-def _wrong_gateway(name: str, right: str, redis_url: str) -> Iterator[str]:
+@asynccontextmanager
+async def wrong_gateway(name: str, right: str, redis_url: str) -> AsyncIterator[str]:
+    """One of the examples, before a right gateway; its URL."""
     (port,) = free_ports(1)
-    example = HERE / "examples" / "wrong_gateways" / f"{name}.py"
-    process = subprocess.Popen(
-        [sys.executable, str(example), str(port), right, redis_url], stderr=subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLES / "wrong_gateways" / f"{name}.py"), str(port), right, redis_url),
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except OSError:
+                    assert process.returncode is None
+                    await asyncio.sleep(0.05)
+        writer.close()
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        await process.wait()
 
 
 async def _wrong_caught(root: Path) -> dict[str, bool]:
@@ -128,25 +134,11 @@ async def _wrong_caught(root: Path) -> dict[str, bool]:
     with LocalStack(directory=root / "wrong") as stack:
         settings = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic)
         async with serving(settings, root) as right:
-            for name in _WRONG:
-                with _wrong_gateway(name, url_of(right), stack.redis_url) as url:
-                    await _open(url)
+            for name in WRONG_GATEWAYS:
+                async with wrong_gateway(name, url_of(right), stack.redis_url) as url:
                     check = await check_gateway(url, settings, Plan(seconds=10))
                 caught[name] = not check.held
     return caught
-
-
-async def _open(url: str) -> None:
-    host, _, port = url.removeprefix("http://").partition(":")
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(host, int(port))
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
 
 
 def soak(*, quick: bool = False) -> tuple[str, bool]:
@@ -165,16 +157,16 @@ def soak(*, quick: bool = False) -> tuple[str, bool]:
                 _run(broken, names, _RATE, rest, root, totals)
             three = [name for name, kind in CATALOGUE.items() if kind.brokers > 1]
             _run("three-brokers", three, 5_000, 35, root, totals)
-        proof, _ = _command(
+        proof = _command(
             *("prove", "redis-isolation", "--quick"),
             *(
                 ("--faults", "redis.kill", "--rate", "2000", "--time", "40s", "--margin", "50")
                 if quick
                 else ()
             ),
-            kept=root / "proof.json",
+            root=root,
         )
-        awaiting, _ = _command(
+        awaiting = _command(
             *("prove", "redis-isolation", "--quick", "--faults", "redis.stop", "--rate", "2000"),
             *(
                 "--time",
@@ -182,15 +174,15 @@ def soak(*, quick: bool = False) -> tuple[str, bool]:
                 "--others",
                 "9",
                 "--publisher",
-                str(HERE / "examples" / "awaiting_publisher.py"),
+                str(EXAMPLES / "awaiting_publisher.py"),
             ),
-            kept=root / "awaiting.json",
+            root=root,
         )
         through = _GATEWAY_FAULTS[:2] if quick else _GATEWAY_FAULTS
-        gateway, _ = _command(
+        gateway = _command(
             *("check-gateway", "--seconds", str(6 * len(through))),
             *(word for name in through for word in ("--fault", name)),
-            kept=root / "gateway.json",
+            root=root,
         )
         caught = asyncio.run(_wrong_caught(root))
     return _table(totals, proof, awaiting, gateway, caught, quick=quick)

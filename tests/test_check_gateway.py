@@ -19,6 +19,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.soak import WRONG_GATEWAYS, wrong_gateway
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.lab.check_gateway import Plan, check_gateway
@@ -40,9 +41,6 @@ from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
-
-EXAMPLES = Path(__file__).parent.parent / "examples" / "wrong_gateways"
-
 
 # --- the judge, by hand: event n is at offset 10 n, and of publisher n % 2
 
@@ -367,30 +365,7 @@ async def test_a_right_gateway_passes(
     assert verdict.late or not trouble, "what Redis lost was found by looking"
 
 
-@asynccontextmanager
-async def wrong_gateway(name: str, right: str, redis_url: str) -> AsyncIterator[str]:
-    (port,) = free_ports(1)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(EXAMPLES / f"{name}.py"), str(port), right, redis_url),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    break
-                except OSError:
-                    assert process.returncode is None
-                    await asyncio.sleep(0.05)
-        writer.close()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-@pytest.mark.parametrize("name", ["read_then_subscribe", "subscribe_then_read"])
+@pytest.mark.parametrize("name", WRONG_GATEWAYS)
 async def test_the_classic_wrong_orders_are_caught(
     name: str, gateway: str, stack: LocalStack, settings: Callable[..., Settings]
 ) -> None:
