@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["beside", "end_tasks", "finished", "in_thread"]
+__all__ = ["beside", "end_tasks", "finished", "in_thread", "until"]
 
 T = TypeVar("T")
 _AGAIN = 1.0  # s: long enough for a task that is cleaning up
@@ -68,3 +69,8 @@ async def in_thread(function: Callable[..., T], *arguments: object) -> T:
     """
     # A future, not a task: not even the end of the loop cancels it before the thread has ended.
     return await finished(asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments)))
+
+
+async def until(at: int) -> None:
+    """Sleep until this moment of the monotonic clock, ns; not at all where it has passed."""
+    await asyncio.sleep(max(0, at - time.monotonic_ns()) / 1e9)

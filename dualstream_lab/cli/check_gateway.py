@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
 from dualstream_lab.cli.console import say, stderr, stdout
-from dualstream_lab.cli.options import brokers
+from dualstream_lab.cli.options import brokers, check_writable
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.target import brokers_needed
@@ -85,9 +85,7 @@ def check_gateway(
     Exit codes: 0 nothing was wrong, 99 something was (the table says what), 2 bad arguments, 3 a broker or
     the gateway is missing, 130 interrupted (what was told until then is judged).
     """
-    for file in (junit, json_file):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+    check_writable(junit, json_file)
     plan = Plan(
         clients=clients, sources=sources, rate=rate, seconds=_QUICK if quick else seconds, via=via, seed=seed
     )

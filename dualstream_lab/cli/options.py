@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dualstream_lab.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-__all__ = ["brokers"]
+__all__ = ["brokers", "check_writable"]
 
 
 def brokers(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,3 +24,10 @@ def brokers(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def check_writable(*files: Path | None) -> None:
+    """Before long work: whether what comes of it has a place. Raises ConfigError naming the file."""
+    for file in files:
+        if file is not None and not file.resolve().parent.is_dir():
+            raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import Duration, say, stderr, stdout
+from dualstream_lab.cli.options import check_writable
 from dualstream_lab.cli.run import ended_in_order
-from dualstream_lab.errors import ConfigError, RecordingError
+from dualstream_lab.errors import RecordingError
 from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.prove.proof import prove as make_proof
@@ -107,9 +108,7 @@ def redis_isolation(
     Exit codes: 0 every fault passes, 99 one fails, 4 inconclusive within the time, 2 bad arguments or a file
     that cannot be used, 3 a broker did not start, 130 interrupted (what was measured is judged and kept).
     """
-    for file in (junit, json_file, html_file):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+    check_writable(junit, json_file, html_file)
     if again is not None:
         proof = Proof.of(again)
     else:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dualstream_lab.cli import INTERRUPTED, MISSED
 from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.options import check_writable
 from dualstream_lab.cli.summary import tell, write_junit
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
@@ -123,9 +124,7 @@ def run_and_tell(
     **options: Any,
 ) -> int:
     """Run it with these options and tell what came of it; the exit code."""
-    for file in (junit, json_file):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+    check_writable(junit, json_file)
     scenario, settings = prepared(scenario, **options)
     scenario = replace(scenario, thresholds=(*scenario.thresholds, *map(Threshold.parse, threshold)))
     work = scenario.workload

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
+from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.contract import Parameter
 from dualstream_lab.faults.kafka_admin import administration
 from dualstream_lab.faults.kafka_fault import KafkaFault
 from dualstream_lab.faults.kafka_replicas import LeaderLost, NotEnoughReplicas
-from dualstream_lab.faults.toxics import Delay
-from dualstream_lab.faults.wire import KAFKA, Wire, address_of, answers, is_mute, is_refused, took
+from dualstream_lab.faults.network import Delayed
+from dualstream_lab.faults.wire import KAFKA, Wire, answers, is_mute, is_refused
 from dualstream_lab.tasks import in_thread
-
-if TYPE_CHECKING:
-    from dualstream_lab.faults.kafka_proxy import KafkaProxy
 
 __all__ = ["FAULTS"]
 
 _TOLD = 30.0  # s for brokers to know of a quota, and to say so
 _PAUSE = 0.1
-_SLACK = 0.05  # s that an answer may take on a busy machine
 
 
 class Kill(KafkaFault):
@@ -99,39 +95,13 @@ class Restart(KafkaFault):
         await in_thread(self.process(1).start)
 
 
-class Slow(KafkaFault):
+class Slow(Delayed):
     """Every request takes longer, and one at a time is all that a producer sends a broker."""
 
     name = "kafka.slow"
     says = "everything to and from every Kafka broker is late (through the fault proxy)"
-    needs_proxy = True
+    breaks = "kafka"
     parameters: ClassVar = (Parameter("delay_ms", 200, 1, 10_000, "each way"),)
-
-    @property
-    def _proxy(self) -> KafkaProxy:
-        if self.target.proxies is None or self.target.proxies.kafka is None:
-            raise StackError("no proxy was started before Kafka")
-        return self.target.proxies.kafka
-
-    async def begin(self) -> None:
-        """Late from now on."""
-        await in_thread(self._proxy.set, Delay(delay_ms=self.value["delay_ms"]))
-
-    async def bites(self) -> str:
-        """An answer takes as long as both ways, where the load goes."""
-        seen = await took(address_of(self._proxy.kafka_url), KAFKA)
-        if seen < 2 * self.value["delay_ms"] / 1e3:
-            raise FaultInert(f"an answer takes {seen * 1e3:.1f} ms")
-        return f"an answer takes {seen * 1e3:.0f} ms"
-
-    async def end(self) -> None:
-        """In time from now on."""
-        await in_thread(self._proxy.clear)
-
-    async def ended(self) -> str:
-        """An answer takes less than both ways did."""
-        within = max(_SLACK, 1.5 * self.value["delay_ms"] / 1e3)
-        return await answers(address_of(self._proxy.kafka_url), KAFKA, within=within)
 
 
 class Throttled(KafkaFault):

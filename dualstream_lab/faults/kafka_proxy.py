@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dualstream_lab.config import kafka_client_options
-from dualstream_lab.errors import ConfigError, StackError
+from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.kafka_codec import KafkaCodec
-from dualstream_lab.faults.loop_thread import LoopThread
 from dualstream_lab.faults.relay import Relay
+from dualstream_lab.faults.threaded import ThreadedProxy
 from dualstream_lab.stack.ports import HOST
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["KafkaProxy"]
 
 
-class KafkaProxy:
+class KafkaProxy(ThreadedProxy):
     """Stands before every broker of the cluster at ``kafka_url``. Use as a context manager.
 
     In what brokers say of the cluster their addresses are replaced by ports of 127.0.0.1, so that clients
@@ -28,7 +28,10 @@ class KafkaProxy:
     ConfigError for TLS or SASL, which cannot be read.
     """
 
+    thread_name = "dualstream-kafka-proxy"
+
     def __init__(self, kafka_url: str) -> None:
+        super().__init__()
         options = kafka_client_options(kafka_url)
         if options["security_protocol"] != "PLAINTEXT":
             raise ConfigError(
@@ -36,17 +39,9 @@ class KafkaProxy:
                 "host:port[,host:port…] of listeners without both"
             )
         self._servers = [_address(server) for server in options["bootstrap_servers"]]
-        self._thread: LoopThread | None = None
         self._relays: dict[tuple[str, int], Relay] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._toxic: Toxic | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def kafka_url(self) -> str:
@@ -58,39 +53,6 @@ class KafkaProxy:
         """Open ones of clients, to all brokers."""
         return sum(relay.connections for relay in tuple(self._relays.values()))
 
-    def start(self) -> None:
-        """Listen. Raises StackError."""
-        self._thread = LoopThread("dualstream-kafka-proxy")
-        try:
-            self._thread.run(self._open())
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """Reset every connection, close the ports, end the thread. Nothing if it is not started."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        try:
-            thread.run(self._close())
-        finally:
-            thread.stop()
-            self._relays.clear()
-
-    def set(self, toxic: Toxic | None) -> None:
-        """Exert this toxic before every broker, in place of another; in force when this returns.
-
-        Raises StackError if a port cannot be listened on again after ``Refuse``.
-        """
-        if self._thread is None:
-            raise StackError("the fault proxy is not started; use it as a context manager")
-        self._thread.run(self._become(toxic))
-
-    def clear(self) -> None:
-        """Let everything pass."""
-        self.set(None)
-
     async def _open(self) -> None:
         for server in self._servers:
             self._place(*server)
@@ -98,8 +60,11 @@ class KafkaProxy:
 
     async def _close(self) -> None:
         await self._opened()
-        for relay in self._relays.values():
-            await relay.close()
+        try:
+            for relay in self._relays.values():
+                await relay.close()
+        finally:
+            self._relays.clear()
 
     async def _become(self, toxic: Toxic | None) -> None:
         await self._opened()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.toxics import Toxic
     from dualstream_lab.faults.wire import Address, Speech
 
-__all__ = ["FAULTS", "NetworkFault"]
+__all__ = ["FAULTS", "Delayed", "NetworkFault"]
 
 _SLACK = 0.05  # s that an answer may take on a busy machine
 _QUESTIONS = 10
@@ -78,7 +78,7 @@ class NetworkFault(Fault):
         return await answers(self.address, self.speech)
 
 
-class _Delayed(NetworkFault):
+class Delayed(NetworkFault):
     """One answer takes both ways."""
 
     word = "delay"
@@ -86,6 +86,7 @@ class _Delayed(NetworkFault):
     parameters: ClassVar[tuple[Parameter, ...]] = (Parameter("delay_ms", 100, 1, 10_000, "each way"),)
 
     def toxic(self) -> Toxic:
+        """Late both ways."""
         return Delay(delay_ms=self.value["delay_ms"])
 
     async def bites(self) -> str:
@@ -101,7 +102,7 @@ class _Delayed(NetworkFault):
         return await answers(self.address, self.speech, within=within)
 
 
-class _Jittered(_Delayed):
+class _Jittered(Delayed):
     """No two answers take the same; their order is kept."""
 
     word = "jitter"
@@ -212,7 +213,7 @@ def _on(server: Literal["redis", "kafka"], kind: type[NetworkFault]) -> type[Net
     return cast("type[NetworkFault]", ABCMeta(kind.__name__, (kind,), members))
 
 
-_KINDS = (_Delayed, _Jittered, _Narrow, _Swallowed, _ResetAll, _Refused)
+_KINDS = (Delayed, _Jittered, _Narrow, _Swallowed, _ResetAll, _Refused)
 FAULTS: tuple[type[NetworkFault], ...] = tuple(
     _on(server, kind) for server in ("redis", "kafka") for kind in _KINDS
 )

@@ -14,7 +14,7 @@ from dualstream_lab.faults.contract import Target
 from dualstream_lab.faults.spec import checked, fault_named
 from dualstream_lab.faults.target import check_suits
 from dualstream_lab.recording import FaultRecord
-from dualstream_lab.tasks import finished
+from dualstream_lab.tasks import finished, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ async def broken(
     """
     async with _Injection(_fault(target, what, parameters), lambda _record: None) as injection:
         yield injection.record.bite
-        await _until(injection.record.begin + round(length * 1e9))
+        await until(injection.record.begin + round(length * 1e9))
 
 
 async def carry_out(
@@ -71,7 +71,7 @@ async def _one(
     say: Callable[[str], None],
 ) -> None:
     fault = _fault(target, spec.what, spec.parameters)
-    await _until(directory.manifest.started + round(begin * 1e9))
+    await until(directory.manifest.started + round(begin * 1e9))
     async with lock:
         records = directory.manifest.faults
         place = len(records)
@@ -83,7 +83,7 @@ async def _one(
 
         async with _Injection(fault, note) as injection:
             say(f"{spec.what} bites: {injection.record.bite}")
-            await _until(injection.record.begin + round(spec.length * 1e9))
+            await until(injection.record.begin + round(spec.length * 1e9))
         say(f"{spec.what} is over: {injection.record.over}")
 
 
@@ -149,7 +149,3 @@ async def _told(work: Awaitable[T], otherwise: str) -> T:
         return await work
     except (FaultInert, StreamUnavailable) as error:
         raise FaultInert(f"{otherwise}: {error}") from error
-
-
-async def _until(at: int) -> None:
-    await asyncio.sleep(max(0, at - time.monotonic_ns()) / 1e9)

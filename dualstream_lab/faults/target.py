@@ -66,7 +66,6 @@ async def open_target(
         raise FaultInert(f"{left[0].what} of a run that crashed is not undone: dualstream chaos --mend")
     through = {kind.breaks for kind in kinds if kind.needs_proxy}
     target = Target(direct=settings, settings=settings, stack=stack, mine=mine)
-    through = {kind.breaks for kind in kinds if kind.needs_proxy}
     async with AsyncExitStack() as exits:
         if through:
             target.proxies = Proxies()

@@ -22,6 +22,7 @@ from dualstream_lab.ledger.classes import Cause, LogState
 from dualstream_lab.ledger.order import grouped
 from dualstream_lab.ledger.seconds import Seconds
 from dualstream_lab.recording import DROPS, Ending
+from dualstream_lab.recording.joined import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -310,8 +311,5 @@ def _among(seq: Int64, wanted: Int64) -> tuple[Int32, npt.NDArray[np.bool_]]:
     """(the place of each of ``wanted`` in the ascending ``seq``, whether it is there)."""
     if not len(seq):
         return np.zeros(len(wanted), np.int32), np.zeros(len(wanted), np.bool_)
-    if seq[-1] - seq[0] == len(seq) - 1:  # none is missing: no search
-        place = np.clip(wanted - seq[0], 0, len(seq) - 1)
-    else:
-        place = np.minimum(np.searchsorted(seq, wanted), len(seq) - 1)
-    return place.astype(np.int32), np.asarray(seq[place] == wanted)
+    place, there = places(seq, wanted)
+    return place.astype(np.int32), there

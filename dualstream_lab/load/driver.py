@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.workload import Catalogue, Slots, Workload
 
-__all__ = ["Call", "Driver", "Publisher", "Sink", "time_limit"]
+__all__ = ["Call", "Driver", "Publisher", "Sink", "Unrecorded", "time_limit"]
 
 
 def time_limit(workload: Workload, settings: Settings) -> float:
@@ -76,6 +76,19 @@ class Sink(Protocol):
 
     def unsent(self, count: int) -> None:
         """So many events were due and were not sent before the driver was stopped."""
+
+
+class Unrecorded:
+    """The sink of a warm-up."""
+
+    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
+        """Nothing."""
+
+    def settled(self, call: Call) -> None:
+        """Nothing."""
+
+    def unsent(self, count: int) -> None:
+        """Nothing."""
 
 
 class Driver:

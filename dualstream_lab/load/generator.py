@@ -8,37 +8,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.driver import Driver, Unrecorded
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from dualstream_lab.load.driver import Call
-
 __all__: list[str] = []
-
-
-class _Unrecorded:
-    """The warm-up's sink."""
-
-    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
-        """Nothing."""
-
-    def settled(self, call: Call) -> None:
-        """Nothing."""
-
-    def unsent(self, count: int) -> None:
-        """Nothing."""
 
 
 async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float, lanes: int) -> None:
@@ -48,7 +29,7 @@ async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float,
     warm = replace(
         workload, duration=seconds, seed=0, plan="closed" if workload.plan == "closed" else "constant"
     )
-    driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), _Unrecorded())
+    driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), Unrecorded())
     driver.start()
     # Also where the plan asks for more than can be sent: it is no part of the plan.
     asyncio.get_running_loop().call_later(seconds, driver.stop)

@@ -16,6 +16,7 @@ import numpy as np
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import consumer_of
+from dualstream_lab.load.catching_up import catch_up
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_redis
@@ -95,7 +96,7 @@ async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         ]
         try:
             await _listen(recorder, orders, running)
-            caught_up = await _catch_up(consumer, targets)
+            caught_up = await catch_up(consumer, targets, _DRAIN)
             # without it, nobody can say what the log does not have
             recorder.meter.level("consumed.caught_up", float(caught_up))
             recorder.close()
@@ -153,21 +154,6 @@ async def _probe_kafka(consumer: AIOKafkaConsumer, targets: list[Any], recorder:
         except (KafkaError, OSError, TimeoutError):
             recorder.meter.level("kafka.up", 0)
         await asyncio.sleep(_PROBE_KAFKA)
-
-
-async def _catch_up(consumer: AIOKafkaConsumer, targets: list[Any]) -> bool:
-    """Read on until the log's end, as it is now; False if that takes too long."""
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
-    try:
-        async with asyncio.timeout(_DRAIN):
-            for target, end in (await consumer.end_offsets(targets)).items():
-                while await consumer.position(target) < end:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-    except (TimeoutError, KafkaError):
-        return False
-    await asyncio.sleep(0.05)  # what was fetched last is on its way to the rows
-    return True
 
 
 async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task[None]]) -> None:

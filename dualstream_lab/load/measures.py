@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import LatencyHistogram
 from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import Workload
@@ -21,6 +20,7 @@ from dualstream_lab.workload import Workload
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from dualstream_lab.ledger import Ledger
     from dualstream_lab.recording import Interval, RunDirectory
     from dualstream_lab.recording.joined import Joined
 
@@ -126,12 +126,8 @@ def totals_of(directory: RunDirectory) -> Totals:
     return whole
 
 
-def measures(
-    directory: RunDirectory, whole: Totals | None = None, ledger: Ledger | None = None
-) -> dict[str, float]:
+def measures(directory: RunDirectory, whole: Totals, ledger: Ledger) -> dict[str, float]:
     """Every measure that the run has. A measure that it cannot have (no rows, no listener) is left out."""
-    whole = totals_of(directory) if whole is None else whole
-    ledger = Ledger.of(directory) if ledger is None else ledger
     joined = join(directory)
     histograms = dict(whole.histograms)
     _add_live(histograms, whole, joined)

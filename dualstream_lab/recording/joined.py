@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.recording.directory import RunDirectory
 
-__all__ = ["Joined", "durable_lag", "join"]
+__all__ = ["Joined", "durable_lag", "join", "places"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,7 @@ def _first(
         return arrived, 0, 0
     if not len(seq):
         return arrived, 0, len(np.unique(seqs))
-    if seq[-1] - seq[0] == len(seq) - 1:  # all of them are here: their places need no search
-        place = np.clip(seqs - seq[0], 0, len(seq) - 1)
-    else:
-        place = np.minimum(np.searchsorted(seq, seqs), len(seq) - 1)
-    ours = seq[place] == seqs
+    place, ours = places(seq, seqs)
     orphans = 0 if ours.all() else len(np.unique(seqs[~ours]))
     if orphans:
         place, times = place[ours], times[ours]
@@ -110,6 +106,17 @@ def _first(
         whom = rows.column(among).to_numpy()
         key = place * 65_536 + (whom[ours] if orphans else whom)[several]
     return arrived, len(key) - len(np.unique(key)), orphans
+
+
+def places(
+    seq: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """(the place of each of ``wanted`` in the ascending ``seq``, whether it is there). ``seq``: not empty."""
+    if seq[-1] - seq[0] == len(seq) - 1:  # none is missing: no search
+        place = np.clip(wanted - seq[0], 0, len(seq) - 1)
+    else:
+        place = np.minimum(np.searchsorted(seq, wanted), len(seq) - 1)
+    return place, np.asarray(seq[place] == wanted)
 
 
 def durable_lag(

@@ -22,7 +22,7 @@ import numpy as np
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.prove.foreign import ForeignPublisher, Maker, load_maker
 from dualstream_lab.load.child import Orders, say, serve
-from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.driver import Driver, Unrecorded
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
@@ -92,19 +92,6 @@ def _long(columns: list[Any], lengths: list[int]) -> Integers:
     return np.concatenate(parts)
 
 
-class _Unrecorded:
-    """The warm-up's sink."""
-
-    def sending(self, seq: Integers, intended: int, in_flight: int) -> None:
-        """Nothing."""
-
-    def settled(self, call: Call) -> None:
-        """Nothing."""
-
-    def unsent(self, count: int) -> None:
-        """Nothing."""
-
-
 @asynccontextmanager
 async def _publisher(
     maker: Maker | None, file: str, settings: Settings
@@ -124,7 +111,7 @@ async def _warm_up(
     publisher: DualPublisher | ForeignPublisher, workload: Workload, seconds: float, lanes: int
 ) -> None:
     """As in the block itself, with ids of another run."""
-    driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())), _Unrecorded())
+    driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())), Unrecorded())
     driver.start()
     ending = asyncio.get_running_loop().call_later(seconds, driver.stop)
     try:

@@ -17,6 +17,7 @@ from dualstream_lab.load.child import Child
 from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, Meter, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
+from dualstream_lab.tasks import until
 from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Session:
         try:
             if what != HEALTHY:
                 await self._fault(what, directory)
-            await _until(manifest.started + round((timing.head + timing.length) * 1e9))
+            await until(manifest.started + round((timing.head + timing.length) * 1e9))
             manifest.state = "finished"
         except asyncio.CancelledError:
             manifest.state = "interrupted"
@@ -167,7 +168,3 @@ class Session:
         directory.save()
         self._witness.tell("end")
         await self._witness.hear("block", _READY)
-
-
-async def _until(at: int) -> None:
-    await asyncio.sleep(max(0, at - time.monotonic_ns()) / 1e9)

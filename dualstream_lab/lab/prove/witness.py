@@ -22,6 +22,7 @@ import numpy as np
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import consumer_of
+from dualstream_lab.load.catching_up import catch_up
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
@@ -137,18 +138,8 @@ class _Read:
 
     async def finish(self) -> bool:
         """Read all that is in the topic now; False if that takes too long."""
-        from aiokafka.errors import KafkaError  # noqa: PLC0415
-
         self._consumer.resume(*self._targets)
-        try:
-            async with asyncio.timeout(_READ):
-                for target, end in (await self._consumer.end_offsets(self._targets)).items():
-                    while await self._consumer.position(target) < end:  # noqa: ASYNC110
-                        await asyncio.sleep(0.01)
-        except (KafkaError, OSError, TimeoutError):
-            return False
-        await asyncio.sleep(0.02)  # what was fetched last is on its way to the rows
-        return True
+        return await catch_up(self._consumer, self._targets, _READ)
 
 
 async def _block(task: dict[str, Any], orders: Orders, heard: _Heard, read: _Read) -> dict[str, Any] | None:
