@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dualstream_lab.analysis.frames import Frames, compare, load
 from dualstream_lab.analysis.plots import (
+    plot_differences,
     plot_lag_and_latency,
     plot_latency_over_time,
     plot_latency_percentiles,
@@ -31,6 +32,7 @@ __all__ = [
     "outage_windows",
     "over_time",
     "percentiles",
+    "plot_differences",
     "plot_lag_and_latency",
     "plot_latency_over_time",
     "plot_latency_percentiles",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.analysis.paired_plot import plot_differences
+from dualstream_lab.analysis.plots import plot_differences
 from dualstream_lab.lab.prove.judgement import Verdict
 
 if TYPE_CHECKING:
