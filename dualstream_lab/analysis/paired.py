@@ -32,6 +32,7 @@ __all__ = [
     "decide",
     "interval",
     "student",
+    "student_share",
 ]
 
 LOOKS: Final = (6, 9, 13, 19, 28, 40, 60, 90)
@@ -153,16 +154,19 @@ def _quantile(weights: npt.NDArray[np.float64], counts: Counts, share: float) ->
 def student(share: float, freedom: int) -> float:
     """The quantile of Student's t for 0.5 <= ``share`` < 1, by bisection of its distribution function."""
     low, high = 0.0, 1.0
-    while _student_share(high, freedom) < share:
+    while student_share(high, freedom) < share:
         high *= 2
     while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _student_share(middle, freedom) < share else (low, middle)
+        low, high = (middle, high) if student_share(middle, freedom) < share else (low, middle)
     return high
 
 
-def _student_share(t: float, freedom: int) -> float:
-    """Abramowitz and Stegun 26.7.3 and 26.7.4: finite sums for whole degrees of freedom."""
+def student_share(t: float, freedom: int) -> float:
+    """Student's distribution function, for ``t`` >= 0.
+
+    Abramowitz and Stegun 26.7.3 and 26.7.4: finite sums for whole degrees of freedom.
+    """
     angle = math.atan(t / math.sqrt(freedom))
     odd = freedom % 2
     term = total = math.cos(angle) if odd else 1.0

@@ -1,0 +1,112 @@
+"""The measures of a comparison: their values, and how sure a single run can be of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualstream_lab.analysis.tally import quantiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dualstream_lab.analysis.tally import Counts, Tally
+
+__all__ = ["MEASURES", "Measure"]
+
+_RESAMPLES: Final = 400
+_FEWEST: Final = 5  # blocks of a run whose seconds are resampled
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """``unit``: ms, events/s or share. ``of``: the latencies of a tally of which ``share`` stay within the
+    value; or, where ``share`` is 0, two of its counts that are divided.
+    """
+
+    unit: str
+    of: tuple[str, ...]
+    share: float = 0.0
+
+    @property
+    def ratio(self) -> bool:
+        """Whether arms are compared by their ratio; shares are by their difference."""
+        return self.unit != "share"
+
+    @property
+    def more_is_worse(self) -> bool:
+        """Of all but rates."""
+        return self.unit != "events/s"
+
+    def has(self, run: Tally) -> bool:
+        """Whether the run was recorded so that it is known."""
+        return self.of[0] in (run.latencies if self.share else run.counts)
+
+    def value(self, run: Tally) -> float:
+        """Of the whole run."""
+        return float(self._values(run, np.ones((1, 1)), np.zeros(1, np.int64))[0])
+
+    def scaled(self, values: Sequence[float] | Counts) -> Counts:
+        """Where differences count: the logarithm, of shares themselves."""
+        with np.errstate(divide="ignore"):
+            return np.log(values) if self.ratio else np.asarray(values, np.float64)
+
+    def mean(self, values: Sequence[float]) -> float:
+        """Of runs: the geometric mean, of shares the arithmetic one."""
+        mean = self.scaled(values).mean()
+        return float(np.exp(mean) if self.ratio else mean)
+
+    def within(self, run: Tally) -> tuple[float, int]:
+        """(the standard error of a run's scaled value, as far as its seconds tell; degrees of freedom).
+
+        A bootstrap over blocks of seconds. Few and long ones, so that what is alike in neighbours is mostly
+        within a block; that they are few is left to Student's t. Infinite for a run of less than 5 s.
+        """
+        seconds = len(run.lengths)
+        blocks = max(_FEWEST, round(math.sqrt(seconds) / 1.5))
+        if seconds < _FEWEST:
+            return math.inf, 1
+        values = self.scaled(self._values(run, _draws(blocks), np.arange(blocks) * seconds // blocks))
+        if not np.isfinite(values).all():
+            return math.inf, 1
+        # A resample of n has a variance that is too small by (n - 1) / n.
+        return float(values.std(ddof=1)) * math.sqrt(blocks / (blocks - 1)), blocks - 1
+
+    def _values(self, run: Tally, weights: Counts, first: npt.NDArray[np.int64]) -> Counts:
+        """By each row of ``weights``, those of the blocks that begin at the slices ``first``."""
+        if self.share:
+            return quantiles(weights @ np.add.reduceat(run.latencies[self.of[0]], first), self.share)
+        counts = {**run.counts, "seconds": run.lengths}
+        part, whole = (weights @ np.add.reduceat(counts[name], first) for name in self.of)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(part / whole)
+
+
+@cache
+def _draws(blocks: int) -> Counts:
+    """How often each block is in a resample; a resample a row."""
+    drawn = np.random.default_rng(1).integers(0, blocks, (_RESAMPLES, blocks))
+    return np.array([np.bincount(row, minlength=blocks) for row in drawn], np.float64)
+
+
+def _latencies(name: str, of: str, *shares: float) -> dict[str, Measure]:
+    return {f"{name}.p{100 * share:g}": Measure("ms", (of,), share) for share in shares}
+
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "publish.events_per_second": Measure("events/s", ("acked", "seconds")),
+    **_latencies("publish.latency", "publish", 0.5, 0.99, 0.999),
+    **_latencies("live.latency", "live", 0.5, 0.99, 0.999),
+    **_latencies("durable.latency", "durable", 0.5, 0.99),
+    **_latencies("durable.lag", "lag", 0.99),
+    "publish.missing": Measure("share", ("failed", "intended")),
+    "live.missing": Measure("share", ("silent", "durable")),
+    "live.dropped": Measure("share", ("dropped", "durable")),
+}
+"""Under the names that thresholds have; ``live.dropped`` is here a share of what is durable."""
