@@ -120,7 +120,7 @@ def redis_isolation(
             faults=chosen,
             rate=rate,
             time=limit or (_QUICK_TIME if quick else _TIME),
-            timing=replace(timing, after=min(1.0, timing.length / 2), first=5.0 if quick else 10.0),
+            timing=replace(timing, after=min(1.0, timing.length / 2), first=15.0 if quick else 40.0),
             rules=Rules(ms=margin, others=others),
             publisher=publisher,
             seed=seed,

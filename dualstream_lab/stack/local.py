@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dualstream_lab.errors import ConfigError, StackError
+from dualstream_lab.stack.directory import kept_directory, temporary_directory
 from dualstream_lab.stack.jars import class_path
 from dualstream_lab.stack.java import find_java
 from dualstream_lab.stack.kafka import BrokerPorts, broker_process, new_id, port_taken
@@ -23,6 +22,7 @@ from dualstream_lab.stack.warm import warmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
 
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -34,18 +34,17 @@ __all__ = ["LocalStack"]
 T = TypeVar("T")
 _ATTEMPTS = 3
 _COUNTED = 30.0  # s
-_MIN_FREE = 64 * 2**20  # bytes; on a disk that is full a broker cannot even say so
 
 
 class LocalStack:
     """A Kafka cluster and a Redis on free ports of 127.0.0.1, with a topic to publish to.
 
     ``brokers``: 1, or 3 with every partition on all of them. ``directory``: where data and logs are
-    kept; by default a temporary one, removed by :meth:`stop`. ``progress`` is told what happens, a line
-    at a time. ``kafka_settings`` and ``valkey_settings`` (arguments such as ``("--maxclients", "9")``)
-    override. ``tls`` adds listeners with TLS and a password. ``redis=False`` leaves Redis out.
-    ``kafka_port`` (with three brokers, the first of three) and ``redis_port`` fix ports.
-    ``topic=None`` creates none.
+    kept; by default a temporary one, removed by :meth:`stop`; ``in_memory``: where no disk delays the
+    brokers, if the system has such a place with room. ``progress`` is told what happens, a line at a time.
+    ``kafka_settings`` and ``valkey_settings`` (arguments such as ``("--maxclients", "9")``) override.
+    ``tls`` adds listeners with TLS and a password. ``redis=False`` leaves Redis out. ``kafka_port`` (with
+    three brokers, the first of three) and ``redis_port`` fix ports. ``topic=None`` creates none.
 
     Everything dies with this process, even if that is killed. One thread at a time.
     """
@@ -55,6 +54,7 @@ class LocalStack:
         *,
         brokers: int = 1,
         directory: Path | None = None,
+        in_memory: bool = False,
         progress: Callable[[str], None] | None = None,
         kafka_settings: Mapping[str, str] = {},
         valkey_settings: Sequence[str] = (),
@@ -69,6 +69,7 @@ class LocalStack:
         self.topic = topic
         self._count = brokers
         self._given = directory
+        self._in_memory = in_memory
         self._progress = progress or (lambda _line: None)
         self._kafka_settings = dict(kafka_settings)
         self._valkey_settings = tuple(valkey_settings)
@@ -206,8 +207,10 @@ class LocalStack:
         return (tls_capable_redis() if self._tls is not None else None) or find_redis()
 
     def _start(self, runtime: Runtime, binary: Path | None) -> None:
-        self._directory = self._make_directory()
-        remove = self._directory if self._given is None else None
+        if self._given is None:
+            self._directory = remove = temporary_directory(in_memory=self._in_memory)
+        else:
+            self._directory, remove = kept_directory(self._given, self._count), None
         self._choose_ports(tls_redis=self._tls is not None and binary == tls_capable_redis())
         cluster_id = self._cluster_id()
         self._progress(f"starting Kafka ({self._count} broker{'s' * (self._count > 1)}) and Redis …")
@@ -242,31 +245,6 @@ class LocalStack:
         if self.topic is not None:
             with suppress(_TopicExists):
                 self.create_topic(self.topic)
-
-    def _make_directory(self) -> Path:
-        try:
-            if self._given is None:
-                return Path(tempfile.mkdtemp(prefix="dualstream-"))
-            self._given.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._given):
-                pass
-        except OSError as error:
-            where = f"directory {self._given}" if self._given is not None else "the temporary directory"
-            raise StackError(
-                f"{where} cannot be written: {error.strerror or error}; choose another"
-            ) from error
-        if (free := shutil.disk_usage(self._given).free) < _MIN_FREE:
-            raise StackError(
-                f"directory {self._given} has {free // 2**20} MiB free, and brokers need "
-                f"{_MIN_FREE // 2**20}: free space, or choose another directory"
-            )
-        kept = sorted(path.name for path in self._given.glob("kafka-*"))
-        if kept and kept != [f"kafka-{node}" for node in range(1, self._count + 1)]:
-            raise StackError(
-                f"directory {self._given} holds a stack of {len(kept)} broker(s), not {self._count}; "
-                f"start it with --brokers {len(kept)}, or choose another directory"
-            )
-        return self._given.resolve()
 
     def _cluster_id(self) -> str:
         """The kept cluster's id, so that a broker lost from a kept directory is made anew in it."""

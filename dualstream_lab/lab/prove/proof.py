@@ -337,7 +337,7 @@ class _Run:
 
 @asynccontextmanager
 async def _own_stack(say: Callable[[str], None]) -> AsyncIterator[LocalStack]:
-    stack = LocalStack(progress=say, kafka_settings=_KAFKA)
+    stack = LocalStack(progress=say, in_memory=True, kafka_settings=_KAFKA)
     try:
         await in_thread(stack.start)
         yield stack

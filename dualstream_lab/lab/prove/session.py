@@ -47,7 +47,7 @@ class Timing:
     after: float = 1.0
     head: float = 0.1
     warm_up: float = 0.2
-    first: float = 10.0
+    first: float = 40.0
 
 
 @asynccontextmanager
