@@ -166,10 +166,11 @@ class Busy(RedisFault):
         if not self.found:
             return
         for _ in range(_KILLS):
-            with suppress(Refused):  # NOTBUSY
+            try:
                 await ask(self.url, "SCRIPT", "KILL", timeout=self._answer)
-            if self._script is None or self._script.done():
-                break
+            except Refused:  # NOTBUSY; one that was told to end still runs for a moment
+                if self._script is None or self._script.done():
+                    break
             await asyncio.sleep(0.02)
         await ask(self.url, "CONFIG", "SET", _THRESHOLD, self.found["threshold"])
 
