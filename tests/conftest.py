@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import hypothesis
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
+from dualstream_lab.cli.root import run
 from dualstream_lab.config import Settings
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.local import _in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+# How long an example takes says nothing: this machine may be busy, and stall.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
+# A broker that was killed looks through the logs of every partition there is, before it is back.
+_AT_ONCE = {"log.segment.delete.delay.ms": "1000"}
+_MANY = 10
 
 
 class Stacks:
@@ -20,32 +38,50 @@ class Stacks:
 
     def __init__(self) -> None:
         self.running: dict[int, LocalStack] = {}
-        self._troubles: dict[int, int] = {}
+        self.done_with: list[str] = []
+        """Topics of the stack of one broker, to be deleted."""
+        self._troubles: dict[int, list[int]] = {}
         self._exits = ExitStack()
 
     def get(self, brokers: int) -> LocalStack:
         # A stack that does not start is an error, never a skip: these tests exist to use it.
         if brokers not in self.running:
-            self.running[brokers] = self._exits.enter_context(LocalStack(brokers=brokers))
+            started = LocalStack(brokers=brokers, kafka_settings=_AT_ONCE)
+            self.running[brokers] = self._exits.enter_context(started)
         return self.running[brokers]
 
     def mend(self) -> None:
         """Put back whatever a test left killed or paused. Every wait in it is bounded."""
         for brokers, stack in self.running.items():
             parts = [*stack.brokers, stack.redis]
+            troubles = [part.troubles for part in parts]
+            before = self._troubles.setdefault(brokers, [0] * len(parts))
+            if before == troubles and all(part.running for part in parts):
+                continue
             for part in parts:
                 if part.paused:
                     part.resume()
                 part.launch()
             for part in parts:
                 part.wait_ready()
-            troubles = sum(broker.troubles for broker in stack.brokers)
-            if self._troubles.get(brokers, 0) != troubles:
-                self._troubles[brokers] = troubles
+            self._troubles[brokers] = troubles
+            if before[:-1] != troubles[:-1]:
                 stack.wait_serving()
+        if len(self.done_with) >= _MANY:
+            _in_thread(_delete(self.running[1].kafka_url, self.done_with))
+            self.done_with.clear()
 
     def close(self) -> None:
         self._exits.close()
+
+
+async def _delete(servers: str, topics: list[str]) -> None:
+    client = AIOKafkaAdminClient(bootstrap_servers=servers)
+    try:
+        await client.start()
+        await client.delete_topics(topics)
+    finally:
+        await client.close()
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +110,12 @@ def _mended(_stacks: Stacks) -> Iterator[None]:
 
 
 @pytest.fixture
-def topic(stack: LocalStack) -> str:
+def topic(stack: LocalStack, _stacks: Stacks) -> Iterator[str]:
     """A fresh topic of six partitions on ``stack``."""
     name = f"test-{uuid4().hex[:12]}"
     stack.create_topic(name)
-    return name
+    yield name
+    _stacks.done_with.append(name)
 
 
 @pytest.fixture
@@ -90,3 +127,20 @@ def settings(stack: LocalStack, topic: str) -> Callable[..., Settings]:
         return Settings.load(**(where | values))
 
     return make
+
+
+@pytest.fixture
+def dualstream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command within this process, in a directory of its own: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(list(arguments))
+        return code, *capsys.readouterr()
+
+    return call
