@@ -9,7 +9,7 @@ import pytest
 
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.contract import Target
+from dualstream_lab.faults.contract import Fault, Target
 from dualstream_lab.faults.redis_probe import WRITE, Link
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.stack import LocalStack
@@ -25,6 +25,12 @@ PARAMETERS: dict[str, dict[str, float]] = {
 }
 
 State = dict[str, Any]
+
+
+async def bites_each_time(fault: Fault) -> None:
+    """Of one that should not: a busy machine may look like it, once."""
+    for _ in range(5):
+        await fault.bites()
 
 
 async def redis_state(url: str) -> State:

@@ -36,21 +36,14 @@ def chaos(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def said(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    with chaos(*arguments, cwd=cwd) as process:
-        output, errors = process.communicate(timeout=100)
-    return process.returncode, output, errors
-
-
 async def short(tmp_path, stack, what, **more):
     values = {"rate": 1000, "duration": 3, "warm_up": 0.5, "live": False, "root": tmp_path, "stack": stack}
     fault = lab.Fault(what=what, at=1, length=1, parameters=more)
     return await lab.run(**(values | {"faults": [fault]}))
 
 
-def test_every_fault_is_listed_with_its_parameters(tmp_path):
-    code, output, _ = said("--list", cwd=tmp_path)
+def test_every_fault_is_listed_with_its_parameters(dualstream):
+    code, output, _ = dualstream("chaos", "--list")
     assert code == 0
     for kind in CATALOGUE.values():
         assert kind.name in output
@@ -68,17 +61,19 @@ def test_every_fault_is_listed_with_its_parameters(tmp_path):
         (OOM.replace("oom", "kill"), True, "redis.kill: such faults need the local stack"),
     ],
 )
-def test_mistakes_are_said_before_anything_runs(tmp_path, stack, text, where, message):
+def test_mistakes_are_said_before_anything_runs(
+    tmp_path, stack, dualstream, monkeypatch, text, where, message
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     arguments = []
     if text is not None:
         (tmp_path / "mine.toml").write_text(text)
         arguments.append("mine.toml")
     if where:
         arguments += ["--kafka", stack.kafka_url, "--redis", stack.redis_url]
-    code, output, errors = said(*arguments, cwd=tmp_path)
+    code, output, errors = dualstream("chaos", *arguments)
     assert (code, output) == (2, "")
     assert message in errors
-    assert "Traceback" not in errors
     assert not list(tmp_path.glob("runs/*"))
 
 
@@ -112,7 +107,7 @@ async def test_an_interrupted_run_leaves_brokers_of_the_user_as_they_were(tmp_pa
 async def test_the_load_goes_through_the_proxy_and_the_evidence_is_kept(tmp_path, stack):
     run = await short(tmp_path, stack, "redis.slow", delay_ms=70)
     (record,) = run.directory.manifest.faults
-    assert record.bite.startswith("PING is answered in 1")
+    assert float(record.bite.removeprefix("PING is answered in ").split()[0]) >= 140  # ms
     assert record.over.startswith("PING is answered in")
     assert run.measures["live.latency.max"] > 140, "one way for the publisher, one for the subscriber"
     assert run.measures["live.latency.p50"] < 140

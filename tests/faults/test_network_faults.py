@@ -12,7 +12,9 @@ from dualstream_lab.faults.contract import Target
 from dualstream_lab.faults.network import FAULTS, NetworkFault
 from dualstream_lab.faults.schedule import broken
 from dualstream_lab.faults.target import open_target
-from dualstream_lab.faults.wire import KAFKA, REDIS, address_of, answers, took
+from dualstream_lab.faults.wire import KAFKA, REDIS, address_of, answers
+
+from .conftest import bites_each_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,8 +47,8 @@ async def test_each_bites_where_the_load_goes_and_is_over(target: Target, kind: 
     other = REDIS if kind.breaks == "kafka" else KAFKA
     async with broken(target, kind.name, **parameters(kind)) as evidence:
         assert evidence
-        assert await took(redis, REDIS) < 0.1
-        assert await took(kafka, KAFKA) < 0.1
+        assert await answers(redis, REDIS, within=0.1)
+        assert await answers(kafka, KAFKA, within=0.1)
         assert target.proxies is not None
         assert target.proxies.redis is not None
         assert target.proxies.kafka is not None
@@ -60,7 +62,7 @@ async def test_without_it_there_is_no_evidence(
 ) -> None:
     fault = kind(target, **parameters(kind))
     with pytest.raises(FaultInert):
-        await fault.bites()
+        await bites_each_time(fault)
     await fault.end()
     assert await fault.ended()
     # and while it lasts it is not over

@@ -69,14 +69,14 @@ async def client(proxy: Proxy) -> AsyncIterator[Streams]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def ask(streams: Streams, word: bytes = b"word") -> bytes:
     streams[1].write(word)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await streams[0].readexactly(len(word))
 
 
@@ -110,7 +110,7 @@ async def test_bytes_come_unharmed_and_in_order(chunks: list[bytes], toxics: lis
             writer.write(chunk)
             await asyncio.sleep(0)
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await reader.read() == b"".join(chunks)
 
 
@@ -121,7 +121,7 @@ async def test_much_comes_unharmed_through_every_toxic() -> None:
             proxy.set(toxic)
             writer.write(data)
             writer.write_eof()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await reader.read() == data
 
 
@@ -141,13 +141,15 @@ async def test_delay_is_each_way_and_ends() -> None:
         proxy.set(Delay(delay_ms=60))
         begin = time.monotonic()
         await ask(streams)
-        assert 0.12 <= time.monotonic() - begin < 1
+        assert 0.12 <= time.monotonic() - begin < 10
+        proxy.set(Delay(delay_ms=10_000))
         streams[1].write(b"on the way")
+        await asyncio.sleep(0.05)
         proxy.clear()
         begin = time.monotonic()
         assert await streams[0].readexactly(10) == b"on the way"
         await ask(streams)
-        assert time.monotonic() - begin < 0.06
+        assert time.monotonic() - begin < 9
 
 
 async def test_bandwidth_is_shared_by_the_connections() -> None:
@@ -155,7 +157,7 @@ async def test_bandwidth_is_shared_by_the_connections() -> None:
         proxy.set(Bandwidth(rate_kib=200))
         begin = time.monotonic()
         await asyncio.gather(ask(one, b"x" * 30_720), ask(two, b"x" * 30_720))
-        assert 0.29 <= time.monotonic() - begin < 2  # 60 KiB there; and back at the same time
+        assert 0.29 <= time.monotonic() - begin < 10  # 60 KiB there; and back at the same time
 
 
 async def test_a_black_hole_is_silent_and_resets_who_lost_bytes_when_it_ends() -> None:
@@ -188,7 +190,7 @@ async def test_who_closes_in_a_black_hole_is_not_heard_before_its_end() -> None:
         await asyncio.sleep(0.1)
         assert not closed.is_set()
         proxy.clear()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await closed.wait()
 
 
@@ -344,7 +346,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read() -> None:
         await asyncio.sleep(0.2)
         began = time.monotonic()
         await asyncio.to_thread(proxy.stop)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         proxy.start()
 
 
@@ -360,9 +362,9 @@ async def test_redis_py_publishes_and_hears_through_the_proxy(stack: LocalStack)
         redis = Redis(host=proxy.address[0], port=proxy.address[1])
         async with redis, redis.pubsub() as ear:
             await ear.subscribe("through")
-            await ear.get_message(timeout=5)
+            await ear.get_message(timeout=20)
             proxy.set(Delay(delay_ms=20))
             assert await redis.publish("through", b"here" * 50_000) == 1
-            heard = await ear.get_message(timeout=5)
+            heard = await ear.get_message(timeout=20)
             assert heard is not None
             assert heard["data"] == b"here" * 50_000
