@@ -13,12 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dualstream_lab.lab.fan_out_lab import coalescing, fan_out
     from dualstream_lab.lab.notebook import run
     from dualstream_lab.lab.result import Run
     from dualstream_lab.lab.scenario import Fault, Scenario, Users
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "run"]
+__all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "coalescing", "fan_out", "run"]
 
 _WHERE = {
     "Fault": "dualstream_lab.lab.scenario",
@@ -26,6 +27,8 @@ _WHERE = {
     "Run": "dualstream_lab.lab.result",
     "Scenario": "dualstream_lab.lab.scenario",
     "Users": "dualstream_lab.lab.scenario",
+    "coalescing": "dualstream_lab.lab.fan_out_lab",
+    "fan_out": "dualstream_lab.lab.fan_out_lab",
     "run": "dualstream_lab.lab.notebook",
 }
 

@@ -1,0 +1,180 @@
+"""The cardinality lab: a channel a source, aggregate channels or one pattern, for up to 100,000 sources."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.fan_out_lab.checks import each_of, number, whole
+from dualstream_lab.lab.fan_out_lab.costs import RedisCosts
+from dualstream_lab.lab.fan_out_lab.session import Measurement, Session
+from dualstream_lab.lab.fan_out_lab.table import Table, stack_or_own
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from dualstream_lab.lab.fan_out_lab.session import Loaded
+    from dualstream_lab.stack import LocalStack
+
+__all__ = ["Policy", "fan_out"]
+
+Policy = Literal["source", "aggregate", "pattern"]
+
+_LISTENER: Final = "dualstream_lab.lab.fan_out_lab.gateways"
+_STORM: Final = 180.0  # s
+_SETTLED: Final = 0.25  # s after a storm in which Redis lets go of what it needed for it
+_FIRST: Final = 3  # times the warm-up: a fresh JVM is slow
+
+
+async def fan_out(
+    *,
+    stack: LocalStack | None = None,
+    policies: Sequence[Policy] = get_args(Policy),
+    channels: Sequence[int] = (100, 1_000, 10_000, 100_000),
+    subscribers: int = 16,
+    rate: float = 5_000,
+    duration: float = 5,
+    repeats: int = 1,
+    warm_up: float = 1,
+    root: Path | str = "runs",
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """How channel policies scale with the number of sources: a row a policy, number and repeat, in turns.
+
+    ``channels`` sources are followed by ``subscribers`` gateways, each source by one of them. ``source``: a
+    Redis channel a source. ``aggregate``: 64 shard channels a source type. ``pattern``: each gateway hears
+    everything by one pattern. First all subscribe in one moment, as when Redis comes back (the *storm*);
+    then the publisher sends ``rate`` events/s, evenly over the sources, for ``duration`` s. Publisher,
+    gateways (one process) and Redis share this machine's cores: ``limit`` says who saturated. ``stack``:
+    where; left out, one is made. ``warm_up``: s of load before each row.
+
+    Columns: ``policy``, ``channels``, ``repeat``; of the storm ``subscriptions`` (that Redis confirmed),
+    ``storm_s`` (until the last confirmation), ``storm_redis_cpu_s``, ``storm_gateway_cpu_s``, ``memory_mib``
+    (that Redis has more than before) and ``storm_buffer_kib``; of the delivery ``delay_p50_ms`` and
+    ``delay_p99_ms`` (from Kafka's acknowledgement to the gateway), ``live_p99_ms`` (from the intended time),
+    ``redis_cpu``, ``gateway_cpu`` (all of them), ``publisher_cpu`` (shares of one core), ``machine`` (share
+    of all cores that anybody used), ``heard_per_event`` (messages that all gateways read, with those that
+    they throw away), ``delivered``, ``missing`` (events), ``buffer_kib`` (that waited in Redis for the
+    slowest gateway, at most), ``limit``, ``run`` (its directory).
+
+    The stop button ends it: the table has the rows until then. Raises ConfigError, StackError,
+    StreamUnavailable.
+    """
+    plans = [
+        _Plan(policy=policy, channels=count, gateways=whole("subscribers", subscribers, 1, 64), repeat=repeat,
+              workload=_workload(rate, duration, count))
+        for repeat, count, policy in product(
+            range(1, whole("repeats", repeats, 1, 100) + 1), each_of("channels", channels),
+            each_of("policies", policies),
+        )
+    ]  # fmt: skip
+    number("warm_up", warm_up, 0, 60)
+    table = Table(len(plans), progress)
+    with table.stoppable():
+        async with stack_or_own(stack) as where:
+            for place, plan in enumerate(plans):
+                table.doing(f"{plan.policy}, {plan.channels:,} channels")
+                warm = warm_up * (1 if place else _FIRST)
+                table.add(await _measured(plan, where, warm, Path(root)))
+    return table.frame()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    policy: Policy
+    channels: int
+    gateways: int
+    repeat: int
+    workload: Workload
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            known = ", ".join(get_args(Policy))
+            raise ConfigError(f"policies: must be of {known} (is {self.policy!r})")
+        whole("channels", self.channels, self.gateways, 200_000)
+
+
+def _workload(rate: float, duration: float, sources: int) -> Workload:
+    """Even over the sources: what is popular would hide how many there are."""
+    return Workload(
+        rate=number("rate", rate, 10, 1_000_000),
+        duration=duration,
+        sources=whole("channels", sources, 1, 200_000),
+        zipf=0.0,
+        batch=max(1, round(rate / 1000)),
+    )
+
+
+async def _measured(plan: _Plan, stack: LocalStack, warm_up: float, root: Path) -> dict[str, Any]:
+    settings = Settings.load(
+        kafka_url=stack.kafka_url,
+        redis_url=stack.redis_url,
+        topic=stack.topic,
+        channel_policy="shard" if plan.policy == "aggregate" else "source",
+    )
+    measurement = Measurement(
+        name="fan-out",
+        workload=plan.workload,
+        settings=settings,
+        listener=_LISTENER,
+        task={"policy": plan.policy, "sources": plan.channels, "gateways": plan.gateways},
+        subscribers=plan.gateways,
+        hears=1,
+        warm_up=warm_up,
+        root=root,
+        beside={"redis": stack.redis.pid},
+    )
+    async with RedisCosts(stack.redis_url) as costs, Session(measurement) as session:
+        storm = await _storm(session, costs)
+        async with costs.watched() as buffers:
+            loaded = await session.load()
+    about = {"policy": plan.policy, "channels": plan.channels, "repeat": plan.repeat}
+    return about | storm | _delivery(loaded, max(buffers))
+
+
+async def _storm(session: Session, costs: RedisCosts) -> dict[str, Any]:
+    """Everybody subscribes to everything."""
+    before = await costs.spent()
+    async with costs.watched() as buffers:
+        session.listener.tell("subscribe")
+        storm = await session.listener.hear("subscribed", _STORM)
+    after = await costs.spent()
+    await asyncio.sleep(_SETTLED)
+    settled = await costs.spent()
+    return {
+        "subscriptions": storm["subscriptions"],
+        "storm_s": storm["seconds"],
+        "storm_redis_cpu_s": after.cpu - before.cpu,
+        "storm_gateway_cpu_s": storm["cpu"],
+        "memory_mib": (settled.memory - before.memory) / 2**20,
+        "storm_buffer_kib": max(buffers) / 2**10,
+    }
+
+
+def _delivery(loaded: Loaded, buffer: int) -> dict[str, Any]:
+    found = loaded.run.measures
+    delays = loaded.delays
+    durable = found["publish.durable"]
+    return {
+        "delay_p50_ms": delays.quantile(0.5),
+        "delay_p99_ms": delays.quantile(0.99),
+        "live_p99_ms": found["live.latency.p99"],
+        "redis_cpu": loaded.cpu["redis"],
+        "gateway_cpu": loaded.cpu["subscribers"],
+        "publisher_cpu": loaded.cpu["publisher"],
+        "machine": loaded.machine,
+        "heard_per_event": loaded.told["read"] / durable if durable else float("nan"),
+        "delivered": int(found["live.heard"]),
+        "missing": int(durable - found["live.heard"]),
+        "buffer_kib": buffer / 2**10,
+        "limit": loaded.run.limit,
+        "run": str(loaded.run.path),
+    }

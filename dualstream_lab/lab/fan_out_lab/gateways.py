@@ -1,0 +1,153 @@
+"""Gateways' connections to Redis, in a process of their own: they subscribe in one moment, and listen.
+
+``python -m dualstream_lab.lab.fan_out_lab.gateways`` is not for people: see :mod:`dualstream_lab.load.child`.
+It is told ``subscribe`` first, and says how long the storm took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dualstream_lab.config import ServeSettings
+from dualstream_lab.errors import EventError, StreamUnavailable
+from dualstream_lab.event import decode_notification
+from dualstream_lab.gateway.channels import Channels
+from dualstream_lab.gateway.upstream import Upstream
+from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.probes import probe_redis
+from dualstream_lab.load.subscriber import all_ready
+from dualstream_lab.recording import Ending
+from dualstream_lab.tasks import beside, end_tasks
+from dualstream_lab.workload import RunIds, source_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__: list[str] = []
+
+_STORM: Final = 120.0  # s
+_QUIET: Final = 0.5  # s without a message: then nothing more comes
+_DRAIN: Final = 10.0
+
+
+class _Gateway:
+    """What a gateway does with Redis, and nothing else of it; as :class:`Listening`.
+
+    ``read``: messages that it was sent; those of sources that it does not follow it throws away, as a
+    gateway does.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, hearing: Hearing, number: int, sources: Sequence[int]
+    ) -> None:
+        self._channels = Channels(settings)
+        self._hearing = hearing
+        names = [":".join(source_name(rank)) for rank in sources]
+        channels = map(self._channels.channel, names)
+        self._wanted = list(dict.fromkeys(channels))
+        self._own = set(names if self._channels.shared else self._wanted)
+        self.upstream = Upstream(
+            settings.redis_url or "",
+            heard=self._hear,
+            confirmed=self._confirmed,
+            lost=self._lose,
+            pattern=self._channels.pattern,
+        )
+        self.number = number
+        self.sources = sources
+        self.ready = asyncio.Event()
+        self._since = 0
+        self._left = 0
+        self.joined = self.lost = self.read = 0
+        self.trouble = ""
+
+    async def want(self) -> None:
+        """Every channel, before there is a connection: as a gateway whose Redis comes back."""
+        asked = [asyncio.create_task(self.upstream.subscribe(channel)) for channel in self._wanted]
+        await asyncio.sleep(0)
+        await end_tasks(asked)  # who is cancelled leaves it wanted
+        self._left = self.upstream.channels
+
+    @property
+    def subscriptions(self) -> int:
+        """What Redis keeps for it."""
+        return 1 if self._channels.pattern else self.upstream.channels
+
+    def over(self, ending: Ending, now: int) -> None:
+        """As :class:`Listening`."""
+        since, self._since = self._since, 0
+        if since:
+            self._hearing.listening(self, since, now, ending)
+
+    def _confirmed(self, channels: list[bytes]) -> None:
+        self._left -= len(channels)
+        if self._left <= 0 and not self._since:
+            self._since = time.monotonic_ns()
+            self._hearing.listening(self, self._since, 0, Ending.OPEN)
+            self.joined += 1
+            self.ready.set()
+
+    def _lose(self, reason: str) -> None:
+        self.trouble = reason
+        self.lost += self.ready.is_set()
+        self._left = self.upstream.channels
+        self.ready.clear()
+        self.over(Ending.LOST, time.monotonic_ns())
+
+    def _hear(self, channel: bytes, message: bytes) -> None:
+        try:
+            note = decode_notification(message)
+        except EventError:
+            return
+        self.read += 1
+        source = self._channels.source(channel, note) if self._channels.shared else channel
+        if source in self._own:
+            self._hearing(self.number, message, time.monotonic_ns())
+
+
+async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
+    settings = ServeSettings.load(**task["settings"], upstream=task["policy"])
+    where, ids = Path(task["directory"]), RunIds(task["ids"])
+    hearing = Hearing(where, "redis", ids, details=True, every=task["sample"])
+    count = task["gateways"]
+    gateways = [
+        _Gateway(settings, hearing, number, range(number, task["sources"], count)) for number in range(count)
+    ]
+    for gateway in gateways:
+        await gateway.want()
+    settle_memory()
+    say(ready=True)
+    if await orders.next() != "subscribe":
+        return {}
+    begin, cpu = time.monotonic(), time.process_time()
+    running = [asyncio.create_task(gateway.upstream.run()) for gateway in gateways]
+    try:
+        await all_ready(gateways, _STORM)
+        seconds, spent = time.monotonic() - begin, time.process_time() - cpu
+        subscriptions = sum(gateway.subscriptions for gateway in gateways)
+        say(subscribed={"seconds": seconds, "cpu": spent, "subscriptions": subscriptions})
+        hearing.subscribers = gateways
+        hearing.collect()  # of each source a row: not while latency is measured
+        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", hearing.meter)))
+        if await beside(running, orders.started()) is None:
+            return {}
+        recording = asyncio.create_task(hearing.run())
+        await beside([*running, recording], orders.stopped.wait())
+        await end_tasks([recording])
+        deadline = time.monotonic() + _DRAIN
+        while hearing.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        hearing.close()
+    except StreamUnavailable as error:
+        raise StreamUnavailable(f"the storm did not end: {error}") from error
+    finally:
+        await end_tasks(running)
+    return {"read": sum(gateway.read for gateway in gateways), "lost": sum(one.lost for one in gateways)}
+
+
+if __name__ == "__main__":
+    serve(_main)
