@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psutil
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from redis.asyncio import Redis
 
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.errors import PublishError
 from dualstream_lab.publisher import Durable, InLog, Outcome, Rejected, Unknown
+from dualstream_lab.stack import ManagedProcess
 
 
 def events(count: int, *, sources: int = 20, start: int = 0, size: int = 50) -> list[Event]:
@@ -68,7 +70,7 @@ async def heard(redis_url: str, pattern: str = "events:*") -> AsyncIterator[list
     messages: list[tuple[str, bytes]] = []
     async with Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
         await pubsub.psubscribe(pattern)
-        first = await pubsub.get_message(timeout=5)
+        first = await pubsub.get_message(timeout=20)
         assert first is not None
         assert first["type"] == "psubscribe"
 
@@ -91,6 +93,12 @@ async def until(condition: Callable[[], Any], *, timeout: float = 20) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def mute(process: ManagedProcess) -> None:
+    """SIGSTOP; returns when it stands still."""
+    process.pause()
+    await until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
 class Ledger:

@@ -10,7 +10,7 @@ import pytest
 from dualstream_lab import DualPublisher
 from dualstream_lab.publisher import Durable, Rejected, Unknown
 
-from .helpers import Ledger, assert_in_order, events, ids_of, read_log, until
+from .helpers import Ledger, assert_in_order, events, ids_of, mute, read_log, until
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def durable_again(publisher: DualPublisher, *, timeout: float = 60) -> Non
 async def test_a_stop_of_five_seconds_loses_nothing(stack, settings, topic):
     async with DualPublisher(settings()) as publisher:
         async with load(publisher) as ledger:
-            stack.brokers[0].pause()
+            await mute(stack.brokers[0])
             await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=5)
             stack.brokers[0].resume()
             await durable_again(publisher)

@@ -24,7 +24,7 @@ from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
 
-from .helpers import events, heard, until
+from .helpers import events, heard, mute, until
 
 
 def accounted(publisher: DualPublisher) -> bool:
@@ -42,22 +42,36 @@ async def announced(messages: list[tuple[str, bytes]]) -> set[str]:
     return sources
 
 
+async def test_no_publish_waits_for_redis(stack, settings):
+    async with DualPublisher(settings(redis_timeout=20)) as publisher:
+        await publisher.publish_batch(events(100))
+        assert await publisher.flush()
+        await mute(stack.redis)
+        for number in range(100):
+            await publisher.publish_batch(events(20))
+            stats = publisher.stats()
+            # No exchange with Redis has ended since, neither well nor by its timeout.
+            assert (stats.notified, stats.dropped, stats.redis_up) == (100, {}, True)
+            assert stats.durable == 100 + 20 * (number + 1)
+        stack.redis.resume()
+        assert await publisher.flush()
+        assert accounted(publisher)
+
+
 @pytest.mark.parametrize("trouble", ["killed", "mute"])
-async def test_redis_away_neither_fails_nor_delays_a_publish_and_is_healed(stack, settings, trouble, caplog):
+async def test_redis_away_fails_no_publish_and_is_healed(stack, settings, trouble, caplog):
     async with DualPublisher(settings(redis_timeout=0.1)) as publisher:
         await publisher.publish_batch(events(100))
         assert await publisher.flush()
         assert publisher.stats().redis_up
-        (stack.redis.kill if trouble == "killed" else stack.redis.pause)()
-        slowest = 0.0
+        if trouble == "killed":
+            stack.redis.kill()
+        else:
+            await mute(stack.redis)
         with caplog.at_level(logging.WARNING):
             for _ in range(100):
-                started = time.perf_counter()
                 await publisher.publish_batch(events(20))
-                slowest = max(slowest, time.perf_counter() - started)
             await until(lambda: publisher.stats().dropped.get("redis down"))
-        # A call that waited for Redis even once would take its timeout, and the breaker needs five.
-        assert slowest < 0.4
         assert publisher.stats().durable == 2100
         assert not publisher.stats().redis_up
         assert publisher.stats().dirty_sources == 20
@@ -135,7 +149,7 @@ async def test_a_demoted_redis_never_fails_a_publish(stack, settings):
 
 async def test_a_full_queue_drops_the_oldest_and_counts(stack, settings):
     async with DualPublisher(settings(notify_queue=50, redis_timeout=5)) as publisher:
-        stack.redis.pause()
+        await mute(stack.redis)
         for start in range(0, 500, 50):
             await publisher.publish_batch(events(50, start=start))
         stats = publisher.stats()
@@ -180,14 +194,14 @@ async def slowed(url: str, delay: float) -> AsyncIterator[str]:
 
 async def test_a_slow_redis_is_dropped_from_and_never_waited_for(stack, settings):
     async with (
-        slowed(stack.redis_url, 0.15) as url,
-        DualPublisher(settings(redis_url=url, redis_timeout=1, notify_queue=500)) as publisher,
+        slowed(stack.redis_url, 0.5) as url,
+        DualPublisher(settings(redis_url=url, redis_timeout=10, notify_queue=500)) as publisher,
     ):
         started = time.perf_counter()
         for number in range(100):
             await publisher.publish_batch(events(100, start=number * 100))
-        # A hundred waits for Redis would take 15 s.
-        assert time.perf_counter() - started < 7
+        # A hundred waits for Redis would take 50 s.
+        assert time.perf_counter() - started < 25
         assert await publisher.flush()
         assert accounted(publisher)
         stats = publisher.stats()
@@ -201,7 +215,7 @@ async def test_what_waits_for_redis_is_no_work_for_the_garbage_collector(stack, 
     async with DualPublisher(settings(redis_timeout=30)) as publisher:
         await publisher.publish_batch(events(100))
         assert await publisher.flush()
-        stack.redis.pause()
+        await mute(stack.redis)
         gc.collect()
         before = len(gc.get_objects())
         for number in range(100):
@@ -274,7 +288,7 @@ async def test_closing_while_the_connection_is_made_anew_ends_at_whatever_moment
             notifier._wake.set()
         for _ in range(moment):
             await asyncio.sleep(0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await asyncio.gather(*(notifier.close() for notifier in notifiers))
         assert all(notifier._task.done() for notifier in notifiers), moment
 
