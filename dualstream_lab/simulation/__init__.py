@@ -1,0 +1,7 @@
+"""The same pipeline as a model: for sizes that no test machine reaches."""
+
+from __future__ import annotations
+
+from dualstream_lab.simulation.parameters import Costs, Deployment
+
+__all__ = ["Costs", "Deployment"]
