@@ -51,7 +51,7 @@ def test_a_short_demo_tells_the_story(tmp_path):
     # By when it happened, not by when it was intended: this machine may be busy, and the events late.
     heard_at, acked_at = (events["intended_s"] + events[name] / 1e3 for name in ("live_ms", "publish_ms"))
     assert not ((heard_at > down + 0.1) & (heard_at < back - 0.1)).any(), "nothing is heard while it is dead"
-    assert heard_at[acked_at < down - 0.2].notna().all()
+    assert heard_at[acked_at < down - 0.5].notna().all()
     assert found["live.notified"] + found["live.dropped"] == 5000
     assert found["live.dropped"] >= 900
     outage = outage_windows(frames)

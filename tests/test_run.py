@@ -72,11 +72,11 @@ async def test_a_long_run_keeps_a_sample_of_the_same_events(tmp_path, stack):
 
 async def test_a_paused_redis_is_recorded_and_publishing_goes_on(tmp_path, stack):
     fault = lab.Fault(what="redis.stop", at=1, length=1)
-    run = await short(tmp_path, stack, duration=4, faults=[fault])
+    run = await short(tmp_path, stack, duration=3, faults=[fault])
     frames = analysis.load(run)
-    assert frames.faults["begin_s"].iloc[0] == pytest.approx(1, abs=0.3)
-    assert frames.faults["end_s"].iloc[0] == pytest.approx(2, abs=0.3)
-    assert run.measures["publish.durable"] == 8000
+    begin, end = frames.faults["begin_s"].iloc[0], frames.faults["end_s"].iloc[0]
+    assert 1 <= begin <= end - 1 < 3
+    assert run.measures["publish.durable"] == 6000
     assert run.measures["publish.errors"] == run.measures["ledger.lost"] == 0
     assert not stack.redis.paused
     assert run.recovery.header[1].startswith("redis.stop at 1.")
@@ -86,7 +86,7 @@ async def test_a_paused_redis_is_recorded_and_publishing_goes_on(tmp_path, stack
 
 async def test_a_killed_kafka_comes_back_and_loses_nothing(tmp_path, stack):
     fault = lab.Fault(what="kafka.kill", at=1, length=0.5)
-    run = await short(tmp_path, stack, rate=500, duration=8, faults=[fault])
+    run = await short(tmp_path, stack, rate=500, duration=3, faults=[fault])
     assert stack.brokers[0].running
     assert run.measures["ledger.lost"] == 0
     assert run.measures["publish.latency.max"] > 400
@@ -136,7 +136,7 @@ def test_ctrl_c_while_the_brokers_start_ends_them(tmp_path, command):
             said += line
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=30)[1]
+        said += process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
@@ -153,18 +153,20 @@ async def test_a_notebook_stopped_while_its_brokers_start_ends_them(tmp_path):
 
 
 async def test_killed_generators_leave_a_readable_run_and_an_error(tmp_path, stack):
+    file = tmp_path / "mine.toml"
+    file.write_text("warm_up = 0.5\n[workload]\nrate = 10_000\nduration = 60\n")
+    runs = tmp_path / "runs"
     ours = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-m", "dualstream_lab.cli", "smoke", "--kafka", stack.kafka_url, "--redis",
-         stack.redis_url, "--topic", stack.topic, "--runs", str(tmp_path)],
+        [sys.executable, "-m", "dualstream_lab.cli", "run", str(file), *where(stack, tmp_path)],
         stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not (parts := list(tmp_path.glob("*/published-*.parquet"))) or len(parts) < 3:
+    while len(list(runs.glob("*/published-*.parquet"))) < 3:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
     os.kill(ours.pid, signal.SIGKILL)
-    ours.wait(10)
-    (path,) = tmp_path.iterdir()
+    ours.wait(60)
+    (path,) = runs.iterdir()
     frames = analysis.load(path)
     assert len(frames.events) >= 10_000
     assert any("did not end" in problem for problem in frames.problems)
@@ -188,7 +190,7 @@ def _children_of_run(path: Path) -> list[int]:
 
 
 async def test_bad_surroundings_are_refused_before_any_load(tmp_path, stack):
-    nowhere = Settings.load(kafka_url="127.0.0.1:1", redis_url=stack.redis_url)
+    nowhere = Settings.load(kafka_url="127.0.0.1:1", redis_url=stack.redis_url, start_timeout=1)
     with pytest.raises(StreamUnavailable, match="could not be reached"):
         await lab.run(settings=nowhere, root=tmp_path, live=False, warm_up=0)
     no_topic = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic="nobody-made-it")
@@ -225,8 +227,10 @@ def test_smoke_gives_ci_a_verdict(tmp_path, stack):
 
 
 def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):
+    file = tmp_path / "mine.toml"
+    file.write_text("warm_up = 0.5\n[workload]\nrate = 500\nduration = 1\n")
     threshold = ["--threshold", "live.latency.p99<1us", "--junit", str(tmp_path / "v.xml")]
-    done = cli("smoke", *where(stack, tmp_path), "--rate", "500", "--duration", "1", *threshold)
+    done = cli("run", str(file), *where(stack, tmp_path), *threshold)
     assert done.returncode == 99
     assert "MISSED" in done.stdout
     assert "(by " in done.stdout
@@ -247,21 +251,20 @@ def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):
         (["runs", "no-such-directory"], 3, "there is no directory no-such-directory"),
     ],
 )
-def test_mistakes_are_said_before_anything_runs(tmp_path, arguments, code, message):
-    done = cli(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_are_said_before_anything_runs(tmp_path, dualstream, arguments, code, message):
+    returned, output, errors = dualstream(*arguments)
+    assert (returned, output) == (code, "")
+    assert message in errors
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-def test_what_can_be_asked_for_is_listed():
-    assert "redis_down.toml" in cli("run", "--list").stdout
-    assert "live.latency.p99 " in cli("run", "--measures").stdout
+def test_what_can_be_asked_for_is_listed(dualstream):
+    assert "redis_down.toml" in dualstream("run", "--list")[1]
+    assert "live.latency.p99 " in dualstream("run", "--measures")[1]
 
 
 def test_find_rate_says_the_rate_and_what_saturated(tmp_path, stack):
-    limits = ["--low", "200", "--high", "800", "--repeats", "1", "--duration", "1", "--publish-p99", "5000"]
+    limits = ["--low", "400", "--high", "800", "--repeats", "1", "--duration", "1", "--publish-p99", "5000"]
     done = cli("find-rate", *where(stack, tmp_path), *limits, "--live-p99", "5000")
     assert done.returncode == 0, done.stderr
     assert "800 events/s hold" in done.stdout
