@@ -46,7 +46,7 @@ class Stacks:
     def get(self, brokers: int) -> LocalStack:
         # A stack that does not start is an error, never a skip: these tests exist to use it.
         if brokers not in self.running:
-            started = LocalStack(brokers=brokers, kafka_settings=_AT_ONCE)
+            started = LocalStack(brokers=brokers, in_memory=True, kafka_settings=_AT_ONCE)
             self.running[brokers] = self._exits.enter_context(started)
         return self.running[brokers]
 
