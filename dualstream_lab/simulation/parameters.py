@@ -1,4 +1,4 @@
-"""What the model is told: how much each step costs, and how many of each part there are. Seconds and bytes."""
+"""What the model is told: how much each step costs, and how many of each part there are. Seconds, bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Costs:
     coefficient of variation of a request's time (log-normal). A broker pauses ``pauses`` times a second on
     average (Poisson), for ``pause`` on average (exponential). ``kafka_trip``: a request's way there and back;
     ``replica``: the additional wait for copies. **Redis**, one thread: an exchange takes ``exchange``,
-    ``publish`` for each notification, ``deliver`` for each subscriber that gets one. ``redis_trip``: there and
-    back; ``redis_noise``: as ``broker_noise``. **Subscriber**: ``hear`` from Redis's write to the read.
+    ``publish`` for each notification, ``deliver`` for each subscriber that gets it. ``redis_trip``: there
+    and back; ``redis_noise``: as ``broker_noise``. **Subscriber**: ``hear`` from Redis's write to the read.
     **Consumer**: a poll takes ``poll``, and ``consume`` for each record; ``fetch_trip``: from the log to it.
     **Gateway**, one loop: ``receive`` for each notification, ``write`` for each client that gets one.
     """
@@ -60,8 +60,8 @@ class Costs:
 class Deployment:
     """How many of each part, and the publisher's bounds (as in ``Settings``).
 
-    ``subscribers``: connections on Redis that hear every event (gateways, mostly). ``clients``: of each event,
-    at the gateways together. Raises ConfigError naming the field.
+    ``subscribers``: connections on Redis that hear every event (gateways, mostly). ``clients``: of each
+    event, at the gateways together. Raises ConfigError naming the field.
     """
 
     publishers: int = 1
