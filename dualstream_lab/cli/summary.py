@@ -47,9 +47,10 @@ def tell(result: Run) -> None:
         what = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
         say(f"The run is not complete: {what.get(result.state, result.state)}.")
     stdout.print(f"run  {result.path}", markup=False)
+    say(f"next: all of it on one page:  dualstream report {result.path}")
     if result.verdict.recoveries:
-        say(f"next: what became of each event:  dualstream ledger {result.path}")
-    say(f"next: look at it in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
+        say(f"      what became of each event:  dualstream ledger {result.path}")
+    say(f"      in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
 
 
 def _checks(result: Run) -> Table:

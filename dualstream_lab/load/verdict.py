@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from dualstream_lab.ledger import Ledger
+from dualstream_lab.errors import ConfigError, RecordingError
+from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Path, Recovery
 from dualstream_lab.load.limits import limit_sentence
 from dualstream_lab.load.measures import measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
@@ -14,7 +15,6 @@ from dualstream_lab.load.thresholds import Check, Threshold, format_measure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dualstream_lab.ledger import Entry, Recovery
     from dualstream_lab.recording import RunDirectory
 
 __all__ = ["Verdict", "judge"]
@@ -37,7 +37,8 @@ _COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
 class Verdict:
     """``measures``: by name (ms, counts, shares). ``limit``: who saturated. ``counters``: sums.
 
-    ``entries``: the ledger's classes; ``recoveries``: how each fault was got over.
+    ``entries``: the ledger's classes; ``marks``: what else is to be said of events; ``recoveries``: how each
+    fault was got over; ``problems``: what could not be read or told when it was judged.
     """
 
     measures: Mapping[str, float]
@@ -45,7 +46,32 @@ class Verdict:
     limit: str
     counters: Mapping[str, int]
     entries: tuple[Entry, ...] = ()
+    marks: tuple[Entry, ...] = ()
     recoveries: tuple[Recovery, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Self:
+        """What ``as_dict`` made, also of a version that said less. Raises RecordingError for what is not."""
+        try:
+            return cls(
+                measures={str(name): float(value) for name, value in values["measures"].items()},
+                checks=tuple(
+                    Check(
+                        threshold=Threshold.parse(one["threshold"]),
+                        value=None if one["value"] is None else float(one["value"]),
+                    )
+                    for one in values["thresholds"]
+                ),
+                limit=str(values["limit"]),
+                counters={str(name): int(count) for name, count in values["counters"].items()},
+                entries=tuple(map(_entry, values["ledger"])),
+                marks=tuple(map(_entry, values.get("marks", ()))),
+                recoveries=tuple(map(_recovery, values["recovery"])),
+                problems=tuple(map(str, values["problems"])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise RecordingError(f"the verdict is not one of this version: {error!r}") from error
 
     @property
     def held(self) -> bool:
@@ -121,8 +147,9 @@ class Verdict:
             "measures": {name: _json(value) for name, value in sorted(self.measures.items())},
             "counters": dict(sorted(self.counters.items())),
             "ledger": [entry.as_dict() for entry in self.entries],
+            "marks": [mark.as_dict() for mark in self.marks],
             "recovery": [recovery.as_dict() for recovery in self.recoveries],
-            "problems": directory.problems,
+            "problems": list(self.problems),
             "machine": manifest.machine,
         }
 
@@ -147,7 +174,32 @@ def judge(directory: RunDirectory) -> Verdict:
         limit=sentence,
         counters=whole.counters,
         entries=ledger.entries,
+        marks=ledger.marks,
         recoveries=ledger.recoveries,
+        problems=ledger.problems,
+    )
+
+
+_MEANINGS: Final = dict((*CLASSES.values(), *MARKS.values()))
+
+
+def _entry(values: Mapping[str, Any]) -> Entry:
+    delay = values.get("delay_ms")
+    return Entry(
+        name=values["name"],
+        meaning=_MEANINGS[values["name"]],
+        count=int(values["count"]),
+        share=float(values["share"]),
+        examples=tuple(values["examples"]),
+        cause=values.get("cause", ""),
+        delay=None if delay is None else (delay["p50"], delay["p99"], delay["max"]),
+    )
+
+
+def _recovery(values: Mapping[str, Any]) -> Recovery:
+    paths = {name: values[name] for name in ("publish", "live", "consumer")}
+    return Recovery(
+        **(dict(values) | {n: None if path is None else Path(**path) for n, path in paths.items()})
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
-import io
 import shlex
 from typing import TYPE_CHECKING
 
 from dualstream_lab.analysis.paired import LEVEL, LOOKS
 from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.lab.prove.judgement import Verdict
 from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row
 
 if TYPE_CHECKING:
@@ -17,82 +16,39 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "page"]
 
-_STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff }
-h1 { font-size: 1.1rem; font-weight: 600; color: #555; margin: 0 }
-h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem }
-.verdict { font-size: 1.6rem; line-height: 1.3; margin: .4rem 0 0; padding: .8rem 1rem;
-           border-left: .5rem solid }
-.passes { border-color: #009E73; background: #eef8f4 }
-.FAILS { border-color: #D55E00; background: #fdf1ea }
-.inconclusive { border-color: #E69F00; background: #fdf7e8 }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
-th { font-weight: 600; color: #555 }
-th:first-child, td:first-child, th:last-child, td:last-child, .facts td { text-align: left }
-.facts td { white-space: normal; vertical-align: top }
-.facts th { text-align: left }
-.facts td:first-child { color: #555; white-space: nowrap }
-td.passes, td.FAILS, td.inconclusive { background: none; font-weight: 600; border-color: #e4e4e4 }
-td.passes { color: #00694d } td.FAILS { color: #a84300 } td.inconclusive { color: #8a5f00 }
-svg { max-width: 100%; height: auto }
-pre { background: #f6f6f6; padding: .7rem 1rem; white-space: pre-wrap }
-p.how { max-width: 46rem; color: #444 }
-"""
+_MOODS = {Verdict.PASSES: "good", Verdict.FAILS: "bad", Verdict.OPEN: "open"}
 
 
 def page(proof: Proof) -> str:
     """HTML; nothing is loaded from anywhere."""
-    found, said = proof.judgement, html.escape
-    cut = (
-        ""
-        if proof.state == "finished"
-        else "<p>It was interrupted: this is what was measured until then.</p>"
+    # matplotlib takes half a second
+    from dualstream_lab.lab.page import canvas, drawing, render  # noqa: PLC0415
+    from dualstream_lab.lab.prove.picture import plot_proof  # noqa: PLC0415
+
+    found = proof.judgement
+    axes = plot_proof(proof, canvas(height=1.2 + 0.42 * len(found.faults)))
+    return render(
+        "proof.html.j2",
+        title=f"Redis isolation: {found.verdict}",
+        subject="Redis trouble never fails or slows a publish",
+        headline=headline(proof),
+        mood=_MOODS[found.verdict],
+        interrupted=proof.state != "finished",
+        quick=proof.options.quick,
+        faults=[
+            {"name": one.fault, "reasons": "; ".join(one.reasons), "errors": _errors(one)}
+            for one in found.faults
+            if one.reasons
+        ],
+        header=COLUMNS,
+        rows=[row(fault) for fault in found.faults],
+        picture=drawing(axes, label="Paired differences"),
+        how=_how(proof.options),
+        facts=facts(proof),
+        evidence=[_evidence(fault) for fault in found.faults],
+        command=command(proof.options),
+        kept=proof.path.name,
     )
-    quick = "<p>This is the quick form: short blocks, and the most telling faults only.</p>"
-    reasons = "".join(
-        f"<li><b>{said(one.fault)}</b>: {said('; '.join(one.reasons))}{_errors(one)}</li>"
-        for one in found.faults
-        if one.reasons
-    )
-    rows = "".join(_row(fault) for fault in found.faults)
-    heads = "".join(f"<th>{said(name)}</th>" for name in COLUMNS)
-    environment = "".join(f"<tr><td>{said(n)}</td><td>{said(v)}</td></tr>" for n, v in facts(proof))
-    evidence = "".join(
-        f"<tr><td>{said(one.fault)}</td><td>{said(CATALOGUE[one.fault].says)}</td>"
-        f"<td>{said(one.bite)}</td><td>{one.stall:.1f} ms</td><td>{one.growth:+.1f} MiB/min</td></tr>"
-        for one in found.faults
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Redis isolation: {said(found.verdict)}</title><style>{_STYLE}</style></head><body>
-<h1>Redis trouble never fails or slows a publish</h1>
-<p class="verdict {found.verdict}">{said(headline(proof))}</p>
-{cut}{quick if proof.options.quick else ""}
-{f"<ul>{reasons}</ul>" if reasons else ""}
-<h2>Fault by fault</h2>
-<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>
-<h2>What each pair says</h2>
-{_picture(proof)}
-<p class="how">A dot is a pair: the p99 of a block with the fault, less the mean of the healthy blocks around
-it. Bars are the intervals for all of them together, black lines what is allowed.</p>
-<h2>How it was decided</h2>
-<p class="how">{said(_how(proof.options))}</p>
-<h2>All blocks together</h2>
-<table class="facts">{environment}</table>
-<h2>What was broken, and that it bit</h2>
-<div class="scroll"><table class="facts"><thead><tr><th>fault</th><th>what is done</th><th>as another client
-saw it</th><th>event loop, longest stall</th><th>memory, less healthy</th></tr></thead>
-<tbody>{evidence}</tbody></table></div>
-<h2>Again</h2>
-<pre>{said(command(proof.options))}</pre>
-<p class="how">Every event of every block is kept in <code>{said(proof.path.name)}</code>; from it,
-<code>dualstream prove redis-isolation --from {said(proof.path.name)}</code> judges again.</p>
-</body></html>
-"""
 
 
 def command(options: Options) -> str:
@@ -108,15 +64,13 @@ def command(options: Options) -> str:
     return shlex.join(words)
 
 
-def _row(fault: FaultVerdict) -> str:
-    cells = row(fault)
-    plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:-1])
-    return f'<tr>{plain}<td class="{fault.verdict}">{html.escape(cells[-1])}</td></tr>'
-
-
 def _errors(fault: FaultVerdict) -> str:
-    shown = [f"{html.escape(text)} ({count:,})" for text, count in list(fault.errors.items())[:3]]
-    return f"<br>{'; '.join(shown)}" if shown else ""
+    return "; ".join(f"{text} ({count:,})" for text, count in list(fault.errors.items())[:3])
+
+
+def _evidence(fault: FaultVerdict) -> tuple[str, ...]:
+    says = CATALOGUE[fault.fault].says
+    return fault.fault, says, fault.bite, f"{fault.stall:.1f} ms", f"{fault.growth:+.1f} MiB/min"
 
 
 def _how(options: Options) -> str:
@@ -132,25 +86,4 @@ def _how(options: Options) -> str:
         f"of a bootstrap over pairs, with Student's t, at {LEVEL:.1%}. Pairs are added until it is decided; "
         f"it may be found good after {', '.join(map(str, LOOKS))} pairs. Over all these looks, a publisher "
         "that is slower by what is allowed, or by more, passes in about 5 % of cases."
-    )
-
-
-def _picture(proof: Proof) -> str:
-    """As SVG."""
-    import matplotlib as mpl  # noqa: PLC0415  (half a second)
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    from dualstream_lab.lab.prove.picture import plot_proof  # noqa: PLC0415
-
-    plot_proof(proof)
-    figure = plt.gcf()
-    text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "dualstream", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    plt.close(figure)
-    drawing = text.getvalue()
-    return drawing[drawing.index("<svg") :].replace(
-        "<svg", '<svg role="img" aria-label="Paired differences"', 1
     )

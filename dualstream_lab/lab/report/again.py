@@ -1,0 +1,88 @@
+"""How to make the same run again, from what its manifest says."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.faults.spec import fault_named
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from dualstream_lab.lab.report.report import Report
+    from dualstream_lab.recording import FaultRecord, Manifest
+
+__all__ = ["command", "scenario"]
+
+_OPTIONS = {"batch": "batch-size", "low": "plan-low", "period": "plan-period", "steps": "plan-steps"}
+"""Locust's names of a workload's fields."""
+
+
+def command(report: Report) -> str:
+    """For a shell; ``scenario`` is the file that it reads."""
+    manifest = report.manifest
+    if manifest.engine == "lab":
+        return f"dualstream run {manifest.name}.toml"
+    words = ["locust", "-f", "LOCUSTFILE", "--headless", "--users", str(manifest.users.get("lanes", 1))]
+    if manifest.users.get("workers", 1) > 1:
+        words += ["--processes", str(manifest.users["workers"])]
+    for name, value in _changed(report.workload, {"batch": 100}).items():
+        words += [f"--{_OPTIONS.get(name, name).replace('_', '-')}", f"{value}"]
+    words += ["--run-time", f"{math.ceil(report.workload.duration)}s"]
+    for text in manifest.thresholds:
+        words += ["--threshold", text]
+    return shlex.join(words)
+
+
+def scenario(report: Report) -> str:
+    """As TOML: the plan, the faults as they really were, the thresholds."""
+    manifest = report.manifest
+    lines = [f"name = {json.dumps(manifest.name)}"]
+    if manifest.thresholds:
+        lines += ["thresholds = [", *(f"    {json.dumps(text)}," for text in manifest.thresholds), "]"]
+    lines += ["", "[workload]"]
+    work = report.workload
+    plan = {"rate": work.rate, "duration": work.duration} | _changed(work, {})
+    lines += [f"{name} = {_toml(value)}" for name, value in plan.items()]
+    users = {name: manifest.users[name] for name in ("lanes", "subscribers") if name in manifest.users}
+    if users:
+        lines += ["", "[users]", *(f"{name} = {value}" for name, value in users.items())]
+    for fault in manifest.faults:
+        lines += ["", *_fault(manifest, fault)]
+    return "\n".join(lines) + "\n"
+
+
+def _changed(workload: Workload, usual: dict[str, object]) -> dict[str, object]:
+    """The fields that are not as when they are left out."""
+    plain = Workload().as_dict() | usual
+    return {name: value for name, value in workload.as_dict().items() if value != plain[name]}
+
+
+def _fault(manifest: Manifest, fault: FaultRecord) -> list[str]:
+    """``at`` and ``for`` to a tenth of a second, as they were measured just after they were due."""
+    begin, end = fault.begin - manifest.started, (fault.end or manifest.ended) - manifest.started
+    lines = ["[[faults]]", f"what = {json.dumps(fault.what)}", f"at = {max(0, _tenths(begin)):g}"]
+    try:
+        kind = fault_named(fault.what)
+    except ConfigError:  # of another version
+        return [*lines, f"for = {_tenths(end - begin):g}"]
+    if not kind.instant:
+        lasted = max(0.1, _tenths(end - begin))
+        lines.append(f"for = {lasted:g}  # as long as it lasted, mending included")
+    if kind.parameters:
+        names = ", ".join(one.name for one in kind.parameters)
+        lines.append(f"# {names}: as you had them; the run did not record it")
+    return lines
+
+
+def _tenths(span: int) -> float:
+    return math.floor(span / 1e8) / 10
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value)
+    return f"{value:.0f}" if float(value).is_integer() else f"{value}"

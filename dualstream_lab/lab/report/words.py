@@ -1,0 +1,236 @@
+"""A run in sentences, made of its figures."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from dualstream_lab.ledger import CLASSES, Class
+from dualstream_lab.load.thresholds import format_measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.lab.report.report import Report
+    from dualstream_lab.load.thresholds import Check
+
+__all__ = ["enumerated", "headline", "limit", "ms", "never", "share", "subject", "summary"]
+
+
+def subject(report: Report) -> str:
+    """Which run it is, in a line."""
+    work, manifest = report.workload, report.manifest
+    began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.clocks.wall / 1e9))
+    rate = f"{work.rate:,.0f} events/s" if work.plan != "closed" else "as fast as answers came"
+    return f"{manifest.name}, {began}: {rate} for {work.duration:g} s"
+
+
+def headline(report: Report) -> tuple[str, str]:
+    """(the verdict in a sentence, its mood)."""
+    verdict = report.verdict
+    counts = {entry.name: entry.count for entry in verdict.entries}
+    lost, orphans = (counts.get(CLASSES[which][0], 0) for which in (Class.LOST, Class.ORPHAN))
+    missed = [check for check in verdict.checks if not check.held]
+    if lost or orphans:
+        said = [f"{lost:,} acknowledged events are not in Kafka"] if lost else []
+        said += [f"{orphans:,} events were heard and are not in Kafka"] if orphans else []
+        return f"FAILS: {' and '.join(said)}, which must never happen.", "bad"
+    if missed:
+        which = enumerated([f"{check.threshold.text}: {_found(check)}" for check in missed], most=3)
+        cut = "" if report.finished else f"{_cut(report)}; until then "
+        text = f"{cut}MISSED {len(missed)} of {len(verdict.checks)} thresholds ({which}): {_events(report)}."
+        return _capital(text), "bad"
+    if not report.finished:
+        return _capital(f"{_cut(report)}; until then {_events(report)}."), "open"
+    if not verdict.checks:
+        return f"{_capital(_events(report))}. No thresholds were set.", "plain"
+    held = "its threshold" if len(verdict.checks) == 1 else f"all {len(verdict.checks)} thresholds"
+    return f"Held {held}: {_events(report)}.", "good"
+
+
+def summary(report: Report) -> list[tuple[str, str]]:
+    """What somebody asks first, and the answer."""
+    found = [("what ran", _what(report)), ("publishing", _publishing(report))]
+    if report.manifest.faults:
+        found.append(("broken on the way", _faults(report)))
+    found += [("live", _live(report)), ("Kafka consumer", _consumer(report))]
+    found.append(("must never happen", never(report)))
+    return [*found, ("what was the limit", limit(report))]
+
+
+def limit(report: Report) -> str:
+    """Who saturated."""
+    return _capital(f"{report.verdict.limit}.")
+
+
+def never(report: Report) -> str:
+    """How often what must never happen did."""
+    found = report.verdict.measures
+    said = [
+        f"{what}: {found[name]:,.0f}" if name in found else f"{what}: cannot be told"
+        for what, name in (
+            ("acknowledged and not in Kafka", "ledger.lost"),
+            ("heard and not in Kafka", "ledger.orphan"),
+        )
+    ]
+    return _capital(f"{'; '.join(said)}.")
+
+
+def enumerated(parts: Sequence[str], *, most: int = 5) -> str:
+    """``a, b and c``; beyond ``most`` only how many more there are."""
+    if len(parts) > most:
+        return f"{', '.join(parts[:most])} and {len(parts) - most:,} more"
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def ms(value: float) -> str:
+    """A latency or a length of time, short."""
+    if math.isnan(value):
+        return "not known"
+    if math.isinf(value):
+        return "never"
+    if value >= 10_000:
+        return f"{value / 1e3:,.1f} s"
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def share(value: float) -> str:
+    """In per cent, with what is not all never shown as all."""
+    if value in {0.0, 1.0}:
+        return f"{value * 100:.0f} %"
+    shown = f"{value * 100:.1f} %"
+    if shown == "100.0 %":
+        return "just under 100 %" if value < 1 else "100 %"
+    return "under 0.1 %" if shown == "0.0 %" else shown
+
+
+def _found(check: Check) -> str:
+    return "not measured" if check.value is None else format_measure(check.threshold.measure, check.value)
+
+
+def _cut(report: Report) -> str:
+    if report.manifest.state == "interrupted":
+        return f"interrupted after {report.seconds:.1f} of {report.workload.duration:g} s"
+    return "the run did not end: its writers died, or it still runs"
+
+
+def _events(report: Report) -> str:
+    """The run in a clause."""
+    found = report.verdict.measures
+    durable, intended = found.get("publish.durable", 0), found.get("publish.intended", 0)
+    if not intended:
+        return "no event was recorded"
+    every = "every one" if durable == intended else f"{durable:,.0f} ({share(durable / intended)})"
+    text = f"{intended:,.0f} events, {every} durable"
+    missing = found.get("live.missing")
+    if missing is not None:
+        text += ", all heard live" if not missing else f", {share(missing)} of them never heard live"
+    for name, path in (("publish", "publish.latency.p99"), ("live", "live.latency.p99")):
+        value = found.get(path)
+        if value is not None and not math.isnan(value) and not (name == "live" and math.isinf(value)):
+            text += f"; {name} p99 {ms(value)}" if name == "publish" else f", {name} p99 {ms(value)}"
+    whats = list(dict.fromkeys(fault.what for fault in report.manifest.faults))
+    return f"through {enumerated(whats, most=3)}, {text}" if whats else text
+
+
+def _what(report: Report) -> str:
+    work, users = report.workload, report.manifest.users
+    rate = f"{work.rate:,.0f} events/s" + ("" if work.plan == "constant" else " at most")
+    plan = "as fast as answers come" if work.plan == "closed" else f"{rate} ({work.plan} plan)"
+    kinds = {"fixed": f"{work.payload_bytes:,} bytes each", "github": "as big as GitHub's webhooks"}
+    size = kinds.get(work.payload, f"{work.payload_bytes:,} bytes in the median")
+    who = f"{users.get('lanes', 1):,} lanes"
+    if "subscribers" in users:
+        who += f", {users['subscribers']:,} Redis subscriber{'s' * (users['subscribers'] != 1)}"
+    if users.get("workers"):
+        who += f", {users['workers']:,} worker{'s' * (users['workers'] != 1)}"
+    by = "" if report.manifest.engine == "lab" else f", driven by {report.manifest.engine.capitalize()}"
+    return (
+        f"{plan} for {work.duration:g} s, in batches of {work.batch:,}, of {work.sources:,} sources, {size}; "
+        f"{who}{by}"
+    )
+
+
+def _publishing(report: Report) -> str:
+    found = report.verdict.measures
+    if not found.get("publish.intended"):
+        return "Nothing of it was recorded."
+    durable, intended = found["publish.durable"], found["publish.intended"]
+    text = f"{durable:,.0f} of {intended:,.0f} events are durable"
+    if "publish.events_per_second" in found:
+        text += f", {format_measure('publish.events_per_second', found['publish.events_per_second'])}/s"
+    if "publish.rate" in found:
+        text += f" ({share(found['publish.rate'])} of the plan's rate)"
+    bad = [
+        f"{found[f'publish.{name}']:,.0f} {said}"
+        for name, said in (("rejected", "refused by Kafka"), ("unknown", "without an answer by the deadline"),
+                           ("no_room", "found no room in the buffer"), ("unsent", "never sent"))
+        if found.get(f"publish.{name}")
+    ]  # fmt: skip
+    text += f"; {enumerated(bad)}" if bad else ""
+    return f"{text}. {_latency(report, 'publish.latency', 'To the acknowledgement')}"
+
+
+def _live(report: Report) -> str:
+    found, counters = report.verdict.measures, report.verdict.counters
+    if "live.heard" not in found:
+        return "No subscriber was recorded."
+    reasons = {n.removeprefix("dropped: "): c for n, c in counters.items() if n.startswith("dropped: ") and c}
+    text = f"{found['live.heard']:,.0f} notifications heard"
+    if "live.missing" in found:
+        missing = found["live.missing"]
+        text += f"; {share(missing)} of the durable events were never heard" if missing else "; none missed"
+    if reasons:
+        which = enumerated([f"{count:,} ({why})" for why, count in sorted(reasons.items())])
+        text += f"; the publisher gave up {which}"
+    for name, said in (
+        ("live.gaps", "gaps that the gateway could not fill"),
+        ("live.late", "found by repair"),
+        ("live.skipped", "skipped between two that were heard"),
+    ):
+        if found.get(name):
+            text += f"; {found[name]:,.0f} {said}"
+    return f"{text}. {_latency(report, 'live.latency', 'To the first subscriber')}"
+
+
+def _consumer(report: Report) -> str:
+    found = report.verdict.measures
+    if "durable.consumed" not in found:
+        return "None was recorded: Kafka's acknowledgement is all that is known of the log."
+    text = f"{found['durable.consumed']:,.0f} records read"
+    if found.get("durable.repeated"):
+        text += f", {found['durable.repeated']:,.0f} of them again"
+    if "durable.lag.max" in found:
+        text += f"; at worst {ms(found['durable.lag.max'])} behind"
+    return f"{text}. {_latency(report, 'durable.latency', 'To its read')}"
+
+
+def _latency(report: Report, name: str, title: str) -> str:
+    found = report.verdict.measures
+    p50, p99 = (found.get(f"{name}.{q}", math.nan) for q in ("p50", "p99"))
+    if math.isnan(p50):
+        return ""
+    arrived = found.get(f"{name}_arrived.p50", math.nan)
+    if math.isinf(p99) and not math.isnan(arrived):
+        late = found[f"{name}_arrived.p99"]
+        return f"{title}, of those that arrived: p50 {ms(arrived)}, p99 {ms(late)}."
+    return f"{title}: p50 {ms(p50)}, p99 {ms(p99)}, slowest {ms(found[f'{name}.max'])}."
+
+
+def _faults(report: Report) -> str:
+    zero = report.manifest.started
+    spans = []
+    for fault in report.manifest.faults:
+        begin, end = ((at - zero) / 1e9 for at in (fault.begin, fault.end))
+        lasted = "to the end" if not fault.end else f"to {end:.1f} s"
+        spans.append(
+            f"{fault.what} at {begin:.1f} s"
+            if 0 < end - begin < 0.05
+            else f"{fault.what} from {begin:.1f} {lasted}"
+        )
+    return f"{enumerated(spans, most=8)}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
