@@ -146,7 +146,7 @@ class FakeGateway:
         await socket.prepare(request)
         since: dict[str, str] = {}
         for _ in range(self.sources):
-            said = json.loads(await socket.receive_str(timeout=5))
+            said = json.loads(await socket.receive_str(timeout=30))
             since[said["subscribe"]] = said["since"]
         await self._play(WsTalk(request, since, socket))
         return socket

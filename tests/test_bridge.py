@@ -73,18 +73,19 @@ other = gevent.spawn(tick)
 ended = []
 async def long():
     try:
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
     finally:
         ended.append(True)
 try:
-    bridge.call(long(), timeout=0.25)
+    bridge.call(long(), timeout=1.5)
 except TimeoutError as error:  # an Exception: gevent.Timeout would end the greenlet without a word
-    assert "0.25 s" in str(error)
+    assert "1.5 s" in str(error)
 else:
     raise AssertionError("no timeout")
 assert len(ticks) >= 15, len(ticks)
-gevent.sleep(0.1)
-assert ended, "what took too long is cancelled"
+with gevent.Timeout(20):
+    while not ended:  # what took too long is cancelled
+        gevent.sleep(0.01)
 other.kill()
 """)
 
@@ -100,8 +101,8 @@ waiting = gevent.spawn(wait)
 gevent.sleep(0.1)
 began = time.monotonic()
 bridge.close()
-assert waiting.get(timeout=5) == "cancelled"
-assert time.monotonic() - began < 5
+assert waiting.get(timeout=20) == "cancelled"
+assert time.monotonic() - began < 20
 """)
 
 
@@ -117,7 +118,7 @@ gevent.spawn(bridge.call, stubborn(1))
 gevent.sleep(0.1)
 began = time.monotonic()
 bridge.close()
-assert time.monotonic() - began < 5
+assert time.monotonic() - began < 20
 
 bridge = Bridge()
 gevent.spawn(bridge.call, stubborn(10**9))

@@ -26,13 +26,13 @@ TRANSPORTS = ("ws", "sse")
 both = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
-async def take(events: AsyncIterator[Received], count: int, timeout: float = 10) -> list[Received]:
+async def take(events: AsyncIterator[Received], count: int, timeout: float = 30) -> list[Received]:
     async with asyncio.timeout(timeout):
         return [await anext(events) for _ in range(count)]
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -162,7 +162,7 @@ async def test_leaving_a_plain_loop_disconnects() -> None:
     async with fake_gateway(script) as gateway:
         async for _ in Subscriber(gateway.url, source=SOURCE):
             break
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 30)
 
 
 @both
@@ -473,7 +473,7 @@ async def test_it_gives_up_when_told_to() -> None:
         began = time.monotonic()
         with pytest.raises(StreamUnavailable, match=r"away for 0\.5 s"):
             await take(events, 1)
-        assert 0.4 < time.monotonic() - began < 3
+        assert 0.4 < time.monotonic() - began < 20
 
 
 @both
@@ -533,7 +533,7 @@ async def test_a_half_open_connection_is_noticed(transport: Any) -> None:
     ):
         began = time.monotonic()
         await take(events, 1)
-        assert 0.3 < time.monotonic() - began < 3
+        assert 0.3 < time.monotonic() - began < 20
 
 
 @both
@@ -574,7 +574,7 @@ async def test_closing_is_bounded_whatever_the_gateway_does() -> None:
             waiting = asyncio.create_task(take(events, 1))
             await until(lambda: bool(gateway.asked))
             began = time.monotonic()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         with pytest.raises(StopAsyncIteration):
             await waiting
         gateway.hold.set()

@@ -22,7 +22,7 @@ async def ended(tasks: list[asyncio.Task]) -> bool:
     """Whether one cancellation ends them all."""
     for task in tasks:
         task.cancel()
-    _, pending = await asyncio.wait(tasks, timeout=2)
+    _, pending = await asyncio.wait(tasks, timeout=20)
     left = await end_tasks(pending)
     assert not left
     return not pending
@@ -42,7 +42,7 @@ async def test_a_subscriber_ends_when_it_is_cancelled_as_its_connection_ends(sta
     """asyncio.wait_for of Python 3.11 swallows just this cancellation."""
     (one,) = subscribers(stack.redis_url, 1, stay=stay)
     task = asyncio.create_task(one.run())
-    await all_ready([one], 10)
+    await all_ready([one], 30)
     await asyncio.sleep(0.05)
     one.connection_lost(None)
     await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -41,7 +42,7 @@ async def test_tasks_end_also_those_that_swallowed_a_cancellation_or_failed():
     began = time.monotonic()
     assert await end_tasks(tasks) == set()
     assert all(task.done() for task in tasks)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert await end_tasks([]) == set()
 
 
@@ -51,7 +52,7 @@ async def test_a_task_that_never_ends_is_named_and_not_waited_for():
     began = time.monotonic()
     left = await end_tasks(tasks, timeout=0.2)
     assert left == {tasks[1]}
-    assert 0.2 <= time.monotonic() - began < 5
+    assert 0.2 <= time.monotonic() - began < 20
     never.times = 0
     await end_tasks(left)
 
@@ -81,16 +82,18 @@ async def test_a_task_that_dies_ends_the_work_with_its_error():
 
 
 async def test_a_thread_at_work_is_waited_for_also_when_cancelled_twice():
-    done = []
+    go, done = threading.Event(), []
 
     def work() -> None:
-        time.sleep(0.3)
+        go.wait(60)
         done.append(True)
 
     (task,) = await begun(in_thread(work))
     for _ in range(2):
-        await asyncio.sleep(0.05)
         task.cancel()
+        await asyncio.sleep(0.05)
+        assert not task.done()
+    go.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done

@@ -91,12 +91,12 @@ async def test_redis_with_tls_and_an_acl_user(secured, rediss_url):
     settings = Settings.load(kafka_url=secured.kafka_url, redis_url=rediss_url, topic=secured.topic)
     with redis.Redis.from_url(rediss_url) as client, client.pubsub() as listener:
         listener.subscribe("events:repo:o/r")
-        assert listener.get_message(timeout=5)["type"] == "subscribe"
+        assert listener.get_message(timeout=20)["type"] == "subscribe"
         async with DualPublisher(settings) as publisher:
             receipt = await publisher.publish(event())
             assert await publisher.flush()
             assert publisher.stats().notified == 1
-        message = listener.get_message(timeout=5)
+        message = listener.get_message(timeout=20)
         assert message is not None
         assert receipt.event_id.encode() in message["data"]
 
