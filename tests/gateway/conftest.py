@@ -17,7 +17,7 @@ def delivery(stack: LocalStack) -> Iterator[Delivery]:
     """A topic and a store of the module's own."""
     topic = f"gateway-{uuid4().hex[:12]}"
     stack.create_topic(topic)
-    with Delivery(stack, topic, check_interval=CHECK, linger=0.3, request_timeout=1.0) as made:
+    with Delivery(stack, topic, check_interval=CHECK, linger=0.3, request_timeout=2.0) as made:
         yield made
         made.assert_no_traceback()
 
@@ -37,7 +37,7 @@ def processor(_processor: Server) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def plain(delivery: Delivery, _processor: Server) -> Server:
     """All as it is, but for waits: a client that answers no ping is gone after 1.5 times the heartbeat."""
-    waits = {"gateway.websocket._HEARTBEAT": 2.0, "gateway.sse._KEEP_ALIVE": 0.5, "lab.serve._IDLE": 3.0}
+    waits = {"gateway.websocket._HEARTBEAT": 4.0, "gateway.sse._KEEP_ALIVE": 0.5, "lab.serve._IDLE": 3.0}
     return delivery.start("gateway", constants=waits)
 
 
@@ -51,7 +51,7 @@ def patient(delivery: Delivery, _processor: Server) -> Server:
 def guarded(delivery: Delivery, _processor: Server) -> Server:
     """Wants tokens."""
     return delivery.start(
-        "gateway", jwt_secret=SECRET, auth_timeout=0.7, allowed_origins="https://friend.example"
+        "gateway", jwt_secret=SECRET, auth_timeout=3.0, allowed_origins="https://friend.example"
     )
 
 
@@ -66,7 +66,7 @@ def small(delivery: Delivery, _processor: Server) -> Server:
         max_subscriptions=3,
         max_message_bytes=1024,
         client_buffer_bytes=65_536,
-        store_timeout=0.5,
+        store_timeout=1.5,
     )
 
 

@@ -93,6 +93,6 @@ async def undisturbed(server: Server, publish: Published, **options: Any) -> Asy
             stop.set()
             await going
         sent.extend(ids(await publish(source, 2)))
-        heard = await ear.hear(len(sent), timeout=5)
+        heard = await ear.hear(len(sent))
         assert sorted(heard) == sorted(sent)
         assert not list(ear.of("degraded"))

@@ -163,7 +163,7 @@ async def until(condition: Callable[[], Any], *, timeout: float = 20) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_so(ask: Callable[[], Awaitable[object]], wanted: object, *, timeout: float = 10) -> None:
+async def until_so(ask: Callable[[], Awaitable[object]], wanted: object, *, timeout: float = 30) -> None:
     """Ask until the answer is this."""
     answer: object = None
     try:

@@ -19,10 +19,11 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from redis.asyncio import Redis
 
+from dualstream_lab.stack import LocalStack
 from tests.gateway.ears import Socket, curl, escaped, hearing, streaming, until_status
 from tests.gateway.published import Place, Published, at, ids, new_source, place_of
 from tests.gateway.serving import CHECK, Delivery, Server, until, until_so
-from tests.publisher.helpers import read_log
+from tests.publisher.helpers import mute, read_log
 
 # --- WebSocket
 
@@ -47,7 +48,7 @@ async def test_a_websocket_client_hears_what_is_published_after_it_came(plain, p
         assert began < event["ts"] < time.time_ns()
         # To resume from: all is known up to it, which the event's own offset would not say.
         assert place_of(told["cursor"]) <= place_of(event["cursor"]) <= place.offset
-        await ear.until(lambda: [*ear.of("sync")] and place_of(ear.cursor) >= place.offset, timeout=4 * CHECK)
+        await ear.until(lambda: [*ear.of("sync")] and place_of(ear.cursor) >= place.offset)
         (*_, sync) = ear.of("sync")
         assert sync["cursor"].split(":")[:2] == told["cursor"].split(":")[:2]
         assert len(ear.ids()) == 1
@@ -178,18 +179,24 @@ async def test_clients_of_a_source_share_one_subscription_which_ends_after_them(
     plain, stack, publish, source
 ):
     channel = f"events:{source}"
+    async with Redis.from_url(stack.redis_url) as redis, AsyncExitStack() as clients:
+        ears = [await clients.enter_async_context(hearing(plain.ws, source)) for _ in range(20)]
+        assert int((await redis.pubsub_numsub(channel))[0][1]) == 1
+        sent = ids(await publish(source, 10))
+        for ear in ears:
+            assert await ear.hear(10) == sent
+    await left(stack, source)
+
+
+async def left(stack: LocalStack, *sources: str) -> None:
+    """Until the gateway has let go of sources that nobody follows any more."""
+    channels = [f"events:{source}" for source in sources]
     async with Redis.from_url(stack.redis_url) as redis:
 
-        async def subscribers() -> int:
-            return int((await redis.pubsub_numsub(channel))[0][1])
+        async def followed() -> set[int]:
+            return {int(count) for _, count in await redis.pubsub_numsub(*channels)}
 
-        async with AsyncExitStack() as clients:
-            ears = [await clients.enter_async_context(hearing(plain.ws, source)) for _ in range(20)]
-            assert await subscribers() == 1
-            sent = ids(await publish(source, 10))
-            for ear in ears:
-                assert await ear.hear(10) == sent
-        await until_so(subscribers, 0)
+        await until_so(followed, {0})
 
 
 # --- SSE
@@ -203,9 +210,9 @@ async def test_curl_streams_and_resumes_with_the_last_event_id(plain, publish, s
         assert [kind for kind, _ in ear.heads] == ["event"] * 3 + ["subscribed"] + ["event"] * 3
         for message, (kind, name) in zip(ear.messages, ear.heads, strict=True):
             assert (message["kind"], message["cursor"]) == (kind, name)
-        await ear.see("sync", timeout=3 * CHECK)
+        await ear.see("sync")
         assert ear.heads[-1][0] == "sync"
-        await ear.until(lambda: ear.comments >= 2, timeout=5)
+        await ear.until(lambda: ear.comments >= 2)
         last = ear.last_id
     missed = await publish(source, 4)
     header = ("-H", f"Last-Event-ID: {last}")
@@ -324,7 +331,7 @@ async def test_retention_is_said(stack):
     topic = f"retention-{uuid4().hex[:12]}"
     stack.create_topic(topic)
     source = new_source()
-    with Delivery(stack, topic, check_interval=CHECK, store_timeout=0.5) as made:
+    with Delivery(stack, topic, check_interval=CHECK, store_timeout=1.5) as made:
         processor = made.make("processor", retention_events=10, constants={"processor.processor._PRUNE": 0.2})
         made.launch(processor)
         gateway = made.start("gateway")
@@ -413,7 +420,7 @@ async def test_what_the_store_does_not_have_yet_comes_from_kafka(plain, small, p
             wanted = ids(past[source][2:])
             await ear.hear(len(wanted))
             assert sorted(ear.ids()) == sorted(wanted)
-        assert max(seconds for _, seconds in came) < 8
+        assert max(seconds for _, seconds in came) < 15
         # A cursor beyond what the store has: nothing is told again.
         (told,) = came[0][0].of("subscribed")
         async with hearing(plain.ws, sources[0], since=told["cursor"]) as ear:
@@ -439,22 +446,19 @@ async def test_without_kafka_and_processor_what_can_be_told_is_and_the_rest_is_s
         }
     await settled(plain, one, 5)
     await settled(plain, two, 5)
-    await asyncio.sleep(0.5)  # linger
+    await left(stack, one, two)
     await processor.pause()
     for source in (one, two):
         past[source] += await publish(source, 5)
-    async with hearing(plain.ws, two) as ear:
-        ahead = ear.cursor  # of the store
-    stack.brokers[0].pause()
-    began = time.monotonic()
-    async with AsyncExitStack() as clients:
+    async with hearing(plain.ws, two) as first, AsyncExitStack() as clients:
+        ahead = first.cursor  # of the store
+        await mute(stack.brokers[0])
         ears = await asyncio.gather(
             *(
                 clients.enter_async_context(hearing(plain.ws, source, since=since))
                 for source, since in ((one, behind[one]), (two, ahead), (two, behind[two]))
             )
         )
-        assert time.monotonic() - began < 15
         told = [next(ear.of("subscribed")) for ear in ears]
         # Of the second source it is known that Kafka has more, which nobody can give.
         assert [message["recovered"] for message in told] == [True, True, False]
@@ -503,7 +507,7 @@ async def test_a_broken_store_is_said(delivery, stack, publish, source):
 async def test_lost_notifications_are_found_by_looking(plain, publish, source):
     async with hearing(plain.ws, source) as ear:
         lost = await publish(source, 3, silent=True)
-        heard = await ear.hear(3, timeout=1.5 * CHECK + 3)
+        heard = await ear.hear(3)
         assert heard == ids(lost)
         assert all(event["late"] for event in ear.of("event"))
 
@@ -512,7 +516,7 @@ async def test_a_late_event_promises_no_more_than_was_told_when_it_came(plain, p
     """Who is cut off between two of them has the second one after resuming."""
     async with hearing(plain.ws, source) as ear:
         lost = await publish(source, 50, silent=True)
-        await ear.hear(50, timeout=1.5 * CHECK + 3)
+        await ear.hear(50)
         for number, event in enumerate(ear.of("event")):
             known = [place.offset for place in lost if place.id in ear.ids()[: number + 1]]
             unknown = [place.offset for place in lost if place.offset not in known]
@@ -531,7 +535,7 @@ async def test_a_hole_in_a_publishers_numbers_is_looked_into_at_once(patient, st
                 "pub": f"n:{number}",
             }
             await redis.publish(f"events:{source}", json.dumps(note))
-        assert sorted(await ear.hear(4, timeout=5)) == sorted(ids(lost))
+        assert sorted(await ear.hear(4)) == sorted(ids(lost))
         assert [e["id"] for e in ear.of("event") if "late" in e] == ids(lost[1:3])
 
 
@@ -541,14 +545,14 @@ async def test_a_publisher_that_skipped_says_so(patient, stack, publish, source,
         lost = await publish(source, 4, silent=True)
         said = {"sources": [], "all": True} if everything else {"sources": [source]}
         await redis.publish("events:_resync", json.dumps(said))
-        assert await ear.hear(4, timeout=5) == ids(lost)
+        assert await ear.hear(4) == ids(lost)
 
 
 async def test_a_repeated_confirmation_is_a_reason_to_look(patient, stack, publish, source):
     async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         lost = await publish(source, 4, silent=True)
         await redis.client_kill_filter(_type="pubsub")
-        assert await ear.hear(4, timeout=10) == ids(lost)
+        assert await ear.hear(4) == ids(lost)
         await ear.see("degraded")
         await ear.see("live")
 
@@ -559,7 +563,7 @@ async def test_notifications_that_say_only_that_there_is_something(patient, publ
         hearing(patient.ws, source) as ear,
     ):
         places = await brief(source, 5)
-        assert await ear.hear(5, timeout=5) == ids(places)
+        assert await ear.hear(5) == ids(places)
 
 
 async def test_without_redis_clients_are_served_from_the_store(delivery, publish, source):
@@ -569,10 +573,10 @@ async def test_without_redis_clients_are_served_from_the_store(delivery, publish
     past = await publish(source, 3)
     began = time.monotonic()
     async with hearing(gateway.ws, source, since="earliest") as ear:
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
         assert "reason" in await ear.see("degraded")
         new = await publish(source, 3)
-        assert await ear.hear(6, timeout=5) == ids(past + new)
+        assert await ear.hear(6) == ids(past + new)
         assert not list(ear.of("live"))
     ready = await curl(f"{gateway.url}/readyz")
     assert (ready.status, ready.json["redis"]) == (200, "away")
@@ -590,7 +594,7 @@ async def test_noise_on_redis_is_ignored(patient, stack, publish, source):
             for channel in channels:
                 await redis.publish(channel, message)
         places = await publish(source, 2)
-        await ear.until(lambda: {*ids(places)} <= {*ear.ids()}, timeout=5)
+        await ear.until(lambda: {*ids(places)} <= {*ear.ids()})
 
 
 @pytest.mark.parametrize(
@@ -604,12 +608,12 @@ async def test_one_pattern_or_the_shard_channels_serve_as_well(delivery, stack, 
     )
     async with Published(delivery, **policy) as publish, hearing(gateway.ws, *sources) as ear:
         places = [place for one in sources for place in await publish(one, 5)]
-        assert sorted(await ear.hear(15, timeout=5)) == sorted(ids(places))
+        assert sorted(await ear.hear(15)) == sorted(ids(places))
         assert not any("late" in event for event in ear.of("event"))
         lost = await publish(source, 2, silent=True)
         async with Redis.from_url(stack.redis_url) as redis:
             await redis.publish("events:_resync", json.dumps({"sources": [source]}))
-        await ear.until(lambda: {*ids(lost)} <= {*ear.ids()}, timeout=5)
+        await ear.until(lambda: {*ids(lost)} <= {*ear.ids()})
         async with streaming(gateway.url, source) as stream:
             await gateway.end()  # SIGTERM
             assert (await ear.closed())[0] == 1001
@@ -709,7 +713,7 @@ async def test_a_whole_event_is_waited_for(plain, publish, source, processor):
     answer = await curl(f"{plain.url}/events/{place.id}?pos={place.pos}")
     assert answer.status == 404
     assert "retry-after" in answer.headers
-    assert 1.5 < time.monotonic() - began < 5
+    assert 1.5 < time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(
@@ -745,7 +749,7 @@ async def test_what_watches_a_gateway_is_answered(plain, publish, source):
 
 
 async def test_ready_says_what_is_missing(plain, stack):
-    stack.brokers[0].pause()
+    await mute(stack.brokers[0])
     ready = await curl(f"{plain.url}/readyz")
     assert (ready.status, ready.json["ready"], ready.json["store"]) == (503, False, "up")
     assert ready.json["kafka"] != "up"
