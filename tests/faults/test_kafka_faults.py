@@ -92,10 +92,11 @@ async def test_each_bites_and_is_over(target: Target, kind: type[Fault]) -> None
 async def test_without_it_there_is_no_evidence(
     target: Target, kind: type[Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "_TOLD", 2.0)
+    monkeypatch.setattr(kafka, "_TOLD", 0.5)
     fault = kind(target, **PARAMETERS.get(kind.name, {}))
     with pytest.raises(FaultInert):
         await bites_each_time(fault)
+    monkeypatch.undo()
     await fault.end()  # of what was not begun
     assert await fault.ended()
 
