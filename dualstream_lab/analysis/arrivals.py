@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +43,7 @@ class Arrivals:
     ``acked``: 0 where it is not ``durable``. ``heard``: by the first subscriber, live or later. ``heard``,
     ``consumed`` and ``dropped`` (whether its notification was given up) are None where they were not
     recorded, or where rows are missing: nobody knows then what "never" is. ``whole``: no row of publishing
-    is missing. ``problems`` names what is.
+    is missing. ``problems`` names what is. ``busy``: the share of the machine's cores that anybody used.
     """
 
     intended: Int64
@@ -53,6 +54,7 @@ class Arrivals:
     dropped: Flags | None
     whole: bool
     problems: tuple[str, ...]
+    busy: float
 
 
 def read_arrivals(directory: RunDirectory) -> Arrivals:
@@ -72,6 +74,7 @@ def read_arrivals(directory: RunDirectory) -> Arrivals:
         dropped=dropped,
         whole="published" not in reader.missing,
         problems=(*directory.problems, *reader.problems),
+        busy=reader.busy,
     )
 
 
@@ -81,6 +84,11 @@ class _Reader:
         self._seconds = Seconds.of(directory)
         self.missing: set[str] = set()
         self.problems: list[str] = []
+
+    @property
+    def busy(self) -> float:
+        used, idle = (self._seconds.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
+        return used / (used + idle) if used + idle else math.nan
 
     def published(self) -> tuple[Int64, Int64, Int64, npt.NDArray[np.int8]]:
         names = ("seq", "intended", "acked", "outcome")

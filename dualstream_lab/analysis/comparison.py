@@ -49,7 +49,7 @@ _TOO_MUCH: Final = 700.0  # of which exp is infinite
 class Finding(StrEnum):
     """What is known of a difference."""
 
-    REGRESSION = "REGRESSION"
+    REGRESSION = "regression"
     """Surely worse, by more than is allowed."""
     WORSE = "worse"
     """Surely, but perhaps by no more than is allowed."""
@@ -133,6 +133,20 @@ class Difference:
         if least > self.allowed:
             return Finding.REGRESSION
         return Finding.WORSE if (self.change > 0) == more else Finding.BETTER
+
+    @property
+    def changes(self) -> tuple[float, ...]:
+        """Of each run of the arm, as ``change``."""
+        base, ratio = self.middles[0], MEASURES[self.measure].ratio
+        with np.errstate(all="ignore"):
+            found = np.divide(self.other, base) - 1 if ratio else np.subtract(self.other, base)
+        return tuple(found.tolist())
+
+    @property
+    def row(self) -> tuple[str, Sequence[float], float, float, float, str]:
+        """For ``plot_differences``, in per cent."""
+        low, high, change = (100 * one for one in (self.low, self.high, self.change))
+        return self.measure, [100 * one for one in self.changes], low, high, change, str(self.finding)
 
     @property
     def repeats(self) -> int | None:

@@ -81,7 +81,7 @@ class Measure:
     def _values(self, run: Tally, weights: Counts, first: npt.NDArray[np.int64]) -> Counts:
         """By each row of ``weights``, those of the blocks that begin at the slices ``first``."""
         if self.share:
-            return quantiles(weights @ np.add.reduceat(run.latencies[self.of[0]], first), self.share)
+            return quantiles(np.add.reduceat(run.latencies[self.of[0]], first), self.share, weights)
         counts = {**run.counts, "seconds": run.lengths}
         part, whole = (weights @ np.add.reduceat(counts[name], first) for name in self.of)
         with np.errstate(invalid="ignore"):

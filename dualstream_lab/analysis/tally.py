@@ -53,6 +53,7 @@ class Tally:
     hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``, ``failed`` (not
     durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and never heard),
     ``dropped``. What was not recorded, or of which rows are missing, is not there; ``problems`` names it.
+    ``busy``: the share of the machine's cores that anybody used, NaN where nobody looked.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Tally:
     latencies: Mapping[str, Counts]
     counts: Mapping[str, Counts]
     problems: tuple[str, ...] = ()
+    busy: float = math.nan
 
     @classmethod
     def read(cls, run: HasPath | Path | str) -> Tally:
@@ -81,6 +83,7 @@ class Tally:
             latencies=latencies,
             counts={name: count * sample for name, count in counts.items()},
             problems=found.problems,
+            busy=found.busy,
         )
 
     @property
@@ -100,18 +103,24 @@ def counted(slices: npt.NDArray[np.int32], spent: Int64, rows: int) -> Counts:
     return found.reshape(rows, BINS)
 
 
-def quantiles(counts: Counts, share: float) -> Counts:
-    """Of each row of ``counts``, ms: what ``share`` of all stay within; +inf where so many never arrived,
-    NaN of none. Within a bin they count as spread evenly.
+def quantiles(counts: Counts, share: float, weights: Counts | None = None) -> Counts:
+    """Of each row of ``counts``, or of their sums by each row of ``weights``; ms.
+
+    What ``share`` of all stay within; +inf where so many never arrived, NaN of none. Within a bin they count
+    as spread evenly.
     """
+    used = np.flatnonzero(counts.any(axis=0))
+    if not len(used):
+        return np.full(len(counts if weights is None else weights), np.nan)
+    counts = counts[:, used] if weights is None else weights @ counts[:, used]
     total = np.cumsum(counts, axis=1)
     wanted = share * total[:, -1]
     place = (total < wanted[:, None] - 1e-9).sum(axis=1)
     row = np.arange(len(counts))
     inside = counts[row, place]
     reached = (wanted - total[row, place] + inside) / np.where(inside, inside, 1)
-    found = np.asarray(_SMALLEST * np.exp(_WIDTH * (place + np.clip(reached, 0, 1))))
-    found[place == BINS - 1] = np.inf
+    found = np.asarray(_SMALLEST * np.exp(_WIDTH * (used[place] + np.clip(reached, 0, 1))))
+    found[used[place] == BINS - 1] = np.inf
     found[total[:, -1] == 0] = np.nan
     return found
 

@@ -1,0 +1,124 @@
+"""``dualstream compare``: what really changed between runs."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from dualstream_lab.analysis.comparison import Finding
+from dualstream_lab.analysis.measure import MEASURES
+from dualstream_lab.cli import MISSED
+from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.options import check_writable
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.lab.compare.arguments import allowances, named_arms
+from dualstream_lab.lab.compare.compared import compare_runs
+from dualstream_lab.lab.compare.export import markdown, write_junit
+from dualstream_lab.lab.compare.page import page
+from dualstream_lab.lab.compare.words import COLUMNS, arms, headline, row, title
+
+if TYPE_CHECKING:
+    from dualstream_lab.lab.compare.compared import Compared
+
+__all__ = ["compare"]
+
+_COLORS = {
+    Finding.REGRESSION: "bold red",
+    Finding.WORSE: "red",
+    Finding.BETTER: "green",
+    Finding.OPEN: "yellow",
+    Finding.NOT_WORSE: "dim",
+}
+
+
+def _print_measures(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        for name, measure in MEASURES.items():
+            stdout.print(f"{name:28}{measure.unit}", markup=False)
+        ctx.exit()
+
+
+@click.command(
+    epilog="Example: dualstream compare 'runs/base-*' 'runs/new-*' --allow live.latency.p99=20% --html c.html"
+)
+@click.argument("runs", nargs=-1, metavar="BASE OTHER...")
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="[MEASURE=]SIZE%",
+    help="How much worse is no regression.  [default: 10%; of shares 0.1% of the events]",
+)
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a page to show.")
+@click.option(
+    "--markdown", "markdown_file", type=click.Path(path_type=Path), help="Write it for a pull request."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write it as JUnit XML.")
+@click.option("--measures", is_flag=True, is_eager=True, expose_value=False, callback=_print_measures,
+              help="Name what is compared and leave.")  # fmt: skip
+def compare(
+    runs: tuple[str, ...],
+    allowed: tuple[str, ...],
+    html_file: Path | None,
+    markdown_file: Path | None,
+    json_file: Path | None,
+    junit: Path | None,
+) -> int:
+    """What really changed from the runs of BASE to those of each OTHER.
+
+    Each is a run directory, a directory of repeats of one run, or a quoted pattern of them ('runs/base-*').
+    Give three repeats or more of each, taken in turns: two single runs cannot tell how far repeats differ.
+    Differences come with 95 % intervals; what is within them may be chance, and what cannot be told is said.
+
+    Exit codes: 0 no regression; 99 something surely got worse by more than is allowed; 2 bad arguments, or no
+    such runs; 3 what was recorded cannot be read, or a file not be written.
+    """
+    check_writable(html_file, markdown_file, json_file, junit)
+    allow, allow_of = allowances(allowed)
+    paths = named_arms(runs)
+    with stderr.status("reading …") if stderr.is_terminal else nullcontext():
+        found = compare_runs(paths, allow=allow, allow_of=allow_of)
+    _tell(found)
+    try:
+        if json_file is not None:
+            json_file.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+        if markdown_file is not None:
+            markdown_file.write_text(markdown(found), encoding="utf-8")
+        if junit is not None:
+            write_junit(found, junit)
+        if html_file is not None:
+            given = [*runs, *(f"--allow={text}" for text in allowed)]
+            html_file.write_text(page(found, given), encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(f"{error.filename} cannot be written: {error.strerror}") from error
+    if html_file is None:
+        say("next: a page to show:  the same with --html FILE")
+    return MISSED if found.regressed else 0
+
+
+def _tell(found: Compared) -> None:
+    shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, what in arms(found):
+        shown.add_row(escape(name), escape(what))
+    stdout.print(shown)
+    for arm in found.arms[1:]:
+        name = escape(title(found, arm))
+        table = Table(title=f"\n{name}", title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+        for number, column in enumerate(COLUMNS):
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for one in found.of(arm):
+            cells = [escape(cell) for cell in row(one)]
+            cells[-2] = f"[{_COLORS[one.finding]}]{cells[-2]}[/]"
+            table.add_row(*cells)
+        stdout.print(table)
+    for caveat in found.caveats:
+        say(f"note: {caveat}")
+    color = "bold red" if found.regressed else "green"
+    stdout.print(f"[{color}]{escape(headline(found))}[/]")

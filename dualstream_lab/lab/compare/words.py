@@ -1,0 +1,122 @@
+"""A comparison in words: the verdict, and the cells of its tables."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from dualstream_lab.analysis.comparison import Finding
+from dualstream_lab.analysis.measure import MEASURES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.analysis.comparison import Arm, Difference
+    from dualstream_lab.lab.compare.compared import Compared
+
+__all__ = ["COLUMNS", "METHOD", "arms", "headline", "row", "title"]
+
+COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs to tell")
+
+METHOD = (
+    "A value a run; of several runs their mean, geometric where ratios are compared. Latencies begin at the "
+    "intended time; what never arrived counts as infinite. The interval holds the true change with 95 %. "
+    "Better, worse and regression are said only where chance alone would say any of it in one comparison of "
+    "twenty, all measures taken together (Holm). A regression is worse by more than is allowed, with its "
+    "whole interval; not worse is what is worse by no more than is allowed, with its whole interval. Runs to "
+    "tell: so many of each arm would show a change of what is allowed, as far as they differ here. pp: "
+    "percentage points."
+)
+
+
+def headline(found: Compared) -> str:
+    """The verdict in a sentence or two."""
+    bad, worse, better = (
+        found.found(finding) for finding in (Finding.REGRESSION, Finding.WORSE, Finding.BETTER)
+    )
+    several = len(found.arms) > 2
+    if bad:
+        return f"Regression: {_named(bad, several)}."
+    if worse or better:
+        said = [
+            f"{word}: {_named(some, several)}"
+            for word, some in (("Worse", worse), ("Better", better))
+            if some
+        ]
+        text = f"No regression for certain. {'. '.join(said)}."
+    else:
+        text = "Nothing changed for certain."
+    unclear, every = len(found.found(Finding.OPEN)), len(found.differences)
+    if unclear:
+        return f"{text} {unclear} of {every} differences may be more than is allowed: these runs cannot tell."
+    return f"{text} Nothing is worse by more than is allowed."
+
+
+def title(found: Compared, arm: Arm) -> str:
+    """Of the table of one arm."""
+    return f"{arm.name} against {found.base.name}"
+
+
+def row(one: Difference) -> list[str]:
+    """As ``COLUMNS``."""
+    base, other = one.middles
+    known = not math.isnan(one.spread)
+    limits = f"{_change(one, one.low)} to {_change(one, one.high)}" if known else "-"
+    needed = "-" if not known else "over 100" if one.repeats is None else f"{one.repeats}"
+    cells = [one.measure, _value(one, base), _value(one, other), _change(one, one.change), limits]
+    return [*cells, str(one.finding), needed]
+
+
+def arms(found: Compared) -> list[tuple[str, str]]:
+    """Each arm, and what it is."""
+    rows = []
+    for arm in found.arms:
+        events = sum(run.events for run in arm.runs)
+        seconds = sum(float(run.lengths.sum()) for run in arm.runs)
+        what = f"{len(arm.runs)} run{'s' * (len(arm.runs) > 1)}, {events:,} events in {seconds:,.0f} s"
+        what += f" ({', '.join(run.name for run in arm.runs[:3])}{', …' if len(arm.runs) > 3 else ''})"
+        rows.append((f"{arm.name}{' (base)' if arm is found.base else ''}", what))
+        if others := found.settings.get(arm.name):
+            rows.append(("differs in", "; ".join(others)))
+    return rows
+
+
+def _named(some: Sequence[Difference], several: bool) -> str:
+    """The clearest three."""
+    shown = sorted(some, key=lambda one: one.p)[:3]
+    texts = []
+    for one in shown:
+        base, other = one.middles
+        whose = f" of {one.arm}" if several else ""
+        texts.append(
+            f"{one.measure}{whose} {_value(one, base)} → {_value(one, other)} ({_change(one, one.change)}, "
+            f"{_change(one, _least(one))} at least)"
+        )
+    more = f" and {len(some) - len(shown)} more" if len(some) > len(shown) else ""
+    return "; ".join(texts) + more
+
+
+def _least(one: Difference) -> float:
+    return one.low if one.change > 0 else one.high
+
+
+def _value(one: Difference, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    if one.unit == "share":
+        return f"{value:.3%}"
+    if one.unit == "events/s":
+        return f"{value:,.0f}/s"
+    if math.isinf(value):
+        return "never"
+    return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
+
+
+def _change(one: Difference, change: float) -> str:
+    if not math.isfinite(change):
+        return "unknown" if math.isnan(change) else "+∞" if change > 0 else "-∞"
+    if not MEASURES[one.measure].ratio:
+        return f"{100 * change:+.3f} pp"
+    if change >= 9:
+        return f"x {change + 1:,.0f}"
+    return f"{100 * change:+.1f} %" if abs(change) < 1 else f"{100 * change:+.0f} %"
