@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 # Notifications in one exchange: 2 ms of Redis's time, which it gives in 16 kB turns; more when they pile up.
 _FLUSH, _MAX_FLUSH = 1000, 4000
+# In trouble and for a second after it, less, and a rest in between. A Redis that was mute does all at once
+# what it was sent meanwhile, and so would we what has piled up: both take cores from those who publish.
+_GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
 _MAX_FAILURES = 5
 _BREAK = 1.5  # s; live again within two after Redis is
 _PROBE = 10.0
@@ -58,6 +62,7 @@ class Notifier:
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
         self._broken_until = 0.0
+        self._gentle_until = 0.0
         self._dirty: dict[str, None] = {}
         self._all_dirty = False
         self._warned_at = float("-inf")
@@ -150,7 +155,10 @@ class Notifier:
         if not self._link.connected:
             await self._link.connect()
             self._broken_until = 0.0
-        if self._queue:
+        if self._queue and (began := time.monotonic()) < self._gentle_until:
+            await self._flush(_GENTLE)
+            await asyncio.sleep(min(time.monotonic() - began, _REST))
+        elif self._queue:
             await self._flush(min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH))
         elif self._dirty:
             await self._announce()
@@ -181,7 +189,7 @@ class Notifier:
             timed_out = isinstance(error.__cause__, TimeoutError)
             self._drop(routes, "redis timeout" if timed_out else "redis connection", map(_id_in, commands))
             raise
-        self._failures = 0
+        self._recovered()
         try:
             self.receivers += sum(replies)
             self.sent += len(commands)
@@ -239,8 +247,14 @@ class Notifier:
         else:
             self._all_dirty = True
 
+    def _recovered(self) -> None:
+        if self._failures:
+            self._failures = 0
+            self._gentle_until = time.monotonic() + _GENTLE_FOR
+
     def _trouble(self, reason: str) -> None:
         self._failures += 1
+        self._gentle_until = math.inf
         if self._failures >= _MAX_FAILURES:
             self._broken_until = time.monotonic() + _BREAK
             self._drop_queued(self._limit, "redis down")
@@ -274,7 +288,7 @@ class Notifier:
             self._all_dirty |= everything
             raise
         self.resyncs += 1
-        self._failures = 0
+        self._recovered()
         log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), RESYNC_CHANNEL)
 
 
