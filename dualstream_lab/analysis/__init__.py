@@ -14,11 +14,16 @@ from __future__ import annotations
 from dualstream_lab.analysis.frames import Frames, compare, load
 from dualstream_lab.analysis.plots import (
     plot_differences,
+    plot_fan_out,
     plot_lag_and_latency,
+    plot_latency_heatmap,
     plot_latency_over_time,
     plot_latency_percentiles,
+    plot_ledger,
     plot_outcomes,
+    plot_percentiles,
     plot_rates,
+    plot_recovery,
     plot_sweep,
     plot_timeline,
 )
@@ -33,11 +38,16 @@ __all__ = [
     "over_time",
     "percentiles",
     "plot_differences",
+    "plot_fan_out",
     "plot_lag_and_latency",
+    "plot_latency_heatmap",
     "plot_latency_over_time",
     "plot_latency_percentiles",
+    "plot_ledger",
     "plot_outcomes",
+    "plot_percentiles",
     "plot_rates",
+    "plot_recovery",
     "plot_sweep",
     "plot_timeline",
 ]

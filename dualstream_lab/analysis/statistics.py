@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
-__all__ = ["lag", "outage_windows", "over_time", "percentiles"]
+__all__ = ["lag", "latencies", "outage_windows", "over_time", "percentiles"]
 
 _BINS_PER_DECADE = 400  # bins of a block's histogram: 0.6 % wide
 _SMALLEST = 1e-3  # ms
@@ -112,6 +112,14 @@ def _by_second(
     return list(found)
 
 
+def latencies(frames: Frames, column: str) -> npt.NDArray[np.float32]:
+    """An ``…_ms`` column of all events, ms; NaN for "never". Raises ConfigError for another one."""
+    if column not in frames.events or not column.endswith("_ms"):
+        known = ", ".join(str(name) for name in frames.events if str(name).endswith("_ms"))
+        raise ConfigError(f"column: must be one of {known} (is {column!r})")
+    return frames.events[column].to_numpy(np.float32)
+
+
 def over_time(
     frames: Frames, column: str, *, width: float = 0.5, qs: Sequence[float] = (0.5, 0.99)
 ) -> pd.DataFrame:
@@ -120,11 +128,8 @@ def over_time(
     One column a quantile (``p50``, ``p99``), +inf where that many never arrived, NaN where there were no
     events; ``missing``: the share that never arrived.
     """
-    if column not in frames.events or not column.endswith("_ms"):
-        known = ", ".join(str(name) for name in frames.events if str(name).endswith("_ms"))
-        raise ConfigError(f"column: must be one of {known} (is {column!r})")
     begin = frames.events["intended_s"].to_numpy()
-    values = frames.events[column].to_numpy()
+    values = latencies(frames, column)
     edges = np.arange(0.0, frames.duration + width / 2, width)
     cuts = np.searchsorted(begin, [*edges, np.inf])
     found = np.full((len(edges), len(qs)), np.nan)

@@ -1,11 +1,11 @@
-"""Paired differences as a picture."""
+"""Differences and where they may be, as a picture."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, overload
 
-from matplotlib import pyplot as plt
+from dualstream_lab.analysis.plots.look import new_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,45 +16,103 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_differences"]
 
-_GOOD, _OPEN, _BAD = "#009E73", "#E69F00", "#D55E00"
+_GOOD, _OPEN, _BAD, _SAME = "#009E73", "#E69F00", "#D55E00", "#555555"
+_VERDICTS: Final = {"better": _GOOD, "worse": _BAD, "regression": _BAD}
+_WIDEST: Final = 10  # bands
+
+Pair: TypeAlias = "tuple[str, Sequence[float], Interval, float, bool | None]"
+Change: TypeAlias = "tuple[str, Sequence[float], float, float, float, str]"
 
 
+class _Row(NamedTuple):
+    name: str
+    values: Sequence[float]
+    low: float
+    high: float
+    value: float
+    color: str
+
+
+@overload
+def plot_differences(rows: Sequence[Pair], ax: Axes | None = None) -> Axes: ...
+@overload
+def plot_differences(rows: Sequence[Change], ax: Axes | None = None, *, band: float) -> Axes: ...
 def plot_differences(
-    rows: Sequence[tuple[str, Sequence[float], Interval, float, bool | None]], ax: Axes | None = None
+    rows: Sequence[Pair] | Sequence[Change], ax: Axes | None = None, *, band: float | None = None
 ) -> Axes:
-    """One row of ``rows`` a fault: its name, the differences of its pairs (ms), their interval, the margin
-    (ms), and whether it passes (None: open). A dot a pair; what is far beyond the margins stands at the edge.
+    """Differences with their intervals, a row a line; what is far beyond the others stands at the edge.
+
+    Without ``band``, those of a proof, in ms. A row: the fault's name, the differences of its pairs, their
+    interval, the margin, and whether it passes (None: open). A dot a pair.
+
+    With ``band``, those of a comparison, in per cent; up to ``band`` they do not matter, which is shaded. A
+    row: the measure's name, its change in each repeat (may be none), low and high of the interval, the
+    change, and the verdict, a word: "better" and "worse" (or "regression") have a colour. What is not
+    known is NaN, and a limit that is not known is infinite.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
-    margins = [margin for *_, margin, _ in rows]
-    reach = 2.5 * max(margins, default=1.0)
-    for place, (_, differences, found, margin, passes) in enumerate(rows):
-        color = _OPEN if passes is None else _GOOD if passes else _BAD
-        ax.plot([margin, margin], [place - 0.42, place + 0.42], color="#444444", linewidth=1.5)
-        shown = [min(max(one, -reach), reach) for one in differences if not math.isnan(one)]
-        if not shown:
-            ax.text(-reach, place, "no pairs to compare", va="center", fontsize=9, color="#666666")
-        inside = [one for one in shown if abs(one) < reach]
-        above = place - 0.2  # the bar would hide them
-        ax.plot(inside, [above] * len(inside), "o", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
-        beyond = [one for one in shown if abs(one) >= reach]
-        for one in sorted(set(beyond)):
-            ax.plot([one], [above], ">" if one > 0 else "<", color=color, markersize=8, clip_on=False)
-        if found.pairs > 1:
-            low, high = max(found.low, -reach), min(found.high, reach)
-            if low < high:
-                ax.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
-            if abs(found.value) < reach:
-                ax.plot([found.value], [place], "|", color=color, markersize=14, markeredgewidth=3)
-    ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
-    ax.set_xlim(-1.08 * reach, 1.08 * reach)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.set_xlabel("difference in publish p99, ms: with the fault less healthy beside it")
-    ax.grid(axis="x", color="#e4e4e4", linewidth=0.7)
-    ax.set_axisbelow(True)
+    axes = new_axes(ax, height=1.2 + 0.42 * len(rows))
+    if band is None:
+        _draw_pairs(axes, rows)  # type: ignore[arg-type]
+    else:
+        _draw_changes(axes, rows, band)  # type: ignore[arg-type]
+    axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    return ax
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return axes
+
+
+def _draw_pairs(axes: Axes, rows: Sequence[Pair]) -> None:
+    reach = 2.5 * max((margin for *_, margin, _ in rows), default=1.0)
+    for place, (name, differences, found, margin, passes) in enumerate(rows):
+        axes.plot([margin, margin], [place - 0.42, place + 0.42], color="#444444", linewidth=1.5)
+        known = [one for one in differences if not math.isnan(one)]
+        if not known:
+            axes.text(-reach, place, "no pairs to compare", va="center", fontsize=9, color="#666666")
+        limits = (found.low, found.high, found.value) if found.pairs > 1 else (math.nan,) * 3
+        color = _OPEN if passes is None else _GOOD if passes else _BAD
+        _draw_row(axes, place, _Row(name, known, *limits, color), reach)
+    axes.set_xlim(-1.08 * reach, 1.08 * reach)
+    axes.set_xlabel("difference in publish p99, ms: with the fault less healthy beside it")
+
+
+def _draw_changes(axes: Axes, rows: Sequence[Change], band: float) -> None:
+    found = [abs(one) for _, values, *limits, _ in rows for one in (*values, *limits) if math.isfinite(one)]
+    reach = min(max(2.5 * band, 1.1 * max(found, default=0.0)), _WIDEST * band)
+    axes.axvspan(-band, band, color="#56B4E9", alpha=0.18, linewidth=0, zorder=0)
+    for place, (name, values, low, high, value, verdict) in enumerate(rows):
+        known = [one for one in values if not math.isnan(one)]
+        _draw_row(axes, place, _Row(name, known, low, high, value, _VERDICTS.get(verdict, _SAME)), reach)
+        axes.annotate(
+            f"{_percent(value)}  [{_percent(low)}, {_percent(high)}]  {verdict}", (1, place),
+            xycoords=axes.get_yaxis_transform(), xytext=(8, 0), textcoords="offset points", va="center",
+            fontsize=9, color=_VERDICTS.get(verdict, "#000000"), annotation_clip=False,
+        )  # fmt: skip
+    if not rows:
+        axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center")
+    axes.set_xlim(-1.08 * reach, 1.08 * reach)
+    axes.set_xlabel(f"change, %; within {band:g} % (shaded) it does not matter")
+
+
+def _percent(value: float) -> str:
+    if math.isnan(value):
+        return "?"
+    return f"{value:+,.1f} %" if math.isfinite(value) else "+∞" if value > 0 else "-∞"
+
+
+def _draw_row(axes: Axes, place: int, row: _Row, reach: float) -> None:
+    shown = [min(max(one, -reach), reach) for one in row.values]
+    inside = [one for one in shown if abs(one) < reach]
+    above = place - 0.2  # the bar would hide them
+    axes.plot(inside, [above] * len(inside), "o", color=row.color, alpha=0.5, markersize=5, markeredgewidth=0)
+    for one in sorted({one for one in shown if abs(one) >= reach}):
+        axes.plot([one], [above], ">" if one > 0 else "<", color=row.color, markersize=8, clip_on=False)
+    low, high = max(row.low, -reach), min(row.high, reach)
+    if low < high:
+        axes.plot([low, high], [place, place], color=row.color, linewidth=3, solid_capstyle="butt")
+    if abs(row.value) < reach:
+        axes.plot([row.value], [place], "|", color=row.color, markersize=14, markeredgewidth=3)

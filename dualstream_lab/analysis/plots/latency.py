@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from dualstream_lab.analysis.frames import Frames
 from dualstream_lab.analysis.plots.look import (
     COLORS,
     LABELS,
+    LINES,
     finish,
     latency_axis,
     new_axes,
     shade,
     time_axis,
 )
-from dualstream_lab.analysis.statistics import over_time
+from dualstream_lab.analysis.statistics import latencies, over_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
     from matplotlib.axes import Axes
 
-    from dualstream_lab.analysis.frames import Frames
+    Values = npt.NDArray[np.float32]
 
-__all__ = ["plot_latency_over_time", "plot_latency_percentiles"]
+__all__ = ["plot_latency_over_time", "plot_latency_percentiles", "plot_percentiles"]
 
 _PATHS: Final = ("publish_ms", "live_ms", "consumed_ms")
+_NINES: Final = np.linspace(0, 5, 301)
+_SMALLEST: Final = 1e-3  # ms
 
 
 def plot_latency_percentiles(
@@ -37,20 +43,47 @@ def plot_latency_percentiles(
     A line ends where events never arrived.
     """
     axes = new_axes(ax)
-    nines = np.linspace(0, 5, 301)
     for column in columns:
-        values = frames.events[column].to_numpy()
-        if not len(values) or np.isnan(values).all():
-            continue
-        shown = nines[nines <= np.log10(len(values))]
-        full = np.where(np.isnan(values), np.inf, np.maximum(values, 1e-3))
-        found = np.quantile(full, 1 - 10.0**-shown, method="inverted_cdf")
-        there = np.isfinite(found)
-        axes.plot(shown[there], found[there], color=COLORS[column], label=LABELS[column])
+        nines, found = _by_nines(latencies(frames, column))
+        if len(found):
+            axes.plot(nines, found, color=COLORS[column], label=LABELS[column])
+    return _finish_nines(axes, "Latency by percentile")
+
+
+def plot_percentiles(
+    runs: Mapping[str, Frames | Sequence[Frames]], ax: Axes | None = None, *, column: str = "live_ms"
+) -> Axes:
+    """The same of one latency, ``column``, in several ``runs``: a line a name. The repeats of a name (a
+    sequence) are pooled: their events count as those of one run.
+    """
+    axes = new_axes(ax)
+    for (name, run), (color, dashes) in zip(runs.items(), cycle(LINES), strict=False):
+        repeats = [run] if isinstance(run, Frames) else run
+        pooled = [latencies(frames, column) for frames in repeats]
+        nines, found = _by_nines(np.concatenate(pooled)) if pooled else ((), ())
+        several = f" ({len(repeats)} runs)" if len(repeats) > 1 else ""
+        label = f"{name}{several}" if len(found) else f"{name}: nothing arrived"
+        axes.plot(nines, found, color=color, linestyle=dashes, label=label)
+    return _finish_nines(axes, f"Latency by percentile; {LABELS[column]}")
+
+
+def _by_nines(values: Values) -> tuple[Values, Values]:
+    """(number of nines, ms), as far as there are so many events and they arrived. NaN: never."""
+    ordered = np.sort(values)  # NaN comes last
+    arrived = len(values) - int(np.count_nonzero(np.isnan(values)))
+    if not arrived:
+        return values[:0], values[:0]
+    nines = _NINES[np.log10(len(values)) >= _NINES]
+    ranks = np.ceil(np.round((1 - 10.0**-nines) * len(values), 6)).astype(np.int64)
+    nines, ranks = nines[ranks <= arrived], ranks[ranks <= arrived]
+    return nines, np.maximum(ordered[np.maximum(ranks, 1) - 1], _SMALLEST)
+
+
+def _finish_nines(axes: Axes, title: str) -> Axes:
     axes.set_xticks(range(6), ["0", "90", "99", "99.9", "99.99", "99.999"])
     axes.set_xlabel("percentile of all intended events, %")
     latency_axis(axes)
-    return finish(axes, "Latency by percentile")
+    return finish(axes, title)
 
 
 def plot_latency_over_time(

@@ -5,14 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import NullLocator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
 
     from dualstream_lab.analysis.frames import Frames
 
-__all__ = ["COLORS", "LABELS", "finish", "latency_axis", "new_axes", "shade", "time_axis"]
+__all__ = [
+    "COLORS",
+    "LABELS",
+    "LINES",
+    "MARKERS",
+    "fault_name",
+    "finish",
+    "latency_axis",
+    "new_axes",
+    "plain_numbers",
+    "shade",
+    "time_axis",
+]
 
 COLORS: Final = {
     "publish_ms": "#000000",
@@ -34,26 +50,81 @@ LABELS: Final = {
     "consumed_ms": "Kafka consumer: intended to read",
     "slip_ms": "generator: intended to sent",
 }
+LINES: Final = (
+    ("#000000", "-"),
+    ("#D55E00", (0, (6, 1.5))),
+    ("#0072B2", (0, (3, 1, 1, 1))),
+    ("#009E73", (0, (1.5, 1))),
+    ("#CC79A7", (0, (8, 1, 1, 1, 1, 1))),
+)
+"""Colour and dashes of a picture's first line, second line, … In grey, the dashes tell them apart."""
+MARKERS: Final = "os^Dv"
+
+_ROOM: Final = 0.8  # of the width that axes have before a legend stands beside them
+_GAP: Final = 5.0  # points between two names
+_FIRST: Final = 5  # numbers of faults of one kind that a legend names
 
 
-def new_axes(ax: Axes | None) -> Axes:
-    """``ax``, or a fresh one of a notebook's size."""
+def new_axes(ax: Axes | None, *, height: float = 4) -> Axes:
+    """``ax``, or a fresh one of a notebook's size (``height``: inches)."""
     if ax is not None:
         return ax
-    _, made = plt.subplots(figsize=(9, 4), layout="constrained")
+    _, made = plt.subplots(figsize=(9, height), layout="constrained")
     return made
 
 
-def shade(axes: Axes, frames: Frames) -> None:
-    """Faults: shaded, and named in words."""
+def fault_name(what: str) -> str:
+    """A fault in words."""
     names = {"kill": "killed", "stop": "stopped", "restart": "restarted"}
-    columns = [frames.faults[name].tolist() for name in ("what", "begin_s", "end_s")]
-    for what, begin, end in zip(*columns, strict=True):
-        target, _, verb = what.removeprefix("net.").partition(".")
-        axes.axvspan(begin, end, color=COLORS["fault"], alpha=0.35, linewidth=0, zorder=0)
-        axes.annotate(
-            f"{target.capitalize()} {names.get(verb, verb.replace('-', ' '))}", ((begin + end) / 2, 0.97),
-            xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=9,
+    target, _, verb = what.removeprefix("net.").partition(".")
+    return f"{target.capitalize()} {names.get(verb, verb.replace('-', ' '))}".strip()
+
+
+def shade(axes: Axes, frames: Frames) -> None:
+    """Faults: shaded, and named in words; where the names have no room, numbered, and named in the legend."""
+    begins, ends = frames.faults["begin_s"].tolist(), frames.faults["end_s"].tolist()
+    names = [fault_name(what) for what in frames.faults["what"]]
+    for begin, end in zip(begins, ends, strict=True):
+        axes.axvspan(begin, end, facecolor=COLORS["fault"], alpha=0.35, linewidth=0, zorder=0)
+    middles = [(begin + end) / 2 for begin, end in zip(begins, ends, strict=True)]
+    places = _places(axes, names, middles, frames.length)
+    if None in places:
+        _number(axes, names)
+        names = [str(number) for number in range(1, len(names) + 1)]
+        places = _places(axes, names, middles, frames.length)
+    for name, place in zip(names, places, strict=True):
+        if place is not None:
+            axes.annotate(
+                name, (place, 0.97), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=9
+            )
+
+
+def _places(axes: Axes, names: Sequence[str], middles: Sequence[float], length: float) -> list[float | None]:
+    """Where each name stands, centred, in s: within the axes, and None where another one is in its way."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # noqa: S101  (axes that were not removed)
+    room = _ROOM * axes.get_position().width * figure.get_figwidth() * 72
+    found: list[float | None] = [None] * len(names)
+    taken = -_GAP
+    for number in sorted(range(len(names)), key=middles.__getitem__):
+        half = TextPath((0, 0), names[number], size=9).get_extents().width / 2
+        place = min(max(middles[number] / length * room, half), room - half)
+        if place - half >= taken + _GAP or taken < 0:
+            found[number] = place / room * length
+            taken = place + half
+    return found
+
+
+def _number(axes: Axes, names: Sequence[str]) -> None:
+    """The numbers of each name's faults into the legend."""
+    for name in dict.fromkeys(names):
+        numbers = [str(number) for number, other in enumerate(names, 1) if other == name]
+        more = " …" if len(numbers) > _FIRST else ""
+        axes.add_patch(
+            Rectangle(
+                (0, 0), 0, 0, facecolor=COLORS["fault"], alpha=0.5, linewidth=0,
+                label=f"{' '.join(numbers[:_FIRST])}{more}  {name}",
+            )
         )  # fmt: skip
 
 
@@ -79,15 +150,23 @@ def time_axis(axes: Axes, frames: Frames) -> None:
     axes.set_xlabel("time (s after the plan's zero)")
 
 
-def finish(axes: Axes, title: str) -> Axes:
-    """Title, grid, legend; says so where nothing was drawn."""
+def plain_numbers(value: float, _: int | None = None) -> str:
+    """12,000 rather than 1.2e4, for an axis."""
+    return f"{value:,g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def finish(axes: Axes, title: str, *, nothing: str = "nothing was recorded for this") -> Axes:
+    """Title, grid, legend; says ``nothing`` where nothing was drawn."""
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
-    else:
-        axes.text(0.5, 0.5, "nothing was recorded for this", transform=axes.transAxes, ha="center")
+    # a single rectangle is a fault
+    drawn = [*axes.collections, *axes.containers, *(h for h in handles if not isinstance(h, Rectangle))]
+    if not drawn:
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center")
     return axes

@@ -1,0 +1,142 @@
+"""How a run got over its faults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.analysis.plots.look import fault_name, finish, new_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.axes import Axes
+
+    from dualstream_lab.ledger import Path, Recovery
+
+__all__ = ["plot_recovery"]
+
+_FAULT, _SILENT, _DRAINED, _BACK = "#F0E442", "#000000", "#56B4E9", "#009E73"
+_SIGN: Final = "#D55E00"
+
+
+class _Row(NamedTuple):
+    """A fault's own row, or that of one of its paths."""
+
+    recovery: Recovery
+    name: str
+    path: Path | None
+
+
+def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axes:
+    """A row a fault, and below it a row a path: when the fault was on, when it showed, how long the path was
+    silent, until when what had piled up was drained, when p99 was as before. All in s from the fault's begin.
+
+    Where a silence began is known only if it outlasted the fault; another one is drawn from the begin. A row
+    wants about a quarter of an inch: four rows a fault.
+    """
+    rows = list(_rows(recoveries))
+    axes = new_axes(ax, height=max(2.5, 1.2 + 0.26 * len(rows)))
+    reach = 1.06 * max((_last(row) for row in rows), default=1.0)
+    for place, row in enumerate(rows):
+        if row.path is None:
+            _draw_fault(axes, place, row.recovery, reach)
+        else:
+            _draw_path(axes, place, row, reach)
+    _label(axes, rows)
+    axes.set_xlim(0, reach)
+    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time (s after the fault's begin)")
+    return finish(axes, "How each fault was got over", nothing="there was no fault")
+
+
+def _rows(recoveries: Sequence[Recovery]) -> Iterator[_Row]:
+    for recovery in recoveries:
+        yield _Row(recovery, f"{fault_name(recovery.what)} at {recovery.begin:.1f} s", None)
+        for name in ("publish", "live", "consumer"):
+            path: Path | None = getattr(recovery, name)
+            if path is not None:
+                yield _Row(recovery, name, path)
+
+
+def _silence(row: _Row) -> tuple[float, float | None]:
+    """(begin, end) of the longest one; None: it did not end."""
+    assert row.path is not None  # noqa: S101  (a path's row)
+    path, lasted = row.path, row.recovery.lasted
+    if path.again is None or (lasted is None and path.again > 0):
+        return 0.0, None
+    if lasted is None or not path.again:
+        return 0.0, path.silent
+    return lasted + path.again - path.silent, lasted + path.again
+
+
+def _drained(row: _Row) -> float | None:
+    """When nothing was piled up any more, after a silence."""
+    path = row.path
+    if path is None or not path.silent or not path.drain:
+        return None
+    end = _silence(row)[1]
+    return None if end is None else end + path.backlog / path.drain
+
+
+def _last(row: _Row) -> float:
+    """The last moment that the row shows."""
+    lasted, path = row.recovery.lasted or 0.0, row.path
+    if path is None:
+        return max(lasted, row.recovery.detected or 0.0, 0.1)
+    return max(path.silent, _silence(row)[1] or 0.0, _drained(row) or 0.0, lasted + (path.back or 0.0))
+
+
+def _draw_fault(axes: Axes, place: int, recovery: Recovery, reach: float) -> None:
+    if place:
+        axes.axhline(place - 0.5, color="#cccccc", linewidth=0.7)
+    end = reach if recovery.lasted is None else recovery.lasted
+    axes.barh(place, end, height=0.62, color=_FAULT, edgecolor="#666666", linewidth=0.7)
+    text = "no sign of it"
+    if recovery.detected is not None:
+        axes.plot(recovery.detected, place, marker="v", color=_SIGN, markersize=7, clip_on=False)
+        text = f"{_seconds(recovery.detected)}: {recovery.sign}"
+    right = max(recovery.detected or 0.0, end if end < reach / 2 else 0.0)
+    axes.annotate(
+        text, (right, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8,
+    )  # fmt: skip
+
+
+def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
+    path, lasted = row.path, row.recovery.lasted
+    assert path is not None  # noqa: S101  (a path's row)
+    axes.barh(place, reach if lasted is None else lasted, height=1, color=_FAULT, alpha=0.25, zorder=0)
+    if path.silent:
+        begin, end = _silence(row)
+        axes.barh(place, (end or reach) - begin, left=begin, height=0.4, color=_SILENT)
+        drained = _drained(row)
+        if end is None:
+            axes.plot(reach, place, marker=">", color=_SILENT, markersize=8, clip_on=False)
+        elif drained is not None:
+            axes.barh(
+                place, drained - end, left=end, height=0.4, color=_DRAINED, hatch="////",
+                edgecolor="#ffffff", linewidth=0,
+            )  # fmt: skip
+    if path.back is not None and lasted is not None:
+        axes.plot(lasted + path.back, place, marker="D", color=_BACK, markersize=6, markeredgecolor="white")
+    elif path.normal is not None:
+        axes.text(
+            0.995, place, "p99 not as before", transform=axes.get_yaxis_transform(), ha="right", va="center",
+            fontsize=8, color="#555555",
+        )  # fmt: skip
+
+
+def _label(axes: Axes, rows: Sequence[_Row]) -> None:
+    """What the signs mean, into the legend."""
+    if not rows:
+        return
+    axes.barh(0, 0, color=_FAULT, edgecolor="#666666", linewidth=0.7, label="the fault is on")
+    axes.plot([], [], "v", color=_SIGN, markersize=7, label="it shows")
+    axes.barh(0, 0, color=_SILENT, label="silent")
+    axes.barh(0, 0, color=_DRAINED, hatch="////", edgecolor="#ffffff", linewidth=0, label="drains")
+    axes.plot([], [], "D", color=_BACK, markersize=6, markeredgecolor="white", label="p99 is as before")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
