@@ -77,7 +77,7 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
 
     (fault,) = ledger.recoveries
     assert fault.detected is not None
-    assert fault.detected < 1
+    assert fault.detected < 1.5, "while Redis was away"
     assert fault.live.silent > 1.4
     assert fault.live.again is not None
 

@@ -144,7 +144,7 @@ async def test_kafka_killed_and_started_again_it_goes_on_by_itself(stack, topic,
             await reached(other, await ends(stack.kafka_url, topic))
             stack.brokers[0].kill()
             started = loop.time()
-        assert loop.time() - started < 10, "ending one while Kafka is dead is bounded"
+        assert loop.time() - started < 30, "ending one while Kafka is dead is bounded"
         with pytest.raises(StreamUnavailable, match=r"127\.0\.0\.1"):
             await Processor(where, other).start()
         await loop.run_in_executor(None, stack.brokers[0].start)
@@ -171,7 +171,7 @@ async def test_poison_waits_for_kafka_and_nothing_passes_it(stack, topic, servin
     await write(stack.kafka_url, topic, made)
     goal = await ends(stack.kafka_url, topic)
     async with running(serving(request_timeout=0.5), store, [Refuses()]) as runner:
-        await asyncio.wait_for(frozen.wait(), 20)
+        await asyncio.wait_for(frozen.wait(), 60)
         await asyncio.sleep(2)
         assert await store.positions() != goal
         assert runner.stats().poison == 0

@@ -13,7 +13,7 @@ from dualstream_lab.event import encode_event
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.processor import Processor, processor
 from dualstream_lab.store import SqliteStore
-from tests.publisher.helpers import read_log, until
+from tests.publisher.helpers import mute, read_log, until
 
 from .helpers import PARTITIONS, admin, by_source, ends, events, producer, reached, running, stored, write
 
@@ -42,7 +42,7 @@ async def test_what_comes_later_is_applied_at_once(stack, topic, serving, store)
         await until(lambda: runner.stats().partitions == PARTITIONS)
         for turn in range(3):
             await write(stack.kafka_url, topic, events(100, start=100 * turn))
-            await reached(store, await ends(stack.kafka_url, topic), timeout=5)
+            await reached(store, await ends(stack.kafka_url, topic))
     assert await stored(store) == by_source(events(300))
 
 
@@ -50,7 +50,7 @@ async def test_the_group_learns_the_positions(stack, topic, serving, store):
     await write(stack.kafka_url, topic, events(100))
     goal = await ends(stack.kafka_url, topic)
     settings = serving()
-    async with running(settings, store), admin(stack.kafka_url) as client, asyncio.timeout(20):
+    async with running(settings, store), admin(stack.kafka_url) as client, asyncio.timeout(60):
         while True:
             told = await client.list_consumer_group_offsets(settings.group)
             if {target.partition: meta.offset for target, meta in told.items()} == goal:
@@ -282,11 +282,11 @@ async def test_a_topic_that_is_not_there_is_refused(serving, store):
 
 
 async def test_a_kafka_that_does_not_answer_is_unavailable_within_its_time(stack, serving, store):
-    stack.brokers[0].pause()
+    await mute(stack.brokers[0])
     started = time.monotonic()
     with pytest.raises(StreamUnavailable, match=r"127\.0\.0\.1"):
         await Processor(serving(start_timeout=2), store).start()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
 
 
 async def test_it_is_not_usable_before_its_start(serving, store):
