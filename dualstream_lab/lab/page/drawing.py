@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["canvas", "drawing"]
 
-_MANY = 3000  # points of all that an axes draws in one way: as a picture it is smaller
+_PATH, _POINT = 200, 20  # bytes
+_LARGE = 150_000  # bytes of all that an axes draws in one way: as a picture it is smaller
 _DPI = 150
 
 
@@ -54,18 +55,18 @@ def drawing(axes: Axes, *, label: str) -> Markup:
 
 def _rasterize(axes: Axes) -> None:
     for group in (axes.lines, axes.collections, axes.patches):
-        if sum(map(_points, group)) > _MANY:
+        if sum(map(_size, group)) > _LARGE:
             for artist in group:
                 artist.set_rasterized(True)
 
 
-def _points(artist: Artist) -> int:
+def _size(artist: Artist) -> int:
+    """Bytes as SVG, roughly."""
     if isinstance(artist, Line2D):
-        return np.size(artist.get_xdata())
+        return _POINT * np.size(artist.get_xdata())
     if isinstance(artist, QuadMesh):
-        return np.size(artist.get_coordinates()) // 2
+        return _PATH * (np.size(artist.get_coordinates()) // 2)
     if isinstance(artist, Collection):
-        return sum(np.size(path.vertices) for path in artist.get_paths()) * len(
-            np.asarray(artist.get_offsets())
-        )
-    return np.size(artist.get_path().vertices) if isinstance(artist, Patch) else 0
+        once = sum(_PATH + _POINT * np.size(path.vertices) // 2 for path in artist.get_paths())
+        return once * max(1, len(np.asarray(artist.get_offsets())))
+    return _PATH + _POINT * np.size(artist.get_path().vertices) // 2 if isinstance(artist, Patch) else 0

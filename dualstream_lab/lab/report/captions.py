@@ -148,9 +148,13 @@ def ledger(report: Report) -> str:
     return f"Of {events:,} events, each in one class: {enumerated(parts)}. {never(report)}{more}"
 
 
-def recovery(report: Report) -> str:
+def recovery(report: Report, *, most: int) -> str:
     """Each fault in a sentence."""
-    return " ".join(map(_recovery, report.verdict.recoveries[:6]))
+    found = report.verdict.recoveries
+    said = [_recovery(one) for one in found[:most]]
+    if len(found) > most:
+        said.append(f"These are the first {most} of {len(found)} faults.")
+    return " ".join(said)
 
 
 def _recovery(one: Recovery) -> str:

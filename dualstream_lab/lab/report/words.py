@@ -90,9 +90,9 @@ def ms(value: float) -> str:
         return "not known"
     if math.isinf(value):
         return "never"
-    if value >= 10_000:
-        return f"{value / 1e3:,.1f} s"
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    if value >= 1000:
+        return f"{value / 1e3:,.1f} s" if value >= 10_000 else f"{value / 1e3:.2f} s"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def share(value: float) -> str:
