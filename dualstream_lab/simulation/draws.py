@@ -1,0 +1,113 @@
+"""All that chance decides, drawn beforehand: two models that are handed the same draws must agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dualstream_lab.simulation.outages import NEVER, Outages, united
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dualstream_lab.simulation.outages import Spans
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+
+__all__ = ["Draws", "Noise", "draw"]
+
+_TABLE = 1 << 16
+_PARTITION, _SHARD, _REQUEST, _EXCHANGE, _PAUSES, _RETURN = range(6)  # what a stream of numbers is for
+_AFTER = 300.0  # s after the plan's end; by then nothing pauses any more
+_MEAN_RETURN = 0.5  # s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Factors of the service times of stations, of mean 1: the k-th that station s begins (k from 0) takes
+    ``table[(starts[s] + k) % len(table)]`` times as long as it would. ``starts``: int64, one a station.
+    """
+
+    table: npt.NDArray[np.float64]
+    starts: npt.NDArray[np.int64]
+
+    def factor(self, station: int, number: int) -> float:
+        """Of the station's service with this number, from 0."""
+        return float(self.table[(self.starts[station] + number) % len(self.table)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """What a seed decides for a deployment.
+
+    ``partition``, ``shard``: int64 by the source's rank. ``requests``: of brokers, ``exchanges``: of shards.
+    ``stops``: of each broker, when it stands still: its pauses and, where it is mute, that. ``away``: when
+    subscribers are not connected to Redis, whatever the shard: from the begin of an outage to a while after
+    its end.
+    """
+
+    partition: npt.NDArray[np.int64]
+    shard: npt.NDArray[np.int64]
+    requests: Noise
+    exchanges: Noise
+    stops: tuple[Spans, ...]
+    away: Spans
+
+
+def draw(
+    *, sources: int, duration: float, deployment: Deployment, costs: Costs, outages: Outages, seed: int
+) -> Draws:
+    """The draws of a run of ``sources`` sources and ``duration`` s.
+
+    What is drawn for a station depends on the seed and its number only, not on how many others there are.
+    """
+    ranks = np.arange(sources)
+    return Draws(
+        partition=_hashed(ranks, seed, _PARTITION, deployment.partitions),
+        shard=_hashed(ranks, seed, _SHARD, deployment.shards),
+        requests=_noise(costs.broker_noise, deployment.brokers, seed, _REQUEST),
+        exchanges=_noise(costs.redis_noise, deployment.shards, seed, _EXCHANGE),
+        stops=tuple(
+            united([*_pauses(costs, duration + _AFTER, seed, broker), *outages.broker(broker).mute])
+            for broker in range(deployment.brokers)
+        ),
+        away=_away(outages.redis.down, seed),
+    )
+
+
+def _hashed(numbers: npt.NDArray[np.int64], seed: int, purpose: int, most: int) -> npt.NDArray[np.int64]:
+    """Of each number, one from 0 to ``most`` - 1, by the finalizer of SplitMix64."""
+    salt = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
+    mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((mixed ^ (mixed >> np.uint64(31))) % np.uint64(most), dtype=np.int64)
+
+
+def _noise(variation: float, stations: int, seed: int, purpose: int) -> Noise:
+    """Log-normal, with this coefficient of variation; one table for all, which each begins elsewhere."""
+    rng = np.random.default_rng([seed, purpose])
+    table = np.exp(np.sqrt(np.log1p(variation**2)) * rng.standard_normal(_TABLE))
+    starts = _hashed(np.arange(stations), seed, purpose, _TABLE)
+    return Noise(table=table / table.mean(), starts=starts)
+
+
+def _pauses(costs: Costs, until: float, seed: int, broker: int) -> Spans:
+    """Poisson begins and exponential lengths; they may overlap."""
+    if not costs.pauses or not costs.pause:
+        return NEVER
+    rng = np.random.default_rng([seed, _PAUSES, broker])
+    begins = np.empty(0)
+    while not len(begins) or begins[-1] < until:
+        last = begins[-1] if len(begins) else 0.0
+        begins = np.concatenate([begins, last + np.cumsum(rng.exponential(1 / costs.pauses, 1024))])
+    begins = begins[begins < until]
+    lengths = np.random.default_rng([seed, _PAUSES, broker, 1]).exponential(costs.pause, len(begins))
+    return np.column_stack([begins, begins + lengths])
+
+
+def _away(down: Spans, seed: int) -> Spans:
+    """Each outage, and up to a second after it: all subscribers come back at the same moment."""
+    delays = np.random.default_rng([seed, _RETURN]).uniform(0, 2 * _MEAN_RETURN, len(down))
+    return united(down + np.column_stack([np.zeros(len(down)), delays]))

@@ -1,0 +1,168 @@
+"""Faults as the model knows them: when a server is down, mute or slow. Pure; s of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.faults.spec import check_overlaps, fault_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from dualstream_lab.faults.spec import FaultSpec
+    from dualstream_lab.simulation.parameters import Deployment
+
+__all__ = ["NEVER", "Modes", "Outages", "Spans", "outages", "united"]
+
+Spans: TypeAlias = npt.NDArray[np.float64]
+"""Shape (n, 2): begins and ends, s, in order, apart from each other. Of slowness (n, 3): and its delay, s."""
+
+NEVER: Final[Spans] = np.empty((0, 2))
+_NEVER_SLOW: Final[Spans] = np.empty((0, 3))
+
+_REDIS_RESTART = 0.1  # s
+_KAFKA_RESTART = 6.0  # s; a Java process, and its log
+_MISSED = 6.0  # s until a dead leader's partitions have another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modes:
+    """What is wrong with a server, and when; begins belong to a span, ends do not.
+
+    ``down``: all that it has is lost, and what comes fails at once. ``mute``: it stands still, and goes on
+    where it was. ``slow``: its delay is added to each way.
+    """
+
+    down: Spans = field(default_factory=NEVER.copy)
+    mute: Spans = field(default_factory=NEVER.copy)
+    slow: Spans = field(default_factory=_NEVER_SLOW.copy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outages:
+    """``redis``: of every shard. ``first_broker``: of broker 0; ``brokers``: of each other one.
+
+    ``moved``: requests for broker 0 that arrive while this lasts are broker 1's (a dead leader's partitions).
+    """
+
+    redis: Modes = field(default_factory=Modes)
+    first_broker: Modes = field(default_factory=Modes)
+    brokers: Modes = field(default_factory=Modes)
+    moved: Spans = field(default_factory=NEVER.copy)
+
+    def broker(self, number: int) -> Modes:
+        """What is wrong with this broker."""
+        return self.brokers if number else self.first_broker
+
+
+def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
+    """The spans of these faults: Redis's are of every shard, ``kafka.slow`` of every broker, and the other
+    ones of Kafka of broker 0, as in the catalogue.
+
+    Raises ConfigError for a fault that is not modelled, naming those that are, for two at once on the
+    same server, and for a lost leader without a second copy.
+    """
+    faults = tuple(faults)
+    check_overlaps(faults)
+    found: dict[str, list[tuple[float, ...]]] = {mode: [] for mode in _MODES}
+    for spec in faults:
+        if spec.what not in _MODELLED:
+            raise ConfigError(
+                f"faults: {spec.what} is not simulated; those that are: {', '.join(sorted(_MODELLED))}"
+            )
+        if spec.what == "kafka.leader-lost" and deployment.copies < 2:
+            raise ConfigError(
+                f"copies: kafka.leader-lost needs 2 or more, as nobody else can lead (is {deployment.copies})"
+            )
+        for mode, spans_of in _MODELLED[spec.what].items():
+            found[mode] += spans_of(spec)
+    slow = _slowness(found["kafka slow"])
+    return Outages(
+        redis=Modes(
+            down=united(found["redis down"]),
+            mute=united(found["redis mute"]),
+            slow=_slowness(found["redis slow"]),
+        ),
+        first_broker=Modes(down=united(found["kafka down"]), mute=united(found["kafka mute"]), slow=slow),
+        brokers=Modes(slow=slow),
+        moved=united(found["kafka moved"]),
+    )
+
+
+def united(spans: Iterable[Sequence[float]]) -> Spans:
+    """The same time as spans in order: those that overlap or touch are one, empty ones are none."""
+    merged: list[list[float]] = []
+    for begin, end in sorted((float(begin), float(end)) for begin, end in spans):
+        if merged and begin <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        elif begin < end:
+            merged.append([begin, end])
+    return np.array(merged, dtype=np.float64).reshape(-1, 2)
+
+
+def _slowness(spans: list[tuple[float, ...]]) -> Spans:
+    return np.array(sorted(spans), dtype=np.float64).reshape(-1, 3)
+
+
+def _as_given(spec: FaultSpec) -> list[tuple[float, ...]]:
+    return list(spec.spans)
+
+
+def _at_once(length: float) -> Callable[[FaultSpec], list[tuple[float, ...]]]:
+    """Of a fault that has no length, but takes effect for so long."""
+    return lambda spec: [(begin, begin + length) for begin, _ in spec.spans]
+
+
+def _parameter(spec: FaultSpec, name: str) -> float:
+    """In s, from ms."""
+    default = next(one.default for one in fault_named(spec.what).parameters if one.name == name)
+    return spec.parameters.get(name, default) / 1e3
+
+
+def _flaps(spec: FaultSpec) -> list[tuple[float, ...]]:
+    """It begins with the first time away, and at its end it is back."""
+    up, down = _parameter(spec, "up_ms"), _parameter(spec, "down_ms")
+    return [
+        (away, min(away + down, end))
+        for begin, end in spec.spans
+        for away in np.arange(begin, end, up + down).tolist()
+    ]
+
+
+def _delays(spec: FaultSpec) -> list[tuple[float, ...]]:
+    return [(*span, _parameter(spec, "delay_ms")) for span in spec.spans]
+
+
+def _until_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
+    return [(begin, min(begin + _MISSED, end)) for begin, end in spec.spans]
+
+
+def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
+    return [(min(begin + _MISSED, end), end) for begin, end in spec.spans]
+
+
+_MODES: Final = (
+    "redis down", "redis mute", "redis slow", "kafka down", "kafka mute", "kafka slow", "kafka moved",
+)  # fmt: skip
+_MODELLED: Final = {
+    "redis.kill": {"redis down": _as_given},
+    "redis.restart": {"redis down": _at_once(_REDIS_RESTART)},
+    "redis.flap": {"redis down": _flaps},
+    "net.redis.reset": {"redis down": _as_given},
+    "net.redis.refuse": {"redis down": _as_given},
+    "redis.stop": {"redis mute": _as_given},
+    "redis.busy": {"redis mute": _as_given},
+    "net.redis.blackhole": {"redis mute": _as_given},
+    "redis.slow": {"redis slow": _delays},
+    "net.redis.delay": {"redis slow": _delays},
+    "kafka.kill": {"kafka down": _as_given},
+    "kafka.restart": {"kafka down": _at_once(_KAFKA_RESTART)},
+    "kafka.stop": {"kafka mute": _as_given},
+    "kafka.slow": {"kafka slow": _delays},
+    "kafka.leader-lost": {"kafka down": _until_missed, "kafka moved": _after_missed},
+}
