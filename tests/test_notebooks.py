@@ -25,6 +25,10 @@ PAIRS_RATE, BLOCK, PAIRS_TIME, OTHERS = 1_000, 1, 30, 1024  # other tests use th
 RATE, DURATION, DEADLINE = 500, 24, 3
 MUTE_AT, MUTE_FOR, KILL_AT, KILL_FOR = 2, 5, 10, 4
 """,
+    "05_fan_out": """
+CHANNELS, GATEWAYS, RATE, DURATION, REPEATS = [1_000], 4, 1_000, 1, 1
+CLIENTS, TICKS, CLIENT_RATE, CLIENT_DURATION = [10], [0, 0.02], 200, 1
+""",
 }
 EPILOGUE = "import sys; assert 'gevent' not in sys.modules and 'locust' not in sys.modules"
 

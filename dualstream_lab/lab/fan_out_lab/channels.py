@@ -62,8 +62,9 @@ async def fan_out(
     ``delay_p99_ms`` (from Kafka's acknowledgement to the gateway), ``live_p99_ms`` (from the intended time),
     ``redis_cpu``, ``gateway_cpu`` (all of them), ``publisher_cpu`` (shares of one core), ``machine`` (share
     of all cores that anybody used), ``heard_per_event`` (messages that all gateways read, with those that
-    they throw away), ``delivered``, ``missing`` (events), ``buffer_kib`` (that waited in Redis for the
-    slowest gateway, at most), ``limit``, ``run`` (its directory).
+    they throw away), ``delivered``, ``missing`` (events), ``dropped`` (notifications that the publisher
+    gave up), ``buffer_kib`` (that waited in Redis for the slowest gateway, at most), ``limit``, ``run`` (its
+    directory).
 
     The stop button ends it: the table has the rows until then. Raises ConfigError, StackError,
     StreamUnavailable.
@@ -174,6 +175,7 @@ def _delivery(loaded: Loaded, buffer: int) -> dict[str, Any]:
         "heard_per_event": loaded.told["read"] / durable if durable else float("nan"),
         "delivered": int(found["live.heard"]),
         "missing": int(durable - found["live.heard"]),
+        "dropped": int(found["live.dropped"]),
         "buffer_kib": buffer / 2**10,
         "limit": loaded.run.limit,
         "run": str(loaded.run.path),

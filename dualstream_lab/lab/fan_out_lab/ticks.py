@@ -54,8 +54,8 @@ async def coalescing(
     Columns: ``clients``, ``tick_ms``, ``repeat``, ``gateway_cpu`` (of `dualstream serve`), ``client_cpu``,
     ``redis_cpu`` (shares of one core), ``machine`` (share of all cores that anybody used),
     ``messages_per_write``, ``writes_per_s`` (to all clients), ``delay_p50_ms`` and ``delay_p99_ms`` (from
-    Kafka's acknowledgement to a client, of every delivery), ``deliveries``, ``missing``, ``limit``, ``run``
-    (its directory).
+    Kafka's acknowledgement to a client, of every delivery), ``deliveries``, ``missing`` (that did not come
+    live), ``dropped`` (notifications that the publisher gave up), ``limit``, ``run`` (its directory).
 
     The stop button ends it: the table has the rows until then. Raises ConfigError, StackError,
     StreamUnavailable.
@@ -139,6 +139,7 @@ def _figures(plan: _Plan, loaded: Loaded, counted: Mapping[str, float]) -> dict[
         "delay_p99_ms": delays.quantile(0.99),
         "deliveries": delays.arrived,
         "missing": int(run.measures["publish.durable"]) * plan.clients - delays.arrived,
+        "dropped": int(run.measures["live.dropped"]),
         "limit": limit,
         "run": str(run.path),
     }
