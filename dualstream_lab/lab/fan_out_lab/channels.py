@@ -122,7 +122,7 @@ async def _measured(plan: _Plan, stack: LocalStack, warm_up: float, root: Path) 
         channel_policy="shard" if plan.policy == "aggregate" else "source",
     )
     measurement = Measurement(
-        name="fan-out",
+        name=f"fan-out-{plan.policy}",
         workload=plan.workload,
         settings=settings,
         listener=_LISTENER,

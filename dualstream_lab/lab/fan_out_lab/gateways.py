@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.config import ServeSettings
-from dualstream_lab.errors import EventError, StreamUnavailable
+from dualstream_lab.errors import EventError
 from dualstream_lab.event import decode_notification
 from dualstream_lab.gateway.channels import Channels
 from dualstream_lab.gateway.upstream import Upstream
@@ -142,11 +142,9 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         while hearing.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         hearing.close()
-    except StreamUnavailable as error:
-        raise StreamUnavailable(f"the storm did not end: {error}") from error
     finally:
         await end_tasks(running)
-    return {"read": sum(gateway.read for gateway in gateways), "lost": sum(one.lost for one in gateways)}
+    return {"read": sum(gateway.read for gateway in gateways)}
 
 
 if __name__ == "__main__":
