@@ -28,8 +28,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
-# A broker that was killed looks through the logs of every partition there is, before it is back.
-_AT_ONCE = {"log.segment.delete.delay.ms": "1000"}
+# A broker that was killed is back when its session has ended, and when it has looked through the logs of
+# every partition there is.
+_QUICK = {"broker.session.timeout.ms": "2000", "log.segment.delete.delay.ms": "1000"}
 _MANY = 10
 
 
@@ -46,7 +47,7 @@ class Stacks:
     def get(self, brokers: int) -> LocalStack:
         # A stack that does not start is an error, never a skip: these tests exist to use it.
         if brokers not in self.running:
-            started = LocalStack(brokers=brokers, in_memory=True, kafka_settings=_AT_ONCE)
+            started = LocalStack(brokers=brokers, in_memory=True, kafka_settings=_QUICK)
             self.running[brokers] = self._exits.enter_context(started)
         return self.running[brokers]
 
@@ -127,6 +128,14 @@ def settings(stack: LocalStack, topic: str) -> Callable[..., Settings]:
         return Settings.load(**(where | values))
 
     return make
+
+
+@pytest.fixture
+def _short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second where a scenario does not say."""
+    from dualstream_lab.lab import Scenario
+
+    monkeypatch.setitem(Scenario.__init__.__kwdefaults__, "warm_up", 0.5)
 
 
 @pytest.fixture
