@@ -149,7 +149,7 @@ def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
 _MODES: Final = (
     "redis down", "redis mute", "redis slow", "kafka down", "kafka mute", "kafka slow", "kafka moved",
 )  # fmt: skip
-_MODELLED: Final = {
+_MODELLED: Final[dict[str, dict[str, Callable[[FaultSpec], list[tuple[float, ...]]]]]] = {
     "redis.kill": {"redis down": _as_given},
     "redis.restart": {"redis down": _at_once(_REDIS_RESTART)},
     "redis.flap": {"redis down": _flaps},

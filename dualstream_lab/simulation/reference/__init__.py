@@ -1,0 +1,109 @@
+"""The pipeline event by event, as plain as can be: what the fast model is measured by. For small runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import simpy
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.draws import draw
+from dualstream_lab.simulation.model import Outcome
+from dualstream_lab.simulation.outages import outages
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.reference.publishing import Brokers, Publisher
+from dualstream_lab.simulation.reference.reading import Consumers
+from dualstream_lab.simulation.reference.telling import Audience, Notifier, Shard
+from dualstream_lab.simulation.reference.world import Notes, World
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.faults.spec import FaultSpec
+    from dualstream_lab.simulation.draws import Draws
+    from dualstream_lab.workload import Workload
+
+__all__ = ["reference"]
+
+
+def reference(
+    workload: Workload,
+    deployment: Deployment | None = None,
+    costs: Costs | None = None,
+    faults: Sequence[FaultSpec] = (),
+    seed: int = 1,
+    *,
+    draws: Draws | None = None,
+) -> Outcome:
+    """Every event of a run, as :func:`simulate` has it, up to rounding; ``busy`` is left out.
+
+    ``draws``: instead of the seed's. Raises ConfigError as :func:`simulate`.
+    """
+    if workload.plan == "closed":
+        raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
+    deployment, costs = deployment or Deployment(), costs or Costs()
+    broken = outages(faults, deployment)
+    drawn = draws or draw(
+        sources=workload.sources,
+        duration=workload.duration,
+        deployment=deployment,
+        costs=costs,
+        outages=broken,
+        seed=seed,
+    )
+    slots = list(workload.slots())
+    columns = (
+        np.concatenate([getattr(one, name) for one in slots]) for name in ("intended", "source", "size")
+    )
+    intended, source, size = columns
+    notes = Notes(intended / 1e9, source, size, drawn)
+    world = World(simpy.Environment(), deployment, costs, broken, drawn, notes)
+    _run(world, workload.batch)
+    return _outcome(notes, world)
+
+
+def _run(world: World, batch: int) -> None:
+    notes, deployment = world.notes, world.deployment
+    brokers = Brokers(world, Consumers(world).append)
+    audience = Audience(world)
+    shards = [Shard(world, number, audience) for number in range(deployment.shards)]
+    notifiers = [
+        [Notifier(world, number, shard) for shard in shards] for number in range(deployment.publishers)
+    ]
+
+    def acknowledged(publisher: int, events: list[int]) -> None:
+        for shard in sorted({int(notes.shard[seq]) for seq in events}):
+            notifiers[publisher][shard].join([seq for seq in events if notes.shard[seq] == shard])
+
+    calls = [range(first, first + batch) for first in range(0, len(notes.intended), batch)]
+    for number in range(deployment.publishers):
+        publisher = Publisher(world, number, brokers, acknowledged)
+        world.env.process(publisher.loop(calls[number :: deployment.publishers]))
+    world.env.run()
+
+
+def _outcome(notes: Notes, world: World) -> Outcome:
+    late = np.isnan(notes.live) & ~np.isnan(notes.repaired)
+    away = world.draws.away.tolist()
+    return Outcome(
+        seq=np.arange(len(late)),
+        intended=notes.intended,
+        sent=notes.sent,
+        entered=notes.entered,
+        settled=notes.settled,
+        acked=notes.acked,
+        outcome=notes.outcome,
+        source=notes.source,
+        size=notes.size,
+        partition=notes.partition,
+        offset=notes.offset,
+        logged=notes.logged,
+        consumed=notes.consumed,
+        heard=np.where(late, notes.repaired, notes.live),
+        late=late,
+        dropped=notes.dropped,
+        reason=notes.reason,
+        resyncs=notes.resyncs,
+        away=tuple((shard, *span) for shard in range(world.deployment.shards) for span in away),
+    )

@@ -1,0 +1,194 @@
+"""The durable half of the reference: publishers with their buffers and lanes, and brokers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from typing import TYPE_CHECKING, Any, Final
+
+from dualstream_lab.recording import Outcome
+from dualstream_lab.simulation.reference.station import Job, Station
+from dualstream_lab.simulation.reference.world import delay, within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    import simpy
+
+    from dualstream_lab.simulation.reference.world import World
+
+__all__ = ["Brokers", "Publisher"]
+
+_AGAIN: Final = 0.1  # s from a request's failure until it is sent again
+
+
+class Brokers:
+    """Each serves one request after the other; ``appended`` is told what came into the log."""
+
+    def __init__(self, world: World, appended: Callable[[list[int]], None]) -> None:
+        self._world = world
+        self._appended = appended
+        self._ends: Counter[int] = Counter()
+        self._stations = [
+            Station(world.env, number=number, noise=world.draws.requests, stops=stops)
+            for number, stops in enumerate(world.draws.stops)
+        ]
+        for number, station in enumerate(self._stations):
+            world.lose(world.outages.broker(number).down, station.lose)
+
+    def arrive(self, publisher: int, broker: int, events: list[int]) -> simpy.Event:
+        """A request of these events. The answer is True once they are in the log, False when it is lost."""
+        answer, outages, now = self._world.env.event(), self._world.outages, self._world.env.now
+        if within(outages.broker(broker).down, now):
+            return answer.succeed(False)
+        if broker == 0 and within(outages.moved, now):
+            broker = 1
+        work = self._work(events)
+        self._stations[broker].put(
+            Job(
+                owner=publisher,
+                steps=[(work, lambda: self._log(events, answer))],
+                lost=lambda: answer.succeed(False),
+            )
+        )
+        return answer
+
+    def _work(self, events: list[int]) -> float:
+        costs, notes = self._world.costs, self._world.notes
+        partitions = len({notes.partition[seq] for seq in events})
+        size = sum(int(notes.size[seq]) for seq in events)
+        copied = costs.record * len(events) + costs.record_byte * size
+        return costs.request + costs.batch * partitions + self._world.deployment.copies * copied
+
+    def _log(self, events: list[int], answer: simpy.Event) -> None:
+        notes = self._world.notes
+        for seq in events:
+            notes.logged[seq] = self._world.env.now
+            partition = int(notes.partition[seq])
+            notes.offset[seq] = self._ends[partition]
+            self._ends[partition] += 1
+        answer.succeed(True)
+        self._appended(events)
+
+
+class Publisher:
+    """Its loop, its buffer with the line before it, and a lane to each broker.
+
+    A call is the range of its events. ``acknowledged`` is told of durable ones, in order.
+    """
+
+    def __init__(
+        self, world: World, number: int, brokers: Brokers, acknowledged: Callable[[int, list[int]], None]
+    ) -> None:
+        self._world = world
+        self._number = number
+        self._brokers = brokers
+        self._acknowledged = acknowledged
+        self._room = world.deployment.buffer_events
+        self._line: deque[range] = deque()
+        self._waiting: defaultdict[int, deque[int]] = defaultdict(deque)  # by partition
+        self._open: set[int] = set()  # entered and not settled
+        self._asked: set[int] = set()  # were in a request
+        self._taken = [False] * world.deployment.brokers
+
+    def loop(self, calls: Iterable[range]) -> Generator[simpy.Event, Any, None]:
+        """Serves calls in order, none before its time."""
+        env, costs, notes = self._world.env, self._world.costs, self._world.notes
+        for call in calls:
+            yield env.timeout(max(0.0, notes.intended[call.start] - env.now))
+            notes.sent[call] = env.now
+            yield env.timeout(costs.call + costs.event * len(call))
+            self._ask(call)
+
+    # The buffer
+
+    def _ask(self, call: range) -> None:
+        """For room; nobody overtakes those who wait for it."""
+        self._line.append(call)
+        self._admit()
+        if call in self._line:
+            self._world.after(self._world.deployment.buffer_timeout, lambda: self._give_up(call))
+
+    def _give_up(self, call: range) -> None:
+        if call in self._line:
+            self._line.remove(call)
+            self._world.notes.outcome[call] = Outcome.NO_ROOM
+            self._world.notes.settled[call] = self._world.env.now
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._line and len(self._line[0]) <= self._room:
+            self._enter(self._line.popleft())
+
+    def _enter(self, call: range) -> None:
+        notes, deployment = self._world.notes, self._world.deployment
+        self._room -= len(call)
+        self._open.update(call)
+        notes.entered[call] = self._world.env.now
+        for seq in call:
+            self._waiting[int(notes.partition[seq])].append(seq)
+        self._world.after(deployment.delivery_timeout, lambda: self._expire(call))
+        for broker in sorted({int(notes.partition[seq]) % deployment.brokers for seq in call}):
+            self._look(broker)
+
+    def _expire(self, call: range) -> None:
+        events = [seq for seq in call if seq in self._open]
+        for seq in events:
+            if seq in self._asked:
+                self._world.notes.outcome[seq] = Outcome.UNKNOWN
+            else:
+                self._world.notes.outcome[seq] = Outcome.REJECTED
+                self._waiting[int(self._world.notes.partition[seq])].remove(seq)
+        self._settle(events)
+
+    def _settle(self, events: list[int]) -> None:
+        self._world.notes.settled[events] = self._world.env.now
+        self._open.difference_update(events)
+        self._room += len(events)
+        self._admit()
+
+    # Lanes
+
+    def _look(self, broker: int) -> None:
+        """A free lane takes what waits."""
+        if not self._taken[broker] and (events := self._take(broker)):
+            self._taken[broker] = True
+            self._world.env.process(self._fly(broker, events))
+
+    def _take(self, broker: int) -> list[int]:
+        """Of each of its partitions the oldest, at least one, and as many as a batch may have bytes."""
+        taken = []
+        for partition in sorted(self._waiting):
+            if partition % self._world.deployment.brokers != broker:
+                continue
+            queue, size = self._waiting[partition], 0
+            while queue and (
+                not size or size + self._world.notes.size[queue[0]] <= self._world.deployment.batch_bytes
+            ):
+                size += self._world.notes.size[queue[0]]
+                taken.append(queue.popleft())
+        self._asked.update(taken)
+        return taken
+
+    def _fly(self, broker: int, events: list[int]) -> Generator[simpy.Event, Any, None]:
+        """One request, until it is acknowledged or none of its events is open any more."""
+        env, costs = self._world.env, self._world.costs
+        slow = self._world.outages.broker(broker).slow
+        replica = costs.replica if self._world.deployment.copies > 1 else 0.0
+        while events:
+            yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now))
+            if (yield self._brokers.arrive(self._number, broker, events)):
+                yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now) + replica)
+                self._acknowledge(events)
+                break
+            yield env.timeout(_AGAIN)
+            events = [seq for seq in events if seq in self._open]
+        self._taken[broker] = False
+        self._look(broker)
+
+    def _acknowledge(self, events: list[int]) -> None:
+        """Only now, with what was let in, the lane is free."""
+        durable = sorted(seq for seq in events if seq in self._open)
+        self._world.notes.outcome[durable] = Outcome.DURABLE
+        self._world.notes.acked[durable] = self._world.env.now
+        self._acknowledged(self._number, durable)
+        self._settle(durable)

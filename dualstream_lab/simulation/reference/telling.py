@@ -1,0 +1,193 @@
+"""The live half of the reference: notifiers, Redis's shards, and those who hear."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
+
+from dualstream_lab.recording import DROPS
+from dualstream_lab.simulation.reference.station import Job, Station
+from dualstream_lab.simulation.reference.world import delay, within
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import simpy
+
+    from dualstream_lab.simulation.reference.world import World
+
+__all__ = ["Audience", "Notifier", "Shard"]
+
+_FLUSH, _MAX_FLUSH = 1000, 4000
+_MAX_FAILURES = 5
+_BREAK: Final = 1.5  # s
+_REFUSED: Final = 0.05  # s until the next try
+
+
+class Audience:
+    """Subscribers, all alike; where there are gateways, they are these, and their clients are who hears."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._arrived: deque[int] = deque()
+        self._wake = world.env.event()
+        if world.deployment.gateways:
+            world.env.process(self._fan_out())
+
+    def tell(self, seq: int) -> None:
+        """Redis writes it to whoever is connected."""
+        now = self._world.env.now
+        if self._world.deployment.subscribers and not within(self._world.draws.away, now):
+            hear = self._world.costs.hear + delay(self._world.outages.redis.slow, now)
+            self._world.after(hear, lambda: self._hear(seq))
+
+    def _hear(self, seq: int) -> None:
+        if not self._world.deployment.gateways:
+            self._world.notes.live[seq] = self._world.env.now
+            return
+        self._arrived.append(seq)
+        if not self._wake.triggered:
+            self._wake.succeed()
+
+    def _fan_out(self) -> Generator[simpy.Event, Any, None]:
+        """One gateway stands for all."""
+        env, costs, deployment = self._world.env, self._world.costs, self._world.deployment
+        while True:
+            while not self._arrived:
+                self._wake = env.event()
+                yield self._wake
+            seq = self._arrived.popleft()
+            yield env.timeout(costs.receive + costs.write * deployment.clients / deployment.gateways)
+            tick = deployment.tick
+            self._world.notes.live[seq] = ceil(env.now / tick) * tick if tick else env.now
+
+
+class Shard:
+    """A Redis, and the connections to it."""
+
+    def __init__(self, world: World, number: int, audience: Audience) -> None:
+        self._world = world
+        self._audience = audience
+        self._coming: list[Job] = []
+        self._station = Station(
+            world.env, number=number, noise=world.draws.exchanges, stops=world.outages.redis.mute
+        )
+        world.lose(world.outages.redis.down, self._lose)
+
+    def exchange(self, publisher: int, events: list[int]) -> simpy.Event:
+        """The answer is True once all are written; False at once, when the shard is or goes down."""
+        answer, costs = self._world.env.event(), self._world.costs
+        if within(self._world.outages.redis.down, self._world.env.now):
+            return answer.succeed(False)
+        each = costs.publish + costs.deliver * self._world.deployment.subscribers
+        job = Job(
+            owner=publisher,
+            steps=[
+                (costs.exchange, lambda: None),
+                *((each, partial(self._audience.tell, seq)) for seq in events),
+                (0.0, lambda: self._world.after(self._way(), lambda: answer.succeed(True))),
+            ],
+            lost=lambda: answer.succeed(False),
+        )
+        self._coming.append(job)
+        self._world.after(self._way(), lambda: self._arrive(job))
+        return answer
+
+    def connect(self) -> tuple[bool, float]:
+        """Whether an attempt that begins now succeeds, and how long it takes."""
+        redis, now = self._world.outages.redis, self._world.env.now
+        if within(redis.down, now):
+            return False, 0.0
+        if within(redis.mute, now):
+            return False, self._world.deployment.redis_timeout
+        return True, 2 * self._way()
+
+    def _way(self) -> float:
+        return self._world.costs.redis_trip / 2 + delay(self._world.outages.redis.slow, self._world.env.now)
+
+    def _arrive(self, job: Job) -> None:
+        if job in self._coming:
+            self._coming.remove(job)
+            self._station.put(job)
+
+    def _lose(self) -> list[Job]:
+        lost, self._coming = self._coming, []
+        return lost + self._station.lose()
+
+
+class Notifier:
+    """Of one publisher to one shard: a bounded queue, one exchange at a time, a breaker."""
+
+    def __init__(self, world: World, publisher: int, shard: Shard) -> None:
+        self._world = world
+        self._publisher = publisher
+        self._shard = shard
+        self._queue: deque[int] = deque()
+        self._busy = False
+        self._failures = 0
+        self._broken = False
+        self._dirty: list[int] = []
+
+    def join(self, events: list[int]) -> None:
+        """Acknowledged together, in order."""
+        if self._broken:
+            self._drop(events, "redis down")
+            return
+        self._queue.extend(events)
+        over = len(self._queue) - self._world.deployment.notify_queue
+        self._drop([self._queue.popleft() for _ in range(over)], "queue full")
+        self._look()
+
+    def _look(self) -> None:
+        if self._busy or not self._queue:
+            return
+        most = min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH)
+        events = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        self._busy = True
+        self._world.env.process(self._exchange(events))
+
+    def _exchange(self, events: list[int]) -> Generator[simpy.Event, Any, None]:
+        answer = self._shard.exchange(self._publisher, events)
+        yield answer | self._world.env.timeout(self._world.deployment.redis_timeout)
+        if answer.triggered and answer.value:
+            self._failures = 0
+            self._announce()
+        else:
+            self._drop(events, "redis connection" if answer.triggered else "redis timeout")
+            self._failures += 1
+            yield from self._connect()
+        self._busy = False
+        self._look()
+
+    def _connect(self) -> Generator[simpy.Event, Any, None]:
+        """Again and again, until it succeeds."""
+        env, connected, refused = self._world.env, False, False
+        while not connected:
+            if self._failures >= _MAX_FAILURES:
+                self._broken = True
+                self._drop(list(self._queue), "redis down")
+                self._queue.clear()
+                yield env.timeout(_BREAK)
+            elif refused:
+                yield env.timeout(_REFUSED)
+            connected, takes = self._shard.connect()
+            yield env.timeout(takes)
+            refused = not takes
+            self._failures += not connected
+        self._broken = False
+
+    def _drop(self, events: list[int], reason: str) -> None:
+        self._world.notes.dropped[events] = self._world.env.now
+        self._world.notes.reason[events] = DROPS.index(reason)
+        self._dirty += events
+
+    def _announce(self) -> None:
+        """What was skipped, so that subscribers repair it."""
+        if self._dirty:
+            self._world.notes.resyncs += 1
+        if self._world.deployment.subscribers:
+            trip = self._world.costs.redis_trip + self._world.costs.fetch_trip
+            self._world.notes.repaired[self._dirty] = self._world.env.now + trip
+        self._dirty = []
