@@ -46,10 +46,10 @@ def _between(base: Arm, other: Arm) -> Iterator[str]:
         yield f"{base.name} and {other.name} were not measured alike: {_some(others)}"
     few, many = sorted((base, other), key=lambda arm: len(arm.runs))
     if len(many.runs) == 1:
-        p50, tail = (math.expm1(ASSUMED[share]) for share in (0.5, 0.99))
+        p50, tail = (math.exp(ASSUMED[f"live.latency.{share}"]) for share in ("p50", "p99"))
         yield (
-            f"{base.name} and {other.name} are one run each, which cannot tell how far repeats differ: it is "
-            f"assumed that they do by {p50:.0%} (p50) or {tail:.0%} (tails); three repeats of each would tell"
+            f"{base.name} and {other.name} are one run each, which cannot tell how far repeats differ: by a "
+            f"factor of {p50:.1f} (p50) or {tail:.1f} (tails) is assumed; three repeats of each would tell"
         )
         if one.faults or two.faults:
             yield "a single run with faults: its seconds are not alike, so its intervals are too wide"
