@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from dualstream_lab.analysis.comparison import Arm, Difference, Finding, compare_arms
 from dualstream_lab.analysis.frames import Frames, compare, load
 from dualstream_lab.analysis.plots import (
     plot_differences,
@@ -30,8 +31,12 @@ from dualstream_lab.analysis.plots import (
 from dualstream_lab.analysis.statistics import lag, outage_windows, over_time, percentiles
 
 __all__ = [
+    "Arm",
+    "Difference",
+    "Finding",
     "Frames",
     "compare",
+    "compare_arms",
     "lag",
     "load",
     "outage_windows",
