@@ -30,7 +30,11 @@ hypothesis.settings.load_profile("busy")
 
 # A broker that was killed is back when its session has ended, and when it has looked through the logs of
 # every partition there is.
-_QUICK = {"broker.session.timeout.ms": "2000", "log.segment.delete.delay.ms": "1000"}
+_QUICK = {
+    "broker.session.timeout.ms": "2000",
+    "group.min.session.timeout.ms": "1000",  # some processors that are killed
+    "log.segment.delete.delay.ms": "1000",
+}
 _MANY = 10
 
 
@@ -117,6 +121,20 @@ def topic(stack: LocalStack, _stacks: Stacks) -> Iterator[str]:
     stack.create_topic(name)
     yield name
     _stacks.done_with.append(name)
+
+
+@pytest.fixture(scope="module")
+def new_topic(stack: LocalStack, _stacks: Stacks) -> Iterator[Callable[[], str]]:
+    """Makes topics as :func:`topic` does, for as long as the module."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"test-{uuid4().hex[:12]}")
+        stack.create_topic(made[-1])
+        return made[-1]
+
+    yield make
+    _stacks.done_with += made
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from dualstream_lab.analysis import load, outage_windows
@@ -14,26 +11,11 @@ from dualstream_lab.lab.demo import Demo
 from dualstream_lab.workload import Workload
 
 
-def test_a_short_demo_tells_the_story(tmp_path):
-    arguments = [
-        "demo",
-        "--rate",
-        "1000",
-        "--duration",
-        "5",
-        "--outage",
-        "1:2",
-        "--runs",
-        str(tmp_path),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "dualstream_lab.cli", *arguments],
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == 0, err
+@pytest.mark.usefixtures("_short_warm_up")
+def test_a_short_demo_tells_the_story(tmp_path, dualstream):
+    arguments = ["--rate", "1000", "--duration", "5", "--outage", "1:2", "--runs", str(tmp_path)]
+    code, out, err = dualstream("demo", *arguments)
+    assert code == 0, err
     assert "Every event is durable" in out
     assert "next:" in err
     (run,) = tmp_path.iterdir()

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 from urllib.request import Request, urlopen
 
 import pytest
@@ -20,16 +23,58 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.stack.local import _in_thread
 from dualstream_lab.stack.ports import free_ports
+from dualstream_lab.stack.valkey import find_redis, redis_process
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "locustfiles").glob("*.py"))
 LOCUST = [sys.executable, "-m", "locust"]
+T = TypeVar("T")
 
 
 @pytest.fixture
 def where(stack, topic):
     """Options that point to a topic of this test's own."""
     return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic]
+
+
+class Place(NamedTuple):
+    """A topic, a Redis and a directory of one Locust's own."""
+
+    topic: str
+    redis_url: str
+    where: list[str]
+    cwd: Path
+
+
+@contextmanager
+def places(stack, new_topic, tmp_path_factory) -> Iterator[Callable[[], Place]]:
+    """Makes places for what runs side by side: on one Redis all would hear each other."""
+    with ExitStack() as exits:
+
+        def make() -> Place:
+            topic, cwd = new_topic(), tmp_path_factory.mktemp("locust")
+            (port,) = free_ports(1)
+            redis = redis_process(find_redis(), port=port, directory=cwd / "redis", remove=None)
+            exits.callback(redis.kill)
+            redis.start()
+            url = f"redis://127.0.0.1:{port}"
+            return Place(topic, url, ["--kafka", stack.kafka_url, "--redis", url, "--topic", topic], cwd)
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def place(stack, new_topic, tmp_path_factory):
+    """Makes places."""
+    with places(stack, new_topic, tmp_path_factory) as make:
+        yield make
+
+
+def side_by_side(calls: dict[str, Callable[[], T]]) -> dict[str, T]:
+    """What they return. A Locust waits most of its time."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = {name: pool.submit(call) for name, call in calls.items()}
+        return {name: future.result() for name, future in futures.items()}
 
 
 def in_kafka(stack, topic: str) -> int:
@@ -76,17 +121,30 @@ def test_every_locustfile_is_short():
 
 
 # Half of them in one process, half in two: how many there are is no matter of the file.
-@pytest.mark.parametrize(
-    ("file", "processes"),
-    [(path.name, ["--processes", "2"] if path.stem in {"mixed", "single_publish"} else []) for path in FILES],
-    ids=[path.stem for path in FILES],
-)
-def test_every_locustfile_counts_what_is_in_kafka(file, processes, where, stack, topic, tmp_path):
-    users = ["--users", "40", "--connections-per-user", "3"]
-    done = locust(file, *where, *users, "--rate", "1000", "--run-time", "2s", *processes, cwd=tmp_path)
+PROCESSES = {path.stem: 2 if path.stem in {"mixed", "single_publish"} else 1 for path in FILES}
+
+
+@pytest.fixture(scope="module")
+def counted(place):
+    """Every locustfile after two seconds: where, and what it said."""
+    at = {name: place() for name in PROCESSES}
+
+    def call(name: str) -> subprocess.CompletedProcess[str]:
+        users = ["--users", "40", "--connections-per-user", "3"]
+        processes = ["--processes", "2"] if PROCESSES[name] == 2 else []
+        shape = [*users, "--rate", "1000", "--run-time", "2s", *processes]
+        return locust(f"{name}.py", *at[name].where, *shape, cwd=at[name].cwd)
+
+    done = side_by_side({name: partial(call, name) for name in PROCESSES})
+    return {name: (at[name], done[name]) for name in PROCESSES}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_every_locustfile_counts_what_is_in_kafka(name, counted, stack):
+    (topic, _, _, cwd), done = counted[name]
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    directory, verdict = the_run(tmp_path)
+    directory, verdict = the_run(cwd)
     assert directory.manifest.state == "finished"
     assert directory.problems == []
     found = verdict["measures"]
@@ -94,28 +152,42 @@ def test_every_locustfile_counts_what_is_in_kafka(file, processes, where, stack,
     assert directory.rows("published").num_rows == 2000
     assert reported(done.stderr + done.stdout, "intended to ack") == 2000
     assert reported(done.stderr + done.stdout, "Aggregated") == 2000
-    if file == "mixed.py":
+    if name == "mixed":
         assert found["live.missing"] == 0
         assert found["live.latency.p99"] >= found["live.latency_raw.p99"] > 0
-        assert found["live.heard"] == 2000 * (2 if processes else 1), "every process hears everything"
-    if file == "subscriber_fanout.py":
+        assert found["live.heard"] == 2000 * PROCESSES[name], "every process hears everything"
+    if name == "subscriber_fanout":
         assert found["live.subscriptions"] >= 30
         assert found["live.skipped"] == 0
         assert found["live.delay.p50"] > 0
 
 
-@pytest.mark.parametrize("channels", ["hot", "all"])
-def test_fan_out_over_other_channels_slow_and_coming_and_going(channels, where, tmp_path):
+def test_fan_out_over_other_channels_slow_and_coming_and_going(place):
     comings = ["--stay", "0.5", "--slow", "0.3", "--slow-seconds", "0.01"]
-    options = ["--users", "30", "--connections-per-user", "2", "--channels", channels, "--sources", "5"]
-    done = locust(
-        "subscriber_fanout.py", *where, *options, *comings, "--rate", "500", "--run-time", "3s", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    _, verdict = the_run(tmp_path)
-    assert verdict["measures"]["live.heard"] > 500
-    assert verdict["measures"]["publish.durable"] == 1500
-    assert verdict["counters"].get("subscriptions_lost", 0) == 0, "leaving is not losing"
+    shape = [
+        "--users",
+        "30",
+        "--connections-per-user",
+        "2",
+        "--sources",
+        "5",
+        "--rate",
+        "500",
+        "--run-time",
+        "3s",
+    ]
+    at = {channels: place() for channels in ("hot", "all")}
+
+    def call(channels: str) -> subprocess.CompletedProcess[str]:
+        options = [*at[channels].where, "--channels", channels, *shape, *comings, "--run-time", "3s"]
+        return locust("subscriber_fanout.py", *options, cwd=at[channels].cwd)
+
+    for channels, done in side_by_side({name: partial(call, name) for name in at}).items():
+        assert done.returncode == 0, done.stderr
+        _, verdict = the_run(at[channels].cwd)
+        assert verdict["measures"]["live.heard"] > 500
+        assert verdict["measures"]["publish.durable"] == 1500
+        assert verdict["counters"].get("subscriptions_lost", 0) == 0, "leaving is not losing"
 
 
 def test_master_and_two_workers_add_up(where, stack, topic, tmp_path):
@@ -157,12 +229,16 @@ def test_a_missed_threshold_gives_99_under_plain_locust(where, tmp_path):
     assert "MISSED" in done.stdout
 
 
-@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["one", "processes"])
-def test_a_dead_broker_gives_3_and_no_run(stack, tmp_path, processes):
-    done = locust("mixed.py", "--kafka", "127.0.0.1:1", "--redis", stack.redis_url, *processes, cwd=tmp_path)
-    assert done.returncode == 3
-    assert "127.0.0.1:1 could not be reached" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_dead_broker_gives_3_and_no_run(stack, tmp_path):
+    nowhere = ["--kafka", "127.0.0.1:1", "--redis", stack.redis_url]
+    calls = {
+        str(len(more)): partial(locust, "mixed.py", *nowhere, *more, cwd=tmp_path)
+        for more in ([], ["--processes", "2"])
+    }
+    for done in side_by_side(calls).values():
+        assert done.returncode == 3
+        assert "127.0.0.1:1 could not be reached" in done.stderr
+        assert "Traceback" not in done.stderr
     assert not list((tmp_path / "runs").glob("*"))
 
 
@@ -191,13 +267,17 @@ Session.start = late
 """
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["the-other-can-start", "no-broker"])
-def test_a_worker_that_starts_after_another_failed_leaves_no_run(there, where, tmp_path):
-    kafka = [] if there else ["--kafka", "127.0.0.1:1"]
-    done = locust(mixed_with(LATE, tmp_path), *where, *kafka, "--processes", "2", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "error: not here" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_worker_that_starts_after_another_failed_leaves_no_run(where, tmp_path):
+    """Whether the other one can start or not."""
+    file = mixed_with(LATE, tmp_path)
+    calls = {
+        str(len(more)): partial(locust, file, *where, *more, "--processes", "2", cwd=tmp_path)
+        for more in ([], ["--kafka", "127.0.0.1:1"])
+    }
+    for done in side_by_side(calls).values():
+        assert done.returncode == 3
+        assert "error: not here" in done.stderr
+        assert "Traceback" not in done.stderr
     assert not list((tmp_path / "runs").glob("*"))
 
 
@@ -251,7 +331,7 @@ def test_a_worker_that_is_killed_does_not_keep_the_others_waiting(where, tmp_pat
     port = str(free_ports(1)[0])
     base = [*LOCUST, "-f", str(ROOT / "locustfiles/mixed.py")]
     join = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
-    options = ["--rate", "500", "--duration", "5", "--expect-workers", "2", *where]
+    options = ["--rate", "500", "--duration", "6", "--expect-workers", "2", *where]
     master = [*base, "--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     begun = [subprocess.Popen([*base, *join], **quiet) for _ in range(2)]
@@ -286,12 +366,14 @@ def test_bad_options_give_2_and_are_named(where, tmp_path):
         ("--slow", "2"): "--slow: must be from 0 to 1",
         ("--redis", "nonsense"): "redis_url",
     }
-    with ThreadPoolExecutor(len(said)) as side_by_side:
-        calls = [partial(locust, "mixed.py", *where, *options, cwd=tmp_path) for options in said]
-        for done, message in zip(side_by_side.map(lambda call: call(), calls), said.values(), strict=True):
-            assert done.returncode == 2, done.stderr
-            assert message in done.stderr
-            assert "Traceback" not in done.stderr
+    calls = {
+        message: partial(locust, "mixed.py", *where, *options, cwd=tmp_path)
+        for options, message in said.items()
+    }
+    for message, done in side_by_side(calls).items():
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_keeps_what_was_recorded(where, stack, topic, tmp_path):

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -32,7 +33,7 @@ from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.subscriber.wire import Dropped
 from dualstream_lab.workload import RunIds
 from tests.fake_gateway import SOURCE, Talk, cursor, event, fake_gateway, subscribed, sync
-from tests.test_locust import in_kafka, locust, the_run
+from tests.test_locust import in_kafka, locust, places, side_by_side, the_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -269,16 +270,16 @@ async def test_a_gateway_that_is_not_there_is_told_at_once(
 # --- under Locust, on the real stack
 
 
-@pytest.fixture
-def gateway(stack: LocalStack, topic: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of a processor and a gateway on this test's topic."""
+@contextmanager
+def serving(stack: LocalStack, topic: str, directory: Path, redis_url: str = "") -> Iterator[str]:
+    """The URL of a processor and a gateway."""
     url = f"127.0.0.1:{free_ports(1)[0]}"
     where = {
         "KAFKA_URL": stack.kafka_url,
-        "REDIS_URL": stack.redis_url,
+        "REDIS_URL": redis_url or stack.redis_url,
         "TOPIC": topic,
         "GROUP": topic,
-        "STORE": str(tmp_path / "events.db"),
+        "STORE": str(directory / "events.db"),
         "LISTEN": url,
     }
     environment = os.environ | {f"DUALSTREAM_{name}": value for name, value in where.items()}
@@ -292,7 +293,7 @@ def gateway(stack: LocalStack, topic: str, tmp_path: Path) -> Iterator[str]:
         "--only",
         "gateway",
     ]
-    said = tmp_path / "serve.log"
+    said = directory / "serve.log"
     with said.open("wb") as errors, subprocess.Popen(command, env=environment, stderr=errors) as process:
         try:
             deadline = time.monotonic() + 60
@@ -306,26 +307,53 @@ def gateway(stack: LocalStack, topic: str, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def gateway(stack: LocalStack, topic: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of a processor and a gateway on this test's topic."""
+    with serving(stack, topic, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
 def where(stack: LocalStack, topic: str) -> list[str]:
     return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic]
 
 
-@pytest.mark.parametrize(
-    ("via", "processes"), [("ws", ["--processes", "2"]), ("sse", [])], ids=["ws-processes", "sse-one"]
-)
+PROCESSES = {"ws": ["--processes", "2"], "sse": []}
+
+
+@pytest.fixture(scope="module")
+def mixed(
+    stack: LocalStack, new_topic: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
+    """mixed.py through a gateway: what it said, and where."""
+
+    def call(via: str) -> subprocess.CompletedProcess[str]:
+        shape = ["--sources", "250", "--users", "20", "--rate", "1000", "--run-time", "2s", *PROCESSES[via]]
+        through = ["--via", via, "--gateway", urls[via]]
+        return locust("mixed.py", *at[via].where, *through, *shape, cwd=at[via].cwd)
+
+    with places(stack, new_topic, tmp_path_factory) as place, ExitStack() as exits:
+        at = {via: place() for via in PROCESSES}
+        urls = {
+            via: exits.enter_context(serving(stack, one.topic, one.cwd, one.redis_url))
+            for via, one in at.items()
+        }
+        done = side_by_side({via: partial(call, via) for via in PROCESSES})
+        return {via: (done[via], at[via].cwd) for via in PROCESSES}
+
+
+@both
 def test_mixed_hears_through_the_gateway_all_that_it_published(
-    via: str, processes: list[str], gateway: str, where: list[str], tmp_path: Path
+    via: str, mixed: dict[str, tuple[subprocess.CompletedProcess[str], Path]]
 ) -> None:
-    through = ["--via", via, "--gateway", gateway, "--sources", "250"]
-    shape = ["--users", "20", "--rate", "1000", "--run-time", "2s"]
-    done = locust("mixed.py", *where, *through, *shape, *processes, cwd=tmp_path)
+    done, directory = mixed[via]
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    _, verdict = the_run(tmp_path)
+    _, verdict = the_run(directory)
     found = verdict["measures"]
     assert found["publish.durable"] == 2000
     assert found["live.missing"] == found["live.gaps"] == 0
-    assert found["live.heard"] == 2000 if not processes else 2000 < found["live.heard"] <= 4000
+    assert found["live.heard"] == 2000 if via == "sse" else 2000 < found["live.heard"] <= 4000
     assert found["live.latency.p99"] >= found["live.latency_raw.p99"] > 0
     assert found["live.subscriptions"] >= -(-250 // SOURCES_EACH[via])
 
@@ -334,19 +362,19 @@ def test_fan_out_through_the_gateway_loses_nothing_though_all_come_and_go(
     gateway: str, where: list[str], tmp_path: Path
 ) -> None:
     through = ["--via", "ws", "--gateway", gateway]
-    listeners = ["--users", "120", "--connections-per-user", "5", "--channels", "uniform", "--stay", "2"]
-    shape = ["--sources", "100", "--zipf", "0", "--rate", "1000", "--batch-size", "10", "--run-time", "5s"]
+    listeners = ["--users", "120", "--connections-per-user", "5", "--channels", "uniform", "--stay", "1"]
+    shape = ["--sources", "100", "--zipf", "0", "--rate", "1000", "--batch-size", "10", "--run-time", "3s"]
     done = locust("subscriber_fanout.py", *where, *through, *listeners, *shape, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     _, verdict = the_run(tmp_path)
     found = verdict["measures"]
     assert found["live.subscriptions"] > 250
-    assert found["publish.durable"] == 5000
+    assert found["publish.durable"] == 3000
     assert (found["live.gaps"], verdict["counters"].get("subscriptions_lost", 0)) == (0, 0)
     assert "live.skipped" not in found
     assert found["live.delay.p50"] > 0
-    assert found["live.heard"] == 5000 * 5, "each event is heard by the five connections of its source"
+    assert found["live.heard"] == 3000 * 5, "each event is heard by the five connections of its source"
     assert found["live.repeated"] == 0
 
 

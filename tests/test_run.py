@@ -209,21 +209,22 @@ def where(stack, tmp_path):
             "--runs", str(tmp_path / "runs")]  # fmt: skip
 
 
-def test_smoke_gives_ci_a_verdict(tmp_path, stack):
+@pytest.mark.usefixtures("_short_warm_up")
+def test_smoke_gives_ci_a_verdict(tmp_path, stack, dualstream):
     files = ["--junit", str(tmp_path / "v.xml"), "--json", str(tmp_path / "v.json")]
-    done = cli("smoke", *where(stack, tmp_path), "--rate", "2000", "--duration", "3", *files)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "publish: intended to ack" in done.stdout
-    assert "next:" in done.stderr
+    code, out, err = dualstream("smoke", *where(stack, tmp_path), "--rate", "2000", "--duration", "3", *files)
+    assert code == 0, out + err
+    assert "publish: intended to ack" in out
+    assert "next:" in err
     suite = ET.parse(tmp_path / "v.xml").getroot().find("testsuite")
     assert suite.get("failures") == "0"
     assert {case.get("name") for case in suite.iter("testcase")} >= {"the run finished", "publish.errors==0"}
     verdict = json.loads((tmp_path / "v.json").read_text())
     assert verdict["held"] is True
     assert verdict["measures"]["publish.durable"] == 6000
-    listed = cli("runs", str(tmp_path / "runs"))
-    assert "smoke-" in listed.stdout
-    assert "held" in listed.stdout
+    listed = dualstream("runs", str(tmp_path / "runs"))[1]
+    assert "smoke-" in listed
+    assert "held" in listed
 
 
 def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):

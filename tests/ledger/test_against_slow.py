@@ -91,7 +91,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("runs") / "run"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(runs())
 def test_the_arrays_say_what_loops_say(place, run) -> None:
     shutil.rmtree(place, ignore_errors=True)
