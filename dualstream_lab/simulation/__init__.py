@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dualstream_lab.simulation.model import Outcome, simulate
 from dualstream_lab.simulation.parameters import Costs, Deployment
 
-__all__ = ["Costs", "Deployment"]
+__all__ = ["Costs", "Deployment", "Outcome", "simulate"]

@@ -1,21 +1,33 @@
-"""What a simulated run gives: every event's way through the pipeline."""
+"""A simulated run: every event's way through the pipeline."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.draws import draw
+from dualstream_lab.simulation.outages import outages
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.pipeline import Circumstances, consume, fan_out, notify_shard, publish
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
+
+    from dualstream_lab.faults.spec import FaultSpec
+    from dualstream_lab.workload import Workload
 
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "simulate"]
+
+_AFTER: Final = 60  # s after the plan's end, and the bounds on waiting: until then levels are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +83,66 @@ class Outcome:
 
     def __len__(self) -> int:
         return len(self.seq)
+
+
+def simulate(
+    workload: Workload,
+    deployment: Deployment | None = None,
+    costs: Costs | None = None,
+    faults: Sequence[FaultSpec] = (),
+    seed: int = 1,
+) -> Outcome:
+    """Every event of a run. The same arguments give the same outcome.
+
+    Raises ConfigError for a closed plan, whose times depend on answers, and for faults that are not modelled.
+    """
+    deployment, costs = deployment or Deployment(), costs or Costs()
+    where = circumstances(workload, deployment, costs, faults, seed)
+    slots = list(workload.slots(chunk=1 << 20))
+    source, size = (np.concatenate([getattr(one, n) for one in slots]) for n in ("source", "size"))
+    intended = np.concatenate([one.intended for one in slots]) / 1e9
+    partition = where.draws.partition[source]
+    published = publish(where, intended[:: workload.batch].copy(), workload.batch, partition, size)
+    ways = published.ways
+    consumed, members = consume(where, ways.logged, partition, ways.offset)
+    count = len(source)
+    live, late, dropped = (np.full(count, np.nan) for _ in range(3))
+    reason = np.full(count, -1, np.int8)
+    shard, busy, resyncs = where.draws.shard[source], [], 0
+    durable = ~np.isnan(ways.acked)
+    for number in range(deployment.shards):
+        its = np.flatnonzero(durable & (shard == number))
+        publisher = its // workload.batch % deployment.publishers
+        told = notify_shard(where, number, ways.acked[its], publisher)
+        live[its], late[its], dropped[its], reason[its] = told[:4]
+        resyncs += told.resyncs
+        busy.append(told.busy)
+    live, gateway = fan_out(where, live)
+    by_repair = np.isnan(live) & ~np.isnan(late)
+    return Outcome(
+        seq=np.arange(count), intended=intended, sent=published.sent, entered=ways.entered,
+        settled=ways.settled, acked=ways.acked, outcome=ways.outcome, source=source, size=size,
+        partition=partition, offset=ways.offset, logged=ways.logged, consumed=consumed,
+        heard=np.where(by_repair, late, live), late=by_repair, dropped=dropped, reason=reason,
+        resyncs=resyncs,
+        away=tuple((s, b, e) for s in range(deployment.shards) for b, e in where.draws.away.tolist()),
+        busy={
+            "publisher": published.busy[0], "broker": published.busy[1], "shard": np.array(busy),
+            "consumer": members, "gateway": gateway,
+        },
+    )  # fmt: skip
+
+
+def circumstances(
+    workload: Workload, deployment: Deployment, costs: Costs, faults: Sequence[FaultSpec], seed: int
+) -> Circumstances:
+    """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
+    if workload.plan == "closed":
+        raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
+    broken = outages(faults, deployment)
+    draws = draw(
+        sources=workload.sources, duration=workload.duration, deployment=deployment, costs=costs,
+        outages=broken, seed=seed,
+    )  # fmt: skip
+    seconds = math.ceil(workload.duration + deployment.delivery_timeout + deployment.buffer_timeout) + _AFTER
+    return Circumstances(deployment, costs, broken, draws, seconds)

@@ -1,0 +1,233 @@
+"""Publishing: calls enter the buffer, lanes take requests from it, brokers serve them. One kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.simulation.compiled import kernel
+from dualstream_lab.simulation.heap import pop, push
+from dualstream_lab.simulation.lanes import (
+    DURABLE,
+    NO_ROOM,
+    REJECTED,
+    UNKNOWN,
+    Calls,
+    Held,
+    Ways,
+    admit,
+    again,
+    ring,
+    settle,
+    take,
+)
+from dualstream_lab.simulation.spans import delay_at, done_at, inside, spread
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
+__all__ = ["Brokers", "deliver"]
+
+_ANSWER, _AGAIN, _ARRIVAL = 0, 1, 2  # what comes next of a lane
+_PAUSE: Final = 0.1  # s before what failed is sent again
+
+
+class Brokers(NamedTuple):
+    """The servers. Times in s.
+
+    ``request``, ``batch``, ``record``, ``byte``: costs; ``way``: half the trip; ``replica``: the wait for
+    copies. ``table``, ``starts``: factors of service times. ``stops``: begins and ends of those of all
+    brokers, ``bounds``: where each broker's begin. ``down``, ``moved``: spans of broker 0; ``slow``: of all.
+    ``free``: when each has done all that it has; ``served``: how many requests it has begun; ``ends``: by
+    partition, records in its log; ``busy``: (brokers, seconds).
+    """
+
+    request: float
+    batch: float
+    record: float
+    byte: float
+    way: float
+    replica: float
+    table: Floats
+    starts: Integers
+    stop_begins: Floats
+    stop_ends: Floats
+    bounds: Integers
+    down_begins: Floats
+    down_ends: Floats
+    moved_begins: Floats
+    moved_ends: Floats
+    slow: Floats
+    free: Floats
+    served: Integers
+    ends: Integers
+    busy: Floats
+
+
+@kernel
+def arrive(
+    calls: Calls, ways: Ways, held: Held, brokers: Brokers, lane: int, now: float
+) -> tuple[bool, float]:
+    """A request reaches its broker: (whether it comes into the log, when the answer or failure is known)."""
+    server = lane % calls.brokers
+    lost = np.inf
+    if server == 0:
+        if inside(brokers.moved_begins, brokers.moved_ends, now):
+            server = 1 % calls.brokers
+        elif len(brokers.down_ends):
+            place = np.searchsorted(brokers.down_ends, now, side="right")
+            if place < len(brokers.down_ends):
+                lost = max(now, brokers.down_begins[place])
+    begin = max(now, brokers.free[server])
+    if begin >= lost:
+        return False, lost
+    number = brokers.starts[server] + brokers.served[server]
+    brokers.served[server] += 1
+    work = brokers.table[number % len(brokers.table)] * (
+        brokers.request
+        + brokers.batch * held.parts[lane]
+        + brokers.record * held.events[lane]
+        + brokers.byte * held.bytes[lane]
+    )
+    its = slice(brokers.bounds[server], brokers.bounds[server + 1])
+    end = done_at(brokers.stop_begins[its], brokers.stop_ends[its], begin, work)
+    brokers.free[server] = min(end, lost)
+    if end > lost:
+        return False, lost
+    spread(brokers.busy[server], begin, end, work)
+    event = held.request[lane]
+    while event >= 0:
+        ways.logged[event] = end
+        partition = calls.partition[event]
+        ways.offset[event] = brokers.ends[partition]
+        brokers.ends[partition] += 1
+        event = held.after[event]
+    return True, end + brokers.way + delay_at(brokers.slow, end) + brokers.replica
+
+
+@kernel
+def answered(calls: Calls, ways: Ways, held: Held, lane: int, now: float) -> None:
+    """The ack of a request: its events are durable, those who wait may enter, the lane is free."""
+    event = held.request[lane]
+    while event >= 0:
+        if ways.outcome[event] == 0:
+            ways.acked[event] = now
+            settle(calls, ways, held, event, DURABLE, now)
+        event = held.after[event]
+    held.flying[lane] = False
+    ring(held, lane)
+    admit(calls, ways, held, lane // calls.brokers, now)
+
+
+@kernel
+def expire(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
+    """The deadline of a call's events."""
+    for event in range(call * calls.batch, (call + 1) * calls.batch):
+        if ways.outcome[event] == 0:
+            settle(calls, ways, held, event, UNKNOWN if ways.taken[event] else REJECTED, now)
+    admit(calls, ways, held, call % calls.publishers, now)
+
+
+@kernel
+def refuse(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
+    """A call has waited too long for room."""
+    for event in range(call * calls.batch, (call + 1) * calls.batch):
+        ways.outcome[event] = NO_ROOM
+        ways.settled[event] = now
+    held.open[call] = 0
+    publisher = call % calls.publishers
+    held.waits[publisher] = call + calls.publishers
+    admit(calls, ways, held, publisher, now)
+
+
+@kernel
+def depart(brokers: Brokers, now: float) -> float:
+    """When a request that leaves now reaches its broker."""
+    return now + brokers.way + delay_at(brokers.slow, now)
+
+
+@kernel
+def proceed(
+    calls: Calls, ways: Ways, held: Held, brokers: Brokers, lane: int, what: int, now: float
+) -> tuple[int, float]:
+    """What was next of a lane happens: (what is next then, when); -1 for nothing."""
+    if what == _ANSWER:
+        answered(calls, ways, held, lane, now)
+    elif what == _ARRIVAL:
+        well, at = arrive(calls, ways, held, brokers, lane, now)
+        return (_ANSWER, at) if well else (_AGAIN, at + _PAUSE)
+    elif again(calls, ways, held, lane):
+        return _ARRIVAL, depart(brokers, now)
+    else:
+        ring(held, lane)
+    return -1, now
+
+
+@kernel
+def due(
+    calls: Calls, ways: Ways, held: Held, order: Integers, places: Integers, patience: float, deadline: float
+) -> tuple[float, float, float]:
+    """When the next deadline is, when a call has waited too long, and when the next is ready; inf for never.
+
+    ``places``: of these in ``held.entries``, in ``order``, and in ``order`` again; the first two go on to
+    what is not over yet.
+    """
+    expired, waited, call = places
+    while expired < held.numbers[0] and held.open[held.entries[expired]] == 0:
+        expired += 1
+    while waited < call and held.waits[order[waited] % calls.publishers] > order[waited]:
+        waited += 1
+    places[0], places[1] = expired, waited
+    ends = waits = ready = np.inf
+    if expired < held.numbers[0]:
+        ends = ways.entered[held.entries[expired] * calls.batch] + deadline
+    if waited < call:
+        waits = calls.ready[order[waited]] + patience
+    if call < len(order):
+        ready = calls.ready[order[call]]
+    return ends, waits, ready
+
+
+@kernel
+def deliver(
+    calls: Calls, ways: Ways, held: Held, brokers: Brokers, order: Integers, patience: float, deadline: float
+) -> None:
+    """Run it all, until every event is settled and no request is on its way; fills ``ways``.
+
+    ``order``: the calls as they become ready. ``patience``: s that a call waits for room; ``deadline``: s
+    from entering the buffer to the ack.
+    """
+    lanes = calls.publishers * calls.brokers
+    times, codes = np.empty(lanes + 1), np.empty(lanes + 1, np.int64)
+    coming = 0
+    places = np.zeros(3, np.int64)
+    while True:
+        ends, waits, ready = due(calls, ways, held, order, places, patience, deadline)
+        now = min(ends, waits, ready)
+        if coming and times[0] <= now:
+            now, lane, what = times[0], codes[0] % lanes, codes[0] // lanes
+            coming = pop(times, codes, coming)
+            what, at = proceed(calls, ways, held, brokers, lane, what, now)
+            if what >= 0:
+                coming = push(times, codes, coming, at, what * lanes + lane)
+        elif now == np.inf:
+            return
+        elif ends == now:
+            expire(calls, ways, held, held.entries[places[0]], now)
+        elif waits == now:
+            refuse(calls, ways, held, order[places[1]], now)
+        else:
+            call = order[places[2]]
+            places[2] += 1
+            held.last[call % calls.publishers] = call
+            admit(calls, ways, held, call % calls.publishers, now)
+        for place in range(held.numbers[1]):
+            lane = held.ringing[place]
+            held.rung[lane] = False
+            if take(calls, ways, held, lane):
+                coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * lanes + lane)
+        held.numbers[1] = 0

@@ -1,0 +1,35 @@
+"""A publisher's loop: one call after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dualstream_lab.simulation.compiled import kernel
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+__all__ = ["serve"]
+
+
+@kernel
+def serve(intended: Floats, publishers: int, service: float, busy: Floats) -> tuple[Floats, Floats]:
+    """(when each call's service begins, when it ends). Call k belongs to publisher k mod ``publishers``.
+
+    ``intended``: never falling, s. ``service``: s a call. ``busy``: (publishers, seconds); work
+    is added, s.
+    """
+    begin, end = np.empty(len(intended)), np.empty(len(intended))
+    free = np.zeros(publishers)
+    for call in range(len(intended)):
+        publisher = call % publishers
+        begin[call] = max(intended[call], free[publisher])
+        end[call] = free[publisher] = begin[call] + service
+        second = int(begin[call])
+        if second < busy.shape[1]:
+            busy[publisher, second] += service
+    return begin, end

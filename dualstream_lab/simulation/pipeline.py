@@ -1,0 +1,161 @@
+"""The stations, one after the other, each on the whole of what the one before it gave. What comes later never
+holds up what was before, except within publishing, which is one station here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.simulation.broker import Brokers, deliver
+from dualstream_lab.simulation.consumer import poll
+from dualstream_lab.simulation.gateway import hand_out
+from dualstream_lab.simulation.lanes import Calls, Ways, held
+from dualstream_lab.simulation.loop import serve
+from dualstream_lab.simulation.shard import Joined, Shard, notifiers, notify
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dualstream_lab.simulation.draws import Draws
+    from dualstream_lab.simulation.outages import Outages, Spans
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+
+    Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
+__all__ = ["Circumstances", "Notified", "Published", "consume", "fan_out", "notify_shard", "publish"]
+
+
+class Circumstances(NamedTuple):
+    """All that is decided before the first event. ``seconds``: how long levels are kept."""
+
+    deployment: Deployment
+    costs: Costs
+    outages: Outages
+    draws: Draws
+    seconds: int
+
+
+class Published(NamedTuple):
+    """By event. ``sent``: when its call's service began. ``busy``: of publishers, of brokers."""
+
+    sent: Floats
+    ways: Ways
+    busy: tuple[Floats, Floats]
+
+
+class Notified(NamedTuple):
+    """By event of the shard, in the order given. ``queued``: the longest queue of a notifier, by second."""
+
+    heard: Floats
+    late: Floats
+    dropped: Floats
+    reason: npt.NDArray[np.int8]
+    resyncs: int
+    busy: Floats
+    queued: Integers
+
+
+def publish(
+    where: Circumstances, intended: Floats, batch: int, partition: Integers, size: Integers
+) -> Published:
+    """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event."""
+    its, costs, draws = where.deployment, where.costs, where.draws
+    busy = np.zeros((its.publishers, where.seconds)), np.zeros((its.brokers, where.seconds))
+    begin, ready = serve(intended, its.publishers, costs.call + costs.event * batch, busy[0])
+    calls = Calls(
+        ready=ready, partition=partition, size=size, batch=batch, publishers=its.publishers,
+        brokers=its.brokers, partitions=its.partitions, batch_bytes=its.batch_bytes,
+        buffer_events=its.buffer_events,
+    )  # fmt: skip
+    count = len(partition)
+    ways = Ways(
+        entered=np.full(count, np.nan), settled=np.full(count, np.nan), acked=np.full(count, np.nan),
+        logged=np.full(count, np.nan), outcome=np.zeros(count, np.int8),
+        offset=np.full(count, -1, np.int64), taken=np.zeros(count, np.bool_),
+    )  # fmt: skip
+    down = _columns(where.outages.first_broker.down)
+    moved = _columns(where.outages.moved)
+    stops = _columns(np.concatenate(draws.stops))
+    brokers = Brokers(
+        request=costs.request, batch=costs.batch, record=its.copies * costs.record,
+        byte=its.copies * costs.record_byte, way=costs.kafka_trip / 2,
+        replica=costs.replica if its.copies > 1 else 0.0,
+        table=draws.requests.table, starts=draws.requests.starts,
+        stop_begins=stops[0], stop_ends=stops[1],
+        bounds=np.cumsum([0, *map(len, draws.stops)]),
+        down_begins=down[0], down_ends=down[1], moved_begins=moved[0], moved_ends=moved[1],
+        slow=where.outages.brokers.slow, free=np.zeros(its.brokers),
+        served=np.zeros(its.brokers, np.int64), ends=np.zeros(its.partitions, np.int64), busy=busy[1],
+    )  # fmt: skip
+    order = np.argsort(ready, kind="stable")
+    deliver(calls, ways, held(calls), brokers, order, its.buffer_timeout, its.delivery_timeout)
+    return Published(sent=np.repeat(begin, batch), ways=ways, busy=busy)
+
+
+def notify_shard(where: Circumstances, shard: int, acked: Floats, publisher: Integers) -> Notified:
+    """``acked``, ``publisher``: of the durable events of this shard, by ``seq``."""
+    its, costs, outages = where.deployment, where.costs, where.outages
+    order = np.lexsort((acked, publisher))
+    count = len(acked)
+    joined = Joined(
+        acked=acked[order],
+        bounds=np.searchsorted(publisher[order], np.arange(its.publishers + 1)),
+        heard=np.full(count, np.nan), late=np.full(count, np.nan), dropped=np.full(count, np.nan),
+        reason=np.full(count, -1, np.int8),
+    )  # fmt: skip
+    who = notifiers(joined.bounds, its.notify_queue, where.seconds)
+    down, mute, away = map(_columns, (outages.redis.down, outages.redis.mute, where.draws.away))
+    server = Shard(
+        exchange=costs.exchange, each=costs.publish + costs.deliver * its.subscribers,
+        way=costs.redis_trip / 2, hear=costs.hear, repair=costs.redis_trip + costs.fetch_trip,
+        timeout=its.redis_timeout, table=where.draws.exchanges.table,
+        start=int(where.draws.exchanges.starts[shard]),
+        down_begins=down[0], down_ends=down[1], mute_begins=mute[0], mute_ends=mute[1],
+        away_begins=away[0], away_ends=away[1], slow=outages.redis.slow, free=np.zeros(1),
+        served=np.zeros(1, np.int64), busy=np.zeros(where.seconds),
+    )  # fmt: skip
+    notify(server, joined, who)
+    back = np.empty(count, np.int64)
+    back[order] = np.arange(count)
+    if not its.subscribers:
+        joined.heard[:] = joined.late[:] = np.nan
+    return Notified(
+        heard=joined.heard[back], late=joined.late[back], dropped=joined.dropped[back],
+        reason=joined.reason[back], resyncs=int(who.resyncs.sum()), busy=server.busy, queued=who.queued,
+    )  # fmt: skip
+
+
+def consume(
+    where: Circumstances, logged: Floats, partition: Integers, offset: Integers
+) -> tuple[Floats, Floats]:
+    """(when each event is consumed, busy of members); NaN where it is not in the log, or nobody consumes."""
+    its, costs = where.deployment, where.costs
+    consumed = np.full(len(logged), np.nan)
+    busy = np.zeros((its.consumers, where.seconds))
+    for member in range(its.consumers):
+        theirs = np.flatnonzero((partition % its.consumers == member) & ~np.isnan(logged))
+        theirs = theirs[np.lexsort((offset[theirs], partition[theirs], logged[theirs]))]
+        consumed[theirs] = poll(logged[theirs] + costs.fetch_trip, costs.poll, costs.consume, busy[member])
+    return consumed, busy
+
+
+def fan_out(where: Circumstances, heard: Floats) -> tuple[Floats, Floats]:
+    """(when clients of gateways have each event, busy of a gateway); as it was where there are none."""
+    its, costs = where.deployment, where.costs
+    busy = np.zeros((1 if its.gateways else 0, where.seconds))
+    if not its.gateways:
+        return heard, busy
+    there = np.flatnonzero(~np.isnan(heard))
+    there = there[np.argsort(heard[there], kind="stable")]
+    read = np.full(len(heard), np.nan)
+    service = costs.receive + costs.write * its.clients / its.gateways
+    read[there] = hand_out(heard[there], service, its.tick, busy[0])
+    return read, busy
+
+
+def _columns(spans: Spans) -> tuple[Floats, Floats]:
+    """(begins, ends)."""
+    return np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1])
