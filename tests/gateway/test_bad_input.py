@@ -270,28 +270,24 @@ async def test_garbage_in_a_websocket_ends_it(plain, publish, garbage):
         assert code in {1002, 1003, 1007, 1009, 4400}
 
 
-async def test_a_client_that_answers_no_ping_is_gone(plain, publish):
-    """`_HEARTBEAT` is 4 s there and not 15, so that this takes 6 s and not 22.5."""
+async def test_clients_that_answer_no_ping_or_begin_and_say_nothing_are_gone(plain, publish):
+    """`_HEARTBEAT` is 4 s there and not 15, which takes 6 s and not 22.5; `_IDLE` is 3 s, not 60."""
+    beginnings = (
+        b"",
+        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    )
     async with undisturbed(plain, publish):
         began = time.monotonic()
         # One that answers stays, however quiet it is.
         async with hearing(plain.ws) as ear:
-            answer = await raw(plain, UPGRADE, timeout=20)
+            answer, *_ = await asyncio.gather(
+                *(raw(plain, first, timeout=20) for first in (UPGRADE, *beginnings))
+            )
             assert 4 < time.monotonic() - began < 18
             assert b"\x89\x00" in answer
             await asyncio.sleep(1)
             assert not ear.ended
-
-
-async def test_a_client_that_begins_and_says_nothing_is_gone(plain, publish):
-    """Of an HTTP request that never ends. `_IDLE` is 3 s there and not 60."""
-    async with undisturbed(plain, publish):
-        beginnings = (
-            b"",
-            b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\n",
-            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        )
-        await asyncio.gather(*(raw(plain, beginning, timeout=20) for beginning in beginnings))
 
 
 async def test_many_commands_in_a_burst_disturb_nobody(plain, publish):
@@ -440,7 +436,7 @@ async def test_a_token_for_other_sources_is_of_no_use(guarded, publish, source):
 
 
 async def test_expiry_ends_what_is_open(guarded, publish, source):
-    short = token(life=5)
+    short = token(life=4)
     async with (
         undisturbed(guarded, publish, **bearer(token())),
         hearing(guarded.ws, source, **bearer(short)) as ear,

@@ -322,7 +322,7 @@ def test_a_name_that_is_none_is_refused_with_the_reason(troubled, server, name, 
 def test_two_thousand_events_a_second_leave_it_usable_and_none_out(page, server, source):
     page.goto(f"{server.url}/#{source}")
     expect_state(page, "Live")
-    total, began = 6000, time.monotonic()
+    total, began = 4000, time.monotonic()
     for sent in range(0, total, 200):
         publish(server.url, source, 200)
         time.sleep(max(0.0, began + (sent + 200) / 2000 - time.monotonic()))
