@@ -68,7 +68,11 @@ class World:
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
         """Do that then."""
-        self.env.timeout(seconds).callbacks.append(lambda _: act())
+
+        def ring(_: simpy.Event) -> None:
+            act()
+
+        self.env.timeout(seconds).callbacks.append(ring)
 
 
 def _lose(jobs: list[Job]) -> None:
