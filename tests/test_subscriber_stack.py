@@ -311,7 +311,8 @@ async def test_every_event_arrives_though_a_part_is_killed_and_started_again(
     part: str, served: Callable[..., ServeSettings]
 ) -> None:
     settings = served()
-    parts = {name: Service(settings, name) for name in ("processor", "gateway")}
+    soon = {"processor.consumer._SESSION": 3.0}
+    parts = {name: Service(settings, name, constants=soon) for name in ("processor", "gateway")}
     try:
         for service in parts.values():
             await service.start()

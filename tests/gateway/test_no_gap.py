@@ -34,6 +34,7 @@ SOURCES = [f"repo:storm/{number}" for number in range(10)]
 RATE = 5000
 _LANES = 8  # calls of `publish_batch` that may be open
 CHECK = 2.0  # s: check_interval
+SESSION = {"processor.consumer._SESSION": 3.0}  # s until a killed processor is forgotten
 # What a fault may cost beyond its end: the longest pause between two looks, and reconnecting.
 BOUND = 1.5 * CHECK + 5
 
@@ -461,7 +462,7 @@ def _compare(follower: Follower, log: list[tuple[int, int]]) -> int:
 @asynccontextmanager
 async def storm(stack: LocalStack, topic: str) -> AsyncIterator[tuple[Storm, Server, Server, Delivery]]:
     with Delivery(stack, topic, check_interval=CHECK, linger=0.1, catch_up_events=50_000) as delivery:
-        processor = await asyncio.to_thread(lambda: delivery.start("processor"))
+        processor = await asyncio.to_thread(lambda: delivery.start("processor", constants=SESSION))
         gateway = await asyncio.to_thread(lambda: delivery.start("gateway"))
         settings = Settings.load(
             kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=topic, delivery_timeout=60

@@ -23,6 +23,7 @@ from dualstream_lab.processor import Processor, consumer
 from dualstream_lab.store import SqliteStore
 
 consumer._MAX_RECORDS = 50
+consumer._SESSION = 3.0
 
 class Slow:
     async def handle(self, events):
