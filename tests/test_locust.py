@@ -190,36 +190,87 @@ def test_fan_out_over_other_channels_slow_and_coming_and_going(place):
         assert verdict["counters"].get("subscriptions_lost", 0) == 0, "leaving is not losing"
 
 
-def test_master_and_two_workers_add_up(where, stack, topic, tmp_path):
+def two_workers(at: Place) -> tuple[subprocess.CompletedProcess[str], list[tuple[int, str]]]:
+    """A master and its two workers: what it said; their exit codes and errors."""
     port = str(free_ports(1)[0])
     file = ["-f", str(ROOT / "locustfiles/mixed.py")]
     shape = ["--rate", "2000", "--plan", "ramp", "--duration", "3", "--batch-size", "10"]
     master = [*LOCUST, *file, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     worker = [*LOCUST, *file, "--worker", "--master-host", "127.0.0.1", "--master-port", port]
     begun = [
-        subprocess.Popen(worker, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(worker, cwd=at.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     try:
         done = subprocess.run(
-            [*master, "--headless", "--expect-workers", "2", *where, *shape,
+            [*master, "--headless", "--expect-workers", "2", *at.where, *shape,
              "--threshold", "publish.errors==0"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False,
+            cwd=at.cwd, capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        for process in begun:
-            _, errors = process.communicate(timeout=30)
-            assert (process.returncode, "Traceback" in errors) == (0, False), errors
+        errors = [process.communicate(timeout=60)[1] for process in begun]
+        return done, [(process.returncode, said) for process, said in zip(begun, errors, strict=True)]
     finally:
         for process in begun:
             process.kill()
             process.communicate()
-    directory, verdict = the_run(tmp_path)
-    assert verdict["measures"]["publish.durable"] == 3300 == in_kafka(stack, topic)
+
+
+def one_of_two_killed(at: Place) -> tuple[int, str]:
+    """A master one of whose workers is killed: its exit code and errors."""
+    port = str(free_ports(1)[0])
+    base = [*LOCUST, "-f", str(ROOT / "locustfiles/mixed.py")]
+    join = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    options = ["--rate", "500", "--duration", "6", "--expect-workers", "2", *at.where]
+    master = [*base, "--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+    quiet = {"cwd": at.cwd, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    begun = [subprocess.Popen([*base, *join], **quiet) for _ in range(2)]
+    process = subprocess.Popen(
+        [*master, *options], cwd=at.cwd, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(at.cwd.glob("runs/*/published-worker*.parquet"))) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        begun[1].kill()
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
+    finally:
+        for one in (process, *begun):
+            one.kill()
+            one.communicate()
+
+
+@pytest.fixture(scope="module")
+def crews(place):
+    """Both crews: where, and what came of them."""
+    calls = {"whole": two_workers, "killed": one_of_two_killed}
+    at = {name: place() for name in calls}
+    done = side_by_side({name: partial(call, at[name]) for name, call in calls.items()})
+    return {name: (at[name], done[name]) for name in calls}
+
+
+def test_master_and_two_workers_add_up(crews, stack):
+    at, (done, workers) = crews["whole"]
+    assert done.returncode == 0, done.stderr
+    for returncode, errors in workers:
+        assert (returncode, "Traceback" in errors) == (0, False), errors
+    directory, verdict = the_run(at.cwd)
+    assert verdict["measures"]["publish.durable"] == 3300 == in_kafka(stack, at.topic)
     assert reported(done.stderr + done.stdout, "intended to ack") == 3300
     assert directory.manifest.users["workers"] == 2
     seqs = directory.rows("published").column("seq").to_pylist()
     assert sorted(seqs) == list(range(3300)), "no event is missing or repeated"
+
+
+def test_a_worker_that_is_killed_does_not_keep_the_others_waiting(crews):
+    at, (returncode, errors) = crews["killed"]
+    assert returncode == 3
+    assert "error: 1 of 2 workers ended without a word: its part of the run is missing" in errors
+    assert "Traceback" not in errors
+    directory, verdict = the_run(at.cwd)
+    assert directory.manifest.state == "interrupted"
+    assert verdict["measures"]["publish.durable"] > 500
 
 
 def test_a_missed_threshold_gives_99_under_plain_locust(where, tmp_path):
@@ -325,36 +376,6 @@ session.probe_redis = probe_redis
     directory, verdict = the_run(tmp_path)
     assert directory.manifest.state == "interrupted"
     assert verdict["measures"]["publish.durable"] > 0, "what was sent is kept"
-
-
-def test_a_worker_that_is_killed_does_not_keep_the_others_waiting(where, tmp_path):
-    port = str(free_ports(1)[0])
-    base = [*LOCUST, "-f", str(ROOT / "locustfiles/mixed.py")]
-    join = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
-    options = ["--rate", "500", "--duration", "6", "--expect-workers", "2", *where]
-    master = [*base, "--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
-    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    begun = [subprocess.Popen([*base, *join], **quiet) for _ in range(2)]
-    process = subprocess.Popen(
-        [*master, *options], cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("runs/*/published-worker*.parquet"))) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        begun[1].kill()
-        _, errors = process.communicate(timeout=60)
-    finally:
-        for one in (process, *begun):
-            one.kill()
-            one.communicate()
-    assert process.returncode == 3
-    assert "error: 1 of 2 workers ended without a word: its part of the run is missing" in errors
-    assert "Traceback" not in errors
-    directory, verdict = the_run(tmp_path)
-    assert directory.manifest.state == "interrupted"
-    assert verdict["measures"]["publish.durable"] > 500
 
 
 def test_bad_options_give_2_and_are_named(where, tmp_path):
