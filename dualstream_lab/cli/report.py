@@ -33,14 +33,14 @@ def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     """
     check_writable(page, markdown)
     try:
-        directory = RunDirectory.open(run)
+        RunDirectory.open(run)
+        say(f"reading {run} …")
+        from dualstream_lab.lab import report as lab  # noqa: PLC0415  (matplotlib and pandas take a second)
+
+        found = lab.report(run)
     except RecordingError as error:
         say(f"error: {error}")
         return USAGE
-    say(f"reading {directory.path} …")
-    from dualstream_lab.lab import report as lab  # noqa: PLC0415  (matplotlib and pandas take a second)
-
-    found = lab.report(directory.path)
     if markdown is not None:
         _write(markdown, lab.markdown(found))
     if page is not None or markdown is None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Report", "report"]
 
 
+_COUNTED = {"published": "publish.intended", "heard": "live.heard", "consumed": "durable.consumed"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A run: what it was, its verdict, its rows, and what of it is missing (``problems``)."""
@@ -55,32 +58,48 @@ def report(run: Run | Path | str) -> Report:
         workload = Workload.load(directory.manifest.workload)
     except ConfigError as error:
         raise RecordingError(f"{path / 'manifest.json'}: the workload cannot be read: {error}") from error
-    directory.manifest.workload = dict(workload.as_dict())  # complete, whatever version wrote it
     problems: list[str] = []
-    verdict = run.verdict if isinstance(run, Run) else _verdict(directory, problems)
+    stored = None if isinstance(run, Run) else _stored(directory, problems)
+    verdict = run.verdict if isinstance(run, Run) else stored or judge(directory)
     frames = load(path)
-    told = [*problems, *directory.problems, *verdict.problems]
-    told += [
-        each for each in frames.problems if not each.endswith("rows were recorded")
-    ]  # the ledger says so
+    frames.manifest.workload = dict(workload.as_dict())  # complete, whatever version wrote it
+    problems += [*directory.problems, *verdict.problems]
+    # that no rows of a kind were recorded the verdict says in its own words
+    problems += [each for each in frames.problems if not each.endswith(" rows were recorded")]
+    problems += _since(stored, frames) if stored else []
     return Report(
         name=path.resolve().name,
-        manifest=directory.manifest,
+        manifest=frames.manifest,
         workload=workload,
         verdict=verdict,
         frames=frames,
-        problems=tuple(dict.fromkeys(told)),
+        problems=tuple(dict.fromkeys(problems)),
     )
 
 
-def _verdict(directory: RunDirectory, problems: list[str]) -> Verdict:
+def _stored(directory: RunDirectory, problems: list[str]) -> Verdict | None:
+    """The verdict of the run's end; None where it is to be judged anew."""
+    if directory.manifest.state != "finished":
+        return None
     stored = directory.verdict()
-    if directory.manifest.state == "finished":
-        if stored is not None:
-            try:
-                return Verdict.load(stored)
-            except RecordingError as error:
-                problems.append(f"verdict.json cannot be read, and the run was judged anew ({error})")
-        elif not directory.problems:
+    if stored is None:
+        if not directory.problems:
             problems.append("there is no verdict.json: the run was judged anew")
-    return judge(directory)
+        return None
+    try:
+        return Verdict.load(stored)
+    except RecordingError as error:
+        problems.append(f"verdict.json cannot be read, and the run was judged anew ({error})")
+        return None
+
+
+def _since(stored: Verdict, frames: Frames) -> list[str]:
+    """What is missing of the rows that a stored verdict was made of."""
+    found = [
+        f"there are no {kind} rows, though {stored.measures[name]:,.0f} events were counted"
+        for kind, name in _COUNTED.items()
+        if kind not in frames.has and stored.measures.get(name)
+    ]
+    if found or any("damaged" in each or "missing" in each for each in frames.problems):
+        found.append("the figures are of the run's end, the pictures of the rows that are left")
+    return found
