@@ -421,7 +421,8 @@ async def test_tokens_are_shown_renewed_and_refused(
                 await events.wait_live()
                 await publisher.publish_batch(some(5, first=5 * n))
                 assert numbers(await take(events, 5)) == list(range(5 * n, 5 * n + 5))
-                await until(lambda: len(made) > n + 1)  # noqa: B023
+                if n == 0:
+                    await until(lambda: len(made) > 1)
         refused = {"forged": token(key="x" * 40, seconds=60), "expired": token(seconds=-60), "none": None}
         for why, shown in refused.items():
             stranger = Subscriber(url, source=SOURCE, token=shown, **options)
