@@ -1,8 +1,19 @@
-"""The same pipeline as a model: for sizes that no test machine reaches."""
+"""The same pipeline as a model: for sizes that no test machine reaches.
+
+::
+
+    from dualstream_lab.simulation import Deployment, record, simulate
+    from dualstream_lab.workload import Workload
+
+    outcome = simulate(Workload(rate=20_000, duration=60), Deployment(partitions=12, brokers=3))
+    directory = record(outcome, Path("runs"))    # as a real run: every plot and report works on it
+"""
 
 from __future__ import annotations
 
-from dualstream_lab.simulation.model import Outcome, simulate
+from dualstream_lab.simulation.bins import Bins
+from dualstream_lab.simulation.model import Case, Outcome, simulate
 from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.recorded import record
 
-__all__ = ["Costs", "Deployment", "Outcome", "simulate"]
+__all__ = ["Bins", "Case", "Costs", "Deployment", "Outcome", "record", "simulate"]

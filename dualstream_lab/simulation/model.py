@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.bins import Bins, binned
 from dualstream_lab.simulation.draws import draw
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.pipeline import Circumstances, consume, fan_out, notify_shard, publish
+from dualstream_lab.simulation.tiles import LEAD, repeat, tile_length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +27,21 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Outcome", "simulate"]
+__all__ = ["Case", "Outcome", "simulate"]
 
 _AFTER: Final = 60  # s after the plan's end, and the bounds on waiting: until then levels are kept
+_MOST: Final = 10_000_000  # events of a run with a row each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What was simulated."""
+
+    workload: Workload
+    deployment: Deployment = field(default_factory=Deployment)
+    costs: Costs = field(default_factory=Costs)
+    faults: tuple[FaultSpec, ...] = ()
+    seed: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +72,7 @@ class Outcome:
     of skipped sources. ``away``: (shard, begin, end) of stretches in which its subscribers were not
     connected. ``busy``: by station (``publisher``, ``broker``, ``shard``, ``consumer``, ``gateway``), the
     share of each second that each of them was at work: float64, (stations, seconds).
+    ``case``: what it is of.
     """
 
     seq: Integers
@@ -80,6 +95,7 @@ class Outcome:
     resyncs: int = 0
     away: tuple[tuple[int, float, float], ...] = ()
     busy: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    case: Case | None = None
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -91,16 +107,35 @@ def simulate(
     costs: Costs | None = None,
     faults: Sequence[FaultSpec] = (),
     seed: int = 1,
-) -> Outcome:
-    """Every event of a run. The same arguments give the same outcome.
+    sample: int | None = None,
+) -> Outcome | Bins:
+    """A run: every event of it; or, with a ``sample`` (one row in so many) or where it has more than ten
+    million, counts and histograms by second, and rows of a sample. The same arguments give the same result.
 
-    Raises ConfigError for a closed plan, whose times depend on answers, and for faults that are not modelled.
+    The long ones have one rate, and faults of Redis only; what is taken for alike then is said in
+    :mod:`~dualstream_lab.simulation.tiles`. Raises ConfigError for a closed plan, whose times depend on
+    answers, for faults that are not modelled, and for long runs that are not of this kind, or too much for
+    the deployment.
     """
-    deployment, costs = deployment or Deployment(), costs or Costs()
-    where = circumstances(workload, deployment, costs, faults, seed)
+    case = Case(
+        workload=workload, deployment=deployment or Deployment(), costs=costs or Costs(),
+        faults=tuple(faults), seed=seed,
+    )  # fmt: skip
+    where = _circumstances(case)
+    if workload.expected > _MOST:
+        length = tile_length(case)
+        short = replace(case, workload=replace(workload, duration=LEAD + length), faults=())
+        return repeat(case, where, _every_event(short, _circumstances(short)), length)
+    outcome = _every_event(case, where)
+    return outcome if sample is None else binned(outcome, sample)
+
+
+def _every_event(case: Case, where: Circumstances) -> Outcome:
+    workload, deployment = case.workload, case.deployment
     slots = list(workload.slots(chunk=1 << 20))
     source, size = (np.concatenate([getattr(one, n) for one in slots]) for n in ("source", "size"))
     intended = np.concatenate([one.intended for one in slots]) / 1e9
+    del slots
     partition = where.draws.partition[source]
     published = publish(where, intended[:: workload.batch].copy(), workload.batch, partition, size)
     ways = published.ways
@@ -113,10 +148,11 @@ def simulate(
     for number in range(deployment.shards):
         its = np.flatnonzero(durable & (shard == number))
         publisher = its // workload.batch % deployment.publishers
-        told = notify_shard(where, number, ways.acked[its], publisher)
-        live[its], late[its], dropped[its], reason[its] = told[:4]
-        resyncs += told.resyncs
-        busy.append(told.busy)
+        became = notify_shard(where, number, ways.acked[its], publisher)
+        live[its], late[its] = became.heard, became.late
+        dropped[its], reason[its] = became.dropped, became.reason
+        resyncs += became.told.resyncs
+        busy.append(became.told.busy)
     live, gateway = fan_out(where, live)
     by_repair = np.isnan(live) & ~np.isnan(late)
     return Outcome(
@@ -130,19 +166,19 @@ def simulate(
             "publisher": published.busy[0], "broker": published.busy[1], "shard": np.array(busy),
             "consumer": members, "gateway": gateway,
         },
+        case=case,
     )  # fmt: skip
 
 
-def circumstances(
-    workload: Workload, deployment: Deployment, costs: Costs, faults: Sequence[FaultSpec], seed: int
-) -> Circumstances:
+def _circumstances(case: Case) -> Circumstances:
     """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
+    workload, deployment, costs = case.workload, case.deployment, case.costs
     if workload.plan == "closed":
         raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
-    broken = outages(faults, deployment)
+    broken = outages(case.faults, deployment)
     draws = draw(
         sources=workload.sources, duration=workload.duration, deployment=deployment, costs=costs,
-        outages=broken, seed=seed,
+        outages=broken, seed=case.seed,
     )  # fmt: skip
     seconds = math.ceil(workload.duration + deployment.delivery_timeout + deployment.buffer_timeout) + _AFTER
     return Circumstances(deployment, costs, broken, draws, seconds)

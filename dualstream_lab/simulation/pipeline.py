@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Circumstances", "Notified", "Published", "consume", "fan_out", "notify_shard", "publish"]
+__all__ = [
+    "Circumstances",
+    "Notified",
+    "Published",
+    "Told",
+    "consume",
+    "fan_out",
+    "joined_of",
+    "notify_shard",
+    "publish",
+    "tell",
+]
 
 
 class Circumstances(NamedTuple):
@@ -46,16 +57,22 @@ class Published(NamedTuple):
     busy: tuple[Floats, Floats]
 
 
+class Told(NamedTuple):
+    """Of a shard. By second: ``busy``; ``queued``, the longest queue of a notifier."""
+
+    resyncs: int
+    busy: Floats
+    queued: Integers
+
+
 class Notified(NamedTuple):
-    """By event of the shard, in the order given. ``queued``: the longest queue of a notifier, by second."""
+    """By event of the shard, in the order given."""
 
     heard: Floats
     late: Floats
     dropped: Floats
     reason: npt.NDArray[np.int8]
-    resyncs: int
-    busy: Floats
-    queued: Integers
+    told: Told
 
 
 def publish(
@@ -64,7 +81,7 @@ def publish(
     """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event."""
     its, costs, draws = where.deployment, where.costs, where.draws
     busy = np.zeros((its.publishers, where.seconds)), np.zeros((its.brokers, where.seconds))
-    begin, ready = serve(intended, its.publishers, costs.call + costs.event * batch, busy[0])
+    begin, ready = serve(intended, its.publishers, float(costs.call + costs.event * batch), busy[0])
     calls = Calls(
         ready=ready, partition=partition, size=size, batch=batch, publishers=its.publishers,
         brokers=its.brokers, partitions=its.partitions, batch_bytes=its.batch_bytes,
@@ -80,9 +97,9 @@ def publish(
     moved = _columns(where.outages.moved)
     stops = _columns(np.concatenate(draws.stops))
     brokers = Brokers(
-        request=costs.request, batch=costs.batch, record=its.copies * costs.record,
-        byte=its.copies * costs.record_byte, way=costs.kafka_trip / 2,
-        replica=costs.replica if its.copies > 1 else 0.0,
+        request=float(costs.request), batch=float(costs.batch), record=float(its.copies * costs.record),
+        byte=float(its.copies * costs.record_byte), way=costs.kafka_trip / 2,
+        replica=float(costs.replica) if its.copies > 1 else 0.0,
         table=draws.requests.table, starts=draws.requests.starts,
         stop_begins=stops[0], stop_ends=stops[1],
         bounds=np.cumsum([0, *map(len, draws.stops)]),
@@ -91,41 +108,48 @@ def publish(
         served=np.zeros(its.brokers, np.int64), ends=np.zeros(its.partitions, np.int64), busy=busy[1],
     )  # fmt: skip
     order = np.argsort(ready, kind="stable")
-    deliver(calls, ways, held(calls), brokers, order, its.buffer_timeout, its.delivery_timeout)
+    deliver(calls, ways, held(calls), brokers, order, float(its.buffer_timeout), float(its.delivery_timeout))
     return Published(sent=np.repeat(begin, batch), ways=ways, busy=busy)
 
 
 def notify_shard(where: Circumstances, shard: int, acked: Floats, publisher: Integers) -> Notified:
     """``acked``, ``publisher``: of the durable events of this shard, by ``seq``."""
-    its, costs, outages = where.deployment, where.costs, where.outages
     order = np.lexsort((acked, publisher))
+    bounds = np.searchsorted(publisher[order], np.arange(where.deployment.publishers + 1))
+    joined = joined_of(acked[order], bounds)
+    told = tell(where, shard, joined)
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return Notified(joined.heard[back], joined.late[back], joined.dropped[back], joined.reason[back], told)
+
+
+def joined_of(acked: Floats, bounds: Integers) -> Joined:
+    """Events by notifier and ack, of which nothing is known yet."""
     count = len(acked)
-    joined = Joined(
-        acked=acked[order],
-        bounds=np.searchsorted(publisher[order], np.arange(its.publishers + 1)),
-        heard=np.full(count, np.nan), late=np.full(count, np.nan), dropped=np.full(count, np.nan),
-        reason=np.full(count, -1, np.int8),
+    return Joined(
+        acked=acked, bounds=bounds, heard=np.full(count, np.nan), late=np.full(count, np.nan),
+        dropped=np.full(count, np.nan), reason=np.full(count, -1, np.int8),
     )  # fmt: skip
+
+
+def tell(where: Circumstances, shard: int, joined: Joined) -> Told:
+    """Fill ``joined``, of one shard."""
+    its, costs, outages = where.deployment, where.costs, where.outages
     who = notifiers(joined.bounds, its.notify_queue, where.seconds)
     down, mute, away = map(_columns, (outages.redis.down, outages.redis.mute, where.draws.away))
     server = Shard(
-        exchange=costs.exchange, each=costs.publish + costs.deliver * its.subscribers,
-        way=costs.redis_trip / 2, hear=costs.hear, repair=costs.redis_trip + costs.fetch_trip,
-        timeout=its.redis_timeout, table=where.draws.exchanges.table,
+        exchange=float(costs.exchange), each=float(costs.publish + costs.deliver * its.subscribers),
+        way=costs.redis_trip / 2, hear=float(costs.hear), repair=float(costs.redis_trip + costs.fetch_trip),
+        timeout=float(its.redis_timeout), table=where.draws.exchanges.table,
         start=int(where.draws.exchanges.starts[shard]),
         down_begins=down[0], down_ends=down[1], mute_begins=mute[0], mute_ends=mute[1],
         away_begins=away[0], away_ends=away[1], slow=outages.redis.slow, free=np.zeros(1),
         served=np.zeros(1, np.int64), busy=np.zeros(where.seconds),
     )  # fmt: skip
     notify(server, joined, who)
-    back = np.empty(count, np.int64)
-    back[order] = np.arange(count)
     if not its.subscribers:
         joined.heard[:] = joined.late[:] = np.nan
-    return Notified(
-        heard=joined.heard[back], late=joined.late[back], dropped=joined.dropped[back],
-        reason=joined.reason[back], resyncs=int(who.resyncs.sum()), busy=server.busy, queued=who.queued,
-    )  # fmt: skip
+    return Told(int(who.resyncs.sum()), server.busy, who.queued)
 
 
 def consume(
@@ -138,12 +162,17 @@ def consume(
     for member in range(its.consumers):
         theirs = np.flatnonzero((partition % its.consumers == member) & ~np.isnan(logged))
         theirs = theirs[np.lexsort((offset[theirs], partition[theirs], logged[theirs]))]
-        consumed[theirs] = poll(logged[theirs] + costs.fetch_trip, costs.poll, costs.consume, busy[member])
+        consumed[theirs] = poll(
+            logged[theirs] + costs.fetch_trip, float(costs.poll), float(costs.consume), busy[member]
+        )
     return consumed, busy
 
 
-def fan_out(where: Circumstances, heard: Floats) -> tuple[Floats, Floats]:
-    """(when clients of gateways have each event, busy of a gateway); as it was where there are none."""
+def fan_out(where: Circumstances, heard: Floats, stands_for: int = 1) -> tuple[Floats, Floats]:
+    """(when clients of gateways have each event, busy of a gateway); as it was where there are none.
+
+    ``stands_for``: events that each of these is instead of.
+    """
     its, costs = where.deployment, where.costs
     busy = np.zeros((1 if its.gateways else 0, where.seconds))
     if not its.gateways:
@@ -151,8 +180,8 @@ def fan_out(where: Circumstances, heard: Floats) -> tuple[Floats, Floats]:
     there = np.flatnonzero(~np.isnan(heard))
     there = there[np.argsort(heard[there], kind="stable")]
     read = np.full(len(heard), np.nan)
-    service = costs.receive + costs.write * its.clients / its.gateways
-    read[there] = hand_out(heard[there], service, its.tick, busy[0])
+    service = float(stands_for * (costs.receive + costs.write * its.clients / its.gateways))
+    read[there] = hand_out(heard[there], service, float(its.tick), busy[0])
     return read, busy
 
 

@@ -269,7 +269,8 @@ def notify(shard: Shard, joined: Joined, who: Notifiers) -> None:
     times, codes = np.empty(turns + number), np.empty(turns + number, np.int64)
     turn = coming = 0
     for one in np.flatnonzero(joined.bounds[:-1] < joined.bounds[1:]):
-        coming = push(times, codes, coming, joined.acked[joined.bounds[one]], _JOIN * number + one)
+        code = int(_JOIN * number + one)
+        coming = push(times, codes, coming, joined.acked[joined.bounds[one]], code)
     while coming:
         now, what, one = times[0], codes[0] // number, codes[0] % number
         exchange = codes[0] - _ARRIVAL * number
