@@ -1,0 +1,55 @@
+"""What must be true of every simulated run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dualstream_lab.recording import Outcome as Said
+from dualstream_lab.simulation.model import Outcome
+
+
+def check(outcome: Outcome) -> None:
+    """Every event ends in exactly one way, and its times are in order."""
+    durable = outcome.outcome == Said.DURABLE
+    no_room = outcome.outcome == Said.NO_ROOM
+    rejected = outcome.outcome == Said.REJECTED
+    unknown = outcome.outcome == Said.UNKNOWN
+    logged, heard, dropped = (~np.isnan(one) for one in (outcome.logged, outcome.heard, outcome.dropped))
+
+    assert (durable | no_room | rejected | unknown).all()
+    assert not np.isnan(outcome.settled).any()
+    assert np.array_equal(durable, ~np.isnan(outcome.acked))
+    assert np.array_equal(no_room, np.isnan(outcome.entered))
+    assert logged[durable].all()
+    assert not logged[no_room | rejected].any()
+    assert not (heard | dropped)[~durable].any()
+    assert np.array_equal(dropped, outcome.reason >= 0)
+    assert dropped[outcome.late].all()  # only what was dropped is repaired
+    assert heard[outcome.late].all()
+
+    for earlier, later in (
+        (outcome.intended, outcome.sent), (outcome.sent, outcome.entered), (outcome.entered, outcome.logged),
+        (outcome.logged, outcome.acked), (outcome.acked, outcome.heard), (outcome.acked, outcome.dropped),
+        (outcome.logged, outcome.consumed), (outcome.sent, outcome.settled),
+    ):  # fmt: skip
+        assert not (earlier > later + 1e-9).any()
+    _check_log(outcome)
+
+
+def _check_log(outcome: Outcome) -> None:
+    """Offsets are without a gap, in the order of coming in; a publisher's events of a source keep theirs."""
+    for partition in np.unique(outcome.partition):
+        inside = np.flatnonzero((outcome.partition == partition) & (outcome.offset >= 0))
+        inside = inside[np.argsort(outcome.offset[inside])]
+        assert np.array_equal(outcome.offset[inside], np.arange(len(inside)))
+        assert (np.diff(outcome.logged[inside]) >= 0).all()
+
+
+def check_order(outcome: Outcome, *, batch: int, publishers: int) -> None:
+    """Events that one publisher sent for one source are in the log in this order."""
+    publisher = outcome.seq // batch % publishers
+    inside = outcome.offset >= 0
+    for one in range(publishers):
+        for source in np.unique(outcome.source):
+            offsets = outcome.offset[inside & (publisher == one) & (outcome.source == source)]
+            assert (np.diff(offsets) > 0).all()
