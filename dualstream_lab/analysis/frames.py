@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
@@ -87,6 +88,8 @@ def load(run: _HasPath | Path | str) -> Frames:
         kind for kind in ("published", "heard", "consumed") if any(directory.path.glob(f"{kind}-*.parquet"))
     }
     events = _events(joined, zero)
+    del joined
+    pa.default_memory_pool().release_unused()  # it would keep as much again as the frame is big
     seconds = _seconds(directory, zero)
     problems = [*directory.problems]
     problems += [

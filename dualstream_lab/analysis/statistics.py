@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.recording import Outcome
 from dualstream_lab.recording.joined import durable_lag
 
 if TYPE_CHECKING:
@@ -151,26 +152,42 @@ def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
     """Kafka lag every ``width`` s; index ``at_s``. ``seconds``: the age of the oldest acknowledged record
     that the consumer had not read; ``messages``: how many there were (of a sample, scaled up).
     """
-    events = frames.events
-    acknowledged = (events["outcome"] == 1) & events["publish_ms"].notna()
-    durable = events.loc[acknowledged, ["intended_s", "publish_ms", "consumed_ms"]]
-    begin = durable["intended_s"].to_numpy()
-    acked = ((begin + durable["publish_ms"].to_numpy() / 1e3) * 1e9).astype(np.int64)
-    read = durable["consumed_ms"].to_numpy()
-    never = np.isnan(read)
-    consumed = np.where(never, 0, ((begin + np.nan_to_num(read) / 1e3) * 1e9)).astype(np.int64)
     at = np.arange(0.0, frames.length + width / 2, width)
+    index = pd.Index(at, name="at_s")
+    acked, consumed = _acked_and_consumed(frames)
     if "consumed" not in frames.has or not len(acked):
-        return pd.DataFrame({"seconds": np.nan, "messages": np.nan}, index=pd.Index(at, name="at_s"))
+        return pd.DataFrame({"seconds": np.nan, "messages": np.nan}, index=index)
     now = (at * 1e9).astype(np.int64)
-    # A record may be read before the publisher hears that it was written.
-    known = np.maximum(consumed, acked)
-    done = np.searchsorted(np.sort(known[~never]), now, side="right")
-    open_ = np.searchsorted(np.sort(acked), now, side="right") - done
-    seconds = durable_lag(acked, consumed, now)
-    return pd.DataFrame(
-        {"seconds": seconds, "messages": open_ * frames.sample}, index=pd.Index(at, name="at_s")
+    # From which time on, and before which one, each is open: most of them at none. A record may be read
+    # before the publisher hears that it was written.
+    first, until = np.searchsorted(now, acked), np.searchsorted(now, consumed)
+    open_ = first < until
+    change = np.bincount(first[open_], minlength=len(now) + 1) - np.bincount(
+        until[open_], minlength=len(now) + 1
     )
+    seconds = durable_lag(acked[open_], consumed[open_], now)
+    return pd.DataFrame({"seconds": seconds, "messages": np.cumsum(change)[:-1] * frames.sample}, index=index)
+
+
+def _acked_and_consumed(frames: Frames) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of every durable event, ns; what was never consumed was so at the end of time."""
+    names = ("outcome", "intended_s", "publish_ms", "consumed_ms")
+    outcome, begin, publish, read = (frames.events[name].to_numpy() for name in names)
+    durable = (outcome == Outcome.DURABLE) & ~np.isnan(publish)
+    if not durable.all():
+        begin, publish, read = begin[durable], publish[durable], read[durable]
+    acked = _nanoseconds(begin, publish)
+    never = np.isnan(read)
+    consumed = _nanoseconds(begin, np.where(never, np.float32(0), read))
+    consumed[never] = np.iinfo(np.int64).max
+    return acked, consumed
+
+
+def _nanoseconds(begin_s: Floats, spent_ms: Floats) -> npt.NDArray[np.int64]:
+    found = spent_ms * np.float64(1e-3)
+    found += begin_s
+    found *= 1e9
+    return found.astype(np.int64)
 
 
 def outage_windows(frames: Frames, *, width: float = 0.1, share: float = 0.5) -> pd.DataFrame:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_differences"]
 
 _GOOD, _OPEN, _BAD, _SAME = "#009E73", "#E69F00", "#D55E00", "#555555"
-_VERDICTS: Final = {"better": _GOOD, "worse": _BAD, "regression": _BAD}
+_VERDICTS: Final = {"better": _GOOD, "worse": _BAD, "regression": _BAD, "cannot tell": _OPEN}
 _WIDEST: Final = 10  # bands
 
 Pair: TypeAlias = "tuple[str, Sequence[float], Interval, float, bool | None]"
@@ -47,8 +47,8 @@ def plot_differences(
 
     With ``band``, those of a comparison, in per cent; up to ``band`` they do not matter, which is shaded. A
     row: the measure's name, its change in each repeat (may be none), low and high of the interval, the
-    change, and the verdict, a word: "better" and "worse" (or "regression") have a colour. What is not
-    known is NaN, and a limit that is not known is infinite.
+    change, and the verdict, some words: those of a ``Finding`` have colours. What is not known is NaN, and a
+    limit that is not known is infinite.
     """
     axes = new_axes(ax, height=1.2 + 0.42 * len(rows))
     if band is None:
@@ -87,6 +87,11 @@ def _draw_changes(axes: Axes, rows: Sequence[Change], band: float) -> None:
     for place, (name, values, low, high, value, verdict) in enumerate(rows):
         known = [one for one in values if not math.isnan(one)]
         _draw_row(axes, place, _Row(name, known, low, high, value, _VERDICTS.get(verdict, _SAME)), reach)
+        if low >= reach or high <= -reach:
+            edge = math.copysign(reach, low)
+            axes.plot(
+                [edge], [place], ">" if edge > 0 else "<", color=_VERDICTS.get(verdict, _SAME), clip_on=False
+            )
         axes.annotate(
             f"{_percent(value)}  [{_percent(low)}, {_percent(high)}]  {verdict}", (1, place),
             xycoords=axes.get_yaxis_transform(), xytext=(8, 0), textcoords="offset points", va="center",

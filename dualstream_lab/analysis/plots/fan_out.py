@@ -51,7 +51,7 @@ def plot_fan_out(table: pd.DataFrame, ax: Axes | None = None, *, x: str, y: str,
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, None if values.max() > 0 else 1)
     axes.yaxis.set_major_formatter(FuncFormatter(plain_numbers))
     axes.set_xlabel(_with_unit(x))
     axes.set_ylabel(_with_unit(y))

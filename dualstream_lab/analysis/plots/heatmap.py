@@ -54,19 +54,20 @@ def plot_latency_heatmap(
     edges = _SMALLEST * 10 ** (np.arange(first, last + 1) / _PER_DECADE)
     band = edges[-1] * np.array([1.15, 1.15 * max(1.6, (edges[-1] / edges[0]) ** 0.07)])
     if counts.any():
-        times, color = np.arange(len(counts) + 1) * width, LogNorm(1, max(int(counts.max()), 2))
+        times, color = np.arange(len(counts) + 1) * width, LogNorm(1, max(int(counts.max()), 10))
         for cells, rows in ((arrived[:, first:last], edges), (never, band)):
             shown = np.ma.masked_equal(cells.T, 0)
             mesh = axes.pcolormesh(times, rows, shown, norm=color, cmap="cividis_r")
         bar = axes.figure.colorbar(mesh, ax=axes, pad=0.015, format=FuncFormatter(plain_numbers))
         bar.set_label(f"events in {width:g} s and {10 ** (1 / _PER_DECADE) - 1:.0%} of latency")
         bar.outline.set_visible(False)
+        bar.minorticks_off()
         axes.axhline(edges[-1] * 1.07, color="#999999", linewidth=0.8)
         axes.set_ylim(edges[0], band[1])
     shade(axes, frames)
     latency_axis(axes)
     if counts.any():
-        ticks = [float(tick) for tick in axes.get_yticks() if tick <= edges[-1]]
+        ticks = [float(tick) for tick in axes.get_yticks() if tick < edges[-1] / 1.3]
         axes.set_yticks([*ticks, math.sqrt(band[0] * band[1])], [*(f"{tick:,g}" for tick in ticks), "never"])
     time_axis(axes, frames)
     return finish(axes, f"How many had which latency; {LABELS[column]}")
@@ -88,6 +89,6 @@ def _cells(frames: Frames, column: str, width: float) -> Counts:
         full = np.where(np.isnan(part), np.inf, np.maximum(part, _SMALLEST))
         bins = np.minimum(np.log10(full / _SMALLEST) * _PER_DECADE, _BINS - 1)
         bins[np.isinf(full)] = _BINS
-        window = np.clip(begin[start : start + _CHUNK] / width, 0, windows - 1).astype(np.int64)
+        window = np.clip(begin[start : start + _CHUNK] / width + 1e-9, 0, windows - 1).astype(np.int64)
         found += np.bincount(window * (_BINS + 1) + bins.astype(np.int64), minlength=len(found))
     return found.reshape(windows, _BINS + 1)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualstream_lab.analysis.plots.look import COLORS, finish, latency_axis, new_axes, shade, time_axis
+from dualstream_lab.analysis.plots.look import (
+    COLORS,
+    DASHES,
+    finish,
+    latency_axis,
+    new_axes,
+    shade,
+    time_axis,
+)
 from dualstream_lab.analysis.statistics import lag, over_time
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float
     highest = table["seconds"].groupby(windows).max() * 1e3
     axes.plot(
         (highest.index.to_numpy() + 0.5) * width,
-        np.maximum(highest.to_numpy(), _NO_LAG), color=COLORS["lag"],
+        np.maximum(highest.to_numpy(), _NO_LAG), color=COLORS["lag"], linestyle=DASHES["lag"][0],
         label=f"Kafka lag: age of the oldest unread record, highest\n(at the bottom: {_NO_LAG:g} ms or none)",
     )  # fmt: skip
     live = over_time(frames, "live_ms", width=width).replace(np.inf, np.nan)

@@ -10,6 +10,7 @@ import numpy as np
 from dualstream_lab.analysis.frames import Frames
 from dualstream_lab.analysis.plots.look import (
     COLORS,
+    DASHES,
     LABELS,
     LINES,
     finish,
@@ -46,7 +47,8 @@ def plot_latency_percentiles(
     for column in columns:
         nines, found = _by_nines(latencies(frames, column))
         if len(found):
-            axes.plot(nines, found, color=COLORS[column], label=LABELS[column])
+            dashes = DASHES.get(column, ("-", ""))[0]
+            axes.plot(nines, found, color=COLORS[column], linestyle=dashes, label=LABELS[column])
     return _finish_nines(axes, "Latency by percentile")
 
 
@@ -89,7 +91,7 @@ def _finish_nines(axes: Axes, title: str) -> Axes:
 def plot_latency_over_time(
     frames: Frames, ax: Axes | None = None, *, columns: Sequence[str] = _PATHS, width: float = 0.5
 ) -> Axes:
-    """p50 (dashed) and p99 (solid) of the events intended in each ``width`` s; faults are shaded.
+    """p50 (thin) and p99 of the events intended in each ``width`` s; faults are shaded.
 
     A line is interrupted where that many never arrived.
     """
@@ -98,9 +100,9 @@ def plot_latency_over_time(
         table = over_time(frames, column, width=width).replace(np.inf, np.nan)
         if table["p50"].isna().all():
             continue
-        color = COLORS[column]
-        axes.plot(table.index, table["p99"], color=color, label=f"{LABELS[column]}, p99")
-        axes.plot(table.index, table["p50"], color=color, linestyle="--", linewidth=1, label="p50")
+        color, (of_p99, of_p50) = COLORS[column], DASHES.get(column, ("-", "--"))
+        axes.plot(table.index, table["p99"], color=color, linestyle=of_p99, label=f"{LABELS[column]}, p99")
+        axes.plot(table.index, table["p50"], color=color, linestyle=of_p50, linewidth=1, label="p50")
     shade(axes, frames)
     latency_axis(axes)
     time_axis(axes, frames)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLORS",
+    "DASHES",
     "LABELS",
     "LINES",
     "MARKERS",
@@ -50,6 +51,8 @@ LABELS: Final = {
     "consumed_ms": "Kafka consumer: intended to read",
     "slip_ms": "generator: intended to sent",
 }
+DASHES: Final = {"consumed_ms": ("-.", ":"), "lag": ("-.", ":")}
+"""Of p99 and of p50, where not solid and dashed: in grey, vermilion and blue are the same."""
 LINES: Final = (
     ("#000000", "-"),
     ("#D55E00", (0, (6, 1.5))),
@@ -132,6 +135,10 @@ def latency_axis(axes: Axes, label: str = "latency (ms)") -> None:
     """A log axis from top to bottom, with few and plain numbers."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
+    if low <= 0:  # nothing was drawn
+        low, high = 1.0, 10.0
+    if high < 4 * low:  # one value: room for a number above and below it
+        low, high = low / 2, high * 2
     if axes.texts:  # room for the names of faults
         high *= (high / low) ** 0.12
     steps = [m * 10.0**e for e in range(-3, 7) for m in (1, 3)]

@@ -46,6 +46,8 @@ def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axe
     axes.set_xlim(0, reach)
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if row.path else "bold")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("time (s after the fault's begin)")
     return finish(axes, "How each fault was got over", nothing="there was no fault")
@@ -120,7 +122,7 @@ def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
             )  # fmt: skip
     if path.back is not None and lasted is not None:
         axes.plot(lasted + path.back, place, marker="D", color=_BACK, markersize=6, markeredgecolor="white")
-    elif path.normal is not None:
+    elif path.normal is not None and not (path.silent and _silence(row)[1] is None):
         axes.text(
             0.995, place, "p99 not as before", transform=axes.get_yaxis_transform(), ha="right", va="center",
             fontsize=8, color="#555555",
