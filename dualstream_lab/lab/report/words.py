@@ -177,7 +177,8 @@ def _live(report: Report) -> str:
     if "live.heard" not in found:
         return "No subscriber was recorded."
     reasons = {n.removeprefix("dropped: "): c for n, c in counters.items() if n.startswith("dropped: ") and c}
-    text = f"{found['live.heard']:,.0f} notifications heard"
+    through = "events heard through a gateway" if "live.gaps" in found else "notifications heard"
+    text = f"{found['live.heard']:,.0f} {through}"
     if "live.missing" in found:
         missing = found["live.missing"]
         text += f"; {share(missing)} of the durable events were never heard" if missing else "; none missed"
