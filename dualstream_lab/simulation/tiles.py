@@ -43,6 +43,7 @@ __all__ = ["LEAD", "repeat", "tile_length"]
 LEAD: Final = 1  # s that are simulated before the tile, until everything has warmed up
 _EVENTS: Final = 2_000_000  # of a tile, about
 _SETTLES: Final = 5.0  # s after an outage, at first
+_LATE: Final = 1.0  # s from the ack that nothing is, once it is over
 _WORSE: Final = 1.5  # times as late at the end of a tile as at its begin: then it does not keep up
 _ROWS: Final = 50_000
 _LIVE: Final = ("live", "live_raw", "live_delay")
@@ -239,7 +240,8 @@ def _window(where: Circumstances, slice_: _Slice, length: int, first: int, last:
     shards = where.deployment.shards
     heard, _ = fan_out(where, joined.heard, stands_for=shards)
     window = _Window(first, last, joined, heard, told.busy, told.queued, told.resyncs * shards)
-    if last < tiles and np.any(joined.acked[joined.reason >= 0] >= turns[-1]):
+    late = ~(joined.heard - joined.acked < _LATE) & bool(where.deployment.subscribers)
+    if last < tiles and np.any(joined.acked[late] >= last * length - 1):
         raise ConfigError(
             f"faults: the deployment has not got over Redis's {_SETTLES:g} s after its outage: add shards, "
             "or take a shorter run"
