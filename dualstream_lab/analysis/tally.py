@@ -33,6 +33,7 @@ _WIDTH: Final = math.log(1.01)
 _SLICES: Final = 600  # a run of more seconds is cut into so many at most
 _CHUNK: Final = 1_000_000
 _LAG_STEP: Final = 10_000_000  # ns
+_NO_LAG: Final = 1_000_000  # ns: less is none, or the ratio of two would be of nothing to nothing
 
 
 class HasPath(Protocol):
@@ -49,10 +50,11 @@ class Tally:
 
     ``lengths``: s of each slice. ``latencies``: a row a slice and a column a bin (``BINS``): ``publish``,
     ``live`` and ``durable`` from the intended time to the acknowledgement, to the first subscriber's read and
-    to the Kafka consumer's; ``lag``: how long the oldest acknowledged record had waited for the consumer, a
-    hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``, ``failed`` (not
-    durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and never heard),
-    ``dropped``. What was not recorded, or of which rows are missing, is not there; ``problems`` names it.
+    to the Kafka consumer's; ``lag``: how long the oldest acknowledged record had waited for the consumer (1
+    ms at least), a hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``, ``failed``
+    (not durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and never
+    heard), ``dropped``. What was not recorded, or of which rows are missing, is not there; ``problems`` names
+    it.
     ``busy``: the share of the machine's cores that anybody used, NaN where nobody looked.
     """
 
@@ -163,7 +165,8 @@ def _cut(found: Arrivals, edges: Int64) -> tuple[dict[str, Counts], dict[str, Co
         latencies["durable"] = counted(ours, np.where(consumed < NEVER, consumed - begin, NEVER), rows)
         at = np.arange(edges[0], edges[-1], _LAG_STEP)
         lag = durable_lag(found.acked[durable], np.where(consumed < NEVER, consumed, 0), at)
-        latencies["lag"] = counted(_slices(edges, at), (lag * 1e9).astype(np.int64), rows)
+        waited = np.maximum((lag * 1e9).astype(np.int64), _NO_LAG)
+        latencies["lag"] = counted(_slices(edges, at), waited, rows)
     if found.dropped is not None:
         counts["dropped"] = number(slices[found.dropped])
     return counts, latencies
