@@ -50,11 +50,11 @@ class Tally:
 
     ``lengths``: s of each slice. ``latencies``: a row a slice and a column a bin (``BINS``): ``publish``,
     ``live`` and ``durable`` from the intended time to the acknowledgement, to the first subscriber's read and
-    to the Kafka consumer's; ``lag``: how long the oldest acknowledged record had waited for the consumer (1
-    ms at least), a hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``, ``failed``
-    (not durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and never
-    heard), ``dropped``. What was not recorded, or of which rows are missing, is not there; ``problems`` names
-    it.
+    to the Kafka consumer's; ``lag``: how long the oldest acknowledged record had waited for the consumer (at
+    least 1 ms), a hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``,
+    ``failed`` (not durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and
+    never heard), ``dropped``. What was not recorded, or of which rows are missing, is not there, and
+    ``problems`` names it.
     ``busy``: the share of the machine's cores that anybody used, NaN where nobody looked.
     """
 
