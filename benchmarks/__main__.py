@@ -17,6 +17,7 @@ from benchmarks.processor import processor
 from benchmarks.proxy import proxy
 from benchmarks.recorded import recorded
 from benchmarks.report import report
+from benchmarks.simulation import simulation
 from benchmarks.soak import soak
 from benchmarks.table import Figures, markdown, put
 from benchmarks.throughput import SHAPES, measure
@@ -24,7 +25,7 @@ from dualstream_lab.errors import DualStreamError
 from dualstream_lab.stack import LocalStack
 
 README = Path(__file__).parent.parent / "README.md"
-_ALONE = {"recorded": recorded, "ledger": ledger, "report": report}
+_ALONE = {"recorded": recorded, "ledger": ledger, "report": report, "simulation": simulation}
 """Those that measure neither broker."""
 _PACED = {"latency": latencies, "outage": outages}
 _ROUNDS = {"load": load, "processor": processor}

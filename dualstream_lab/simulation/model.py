@@ -14,7 +14,8 @@ from dualstream_lab.simulation.draws import draw
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.pipeline import Circumstances, consume, fan_out, notify_shard, publish
-from dualstream_lab.simulation.tiles import LEAD, repeat, tile_length
+from dualstream_lab.simulation.slices import LEAD
+from dualstream_lab.simulation.tiles import repeat, tile_length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
