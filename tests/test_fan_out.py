@@ -68,7 +68,7 @@ async def test_every_policy_delivers_everything_and_costs_what_it_subscribes_and
     assert table.attrs["state"] == "finished"
     assert tuple(table.policy) == POLICIES
     assert (table.delivered + table.missing == 500).all()
-    assert (table.missing <= table.dropped).all()
+    assert table.missing.between(0, table.dropped).all()
     source, aggregate, pattern = table.itertuples()
     # a gateway also wants the word of publishers on what they skipped
     assert source.subscriptions == 5_000 + 3
@@ -92,7 +92,7 @@ async def test_a_longer_tick_joins_more_messages_and_is_later(stack, tmp_path):
         stack=stack, ticks=[0, 0.1], clients=[3], rate=200, duration=2, warm_up=0.5, root=tmp_path
     )
     assert (table.deliveries + table.missing == 3 * 400).all()
-    assert (table.missing <= 3 * table.dropped).all()
+    assert table.missing.between(0, 3 * table.dropped).all()
     for sooner, later in pairwise(table.itertuples()):
         assert sooner.tick_ms < later.tick_ms
         assert sooner.messages_per_write < later.messages_per_write
