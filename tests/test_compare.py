@@ -132,6 +132,8 @@ def test_two_single_runs_are_compared_with_care(runs: Path, capsys: pytest.Captu
     captured = capsys.readouterr()
     assert "one run each, which cannot tell how far repeats differ" in captured.err
     assert "cannot tell" in captured.out
+    assert compare(*(runs / f"base-{k}" for k in range(3))) == 0
+    assert "a quoted pattern ('runs/base-*') or their directory takes them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

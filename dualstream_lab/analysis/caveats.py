@@ -34,6 +34,12 @@ def caveats(base: Arm, *others: Arm) -> list[str]:
     arms = (base, *others)
     found = [sentence for other in others for sentence in _between(base, other)]
     found += [sentence for arm in arms for sentence in _of(arm)]
+    alike = [arm.name for arm in others if not settings_between(base, arm)]
+    if len(alike) > 1 and all(len(arm.runs) == 1 for arm in arms):
+        found.append(
+            f"{base.name}, {_some(alike)} are of the same settings: a quoted pattern ('runs/base-*') or their "
+            "directory takes them for repeats"
+        )
     for name, measure in MEASURES.items():
         if without := [run.name for arm in arms for run in arm.runs if not measure.has(run)]:
             found.append(f"{name} is not compared: it was not recorded, or not whole, in {_some(without)}")
