@@ -37,8 +37,8 @@ def caveats(base: Arm, *others: Arm) -> list[str]:
     alike = [arm.name for arm in others if not settings_between(base, arm)]
     if len(alike) > 1 and all(len(arm.runs) == 1 for arm in arms):
         found.append(
-            f"{base.name}, {_some(alike)} are of the same settings: a quoted pattern ('runs/base-*') or their "
-            "directory takes them for repeats"
+            f"{base.name}, {_some(alike)} are of the same settings: a quoted pattern ('runs/base-*') or "
+            "their directory takes them for repeats"
         )
     for name, measure in MEASURES.items():
         if without := [run.name for arm in arms for run in arm.runs if not measure.has(run)]:
