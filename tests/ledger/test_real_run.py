@@ -18,7 +18,7 @@ from dualstream_lab.workload import Workload
 
 from .hand import IDS, Hand
 
-RATE, SECONDS = 2000, 5
+RATE, SECONDS = 2000, 6
 
 
 def cli(*arguments: str):
@@ -53,7 +53,7 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
         shipped,
         workload=Workload(rate=RATE, duration=SECONDS),
         users=lab.Users(subscribers=2),
-        faults=(lab.Fault(what="redis.kill", at=1.5, length=1.5),),
+        faults=(lab.Fault(what="redis.kill", at=1, length=1.5),),
         warm_up=1.0,
     )
     done = await run_scenario(scenario, stack=stack, root=tmp_path)
@@ -83,7 +83,7 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
 
     shown = cli(str(done.path))
     assert shown.returncode == 0, shown.stderr
-    for text in ("silent: publisher dropped", "10,000 events, each in one class", "redis.kill at 1."):
+    for text in ("silent: publisher dropped", "12,000 events, each in one class", "redis.kill at 1."):
         assert text in shown.stdout
     value = json.loads(cli(str(done.path), "--json").stdout)
     assert value == json.loads(json.dumps(ledger.as_dict()))

@@ -49,7 +49,7 @@ async def test_a_stop_for_longer_than_a_session_loses_nothing(stack, settings, t
     async with DualPublisher(settings()) as publisher:
         async with load(publisher) as ledger:
             await mute(stack.brokers[0])
-            await asyncio.sleep(3)  # the broker's session is 2 s
+            await asyncio.sleep(5)  # the broker's session is 4 s
             stack.brokers[0].resume()
             await durable_again(publisher)
         assert len(ledger.of(Durable)) == len(ledger.outcomes)
