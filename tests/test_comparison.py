@@ -136,8 +136,8 @@ def test_repeats_of_the_same_settings_have_no_difference(runs: int) -> None:
 
 def test_single_runs_without_what_is_assumed_of_repeats_would_cry_wolf() -> None:
     rng = np.random.default_rng(13)
-    found = [compare_arms(*split(rng, 1), assumed=NOTHING) for _ in range(40)]
-    assert np.mean([any(one.changed for one in each) for each in found]) > 0.2
+    found = [compare_arms(*split(rng, 1), assumed=NOTHING) for _ in range(50)]
+    assert np.mean([any(one.changed for one in each) for each in found]) > 0.1
 
 
 def test_a_planted_slowdown_of_10_percent_is_found() -> None:
