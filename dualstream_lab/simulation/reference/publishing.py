@@ -116,19 +116,22 @@ class Publisher:
             self._admit()
 
     def _admit(self) -> None:
+        """All that have room; then what is waiting is looked for."""
+        entered: set[int] = set()
         while self._line and len(self._line[0]) <= self._room:
-            self._enter(self._line.popleft())
+            call = self._line.popleft()
+            self._enter(call)
+            entered.update(self._world.notes.partition[call] % self._world.deployment.brokers)
+        for broker in sorted(entered):
+            self._look(broker)
 
     def _enter(self, call: range) -> None:
-        notes, deployment = self._world.notes, self._world.deployment
         self._room -= len(call)
         self._open.update(call)
-        notes.entered[call] = self._world.env.now
+        self._world.notes.entered[call] = self._world.env.now
         for seq in call:
-            self._waiting[int(notes.partition[seq])].append(seq)
-        self._world.after(deployment.delivery_timeout, lambda: self._expire(call))
-        for broker in sorted({int(notes.partition[seq]) % deployment.brokers for seq in call}):
-            self._look(broker)
+            self._waiting[int(self._world.notes.partition[seq])].append(seq)
+        self._world.after(self._world.deployment.delivery_timeout, lambda: self._expire(call))
 
     def _expire(self, call: range) -> None:
         events = [seq for seq in call if seq in self._open]

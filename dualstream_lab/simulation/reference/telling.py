@@ -95,14 +95,17 @@ class Shard:
         self._world.after(self._way(), lambda: self._arrive(job))
         return answer
 
-    def connect(self) -> tuple[bool, float]:
-        """Whether an attempt that begins now succeeds, and how long it takes."""
-        redis, now = self._world.outages.redis, self._world.env.now
-        if within(redis.down, now):
-            return False, 0.0
-        if within(redis.mute, now):
-            return False, self._world.deployment.redis_timeout
-        return True, 2 * self._way()
+    def connect(self) -> Generator[simpy.Event, Any, bool]:
+        """Whether it succeeded: it does if the shard is there when it begins."""
+        redis, env = self._world.outages.redis, self._world.env
+        if within(redis.down, env.now):
+            return False
+        if within(redis.mute, env.now):
+            yield env.timeout(self._world.deployment.redis_timeout)
+            return False
+        yield env.timeout(self._way())
+        yield env.timeout(self._way())
+        return True
 
     def _way(self) -> float:
         return self._world.costs.redis_trip / 2 + delay(self._world.outages.redis.slow, self._world.env.now)
@@ -163,8 +166,8 @@ class Notifier:
 
     def _connect(self) -> Generator[simpy.Event, Any, None]:
         """Again and again, until it succeeds."""
-        env, connected, refused = self._world.env, False, False
-        while not connected:
+        env, refused = self._world.env, False
+        while True:
             if self._failures >= _MAX_FAILURES:
                 self._broken = True
                 self._drop(list(self._queue), "redis down")
@@ -172,10 +175,11 @@ class Notifier:
                 yield env.timeout(_BREAK)
             elif refused:
                 yield env.timeout(_REFUSED)
-            connected, takes = self._shard.connect()
-            yield env.timeout(takes)
-            refused = not takes
-            self._failures += not connected
+            began = env.now
+            if (yield from self._shard.connect()):
+                break
+            refused = env.now == began
+            self._failures += 1
         self._broken = False
 
     def _drop(self, events: list[int], reason: str) -> None:
