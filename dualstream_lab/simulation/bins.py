@@ -56,8 +56,9 @@ class Bins:
     ``heard`` (live), ``caught_up`` (heard by repair) and ``dropped: <reason>``. ``latencies``: uint32,
     (seconds, len(EDGES) - 1), by name (``LATENCIES``). ``missing``: durable events that never were heard or
     consumed, of the whole run, for ``live`` and ``durable``. ``levels``, at the end of each second:
-    ``buffered`` (events, of all publishers) and ``lag`` (records in the log and not consumed); ``queued``:
-    notifications of all publishers. ``busy``: as in Outcome. ``rows``: one event in ``every``.
+    ``buffered`` (events, of all publishers), ``lag`` (records in the log and not consumed) and ``queued``
+    (notifications, of all publishers; of a long run the most in each second of an outage, else 0). ``busy``:
+    as in Outcome. ``rows``: one event in ``every``.
     """
 
     counts: Mapping[str, Integers]

@@ -32,6 +32,7 @@ __all__ = ["Case", "Outcome", "simulate"]
 
 _AFTER: Final = 60  # s after the plan's end, and the bounds on waiting: until then levels are kept
 _MOST: Final = 10_000_000  # events of a run with a row each
+_QUEUES: Final = 10_000_000  # of partitions at publishers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,8 @@ def simulate(
     sample: int | None = None,
 ) -> Outcome | Bins:
     """A run: every event of it; or, with a ``sample`` (one row in so many) or where it has more than ten
-    million, counts and histograms by second, and rows of a sample. The same arguments give the same result.
+    million, counts and histograms by second, and rows of a sample (of about 50,000 then, whatever ``sample``
+    is). The same arguments give the same result.
 
     The long ones have one rate, and faults of Redis only; what is taken for alike then is said in
     :mod:`~dualstream_lab.simulation.tiles`. Raises ConfigError for a closed plan, whose times depend on
@@ -122,6 +124,8 @@ def simulate(
         workload=workload, deployment=deployment or Deployment(), costs=costs or Costs(),
         faults=tuple(faults), seed=seed,
     )  # fmt: skip
+    if sample is not None and sample < 1:
+        raise ConfigError(f"sample: must be a whole number from 1, one row in so many (is {sample!r})")
     where = _circumstances(case)
     if workload.expected > _MOST:
         length = tile_length(case)
@@ -176,6 +180,11 @@ def _circumstances(case: Case) -> Circumstances:
     workload, deployment, costs = case.workload, case.deployment, case.costs
     if workload.plan == "closed":
         raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
+    if (queues := deployment.publishers * deployment.partitions) > _QUEUES:
+        raise ConfigError(
+            f"partitions: must be at most {_QUEUES // deployment.publishers:,} with "
+            f"{deployment.publishers:,} publishers, as each has a queue for each (are {queues:,})"
+        )
     broken = outages(case.faults, deployment)
     draws = draw(
         sources=workload.sources, duration=workload.duration, deployment=deployment, costs=costs,

@@ -207,3 +207,7 @@ def test_what_cannot_be_simulated_is_refused():
         simulate(replace(WORK, plan="closed"))
     with pytest.raises(ConfigError, match=r"redis\.oom is not simulated; those that are"):
         simulate(WORK, faults=[fault("redis.oom")])
+    with pytest.raises(ConfigError, match="sample: must be"):
+        simulate(WORK, sample=0)
+    with pytest.raises(ConfigError, match="partitions: must be at most 10,000 with 1,000 publishers"):
+        simulate(WORK, Deployment(publishers=1000, partitions=20_000))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +16,7 @@ from dualstream_lab.ledger import Ledger
 from dualstream_lab.load.verdict import judge
 from dualstream_lab.recording import DROPS, RunDirectory
 from dualstream_lab.recording import Outcome as Told
-from dualstream_lab.simulation import Deployment, record, simulate
+from dualstream_lab.simulation import Costs, Deployment, record, simulate
 from dualstream_lab.workload import Workload
 
 mpl.use("Agg")
@@ -53,7 +55,21 @@ def test_the_verdict_has_the_same_counts(outcome, path):
     assert found["live.latency.p50"] == pytest.approx(p50 * 1e3, rel=0.01)
     answer = np.quantile((outcome.acked - outcome.intended)[durable], 0.99) * 1e3
     assert found["publish.latency_arrived.p99"] == pytest.approx(answer, rel=0.02)
-    assert found["publish.buffered_events" if "publish.buffered_events" in found else "redis.cpu"] > 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "costs", "limit"),
+    [
+        (5_000, {}, "nothing was at its limit"),
+        (300_000, {}, "your generator was the limit"),
+        (50_000, {"record": 40e-6}, "Kafka was the limit"),
+        (50_000, {"publish": 40e-6}, "Redis was busy"),
+    ],
+)
+def test_the_verdict_says_what_was_the_limit(rate, costs, limit, tmp_path):
+    small = Deployment(buffer_events=20_000, buffer_timeout=0.1)
+    run = simulate(Workload(rate=rate, duration=2), small, Costs(**costs))
+    assert limit in judge(record(run, tmp_path)).limit
 
 
 def test_the_ledger_has_the_same_classes(outcome, path):
@@ -93,7 +109,5 @@ def test_every_plot_is_drawn(path):
 
 
 def test_what_does_not_know_its_case_has_no_directory(outcome, tmp_path):
-    from dataclasses import replace
-
     with pytest.raises(ConfigError, match="case"):
         record(replace(outcome, case=None), tmp_path)
