@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["repeat", "tile_length"]
 
 _EVENTS: Final = 2_000_000  # of a tile, about
+_OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB
 _WORSE: Final = 1.5  # times as late at the end of a tile as at its begin: then it does not keep up
 _ROWS: Final = 50_000
 _TIMES: Final = ("intended", "sent", "acked", "logged", "consumed", "heard")
@@ -75,7 +76,9 @@ def repeat(case: Case, where: Circumstances, short: Outcome, length: int) -> Bin
     rows, every = _rows(case, where, short, its, length)
     size = len(its)
     del short, its  # half of all memory
-    windows = [window_of(where, tile.slice_, length, *span, tiles) for span in spans_of(where, length, tiles)]
+    spans = spans_of(where, length, tiles)
+    _check_spans(spans, length, len(tile.slice_.event))
+    windows = [window_of(where, tile.slice_, length, *span, tiles) for span in spans]
     seconds = tiles * length
     for window in windows:
         ends = (window.heard, window.joined.late, window.joined.dropped)
@@ -136,6 +139,16 @@ def _tile(case: Case, short: Outcome, its: Integers, length: int) -> _Tile:
             "durable": int(np.isnan(short.consumed[its]).sum()),
         },
     )
+
+
+def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None:
+    """Whether outages fit in memory, with ``events`` of each tile."""
+    lasts, most = length * sum(last - first for first, last in spans), length * (_OUTAGES // events)
+    if lasts > most:
+        raise ConfigError(
+            f"faults: at this rate, with so many shards, outages of Redis can last {most:,} s together, with "
+            f"some seconds before and after each (they last {lasts:,} s): shorten them, or add shards"
+        )
 
 
 class _Whole(NamedTuple):

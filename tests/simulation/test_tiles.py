@@ -95,3 +95,9 @@ def test_a_long_run_is_refused_where_parts_do_not_keep_up_or_kafka_breaks(small)
         simulate(replace(WORK, rate=400_000), replace(WIDE, publishers=1))
     with pytest.raises(ConfigError, match=r"faults: .*kafka\.kill"):
         simulate(WORK, WIDE, faults=[FaultSpec(what="kafka.kill", at=1, length=1)])
+
+
+def test_outages_too_long_for_memory_are_refused_with_what_fits(small, monkeypatch):
+    monkeypatch.setattr(tiles, "_OUTAGES", 50_000)
+    with pytest.raises(ConfigError, match=r"faults: .* can last 6 s together"):
+        simulate(WORK, WIDE, faults=[KILLED])
