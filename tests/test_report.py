@@ -11,11 +11,13 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from dualstream_lab.cli.root import run as dualstream
+from dualstream_lab.config import Settings
 from dualstream_lab.lab.page import canvas, drawing, render
 from dualstream_lab.lab.report import html, markdown, report
 from dualstream_lab.lab.report.words import headline
 from dualstream_lab.lab.result import Run
-from dualstream_lab.lab.scenario import Scenario
+from dualstream_lab.lab.runner import _manifest
+from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
 from dualstream_lab.load.verdict import Verdict
 from dualstream_lab.recording import (
     DROPS,
@@ -229,6 +231,19 @@ def test_the_same_run_can_be_made_from_the_page(path, tmp_path) -> None:
     assert (fault.what, fault.at, fault.length) == ("redis.slow", 4, 2)
     assert "# delay_ms: as you had them; the run did not record it" in toml
     assert [one.text for one in again.thresholds] == ["publish.errors==0"]
+
+
+@pytest.mark.parametrize("name", shipped_scenarios())
+def test_what_was_asked_for_is_made_again_to_the_letter(path, tmp_path, name) -> None:
+    asked = Scenario.read(name)
+    directory = RunDirectory.open(path)
+    made = _manifest(asked, Settings.load(kafka_url="127.0.0.1:1"))
+    for field in ("name", "workload", "users", "thresholds", "asked"):
+        setattr(directory.manifest, field, getattr(made, field))
+    directory.save()
+    file = tmp_path / "again.toml"
+    file.write_text(markdown(report(path)).partition("```toml\n")[2].partition("```")[0])
+    assert Scenario.read(str(file)) == asked
 
 
 def test_markdown_is_short_and_its_tables_are_whole(path) -> None:

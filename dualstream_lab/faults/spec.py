@@ -70,6 +70,12 @@ class FaultSpec:
         length, every, times = given.pop("for", 0.0), given.pop("every", 0.0), given.pop("times", 1)
         return cls(what=what, at=at, length=length, every=every, times=times, parameters=given)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The table that :meth:`load` reads."""
+        more = {"for": self.length, "every": self.every, "times": self.times if self.every else 0}
+        given = {key: value for key, value in more.items() if value}
+        return {"what": self.what, "at": self.at, **given, **self.parameters}
+
 
 def fault_named(what: Any) -> type[Fault]:
     """Raises ConfigError naming those that there are."""

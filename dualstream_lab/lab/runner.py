@@ -110,6 +110,11 @@ def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
         settings=safe_settings(settings),
         users={"lanes": scenario.users.lanes, "subscribers": scenario.users.subscribers},
         thresholds=[threshold.text for threshold in scenario.thresholds],
+        asked={
+            "warm_up": scenario.warm_up,
+            "max_rows": scenario.max_rows,
+            "faults": [fault.as_dict() for fault in scenario.faults],
+        },
         sample=scenario.sample,
     )
 

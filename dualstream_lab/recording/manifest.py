@@ -82,7 +82,8 @@ class Manifest:
     """A run's facts. ``started``: the plan's zero, ns of the monotonic clock, 0 before it.
 
     ``sample``: one event in so many has rows. ``ids``: the prefix of the event ids. ``state``: ``running``,
-    ``finished`` or ``interrupted``; still ``running`` in a directory whose writer died.
+    ``finished`` or ``interrupted``; still ``running`` in a directory whose writer died. ``asked``: what else
+    the scenario says, as in its file: ``warm_up``, ``max_rows``, ``faults``.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Manifest:
     users: dict[str, int] = field(default_factory=dict)
     thresholds: list[str] = field(default_factory=list)
     faults: list[FaultRecord] = field(default_factory=list)
+    asked: dict[str, Any] = field(default_factory=dict)
     sample: int = 1
     started: int = 0
     ended: int = 0

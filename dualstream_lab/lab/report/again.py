@@ -38,9 +38,13 @@ def command(report: Report) -> str:
 
 
 def scenario(report: Report) -> str:
-    """As TOML: the plan, the faults as they really were, the thresholds."""
+    """As TOML: the plan, the faults, the thresholds. Of a run that did not record what was asked for (one of
+    Locust), the faults as they really were.
+    """
     manifest = report.manifest
-    lines = [f"name = {json.dumps(manifest.name)}"]
+    asked = dict(manifest.asked)
+    faults = asked.pop("faults", None)
+    lines = [f"name = {json.dumps(manifest.name)}", *(f"{name} = {_toml(asked[name])}" for name in asked)]
     if manifest.thresholds:
         lines += ["thresholds = [", *(f"    {json.dumps(text)}," for text in manifest.thresholds), "]"]
     lines += ["", "[workload]"]
@@ -50,8 +54,12 @@ def scenario(report: Report) -> str:
     users = {name: manifest.users[name] for name in ("lanes", "subscribers") if name in manifest.users}
     if users:
         lines += ["", "[users]", *(f"{name} = {value}" for name, value in users.items())]
-    for fault in manifest.faults:
-        lines += ["", *_fault(manifest, fault)]
+    if faults is None:
+        tables = [_measured(manifest, fault) for fault in manifest.faults]
+    else:
+        tables = [[f"{name} = {_toml(value)}" for name, value in fault.items()] for fault in faults]
+    for table in tables:
+        lines += ["", "[[faults]]", *table]
     return "\n".join(lines) + "\n"
 
 
@@ -61,10 +69,10 @@ def _changed(workload: Workload, usual: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in workload.as_dict().items() if value != plain[name]}
 
 
-def _fault(manifest: Manifest, fault: FaultRecord) -> list[str]:
+def _measured(manifest: Manifest, fault: FaultRecord) -> list[str]:
     """``at`` and ``for`` to a tenth of a second, as they were measured just after they were due."""
     begin, end = fault.begin - manifest.started, (fault.end or manifest.ended) - manifest.started
-    lines = ["[[faults]]", f"what = {json.dumps(fault.what)}", f"at = {max(0, _tenths(begin)):g}"]
+    lines = [f"what = {json.dumps(fault.what)}", f"at = {max(0, _tenths(begin)):g}"]
     try:
         kind = fault_named(fault.what)
     except ConfigError:  # of another version
