@@ -1,0 +1,119 @@
+"""What was measured of a machine: costs, how sure they are, and for which loads. From and to JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.parameters import Costs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["COSTS", "UNKNOWN", "Calibration", "unmeasured"]
+
+COSTS: Final = tuple(each.name for each in fields(Costs))
+"""Their names, in order."""
+
+UNKNOWN: Final = 10.0
+"""A cost that no run tells is taken to be within so many times its default, either way."""
+
+_SHIPPED: Final = "calibrated.json"
+_NOT_MEASURED: Final = "not measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Costs of one machine.
+
+    ``low``, ``high``: the ends of the 95 % interval of each cost. ``told``: which costs the runs told; the
+    others are defaults, with a wide interval. ``machine``, ``date``: what was measured, and when. ``ranges``:
+    lowest and highest of what was measured: ``rate`` (events/s), ``partitions``, ``subscribers``, ``batch``
+    … (as the fields of Workload and Deployment); beyond them a figure is extrapolated.
+    """
+
+    costs: Costs
+    low: Costs
+    high: Costs
+    machine: str
+    date: str
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    told: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name in COSTS:
+            low, value, high = (getattr(one, name) for one in (self.low, self.costs, self.high))
+            if not low <= value <= high:
+                raise ConfigError(f"{name}: must be within its interval, {low:g} to {high:g} (is {value:g})")
+        if unknown := sorted(self.told - set(COSTS)):
+            raise ConfigError(f"told: unknown cost {unknown[0]!r}; known: {', '.join(COSTS)}")
+
+    @property
+    def measured(self) -> bool:
+        """Whether any run is behind it."""
+        return bool(self.told)
+
+    def covers(self, name: str, value: float) -> bool:
+        """Whether runs had such a value; where they had not, what follows from it is extrapolated."""
+        low, high = self.ranges.get(name, (float("inf"), float("-inf")))
+        return low <= value <= high
+
+    @classmethod
+    def shipped(cls) -> Self:
+        """The one that comes with the package."""
+        text = files("dualstream_lab.simulation").joinpath(_SHIPPED).read_text(encoding="utf-8")
+        return cls._decode(json.loads(text))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """As :meth:`save` wrote it. Raises ConfigError for anything else."""
+        try:
+            return cls._decode(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{path} is not a calibration ({error!r}); `dualstream calibrate RUN… --save FILE` writes one"
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Replace the file in one step. Raises ConfigError where it cannot be written."""
+        values = {
+            "machine": self.machine,
+            "date": self.date,
+            "told": sorted(self.told),
+            "ranges": {name: list(ends) for name, ends in sorted(self.ranges.items())},
+            **{name: asdict(getattr(self, name)) for name in ("costs", "low", "high")},
+        }
+        hidden = path.with_name(f".{path.name}")
+        try:
+            hidden.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            hidden.replace(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+
+    @classmethod
+    def _decode(cls, values: dict[str, Any]) -> Self:
+        return cls(
+            **{name: Costs(**values[name]) for name in ("costs", "low", "high")},
+            machine=str(values["machine"]),
+            date=str(values["date"]),
+            ranges={str(n): (float(low), float(high)) for n, (low, high) in values["ranges"].items()},
+            told=frozenset(map(str, values["told"])),
+        )
+
+
+def unmeasured() -> Calibration:
+    """The defaults, of which nothing is known."""
+    costs = Costs()
+    return Calibration(
+        costs=costs,
+        low=replace(costs, **{name: getattr(costs, name) / UNKNOWN for name in COSTS}),
+        high=replace(costs, **{name: getattr(costs, name) * UNKNOWN for name in COSTS}),
+        machine=_NOT_MEASURED,
+        date="",
+    )
