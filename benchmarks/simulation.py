@@ -45,7 +45,8 @@ def simulation(*, rate: float = 1_000_000, duration: float = 3600, outage: float
     return (
         "| simulated | in (≤ 10 s), of it CPU | memory (≤ 1 GiB) | publish p99, live p50 | late | never |\n"
         "|---|---|---|---|---|---|\n"
-        f"| {events:,} events in {duration:,.0f} s, Redis away for {outage:g} s | **{spent:.1f} s**, {cpu:.1f} s | "
+        f"| {events:,} events in {duration:,.0f} s, Redis away for {outage:g} s | "
+        f"**{spent:.1f} s**, {cpu:.1f} s | "
         f"**{peak:.2f} GiB** | {publish:.1f} ms, {live:.1f} ms | {counts['caught_up']:,} | "
         f"{counts['never heard']:,} |"
     )
