@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dualstream_lab.recording import Outcome as Said
+from dualstream_lab.simulation import Deployment
 from dualstream_lab.simulation.model import Outcome
 
 
@@ -45,11 +46,17 @@ def _check_log(outcome: Outcome) -> None:
         assert (np.diff(outcome.logged[inside]) >= 0).all()
 
 
-def check_order(outcome: Outcome, *, batch: int, publishers: int) -> None:
-    """Events that one publisher sent for one source are in the log in this order."""
-    publisher = outcome.seq // batch % publishers
+def check_publishers(outcome: Outcome, deployment: Deployment, *, batch: int) -> None:
+    """No buffer has more than its bound, and what one sent for a source is in the log in this order."""
+    publisher = outcome.seq // batch % deployment.publishers
     inside = outcome.offset >= 0
-    for one in range(publishers):
+    for one in range(deployment.publishers):
+        accepted = (publisher == one) & ~np.isnan(outcome.entered)
+        # A moment's settlements make room for that moment's calls.
+        times = np.concatenate([outcome.settled[accepted], outcome.entered[accepted]])
+        steps = np.repeat([-1, 1], accepted.sum())
+        level = np.cumsum(steps[np.argsort(times, kind="stable")])
+        assert level.max(initial=0) <= deployment.buffer_events
         for source in np.unique(outcome.source):
             offsets = outcome.offset[inside & (publisher == one) & (outcome.source == source)]
             assert (np.diff(offsets) > 0).all()

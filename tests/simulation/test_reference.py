@@ -17,7 +17,7 @@ from dualstream_lab.simulation.model import Outcome
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
-from tests.simulation.accounts import check, check_order
+from tests.simulation.accounts import check, check_publishers
 
 EXACT = Costs(broker_noise=0, redis_noise=0, pauses=0)
 STEADY = Workload(rate=1000, duration=4, plan="poisson", batch=10, sources=40)
@@ -36,7 +36,7 @@ def run(
     deployment = deployment or Deployment()
     outcome = reference(workload, deployment, costs, faults)
     check(outcome)
-    check_order(outcome, batch=workload.batch, publishers=deployment.publishers)
+    check_publishers(outcome, deployment, batch=workload.batch)
     return outcome
 
 
@@ -161,12 +161,28 @@ def test_a_killed_redis_loses_only_news_and_what_was_dropped_is_heard_late() -> 
     assert np.array_equal(outcome.late, given_up)
     assert outcome.resyncs == 1
     assert (outcome.heard[outcome.late] > 2.03).all()
-    # The breaker closes while the subscribers are still away, or the other way round.
-    silent = np.isnan(outcome.heard)
+    assert not np.isnan(outcome.heard).any()
+
+
+def test_what_is_published_before_the_subscribers_are_back_is_silent() -> None:
+    outcome = run(fault("redis.restart", 1.03))
     back = outcome.away[0][2]
-    assert (outcome.acked[silent] > 2.03).all()
+    assert back > 1.3
+    silent = np.isnan(outcome.heard)
+    assert silent.sum() > 100
     assert (outcome.acked[silent] < back).all()
     assert not silent[outcome.acked > back].any()
+    assert not (outcome.reason[silent] >= 0).any()
+
+
+def test_an_exchange_on_its_way_to_a_killed_redis_is_lost() -> None:
+    one, costs = Workload(rate=1, duration=1, batch=1, sources=1), replace(EXACT, redis_trip=0.1)
+    outcome = run(
+        fault("redis.kill", 0.03, 0.01), workload=one, deployment=Deployment(redis_timeout=1), costs=costs
+    )
+    assert outcome.dropped == pytest.approx([0.03], abs=1e-9)
+    assert dropped(outcome, "redis connection").all()
+    assert np.isnan(outcome.heard).all()  # with no exchange after it, nobody is told
 
 
 def test_after_five_failures_nobody_tries_for_a_second_and_a_half() -> None:
@@ -176,7 +192,9 @@ def test_after_five_failures_nobody_tries_for_a_second_and_a_half() -> None:
     down = dropped(outcome, "redis down")
     opened = outcome.dropped[down].min()
     assert opened == pytest.approx(fifth, abs=1e-9)
-    assert outcome.dropped[down].max() <= fifth + 1.5 + EXACT.redis_trip
+    assert outcome.dropped[down].max() == pytest.approx(fifth + 1.5 + EXACT.redis_trip, abs=0.1)
+    at_once = down & (outcome.acked > opened)
+    assert np.array_equal(outcome.dropped[at_once], outcome.acked[at_once])
     after = outcome.acked > fifth + 1.5 + EXACT.redis_trip
     assert not (outcome.reason[after] >= 0).any()
 
@@ -190,6 +208,13 @@ def test_a_short_mute_is_survived_and_what_timed_out_is_heard_all_the_same() -> 
     assert not np.isnan(outcome.heard).any()
     assert (outcome.heard[timed_out] > 1.53).all()
     assert (outcome.dropped[timed_out] < 1.53).all()
+
+
+def test_only_failures_in_a_row_open_the_breaker() -> None:
+    spec = FaultSpec(what="redis.stop", at=0.53, length=0.35, every=0.8, times=4)
+    outcome = run(spec)
+    assert dropped(outcome, "redis timeout").any()
+    assert not dropped(outcome, "redis down").any()
 
 
 def test_a_long_mute_opens_the_breaker() -> None:
@@ -232,7 +257,8 @@ def test_a_full_queue_drops_the_oldest() -> None:
 
 
 def test_a_kafka_that_is_back_before_the_deadline_costs_only_time() -> None:
-    outcome = run(fault("kafka.kill", 1.03, 1.5), deployment=Deployment(publishers=2))
+    busy = replace(EXACT, request=0.05)
+    outcome = run(fault("kafka.kill", 1.03, 1.5), deployment=Deployment(publishers=2), costs=busy)
     assert counts(outcome) == {"DURABLE": len(outcome)}
     assert not ((outcome.logged >= 1.03) & (outcome.logged < 2.53)).any()
     assert (outcome.acked - outcome.entered).max() > 1.4
@@ -276,9 +302,13 @@ def test_a_call_that_can_never_fit_is_refused() -> None:
 def test_a_lost_leaders_partitions_wait_for_another_one() -> None:
     deployment = Deployment(brokers=3, copies=2, partitions=6)
     workload = replace(STEADY, duration=12.0, rate=300)
-    outcome = run(fault("kafka.leader-lost", 1.03, 9), deployment=deployment, workload=workload)
+    costs = replace(EXACT, request=0.02)
+    outcome = run(fault("kafka.leader-lost", 1.03, 9), deployment=deployment, workload=workload, costs=costs)
     its = outcome.partition % 3 == 0
     assert counts(outcome) == {"DURABLE": len(outcome)}
     assert not ((outcome.logged[its] >= 1.03) & (outcome.logged[its] < 7.03)).any()
     assert ((outcome.logged[its] >= 7.03) & (outcome.logged[its] < 10.03)).any()
-    assert (outcome.acked - outcome.entered)[~its].max() < 0.1
+    assert (outcome.acked - outcome.entered)[outcome.partition % 3 == 2].max() < 0.1
+    # Broker 1 serves them, one request after the other.
+    moved = (outcome.logged >= 7.1) & (outcome.logged < 10.03) & (outcome.partition % 3 != 2)
+    assert np.diff(np.unique(outcome.logged[moved])).min() > 0.02
