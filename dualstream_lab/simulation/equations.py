@@ -1,0 +1,179 @@
+"""What each observation of a run says of the costs, as a linear equation.
+
+A station is a server: what it does begins when the work arrives, or when it has done what came before,
+whichever is later. Of the first kind an observation is trip + work, of the second one work alone. So a trip
+and the fixed part of the work are told apart only by runs that have both kinds, which needs several
+publishers at one server; and parts of the work only by runs in which their numbers differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from dualstream_lab.simulation.observed import Observed
+
+    Floats = npt.NDArray[np.float64]
+    Costs = Mapping[str, float]
+
+__all__ = ["IDLE", "LINEAR", "Equations", "equations_of"]
+
+IDLE: Final = ("idle", "redis_idle")
+"""What a process costs a second without any load: measured, and no part of the model."""
+
+LINEAR: Final = (
+    "call", "event", "request", "batch", "record", "record_byte", "kafka_trip", "replica", "exchange",
+    "publish", "deliver", "redis_trip", "hear", "poll", "consume", "fetch_trip", *IDLE,
+)  # fmt: skip
+"""The unknowns."""
+
+_WAITS: Final = {"kafka_trip", "replica", "redis_trip", "hear", "fetch_trip"}
+_FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the notifier takes them
+
+
+class Equations(NamedTuple):
+    """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
+    that the server had nothing to do before.
+    """
+
+    station: str
+    at: Floats
+    y: Floats
+    columns: Mapping[str, Floats]
+    idle: Floats
+
+    def work(self, costs: Costs) -> Floats:
+        """What of ``y`` the server was at work for."""
+        return self._sum(costs, [name for name in self.columns if name not in _WAITS])
+
+    def waits(self, costs: Costs) -> Floats:
+        """The rest: on the way."""
+        return self._sum(costs, [name for name in self.columns if name in _WAITS])
+
+    def _sum(self, costs: Costs, names: list[str]) -> Floats:
+        total = np.zeros(len(self.y))
+        for name in names:
+            total += self.columns[name] * costs[name]
+        return total
+
+
+def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
+    """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
+    seconds = run.publisher
+    calls = seconds.events / run.workload.batch
+    yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
+                idle=seconds.end - seconds.begin)  # fmt: skip
+    if run.requests is not None:
+        yield _broker(run, costs)
+    its = run.deployment
+    if its.shards == 1 and its.subscribers and not its.gateways and not np.isnan(run.events.heard).any():
+        yield from _shard(run, costs)
+    for member in range(its.consumers if run.events.member.min() >= 0 else 0):
+        yield _consumer(run, costs, member)
+
+
+def _made(
+    station: str, at: Floats, y: Floats, free: Floats | None = None, **columns: Floats | float
+) -> Equations:
+    full = {name: np.broadcast_to(np.asarray(value, np.float64), y.shape) for name, value in columns.items()}
+    return Equations(station, at, y, full, np.zeros(len(y)) if free is None else free)
+
+
+def _broker(run: Observed, costs: Costs) -> Equations:
+    its, copies = run.requests, run.deployment.copies
+    assert its is not None  # noqa: S101
+    encoded = costs["call"] + costs["event"] * run.workload.batch
+    start = np.maximum(its.before, its.ready + encoded)
+    own, since = its.acked - start, its.acked - its.last
+    more = float(copies > 1)
+    trip = costs["kafka_trip"] + more * costs["replica"]
+    waited = since < own - trip
+    arrived = (~waited).astype(np.float64)
+    return _made(
+        "broker", its.acked, np.where(waited, since, own), np.where(waited, 0, np.maximum(since - own + trip, 0)),
+        kafka_trip=arrived, replica=more * arrived, request=1, batch=its.parts, record=copies * its.events,
+        record_byte=copies * its.bytes,
+    )  # fmt: skip
+
+
+class _Exchanges(NamedTuple):
+    """``sent``; ``last``: when its last notification was heard; ``before``: of the same notifier's one before,
+    where it waited for that, else NaN.
+    """
+
+    sent: Floats
+    last: Floats
+    before: Floats
+    count: Floats
+
+
+def _exchanges(acked: Floats, heard: Floats, answer: float) -> list[tuple[float, float, float, int]]:
+    """As one notifier makes them. ``answer``: s from the last one heard to the answer."""
+    found = []
+    first, last = 0, -np.inf
+    while first < len(acked):
+        free = last + answer
+        waited = free > acked[first]
+        now = free if waited else acked[first]
+        there = int(np.searchsorted(acked, now, side="right")) - first
+        count = min(there, max(_FIRST, there // _SHARE), _MOST)
+        before = last if waited else np.nan
+        last = float(heard[first : first + count].max())
+        found.append((now, last, before, count))
+        first += count
+    return found
+
+
+def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
+    events, subscribers = run.events, run.deployment.subscribers
+    way, hear = costs["redis_trip"] / 2, costs["hear"]
+    bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
+    found = []
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        found += _exchanges(events.acked[begin:end], events.heard[begin:end], way - hear)
+    its = _Exchanges(*np.array(found, np.float64).reshape(-1, 4).T)
+    order = np.argsort(its.last, kind="stable")
+    its = _Exchanges(*(column[order] for column in its))
+    served = np.concatenate([[-np.inf], its.last[:-1]])
+    queued = served - hear > its.sent + way  # behind another publisher's
+    backlog = ~queued & ~np.isnan(its.before)
+    since = np.where(queued, served, np.where(backlog, its.before, its.sent))
+    fresh = ~queued & ~backlog
+    yield _made(
+        "shard", its.sent, its.last - since, redis_trip=backlog + fresh / 2, hear=fresh.astype(np.float64),
+        exchange=1, publish=its.count, deliver=its.count * subscribers,
+    )  # fmt: skip
+    seconds = run.redis
+    if not len(seconds.cpu):
+        return
+    made = np.searchsorted(np.sort(its.sent), [seconds.begin, seconds.end])
+    told = np.searchsorted(np.sort(events.acked), [seconds.begin, seconds.end])
+    count = (told[1] - told[0]).astype(np.float64)
+    yield _made(
+        "shard's CPU", seconds.begin, seconds.cpu, exchange=(made[1] - made[0]).astype(np.float64),
+        publish=count, deliver=count * subscribers, redis_idle=seconds.end - seconds.begin,
+    )  # fmt: skip
+
+
+def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
+    """A poll begins when a record can be read, or when those of the last one are dealt with."""
+    its = np.flatnonzero(run.events.member == member)
+    its = its[np.argsort(run.events.consumed[its], kind="stable")]
+    at, first, count = np.unique(run.events.consumed[its], return_index=True, return_counts=True)
+    acked = np.minimum.reduceat(run.events.acked[its], first) if len(first) else at
+    more = float(run.deployment.copies > 1)
+    readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2 - more * costs["replica"]
+    done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]
+    fresh = (readable >= done).astype(np.float64)
+    waited = 1 - fresh
+    return _made(
+        "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
+        fetch_trip=fresh, kafka_trip=-fresh / 2, replica=-more * fresh, poll=waited,
+        consume=waited * count[:-1],
+    )  # fmt: skip

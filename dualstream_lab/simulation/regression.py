@@ -1,0 +1,94 @@
+"""Least squares for costs: none below zero, a weak belief in the defaults, and how much the data say. Pure.
+
+A system has one row an observation: y = rows @ costs, give or take ``error``. Costs that the rows do not tell
+apart stay as near to the defaults as their sum allows. What a cost owes to the data and not to the belief is
+its *resolution* (Backus and Gilbert): 1 where the data alone decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
+__all__ = ["Normal", "System", "normal"]
+
+_BELIEF: Final = 3.0
+"""A cost is believed to be its default, give or take three times as much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """``rows``: (n, costs); ``y``, ``error``: (n,), s; ``block``: what is resampled together, from 0."""
+
+    rows: Floats
+    y: Floats
+    error: Floats
+    block: Integers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normal:
+    """The normal equations of each block, in units of ``scale``, (costs,). ``left``: (blocks, costs, costs);
+    ``right``: (blocks, costs).
+    """
+
+    left: Floats
+    right: Floats
+    scale: Floats
+
+    def solve(self, weights: Floats | None = None) -> Floats:
+        """The costs, when each block counts ``weights`` times (once, if left out)."""
+        used = np.ones(len(self.left)) if weights is None else weights
+        left = np.tensordot(used, self.left, 1)
+        right = used @ self.right
+        belief = 1 / _BELIEF**2
+        left[np.diag_indices_from(left)] += belief
+        return np.asarray(_not_below_zero(left, right + belief) * self.scale)
+
+    def resolution(self) -> Floats:
+        """Of each cost, the share that the data decide, 0 to 1."""
+        left = self.left.sum(axis=0)
+        believed = left + np.eye(len(left)) / _BELIEF**2
+        return np.asarray(np.diag(np.linalg.solve(believed, left)))
+
+
+def normal(system: System, scale: Floats, blocks: int) -> Normal:
+    """Sum up a system. ``scale``: the defaults, > 0."""
+    rows = system.rows * scale / system.error[:, None]
+    y = system.y / system.error
+    left = np.zeros((blocks, len(scale), len(scale)))
+    right = np.zeros((blocks, len(scale)))
+    order = np.argsort(system.block, kind="stable")
+    bounds = np.searchsorted(system.block[order], np.arange(blocks + 1))
+    for number in range(blocks):
+        its = order[bounds[number] : bounds[number + 1]]
+        left[number] = rows[its].T @ rows[its]
+        right[number] = rows[its].T @ y[its]
+    return Normal(left=left, right=right, scale=scale)
+
+
+def _not_below_zero(left: Floats, right: Floats) -> Floats:
+    """Solve left @ x = right for x >= 0: whatever comes out below is set to zero, the worst first, and may
+    come back where that would help.
+    """
+    free = np.ones(len(right), np.bool_)
+    x = np.zeros(len(right))
+    for _ in range(3 * len(right)):
+        x[:] = 0
+        x[free] = np.linalg.solve(left[np.ix_(free, free)], right[free])
+        if (x >= 0).all():
+            gain = np.where(free, 0.0, right - left @ x)
+            if gain.max(initial=0) <= 1e-9 * np.abs(right).max():
+                return x
+            free[gain.argmax()] = True
+        else:
+            free[x.argmin()] = False
+    return np.maximum(x, 0)
