@@ -2,8 +2,8 @@
 spread over partitions, brokers, shards and gateways.
 
 Publishers, notifiers and consumers take whatever waits in one go: the busier, the bigger the batches, and the
-less each event costs. So a station can be busy all the time and still have room; *load*, the rate's share of the
-ceiling, says how much, and the ceiling is where batches grow no further.
+less each event costs. So a station can be busy all the time and still have room; *load*, the rate's share of
+the ceiling, says how much, and the ceiling is where batches grow no further.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ Capacity = dict[str, Station]
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """What one of many lanes does in the mean: a batch of ``events`` every ``cycle`` s. ``busy``: its server."""
+    """In the mean: a batch of ``events`` every ``cycle`` s. ``busy``: the server that it shares."""
 
     events: float
     cycle: float

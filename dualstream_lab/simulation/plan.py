@@ -1,0 +1,242 @@
+"""From requirements to a bill of materials, with what saturates first and what an outage of each part does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.capacity import STATIONS, Capacity, capacity, listening
+from dualstream_lab.simulation.outage_effects import Effect, effects
+from dualstream_lab.simulation.rehearsal import Rehearsal, rehearse
+from dualstream_lab.simulation.sizing import arranged, size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+    from dualstream_lab.simulation.requirements import Requirements
+
+__all__ = ["PARTS", "Figure", "Goal", "Plan", "plan", "way"]
+
+PARTS: Final = ("publishers", "brokers", "partitions", "shards", "gateways", "consumers")
+"""Of the bill, as the fields of Deployment."""
+
+_LATENCIES: Final = tuple((name, share) for name in ("publish", "live", "durable") for share in (0.5, 0.99))
+_TRIES: Final = 6  # times that a part is raised to reach a goal
+_BETTER: Final = 0.98  # of the latency; what helps less does not help
+
+
+class Figure(NamedTuple):
+    """``low`` to ``high``: with all costs at the low, or at the high ends of their intervals.
+
+    ``beyond``: what of the deployment is outside of what was measured; the figure is extrapolated then.
+    """
+
+    value: float
+    low: float
+    high: float
+    beyond: tuple[str, ...] = ()
+
+
+class Goal(NamedTuple):
+    """A limit on a p99, in s. ``found``: with this plan; ``least``: what the way takes by itself, whatever
+    there is of each part.
+    """
+
+    name: str
+    limit: float
+    found: float
+    least: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the plan holds it."""
+        return self.found <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``bill``: by part. ``stations``: each with its load and ceiling (events/s); ``loads``: with intervals.
+    ``latency``: by name and quantile, s; infinite where the deployment would not keep up. ``effects``: of
+    outages, each with its interval.
+    """
+
+    needs: Requirements
+    calibration: Calibration
+    deployment: Deployment
+    bill: Mapping[str, Figure]
+    stations: Capacity
+    loads: Mapping[str, Figure]
+    latency: Mapping[tuple[str, float], Figure]
+    effects: tuple[tuple[Effect, Figure], ...]
+    goals: tuple[Goal, ...]
+
+    @property
+    def bottleneck(self) -> str:
+        """The station that saturates first as the rate grows."""
+        return max(self.stations, key=lambda name: self.stations[name].load)
+
+    @property
+    def missed(self) -> tuple[Goal, ...]:
+        """Goals that no number of parts reached; the plan is the nearest."""
+        return tuple(goal for goal in self.goals if not goal.reached)
+
+
+def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
+    """The smallest deployment that works below ``max_load`` everywhere and reaches the goals, or comes nearest.
+
+    Raises ConfigError where no number of parts carries the rate.
+    """
+    its = calibration or Calibration.shipped()
+    deployment, trial = _towards(needs, size(needs, its.costs), its.costs)
+    ends = (its.low, its.high)
+    trials = [trial, *(_trial(needs, deployment, costs) for costs in ends)]
+    sizes = [deployment, *(_sized(needs, costs) for costs in ends)]
+    capacities = [capacity(needs.traffic, deployment, costs) for costs in (its.costs, *ends)]
+    told = [effects(needs, deployment, costs) for costs in (its.costs, *ends)]
+    beyond = _beyond(needs, deployment, its)
+    everything = tuple(dict.fromkeys(name for names in beyond.values() for name in names))
+    return Plan(
+        needs=needs, calibration=its, deployment=deployment, stations=capacities[0],
+        bill={
+            part: _figure([getattr(one, part) if one else math.inf for one in sizes], beyond[part])
+            for part in PARTS
+        },
+        loads={
+            name: _figure([one[name].load for one in capacities], beyond[part])
+            for name, part in zip(STATIONS, _OF_STATIONS, strict=True)
+        },
+        latency={
+            (name, share): _figure([one.quantile(name, share) if one else math.inf for one in trials], everything)
+            for name, share in _LATENCIES
+        },
+        effects=tuple(
+            (ways[0], _figure([one.value for one in ways], everything)) for ways in zip(*told, strict=True)
+        ),
+        goals=_goals(needs, trial, its.costs),
+    )  # fmt: skip
+
+
+def way(needs: Requirements, costs: Costs) -> dict[str, float]:
+    """What each step takes one event for itself, s: no number of parts makes the way shorter."""
+    bytes_ = needs.payload_bytes * costs.record_byte
+    return {
+        "a call and its events": costs.call + needs.batch * costs.event,
+        "to Kafka and back": costs.kafka_trip,
+        "a request with one event": costs.request + costs.batch + needs.copies * (costs.record + bytes_),
+        "the wait for copies": costs.replica if needs.copies > 1 else 0.0,
+        "to Redis": costs.redis_trip / 2,
+        "an exchange with one notification": costs.exchange + costs.publish + costs.deliver,
+        "to the gateway": costs.hear,
+        "the gateway": costs.receive + costs.write,
+        "until the gateway's tick (the slowest of 100)": 0.99 * needs.tick,
+    }
+
+
+_PUBLISHED: Final = 4  # of the steps, until the ack
+
+
+def _goals(needs: Requirements, trial: Rehearsal | None, costs: Costs) -> tuple[Goal, ...]:
+    steps = list(way(needs, costs).values())
+    wanted = (
+        ("publish", needs.publish_p99, sum(steps[:_PUBLISHED])),
+        ("live", needs.live_p99, sum(steps)),
+    )
+    return tuple(
+        Goal(name, limit, trial.quantile(name, 0.99) if trial else math.inf, least)
+        for name, limit, least in wanted
+        if limit is not None
+    )
+
+
+def _trial(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehearsal | None:
+    """None where it would not keep up."""
+    stations = capacity(needs.traffic, deployment, costs)
+    if max(station.load for station in stations.values()) >= 1:
+        return None
+    return rehearse(needs, deployment, costs)
+
+
+def _sized(needs: Requirements, costs: Costs) -> Deployment | None:
+    try:
+        return size(needs, costs)
+    except ConfigError:  # not with any number of parts
+        return None
+
+
+def _towards(
+    needs: Requirements, deployment: Deployment, costs: Costs
+) -> tuple[Deployment, Rehearsal | None]:
+    """Half as many more of the part that costs most time, as long as a goal is missed and it helps."""
+    trial = _trial(needs, deployment, costs)
+    useless: set[str] = set()
+    for _ in range(_TRIES):
+        missed = [goal for goal in _goals(needs, trial, costs) if not goal.reached]
+        if trial is None or not missed:
+            break
+        spent = {"brokers": trial.quantile("publish", 0.99)}
+        if missed[0].name == "live":
+            spent |= {
+                "shards": trial.quantile("redis", 0.99), "gateways": trial.quantile("gateway", 0.99),
+            }  # fmt: skip
+        left = {part: time for part, time in spent.items() if part not in useless}
+        if not left:
+            break
+        part = max(left, key=lambda name: left[name])
+        more = _more(deployment, part)
+        better = _trial(needs, more, costs) if more else None
+        name = missed[0].name
+        if more and better and better.quantile(name, 0.99) < _BETTER * trial.quantile(name, 0.99):
+            deployment, trial = more, better
+        else:
+            useless.add(part)
+    return deployment, trial
+
+
+def _more(deployment: Deployment, part: str) -> Deployment | None:
+    """Half as many more of it; None where there cannot be."""
+    parts = math.ceil(getattr(deployment, part) * 1.5)
+    try:
+        if part == "brokers":
+            own = deployment.partitions // deployment.brokers
+            return arranged(deployment, parts, own, deployment.consumers)
+        return replace(deployment, **{part: parts})
+    except ConfigError:
+        return None
+
+
+def _figure(values: Sequence[float], beyond: tuple[str, ...]) -> Figure:
+    return Figure(values[0], min(values), max(values), beyond)
+
+
+def _beyond(
+    needs: Requirements, deployment: Deployment, calibration: Calibration
+) -> dict[str, tuple[str, ...]]:
+    """By part: what matters to it and was not measured in this range."""
+    values = {
+        "rate": needs.rate / deployment.publishers,
+        "batch": needs.batch,
+        "payload_bytes": needs.payload_bytes,
+        "brokers": deployment.brokers,
+        "partitions": deployment.partitions,
+        "subscribers": listening(deployment.gateways, deployment.clients),
+        "clients_per_gateway": needs.subscribers / deployment.gateways,
+    }
+    return {
+        part: tuple(name for name in names if not calibration.covers(name, values[name]))
+        for part, names in _MATTERS.items()
+    }
+
+
+_MATTERS: Final = {
+    "publishers": ("rate", "batch", "payload_bytes"),
+    "brokers": ("brokers", "partitions", "payload_bytes"),
+    "partitions": ("brokers", "partitions", "payload_bytes"),
+    "shards": ("subscribers",),
+    "gateways": ("clients_per_gateway",),
+    "consumers": ("payload_bytes",),
+}
+_OF_STATIONS: Final = ("publishers", "brokers", "shards", "consumers", "gateways")
