@@ -8,6 +8,7 @@ publishers at one server; and parts of the work only by runs in which their numb
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -95,22 +96,23 @@ def _broker(run: Observed, costs: Costs) -> Equations:
     trip = costs["kafka_trip"] + more * costs["replica"]
     waited = since < own - trip
     arrived = (~waited).astype(np.float64)
+    idle = np.where(waited, 0, np.maximum(since - own + trip, 0))
     return _made(
-        "broker", its.acked, np.where(waited, since, own), np.where(waited, 0, np.maximum(since - own + trip, 0)),
+        "broker", its.acked, np.where(waited, since, own), idle,
         kafka_trip=arrived, replica=more * arrived, request=1, batch=its.parts, record=copies * its.events,
         record_byte=copies * its.bytes,
     )  # fmt: skip
 
 
 class _Exchanges(NamedTuple):
-    """``sent``; ``last``: when its last notification was heard; ``before``: of the same notifier's one before,
-    where it waited for that, else NaN.
+    """``last``: when its last notification was heard; ``before``: that of the one before it, where it waited for
+    that, else NaN; ``told``: how many notifications.
     """
 
     sent: Floats
     last: Floats
     before: Floats
-    count: Floats
+    told: Floats
 
 
 def _exchanges(acked: Floats, heard: Floats, answer: float) -> list[tuple[float, float, float, int]]:
@@ -135,7 +137,7 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     way, hear = costs["redis_trip"] / 2, costs["hear"]
     bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
     found = []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds.tolist()):
         found += _exchanges(events.acked[begin:end], events.heard[begin:end], way - hear)
     its = _Exchanges(*np.array(found, np.float64).reshape(-1, 4).T)
     order = np.argsort(its.last, kind="stable")
@@ -147,7 +149,7 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     fresh = ~queued & ~backlog
     yield _made(
         "shard", its.sent, its.last - since, redis_trip=backlog + fresh / 2, hear=fresh.astype(np.float64),
-        exchange=1, publish=its.count, deliver=its.count * subscribers,
+        exchange=1, publish=its.told, deliver=its.told * subscribers,
     )  # fmt: skip
     seconds = run.redis
     if not len(seconds.cpu):

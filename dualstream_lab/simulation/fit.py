@@ -1,0 +1,282 @@
+"""Costs from recorded runs, with intervals, and which of them the runs do not tell.
+
+All equations of all runs (:mod:`~dualstream_lab.simulation.equations`) are one system of least squares. It is
+solved some times over: the costs decide which observations waited, and which are outliers. Outliers of a
+broker are its pauses. Intervals: runs of the same settings are resampled, and seconds within each.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
+from dualstream_lab.simulation.equations import IDLE, LINEAR, equations_of
+from dualstream_lab.simulation.observed import observe
+from dualstream_lab.simulation.parameters import Costs
+from dualstream_lab.simulation.pauses import pauses_of
+from dualstream_lab.simulation.regression import System, normal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from dualstream_lab.recording import RunDirectory
+    from dualstream_lab.simulation.equations import Equations
+    from dualstream_lab.simulation.observed import Observed
+
+    Floats = npt.NDArray[np.float64]
+
+__all__ = ["Fit", "fit"]
+
+_TURNS: Final = 8
+_RESAMPLES: Final = 200
+_CUT: Final = 4.5  # standard deviations from which on an observation is an outlier
+_FLOOR: Final = 0.02  # nothing is known better than so, as a share
+_TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
+_NORMAL: Final = 1.96
+
+
+class _Kept(NamedTuple):
+    """Equations, with the number of their run, which of them are no outliers, and the standard error."""
+
+    run: int
+    its: Equations
+    usual: npt.NDArray[np.bool_]
+    error: Floats
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """``observations``: how many there were, by station. ``resolution``: of each cost, the share of its value
+    that the runs decided; the rest is the default.
+    """
+
+    calibration: Calibration
+    observations: Mapping[str, int]
+    resolution: Mapping[str, float]
+
+
+def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
+    """The costs that these runs had. At best they differ in rate, batch, size, subscribers and publishers: what is
+    the same in all of them cannot be told apart.
+
+    Raises ConfigError naming a run that cannot be used, and why; RecordingError for what cannot be read.
+    """
+    seen = [observe(run) for run in runs]
+    machine = _machine(seen)
+    costs, kept = _solve(seen)
+    blocks = _Blocks(seen)
+    system, scale = _system(kept, blocks), _scale()
+    equations = normal(system, scale, blocks.count)
+    rng = np.random.default_rng(1)
+    drawn, noises = [], []
+    for _ in range(_RESAMPLES):
+        weights = blocks.resampled(rng)
+        drawn.append(equations.solve(weights))
+        noises.append([_noise(kept, station, costs, blocks, weights) for station in ("broker", "shard")])
+    resolution = dict(zip(LINEAR, equations.resolution().tolist(), strict=True))
+    once = np.ones(blocks.count)
+    found = {name: costs[name] for name in LINEAR if name not in IDLE}
+    found["broker_noise"], found["redis_noise"] = (
+        _noise(kept, station, costs, blocks, once) for station in ("broker", "shard")
+    )
+    errors = dict(zip(LINEAR, np.std(drawn, axis=0).tolist(), strict=True))
+    errors["broker_noise"], errors["redis_noise"] = np.std(noises, axis=0).tolist()
+    resolution["broker_noise"], resolution["redis_noise"] = resolution["request"], resolution["exchange"]
+    ends = {name: _ends(found[name], errors[name]) for name in found}
+    pauses = pauses_of(
+        [(each.its, each.spread) for each in kept if each.its.station == "broker"], costs, _CUT
+    )
+    if pauses is not None:
+        found |= {"pauses": pauses.rate[0], "pause": pauses.length[0]}
+        ends |= {"pauses": pauses.rate[1:], "pause": pauses.length[1:]}
+        resolution |= {"pauses": 1.0, "pause": float(pauses.seen >= pauses.ENOUGH)}
+    told = frozenset(name for name in found if resolution[name] >= _TOLD and np.isfinite(found[name]))
+    return Fit(
+        calibration=_calibration(found, ends, told, machine=machine, seen=seen),
+        observations={
+            station: sum(len(each.its.y) for each in kept if each.its.station == station)
+            for station in dict.fromkeys(each.its.station for each in kept)
+        },
+        resolution={name: resolution.get(name, 0.0) for name in COSTS},
+    )
+
+
+def _machine(seen: Sequence[Observed]) -> str:
+    """What they ran on. Raises ConfigError where there are none, or several."""
+    if not seen:
+        raise ConfigError("give one run at least; `dualstream runs` lists those that there are")
+    machines = {}
+    for run in seen:
+        its = run.directory.manifest.machine
+        memory = its.get("memory_bytes", 0) / 2**30
+        name = f"{its.get('cores')} cores ({its.get('architecture')}), {memory:.0f} GiB, {its.get('system')}"
+        machines["simulated" if run.simulated else name] = run.name
+    if len(machines) > 1:
+        (one, first), (other, second), *_ = machines.items()
+        raise ConfigError(f"{first} ran on {one}, {second} on {other}: calibrate each by itself")
+    return next(iter(machines))
+
+
+def _scale() -> Floats:
+    defaults = asdict(Costs()) | dict.fromkeys(IDLE, 0.01)
+    return np.array([defaults[name] for name in LINEAR])
+
+
+def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept]]:
+    """(the costs, the equations as they are with them)."""
+    costs = dict(zip(LINEAR, _scale().tolist(), strict=True))
+    costs |= _roughly(seen, costs)
+    blocks = _Blocks(seen)
+    for _ in range(_TURNS):
+        kept = _keep(seen, costs)
+        solved = normal(_system(kept, blocks), _scale(), blocks.count).solve()
+        costs = dict(zip(LINEAR, solved.tolist(), strict=True))
+    return costs, _keep(seen, costs)
+
+
+def _roughly(seen: Sequence[Observed], costs: Mapping[str, float]) -> dict[str, float]:
+    """The costs of each station in the defaults' proportion, so that the median observation is met."""
+    found: dict[str, float] = {}
+    each = [equations for run in seen for equations in equations_of(run, costs) if len(equations.y)]
+    for station in dict.fromkeys(its.station for its in each):
+        ours = [its for its in each if its.station == station]
+        seen_ = np.median(np.concatenate([its.y for its in ours]))
+        expected = np.median(np.concatenate([its.work(costs) + its.waits(costs) for its in ours]))
+        if seen_ > 0 and expected > 0:
+            for name in ours[0].columns:
+                found.setdefault(name, costs[name] * float(seen_ / expected))
+    return found
+
+
+def _keep(seen: Sequence[Observed], costs: Mapping[str, float]) -> list[_Kept]:
+    each = [(n, its) for n, run in enumerate(seen) for its in equations_of(run, costs) if len(its.y)]
+    kept = []
+    for station in dict.fromkeys(its.station for _, its in each):
+        ours = [(number, its, *_deviation(its, costs)) for number, its in each if its.station == station]
+        # A station is off by as much in a whole run while the costs are not right yet.
+        off = [np.abs(deviation - np.median(deviation)) for _, _, deviation, _ in ours]
+        spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
+        kept += [
+            _Kept(number, its, distance <= _CUT * spread, spread * base, spread)
+            for (number, its, _, base), distance in zip(ours, off, strict=True)
+        ]
+    return kept
+
+
+def _deviation(its: Equations, costs: Mapping[str, float]) -> tuple[Floats, Floats]:
+    """(how far each observation is from what is expected, in units of the second)."""
+    work, waits = its.work(costs), its.waits(costs)
+    if its.station == "broker":  # noise is log-normal, and a pause a long way above
+        base = np.maximum(work, 1e-9)
+        return np.log(np.maximum(its.y - waits, 0.02 * base) / base), base
+    base = np.maximum(work, 1e-9) + (0.05 if its.station == "shard" else 1) * np.abs(waits)
+    return (its.y - work - waits) / base, base
+
+
+def _system(kept: Sequence[_Kept], blocks: _Blocks) -> System:
+    parts = [(each, np.flatnonzero(each.usual)) for each in kept]
+    nothing = np.zeros(sum(len(its) for _, its in parts))
+    return System(
+        rows=np.column_stack(
+            [
+                np.concatenate([_column(each, name)[its] for each, its in parts]) if parts else nothing
+                for name in LINEAR
+            ]
+        ),
+        y=np.concatenate([each.its.y[its] for each, its in parts]),
+        error=np.concatenate([each.error[its] for each, its in parts]),
+        block=np.concatenate([blocks.of(each.run, each.its.at[its]) for each, its in parts]),
+    )
+
+
+def _column(each: _Kept, name: str) -> Floats:
+    return each.its.columns.get(name, np.zeros(len(each.its.y)))
+
+
+def _noise(
+    kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: _Blocks, weights: Floats
+) -> float:
+    """The coefficient of variation of the station's work; NaN where it was not seen."""
+    off = total = 0.0
+    for each in kept:
+        if each.its.station == station:
+            work = each.its.work(costs)
+            left = each.its.y - work - each.its.waits(costs)
+            counts = each.usual * weights[blocks.of(each.run, each.its.at)]
+            off += float(counts @ left**2)
+            total += float(counts @ work**2)
+    return float(np.sqrt(off / total)) if total else float("nan")
+
+
+class _Blocks:
+    """Each second of each run is a block. Runs of the same settings are repeats."""
+
+    def __init__(self, seen: Sequence[Observed]) -> None:
+        self._lengths = [int(run.workload.duration) + 2 for run in seen]
+        self._begins = np.concatenate([[0], np.cumsum(self._lengths)])
+        self.count = int(self._begins[-1])
+        setups: dict[object, list[int]] = {}
+        for number, run in enumerate(seen):
+            setups.setdefault((replace(run.workload, seed=0), run.deployment), []).append(number)
+        self._setups = list(setups.values())
+
+    def of(self, run: int, at: Floats) -> npt.NDArray[np.int64]:
+        """The block of each of these times of a run; what is late is in the last one."""
+        inside = np.clip(at.astype(np.int64), 0, self._lengths[run] - 1)
+        return np.asarray(inside + self._begins[run])
+
+    def resampled(self, rng: np.random.Generator) -> Floats:
+        """How often each block counts."""
+        weights = np.zeros(self.count)
+        for repeats in self._setups:
+            for run in rng.choice(repeats, len(repeats)).tolist():
+                length = self._lengths[run]
+                drawn = rng.integers(0, length, length)
+                begin = self._begins[run]
+                weights[begin : begin + length] += np.bincount(drawn, minlength=length)
+        return weights
+
+
+def _ends(value: float, error: float) -> tuple[float, float]:
+    half = max(_NORMAL * error, _FLOOR * value)
+    return max(0.0, value - half), value + half
+
+
+def _calibration(
+    found: Mapping[str, float], ends: Mapping[str, tuple[float, float]], told: frozenset[str], *,
+    machine: str, seen: Sequence[Observed],
+) -> Calibration:  # fmt: skip
+    values, low, high = asdict(Costs()), {}, {}
+    for name, default in values.copy().items():
+        if np.isfinite(found.get(name, np.nan)):
+            values[name] = min(found[name], 60.0)
+        if name in told:
+            low[name], high[name] = ends[name]
+        else:
+            low[name] = min(default, values[name]) / UNKNOWN
+            high[name] = max(default, values[name]) * UNKNOWN
+        high[name] = min(high[name], 60.0)
+    newest = max(run.directory.manifest.clocks.wall for run in seen)
+    return Calibration(
+        costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
+        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)), ranges=_ranges(seen), told=told,
+    )  # fmt: skip
+
+
+def _ranges(seen: Sequence[Observed]) -> dict[str, tuple[float, float]]:
+    """Of the runs' settings; ``rate``: of one publisher."""
+    loads = ("batch", "sources", "payload_bytes")
+    parts = ("publishers", "brokers", "partitions", "copies", "shards", "subscribers", "consumers")
+    values = {name: [float(getattr(run.workload, name)) for run in seen] for name in loads}
+    values |= {name: [float(getattr(run.deployment, name)) for run in seen] for name in parts}
+    values["rate"] = [run.workload.rate / run.deployment.publishers for run in seen]
+    return {name: (min(its), max(its)) for name, its in values.items()}
