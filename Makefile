@@ -24,8 +24,8 @@ demo: $(STAMP) ## 20 s of 10,000 events/s through a Redis outage, with a table a
 lab: $(STAMP) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
 
-test: $(STAMP) lint ## all tests, on a real Kafka and a real Valkey
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) lint ## all tests, on a real Kafka and a real Valkey, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy strict, import-linter
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 from contextlib import ExitStack
@@ -82,7 +83,11 @@ async def _delete(servers: str, topics: list[str]) -> None:
     client = AIOKafkaAdminClient(bootstrap_servers=servers)
     try:
         await client.start()
-        await client.delete_topics(topics)
+        async with asyncio.timeout(30):
+            while client._client.cluster.controller is None:  # a broker that has only just come back
+                await asyncio.sleep(0.2)
+                await client._client.force_metadata_update()
+            await client.delete_topics(topics)
     finally:
         await client.close()
 

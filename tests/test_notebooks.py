@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Shorter than for a reader; a notebook without an entry runs as it is.
 PARAMETERS = {
     "01_quickstart": "RATE, DURATION = 2_000, 4",
-    "02_kafka_lag_vs_redis_latency": "RATES, DURATION = [1_000, 4_000], 3",
+    "02_kafka_lag_vs_redis_latency": "RATES, DURATION, LIMIT = [1_000, 4_000], 3, 100",
     "03_redis_down": """
 RATE, DURATION, DOWN, BACK = 2_000, 9, 2, 4
 PAIRS_RATE, BLOCK, PAIRS_TIME, OTHERS = 1_000, 1, 30, 1024  # other tests use the machine, too

@@ -61,7 +61,7 @@ async def test_ours_does_not_fail_when_redis_is_killed(stack: LocalStack, topic:
     (kill,) = proof.judgement.faults
     assert kill.verdict is not Verdict.FAILS, kill.reasons
     assert (kill.failed, kill.missing, kill.twice, kill.unaccounted) == (0, 0, 0, 0)
-    assert kill.p99.pairs >= 2
+    assert kill.p99.pairs
     assert kill.dropped is not None
     assert sum(kill.dropped.values()) > 0  # else it was not killed
     assert all(again is not None and again < 8 for again in kill.live_again)
