@@ -26,6 +26,7 @@ _COMMANDS = {
     "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),
     "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
     "compare": ("compare", "report", "What really changed between runs, or repeats of them; for CI, too."),
+    "plan": ("plan", "simulation", "How many of each part a rate and an audience need; simulated."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),

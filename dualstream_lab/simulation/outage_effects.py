@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.simulation.capacity import capacity, listening
+from dualstream_lab.simulation.words import count, percent, seconds
 
 if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -20,12 +21,15 @@ _NOTICED: Final = 1.5  # s that a publisher's breaker is open before it tries ag
 
 
 class Effect(NamedTuple):
-    """When ``part`` is away, ``what`` is so many ``unit`` (events, s, …; ``share``: of a ceiling)."""
+    """When ``part`` is away: so many ``unit`` (events, s, …; or a ``share``) of ``what``, and ``how`` that
+    comes about.
+    """
 
     part: str
     what: str
     value: float
     unit: str
+    how: str
 
 
 def effects(needs: Requirements, deployment: Deployment, costs: Costs) -> list[Effect]:
@@ -40,71 +44,115 @@ def effects(needs: Requirements, deployment: Deployment, costs: Costs) -> list[E
 
 
 def _shard(needs: Requirements, deployment: Deployment) -> list[Effect]:
-    part, away = "Redis shard", needs.outage
-    dropped = needs.rate / deployment.shards * away
-    its = needs.sources / deployment.shards
-    dirty = its * -math.expm1(-dropped / its)
+    part, shards = "Redis shard", deployment.shards
+    dropped = needs.rate / shards * needs.outage
     heard = listening(deployment.gateways, deployment.clients)
     return [
-        Effect(part, "publishes that fail or wait for it", 0, "events"),
-        Effect(part, "notifications dropped, all of them in Kafka", dropped, "events"),
-        Effect(part, "sources announced for repair when it is back", dirty, "sources"),
-        Effect(part, "reads of gateways, to repair them", dirty * heard, "reads"),
-        Effect(part, "until clients hear live again, after it is back: at most", _NOTICED, "s"),
-    ]
+        Effect(part, "publishes that fail or wait for it", 0, "events", "nobody waits for Redis"),
+        Effect(
+            part, "notifications dropped; the events are in Kafka", dropped, "events",
+            f"{count(needs.rate)}/s ÷ {shards:,} shards x {seconds(needs.outage)}",
+        ),
+        Effect(
+            part, "reads of gateways when it is back, to repair all that have clients",
+            needs.sources / shards * heard, "reads",
+            f"{count(needs.sources)} sources ÷ {shards:,} shards x {heard:.4g} gateways that have clients",
+        ),
+        Effect(
+            part, "at most, from its return until clients hear live again", _NOTICED, "s",
+            "a publisher's breaker is open for so long before it tries again",
+        ),
+    ]  # fmt: skip
 
 
 def _broker(needs: Requirements, deployment: Deployment, costs: Costs) -> list[Effect]:
-    part, brokers = "broker", deployment.brokers
+    part, brokers, deadline = "broker", deployment.brokers, deployment.delivery_timeout
     lasts = min(needs.outage, ELECTION) if deployment.copies > 1 else needs.outage
-    coming = needs.rate / deployment.publishers
-    waiting = coming / brokers * min(lasts, deployment.delivery_timeout)
-    full = deployment.buffer_events / (coming / brokers)
+    coming = needs.rate / deployment.publishers / brokers
+    waits = min(lasts, deadline)
     # A call waits for room behind those before it, whatever its partition: a full buffer refuses all.
-    refusing = max(0.0, min(lasts, deployment.delivery_timeout) - full - deployment.buffer_timeout)
-    settled = max(0.0, lasts - deployment.delivery_timeout)
+    refusing = max(0.0, waits - deployment.buffer_events / coming - deployment.buffer_timeout)
     found = [
-        Effect(part, "share of all partitions that cannot be written", 1 / brokers, "share"),
-        Effect(part, "until they can be again", lasts, "s"),
-        Effect(part, "events that wait in each publisher's buffer", min(waiting, deployment.buffer_events),
-               "events"),
-        Effect(part, "events refused as a buffer is full (NO_ROOM)", needs.rate * refusing, "events"),
+        Effect(
+            part, "of all partitions cannot be written", 1 / brokers, "share",
+            f"1 of {brokers:,} brokers",
+        ),
+        Effect(
+            part, "until they can be again", lasts, "s",
+            "until there is another leader" if deployment.copies > 1 else "there is no other copy",
+        ),
+        Effect(
+            part, f"events wait in each publisher's buffer, of {count(deployment.buffer_events)}",
+            min(coming * waits, deployment.buffer_events), "events",
+            f"{count(needs.rate)}/s ÷ {deployment.publishers:,} publishers ÷ {brokers:,} brokers x "
+            f"{seconds(waits)}, at most the buffer",
+        ),
+        Effect(
+            part, "events refused, as a buffer is full (NO_ROOM)", needs.rate * refusing, "events",
+            f"{count(needs.rate)}/s x what is left of {seconds(waits)} once buffers are full, after "
+            f"{seconds(deployment.buffer_events / coming)}, for longer than {deployment.buffer_timeout:g} s",
+        ),
     ]  # fmt: skip
     if deployment.copies == 1:
-        late = "events not written by their deadline (REJECTED or UNKNOWN)"
-        found.append(Effect(part, late, needs.rate / brokers * settled, "events"))
-    else:
-        others = capacity(needs.traffic, deployment, costs)["broker"].load * brokers / (brokers - 1)
-        found.append(Effect(part, "load of the other brokers, of their ceiling", others, "share"))
+        found.append(Effect(
+            part, "events not written by their deadline (REJECTED or UNKNOWN)",
+            needs.rate / brokers * max(0.0, lasts - deadline), "events",
+            f"{count(needs.rate)}/s ÷ {brokers:,} brokers x what is left of {seconds(lasts)} after "
+            f"{seconds(deadline)}",
+        ))  # fmt: skip
+        return found
+    load = capacity(needs.traffic, deployment, costs)["broker"].load
+    found.append(Effect(
+        part, "of their ceiling: load of the other brokers", load * brokers / (brokers - 1), "share",
+        f"{percent(load)} x {brokers:,} ÷ {brokers - 1:,}",
+    ))  # fmt: skip
     return found
 
 
 def _consumers(needs: Requirements, deployment: Deployment, costs: Costs) -> list[Effect]:
-    part, away = "all consumers", needs.outage
+    part, behind = "all consumers", needs.rate * needs.outage
     ceiling = capacity(needs.traffic, deployment, costs)["consumer"].ceiling
-    drain = needs.rate * away / (ceiling - needs.rate) if ceiling > needs.rate else math.inf
+    drain = behind / (ceiling - needs.rate) if ceiling > needs.rate else math.inf
     return [
-        Effect(part, "records behind when they are back", needs.rate * away, "records"),
-        Effect(part, "until they have caught up", drain, "s"),
-        Effect(part, "events lost, as the log keeps them", 0, "events"),
-    ]
+        Effect(
+            part, "records behind when they are back", behind, "records",
+            f"{count(needs.rate)}/s x {seconds(needs.outage)}",
+        ),
+        Effect(
+            part, "until they have caught up", drain, "s",
+            f"{count(behind)} ÷ ({count(ceiling)}/s - {count(needs.rate)}/s)",
+        ),
+        Effect(part, "events lost", 0, "events", "the log keeps them"),
+    ]  # fmt: skip
 
 
 def _gateway(needs: Requirements, deployment: Deployment) -> list[Effect]:
-    part, gateways = "gateway", deployment.gateways
-    clients = needs.subscribers / gateways
-    room = (gateways - 1) * needs.max_connections - (needs.subscribers - clients)
+    part, others = "gateway", deployment.gateways - 1
+    clients = needs.subscribers / deployment.gateways
+    room = others * needs.max_connections - (needs.subscribers - clients)
     return [
-        Effect(part, "clients that connect again, elsewhere", clients, "clients"),
-        Effect(part, "more of them at each other gateway", clients / (gateways - 1), "clients"),
-        Effect(part, "clients that find no room", max(0.0, math.floor(clients - room)), "clients"),
-        Effect(part, "reads, to catch up", clients * needs.per_subscriber, "reads"),
-    ]
+        Effect(
+            part, "clients connect again, elsewhere", clients, "clients",
+            f"{count(needs.subscribers)} ÷ {deployment.gateways:,} gateways",
+        ),
+        Effect(
+            part, "of them find no room", max(0.0, math.floor(clients - room)), "clients",
+            f"{others:,} others x {needs.max_connections:,} connections - "
+            f"{count(needs.subscribers - clients)} that they have = room for {count(room)}",
+        ),
+        Effect(
+            part, "reads, to catch up", clients * needs.per_subscriber, "reads",
+            f"{count(clients)} clients x {needs.per_subscriber:g} sources",
+        ),
+    ]  # fmt: skip
 
 
 def _publisher(needs: Requirements, deployment: Deployment, costs: Costs) -> list[Effect]:
     part, publishers = "publisher", deployment.publishers
     if publishers == 1:
-        return [Effect(part, "events/s that nobody publishes", needs.rate, "events")]
-    load = capacity(needs.traffic, deployment, costs)["publisher"].load * publishers / (publishers - 1)
-    return [Effect(part, "load of the others, of their ceiling, with its events", load, "share")]
+        return [Effect(part, "events/s that nobody publishes", needs.rate, "events", "there is no other one")]
+    load = capacity(needs.traffic, deployment, costs)["publisher"].load
+    return [Effect(
+        part, "of their ceiling: load of the others, with its events", load * publishers / (publishers - 1),
+        "share", f"{percent(load)} x {publishers:,} ÷ {publishers - 1:,}",
+    )]  # fmt: skip

@@ -1,4 +1,4 @@
-"""From requirements to a bill of materials, with what saturates first and what an outage of each part does."""
+"""From requirements to a bill of materials, with what saturates first and what outages do."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class Plan:
 
 
 def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
-    """The smallest deployment that works below ``max_load`` everywhere and reaches the goals, or comes nearest.
+    """The smallest deployment that works below ``max_load`` everywhere, and then what it takes for the goals,
+    or comes nearest to them.
 
     Raises ConfigError where no number of parts carries the rate.
     """
@@ -110,11 +111,13 @@ def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
             for name, part in zip(STATIONS, _OF_STATIONS, strict=True)
         },
         latency={
-            (name, share): _figure([one.quantile(name, share) if one else math.inf for one in trials], everything)
+            (name, share): _figure(
+                [one.quantile(name, share) if one else math.inf for one in trials], everything
+            )
             for name, share in _LATENCIES
         },
         effects=tuple(
-            (ways[0], _figure([one.value for one in ways], everything)) for ways in zip(*told, strict=True)
+            (ways[0], _of_costs([one.value for one in ways], everything)) for ways in zip(*told, strict=True)
         ),
         goals=_goals(needs, trial, its.costs),
     )  # fmt: skip
@@ -210,6 +213,11 @@ def _more(deployment: Deployment, part: str) -> Deployment | None:
 
 def _figure(values: Sequence[float], beyond: tuple[str, ...]) -> Figure:
     return Figure(values[0], min(values), max(values), beyond)
+
+
+def _of_costs(values: Sequence[float], beyond: tuple[str, ...]) -> Figure:
+    """What does not depend on costs is no measurement, and so never beyond one."""
+    return _figure(values, beyond if min(values) < max(values) else ())
 
 
 def _beyond(

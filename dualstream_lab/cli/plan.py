@@ -1,0 +1,197 @@
+"""``dualstream plan``: how many of each part it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from dualstream_lab.cli import MISSED
+from dualstream_lab.cli.console import Duration, say, stdout
+from dualstream_lab.simulation.arithmetic import arithmetic
+from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.plan import plan as make_plan
+from dualstream_lab.simulation.requirements import Requirements
+from dualstream_lab.simulation.words import count, percent, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import JustifyMethod
+
+    from dualstream_lab.simulation.outage_effects import Effect
+    from dualstream_lab.simulation.plan import Figure, Plan
+
+__all__ = ["plan"]
+
+_PARTS = {
+    "publishers": "event loops, a core each",
+    "brokers": "Kafka, {copies} copies of a partition",
+    "partitions": "of the topic",
+    "shards": "Redis servers, a core each",
+    "gateways": "a core each, at most {max_connections:,} connections; one is spare",
+    "consumers": "a core each, in one group",
+}
+_STATIONS = {"publisher": "publishers", "broker": "brokers", "shard": "shards", "consumer": "consumers",
+             "gateway": "gateways"}  # fmt: skip
+_JUSTIFY: Final[tuple[JustifyMethod, ...]] = ("left", "right", "left", "left")
+_TITLES = {"shards": "Redis shards"}
+_LATENCIES = {
+    "publish": "publish: intended → Kafka has it",
+    "live": "live: intended → client has it",
+    "durable": "durable: intended → consumer has it",
+}
+
+
+@click.command(
+    epilog="Example:  dualstream plan --rate 1000000 --sources 5000000 --subscribers 10000000 --live-p99 50ms"
+)
+@click.option("--rate", type=float, required=True, help="Events/s.")
+@click.option("--subscribers", type=int, required=True, help="Clients at gateways, together.")
+@click.option("--sources", type=int, default=100_000, show_default=True, help="What events are about.")
+@click.option("--per-subscriber", type=float, default=1.0, show_default=True, help="Sources that each hears.")
+@click.option("--live-p99", type=Duration(), help="Goal: from the intended time to the client.")
+@click.option("--publish-p99", type=Duration(), help="Goal: from the intended time to Kafka's ack.")
+@click.option("--batch", type=int, default=10, show_default=True, help="Events of a call.")
+@click.option("--payload-bytes", type=int, default=300, show_default=True, help="Of an event.")
+@click.option("--copies", type=int, default=3, show_default=True, help="Of a partition.")
+@click.option(
+    "--max-load", type=float, default=0.6, show_default=True, help="Share of its ceiling for a part."
+)
+@click.option("--max-connections", type=int, default=10_000, show_default=True, help="Of a gateway.")
+@click.option("--tick", type=Duration(), default="5ms", show_default=True, help="Of a gateway.")
+@click.option("--outage", type=Duration(), default="90s", show_default=True, help="How long a part is away.")
+@click.option(
+    "--calibration", "file", type=click.Path(path_type=Path), help="Costs, by `dualstream calibrate`."
+)
+@click.option("--explain", is_flag=True, help="Show the arithmetic.")
+def plan(file: Path | None, explain: bool, **options: Any) -> int:
+    """How many publishers, brokers, partitions, Redis shards and gateways it takes.
+
+    Says what saturates first, how long events take, and what an outage of each part does. Goals are tried on
+    a simulated moment of the deployment. In brackets: with all costs at the low or the high end of their
+    intervals. An asterisk: extrapolated, beyond what was measured.
+
+    Exit codes: 0 the plan holds; 99 a goal cannot be reached (the nearest is shown); 2 bad arguments.
+    """
+    needs = Requirements(**options)
+    calibration = Calibration.load(file) if file else Calibration.shipped()
+    found = make_plan(needs, calibration)
+    _bill(found)
+    _latency(found)
+    _stations(found)
+    _outages(found)
+    if explain:
+        stdout.print("\n[bold]The arithmetic[/]")
+        for line in arithmetic(found):
+            stdout.print(f"  {line}", markup=False)
+    _notes(found)
+    return _verdict(found)
+
+
+def _bill(found: Plan) -> None:
+    needs = found.needs
+    stdout.print(
+        f"[bold]For {needs.rate:,.0f} events/s of {needs.sources:,} sources to {needs.subscribers:,} "
+        f"subscribers[/]"
+    )
+    table = _table()
+    for part, what in _PARTS.items():
+        words = what.format(copies=needs.copies, max_connections=needs.max_connections)
+        table.add_row(_TITLES.get(part, part), *_cells(found.bill[part], count), words)
+    stdout.print(table)
+
+
+def _latency(found: Plan) -> None:
+    stdout.print("\n[bold]Latency[/]  (simulated)")
+    table = _table()
+    goals = {goal.name: goal for goal in found.goals}
+    for name, what in _LATENCIES.items():
+        for share in (0.5, 0.99):
+            goal = goals.get(name) if share == 0.99 else None
+            words = ""
+            if goal:
+                words = f"goal {seconds(goal.limit)}: {'reached' if goal.reached else 'missed'}"
+            cells = _cells(found.latency[name, share], seconds)
+            table.add_row(f"{what}, p{share * 100:g}", *cells, words)
+    stdout.print(table)
+
+
+def _stations(found: Plan) -> None:
+    stdout.print("\n[bold]What is left[/]  (load: share of the ceiling; at most "
+                 f"{percent(found.needs.max_load)} was asked for)")  # fmt: skip
+    table = _table()
+    for name, part in _STATIONS.items():
+        station = found.stations[name]
+        words = f"saturates at {count(station.ceiling)} events/s"
+        if name == found.bottleneck:
+            words += "  ← the first to saturate"
+        table.add_row(_TITLES.get(part, part), *_cells(found.loads[name], percent), words)
+    stdout.print(table)
+
+
+def _outages(found: Plan) -> None:
+    stdout.print(f"\n[bold]When one is away for {seconds(found.needs.outage)}[/]")
+    table = _table()
+    part = ""
+    for effect, figure in found.effects:
+        table.add_row(effect.part if effect.part != part else "", *_cells(figure, _told(effect)), effect.what)
+        part = effect.part
+    stdout.print(table)
+
+
+def _told(effect: Effect) -> Callable[[float], str]:
+    return {"s": seconds, "share": percent}.get(effect.unit, count)
+
+
+def _table() -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
+    for justify in _JUSTIFY:
+        table.add_column(justify=justify)
+    return table
+
+
+def _cells(figure: Figure, told: Callable[[float], str]) -> tuple[str, str]:
+    """(the value, its interval where it has one)."""
+    ends = [told(figure.low), told(figure.high)]
+    interval = "" if ends[0] == ends[1] else f"({ends[0]} to {ends[1]})"
+    return f"[bold]{escape(told(figure.value))}[/]{'*' if figure.beyond else ' '}", f"[dim]{interval}[/]"
+
+
+def _notes(found: Plan) -> None:
+    its = found.calibration
+    stdout.print()
+    say("note: in brackets: with all costs at the low, or all at the high end of their intervals; "
+        "* extrapolated")  # fmt: skip
+    if not its.measured:
+        say("note: costs are defaults that nobody measured: each may be a tenth or ten times as much. "
+            "`dualstream calibrate RUN…` measures yours.")  # fmt: skip
+    else:
+        beyond = dict.fromkeys(name for figure in found.bill.values() for name in figure.beyond)
+        say(f"note: costs of {its.machine}, {its.date}"
+            + (f"; beyond what was measured: {', '.join(beyond)}" if beyond else ""))  # fmt: skip
+    if found.deployment.shards > 1:
+        say("note: a publisher and a gateway of this package talk to one Redis; with several shards, each "
+            "source belongs to one of them, and who publishes or serves it to that one, too.")  # fmt: skip
+
+
+def _verdict(found: Plan) -> int:
+    name = found.bottleneck
+    station = found.stations[name]
+    for goal in found.missed:
+        stdout.print(
+            f"[bold red]{goal.name} p99 ≤ {seconds(goal.limit)} is not reached[/] with any number of parts "
+            f"that was tried. The nearest that works: {seconds(goal.found)}, with the above."
+            + (f" The way by itself takes {seconds(goal.least)}." if goal.least > goal.limit else "")
+        )
+    if found.missed:
+        return MISSED
+    part = _TITLES.get(_STATIONS[name], _STATIONS[name])
+    stdout.print(
+        f"[green]It holds[/] with these costs. As the rate grows, {part} saturate first, at "
+        f"{count(station.ceiling)} events/s."
+    )
+    return 0

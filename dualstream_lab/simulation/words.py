@@ -1,0 +1,38 @@
+"""Figures as people read them: three digits, with their unit."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+__all__ = ["count", "percent", "seconds"]
+
+_TIMES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_COUNTS: Final = ((1e9, "G"), (1e6, "M"))
+
+
+def seconds(value: float) -> str:
+    """``13.5 ms``; ``never`` of what has no end."""
+    if math.isinf(value):
+        return "never"
+    size, unit = next((pair for pair in _TIMES if value >= pair[0]), _TIMES[-1])
+    return f"{_digits(value / size)} {unit}"
+
+
+def count(value: float) -> str:
+    """``9,990`` or ``1.71 M``."""
+    if math.isinf(value):
+        return "no number"
+    for size, unit in _COUNTS:
+        if value >= 10 * size:
+            return f"{_digits(value / size)} {unit}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else _digits(value)
+
+
+def percent(value: float) -> str:
+    """``48 %`` of 0.484."""
+    return f"{_digits(value * 100) if value < 0.1 else f'{value * 100:,.0f}'} %"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{float(f'{value:.3g}'):g}"
