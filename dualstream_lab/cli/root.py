@@ -27,6 +27,11 @@ _COMMANDS = {
     "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
     "compare": ("compare", "report", "What really changed between runs, or repeats of them; for CI, too."),
     "plan": ("plan", "simulation", "How many of each part a rate and an audience need; simulated."),
+    "calibrate": (
+        "calibrate",
+        "simulation",
+        "What each step costs here, from runs; and how well that predicts.",
+    ),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),

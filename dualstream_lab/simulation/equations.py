@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Costs = Mapping[str, float]
 
-__all__ = ["IDLE", "LINEAR", "Equations", "equations_of"]
+__all__ = ["IDLE", "LINEAR", "NEEDED", "Equations", "equations_of"]
 
 IDLE: Final = ("idle", "redis_idle")
 """What a process costs a second without any load: measured, and no part of the model."""
@@ -33,6 +33,22 @@ LINEAR: Final = (
     "publish", "deliver", "redis_trip", "hear", "poll", "consume", "fetch_trip", *IDLE,
 )  # fmt: skip
 """The unknowns."""
+
+_COPIES: Final = "runs with and without copies, whose partitions have known leaders: simulated ones only"
+_BATCHES: Final = "runs with calls of one event, and of many"
+_LOADS: Final = "runs at low and at high rates"
+_TWO: Final = "runs with several publishers, at a high rate"
+_LISTENERS: Final = "runs with one subscriber, and with many"
+_GATEWAY: Final = "no run: it has no gateway; `python -m benchmarks fanout` measures one"
+NEEDED: Final = {
+    "call": _BATCHES, "event": _BATCHES, "request": _TWO, "kafka_trip": _TWO, "broker_noise": _TWO,
+    "batch": _LOADS, "record": _LOADS, "record_byte": "runs with small and with big events",
+    "pauses": "longer runs", "pause": "longer runs", "replica": _COPIES,
+    "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _LOADS,
+    "publish": _LISTENERS, "deliver": _LISTENERS,
+    "poll": _LOADS, "consume": _LOADS, "fetch_trip": _TWO, "receive": _GATEWAY, "write": _GATEWAY,
+}  # fmt: skip
+"""Which runs tell a cost, together with others that do not."""
 
 _WAITS: Final = {"kafka_trip", "replica", "redis_trip", "hear", "fetch_trip"}
 _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the notifier takes them
@@ -105,8 +121,8 @@ def _broker(run: Observed, costs: Costs) -> Equations:
 
 
 class _Exchanges(NamedTuple):
-    """``last``: when its last notification was heard; ``before``: that of the one before it, where it waited for
-    that, else NaN; ``told``: how many notifications.
+    """``last``: when its last notification was heard; ``before``: that of the one before it, where it waited
+    for that, else NaN; ``told``: how many notifications.
     """
 
     sent: Floats

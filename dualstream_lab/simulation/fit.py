@@ -65,8 +65,8 @@ class Fit:
 
 
 def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
-    """The costs that these runs had. At best they differ in rate, batch, size, subscribers and publishers: what is
-    the same in all of them cannot be told apart.
+    """The costs that these runs had. At best they differ in rate, batch, size, subscribers and publishers:
+    what is the same in all of them cannot be told apart.
 
     Raises ConfigError naming a run that cannot be used, and why; RecordingError for what cannot be read.
     """

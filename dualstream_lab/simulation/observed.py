@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Events", "Observed", "Requests", "Seconds", "deployment_of", "observe"]
+__all__ = ["Events", "Observed", "Requests", "Seconds", "deployment_of", "observe", "usable"]
 
 ENGINES: Final = ("lab", "simulation")
 _APART: Final = {"lab": 200e-6, "simulation": 1e-6}
@@ -98,7 +98,7 @@ def observe(run: RunDirectory | Path | str) -> Observed:
     """
     directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     name = directory.path.name
-    workload = _usable(directory)
+    workload = usable(directory)
     intervals = list(directory.intervals())
     deployment = deployment_of(directory, intervals)
     events, requests = _events(directory, workload, deployment)
@@ -148,14 +148,18 @@ def _unusable(name: str, why: str) -> ConfigError:
     return ConfigError(f"{name} cannot be used to calibrate: {why}")
 
 
-def _usable(directory: RunDirectory) -> Workload:
+def usable(directory: RunDirectory, *, faults: bool = False) -> Workload:
+    """The run's workload, if the model can be compared with it; with ``faults``, also where it had some.
+
+    Raises ConfigError naming the run and why not.
+    """
     manifest = directory.manifest
     name = directory.path.name
     if manifest.engine not in ENGINES:
         raise _unusable(name, f"it was made by {manifest.engine}; `dualstream run` makes those that can be")
     if manifest.state != "finished":
         raise _unusable(name, f"it is {manifest.state}, not finished")
-    if manifest.faults:
+    if manifest.faults and not faults:
         raise _unusable(
             name, f"it has a fault ({manifest.faults[0].what}); give it with --hold-out to see it predicted"
         )

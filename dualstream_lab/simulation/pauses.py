@@ -37,8 +37,8 @@ class Pauses:
 def pauses_of(
     brokers: Sequence[tuple[Equations, float]], costs: Mapping[str, float], cut: float
 ) -> Pauses | None:
-    """Of the equations of brokers, and the standard deviation of the logarithm of their noise, ``cut`` of which
-    are far. None without any.
+    """Of the equations of brokers, and the standard deviation of the logarithm of their noise, ``cut`` of
+    which are far. None without any.
     """
     if not brokers:
         return None

@@ -1,0 +1,138 @@
+"""``dualstream calibrate``: the model's costs from recorded runs, and how well it predicts others."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from dualstream_lab.cli import MISSED
+from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.options import check_writable
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.compare.arguments import run_directories
+from dualstream_lab.simulation.equations import NEEDED
+from dualstream_lab.simulation.fit import fit
+from dualstream_lab.simulation.validation import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.simulation.fit import Fit
+    from dualstream_lab.simulation.validation import Check
+
+__all__ = ["calibrate"]
+
+_SHARES = {"broker_noise", "redis_noise"}
+
+
+@click.command(
+    epilog="Example: dualstream calibrate 'runs/sweep-*' --hold-out 'runs/check-*' --save this-machine.json"
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--hold-out", "held_out", multiple=True, metavar="RUN",
+              help="Runs to predict, not to learn from; they may have faults. May be repeated.")  # fmt: skip
+@click.option(
+    "--save", "file", type=click.Path(path_type=Path), help="Write the costs, for `dualstream plan`."
+)
+def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | None) -> int:
+    """Learn what each step costs on this machine from RUN..., and tell how well that predicts other runs.
+
+    Each is a run directory, a directory of runs, or a quoted pattern. One run tells sums only: give runs that
+    differ in rate, events a call, bytes an event, subscribers and publishers. What they cannot tell keeps its
+    default with a wide interval, and which runs would tell it is said.
+
+    Exit codes: 0 good; 99 a held-out run is predicted worse than allowed; 2 bad arguments, or runs that
+    cannot be used; 3 what was recorded cannot be read.
+    """
+    check_writable(file)
+    learned, others = _directories(runs), _directories(held_out)
+    if both := {path.resolve() for path in learned} & {path.resolve() for path in others}:
+        raise ConfigError(f"--hold-out: {min(both).name} is among the runs to learn from, too")
+    with stderr.status("reading …") if stderr.is_terminal else nullcontext():
+        found = fit(learned)
+    _tell_costs(found)
+    if file is not None:
+        found.calibration.save(file)
+        say(f"saved: {file}")
+    if not others:
+        say("next: how well it predicts runs that it has not seen:  the same with --hold-out RUN")
+        return 0
+    with stderr.status("simulating …") if stderr.is_terminal else nullcontext():
+        checks = validate(others, found.calibration)
+    _tell_checks(checks)
+    return 0 if all(check.within for check in checks) else MISSED
+
+
+def _directories(arguments: Sequence[str]) -> list[Path]:
+    """Each once, in order."""
+    paths = [path for argument in arguments for path in run_directories(argument)]
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def _tell_costs(found: Fit) -> None:
+    its = found.calibration
+    table = Table(
+        title=f"Costs of {escape(its.machine)}, {its.date}", title_justify="left", title_style="bold"
+    )
+    for name in ("cost", "value", "95 % interval", ""):
+        table.add_column(name, justify="left" if name in {"cost", ""} else "right", no_wrap=True)
+    low, high = asdict(its.low), asdict(its.high)
+    for name, value in asdict(its.costs).items():
+        told = name in its.told
+        why = "" if told else f"a default: needs {NEEDED[name]}"
+        if not told and found.resolution[name] > 0.1:
+            why = f"part of a sum: needs {NEEDED[name]}"
+        ends = f"{_text(name, low[name])} to {_text(name, high[name])}"
+        table.add_row(name, _text(name, value), ends, why, style="" if told else "dim")
+    stdout.print(table)
+    seen = ", ".join(f"{count:,} of {station}" for station, count in found.observations.items())
+    stdout.print(f"from observations: {seen}", markup=False)
+    ranges = "; ".join(
+        f"{name} {low:,g}" + (f" to {high:,g}" if high > low else "")
+        for name, (low, high) in its.ranges.items()
+    )
+    stdout.print(f"measured: {ranges}; beyond that a figure is extrapolated", markup=False)
+
+
+def _text(name: str, value: float) -> str:
+    if name in _SHARES:
+        return f"{value:.2f}"
+    if name == "pauses":
+        return f"{value:.2f}/s"
+    if name == "record_byte":
+        return f"{value * 1e9:.2f} ns"
+    return f"{value * 1e6:,.2f} µs"
+
+
+def _tell_checks(checks: Sequence[Check]) -> None:
+    table = Table(title="\nPredicted beside measured", title_justify="left", title_style="bold")
+    for name in ("run", "figure", "measured", "predicted", "off by", "allowed", ""):
+        table.add_column(name, justify="left" if name in {"run", "figure", ""} else "right", no_wrap=True)
+    last = ""
+    for check in checks:
+        measured, predicted = check.means
+        off = "" if predicted != predicted else f"{check.error:+.0%}"  # noqa: PLR0124  (NaN)
+        verdict = "[green]good[/]" if check.within else "[red]too far[/]"
+        table.add_row(
+            "" if check.setup == last else escape(check.setup), check.figure, _figure(check.unit, measured),
+            _figure(check.unit, predicted), off, f"{check.allowed:.0%}", verdict,
+        )  # fmt: skip
+        last = check.setup
+    stdout.print(table)
+    good = sum(check.within for check in checks)
+    color = "green" if good == len(checks) else "bold red"
+    stdout.print(f"[{color}]{good} of {len(checks)} figures are predicted as well as they must be[/]")
+
+
+def _figure(unit: str, value: float) -> str:
+    if value != value:  # noqa: PLR0124  (NaN)
+        return "none"
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms"
+    return f"{value:,.0f}" + ("/s" if unit == "events/s" else "")
