@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,12 +25,15 @@ from dualstream_lab.simulation.validation import validate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import JustifyMethod
+
     from dualstream_lab.simulation.fit import Fit
     from dualstream_lab.simulation.validation import Check
 
 __all__ = ["calibrate"]
 
 _SHARES = {"broker_noise", "redis_noise"}
+_SOME = 0.1  # resolution from which on a cost is no mere default
 
 
 @click.command(
@@ -77,20 +82,22 @@ def _directories(arguments: Sequence[str]) -> list[Path]:
 
 def _tell_costs(found: Fit) -> None:
     its = found.calibration
-    table = Table(
-        title=f"Costs of {escape(its.machine)}, {its.date}", title_justify="left", title_style="bold"
-    )
-    for name in ("cost", "value", "95 % interval", ""):
-        table.add_column(name, justify="left" if name in {"cost", ""} else "right", no_wrap=True)
+    title = f"Costs of {escape(its.machine)}, {its.date}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("cost", "value", "95 % interval", "from"):
+        table.add_column(name, justify="left" if name in {"cost", "from"} else "right", no_wrap=True)
     low, high = asdict(its.low), asdict(its.high)
+    missing = defaultdict(list)
     for name, value in asdict(its.costs).items():
         told = name in its.told
-        why = "" if told else f"a default: needs {NEEDED[name]}"
-        if not told and found.resolution[name] > 0.1:
-            why = f"part of a sum: needs {NEEDED[name]}"
+        if not told:
+            missing[NEEDED[name]].append(name)
+        source = "runs" if told else "a sum that runs tell" if found.resolution[name] > _SOME else "default"
         ends = f"{_text(name, low[name])} to {_text(name, high[name])}"
-        table.add_row(name, _text(name, value), ends, why, style="" if told else "dim")
+        table.add_row(name, _text(name, value), ends, source, style="" if told else "dim")
     stdout.print(table)
+    for need, names in missing.items():
+        stdout.print(f"not told: {', '.join(names)}; needs {need}", markup=False)
     seen = ", ".join(f"{count:,} of {station}" for station, count in found.observations.items())
     stdout.print(f"from observations: {seen}", markup=False)
     ranges = "; ".join(
@@ -107,31 +114,30 @@ def _text(name: str, value: float) -> str:
         return f"{value:.2f}/s"
     if name == "record_byte":
         return f"{value * 1e9:.2f} ns"
-    return f"{value * 1e6:,.2f} µs"
+    return f"{value * 1e3:,.2f} ms" if value >= 1e-3 else f"{value * 1e6:.2f} µs"
 
 
 def _tell_checks(checks: Sequence[Check]) -> None:
-    table = Table(title="\nPredicted beside measured", title_justify="left", title_style="bold")
-    for name in ("run", "figure", "measured", "predicted", "off by", "allowed", ""):
-        table.add_column(name, justify="left" if name in {"run", "figure", ""} else "right", no_wrap=True)
-    last = ""
-    for check in checks:
-        measured, predicted = check.means
-        off = "" if predicted != predicted else f"{check.error:+.0%}"  # noqa: PLR0124  (NaN)
-        verdict = "[green]good[/]" if check.within else "[red]too far[/]"
-        table.add_row(
-            "" if check.setup == last else escape(check.setup), check.figure, _figure(check.unit, measured),
-            _figure(check.unit, predicted), off, f"{check.allowed:.0%}", verdict,
-        )  # fmt: skip
-        last = check.setup
-    stdout.print(table)
+    stdout.print("\n[bold]Predicted beside measured[/]")
+    for setup in dict.fromkeys(check.setup for check in checks):
+        table = Table(title=escape(setup), title_justify="left")
+        for name in ("figure", "measured", "predicted", "off by", "allowed", ""):
+            justify: JustifyMethod = "left" if name in {"figure", ""} else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
+        for check in checks:
+            if check.setup == setup:
+                measured, predicted = (_figure(check.unit, value) for value in check.means)
+                off = f"{check.error:+.0%}" if math.isfinite(check.error) else ""
+                verdict = "[green]good[/]" if check.within else "[red]too far[/]"
+                table.add_row(check.figure, measured, predicted, off, f"{check.allowed:.0%}", verdict)
+        stdout.print(table)
     good = sum(check.within for check in checks)
     color = "green" if good == len(checks) else "bold red"
     stdout.print(f"[{color}]{good} of {len(checks)} figures are predicted as well as they must be[/]")
 
 
 def _figure(unit: str, value: float) -> str:
-    if value != value:  # noqa: PLR0124  (NaN)
+    if math.isnan(value):
         return "none"
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms"

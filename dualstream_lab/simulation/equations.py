@@ -34,12 +34,12 @@ LINEAR: Final = (
 )  # fmt: skip
 """The unknowns."""
 
-_COPIES: Final = "runs with and without copies, whose partitions have known leaders: simulated ones only"
+_COPIES: Final = "runs with copies, and to know who leads: that is of simulated ones only"
 _BATCHES: Final = "runs with calls of one event, and of many"
 _LOADS: Final = "runs at low and at high rates"
 _TWO: Final = "runs with several publishers, at a high rate"
 _LISTENERS: Final = "runs with one subscriber, and with many"
-_GATEWAY: Final = "no run: it has no gateway; `python -m benchmarks fanout` measures one"
+_GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` measures one"
 NEEDED: Final = {
     "call": _BATCHES, "event": _BATCHES, "request": _TWO, "kafka_trip": _TWO, "broker_noise": _TWO,
     "batch": _LOADS, "record": _LOADS, "record_byte": "runs with small and with big events",
