@@ -13,6 +13,7 @@ from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import Duration, say, stdout
 from dualstream_lab.simulation.arithmetic import arithmetic
 from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.plan import PUBLISHED, way
 from dualstream_lab.simulation.plan import plan as make_plan
 from dualstream_lab.simulation.requirements import Requirements
 from dualstream_lab.simulation.words import count, percent, seconds
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
     from dualstream_lab.simulation.outage_effects import Effect
-    from dualstream_lab.simulation.plan import Figure, Plan
+    from dualstream_lab.simulation.plan import Figure, Goal, Plan
 
 __all__ = ["plan"]
 
@@ -178,6 +179,13 @@ def _notes(found: Plan) -> None:
             "source belongs to one of them, and who publishes or serves it to that one, too.")  # fmt: skip
 
 
+def _way(found: Plan, goal: Goal) -> str:
+    """What is to be said of a goal that is below what the steps take."""
+    steps = way(found.needs, found.calibration.costs)[: None if goal.name == "live" else PUBLISHED]
+    step = max(steps, key=lambda pair: pair[1])
+    return f" The way by itself takes {seconds(goal.least)}; the longest step: {step[0]}, {seconds(step[1])}."
+
+
 def _verdict(found: Plan) -> int:
     name = found.bottleneck
     station = found.stations[name]
@@ -185,7 +193,7 @@ def _verdict(found: Plan) -> int:
         stdout.print(
             f"[bold red]{goal.name} p99 ≤ {seconds(goal.limit)} is not reached[/] with any number of parts "
             f"that was tried. The nearest that works: {seconds(goal.found)}, with the above."
-            + (f" The way by itself takes {seconds(goal.least)}." if goal.least > goal.limit else "")
+            + (_way(found, goal) if goal.least > goal.limit else "")
         )
     if found.missed:
         return MISSED

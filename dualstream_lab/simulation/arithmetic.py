@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.simulation.capacity import listening
 from dualstream_lab.simulation.plan import way
-from dualstream_lab.simulation.words import count, percent, seconds
+from dualstream_lab.simulation.words import count, many, percent, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ def arithmetic(plan: Plan) -> list[str]:
         f"of each part, the smallest number whose load, rate ÷ ceiling, is at most {percent(needs.max_load)}",
     ]
     lines.append(
-        f"{needs.subscribers:,} subscribers x {needs.per_subscriber:g} sources ÷ {needs.sources:,} sources = "
-        f"{count(needs.clients)} clients of an event"
+        f"{many(needs.subscribers, 'subscriber')} x {many(needs.per_subscriber, 'source')} ÷ "
+        f"{many(needs.sources, 'source')} = {many(needs.clients, 'client')} of an event"
     )
     lines.append(
         f"they are at {heard:.4g} of {plan.deployment.gateways:,} gateways, G x (1 - (1 - 1/G)^clients), so "
@@ -48,8 +48,9 @@ def arithmetic(plan: Plan) -> list[str]:
         "so that the clients of one that fails find room"
     )
     lines.append(
-        f"partitions: {plan.deployment.partitions:,}, a multiple of {plan.deployment.brokers:,} brokers and "
-        f"of {plan.deployment.consumers:,} consumers, so that all have the same to do"
+        f"partitions: {plan.deployment.partitions:,}, a multiple of "
+        f"{many(plan.deployment.brokers, 'broker')} and of {many(plan.deployment.consumers, 'consumer')}, so "
+        "that all have the same to do"
     )
     lines += _latency(plan)
     for effect, _ in plan.effects:
@@ -70,8 +71,8 @@ def _of(name: str, station: Station, plan: Plan) -> Iterator[str]:
     yield f"{plural}: {station.parts:,} x {most} ÷ {seconds(work)}{stops} = {count(alone)} {item}s/s"
     if station.ceiling < 0.999 * alone:
         yield (
-            f"{plural}: no more than {count(station.ceiling)}, as each of {station.lanes:,} publishers has one "
-            f"on its way to each, for {seconds(station.trip)} besides"
+            f"{plural}: no more than {count(station.ceiling)}, as {many(station.lanes, 'publisher')} can "
+            f"have one each on its way to each, for {seconds(station.trip)} besides"
         )
     yield _share(plural, station)
 
@@ -85,8 +86,8 @@ def _each(name: str, plan: Plan) -> str:
     if name == "broker":
         own = its.partitions // its.brokers
         return (
-            f"the request {seconds(costs.request)} + {own} partitions x {seconds(costs.batch)}; an event "
-            f"{its.copies} copies x ({seconds(costs.record)} + {needs.payload_bytes:,} B x "
+            f"the request {seconds(costs.request)} + {many(own, 'partition')} x {seconds(costs.batch)}; "
+            f"an event {its.copies} x ({seconds(costs.record)} + {needs.payload_bytes:,} B x "
             f"{costs.record_byte * 1e9:.3g} ns)"
         )
     if name == "shard":
@@ -108,16 +109,16 @@ def _gateways(plan: Plan, heard: float) -> Iterator[str]:
 
 
 def _share(plural: str, station: Station) -> str:
-    load = f"{count(station.rate)}/s ÷ {count(station.ceiling)}/s = {percent(station.load)} of the ceiling"
+    load = f"{count(station.rate)}/s ÷ {count(station.ceiling)}/s = {percent(station.load)} of their ceiling"
     if station.busy < station.load + 0.005:
         return f"{plural}: {load}"
-    return f"{plural}: {load}; busy {percent(station.busy)} of the time, as batches are smaller than at most"
+    return f"{plural}: {load}; busy {percent(station.busy)} of the time, with smaller batches"
 
 
 def _latency(plan: Plan) -> Iterator[str]:
     steps = way(plan.needs, plan.calibration.costs)
-    text = " + ".join(f"{seconds(spent)} {name}" for name, spent in steps.items() if spent)
-    yield f"live, the way by itself: {text} = {seconds(sum(steps.values()))}"
+    text = " + ".join(f"{seconds(spent)} {name}" for name, spent in steps if spent)
+    yield f"live, the way by itself: {text} = {seconds(sum(spent for _, spent in steps))}"
     yield (
         "latency: of a moment of this deployment, simulated event by event; a publisher has one request at a "
         "time on its way to a broker, and an event may wait for the one before its own"

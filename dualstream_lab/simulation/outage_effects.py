@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.simulation.capacity import capacity, listening
-from dualstream_lab.simulation.words import count, percent, seconds
+from dualstream_lab.simulation.words import count, many, percent, seconds
 
 if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -51,12 +51,12 @@ def _shard(needs: Requirements, deployment: Deployment) -> list[Effect]:
         Effect(part, "publishes that fail or wait for it", 0, "events", "nobody waits for Redis"),
         Effect(
             part, "notifications dropped; the events are in Kafka", dropped, "events",
-            f"{count(needs.rate)}/s ÷ {shards:,} shards x {seconds(needs.outage)}",
+            f"{count(needs.rate)}/s ÷ {many(shards, 'shard')} x {seconds(needs.outage)}",
         ),
         Effect(
             part, "reads of gateways when it is back, to repair all that have clients",
             needs.sources / shards * heard, "reads",
-            f"{count(needs.sources)} sources ÷ {shards:,} shards x {heard:.4g} gateways that have clients",
+            f"{many(needs.sources, 'source')} ÷ {many(shards, 'shard')} x {heard:.4g} gateways with clients",
         ),
         Effect(
             part, "at most, from its return until clients hear live again", _NOTICED, "s",
@@ -75,7 +75,7 @@ def _broker(needs: Requirements, deployment: Deployment, costs: Costs) -> list[E
     found = [
         Effect(
             part, "of all partitions cannot be written", 1 / brokers, "share",
-            f"1 of {brokers:,} brokers",
+            f"1 of {many(brokers, 'broker')}",
         ),
         Effect(
             part, "until they can be again", lasts, "s",
@@ -84,8 +84,8 @@ def _broker(needs: Requirements, deployment: Deployment, costs: Costs) -> list[E
         Effect(
             part, f"events wait in each publisher's buffer, of {count(deployment.buffer_events)}",
             min(coming * waits, deployment.buffer_events), "events",
-            f"{count(needs.rate)}/s ÷ {deployment.publishers:,} publishers ÷ {brokers:,} brokers x "
-            f"{seconds(waits)}, at most the buffer",
+            f"{count(needs.rate)}/s ÷ {many(deployment.publishers, 'publisher')} ÷ {many(brokers, 'broker')} "
+            f"x {seconds(waits)}, at most the buffer",
         ),
         Effect(
             part, "events refused, as a buffer is full (NO_ROOM)", needs.rate * refusing, "events",
@@ -97,7 +97,7 @@ def _broker(needs: Requirements, deployment: Deployment, costs: Costs) -> list[E
         found.append(Effect(
             part, "events not written by their deadline (REJECTED or UNKNOWN)",
             needs.rate / brokers * max(0.0, lasts - deadline), "events",
-            f"{count(needs.rate)}/s ÷ {brokers:,} brokers x what is left of {seconds(lasts)} after "
+            f"{count(needs.rate)}/s ÷ {many(brokers, 'broker')} x what is left of {seconds(lasts)} after "
             f"{seconds(deadline)}",
         ))  # fmt: skip
         return found
@@ -133,16 +133,16 @@ def _gateway(needs: Requirements, deployment: Deployment) -> list[Effect]:
     return [
         Effect(
             part, "clients connect again, elsewhere", clients, "clients",
-            f"{count(needs.subscribers)} ÷ {deployment.gateways:,} gateways",
+            f"{count(needs.subscribers)} ÷ {many(deployment.gateways, 'gateway')}",
         ),
         Effect(
             part, "of them find no room", max(0.0, math.floor(clients - room)), "clients",
-            f"{others:,} others x {needs.max_connections:,} connections - "
+            f"{many(others, 'other')} x {needs.max_connections:,} connections - "
             f"{count(needs.subscribers - clients)} that they have = room for {count(room)}",
         ),
         Effect(
             part, "reads, to catch up", clients * needs.per_subscriber, "reads",
-            f"{count(clients)} clients x {needs.per_subscriber:g} sources",
+            f"{many(clients, 'client')} x {many(needs.per_subscriber, 'source')}",
         ),
     ]  # fmt: skip
 

@@ -22,25 +22,33 @@ _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part
 
 
+class _Short(Exception):
+    """There can be no more of a part, and it is not enough."""
+
+
 def size(needs: Requirements, costs: Costs) -> Deployment:
     """Enough of every part. One gateway more than there must be, so that the clients of one that fails find
     room. Partitions are a whole multiple of brokers and of consumers: all have the same to do.
 
-    Raises ConfigError where no number of parts is enough: too few sources to spread, or a part that would be
-    needed more than 10,000 times.
+    Raises ConfigError, with the nearest that works, where no number of parts is enough: more of one than
+    10,000, or than there are sources, as what is about one source stays together.
     """
-    found = _sized(needs, costs)
-    if (widest := max(found.partitions, found.shards)) <= needs.sources:
-        return found
+    try:
+        return _sized(needs, costs)
+    except _Short as short:
+        part = str(short)
     low, high = 0.0, needs.rate
     for _ in range(20):
         rate = (low + high) / 2
-        fits = _sized(replace(needs, rate=max(1.0, rate)), costs)
-        low, high = (rate, high) if max(fits.partitions, fits.shards) <= needs.sources else (low, rate)
+        try:
+            _sized(replace(needs, rate=max(1.0, rate)), costs)
+            low = rate
+        except _Short:
+            high = rate
     raise ConfigError(
-        f"sources: {needs.sources:,} cannot be spread over the {widest:,} partitions or shards that "
-        f"{needs.rate:,.0f} events/s need, as events of one source stay together; the nearest that works: "
-        f"{widest:,} sources, or about {low:,.0f} events/s"
+        f"rate: {needs.rate:,.0f} events/s need more {part} than {_limit(needs):,}, "
+        + ("which is one for each source" if needs.sources <= _MOST else "the most there can be")
+        + f"; the nearest that works: about {low:,.0f} events/s"
     )
 
 
@@ -51,6 +59,10 @@ def arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> 
     return replace(deployment, brokers=brokers, partitions=partitions, consumers=members)
 
 
+def _limit(needs: Requirements) -> int:
+    return min(_MOST, needs.sources)
+
+
 def _sized(needs: Requirements, costs: Costs) -> Deployment:
     traffic, most = needs.traffic, needs.max_load
     rooms = math.ceil(needs.subscribers / needs.max_connections) + 1
@@ -59,37 +71,39 @@ def _sized(needs: Requirements, costs: Costs) -> Deployment:
         gateways=rooms, clients=needs.clients,
     )  # fmt: skip
 
-    def load(station: str, **parts: int) -> float:
-        return capacity(traffic, replace(found, **parts), costs)[station].load
+    def enough(station: str, name: str, least: int = 1, limit: int = _MOST) -> int:
+        def load(parts: int) -> float:
+            return capacity(traffic, replace(found, **{name: parts}), costs)[station].load
 
-    def enough(station: str, name: str, least: int = 1) -> int:
-        return _least(lambda count: load(station, **{name: count}), most, least, name)
+        return _least(load, most, least, limit, name)
 
+    limit = _limit(needs)
     found = replace(found, publishers=enough("publisher", "publishers"))
-    found = replace(found, gateways=enough("gateway", "gateways", rooms))
-    found = replace(found, shards=enough("shard", "shards"))
-    consumers = enough("consumer", "consumers")
+    found = replace(found, gateways=enough("gateway", "gateways", rooms, 10 * _MOST))
+    found = replace(found, shards=enough("shard", "shards", limit=limit))
+    consumers = enough("consumer", "consumers", limit=limit)
 
-    def brokers_load(brokers: int, own: int = 0) -> float:
-        own = own or max(_OWN, math.ceil(consumers / brokers))
+    def brokers_load(brokers: int, own: int = _OWN) -> float:
+        own = max(own, math.ceil(consumers / brokers))
         made = replace(found, brokers=brokers, partitions=brokers * own)
-        return capacity(traffic, made, costs)["broker"].load
+        # Where there are fewer sources than brokers, the others have copies only.
+        return capacity(traffic, made, costs)["broker"].load * brokers / min(brokers, needs.sources)
 
-    brokers = _least(brokers_load, most, needs.copies, "brokers")
+    brokers = _least(brokers_load, most, needs.copies, max(limit, needs.copies), "brokers")
     own = math.ceil(consumers / brokers)
     while own < _OWN and brokers_load(brokers, own) > most:
         own += 1
     return arranged(found, brokers, own, consumers)
 
 
-def _least(load: Callable[[int], float], most: float, least: int, name: str) -> int:
-    """The smallest number, from ``least``, whose load is at most ``most``."""
+def _least(load: Callable[[int], float], most: float, least: int, limit: int, name: str) -> int:
+    """The smallest number, from ``least`` to ``limit``, whose load is at most ``most``. Raises _Short."""
     most *= 1 + 1e-9
     parts = least
     while (now := load(parts)) > most:
-        parts = max(parts + 1, math.ceil(parts * min(now / most, 100.0)))
-        if parts > _MOST and name != "gateways":
-            raise ConfigError(f"{name}: more than {_MOST:,} would be needed; take a lower rate")
+        if parts >= limit:
+            raise _Short(name)
+        parts = min(limit, max(parts + 1, math.ceil(parts * min(now / most, 100.0))))
     while parts > least and load(parts - 1) <= most:
         parts -= 1
     return parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["count", "percent", "seconds"]
+__all__ = ["count", "many", "percent", "seconds"]
 
 _TIMES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _COUNTS: Final = ((1e9, "G"), (1e6, "M"))
@@ -27,6 +27,11 @@ def count(value: float) -> str:
         if value >= 10 * size:
             return f"{_digits(value / size)} {unit}"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else _digits(value)
+
+
+def many(value: float, noun: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def percent(value: float) -> str:
