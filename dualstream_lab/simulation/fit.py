@@ -1,8 +1,8 @@
 """Costs from recorded runs, with intervals, and which of them the runs do not tell.
 
 All equations of all runs (:mod:`~dualstream_lab.simulation.equations`) are one system of least squares. It is
-solved some times over: the costs decide which observations waited, and which are outliers. Outliers of a
-broker are its pauses. Intervals: runs of the same settings are resampled, and seconds within each.
+solved some times over: the costs decide which observations waited, and which are outliers. Intervals: runs of
+the same settings are resampled, and seconds within each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
 from dualstream_lab.simulation.equations import IDLE, LINEAR, equations_of
 from dualstream_lab.simulation.observed import observe
 from dualstream_lab.simulation.parameters import Costs
-from dualstream_lab.simulation.pauses import pauses_of
+from dualstream_lab.simulation.pauses import ENOUGH, Pauses, separate
 from dualstream_lab.simulation.regression import System, normal
 
 if TYPE_CHECKING:
@@ -37,18 +37,22 @@ __all__ = ["Fit", "fit"]
 
 _TURNS: Final = 8
 _RESAMPLES: Final = 200
-_CUT: Final = 4.5  # standard deviations from which on an observation is an outlier
+_CUT: Final = 6.5  # standard deviations from which on an observation is an outlier
 _FLOOR: Final = 0.02  # nothing is known better than so, as a share
 _TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
+_NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
+_NONE: Final = 1e-3  # probability below which an observation does not count
 _NORMAL: Final = 1.96
 
 
 class _Kept(NamedTuple):
-    """Equations, with the number of their run, which of them are no outliers, and the standard error."""
+    """Equations, with the number of their run, how much each counts (0 for an outlier), its standard error,
+    and that as a share.
+    """
 
     run: int
     its: Equations
-    usual: npt.NDArray[np.bool_]
+    usual: Floats
     error: Floats
     spread: float
 
@@ -72,7 +76,7 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
     """
     seen = [observe(run) for run in runs]
     machine = _machine(seen)
-    costs, kept = _solve(seen)
+    costs, kept, pauses = _solve(seen)
     blocks = _Blocks(seen)
     system, scale = _system(kept, blocks), _scale()
     equations = normal(system, scale, blocks.count)
@@ -91,14 +95,13 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
     errors = dict(zip(LINEAR, np.std(drawn, axis=0).tolist(), strict=True))
     errors["broker_noise"], errors["redis_noise"] = np.std(noises, axis=0).tolist()
     resolution["broker_noise"], resolution["redis_noise"] = resolution["request"], resolution["exchange"]
+    if any(each.spread > 1 for each in kept if each.its.station == "shard"):
+        found["redis_noise"], resolution["redis_noise"] = np.nan, 0.0  # others' noise hides it
     ends = {name: _ends(found[name], errors[name]) for name in found}
-    pauses = pauses_of(
-        [(each.its, each.spread) for each in kept if each.its.station == "broker"], costs, _CUT
-    )
-    if pauses is not None:
-        found |= {"pauses": pauses.rate[0], "pause": pauses.length[0]}
-        ends |= {"pauses": pauses.rate[1:], "pause": pauses.length[1:]}
-        resolution |= {"pauses": 1.0, "pause": float(pauses.seen >= pauses.ENOUGH)}
+    if pauses.watched:
+        found |= {"pauses": pauses.rate, "pause": pauses.length}
+        ends |= {"pauses": pauses.rates, "pause": pauses.lengths}
+        resolution |= {"pauses": 1.0, "pause": float(pauses.seen >= ENOUGH)}
     told = frozenset(name for name in found if resolution[name] >= _TOLD and np.isfinite(found[name]))
     return Fit(
         calibration=_calibration(found, ends, told, machine=machine, seen=seen),
@@ -131,16 +134,17 @@ def _scale() -> Floats:
     return np.array([defaults[name] for name in LINEAR])
 
 
-def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept]]:
-    """(the costs, the equations as they are with them)."""
+def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pauses]:
+    """(the costs, the equations as they are with them, pauses of brokers)."""
     costs = dict(zip(LINEAR, _scale().tolist(), strict=True))
     costs |= _roughly(seen, costs)
     blocks = _Blocks(seen)
+    pauses = Pauses()
     for _ in range(_TURNS):
-        kept = _keep(seen, costs)
+        kept, pauses = _keep(seen, costs, pauses)
         solved = normal(_system(kept, blocks), _scale(), blocks.count).solve()
         costs = dict(zip(LINEAR, solved.tolist(), strict=True))
-    return costs, _keep(seen, costs)
+    return costs, *_keep(seen, costs, pauses)
 
 
 def _roughly(seen: Sequence[Observed], costs: Mapping[str, float]) -> dict[str, float]:
@@ -157,33 +161,40 @@ def _roughly(seen: Sequence[Observed], costs: Mapping[str, float]) -> dict[str, 
     return found
 
 
-def _keep(seen: Sequence[Observed], costs: Mapping[str, float]) -> list[_Kept]:
+def _keep(seen: Sequence[Observed], costs: Mapping[str, float], pauses: Pauses) -> tuple[list[_Kept], Pauses]:
     each = [(n, its) for n, run in enumerate(seen) for its in equations_of(run, costs) if len(its.y)]
     kept = []
     for station in dict.fromkeys(its.station for _, its in each):
-        ours = [(number, its, *_deviation(its, costs)) for number, its in each if its.station == station]
-        # A station is off by as much in a whole run while the costs are not right yet.
-        off = [np.abs(deviation - np.median(deviation)) for _, _, deviation, _ in ours]
-        spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
-        kept += [
-            _Kept(number, its, distance <= _CUT * spread, spread * base, spread)
-            for (number, its, _, base), distance in zip(ours, off, strict=True)
-        ]
-    return kept
+        ours = [(number, its) for number, its in each if its.station == station]
+        if station == "broker":
+            pauses, free = separate([its for _, its in ours], costs, pauses)
+            kept += [
+                _Kept(number, its, none, pauses.spread * np.maximum(its.work(costs), 1e-9), pauses.spread)
+                for (number, its), none in zip(ours, free, strict=True)
+            ]
+        else:
+            kept += _without_outliers(ours, costs)
+    return kept, pauses
 
 
-def _deviation(its: Equations, costs: Mapping[str, float]) -> tuple[Floats, Floats]:
-    """(how far each observation is from what is expected, in units of the second)."""
-    work, waits = its.work(costs), its.waits(costs)
-    if its.station == "broker":  # noise is log-normal, and a pause a long way above
-        base = np.maximum(work, 1e-9)
-        return np.log(np.maximum(its.y - waits, 0.02 * base) / base), base
-    base = np.maximum(work, 1e-9) + (0.05 if its.station == "shard" else 1) * np.abs(waits)
-    return (its.y - work - waits) / base, base
+def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str, float]) -> list[_Kept]:
+    """Of one station. While the costs are not right yet, it is off by as much in all of a run."""
+    bases, off = [], []
+    for _, its in ours:
+        work, waits = its.work(costs), its.waits(costs)
+        base = np.maximum(work, 1e-9) + (_NOISELESS if its.station == "shard" else 1) * np.abs(waits)
+        deviation = (its.y - work - waits) / base
+        bases.append(base)
+        off.append(np.abs(deviation - np.median(deviation)))
+    spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
+    return [
+        _Kept(number, its, (distance <= _CUT * spread).astype(np.float64), spread * base, spread)
+        for (number, its), base, distance in zip(ours, bases, off, strict=True)
+    ]
 
 
 def _system(kept: Sequence[_Kept], blocks: _Blocks) -> System:
-    parts = [(each, np.flatnonzero(each.usual)) for each in kept]
+    parts = [(each, np.flatnonzero(each.usual > _NONE)) for each in kept]
     nothing = np.zeros(sum(len(its) for _, its in parts))
     return System(
         rows=np.column_stack(
@@ -193,7 +204,7 @@ def _system(kept: Sequence[_Kept], blocks: _Blocks) -> System:
             ]
         ),
         y=np.concatenate([each.its.y[its] for each, its in parts]),
-        error=np.concatenate([each.error[its] for each, its in parts]),
+        error=np.concatenate([each.error[its] / np.sqrt(each.usual[its]) for each, its in parts]),
         block=np.concatenate([blocks.of(each.run, each.its.at[its]) for each, its in parts]),
     )
 

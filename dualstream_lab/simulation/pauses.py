@@ -1,66 +1,98 @@
-"""A broker's pauses, from requests that took far longer than others. Pure.
+"""A broker's noise and its pauses, told apart by expectation and maximization. Pure.
 
-A pause has no memory (its length is exponential), so what is left of it beyond a limit is as long, on
-average, as the whole. Those below the limit are not seen, and how many there are follows from the length.
+A request takes its work times a log-normal factor, and what is left of a pause, if it meets one: that has no
+memory, so it is exponential. How probably each request met one follows from both, and both from that.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
+
     from dualstream_lab.simulation.equations import Equations
 
-__all__ = ["Pauses", "pauses_of"]
+    Floats = npt.NDArray[np.float64]
 
+__all__ = ["ENOUGH", "Pauses", "separate"]
+
+ENOUGH: Final = 5.0
+"""Fewer requests that met one say nothing of how long pauses are."""
+
+_STEPS: Final = 5
 _NORMAL: Final = 1.96
+_SPREAD: Final = (0.02, 1.0)  # of the logarithm of the noise
+_LEAST: Final = 0.02  # of its work that any request takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """``rate`` (a second) and ``length`` (s): value and the ends of its 95 % interval. ``seen``: how many
-    requests were caught in one; fewer than ``ENOUGH`` say nothing of their length, which is NaN for none.
+    """``rate``: a second; ``length``: s, on average; ``spread``: the standard deviation of the logarithm of
+    the noise. ``seen``: how many requests met a pause, and in how many s of ``watched`` ones.
     """
 
-    ENOUGH: ClassVar[int] = 5
+    rate: float = 1.0
+    length: float = 5e-3
+    spread: float = 0.5
+    seen: float = 0.0
+    watched: float = 0.0
 
-    seen: int
-    rate: tuple[float, float, float]
-    length: tuple[float, float, float]
+    @property
+    def rates(self) -> tuple[float, float]:
+        """95 % interval of the rate, as of a Poisson count."""
+        root = math.sqrt(self.seen)
+        low, high = max(0.0, root - _NORMAL / 2) ** 2, (math.sqrt(self.seen + 1) + _NORMAL / 2) ** 2
+        return min(self.rate, low / self.watched), max(self.rate, high / self.watched)
+
+    @property
+    def lengths(self) -> tuple[float, float]:
+        """Of the length, as of a mean of so many exponential ones."""
+        off = min(_NORMAL / math.sqrt(max(self.seen, 1.0)), 0.9)
+        return self.length / (1 + off), self.length / (1 - off)
 
 
-def pauses_of(
-    brokers: Sequence[tuple[Equations, float]], costs: Mapping[str, float], cut: float
-) -> Pauses | None:
-    """Of the equations of brokers, and the standard deviation of the logarithm of their noise, ``cut`` of
-    which are far. None without any.
-    """
-    if not brokers:
-        return None
-    work = np.concatenate([its.work(costs) for its, _ in brokers])
-    excess = np.concatenate([its.y - its.waits(costs) for its, _ in brokers]) - work
-    idle = np.minimum(np.concatenate([its.idle for its, _ in brokers]), 1e3)
-    limit = work * np.expm1(cut * np.concatenate([np.full(len(its.y), spread) for its, spread in brokers]))
-    caught = excess > limit
-    seen = int(caught.sum())
-    length = float((excess - limit)[caught].mean()) if seen else float("nan")
-    usual = length if seen else 1e-3
-    # One that begins while the broker is idle is seen by the request that comes next, if it lasts until then.
-    exposed = work - usual * np.expm1(-idle / usual)
-    watched = float(exposed @ np.exp(-limit / usual))
-    root = np.sqrt(seen)
-    off = min(_NORMAL / root, 0.9) if seen else 0.0
-    return Pauses(
-        seen=seen,
-        rate=(
-            seen / watched,
-            max(0.0, root - _NORMAL / 2) ** 2 / watched,
-            (np.sqrt(seen + 1) + _NORMAL / 2) ** 2 / watched,
-        ),
-        length=(length, length / (1 + off), length / (1 - off)),
+def separate(
+    brokers: Sequence[Equations], costs: Mapping[str, float], before: Pauses
+) -> tuple[Pauses, list[Floats]]:
+    """(better than ``before``, by request of each the probability that it met none)."""
+    y, wait, work, idle = (
+        np.concatenate(column)
+        for column in zip(
+            *((its.y, _waits(its, costs), its.work(costs), its.idle) for its in brokers), strict=True
+        )
     )
+    work = np.maximum(work, 1e-9)
+    spent = np.maximum(y - wait, _LEAST * work)
+    logs, excess = np.log(spent / work), spent - work
+    idle = np.minimum(idle, 1e3)
+    now, none = before, np.ones(len(y))
+    middle = float(np.median(logs))
+    for _ in range(_STEPS):
+        # One that begins while the broker is idle is met by the request that comes next, if it lasts so long.
+        exposed = work - now.length * np.expm1(-idle / now.length)
+        met = np.minimum(-np.expm1(-now.rate * exposed), 0.9)
+        with_ = np.where(excess > 0, met * np.exp(-excess / now.length) / now.length, 0.0)
+        without = (1 - met) * np.exp(-(((logs - middle) / now.spread) ** 2) / 2)
+        without /= now.spread * math.sqrt(2 * math.pi) * spent
+        none = 1 - with_ / np.maximum(with_ + without, 1e-300)
+        seen, watched = float((1 - none).sum()), float(exposed.sum())
+        middle = float(none @ logs / none.sum())
+        spread = math.sqrt(float(none @ (logs - middle) ** 2 / none.sum()))
+        length = float((1 - none) @ excess / seen) if seen > 1e-3 else now.length
+        now = Pauses(
+            rate=seen / watched, length=max(length, 1e-6), seen=seen, watched=watched,
+            spread=min(max(spread, _SPREAD[0]), _SPREAD[1]),
+        )  # fmt: skip
+    return now, np.split(none, np.cumsum([len(its.y) for its in brokers])[:-1])
+
+
+def _waits(its: Equations, costs: Mapping[str, float]) -> Floats:
+    """Where the trip is only guessed it may be longer than whole requests: not here."""
+    return np.minimum(its.waits(costs), 0.9 * float(np.quantile(its.y, 0.01)))
