@@ -20,6 +20,7 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.compare.arguments import run_directories
 from dualstream_lab.simulation.equations import NEEDED
 from dualstream_lab.simulation.fit import fit
+from dualstream_lab.simulation.parameters import Costs
 from dualstream_lab.simulation.validation import validate
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 _SHARES = {"broker_noise", "redis_noise"}
-_SOME = 0.1  # resolution from which on a cost is no mere default
+_SAME = 0.01  # as a share: nobody moved it
 
 
 @click.command(
@@ -86,13 +87,14 @@ def _tell_costs(found: Fit) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("cost", "value", "95 % interval", "from"):
         table.add_column(name, justify="left" if name in {"cost", "from"} else "right", no_wrap=True)
-    low, high = asdict(its.low), asdict(its.high)
+    low, high, defaults = asdict(its.low), asdict(its.high), asdict(Costs())
     missing = defaultdict(list)
     for name, value in asdict(its.costs).items():
         told = name in its.told
         if not told:
             missing[NEEDED[name]].append(name)
-        source = "runs" if told else "a sum that runs tell" if found.resolution[name] > _SOME else "default"
+        default = abs(value - defaults[name]) < _SAME * defaults[name]
+        source = "runs" if told else "default" if default else "a sum that runs tell"
         ends = f"{_text(name, low[name])} to {_text(name, high[name])}"
         table.add_row(name, _text(name, value), ends, source, style="" if told else "dim")
     stdout.print(table)

@@ -41,6 +41,7 @@ _CUT: Final = 6.5  # standard deviations from which on an observation is an outl
 _FLOOR: Final = 0.02  # nothing is known better than so, as a share
 _TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
 _NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
+_NOISIEST: Final = 2.0  # coefficient of variation
 _NONE: Final = 1e-3  # probability below which an observation does not count
 _NORMAL: Final = 1.96
 
@@ -103,6 +104,10 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
         ends |= {"pauses": pauses.rates, "pause": pauses.lengths}
         resolution |= {"pauses": 1.0, "pause": float(pauses.seen >= ENOUGH)}
     told = frozenset(name for name in found if resolution[name] >= _TOLD and np.isfinite(found[name]))
+    for place, name in enumerate(LINEAR):
+        if name not in told and name not in IDLE:
+            low, high = equations.extremes(place, UNKNOWN)
+            ends[name] = max(0.0, low - _NORMAL * errors[name]), high + _NORMAL * errors[name]
     return Fit(
         calibration=_calibration(found, ends, told, machine=machine, seen=seen),
         observations={
@@ -268,14 +273,11 @@ def _calibration(
 ) -> Calibration:  # fmt: skip
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
-        if np.isfinite(found.get(name, np.nan)):
-            values[name] = min(found[name], 60.0)
-        if name in told:
-            low[name], high[name] = ends[name]
-        else:
-            low[name] = min(default, values[name]) / UNKNOWN
-            high[name] = max(default, values[name]) * UNKNOWN
-        high[name] = min(high[name], 60.0)
+        value = values[name] = min(found[name], 60.0) if np.isfinite(found.get(name, np.nan)) else default
+        known = name in told or name in LINEAR
+        ends_ = ends[name] if known else (min(default, value) / UNKNOWN, max(default, value) * UNKNOWN)
+        most = max(_NOISIEST, value) if name.endswith("noise") else 60.0
+        low[name], high[name] = min(ends_[0], value), min(max(ends_[1], value), most)
     newest = max(run.directory.manifest.clocks.wall for run in seen)
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,

@@ -44,14 +44,23 @@ class Normal:
     right: Floats
     scale: Floats
 
-    def solve(self, weights: Floats | None = None) -> Floats:
-        """The costs, when each block counts ``weights`` times (once, if left out)."""
+    def solve(self, weights: Floats | None = None, belief: Floats | float = 1.0) -> Floats:
+        """The costs, when each block counts ``weights`` times (once, if left out), and they are believed to
+        be ``belief`` times the defaults.
+        """
         used = np.ones(len(self.left)) if weights is None else weights
         left = np.tensordot(used, self.left, 1)
-        right = used @ self.right
-        belief = 1 / _BELIEF**2
-        left[np.diag_indices_from(left)] += belief
-        return np.asarray(_not_below_zero(left, right + belief) * self.scale)
+        right = used @ self.right + belief / _BELIEF**2
+        left[np.diag_indices_from(left)] += 1 / _BELIEF**2
+        return np.asarray(_not_below_zero(left, right) * self.scale)
+
+    def extremes(self, place: int, times: float) -> tuple[float, float]:
+        """The lowest and the highest that the cost at ``place`` can be as far as the data say, when all may
+        be ``times`` their defaults, either way.
+        """
+        low, high = np.full(len(self.scale), times), np.full(len(self.scale), 1 / times)
+        low[place], high[place] = 1 / times, times
+        return float(self.solve(belief=low)[place]), float(self.solve(belief=high)[place])
 
     def resolution(self) -> Floats:
         """Of each cost, the share that the data decide, 0 to 1."""
