@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from dualstream_lab.simulation.compiled import kernel
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -131,21 +133,23 @@ class _Exchanges(NamedTuple):
     told: Floats
 
 
-def _exchanges(acked: Floats, heard: Floats, answer: float) -> list[tuple[float, float, float, int]]:
-    """As one notifier makes them. ``answer``: s from the last one heard to the answer."""
-    found = []
-    first, last = 0, -np.inf
+@kernel
+def _exchanges(acked: Floats, heard: Floats, answer: float) -> Floats:
+    """As one notifier makes them, one a row. ``answer``: s from the last one heard to the answer."""
+    found = np.empty((len(acked), 4))
+    rows, first, last = 0, 0, -np.inf
     while first < len(acked):
-        free = last + answer
-        waited = free > acked[first]
-        now = free if waited else acked[first]
-        there = int(np.searchsorted(acked, now, side="right")) - first
+        now = max(last + answer, acked[first])
+        there = 0
+        while first + there < len(acked) and acked[first + there] <= now and there < _SHARE * _MOST:
+            there += 1
         count = min(there, max(_FIRST, there // _SHARE), _MOST)
-        before = last if waited else np.nan
-        last = float(heard[first : first + count].max())
-        found.append((now, last, before, count))
+        found[rows, 2] = last if last + answer > acked[first] else np.nan
+        last = heard[first : first + count].max()
+        found[rows, 0], found[rows, 1], found[rows, 3] = now, last, count
+        rows += 1
         first += count
-    return found
+    return found[:rows]
 
 
 def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
@@ -154,8 +158,8 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
     found = []
     for begin, end in pairwise(bounds.tolist()):
-        found += _exchanges(events.acked[begin:end], events.heard[begin:end], way - hear)
-    its = _Exchanges(*np.array(found, np.float64).reshape(-1, 4).T)
+        found.append(_exchanges(events.acked[begin:end], events.heard[begin:end], way - hear))
+    its = _Exchanges(*np.concatenate(found).T)
     order = np.argsort(its.last, kind="stable")
     its = _Exchanges(*(column[order] for column in its))
     served = np.concatenate([[-np.inf], its.last[:-1]])

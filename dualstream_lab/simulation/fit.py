@@ -7,13 +7,15 @@ the same settings are resampled, and seconds within each.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.blocks import Blocks
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
 from dualstream_lab.simulation.equations import IDLE, LINEAR, equations_of
 from dualstream_lab.simulation.observed import observe
@@ -42,6 +44,11 @@ _FLOOR: Final = 0.02  # nothing is known better than so, as a share
 _TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
 _NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
 _NOISIEST: Final = 2.0  # coefficient of variation
+_LONGEST: Final = 60.0  # s that a cost may be
+_NOISES: Final = {"broker_noise": "broker", "redis_noise": "shard"}
+_FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
+"""A noise is a share of work, most of which is this cost."""
+
 _NONE: Final = 1e-3  # probability below which an observation does not count
 _NORMAL: Final = 1.96
 
@@ -78,44 +85,63 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
     seen = [observe(run) for run in runs]
     machine = _machine(seen)
     costs, kept, pauses = _solve(seen)
-    blocks = _Blocks(seen)
-    system, scale = _system(kept, blocks), _scale()
-    equations = normal(system, scale, blocks.count)
+    found = _estimated(costs, kept, pauses, Blocks(seen))
+    return Fit(
+        calibration=_calibration(found, machine, seen),
+        observations={
+            station: sum(len(each.its.y) for each in kept if each.its.station == station)
+            for station in dict.fromkeys(each.its.station for each in kept)
+        },
+        resolution={name: found[name].told if name in found else 0.0 for name in COSTS},
+    )
+
+
+class _Estimate(NamedTuple):
+    """A cost, the ends of its interval, and its resolution."""
+
+    value: float
+    low: float
+    high: float
+    told: float
+
+
+def _estimated(
+    costs: Mapping[str, float], kept: Sequence[_Kept], pauses: Pauses, blocks: Blocks
+) -> dict[str, _Estimate]:
+    """Of all costs that there are observations of."""
+    equations = normal(_system(kept, blocks), _scale(), blocks.count)
+    squares = {name: _squares(kept, station, costs, blocks) for name, station in _NOISES.items()}
     rng = np.random.default_rng(1)
     drawn, noises = [], []
     for _ in range(_RESAMPLES):
         weights = blocks.resampled(rng)
         drawn.append(equations.solve(weights))
-        noises.append([_noise(kept, station, costs, blocks, weights) for station in ("broker", "shard")])
-    resolution = dict(zip(LINEAR, equations.resolution().tolist(), strict=True))
-    once = np.ones(blocks.count)
-    found = {name: costs[name] for name in LINEAR if name not in IDLE}
-    found["broker_noise"], found["redis_noise"] = (
-        _noise(kept, station, costs, blocks, once) for station in ("broker", "shard")
-    )
-    errors = dict(zip(LINEAR, np.std(drawn, axis=0).tolist(), strict=True))
-    errors["broker_noise"], errors["redis_noise"] = np.std(noises, axis=0).tolist()
-    resolution["broker_noise"], resolution["redis_noise"] = resolution["request"], resolution["exchange"]
-    if any(each.spread > 1 for each in kept if each.its.station == "shard"):
-        found["redis_noise"], resolution["redis_noise"] = np.nan, 0.0  # others' noise hides it
-    ends = {name: _ends(found[name], errors[name]) for name in found}
+        noises.append([_noise(each, weights) for each in squares.values()])
+    found = {}
+    resolution = equations.resolution().tolist()
+    for place, (name, told) in enumerate(zip(LINEAR, resolution, strict=True)):
+        error = _NORMAL * float(np.std([each[place] for each in drawn]))
+        low, high = (costs[name],) * 2 if told >= _TOLD else equations.extremes(place, UNKNOWN)
+        found[name] = _estimate(costs[name], low, high, error, told)
+    for place, (name, each) in enumerate(squares.items()):
+        value = _noise(each, np.ones(blocks.count))
+        told = found[_FIXED[name]].told
+        # Where a station's ways are noisier than its work, they hide it.
+        hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
+        if math.isfinite(value) and not hidden:
+            error = _NORMAL * float(np.std([noise[place] for noise in noises]))
+            ends = (value, value) if told >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
+            found[name] = _estimate(value, *ends, error, told)
     if pauses.watched:
-        found |= {"pauses": pauses.rate, "pause": pauses.length}
-        ends |= {"pauses": pauses.rates, "pause": pauses.lengths}
-        resolution |= {"pauses": 1.0, "pause": float(pauses.seen >= ENOUGH)}
-    told = frozenset(name for name in found if resolution[name] >= _TOLD and np.isfinite(found[name]))
-    for place, name in enumerate(LINEAR):
-        if name not in told and name not in IDLE:
-            low, high = equations.extremes(place, UNKNOWN)
-            ends[name] = max(0.0, low - _NORMAL * errors[name]), high + _NORMAL * errors[name]
-    return Fit(
-        calibration=_calibration(found, ends, told, machine=machine, seen=seen),
-        observations={
-            station: sum(len(each.its.y) for each in kept if each.its.station == station)
-            for station in dict.fromkeys(each.its.station for each in kept)
-        },
-        resolution={name: resolution.get(name, 0.0) for name in COSTS},
-    )
+        found["pauses"] = _Estimate(pauses.rate, *pauses.rates, told=1.0)
+    if pauses.seen >= ENOUGH:
+        found["pause"] = _Estimate(pauses.length, *pauses.lengths, told=1.0)
+    return found
+
+
+def _estimate(value: float, low: float, high: float, error: float, told: float) -> _Estimate:
+    half = max(error, _FLOOR * value)
+    return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, told)
 
 
 def _machine(seen: Sequence[Observed]) -> str:
@@ -143,7 +169,7 @@ def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pau
     """(the costs, the equations as they are with them, pauses of brokers)."""
     costs = dict(zip(LINEAR, _scale().tolist(), strict=True))
     costs |= _roughly(seen, costs)
-    blocks = _Blocks(seen)
+    blocks = Blocks(seen)
     pauses = Pauses()
     for _ in range(_TURNS):
         kept, pauses = _keep(seen, costs, pauses)
@@ -198,7 +224,7 @@ def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str,
     ]
 
 
-def _system(kept: Sequence[_Kept], blocks: _Blocks) -> System:
+def _system(kept: Sequence[_Kept], blocks: Blocks) -> System:
     parts = [(each, np.flatnonzero(each.usual > _NONE)) for each in kept]
     nothing = np.zeros(sum(len(its) for _, its in parts))
     return System(
@@ -218,70 +244,38 @@ def _column(each: _Kept, name: str) -> Floats:
     return each.its.columns.get(name, np.zeros(len(each.its.y)))
 
 
-def _noise(
-    kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: _Blocks, weights: Floats
-) -> float:
-    """The coefficient of variation of the station's work; NaN where it was not seen."""
-    off = total = 0.0
+def _squares(
+    kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: Blocks
+) -> tuple[Floats, Floats]:
+    """By block, the sums of squares of what the station's work is off by, and of the work."""
+    off, total = np.zeros(blocks.count), np.zeros(blocks.count)
     for each in kept:
         if each.its.station == station:
+            block = blocks.of(each.run, each.its.at)
             work = each.its.work(costs)
             left = each.its.y - work - each.its.waits(costs)
-            counts = each.usual * weights[blocks.of(each.run, each.its.at)]
-            off += float(counts @ left**2)
-            total += float(counts @ work**2)
-    return float(np.sqrt(off / total)) if total else float("nan")
+            off += np.bincount(block, each.usual * left**2, minlength=blocks.count)
+            total += np.bincount(block, each.usual * work**2, minlength=blocks.count)
+    return off, total
 
 
-class _Blocks:
-    """Each second of each run is a block. Runs of the same settings are repeats."""
-
-    def __init__(self, seen: Sequence[Observed]) -> None:
-        self._lengths = [int(run.workload.duration) + 2 for run in seen]
-        self._begins = np.concatenate([[0], np.cumsum(self._lengths)])
-        self.count = int(self._begins[-1])
-        setups: dict[object, list[int]] = {}
-        for number, run in enumerate(seen):
-            setups.setdefault((replace(run.workload, seed=0), run.deployment), []).append(number)
-        self._setups = list(setups.values())
-
-    def of(self, run: int, at: Floats) -> npt.NDArray[np.int64]:
-        """The block of each of these times of a run; what is late is in the last one."""
-        inside = np.clip(at.astype(np.int64), 0, self._lengths[run] - 1)
-        return np.asarray(inside + self._begins[run])
-
-    def resampled(self, rng: np.random.Generator) -> Floats:
-        """How often each block counts."""
-        weights = np.zeros(self.count)
-        for repeats in self._setups:
-            for run in rng.choice(repeats, len(repeats)).tolist():
-                length = self._lengths[run]
-                drawn = rng.integers(0, length, length)
-                begin = self._begins[run]
-                weights[begin : begin + length] += np.bincount(drawn, minlength=length)
-        return weights
+def _noise(squares: tuple[Floats, Floats], weights: Floats) -> float:
+    """The coefficient of variation; NaN where the station was not seen."""
+    off, total = (float(weights @ each) for each in squares)
+    return math.sqrt(off / total) if total else math.nan
 
 
-def _ends(value: float, error: float) -> tuple[float, float]:
-    half = max(_NORMAL * error, _FLOOR * value)
-    return max(0.0, value - half), value + half
-
-
-def _calibration(
-    found: Mapping[str, float], ends: Mapping[str, tuple[float, float]], told: frozenset[str], *,
-    machine: str, seen: Sequence[Observed],
-) -> Calibration:  # fmt: skip
+def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Observed]) -> Calibration:
+    """What was not observed is a default."""
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
-        value = values[name] = min(found[name], 60.0) if np.isfinite(found.get(name, np.nan)) else default
-        known = name in told or name in LINEAR
-        ends_ = ends[name] if known else (min(default, value) / UNKNOWN, max(default, value) * UNKNOWN)
-        most = max(_NOISIEST, value) if name.endswith("noise") else 60.0
-        low[name], high[name] = min(ends_[0], value), min(max(ends_[1], value), most)
+        its = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
+        values[name], low[name], high[name] = (min(end, _LONGEST) for end in its[:3])
     newest = max(run.directory.manifest.clocks.wall for run in seen)
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
-        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)), ranges=_ranges(seen), told=told,
+        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)), ranges=_ranges(seen),
+        told=frozenset(name for name in COSTS if name in found and found[name].told >= _TOLD),
     )  # fmt: skip
 
 
