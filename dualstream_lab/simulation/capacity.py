@@ -48,7 +48,7 @@ class Station:
     A batch of n events costs ``fixed`` + n x ``each``; it has ``most`` at most. Each of ``lanes`` has one
     batch on its way to a server, which spends ``trip`` elsewhere. ``lanes`` is 0 where nobody waits for an
     answer. ``stops``: the share of time that a server stands still. ``busy``: the share that it works, at the
-    traffic's ``rate``.
+    traffic's ``rate``; of shards and consumers about, as answers to one call may come together.
     """
 
     parts: int
@@ -102,8 +102,8 @@ def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity
 
 
 def listening(gateways: int, clients: float) -> float:
-    """Gateways that have one or more of an event's ``clients``, on average; each has its client by chance."""
-    return gateways * -math.expm1(clients * math.log1p(-1 / gateways)) if gateways > 1 else min(1.0, clients)
+    """Gateways that have one or more of an event's ``clients``, on average; a client is at any of them."""
+    return min(clients, gateways * -math.expm1(clients * _log_other(gateways))) if clients else 0.0
 
 
 def _plain(traffic: Traffic, parts: int, *, fixed: float, most: float, each: float) -> Station:
