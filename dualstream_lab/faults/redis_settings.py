@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS"]
 
 _FILL = 32  # places that may have come free since they were counted
+_FULL = "max number of clients"
+_WAIT = 10.0  # s for a place that comes free
 
 
 class OutOfMemory(RedisFault):
@@ -151,18 +155,33 @@ class MaxClients(RedisFault):
             try:
                 await self._enter().ask("PING")
             except StreamUnavailable as error:
-                if "max number of clients" in str(error):
+                if _FULL in str(error):
                     return f"a new connection is refused ({error})"
                 raise
         raise FaultInert(f"{_FILL} new connections are accepted")
 
     async def end(self) -> None:
-        """As it was."""
+        """As it was. Where the begin was cut short, its connection is gone, and Redis may not know it yet."""
+        for link in self._inside[1:]:
+            await link.close()
         if self.found:
             admin = self._inside[0] if self._inside else self._enter()
-            await admin.ask("CONFIG", "SET", "maxclients", self.found["maxclients"])
-        for link in self._inside:
+            deadline = time.monotonic() + _WAIT
+            while not await self._restored(admin):
+                if time.monotonic() > deadline:
+                    raise StreamUnavailable(f"Redis has had no room for {_WAIT:g} s to undo {self.name}")
+                await asyncio.sleep(0.02)
+        for link in self._inside[:1]:
             await link.close()
+
+    async def _restored(self, admin: Link) -> bool:
+        try:
+            await admin.ask("CONFIG", "SET", "maxclients", self.found["maxclients"])
+        except StreamUnavailable as error:
+            if _FULL in str(error):
+                return False
+            raise
+        return True
 
     def _enter(self) -> Link:
         self._inside.append(Link(self.url))

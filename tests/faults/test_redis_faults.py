@@ -72,6 +72,22 @@ async def test_a_begin_that_is_cut_short_is_undone(target, whole, name):
         assert await whole() == before, moment
 
 
+async def test_who_lost_his_place_waits_for_one_to_accept_clients_again(target):
+    fault = made(target, "redis.maxclients")
+    await fault.begin()
+    await fault._inside[0].close()  # as where the begin is cut short
+    async with Link(target.direct.redis_url) as other:
+        while True:  # Redis has to notice
+            with suppress(StreamUnavailable):
+                await other.ask("PING")
+                break
+        ending = asyncio.create_task(fault.end())
+        done, _ = await asyncio.wait([ending], timeout=0.3)
+        assert not done
+    await ending
+    assert await fault.ended()
+
+
 async def test_a_restart_that_was_none_is_inert(target, monkeypatch):
     process = target.stack.redis
     monkeypatch.setattr(process, "kill", lambda: None)  # a process that nothing can kill
