@@ -87,6 +87,8 @@ def _print_json(value: object) -> None:
 
 
 def _show(found: Ledger) -> None:
+    if found.directory.manifest.simulated:
+        say("Simulated: a model's events, nothing was measured.")
     if not found.events:
         say("The run has no rows: of its events only the intervals' counters are left (dualstream runs RUN).")
     for title, entries in (("Ledger", found.entries), ("\nBesides, of these", found.marks)):

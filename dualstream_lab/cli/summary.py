@@ -43,14 +43,20 @@ def tell(result: Run) -> None:
     stdout.print(f"\n{result.limit}", markup=False)
     for problem in result.directory.problems:
         say(f"missing: {problem}")
-    if result.state != "finished":
-        what = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
-        say(f"The run is not complete: {what.get(result.state, result.state)}.")
+    _tell_state(result)
     stdout.print(f"run  {result.path}", markup=False)
     say(f"next: all of it on one page:  dualstream report {result.path}")
     if result.verdict.recoveries:
         say(f"      what became of each event:  dualstream ledger {result.path}")
     say(f"      in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
+
+
+def _tell_state(result: Run) -> None:
+    if result.directory.manifest.simulated:
+        say("Simulated: the figures are a model's, nothing was measured.")
+    if result.state != "finished":
+        what = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
+        say(f"The run is not complete: {what.get(result.state, result.state)}.")
 
 
 def _checks(result: Run) -> Table:

@@ -86,8 +86,9 @@ class Run:
         return f"<Run {self.path} {self.state}, {verdict}>"
 
     def _repr_html_(self) -> str:
+        model = ", simulated: nothing was measured" if self.directory.manifest.simulated else ""
         parts = [
-            f"<h4>{html.escape(self.directory.manifest.name)}: {html.escape(self.state)}</h4>",
+            f"<h4>{html.escape(self.directory.manifest.name)}: {html.escape(self.state)}{model}</h4>",
             Table(*self.verdict.latency_table())._repr_html_(),
             Table(["events", ""], [list(row) for row in self.verdict.count_table()])._repr_html_(),
         ]

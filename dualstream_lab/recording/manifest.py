@@ -106,6 +106,11 @@ class Manifest:
     machine: dict[str, Any] = field(default_factory=machine)
     format: int = FORMAT
 
+    @property
+    def simulated(self) -> bool:
+        """Whether a model made it: nothing was measured."""
+        return self.engine == "simulation"
+
     def write(self, directory: Path) -> None:
         """Replace ``manifest.json`` in one step."""
         hidden = directory / ".manifest.json"

@@ -70,7 +70,7 @@ def plot_latency_heatmap(
         ticks = [float(tick) for tick in axes.get_yticks() if tick < edges[-1] / 1.3]
         axes.set_yticks([*ticks, math.sqrt(band[0] * band[1])], [*(f"{tick:,g}" for tick in ticks), "never"])
     time_axis(axes, frames)
-    return finish(axes, f"How many had which latency; {LABELS[column]}")
+    return finish(axes, f"How many had which latency; {LABELS[column]}", simulated=frames.manifest.simulated)
 
 
 def _round_up(least: float) -> float:

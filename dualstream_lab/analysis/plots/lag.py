@@ -44,4 +44,4 @@ def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float
     shade(axes, frames)
     latency_axis(axes, "lag, latency (ms)")
     time_axis(axes, frames)
-    return finish(axes, "Kafka lag and live latency")
+    return finish(axes, "Kafka lag and live latency", simulated=frames.manifest.simulated)

@@ -49,7 +49,7 @@ def plot_latency_percentiles(
         if len(found):
             dashes = DASHES.get(column, ("-", ""))[0]
             axes.plot(nines, found, color=COLORS[column], linestyle=dashes, label=LABELS[column])
-    return _finish_nines(axes, "Latency by percentile")
+    return _finish_nines(axes, "Latency by percentile", simulated=frames.manifest.simulated)
 
 
 def plot_percentiles(
@@ -64,6 +64,7 @@ def plot_percentiles(
         pooled = [latencies(frames, column) for frames in repeats]
         nines, found = _by_nines(np.concatenate(pooled)) if pooled else ((), ())
         several = f" ({len(repeats)} runs)" if len(repeats) > 1 else ""
+        several += " (simulated)" if any(frames.manifest.simulated for frames in repeats) else ""
         label = f"{name}{several}" if len(found) else f"{name}: nothing arrived"
         axes.plot(nines, found, color=color, linestyle=dashes, label=label)
     return _finish_nines(axes, f"Latency by percentile; {LABELS[column]}")
@@ -81,11 +82,11 @@ def _by_nines(values: Values) -> tuple[Values, Values]:
     return nines, np.maximum(ordered[np.maximum(ranks, 1) - 1], _SMALLEST)
 
 
-def _finish_nines(axes: Axes, title: str) -> Axes:
+def _finish_nines(axes: Axes, title: str, *, simulated: bool = False) -> Axes:
     axes.set_xticks(range(6), ["0", "90", "99", "99.9", "99.99", "99.999"])
     axes.set_xlabel("percentile of all intended events, %")
     latency_axis(axes)
-    return finish(axes, title)
+    return finish(axes, title, simulated=simulated)
 
 
 def plot_latency_over_time(
@@ -106,4 +107,4 @@ def plot_latency_over_time(
     shade(axes, frames)
     latency_axis(axes)
     time_axis(axes, frames)
-    return finish(axes, "Latency over time")
+    return finish(axes, "Latency over time", simulated=frames.manifest.simulated)

@@ -64,7 +64,8 @@ def plot_ledger(ledger: Ledger | Sequence[Entry], ax: Axes | None = None) -> Axe
         f"events{' (log)' if log else ''}{f'; one in {sample} was recorded' if sample > 1 else ''}"
     )
     axes.tick_params(axis="y", length=0)
-    finish(axes, f"What became of {sum(counts):,} events")
+    simulated = isinstance(ledger, Ledger) and ledger.directory.manifest.simulated
+    finish(axes, f"What became of {sum(counts):,} events", simulated=simulated)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     return axes

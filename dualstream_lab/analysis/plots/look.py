@@ -162,9 +162,11 @@ def plain_numbers(value: float, _: int | None = None) -> str:
     return f"{value:,g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def finish(axes: Axes, title: str, *, nothing: str = "nothing was recorded for this") -> Axes:
+def finish(
+    axes: Axes, title: str, *, simulated: bool = False, nothing: str = "nothing was recorded for this"
+) -> Axes:
     """Title, grid, legend; says ``nothing`` where nothing was drawn."""
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(f"{title} (simulated)" if simulated else title, loc="left", fontsize=11)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -117,4 +117,4 @@ def _finish_rates(frames: Frames, axes: Axes, title: str) -> Axes:
     axes.yaxis.set_major_formatter(FuncFormatter(plain_numbers))
     axes.set_ylabel("events/s")
     time_axis(axes, frames)
-    return finish(axes, title)
+    return finish(axes, title, simulated=frames.manifest.simulated)

@@ -24,7 +24,7 @@ _OPTIONS = {"batch": "batch-size", "low": "plan-low", "period": "plan-period", "
 def command(report: Report) -> str:
     """For a shell; ``scenario`` is the file that it reads."""
     manifest = report.manifest
-    if manifest.engine == "lab":
+    if manifest.engine != "locust":
         return f"dualstream run {manifest.name}.toml"
     words = ["locust", "-f", "LOCUSTFILE", "--headless", "--users", str(manifest.users.get("lanes", 1))]
     if manifest.users.get("workers", 1) > 1:

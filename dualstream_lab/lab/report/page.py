@@ -39,7 +39,7 @@ def html(report: Report) -> str:
         environment=facts.environment(report),
         command=again.command(report),
         scenario=again.scenario(report),
-        locust=report.manifest.engine != "lab",
+        locust=report.manifest.engine == "locust",
         name=report.name,
         example=facts.example(report),
     )

@@ -23,7 +23,8 @@ def subject(report: Report) -> str:
     work, manifest = report.workload, report.manifest
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.clocks.wall / 1e9))
     rate = f"{work.rate:,.0f} events/s" if work.plan != "closed" else "as fast as answers came"
-    return f"{manifest.name}, {began}: {rate} for {work.duration:g} s"
+    mark = "SIMULATED, nothing was measured; " if manifest.simulated else ""
+    return f"{mark}{manifest.name}, {began}: {rate} for {work.duration:g} s"
 
 
 def headline(report: Report) -> tuple[str, str]:
@@ -145,7 +146,7 @@ def _what(report: Report) -> str:
         who += f", {users['subscribers']:,} Redis subscriber{'s' * (users['subscribers'] != 1)}"
     if users.get("workers"):
         who += f", {users['workers']:,} worker{'s' * (users['workers'] != 1)}"
-    by = "" if report.manifest.engine == "lab" else f", driven by {report.manifest.engine.capitalize()}"
+    by = {"lab": "", "simulation": ", in a model"}.get(report.manifest.engine, ", driven by Locust")
     return (
         f"{plan} for {work.duration:g} s, in batches of {work.batch:,}, of {work.sources:,} sources, {size}; "
         f"{who}{by}"
