@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ class Blocks:
     """Each second of each run is a block; ``count``: how many. Runs of the same settings are repeats."""
 
     def __init__(self, seen: Sequence[Observed]) -> None:
-        self._lengths = [int(run.workload.duration) + 2 for run in seen]
+        self._lengths = [math.ceil(run.workload.duration) for run in seen]
         self._begins = np.concatenate([[0], np.cumsum(self._lengths)])
         self.count = int(self._begins[-1])
         setups: dict[object, list[int]] = {}

@@ -67,13 +67,10 @@ class _Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """``observations``: how many there were, by station. ``resolution``: of each cost, the share of its value
-    that the runs decided; the rest is the default.
-    """
+    """``observations``: how many there were, by station."""
 
     calibration: Calibration
     observations: Mapping[str, int]
-    resolution: Mapping[str, float]
 
 
 def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
@@ -92,7 +89,6 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
             station: sum(len(each.its.y) for each in kept if each.its.station == station)
             for station in dict.fromkeys(each.its.station for each in kept)
         },
-        resolution={name: found[name].told if name in found else 0.0 for name in COSTS},
     )
 
 
@@ -129,7 +125,7 @@ def _estimated(
         # Where a station's ways are noisier than its work, they hide it.
         hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
         if math.isfinite(value) and not hidden:
-            error = _NORMAL * float(np.std([noise[place] for noise in noises]))
+            error = _NORMAL * float(np.nanstd([noise[place] for noise in noises]))
             ends = (value, value) if told >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
             found[name] = _estimate(value, *ends, error, told)
     if pauses.watched:

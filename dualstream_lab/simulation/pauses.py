@@ -74,6 +74,8 @@ def separate(
     idle = np.minimum(idle, 1e3)
     now, none = before, np.ones(len(y))
     middle = float(np.median(logs))
+    # Never much narrower at once: while the costs are not right yet, what is off would be taken for pauses.
+    least, most = max(_SPREAD[0], before.spread / 2), _SPREAD[1]
     for _ in range(_STEPS):
         # One that begins while the broker is idle is met by the request that comes next, if it lasts so long.
         exposed = work - now.length * np.expm1(-idle / now.length)
@@ -88,7 +90,7 @@ def separate(
         length = float((1 - none) @ excess / seen) if seen > 1e-3 else now.length
         now = Pauses(
             rate=seen / watched, length=max(length, 1e-6), seen=seen, watched=watched,
-            spread=min(max(spread, _SPREAD[0]), _SPREAD[1]),
+            spread=min(max(spread, least), most),
         )  # fmt: skip
     return now, np.split(none, np.cumsum([len(its.y) for its in brokers])[:-1])
 

@@ -80,13 +80,11 @@ def test_one_run_tells_sums_only(runs):
         assert getattr(its.low, name) <= getattr(TRUE, name) <= getattr(its.high, name)
 
 
-def test_without_noise_there_is_none(tmp_path):
-    quiet = replace(TRUE, broker_noise=0.0, redis_noise=0.0, pauses=0.0)
-    its = fit(sweep(tmp_path, quiet)[:3]).calibration
-    assert its.costs.broker_noise < 0.02
-    assert its.costs.redis_noise < 0.02
-    assert its.low.pauses < 0.1
-    assert its.costs.request == pytest.approx(TRUE.request, rel=0.02)
+def test_where_nothing_pauses_no_pauses_are_found(tmp_path):
+    its = fit(sweep(tmp_path, replace(TRUE, broker_noise=0.15, pauses=0.0))).calibration
+    assert its.costs.broker_noise == pytest.approx(0.15, rel=0.1)
+    assert its.costs.pauses * its.costs.pause < 1e-3  # the share of time
+    assert its.costs.request == pytest.approx(TRUE.request, rel=0.1)
 
 
 def test_the_same_runs_give_the_same_costs(runs):
