@@ -32,6 +32,7 @@ _COMMANDS = {
         "simulation",
         "What each step costs here, from runs; and how well that predicts.",
     ),
+    "decide": ("decide", "simulation", "Kafka, Redis or both: which stream an event belongs on, and why."),
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),
