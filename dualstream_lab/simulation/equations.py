@@ -39,7 +39,7 @@ LINEAR: Final = (
 _COPIES: Final = "runs with copies, and to know who leads: that is of simulated ones only"
 _BATCHES: Final = "runs with calls of one event, and of many"
 _LOADS: Final = "runs at low and at high rates"
-_TWO: Final = "runs with several publishers, at a high rate"
+_TWO: Final = "several publishers: runs on the same broker at the same time"
 _LISTENERS: Final = "runs with one subscriber, and with many"
 _GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` measures one"
 NEEDED: Final = {
@@ -91,6 +91,8 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     if run.requests is not None:
         yield _broker(run, costs)
     its = run.deployment
+    if run.beside:  # Redis and the consumer had the other runs' events, too
+        return
     if its.shards == 1 and its.subscribers and not its.gateways and not np.isnan(run.events.heard).any():
         yield from _shard(run, costs)
     for member in range(its.consumers if run.events.member.min() >= 0 else 0):

@@ -18,7 +18,7 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.blocks import Blocks
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
 from dualstream_lab.simulation.equations import IDLE, LINEAR, equations_of
-from dualstream_lab.simulation.observed import observe
+from dualstream_lab.simulation.observed import observe, side_by_side
 from dualstream_lab.simulation.parameters import Costs
 from dualstream_lab.simulation.pauses import ENOUGH, Pauses, separate
 from dualstream_lab.simulation.regression import System, normal
@@ -79,7 +79,7 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
 
     Raises ConfigError naming a run that cannot be used, and why; RecordingError for what cannot be read.
     """
-    seen = [observe(run) for run in runs]
+    seen = side_by_side([observe(run) for run in runs])
     machine = _machine(seen)
     costs, kept, pauses = _solve(seen)
     found = _estimated(costs, kept, pauses, Blocks(seen))
@@ -278,8 +278,9 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
 def _ranges(seen: Sequence[Observed]) -> dict[str, tuple[float, float]]:
     """Of the runs' settings; ``rate``: of one publisher."""
     loads = ("batch", "sources", "payload_bytes")
-    parts = ("publishers", "brokers", "partitions", "copies", "shards", "subscribers", "consumers")
+    parts = ("brokers", "partitions", "copies", "shards", "subscribers", "consumers")
     values = {name: [float(getattr(run.workload, name)) for run in seen] for name in loads}
     values |= {name: [float(getattr(run.deployment, name)) for run in seen] for name in parts}
+    values["publishers"] = [float(run.deployment.publishers + run.beside) for run in seen]
     values["rate"] = [run.workload.rate / run.deployment.publishers for run in seen]
     return {name: (min(its), max(its)) for name, its in values.items()}

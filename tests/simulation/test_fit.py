@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dualstream_lab.errors import ConfigError, RecordingError
@@ -78,6 +80,33 @@ def test_one_run_tells_sums_only(runs):
         assert total == pytest.approx(true, rel=0.1)
     for name in ("call", "event", "kafka_trip", "request", "publish", "deliver", "fetch_trip"):
         assert getattr(its.low, name) <= getattr(TRUE, name) <= getattr(its.high, name)
+
+
+def test_runs_at_the_same_time_on_one_broker_tell_its_work_from_the_way_there(runs, tmp_path):
+    workload = Workload(rate=20_000, duration=3, batch=10, plan="poisson")
+    both = record(simulate(workload, Deployment(publishers=2), TRUE), tmp_path).path
+    halves = [_half(both, tmp_path / f"half-{number}", number) for number in range(2)]
+    alone = fit([*runs[:2], runs[4]]).calibration
+    assert not {"request", "kafka_trip"} & alone.told
+    its = fit([*runs[:2], runs[4], *halves]).calibration
+    assert {"request", "kafka_trip"} <= its.told
+    assert its.costs.request == pytest.approx(TRUE.request, rel=0.1)
+    assert its.costs.kafka_trip == pytest.approx(TRUE.kafka_trip, rel=0.25)
+    assert its.covers("publishers", 2)
+
+
+def _half(path, into, number):
+    """The run of one of its two publishers, as if each had been recorded by itself."""
+    into.mkdir()
+    for part in path.glob("*.parquet"):
+        rows = pq.read_table(part)
+        if "seq" in rows.column_names:
+            rows = rows.filter(pa.array(rows.column("seq").to_numpy() // 10 % 2 == number))
+        pq.write_table(rows, into / part.name)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["settings"] |= {"publishers": 1, "kafka_url": "127.0.0.1:9092"}
+    (into / "manifest.json").write_text(json.dumps(manifest))
+    return into
 
 
 def test_where_nothing_pauses_no_pauses_are_found(tmp_path):
