@@ -8,6 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
+from benchmarks.calibration import calibration
 from benchmarks.fanout import fanout
 from benchmarks.ledger import ledger
 from benchmarks.live import latencies, memory, outages
@@ -29,7 +30,7 @@ _ALONE = {"recorded": recorded, "ledger": ledger, "report": report, "simulation"
 """Those that measure neither broker."""
 _PACED = {"latency": latencies, "outage": outages}
 _ROUNDS = {"load": load, "processor": processor}
-_QUICK = {"fanout": fanout, "proxy": proxy}
+_QUICK = {"calibration": calibration, "fanout": fanout, "proxy": proxy}
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,0 +1,111 @@
+"""The model's costs on this machine: a sweep to learn from, runs to predict, and what came of it as the
+package's calibration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dualstream_lab.faults.spec import FaultSpec
+from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.scenario import Scenario, Users
+from dualstream_lab.simulation.fit import fit
+from dualstream_lab.simulation.validation import validate
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.simulation.validation import Check
+    from dualstream_lab.stack import LocalStack
+
+__all__ = ["calibration"]
+
+_SHIPPED = Path(__file__).parent.parent / "dualstream_lab" / "simulation" / "calibrated.json"
+_SECONDS = 10.0
+_SWEEP = (  # events/s, events a call, bytes, subscribers, at the same time
+    (1_000, 1, 300, 1, 1),
+    (4_000, 1, 300, 1, 1),
+    (5_000, 10, 300, 1, 1),
+    (20_000, 10, 300, 1, 1),
+    (20_000, 100, 300, 1, 1),
+    (50_000, 100, 300, 1, 1),
+    (5_000, 10, 300, 16, 1),
+    (5_000, 10, 4_000, 1, 1),
+    (10_000, 100, 4_000, 1, 1),
+    (3_000, 5, 300, 1, 2),
+    (10_000, 50, 300, 1, 2),
+)
+_HELD_OUT = ((8_000, 10, 300, 1), (8_000, 10, 300, 4), (30_000, 50, 1_000, 1))
+_OVERLOAD = (300_000, 100, 300, 3.0)  # events/s, events a call, bytes, s
+_OUTAGES = (FaultSpec(what="redis.stop", at=8, length=5), FaultSpec(what="kafka.stop", at=8, length=3))
+_TABLE = "| run | figure | measured | predicted | off by | allowed | |\n|---|---|---|---|---|---|---|"
+
+
+def calibration(stack: LocalStack, *, rounds: int, quick: bool) -> str:
+    """A table of what was predicted. Unless it is quick, the package's calibration is what was learned.
+
+    Runs are kept in runs/calibration: a new fit needs no new runs.
+    """
+    seconds, rounds = (3.0, 1) if quick else (_SECONDS, rounds)
+    root = Path("runs/calibration-quick" if quick else "runs/calibration")
+    learned, held_out = [], []
+    for turn in range(rounds):
+        for rate, batch, size, subscribers, together in _SWEEP:
+            work = Workload(rate=rate, batch=batch, payload_bytes=size, duration=seconds, plan="poisson")
+            learned += _run(stack, root, "sweep", work, subscribers, turn, together=together)
+        for rate, batch, size, subscribers in _HELD_OUT:
+            work = Workload(rate=rate, batch=batch, payload_bytes=size, duration=seconds)
+            held_out += _run(stack, root, "held-out", work, subscribers, turn)
+        rate, batch, size, length = _OVERLOAD
+        work = Workload(rate=rate, batch=batch, payload_bytes=size, duration=length)
+        held_out += _run(stack, root, "overload", work, 1, turn)
+        for fault in _OUTAGES:
+            work = Workload(rate=5_000, duration=25)
+            held_out += _run(stack, root, fault.what.replace(".", "-"), work, 1, turn, faults=(fault,))
+    found = fit(learned).calibration
+    if not quick:
+        found.save(_SHIPPED)
+    return _table(validate(held_out, found))
+
+
+def _run(
+    stack: LocalStack, root: Path, name: str, workload: Workload, subscribers: int, turn: int, *,
+    faults: tuple[FaultSpec, ...] = (), together: int = 1,
+) -> list[Path]:  # fmt: skip
+    """The directories of so many runs at the same time."""
+    print(f"{name}: {workload.rate:,.0f}/s by {workload.batch}, {together} at once", file=sys.stderr)
+    scenarios = [
+        Scenario(
+            name=name, workload=replace(workload, seed=10 * turn + number), faults=faults,
+            users=Users(subscribers=subscribers),
+        )
+        for number in range(together)
+    ]  # fmt: skip
+
+    async def run() -> list[Path]:
+        done = await asyncio.gather(*(run_scenario(each, stack=stack, root=root) for each in scenarios))
+        return [each.directory.path for each in done]
+
+    return asyncio.run(run())
+
+
+def _table(checks: Sequence[Check]) -> str:
+    lines = [_TABLE]
+    for check in checks:
+        measured, predicted = (_text(check.unit, value) for value in check.means)
+        verdict = "" if check.within else "**too far**"
+        lines.append(
+            f"| {check.setup} | {check.figure} | {measured} | {predicted} | {check.error:+.0%} | "
+            f"{check.allowed:.0%} | {verdict} |"
+        )
+    good = sum(check.within for check in checks)
+    return "\n".join([*lines, "", f"{good} of {len(checks)} are predicted as well as they must be."])
+
+
+def _text(unit: str, value: float) -> str:
+    return f"{value * 1e3:,.2f} ms" if unit == "s" else f"{value:,.0f}" + ("/s" if unit == "events/s" else "")
