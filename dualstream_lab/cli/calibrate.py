@@ -133,6 +133,9 @@ def _tell_checks(checks: Sequence[Check]) -> None:
                 verdict = "[green]good[/]" if check.within else "[red]too far[/]"
                 table.add_row(check.figure, measured, predicted, off, f"{check.allowed:.0%}", verdict)
         stdout.print(table)
+    if not checks:
+        stdout.print("nothing of these runs can be compared: no fault showed, and not every event was heard")
+        return
     good = sum(check.within for check in checks)
     color = "green" if good == len(checks) else "bold red"
     stdout.print(f"[{color}]{good} of {len(checks)} figures are predicted as well as they must be[/]")

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["IDLE", "LINEAR", "NEEDED", "Equations", "equations_of"]
 
-IDLE: Final = ("idle", "redis_idle")
-"""What a process costs a second without any load: measured, and no part of the model."""
+IDLE: Final = ("idle", "redis_idle", "wake")
+"""Measured, and no part of the model: what a process costs a second without any load, and how much later a
+caller is woken than the publisher has the ack that he writes down.
+"""
 
 LINEAR: Final = (
     "call", "event", "request", "batch", "record", "record_byte", "kafka_trip", "replica", "exchange",
@@ -41,18 +43,19 @@ _BATCHES: Final = "runs with calls of one event, and of many"
 _LOADS: Final = "runs at low and at high rates"
 _TWO: Final = "several publishers: runs on the same broker at the same time"
 _LISTENERS: Final = "runs with one subscriber, and with many"
+_ACK: Final = "the time of the ack itself: a real run has that of the caller who is woken by it"
 _GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` measures one"
 NEEDED: Final = {
     "call": _BATCHES, "event": _BATCHES, "request": _TWO, "kafka_trip": _TWO, "broker_noise": _TWO,
     "batch": _LOADS, "record": _LOADS, "record_byte": "runs with small and with big events",
     "pauses": "longer runs", "pause": "longer runs", "replica": _COPIES,
-    "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _LOADS,
+    "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _ACK,
     "publish": _LISTENERS, "deliver": _LISTENERS,
-    "poll": _LOADS, "consume": _LOADS, "fetch_trip": _TWO, "receive": _GATEWAY, "write": _GATEWAY,
+    "poll": _LOADS, "consume": _LOADS, "fetch_trip": _ACK, "receive": _GATEWAY, "write": _GATEWAY,
 }  # fmt: skip
 """Which runs tell a cost, together with others that do not."""
 
-_WAITS: Final = {"kafka_trip", "replica", "redis_trip", "hear", "fetch_trip"}
+_WAITS: Final = {"kafka_trip", "replica", "redis_trip", "hear", "fetch_trip", "wake"}
 _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the notifier takes them
 
 
@@ -168,10 +171,10 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     queued = served - hear > its.sent + way  # behind another publisher's
     backlog = ~queued & ~np.isnan(its.before)
     since = np.where(queued, served, np.where(backlog, its.before, its.sent))
-    fresh = ~queued & ~backlog
+    fresh = (~queued & ~backlog).astype(np.float64)
     yield _made(
-        "shard", its.sent, its.last - since, redis_trip=backlog + fresh / 2, hear=fresh.astype(np.float64),
-        exchange=1, publish=its.told, deliver=its.told * subscribers,
+        "shard", its.sent, its.last - since, redis_trip=backlog + fresh / 2, hear=fresh,
+        exchange=1, publish=its.told, deliver=its.told * subscribers, wake=_woken(run, fresh),
     )  # fmt: skip
     seconds = run.redis
     if not len(seconds.cpu):
@@ -193,11 +196,17 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
     acked = np.minimum.reduceat(run.events.acked[its], first) if len(first) else at
     more = float(run.deployment.copies > 1)
     readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2 - more * costs["replica"]
+    readable += costs["wake"] * _woken(run, np.ones(len(readable)))
     done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]
     fresh = (readable >= done).astype(np.float64)
     waited = 1 - fresh
     return _made(
         "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
         fetch_trip=fresh, kafka_trip=-fresh / 2, replica=-more * fresh, poll=waited,
-        consume=waited * count[:-1],
+        consume=waited * count[:-1], wake=_woken(run, fresh),
     )  # fmt: skip
+
+
+def _woken(run: Observed, since_ack: Floats) -> Floats:
+    """Of what is measured from an ack: the model's own are exact."""
+    return np.zeros(len(since_ack)) if run.simulated else -1.0 * since_ack

@@ -17,7 +17,7 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.blocks import Blocks
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
-from dualstream_lab.simulation.equations import IDLE, LINEAR, equations_of
+from dualstream_lab.simulation.equations import LINEAR, equations_of
 from dualstream_lab.simulation.observed import observe, side_by_side
 from dualstream_lab.simulation.parameters import Costs
 from dualstream_lab.simulation.pauses import ENOUGH, Pauses, separate
@@ -157,7 +157,7 @@ def _machine(seen: Sequence[Observed]) -> str:
 
 
 def _scale() -> Floats:
-    defaults = asdict(Costs()) | dict.fromkeys(IDLE, 0.01)
+    defaults = asdict(Costs()) | {"idle": 0.01, "redis_idle": 0.01, "wake": 1e-4}
     return np.array([defaults[name] for name in LINEAR])
 
 

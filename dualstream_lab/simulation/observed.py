@@ -145,8 +145,8 @@ def _at_once(one: Observed, other: Observed) -> bool:
     """Whether both were made on the same broker, and at the same time of day."""
     spans = []
     for run in (one, other):
-        clocks = run.directory.manifest.clocks
-        begin = run.directory.manifest.started + clocks.wall - clocks.monotonic
+        its = run.directory.manifest
+        begin = its.started + its.clocks.wall - its.clocks.monotonic
         spans.append((begin, begin + run.workload.duration * 1e9))
     brokers = [run.directory.manifest.settings.get("kafka_url") for run in (one, other)]
     together = max(begin for begin, _ in spans) < min(end for _, end in spans)
