@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Decision", "Form", "Reason", "Stream", "Wants", "decide"]
 
 _FAST: Final = 10_000  # events/s, from which one call and one exchange an event cost too much
+_MANY: Final = 100  # subscribers of a channel; with fewer there are hardly more of them than gateways
 _LONG: Final = 1e-3  # s that Redis may write one event to its subscribers: everybody else waits meanwhile
 _BUSY: Final = 0.6  # of Redis's one thread
 _CHANNELS: Final = 10_000  # that are subscribed to anew after each reconnect
@@ -177,12 +178,12 @@ def _forms(
         ceiling = capacity(needs.traffic, deployment, costs)["shard"].ceiling / deployment.shards
         reason = Reason(
             f"more than {_FAST:,} events/s: many notifications in one exchange",
-            f"one at a time, a Redis carries {count(1 / single)}/s: this is {percent(wants.rate * single)} of "
-            f"it; in batches it carries {count(ceiling)}/s",
+            f"one at a time, a Redis carries {count(1 / single)}/s: this is {percent(wants.rate * single)} "
+            f"of it; in batches it carries {count(ceiling)}/s",
         )
         yield Form.BATCHED, reason
     direct = costs.publish + costs.deliver * wants.per_channel
-    if (direct > _LONG or wants.rate * direct > _BUSY) and direct > 2 * each:
+    if wants.per_channel >= _MANY and (direct > _LONG or wants.rate * direct > _BUSY):
         reason = Reason(
             "many subscribers of a channel: Redis tells gateways, each gateway its own clients",
             f"to write an event to {count(wants.per_channel)} takes Redis {seconds(direct)}, and all else "
