@@ -116,6 +116,15 @@ def test_where_nothing_pauses_no_pauses_are_found(tmp_path):
     assert its.costs.request == pytest.approx(TRUE.request, rel=0.1)
 
 
+def test_a_run_without_listeners_tells_of_the_publisher(tmp_path):
+    workload = Workload(rate=5_000, duration=2)
+    path = record(simulate(workload, Deployment(subscribers=0, consumers=0), TRUE), tmp_path).path
+    found = fit([path])
+    assert set(found.observations) == {"publisher"}
+    total = found.calibration.costs.call + 10 * found.calibration.costs.event
+    assert total == pytest.approx(TRUE.call + 10 * TRUE.event, rel=0.2)  # the rest: idle
+
+
 def test_the_same_runs_give_the_same_costs(runs):
     assert fit(runs[:2]) == fit(runs[:2])
 
