@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks"]
 
+_LEAST = 8  # blocks of a run: fewer do not show how far they differ
+
 
 class Blocks:
-    """Each second of each run is a block; ``count``: how many. Runs of the same settings are repeats."""
+    """Each second of each run is a block, of a short one each eighth; ``count``: how many. Runs of the same
+    settings are repeats.
+    """
 
     def __init__(self, seen: Sequence[Observed]) -> None:
-        self._lengths = [math.ceil(run.workload.duration) for run in seen]
+        self._widths = [min(1.0, run.workload.duration / _LEAST) for run in seen]
+        self._lengths = [
+            math.ceil(run.workload.duration / width) for run, width in zip(seen, self._widths, strict=True)
+        ]
         self._begins = np.concatenate([[0], np.cumsum(self._lengths)])
         self.count = int(self._begins[-1])
         setups: dict[object, list[int]] = {}
@@ -34,7 +41,7 @@ class Blocks:
 
     def of(self, run: int, at: Floats) -> npt.NDArray[np.int64]:
         """The block of each of these times of a run; what is late is in the last one."""
-        inside = np.clip(at.astype(np.int64), 0, self._lengths[run] - 1)
+        inside = np.clip((at / self._widths[run]).astype(np.int64), 0, self._lengths[run] - 1)
         return np.asarray(inside + self._begins[run])
 
     def resampled(self, rng: np.random.Generator) -> Floats:

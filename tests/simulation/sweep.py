@@ -26,7 +26,7 @@ def sweep(root: Path, costs: Costs = TRUE) -> list[Path]:
     return [
         record(
             simulate(
-                Workload(rate=rate, duration=3, batch=batch, payload_bytes=size, seed=seed),
+                Workload(rate=rate, duration=2, batch=batch, payload_bytes=size, seed=seed),
                 Deployment(publishers=publishers, subscribers=subscribers),
                 costs,
                 seed=seed,

@@ -126,7 +126,7 @@ def test_a_run_without_listeners_tells_of_the_publisher(tmp_path):
 
 
 def test_the_same_runs_give_the_same_costs(runs):
-    assert fit(runs[:2]) == fit(runs[:2])
+    assert fit(runs[1:2]) == fit(runs[1:2])
 
 
 # Runs that cannot be used
