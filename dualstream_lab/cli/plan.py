@@ -127,9 +127,9 @@ def _stations(found: Plan) -> None:
     table = _table()
     for name, part in _STATIONS.items():
         station = found.stations[name]
-        words = f"saturates at {count(station.ceiling)} events/s"
+        words = f"saturates at {count(station.ceiling)} events/s, {count(1 / station.load)} times the rate"
         if name == found.bottleneck:
-            words += "  ← the first to saturate"
+            words += "  ← the first"
         table.add_row(_TITLES.get(part, part), *_cells(found.loads[name], percent), words)
     stdout.print(table)
 
@@ -159,7 +159,10 @@ def _cells(figure: Figure, told: Callable[[float], str]) -> tuple[str, str]:
     """(the value, its interval where it has one)."""
     ends = [told(figure.low), told(figure.high)]
     interval = "" if ends[0] == ends[1] else f"({ends[0]} to {ends[1]})"
-    return f"[bold]{escape(told(figure.value))}[/]{'*' if figure.beyond else ' '}", f"[dim]{interval}[/]"
+    return (
+        f"[bold]{escape(told(figure.value))}[/]{'*' if figure.extrapolated else ' '}",
+        f"[dim]{interval}[/]",
+    )
 
 
 def _notes(found: Plan) -> None:
@@ -171,9 +174,11 @@ def _notes(found: Plan) -> None:
         say("note: costs are defaults that nobody measured: each may be a tenth or ten times as much. "
             "`dualstream calibrate RUN…` measures yours.")  # fmt: skip
     else:
-        beyond = dict.fromkeys(name for figure in found.bill.values() for name in figure.beyond)
-        say(f"note: costs of {its.machine}, {its.date}"
-            + (f"; beyond what was measured: {', '.join(beyond)}" if beyond else ""))  # fmt: skip
+        say(f"note: costs of {its.machine}, {its.date}")
+        for name, value in found.beyond.items():
+            low, high = its.ranges.get(name, (0.0, 0.0))
+            measured = f"measured: {count(low)} to {count(high)}" if high else "not measured"
+            say(f"note: extrapolated to {name.replace('_', ' ')} {count(value)} ({measured})")
     if found.deployment.shards > 1:
         say("note: a publisher and a gateway of this package talk to one Redis; with several shards, each "
             "source belongs to one of them, and who publishes or serves it to that one, too.")  # fmt: skip

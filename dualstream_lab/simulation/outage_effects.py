@@ -54,7 +54,7 @@ def _shard(needs: Requirements, deployment: Deployment) -> list[Effect]:
             f"{count(needs.rate)}/s ÷ {many(shards, 'shard')} x {seconds(needs.outage)}",
         ),
         Effect(
-            part, "reads of gateways when it is back, to repair all that have clients",
+            part, "reads of gateways when it is back, to repair",
             needs.sources / shards * heard, "reads",
             f"{many(needs.sources, 'source')} ÷ {many(shards, 'shard')} x {heard:.4g} gateways with clients",
         ),

@@ -32,13 +32,13 @@ _BETTER: Final = 0.98  # of the latency; what helps less does not help
 class Figure(NamedTuple):
     """``low`` to ``high``: with all costs at the low, or at the high ends of their intervals.
 
-    ``beyond``: what of the deployment is outside of what was measured; the figure is extrapolated then.
+    ``extrapolated``: it depends on something that is beyond what was measured.
     """
 
     value: float
     low: float
     high: float
-    beyond: tuple[str, ...] = ()
+    extrapolated: bool
 
 
 class Goal(NamedTuple):
@@ -61,7 +61,7 @@ class Goal(NamedTuple):
 class Plan:
     """``bill``: by part. ``stations``: each with its load and ceiling (events/s); ``loads``: with intervals.
     ``latency``: by name and quantile, s; infinite where the deployment would not keep up. ``effects``: of
-    outages, each with its interval.
+    outages, each with its interval. ``beyond``: what of it is outside of what was measured, by name.
     """
 
     needs: Requirements
@@ -73,6 +73,7 @@ class Plan:
     latency: Mapping[tuple[str, float], Figure]
     effects: tuple[tuple[Effect, Figure], ...]
     goals: tuple[Goal, ...]
+    beyond: Mapping[str, float]
 
     @property
     def bottleneck(self) -> str:
@@ -99,27 +100,28 @@ def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
     capacities = [capacity(needs.traffic, deployment, costs) for costs in (its.costs, *ends)]
     told = [effects(needs, deployment, costs) for costs in (its.costs, *ends)]
     beyond = _beyond(needs, deployment, its)
-    everything = tuple(dict.fromkeys(name for names in beyond.values() for name in names))
+    extrapolated = {part: bool(names & beyond.keys()) for part, names in _MATTERS.items()}
+    all_of_it = bool(beyond)
     return Plan(
         needs=needs, calibration=its, deployment=deployment, stations=capacities[0],
         bill={
-            part: _figure([getattr(one, part) if one else math.inf for one in sizes], beyond[part])
+            part: _figure([getattr(one, part) if one else math.inf for one in sizes], extrapolated[part])
             for part in PARTS
         },
         loads={
-            name: _figure([one[name].load for one in capacities], beyond[part])
+            name: _figure([one[name].load for one in capacities], extrapolated[part])
             for name, part in zip(STATIONS, _OF_STATIONS, strict=True)
         },
         latency={
             (name, share): _figure(
-                [one.quantile(name, share) if one else math.inf for one in trials], everything
+                [one.quantile(name, share) if one else math.inf for one in trials], all_of_it
             )
             for name, share in _LATENCIES
         },
         effects=tuple(
-            (ways[0], _of_costs([one.value for one in ways], everything)) for ways in zip(*told, strict=True)
+            (ways[0], _of_costs([one.value for one in ways], all_of_it)) for ways in zip(*told, strict=True)
         ),
-        goals=_goals(needs, trial, its.costs),
+        goals=_goals(needs, trial, its.costs), beyond=beyond,
     )  # fmt: skip
 
 
@@ -212,40 +214,40 @@ def _more(deployment: Deployment, part: str) -> Deployment | None:
         return None
 
 
-def _figure(values: Sequence[float], beyond: tuple[str, ...]) -> Figure:
-    return Figure(values[0], min(values), max(values), beyond)
+def _figure(values: Sequence[float], extrapolated: bool) -> Figure:
+    return Figure(values[0], min(values), max(values), extrapolated)
 
 
-def _of_costs(values: Sequence[float], beyond: tuple[str, ...]) -> Figure:
-    """What does not depend on costs is no measurement, and so never beyond one."""
-    return _figure(values, beyond if min(values) < max(values) else ())
+def _of_costs(values: Sequence[float], extrapolated: bool) -> Figure:
+    """What does not depend on costs needs no measurement."""
+    return _figure(values, extrapolated and min(values) < max(values))
 
 
-def _beyond(
-    needs: Requirements, deployment: Deployment, calibration: Calibration
-) -> dict[str, tuple[str, ...]]:
-    """By part: what matters to it and was not measured in this range."""
+def _beyond(needs: Requirements, deployment: Deployment, calibration: Calibration) -> dict[str, float]:
+    """What was not measured in this range: by name, its value."""
     values = {
         "rate": needs.rate / deployment.publishers,
         "batch": needs.batch,
         "payload_bytes": needs.payload_bytes,
+        "publishers": deployment.publishers,
         "brokers": deployment.brokers,
         "partitions": deployment.partitions,
+        "copies": deployment.copies,
+        "consumers": deployment.consumers,
         "subscribers": listening(deployment.gateways, deployment.clients),
         "clients_per_gateway": needs.subscribers / deployment.gateways,
     }
-    return {
-        part: tuple(name for name in names if not calibration.covers(name, values[name]))
-        for part, names in _MATTERS.items()
-    }
+    return {name: value for name, value in values.items() if not calibration.covers(name, value)}
 
 
 _MATTERS: Final = {
-    "publishers": ("rate", "batch", "payload_bytes"),
-    "brokers": ("brokers", "partitions", "payload_bytes"),
-    "partitions": ("brokers", "partitions", "payload_bytes"),
-    "shards": ("subscribers",),
-    "gateways": ("clients_per_gateway",),
-    "consumers": ("payload_bytes",),
+    "publishers": {"rate", "batch", "payload_bytes"},
+    "brokers": {"publishers", "brokers", "copies", "payload_bytes"},
+    "partitions": {"brokers", "partitions", "copies", "payload_bytes"},
+    "shards": {"publishers", "subscribers"},
+    "gateways": {"clients_per_gateway"},
+    "consumers": {"consumers", "payload_bytes"},
 }
+"""What a part's figures were measured with."""
+
 _OF_STATIONS: Final = ("publishers", "brokers", "shards", "consumers", "gateways")

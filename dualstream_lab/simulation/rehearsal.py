@@ -26,6 +26,7 @@ _EVENTS: Final = 200_000  # about
 _LEAST, _LONGEST = 0.25, 600.0  # s
 _SETTLED: Final = 0.2  # the share of it after which it counts
 _GATEWAYS: Final = 64  # so many are looked at
+_HEARD: Final = 1000  # events that each of them has at least, so that there is something to see
 
 
 class Rehearsal(NamedTuple):
@@ -48,13 +49,13 @@ class Rehearsal(NamedTuple):
 
 def rehearse(needs: Requirements, deployment: Deployment, costs: Costs, seed: int = 1) -> Rehearsal:
     """All publishers, brokers and shards for a moment (200,000 events or a quarter of a second, whatever is
-    more), and some of the gateways. The same arguments give the same result.
+    more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the same result.
     """
     calls = max(1, round(max(_EVENTS / needs.rate, _LEAST) * needs.rate / needs.batch))
     workload = Workload(
         rate=needs.rate, duration=float(np.clip(calls * needs.batch / needs.rate, 0.1, _LONGEST)),
         batch=needs.batch, sources=min(needs.sources, 1_000_000), zipf=0, payload_bytes=needs.payload_bytes,
-        seed=seed,
+        plan="poisson", seed=seed,
     )  # fmt: skip
     heard = listening(deployment.gateways, deployment.clients) if deployment.gateways else 0.0
     # An event's gateways are receivers on Redis; what a gateway does with it comes after.
@@ -89,7 +90,7 @@ def _through_gateways(
     """
     if not deployment.gateways:
         return heard, heard, np.arange(len(heard))
-    share = listeners / deployment.gateways
+    share = max(listeners / deployment.gateways, min(1.0, _HEARD / len(heard)))
     service = float(costs.receive + costs.write * deployment.clients / listeners)
     rng = np.random.default_rng(seed)
     order = np.argsort(heard, kind="stable")

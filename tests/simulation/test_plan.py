@@ -160,6 +160,12 @@ def test_a_plan_answers_all_that_was_asked():
     assert plan(replace(HUGE, live_p99=0.05), calibrated()) == found
 
 
+def test_a_plan_for_hardly_anybody_has_figures_too():
+    found = plan(Requirements(rate=100, sources=1_000_000, subscribers=1, live_p99=1.0), calibrated())
+    assert not found.missed
+    assert all(figure.value < 1 for figure in found.latency.values())
+
+
 def test_a_goal_takes_more_of_what_costs_the_time():
     heavy = replace(SOME, rate=500_000, max_load=0.9, sources=100_000, payload_bytes=2_000)
     plain = plan(heavy, calibrated())
@@ -172,14 +178,18 @@ def test_a_goal_takes_more_of_what_costs_the_time():
 
 def test_what_is_beyond_the_measured_ranges_is_marked_and_nothing_else():
     wide = dict.fromkeys(
-        ("rate", "batch", "payload_bytes", "brokers", "partitions", "subscribers", "clients_per_gateway"),
+        (
+            "rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies", "consumers",
+            "subscribers", "clients_per_gateway",
+        ),
         (0.0, 1e9),
-    )
-    assert not any(figure.beyond for figure in plan(SOME, calibrated(**wide)).bill.values())
+    )  # fmt: skip
+    assert not plan(SOME, calibrated(**wide)).beyond
     found = plan(SOME, calibrated(**wide | {"clients_per_gateway": (0.0, 100.0)}))
-    marked = {part for part, figure in found.bill.items() if figure.beyond}
-    assert marked == {"gateways"}
-    assert found.latency["live", 0.99].beyond == ("clients_per_gateway",)
+    assert found.beyond == {"clients_per_gateway": 2_500}
+    assert {part for part, figure in found.bill.items() if figure.extrapolated} == {"gateways"}
+    assert {name for name, figure in found.loads.items() if figure.extrapolated} == {"gateway"}
+    assert found.latency["live", 0.99].extrapolated
 
 
 def test_costs_at_which_it_would_not_keep_up_are_said():
@@ -225,7 +235,7 @@ def test_the_command_answers_and_explains_every_number(dualstream):
         assert line in out
     for part in PARTS:
         assert f"{getattr(found.deployment, part):,}" in out
-    assert "the first to saturate" in out
+    assert "← the first" in out
     assert "It holds" in out
     assert "extrapolated" in err
 
@@ -239,3 +249,16 @@ def test_the_command_says_what_cannot_be_reached_and_the_nearest(dualstream):
     code, out, err = dualstream("plan", "--rate", "-1", "--subscribers", "10")
     assert (code, out) == (2, "")
     assert "rate: must be from 1 to" in err
+
+
+def test_the_command_takes_a_calibration_and_says_what_goes_beyond_it(dualstream, tmp_path):
+    calibrated(brokers=(1, 3), rate=(1, 90_000)).save(tmp_path / "costs.json")
+    wanted = ["plan", "--rate", "20000", "--subscribers", "5000", "--calibration", "costs.json"]
+    code, _, err = dualstream(*wanted)
+    assert code == 0
+    assert "costs of a machine, 2026-11-25" in err
+    assert "extrapolated to clients per gateway 2,500 (not measured)" in err
+    assert "extrapolated to brokers" not in err
+    code, _, err = dualstream(*wanted[:-1], "absent.json")
+    assert code == 2
+    assert "absent.json cannot be read" in err
