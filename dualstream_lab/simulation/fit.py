@@ -50,7 +50,7 @@ _FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
 """A noise is a share of work, most of which is this cost."""
 
 _NONE: Final = 1e-3  # probability below which an observation does not count
-_NORMAL: Final = 1.96
+_WIDE: Final = 2.2  # standard errors of a 95 % interval: Student's, of some ten blocks
 
 
 class _Kept(NamedTuple):
@@ -116,7 +116,7 @@ def _estimated(
     found = {}
     resolution = equations.resolution().tolist()
     for place, (name, told) in enumerate(zip(LINEAR, resolution, strict=True)):
-        error = _NORMAL * float(np.std([each[place] for each in drawn]))
+        error = _WIDE * float(np.std([each[place] for each in drawn]))
         low, high = (costs[name],) * 2 if told >= _TOLD else equations.extremes(place, UNKNOWN)
         found[name] = _estimate(costs[name], low, high, error, told)
     for place, (name, each) in enumerate(squares.items()):
@@ -125,7 +125,7 @@ def _estimated(
         # Where a station's ways are noisier than its work, they hide it.
         hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
         if math.isfinite(value) and not hidden:
-            error = _NORMAL * float(np.nanstd([noise[place] for noise in noises]))
+            error = _WIDE * float(np.nanstd([noise[place] for noise in noises]))
             ends = (value, value) if told >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
             found[name] = _estimate(value, *ends, error, told)
     if pauses.watched:
