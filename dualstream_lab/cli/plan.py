@@ -96,7 +96,7 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
 def _bill(found: Plan) -> None:
     needs = found.needs
     stdout.print(
-        f"[bold]For {needs.rate:,.0f} events/s of {needs.sources:,} sources to {needs.subscribers:,} "
+        f"[bold]For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} "
         f"subscribers[/]"
     )
     table = _table()
@@ -127,7 +127,8 @@ def _stations(found: Plan) -> None:
     table = _table()
     for name, part in _STATIONS.items():
         station = found.stations[name]
-        words = f"saturates at {count(station.ceiling)} events/s, {count(1 / station.load)} times the rate"
+        times = f", {count(1 / station.load)} times the rate" if station.load > 0.01 else ""
+        words = f"saturates at {count(station.ceiling)} events/s{times}"
         if name == found.bottleneck:
             words += "  ← the first"
         table.add_row(_TITLES.get(part, part), *_cells(found.loads[name], percent), words)

@@ -20,6 +20,7 @@ __all__ = ["arranged", "size"]
 
 _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part
+_GATEWAYS: Final = 100_000  # of them
 
 
 class _Short(Exception):
@@ -33,6 +34,12 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
     Raises ConfigError, with the nearest that works, where no number of parts is enough: more of one than
     10,000, or than there are sources, as what is about one source stays together.
     """
+    if _rooms(needs) > _GATEWAYS:
+        raise ConfigError(
+            f"subscribers: {needs.subscribers:,} need more gateways than {_GATEWAYS:,}, the most there can be; "
+            f"the nearest that works: {(_GATEWAYS - 1) * needs.max_connections:,} subscribers, or gateways of "
+            f"{math.ceil(needs.subscribers / (_GATEWAYS - 1)):,} connections"
+        )
     try:
         return _sized(needs, costs)
     except _Short as short:
@@ -59,13 +66,18 @@ def arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> 
     return replace(deployment, brokers=brokers, partitions=partitions, consumers=members)
 
 
+def _rooms(needs: Requirements) -> int:
+    """Gateways for all connections, and a spare one."""
+    return math.ceil(needs.subscribers / needs.max_connections) + 1
+
+
 def _limit(needs: Requirements) -> int:
     return min(_MOST, needs.sources)
 
 
 def _sized(needs: Requirements, costs: Costs) -> Deployment:
     traffic, most = needs.traffic, needs.max_load
-    rooms = math.ceil(needs.subscribers / needs.max_connections) + 1
+    rooms = _rooms(needs)
     found = Deployment(
         brokers=needs.copies, copies=needs.copies, partitions=needs.copies, tick=needs.tick,
         gateways=rooms, clients=needs.clients,
@@ -79,7 +91,7 @@ def _sized(needs: Requirements, costs: Costs) -> Deployment:
 
     limit = _limit(needs)
     found = replace(found, publishers=enough("publisher", "publishers"))
-    found = replace(found, gateways=enough("gateway", "gateways", rooms, 10 * _MOST))
+    found = replace(found, gateways=enough("gateway", "gateways", rooms, _GATEWAYS))
     found = replace(found, shards=enough("shard", "shards", limit=limit))
     consumers = enough("consumer", "consumers", limit=limit)
 

@@ -36,6 +36,8 @@ def many(value: float, noun: str) -> str:
 
 def percent(value: float) -> str:
     """``48 %`` of 0.484."""
+    if 0 < value < 0.001:
+        return "under 0.1 %"
     return f"{_digits(value * 100) if value < 0.1 else f'{value * 100:,.0f}'} %"
 
 
