@@ -36,9 +36,9 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
     """
     if _rooms(needs) > _GATEWAYS:
         raise ConfigError(
-            f"subscribers: {needs.subscribers:,} need more gateways than {_GATEWAYS:,}, the most there can be; "
-            f"the nearest that works: {(_GATEWAYS - 1) * needs.max_connections:,} subscribers, or gateways of "
-            f"{math.ceil(needs.subscribers / (_GATEWAYS - 1)):,} connections"
+            f"subscribers: {needs.subscribers:,} need more gateways than {_GATEWAYS:,}, the most there can "
+            f"be; the nearest that works: {(_GATEWAYS - 1) * needs.max_connections:,} subscribers, or gateways "
+            f"of {math.ceil(needs.subscribers / (_GATEWAYS - 1)):,} connections"
         )
     try:
         return _sized(needs, costs)
