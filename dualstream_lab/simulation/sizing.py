@@ -37,8 +37,8 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
     if _rooms(needs) > _GATEWAYS:
         raise ConfigError(
             f"subscribers: {needs.subscribers:,} need more gateways than {_GATEWAYS:,}, the most there can "
-            f"be; the nearest that works: {(_GATEWAYS - 1) * needs.max_connections:,} subscribers, or gateways "
-            f"of {math.ceil(needs.subscribers / (_GATEWAYS - 1)):,} connections"
+            f"be; the nearest that works: {(_GATEWAYS - 1) * needs.max_connections:,} subscribers, or "
+            f"gateways of {math.ceil(needs.subscribers / (_GATEWAYS - 1)):,} connections"
         )
     try:
         return _sized(needs, costs)
