@@ -65,7 +65,7 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
     _tell_costs(found)
     if file is not None:
         found.calibration.save(file)
-        say(f"saved: {file}")
+        say(f"saved: {file}; next: dualstream plan ... --calibration {file}")
     if not others:
         say("next: how well it predicts runs that it has not seen:  the same with --hold-out RUN")
         return 0

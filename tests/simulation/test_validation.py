@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -27,6 +28,11 @@ def _run(root, *, faults=(), seed=7, deployment=None, **options):
 
 
 @pytest.fixture(scope="module")
+def checks(held_out):
+    return validate(held_out, RIGHT)
+
+
+@pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
     root = tmp_path_factory.mktemp("held")
     stop = [FaultSpec(what="kafka.stop", at=2, length=2)]
@@ -38,8 +44,7 @@ def held_out(tmp_path_factory):
     ]
 
 
-def test_the_true_costs_predict_what_was_held_out(held_out):
-    checks = validate(held_out, RIGHT)
+def test_the_true_costs_predict_what_was_held_out(checks):
     figures = {check.figure for check in checks}
     assert {"publish p50", "publish p99", "live p50", "live p99", "max rate"} <= figures
     assert "kafka.stop: publish backlog" in figures
@@ -53,10 +58,10 @@ def test_other_costs_do_not(held_out):
     assert off["max rate"] < -0.2
 
 
-def test_repeats_are_one_line_and_may_be_as_far_off_as_they_differ(held_out):
-    checks = [check for check in validate(held_out, RIGHT) if check.figure == "publish p50"]
-    assert [len(check.measured) for check in checks] == [2]
-    assert "2 runs" in checks[0].setup
+def test_repeats_are_one_line_and_may_be_as_far_off_as_they_differ(checks):
+    found = [check for check in checks if check.figure == "publish p50"]
+    assert [len(check.measured) for check in found] == [2]
+    assert "2 runs" in found[0].setup
     apart = Check(setup="", figure="live p50", unit="s", measured=(1.0, 4.0), predicted=(2.5,), allowed=1.0)
     assert apart.means == (pytest.approx(2.0), pytest.approx(2.5))
     assert apart.error == pytest.approx(0.25)
@@ -93,7 +98,8 @@ def test_the_command_learns_saves_and_validates(held_out, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "not told: replica; needs" in out
     assert "beyond that a figure is extrapolated" in out
-    assert f"{len(validate(held_out, RIGHT))} of" in out
+    good, among = map(int, re.search(r"(\d+) of (\d+) figures", out).groups())
+    assert good == among > 5
     assert Calibration.load(file).costs.request == pytest.approx(TRUE.request, rel=0.1)
 
 
