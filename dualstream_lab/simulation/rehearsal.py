@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["Rehearsal", "rehearse"]
+__all__ = ["Rehearsal", "as_heard", "rehearse"]
 
 _EVENTS: Final = 200_000  # about
 _LEAST, _LONGEST = 0.25, 600.0  # s
@@ -57,16 +57,11 @@ def rehearse(needs: Requirements, deployment: Deployment, costs: Costs, seed: in
         batch=needs.batch, sources=min(needs.sources, 1_000_000), zipf=0, payload_bytes=needs.payload_bytes,
         plan="poisson", seed=seed,
     )  # fmt: skip
-    heard = listening(deployment.gateways, deployment.clients) if deployment.gateways else 0.0
-    # An event's gateways are receivers on Redis; what a gateway does with it comes after.
-    outcome = simulate(
-        workload, replace(deployment, gateways=0, clients=0, subscribers=1),
-        replace(costs, deliver=min(60.0, costs.deliver * heard)), seed=seed,
-    )  # fmt: skip
+    outcome = simulate(workload, *as_heard(deployment, costs), seed=seed)
     assert isinstance(outcome, Outcome)  # noqa: S101  (no sample was asked for)
     counts = outcome.intended >= _SETTLED * workload.duration
     intended, acked = outcome.intended[counts], outcome.acked[counts]
-    arrived, read, which = _through_gateways(outcome.heard, deployment, costs, heard, seed)
+    arrived, read, which = _through_gateways(outcome.heard, deployment, costs, seed)
     some = counts[which]
     return Rehearsal(
         publish=_since(intended, acked),
@@ -77,19 +72,33 @@ def rehearse(needs: Requirements, deployment: Deployment, costs: Costs, seed: in
     )
 
 
+def as_heard(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
+    """For :func:`~dualstream_lab.simulation.simulate`, whose gateways hear everything: without gateways, and
+    each notification delivered as often as gateways have clients for it.
+    """
+    if not deployment.gateways:
+        return deployment, costs
+    heard = listening(deployment.gateways, deployment.clients)
+    return (
+        replace(deployment, gateways=0, clients=0, subscribers=1),
+        replace(costs, deliver=min(60.0, costs.deliver * heard)),
+    )
+
+
 def _since(begin: Floats, end: Floats) -> Floats:
     spent: Floats = end - begin
     return np.where(np.isnan(spent), np.inf, spent)
 
 
 def _through_gateways(
-    heard: Floats, deployment: Deployment, costs: Costs, listeners: float, seed: int
+    heard: Floats, deployment: Deployment, costs: Costs, seed: int
 ) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     """(when they have what they hear, when its clients have it, which events): a gateway hears those that
     its clients want, by chance.
     """
     if not deployment.gateways:
         return heard, heard, np.arange(len(heard))
+    listeners = listening(deployment.gateways, deployment.clients)
     share = max(listeners / deployment.gateways, min(1.0, _HEARD / len(heard)))
     service = float(costs.receive + costs.write * deployment.clients / listeners)
     rng = np.random.default_rng(seed)

@@ -21,10 +21,11 @@ __all__ = ["arranged", "size"]
 _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part
 _GATEWAYS: Final = 100_000  # of them
+_SPREAD: Final = "one for each source"
 
 
 class _Short(Exception):
-    """There can be no more of a part, and it is not enough."""
+    """So many of a part are all there can be, and not enough."""
 
 
 def size(needs: Requirements, costs: Costs) -> Deployment:
@@ -43,7 +44,7 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
     try:
         return _sized(needs, costs)
     except _Short as short:
-        part = str(short)
+        lacking = str(short)
     low, high = 0.0, needs.rate
     for _ in range(20):
         rate = (low + high) / 2
@@ -53,9 +54,8 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
         except _Short:
             high = rate
     raise ConfigError(
-        f"rate: {needs.rate:,.0f} events/s need more {part} than {_limit(needs):,}, "
-        + ("which is one for each source" if needs.sources <= _MOST else "the most there can be")
-        + f"; the nearest that works: about {low:,.0f} events/s"
+        f"rate: {needs.rate:,.0f} events/s need more {lacking}; the nearest that works: about {low:,.0f} "
+        "events/s"
     )
 
 
@@ -69,10 +69,6 @@ def arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> 
 def _rooms(needs: Requirements) -> int:
     """Gateways for all connections, and a spare one."""
     return math.ceil(needs.subscribers / needs.max_connections) + 1
-
-
-def _limit(needs: Requirements) -> int:
-    return min(_MOST, needs.sources)
 
 
 def _sized(needs: Requirements, costs: Costs) -> Deployment:
@@ -89,7 +85,7 @@ def _sized(needs: Requirements, costs: Costs) -> Deployment:
 
         return _least(load, most, least, limit, name)
 
-    limit = _limit(needs)
+    limit = min(_MOST, needs.sources)
     found = replace(found, publishers=enough("publisher", "publishers"))
     found = replace(found, gateways=enough("gateway", "gateways", rooms, _GATEWAYS))
     found = replace(found, shards=enough("shard", "shards", limit=limit))
@@ -114,7 +110,7 @@ def _least(load: Callable[[int], float], most: float, least: int, limit: int, na
     parts = least
     while (now := load(parts)) > most:
         if parts >= limit:
-            raise _Short(name)
+            raise _Short(f"{name} than {limit:,}, {'the most there can be' if limit >= _MOST else _SPREAD}")
         parts = min(limit, max(parts + 1, math.ceil(parts * min(now / most, 100.0))))
     while parts > least and load(parts - 1) <= most:
         parts -= 1
