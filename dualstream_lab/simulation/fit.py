@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.beside import side_by_side
 from dualstream_lab.simulation.blocks import Blocks
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
 from dualstream_lab.simulation.equations import LINEAR, equations_of
-from dualstream_lab.simulation.observed import observe, side_by_side
+from dualstream_lab.simulation.observed import observe
 from dualstream_lab.simulation.parameters import Costs
 from dualstream_lab.simulation.pauses import ENOUGH, Pauses, separate
 from dualstream_lab.simulation.regression import System, normal

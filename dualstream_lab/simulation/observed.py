@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from dualstream_lab.simulation.parameters import Deployment
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Events", "Observed", "Requests", "Seconds", "deployment_of", "observe", "side_by_side", "usable"]
+__all__ = ["Events", "Observed", "Requests", "Seconds", "deployment_of", "observe", "usable"]
 
 ENGINES: Final = ("lab", "simulation")
 _APART: Final = {"lab": 200e-6, "simulation": 1e-6}
@@ -123,41 +123,6 @@ def observe(run: RunDirectory | Path | str) -> Observed:
     )  # fmt: skip
 
 
-def side_by_side(seen: Sequence[Observed]) -> list[Observed]:
-    """Runs on the same broker at the same time are its publishers: each request knows the others' acks."""
-    found = []
-    for run in seen:
-        others = [other for other in seen if other is not run and _at_once(run, other)]
-        shown = run.requests
-        if others and shown is not None:
-            pool = [
-                _monotonic(each, each.requests.acked) for each in (run, *others) if each.requests is not None
-            ]
-            acks = np.sort(np.concatenate(pool))
-            place = np.searchsorted(acks, _monotonic(run, shown.acked)) - 1
-            before = (acks[np.maximum(place, 0)] - run.directory.manifest.started) / 1e9
-            shown = shown._replace(last=np.where(place >= 0, before, -np.inf))
-        found.append(replace(run, requests=shown, beside=len(others)))
-    return found
-
-
-def _at_once(one: Observed, other: Observed) -> bool:
-    """Whether both were made on the same broker, and at the same time of day."""
-    spans = []
-    for run in (one, other):
-        its = run.directory.manifest
-        begin = its.started + its.clocks.wall - its.clocks.monotonic
-        spans.append((begin, begin + run.workload.duration * 1e9))
-    brokers = [run.directory.manifest.settings.get("kafka_url") for run in (one, other)]
-    together = max(begin for begin, _ in spans) < min(end for _, end in spans)
-    return brokers[0] is not None and brokers[0] == brokers[1] and together
-
-
-def _monotonic(run: Observed, at: Floats) -> Integers:
-    """ns of the machine's clock."""
-    return np.round(at * 1e9).astype(np.int64) + run.directory.manifest.started
-
-
 def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Deployment:
     """How many of each part a run had. Of a real one, its lanes are the bound of what is not acknowledged."""
     manifest = directory.manifest
@@ -167,10 +132,12 @@ def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Dep
     batch = Workload.load(manifest.workload).batch
     generators = {each.writer for each in intervals if "sent" in each.counters}
     partitions = directory.rows("consumed").column("partition").to_numpy()
+    brokers = str(settings.get("kafka_url")).count(",") + 1
     lanes = manifest.users.get("lanes", 256) * batch // max(1, len(generators))
     return Deployment(
         publishers=max(1, len(generators)),
-        brokers=str(settings.get("kafka_url")).count(",") + 1,
+        brokers=brokers,
+        copies=min(3, brokers),  # as Kafka is mostly set up, and the local stack always
         partitions=int(partitions.max(initial=0)) + 1,
         subscribers=manifest.users.get("subscribers", 1),
         batch_bytes=settings["batch_bytes"],
