@@ -107,11 +107,9 @@ def _sized(needs: Requirements, costs: Costs) -> Deployment:
 def _least(load: Callable[[int], float], most: float, least: int, limit: int, name: str) -> int:
     """The smallest number, from ``least`` to ``limit``, whose load is at most ``most``. Raises _Short."""
     most *= 1 + 1e-9
-    parts = least
+    parts = least  # a load falls no faster than parts grow, so that no step leads beyond the smallest
     while (now := load(parts)) > most:
         if parts >= limit:
             raise _Short(f"{name} than {limit:,}, {'the most there can be' if limit >= _MOST else _SPREAD}")
         parts = min(limit, max(parts + 1, math.ceil(parts * min(now / most, 100.0))))
-    while parts > least and load(parts - 1) <= most:
-        parts -= 1
     return parts
