@@ -38,6 +38,7 @@ _PARTS = {
 }
 _STATIONS = {"publisher": "publishers", "broker": "brokers", "shard": "shards", "consumer": "consumers",
              "gateway": "gateways"}  # fmt: skip
+_FEW: Final = 20  # sources a partition; of more, chance hardly matters
 _JUSTIFY: Final[tuple[JustifyMethod, ...]] = ("left", "right", "left", "left")
 _TITLES = {"shards": "Redis shards"}
 _LATENCIES = {
@@ -180,6 +181,9 @@ def _notes(found: Plan) -> None:
             low, high = its.ranges.get(name, (0.0, 0.0))
             measured = f"measured: {count(low)} to {count(high)}" if high else "not measured"
             say(f"note: extrapolated to {name.replace('_', ' ')} {count(value)} ({measured})")
+    if found.needs.sources < _FEW * found.deployment.partitions:
+        say("note: so few sources are spread unevenly, by chance; latencies are of such a spread, loads of an "
+            "even one.")  # fmt: skip
     if found.deployment.shards > 1:
         say("note: a publisher and a gateway of this package talk to one Redis; with several shards, each "
             "source belongs to one of them, and who publishes or serves it to that one, too.")  # fmt: skip

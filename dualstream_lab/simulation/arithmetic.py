@@ -30,7 +30,8 @@ def arithmetic(plan: Plan) -> list[str]:
     needs = plan.needs
     heard = listening(plan.deployment.gateways, plan.deployment.clients)
     lines = [
-        f"of each part, the smallest number whose load, rate ÷ ceiling, is at most {percent(needs.max_load)}",
+        f"of each part, the smallest number whose load, rate ÷ ceiling, is at most {percent(needs.max_load)}"
+        + ("; more where a goal takes it" if plan.goals else ""),
     ]
     lines.append(
         f"{many(needs.subscribers, 'subscriber')} x {many(needs.per_subscriber, 'source')} ÷ "
