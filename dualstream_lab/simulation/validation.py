@@ -126,19 +126,23 @@ def figures(directory: RunDirectory) -> dict[str, float]:
     for recovery in Ledger.of(directory).recoveries if faults else ():
         for name in _PATHS:
             if (path := getattr(recovery, name)) is not None:
-                found |= {f"{recovery.what}: {name} {what}": value for what, value in _outage(path).items()}
+                its = _outage(path, waits=name != "consumer")
+                found |= {f"{recovery.what}: {name} {what}": value for what, value in its.items()}
     return found
 
 
-def _outage(path: Path_) -> dict[str, float]:
-    """What is gone within a tenth of a second says more of when it was looked at."""
+def _outage(path: Path_, *, waits: bool) -> dict[str, float]:
+    """What is gone within a tenth of a second says more of when it was looked at; but not where events
+    wait for the outage's end (``waits``).
+    """
     found = {}
+    drained = path.backlog / path.drain if path.drain else 0.0
     if path.silent > _NOTICED:
         found["silent"] = path.silent
-    if path.drain and path.backlog / path.drain > _NOTICED:
-        found |= {"backlog": float(path.backlog), "drained in": path.backlog / path.drain}
-    elif path.drain and path.silent > _NOTICED:
+    if drained > _NOTICED or (drained and waits and "silent" in found):
         found["backlog"] = float(path.backlog)
+    if drained > _NOTICED:
+        found["drained in"] = drained
     return found
 
 
