@@ -182,8 +182,8 @@ def _notes(found: Plan) -> None:
             measured = f"measured: {count(low)} to {count(high)}" if high else "not measured"
             say(f"note: extrapolated to {name.replace('_', ' ')} {count(value)} ({measured})")
     if found.needs.sources < _FEW * found.deployment.partitions:
-        say("note: so few sources are spread unevenly, by chance; latencies are of such a spread, loads of an "
-            "even one.")  # fmt: skip
+        say("note: so few sources are spread unevenly, by chance; latencies are of such a spread, loads of "
+            "an even one.")  # fmt: skip
     if found.deployment.shards > 1:
         say("note: a publisher and a gateway of this package talk to one Redis; with several shards, each "
             "source belongs to one of them, and who publishes or serves it to that one, too.")  # fmt: skip
