@@ -29,7 +29,7 @@ MUTE_AT, MUTE_FOR, KILL_AT, KILL_FOR = 2, 5, 10, 4
 CHANNELS, GATEWAYS, RATE, DURATION, REPEATS, WARM_UP = [1_000], 4, 1_000, 1, 1, 0.2
 CLIENTS, TICKS, CLIENT_RATE, CLIENT_DURATION = [10], [0, 0.02], 200, 1
 """,
-    "06_compare_runs": "RATE, DURATION, REPEATS, AWAY = 1_000, 2, 3, 40",  # sure also where others use the machine
+    "06_compare_runs": "RATE, DURATION, REPEATS, AWAY = 1_000, 2, 3, 40",  # told apart also on a busy machine
 }
 EPILOGUE = "import sys; assert 'gevent' not in sys.modules and 'locust' not in sys.modules"
 
