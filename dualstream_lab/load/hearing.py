@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from array import array
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hearing"]
 
+_DRAIN = 10.0  # s
 _OPEN = 1_000_000  # events that were sent here and may still be heard
 
 
@@ -64,6 +66,12 @@ class Hearing(Recorder):
     def quiet(self) -> float:
         """Seconds since something was heard."""
         return (time.monotonic_ns() - self._last) / 1e9
+
+    async def drain(self, quiet: float = 0.5) -> None:
+        """Wait until nothing has been heard for ``quiet`` s: then nothing more comes. At most ten seconds."""
+        deadline = time.monotonic() + _DRAIN
+        while self.quiet < quiet and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
         """Subscriber ``number`` read a notification at ``now`` (ns, monotonic)."""

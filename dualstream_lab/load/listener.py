@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_QUIET = 0.5  # s without a message: then nothing more comes
 _DRAIN = 10.0
 _PROBE_KAFKA = 0.1
 
@@ -62,9 +61,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         direct = task.get("direct_redis_url") or settings.redis_url or ""  # past a fault proxy
         running.append(asyncio.create_task(probe_redis(direct, heard.meter)))
         await _listen(heard, orders, running)
-        deadline = time.monotonic() + _DRAIN
-        while heard.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await heard.drain()
         heard.close()
     finally:
         await end_tasks(running)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _JOIN: Final = 30.0  # s
-_QUIET: Final = 0.3  # s without a message: then nothing more comes
-_DRAIN: Final = 10.0
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
@@ -49,9 +46,7 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         recording = asyncio.create_task(hearing.run())
         await beside([*running, recording], orders.stopped.wait())
         await end_tasks([recording])
-        deadline = time.monotonic() + _DRAIN
-        while hearing.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await hearing.drain(0.3)
         hearing.close()
     finally:
         await end_tasks(running)

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _STORM: Final = 120.0  # s
-_QUIET: Final = 0.5  # s without a message: then nothing more comes
-_DRAIN: Final = 10.0
 
 
 class _Gateway:
@@ -138,9 +136,7 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         recording = asyncio.create_task(hearing.run())
         await beside([*running, recording], orders.stopped.wait())
         await end_tasks([recording])
-        deadline = time.monotonic() + _DRAIN
-        while hearing.quiet < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await hearing.drain()
         hearing.close()
     finally:
         await end_tasks(running)
