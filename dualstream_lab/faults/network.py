@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError
 from dualstream_lab.faults.contract import Fault, Parameter
-from dualstream_lab.faults.toxics import Bandwidth, BlackHole, Delay, Refuse, Reset
+from dualstream_lab.faults.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset
 from dualstream_lab.faults.wire import (
     KAFKA,
     REDIS,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "Delayed", "NetworkFault"]
 
-_EARLY = 0.9  # of a delay: a loop's timers may end a moment before their time
 _SLACK = 0.05  # s that an answer may take on a busy machine
 _QUESTIONS = 10
 _PUSH = 0.3  # s that what is pushed takes at the rate
@@ -93,7 +92,7 @@ class Delayed(NetworkFault):
     async def bites(self) -> str:
         """An answer takes as long as both ways."""
         seen = await took(self.address, self.speech)
-        if seen < _EARLY * 2 * self.value["delay_ms"] / 1e3:
+        if seen < EARLY * 2 * self.value["delay_ms"] / 1e3:
             raise FaultInert(f"an answer takes {seen * 1e3:.1f} ms")
         return f"an answer takes {seen * 1e3:.0f} ms"
 

@@ -11,7 +11,7 @@ from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.faults.contract import Fault, Parameter
 from dualstream_lab.faults.redis_probe import Link, answers, heard
 from dualstream_lab.faults.repeated import Repeated
-from dualstream_lab.faults.toxics import Delay
+from dualstream_lab.faults.toxics import EARLY, Delay
 from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "RedisFault"]
 
-_EARLY = 0.9  # of a delay: a loop's timers may end a moment before their time
 _SLACK = 50.0  # ms that an answer may take on a busy machine
 _SIGNAL = 1.0  # s for the guard to pass SIGSTOP on
 _MUTE = 0.3  # s without an answer, from a server on the same machine
@@ -194,7 +193,7 @@ class Slow(RedisFault):
     async def bites(self) -> str:
         """An answer takes as long as both ways, where the load goes."""
         took = await self._took()
-        if took < _EARLY * 2 * self.value["delay_ms"]:
+        if took < EARLY * 2 * self.value["delay_ms"]:
             raise FaultInert(f"PING is answered in {took:.0f} ms")
         return f"PING is answered in {took:.0f} ms"
 

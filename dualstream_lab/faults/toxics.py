@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeAlias
 
-__all__ = ["Bandwidth", "BlackHole", "Delay", "Forget", "Refuse", "Reset", "Road", "Toxic"]
+__all__ = ["EARLY", "Bandwidth", "BlackHole", "Delay", "Forget", "Refuse", "Reset", "Road", "Toxic"]
+
+EARLY: Final = 0.9
+"""Of a delay, as it may be seen: a loop's timers may end a moment before their time."""
 
 _FAR = 8 * 2**20  # bytes of one connection that may be on a long road
 _NEAR = 64 * 2**10  # and on a narrow one, where more would only be a longer queue
