@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import shutil
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from uuid import uuid4
 import hypothesis
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from playwright.sync_api import sync_playwright
 
 from dualstream_lab.cli.root import run
 from dualstream_lab.config import Settings
@@ -22,6 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from playwright.sync_api import Browser
+
+
+_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 # How long an example takes says nothing: this machine may be busy, and stall.
 hypothesis.settings.register_profile(
@@ -90,6 +100,21 @@ async def _delete(servers: str, topics: list[str]) -> None:
             await client.delete_topics(topics)
     finally:
         await client.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the tests of a file; each makes a profile of its own."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "no chromium on PATH (Debian: apt install chromium)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from dualstream_lab.cli.root import run as dualstream
 from dualstream_lab.config import Settings
@@ -35,13 +32,6 @@ from dualstream_lab.workload import Workload
 
 MS = 1_000_000
 ZERO = 5_000 * MS
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-)
 
 
 def made(path, *, state="finished", thresholds=("publish.errors==0",), lost=0):
@@ -104,20 +94,6 @@ def judged(path):
 @pytest.fixture
 def path(tmp_path):
     return made(tmp_path / "made-up-1")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "no chromium on PATH (Debian: apt install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
