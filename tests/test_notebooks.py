@@ -30,6 +30,12 @@ CHANNELS, GATEWAYS, RATE, DURATION, REPEATS, WARM_UP = [1_000], 4, 1_000, 1, 1, 
 CLIENTS, TICKS, CLIENT_RATE, CLIENT_DURATION = [10], [0, 0.02], 200, 1
 """,
     "06_compare_runs": "RATE, DURATION, REPEATS, AWAY = 1_000, 2, 3, 40",  # told apart also on a busy machine
+    "07_capacity_and_outages": """
+SWEEP, CHECKS = [(1_000, 1), (4_000, 20)], [(2_000, 4)]
+SECONDS, REPEATS, OUTAGE_RATE, AWAY = 3, 1, 1_000, 2
+RATES, SUBSCRIBERS, SOURCES, LIVE_P99 = [10_000, 100_000], 100_000, 50_000, 0.5
+HUGE, HUGE_SECONDS, HUGE_AWAY = 100_000, 120, 20
+""",
 }
 EPILOGUE = "import sys; assert 'gevent' not in sys.modules and 'locust' not in sys.modules"
 

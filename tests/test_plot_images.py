@@ -113,3 +113,25 @@ def test_pairs():
     none = Interval(value=np.nan, low=-np.inf, high=np.inf, pairs=0)
     rows = [("redis.kill", [0.1, 0.3, -0.2, 9.0], found, 1.0, True), ("redis.stop", [], none, 1.0, None)]
     return analysis.plot_differences(rows).figure
+
+
+@image
+def test_bill():
+    rows = [
+        {"rate": rate, "part": part, "value": value, "low": max(1, value // 3), "high": value * 2}
+        for rate, sizes in {1e4: (1, 3, 2), 1e5: (4, 3, 2), 1e6: (37, 14, 9)}.items()
+        for part, value in zip(("publishers", "brokers", "shards"), sizes, strict=True)
+    ]
+    return analysis.plot_bill(pd.DataFrame(rows)).figure
+
+
+@image
+def test_predictions():
+    rows = [
+        ("8,000/s by 10", "publish p50", 1e-3, 1.1e-3, 0.15, True),
+        ("8,000/s by 10", "publish p99", 4e-3, 2e-3, 0.25, False),
+        ("8,000/s by 10", "live p99", 1e-3, 9e-3, 0.25, False),
+        ("redis.stop for 5 s", "redis.stop: live silent", 6.2, 6.4, 0.15, True),
+    ]
+    names = ["setup", "figure", "measured", "predicted", "allowed", "within"]
+    return analysis.plot_predictions(pd.DataFrame(rows, columns=names)).figure

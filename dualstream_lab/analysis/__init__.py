@@ -14,6 +14,7 @@ from __future__ import annotations
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding, compare_arms
 from dualstream_lab.analysis.frames import Frames, compare, load
 from dualstream_lab.analysis.plots import (
+    plot_bill,
     plot_differences,
     plot_fan_out,
     plot_lag_and_latency,
@@ -23,6 +24,7 @@ from dualstream_lab.analysis.plots import (
     plot_ledger,
     plot_outcomes,
     plot_percentiles,
+    plot_predictions,
     plot_rates,
     plot_recovery,
     plot_sweep,
@@ -42,6 +44,7 @@ __all__ = [
     "outage_windows",
     "over_time",
     "percentiles",
+    "plot_bill",
     "plot_differences",
     "plot_fan_out",
     "plot_lag_and_latency",
@@ -51,6 +54,7 @@ __all__ = [
     "plot_ledger",
     "plot_outcomes",
     "plot_percentiles",
+    "plot_predictions",
     "plot_rates",
     "plot_recovery",
     "plot_sweep",

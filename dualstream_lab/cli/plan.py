@@ -172,15 +172,8 @@ def _notes(found: Plan) -> None:
     stdout.print()
     say("note: in brackets: with all costs at the low, or all at the high end of their intervals; "
         "* extrapolated")  # fmt: skip
-    if not its.measured:
-        say("note: costs are defaults that nobody measured: each may be a tenth or ten times as much. "
-            "`dualstream calibrate RUN…` measures yours.")  # fmt: skip
-    else:
-        say(f"note: costs of {its.machine}, {its.date}")
-        for name, value in found.beyond.items():
-            low, high = its.ranges.get(name, (0.0, 0.0))
-            measured = f"measured: {count(low)} to {count(high)}" if high else "not measured"
-            say(f"note: extrapolated to {name.replace('_', ' ')} {count(value)} ({measured})")
+    for line in its.caveats(found.beyond):
+        say(f"note: {line}")
     if found.needs.sources < _FEW * found.deployment.partitions:
         say("note: so few sources are spread unevenly, by chance; latencies are of such a spread, loads of "
             "an even one.")  # fmt: skip

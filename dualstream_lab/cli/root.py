@@ -26,6 +26,7 @@ _COMMANDS = {
     "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),
     "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
     "compare": ("compare", "report", "What really changed between runs, or repeats of them; for CI, too."),
+    "simulate": ("simulate", "simulation", "A scenario on the model: any number of each part, in seconds."),
     "plan": ("plan", "simulation", "How many of each part a rate and an audience need; simulated."),
     "calibrate": (
         "calibrate",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.progress import Progress as RunProgress
     from dualstream_lab.lab.result import Run
 
-__all__ = ["ended_in_order", "options", "prepared", "run", "run_and_tell", "smoke", "verdict_options"]
+__all__ = ["ended_in_order", "options", "prepared", "run", "run_and_tell", "smoke", "told", "verdict_options"]
 
 _Command = Callable[..., Any]
 
@@ -131,6 +131,11 @@ def run_and_tell(
     say(f"{scenario.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s …")
     with ended_in_order():
         result = _with_bar(scenario, settings=settings, root=root, target_is_mine=target_is_mine)
+    return told(result, junit=junit, json_file=json_file)
+
+
+def told(result: Run, *, junit: Path | None, json_file: Path | None) -> int:
+    """Show what came of it, and write it where that was asked for; the exit code."""
     tell(result)
     if json_file is not None:
         json_file.write_text(

@@ -30,7 +30,9 @@ _FLUSH, _MAX_FLUSH = 1000, 4000
 # In trouble and for a second after it, less, and a rest in between. A Redis that was mute does all at once
 # what it was sent meanwhile, and so would we what has piled up: both take cores from those who publish.
 _GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
-_RETRY = 0.02  # s after a failure: five attempts to connect in a row would keep the loop for 3 ms
+# After a failure: five attempts to connect in a row would keep the loop for 3 ms, and be over before a server
+# that restarts is back.
+_RETRY = 0.05  # s
 _MAX_FAILURES = 5
 _BREAK = 1.5  # s; live again within two after Redis is
 _PROBE = 10.0

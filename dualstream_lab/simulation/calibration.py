@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.parameters import Costs
+from dualstream_lab.simulation.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,10 @@ UNKNOWN: Final = 10.0
 
 _SHIPPED: Final = "calibrated.json"
 _NOT_MEASURED: Final = "not measured"
+_ASSUMED: Final = (
+    "costs are defaults that nobody measured: each may be a tenth or ten times as much. "
+    "`dualstream calibrate RUN…` measures yours."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,21 @@ class Calibration:
         """Whether runs had such a value; where they had not, what follows from it is extrapolated."""
         low, high = self.ranges.get(name, (float("inf"), float("-inf")))
         return low <= value <= high
+
+    def beyond(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Those of ``values``, by the names of ``ranges``, that no run had."""
+        return {name: value for name, value in values.items() if not self.covers(name, value)}
+
+    def caveats(self, values: Mapping[str, float]) -> list[str]:
+        """What to say of figures that follow from it, for such a load: where it is from, what is beyond."""
+        if not self.measured:
+            return [_ASSUMED]
+        found = [f"costs of {self.machine}, {self.date}"]
+        for name, value in self.beyond(values).items():
+            low, high = self.ranges.get(name, (0.0, 0.0))
+            measured = f"measured: {count(low)} to {count(high)}" if high else "not measured"
+            found.append(f"extrapolated to {name.replace('_', ' ')} {count(value)} ({measured})")
+        return found
 
     @classmethod
     def shipped(cls) -> Self:

@@ -9,15 +9,26 @@ the ceiling, says how much, and the ceiling is where batches grow no further.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dualstream_lab.simulation.parameters import Costs, Deployment
+    from dualstream_lab.workload import Workload
 
-__all__ = ["STATIONS", "Capacity", "Station", "Traffic", "capacity", "listening"]
+__all__ = [
+    "STATIONS",
+    "Capacity",
+    "Station",
+    "Traffic",
+    "at_work",
+    "capacity",
+    "listening",
+    "traffic_of",
+    "turns_per_call",
+]
 
 STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 """The way of an event; names as in ``Outcome.busy``."""
@@ -89,8 +100,7 @@ class _Lane:
 
 def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity:
     """Every station of the deployment. Partitions are taken as whole multiples of brokers and consumers."""
-    publisher = _plain(traffic, deployment.publishers, fixed=costs.call, most=traffic.batch, each=costs.event)
-    found = {"publisher": publisher}
+    found = {"publisher": _publisher(traffic, deployment, costs)}
     found["broker"], requests = _broker(traffic, deployment, costs)
     found["shard"] = _shard(traffic, deployment, costs, requests)
     if deployment.consumers:
@@ -101,9 +111,47 @@ def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity
     return found
 
 
+def traffic_of(workload: Workload) -> Traffic:
+    """On average, heard by every gateway."""
+    return Traffic(rate=workload.rate, batch=workload.batch, size=workload.payload_bytes)
+
+
+def at_work(workload: Workload, deployment: Deployment, costs: Costs) -> float:
+    """The share of time for which a publisher works on calls and their events."""
+    calls = workload.rate / workload.batch / deployment.publishers
+    return min(1.0, calls * (costs.call + costs.event * workload.batch))
+
+
+def turns_per_call(traffic: Traffic, deployment: Deployment, costs: Costs) -> float:
+    """About how many turns of requests each call makes: one, or fewer where more calls come while the last
+    requests are on their way. Those of a call to several brokers are one turn.
+    """
+    brokers = deployment.brokers
+    own = deployment.partitions / brokers
+    events = traffic.batch / brokers / -math.expm1(traffic.batch * _log_other(brokers))
+    lasts = costs.kafka_trip + (costs.replica if deployment.copies > 1 else 0.0)
+    lasts += costs.request + costs.batch * own * -math.expm1(events * _log_other(own))
+    lasts += deployment.copies * events * (costs.record + costs.record_byte * traffic.size)
+    served = costs.call + costs.event * traffic.batch
+    spacing = traffic.batch * deployment.publishers / traffic.rate
+    found = min(1.0, spacing / lasts) if lasts else 1.0
+    if served + costs.turn * found <= spacing:
+        return found
+    # The loop is busy all the time: calls come as fast as it serves them.
+    return 1.0 if served + costs.turn >= lasts else served / (lasts - costs.turn)
+
+
 def listening(gateways: int, clients: float) -> float:
     """Gateways that have one or more of an event's ``clients``, on average; a client is at any of them."""
     return min(clients, gateways * -math.expm1(clients * _log_other(gateways))) if clients else 0.0
+
+
+def _publisher(traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
+    """At its ceiling each call has a turn of requests of its own: no others come from a loop that is late."""
+    parts, turns = deployment.publishers, turns_per_call(traffic, deployment, costs)
+    plain = _plain(traffic, parts, fixed=costs.call + costs.turn, most=traffic.batch, each=costs.event)
+    busy = traffic.rate / parts * ((costs.call + costs.turn * turns) / traffic.batch + costs.event)
+    return replace(plain, busy=min(1.0, busy))
 
 
 def _plain(traffic: Traffic, parts: int, *, fixed: float, most: float, each: float) -> Station:

@@ -56,9 +56,11 @@ class Draws:
 
 
 def draw(
-    *, sources: int, duration: float, deployment: Deployment, costs: Costs, outages: Outages, seed: int
-) -> Draws:
-    """The draws of a run of ``sources`` sources and ``duration`` s.
+    *, sources: int, duration: float, deployment: Deployment, costs: Costs, outages: Outages, seed: int,
+    busy: float = 1.0,
+) -> Draws:  # fmt: skip
+    """The draws of a run of ``sources`` sources and ``duration`` s, whose publishers work on events for a
+    share ``busy`` of the time.
 
     What is drawn for a station depends on the seed and its number only, not on how many others there are.
     """
@@ -69,7 +71,7 @@ def draw(
         requests=_noise(costs.broker_noise, deployment.brokers, seed, _REQUEST),
         exchanges=_noise(costs.redis_noise, deployment.shards, seed, _EXCHANGE),
         stops=tuple(
-            united([*_pauses(costs, duration + _AFTER, seed, broker), *outages.broker(broker).mute])
+            united([*_pauses(costs, busy, duration + _AFTER, seed, broker), *outages.broker(broker).mute])
             for broker in range(deployment.brokers)
         ),
         away=_away(outages.redis.down, seed),
@@ -93,15 +95,16 @@ def _noise(variation: float, stations: int, seed: int, purpose: int) -> Noise:
     return Noise(table=table / table.mean(), starts=starts)
 
 
-def _pauses(costs: Costs, until: float, seed: int, broker: int) -> Spans:
+def _pauses(costs: Costs, busy: float, until: float, seed: int, broker: int) -> Spans:
     """Poisson begins and exponential lengths; they may overlap."""
-    if not costs.pauses or not costs.pause:
+    often = costs.pauses * busy
+    if not often or not costs.pause:
         return NEVER
     rng = np.random.default_rng([seed, _PAUSES, broker])
     begins = np.empty(0)
     while not len(begins) or begins[-1] < until:
         last = begins[-1] if len(begins) else 0.0
-        begins = np.concatenate([begins, last + np.cumsum(rng.exponential(1 / costs.pauses, 1024))])
+        begins = np.concatenate([begins, last + np.cumsum(rng.exponential(1 / often, 1024))])
     begins = begins[begins < until]
     lengths = np.random.default_rng([seed, _PAUSES, broker, 1]).exponential(costs.pause, len(begins))
     return np.column_stack([begins, begins + lengths])

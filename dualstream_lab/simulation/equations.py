@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from dualstream_lab.simulation.capacity import traffic_of, turns_per_call
 from dualstream_lab.simulation.compiled import kernel
+from dualstream_lab.simulation.parameters import Costs as Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["IDLE", "LINEAR", "NEEDED", "Equations", "equations_of"]
 
-IDLE: Final = ("idle", "redis_idle", "wake")
+IDLE: Final = ("idle", "redis_idle", "consumer_idle", "wake")
 """Measured, and no part of the model: what a process costs a second without any load, and how much later a
 caller is woken than the publisher has the ack that he writes down.
 """
 
 LINEAR: Final = (
-    "call", "event", "request", "batch", "record", "record_byte", "kafka_trip", "replica", "exchange",
+    "call", "event", "turn", "request", "batch", "record", "record_byte", "kafka_trip", "replica", "exchange",
     "publish", "deliver", "redis_trip", "hear", "poll", "consume", "fetch_trip", *IDLE,
 )  # fmt: skip
 """The unknowns."""
@@ -46,9 +48,9 @@ _LISTENERS: Final = "runs with one subscriber, and with many"
 _ACK: Final = "the time of the ack itself: a real run has that of the caller who is woken by it"
 _GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` measures one"
 NEEDED: Final = {
-    "call": _BATCHES, "event": _BATCHES, "request": _TWO, "kafka_trip": _TWO, "broker_noise": _TWO,
-    "batch": _LOADS, "record": _LOADS, "record_byte": "runs with small and with big events",
-    "pauses": "longer runs", "pause": "longer runs", "replica": _COPIES,
+    "call": _BATCHES, "event": _BATCHES, "turn": _LOADS, "request": _TWO, "kafka_trip": _TWO,
+    "broker_noise": _TWO, "batch": _LOADS, "record": _LOADS,
+    "record_byte": "runs with small and with big events", "pauses": "longer runs", "pause": "longer runs", "replica": _COPIES,
     "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _ACK,
     "publish": _LISTENERS, "deliver": _LISTENERS,
     "poll": _LOADS, "consume": _LOADS, "fetch_trip": _ACK, "receive": _GATEWAY, "write": _GATEWAY,
@@ -61,7 +63,7 @@ _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the no
 
 class Equations(NamedTuple):
     """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
-    that the server had nothing to do before.
+    that the server had nothing to do before. ``busy``: the share of time that a publisher worked on events.
     """
 
     station: str
@@ -69,6 +71,7 @@ class Equations(NamedTuple):
     y: Floats
     columns: Mapping[str, Floats]
     idle: Floats
+    busy: float = 1.0
 
     def work(self, costs: Costs) -> Floats:
         """What of ``y`` the server was at work for."""
@@ -89,10 +92,11 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
     seconds = run.publisher
     calls = seconds.events / run.workload.batch
+    requests = calls * _per_call(run, costs)
     yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
-                idle=seconds.end - seconds.begin)  # fmt: skip
+                turn=requests, idle=seconds.end - seconds.begin)  # fmt: skip
     if run.requests is not None:
-        yield _broker(run, costs)
+        yield _broker(run, costs)._replace(busy=_busy(run, costs))
     its = run.deployment
     if run.beside:  # Redis and the consumer had the other runs' events, too
         return
@@ -100,6 +104,22 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
         yield from _shard(run, costs)
     for member in range(its.consumers if run.events.member.min() >= 0 else 0):
         yield _consumer(run, costs, member)
+    if its.consumers == 1 and len(run.consumer.cpu):
+        yield _consumer_cpu(run)
+
+
+def _per_call(run: Observed, costs: Costs) -> float:
+    """Requests of a call. A simulated loop is held up by as many as there are on average."""
+    if run.simulated:
+        of_model = Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
+        return turns_per_call(traffic_of(run.workload), run.deployment, of_model)
+    answers = 1 + np.count_nonzero(np.diff(run.events.request))
+    return float(answers * run.workload.batch / len(run.events.request))
+
+
+def _busy(run: Observed, costs: Costs) -> float:
+    calls = run.workload.rate / run.workload.batch / run.deployment.publishers
+    return min(1.0, calls * (costs["call"] + costs["event"] * run.workload.batch))
 
 
 def _made(
@@ -204,6 +224,16 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
         "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
         fetch_trip=fresh, kafka_trip=-fresh / 2, replica=-more * fresh, poll=waited,
         consume=waited * count[:-1], wake=_woken(run, fresh),
+    )  # fmt: skip
+
+
+def _consumer_cpu(run: Observed) -> Equations:
+    seconds = run.consumer
+    polls = np.unique(run.events.consumed[~np.isnan(run.events.consumed)])
+    made = np.searchsorted(polls, seconds.end) - np.searchsorted(polls, seconds.begin)
+    return _made(
+        "consumer's CPU", seconds.begin, seconds.cpu, poll=made.astype(np.float64), consume=seconds.events,
+        consumer_idle=seconds.end - seconds.begin,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from dualstream_lab.simulation.beside import side_by_side
 from dualstream_lab.simulation.blocks import Blocks
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
 from dualstream_lab.simulation.equations import LINEAR, equations_of
+from dualstream_lab.simulation.matching import pauses_matched
 from dualstream_lab.simulation.observed import observe
 from dualstream_lab.simulation.parameters import Costs
 from dualstream_lab.simulation.pauses import ENOUGH, Pauses, separate
@@ -50,6 +51,9 @@ _NOISES: Final = {"broker_noise": "broker", "redis_noise": "shard"}
 _FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
 """A noise is a share of work, most of which is this cost."""
 
+_SIMULATED: Final = "simulated"
+_OF_LOOP: Final = ("call", "event", "turn")
+_BUSIEST: Final = 0.5  # share of a loop that is not the publisher's
 _NONE: Final = 1e-3  # probability below which an observation does not count
 _WIDE: Final = 2.2  # standard errors of a 95 % interval: Student's, of some ten blocks
 
@@ -84,6 +88,12 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
     machine = _machine(seen)
     costs, kept, pauses = _solve(seen)
     found = _estimated(costs, kept, pauses, Blocks(seen))
+    for name in _OF_LOOP:  # which has other work, too
+        found[name] = _times(found[name], 1 / (1 - min(costs["idle"], _BUSIEST)))
+    if "pauses" in found and machine != _SIMULATED:
+        known = Costs(**{name: found[name].value for name in COSTS if name in found})
+        if known.pauses:
+            found["pauses"] = _times(found["pauses"], pauses_matched(known, seen) / known.pauses)
     return Fit(
         calibration=_calibration(found, machine, seen),
         observations={
@@ -136,6 +146,10 @@ def _estimated(
     return found
 
 
+def _times(its: _Estimate, factor: float) -> _Estimate:
+    return _Estimate(its.value * factor, its.low * factor, its.high * factor, its.told)
+
+
 def _estimate(value: float, low: float, high: float, error: float, told: float) -> _Estimate:
     half = max(error, _FLOOR * value)
     return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, told)
@@ -150,7 +164,7 @@ def _machine(seen: Sequence[Observed]) -> str:
         its = run.directory.manifest.machine
         memory = its.get("memory_bytes", 0) / 2**30
         name = f"{its.get('cores')} cores ({its.get('architecture')}), {memory:.0f} GiB, {its.get('system')}"
-        machines["simulated" if run.simulated else name] = run.name
+        machines[_SIMULATED if run.simulated else name] = run.name
     if len(machines) > 1:
         (one, first), (other, second), *_ = machines.items()
         raise ConfigError(f"{first} ran on {one}, {second} on {other}: calibrate each by itself")
@@ -158,7 +172,7 @@ def _machine(seen: Sequence[Observed]) -> str:
 
 
 def _scale() -> Floats:
-    defaults = asdict(Costs()) | {"idle": 0.01, "redis_idle": 0.01, "wake": 1e-4}
+    defaults = asdict(Costs()) | {"idle": 0.01, "redis_idle": 0.01, "consumer_idle": 0.01, "wake": 1e-4}
     return np.array([defaults[name] for name in LINEAR])
 
 
@@ -244,13 +258,17 @@ def _column(each: _Kept, name: str) -> Floats:
 def _squares(
     kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: Blocks
 ) -> tuple[Floats, Floats]:
-    """By block, the sums of squares of what the station's work is off by, and of the work."""
+    """By block, the sums of squares of what the station's work is off by, from its run's mean, and of the
+    work.
+    """
     off, total = np.zeros(blocks.count), np.zeros(blocks.count)
     for each in kept:
         if each.its.station == station:
             block = blocks.of(each.run, each.its.at)
             work = each.its.work(costs)
             left = each.its.y - work - each.its.waits(costs)
+            weight = float((each.usual * work) @ work)
+            left -= work * (float((each.usual * left) @ work) / weight if weight else 0.0)
             off += np.bincount(block, each.usual * left**2, minlength=blocks.count)
             total += np.bincount(block, each.usual * work**2, minlength=blocks.count)
     return off, total
@@ -267,7 +285,8 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
         its = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
-        values[name], low[name], high[name] = (min(end, _LONGEST) for end in its[:3])
+        most = math.inf if name == "pauses" else _LONGEST
+        values[name], low[name], high[name] = (min(end, most) for end in its[:3])
     newest = max(run.directory.manifest.clocks.wall for run in seen)
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,

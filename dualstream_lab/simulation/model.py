@@ -10,6 +10,8 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.bins import Bins, binned
+from dualstream_lab.simulation.capacity import at_work, traffic_of, turns_per_call
+from dualstream_lab.simulation.cores import on_shared_cores
 from dualstream_lab.simulation.draws import draw
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -177,7 +179,8 @@ def _every_event(case: Case, where: Circumstances) -> Outcome:
 
 def _circumstances(case: Case) -> Circumstances:
     """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
-    workload, deployment, costs = case.workload, case.deployment, case.costs
+    workload, deployment = case.workload, case.deployment
+    costs = on_shared_cores(case.costs, workload, deployment)
     if workload.plan == "closed":
         raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
     if (queues := deployment.publishers * deployment.partitions) > _QUEUES:
@@ -188,7 +191,8 @@ def _circumstances(case: Case) -> Circumstances:
     broken = outages(case.faults, deployment)
     draws = draw(
         sources=workload.sources, duration=workload.duration, deployment=deployment, costs=costs,
-        outages=broken, seed=case.seed,
+        outages=broken, seed=case.seed, busy=at_work(workload, deployment, costs),
     )  # fmt: skip
     seconds = math.ceil(workload.duration + deployment.delivery_timeout + deployment.buffer_timeout) + _AFTER
-    return Circumstances(deployment, costs, broken, draws, seconds)
+    after = costs.turn * turns_per_call(traffic_of(workload), deployment, costs)
+    return Circumstances(deployment, costs, after, broken, draws, seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import Outcome, RunDirectory
 from dualstream_lab.recording.joined import places
-from dualstream_lab.simulation.parameters import Deployment
+from dualstream_lab.simulation.deployed import deployment_of
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dualstream_lab.recording import Interval
+    from dualstream_lab.simulation.parameters import Deployment
 
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Events", "Observed", "Requests", "Seconds", "deployment_of", "observe", "usable"]
+__all__ = ["Events", "Observed", "Requests", "Seconds", "observe", "usable"]
 
 ENGINES: Final = ("lab", "simulation")
 _APART: Final = {"lab": 200e-6, "simulation": 1e-6}
@@ -87,6 +88,7 @@ class Observed:
     requests: Requests | None
     publisher: Seconds
     redis: Seconds
+    consumer: Seconds
     beside: int = 0
 
     @property
@@ -120,33 +122,8 @@ def observe(run: RunDirectory | Path | str) -> Observed:
         requests=requests,
         publisher=_seconds(its, zero, "published.cpu", "sent", loops),
         redis=_seconds(its, zero, "redis.cpu", "", 1),
+        consumer=_seconds(its, zero, "consumed.cpu", "consumed", 1),
     )  # fmt: skip
-
-
-def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Deployment:
-    """How many of each part a run had. Of a real one, its lanes are the bound of what is not acknowledged."""
-    manifest = directory.manifest
-    settings = manifest.settings
-    if manifest.engine == "simulation":
-        return Deployment(**{each.name: settings[each.name] for each in fields(Deployment)})
-    batch = Workload.load(manifest.workload).batch
-    generators = {each.writer for each in intervals if "sent" in each.counters}
-    partitions = directory.rows("consumed").column("partition").to_numpy()
-    brokers = str(settings.get("kafka_url")).count(",") + 1
-    lanes = manifest.users.get("lanes", 256) * batch // max(1, len(generators))
-    return Deployment(
-        publishers=max(1, len(generators)),
-        brokers=brokers,
-        copies=min(3, brokers),  # as Kafka is mostly set up, and the local stack always
-        partitions=int(partitions.max(initial=0)) + 1,
-        subscribers=manifest.users.get("subscribers", 1),
-        batch_bytes=settings["batch_bytes"],
-        buffer_events=max(1, min(settings["buffer_events"], lanes)),
-        buffer_timeout=60.0,  # a lane waits, however long
-        delivery_timeout=settings["delivery_timeout"],
-        redis_timeout=settings["redis_timeout"],
-        notify_queue=settings["notify_queue"],
-    )
 
 
 def _unusable(name: str, why: str) -> ConfigError:

@@ -40,10 +40,13 @@ __all__ = [
 
 
 class Circumstances(NamedTuple):
-    """All that is decided before the first event. ``seconds``: how long levels are kept."""
+    """All that is decided before the first event. ``after``: s that requests hold up a publisher's loop after
+    each call. ``seconds``: how long levels are kept.
+    """
 
     deployment: Deployment
     costs: Costs
+    after: float
     outages: Outages
     draws: Draws
     seconds: int
@@ -81,7 +84,8 @@ def publish(
     """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event."""
     its, costs, draws = where.deployment, where.costs, where.draws
     busy = np.zeros((its.publishers, where.seconds)), np.zeros((its.brokers, where.seconds))
-    begin, ready = serve(intended, its.publishers, float(costs.call + costs.event * batch), busy[0])
+    service = float(costs.call + costs.event * batch)
+    begin, ready = serve(intended, its.publishers, service, float(where.after), busy[0])
     calls = Calls(
         ready=ready, partition=partition, size=size, batch=batch, publishers=its.publishers,
         brokers=its.brokers, partitions=its.partitions, batch_bytes=its.batch_bytes,

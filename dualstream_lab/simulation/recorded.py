@@ -28,6 +28,7 @@ from dualstream_lab.simulation.outages import outages
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -47,8 +48,11 @@ _INTERVALS: Final = 360  # of each process, about: their histograms are big
 _MIDDLES: Final = (np.sqrt(EDGES[:-1] * EDGES[1:]) * 1e9).astype(np.int64)
 
 
-def record(result: Outcome | Bins, root: Path, *, name: str = "simulated") -> RunDirectory:
+def record(
+    result: Outcome | Bins, root: Path, *, name: str = "simulated", thresholds: Sequence[str] = ()
+) -> RunDirectory:
     """Write it below ``root``; the manifest's engine is ``simulation``. Its one subscriber stands for all.
+    ``thresholds``: what a verdict of it is to check.
 
     Processes are named as in a real run: ``generator``, ``redis``, ``kafka``. The latencies of a run with a
     row an event are in the rows; of a sample, those of all events are in the intervals, as coarse as the
@@ -69,6 +73,7 @@ def record(result: Outcome | Bins, root: Path, *, name: str = "simulated") -> Ru
             name=name, run=str(run), ids=RunIds.of_run(run).prefix, engine="simulation",
             clocks=Clocks(monotonic=_ZERO, wall=time.time_ns()), workload=rows.case.workload.as_dict(),
             settings=_settings(rows.case), users={"lanes": _lanes(rows.case), "subscribers": 1},
+            thresholds=list(thresholds), asked={"faults": [fault.as_dict() for fault in rows.case.faults]},
             faults=_faults(rows.case), sample=bins.every, started=_ZERO, ended=_ns(last), state="finished",
         ),
     )  # fmt: skip

@@ -31,8 +31,9 @@ _FULL: Final = DROPS.index("queue full")
 _LEAST, _MOST = 1000, 4000  # notifications in one exchange
 _FAILURES = 5
 _BREAK = 1.5  # s
-_PAUSE = 0.05  # s before a refused connection is tried again
-_SUCCESS, _FAILED, _LATE, _CONNECT, _CONNECTED, _MUTE, _JOIN, _ARRIVAL = range(8)  # what comes next
+_RETRY = 0.05  # s after a failure
+_GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005  # in trouble and so long after it: so many, and then a rest
+_SUCCESS, _FAILED, _LATE, _CONNECT, _CONNECTED, _MUTE, _JOIN, _RESTED, _ARRIVAL = range(9)  # what comes next
 
 
 class Shard(NamedTuple):
@@ -82,8 +83,9 @@ class Joined(NamedTuple):
 class Notifiers(NamedTuple):
     """Their state. ``first``, ``joined``: the queue. ``begin``, ``end``, ``sent``: the exchange in flight.
 
-    ``failures`` in a row; ``broken``: what joins is dropped; ``skipped``: the first that was dropped since
-    the last announcement, -1 for none; ``resyncs``: announcements. By second: ``queued``, the longest queue.
+    ``failures`` in a row; ``gentle``: until when little is sent at once; ``broken``: what joins is dropped;
+    ``skipped``: the first that was dropped since the last announcement, -1 for none; ``resyncs``:
+    announcements. By second: ``queued``, the longest queue.
     """
 
     first: Integers
@@ -92,6 +94,7 @@ class Notifiers(NamedTuple):
     end: Integers
     sent: Floats
     failures: Integers
+    gentle: Floats
     broken: Flags
     skipped: Integers
     resyncs: Integers
@@ -108,8 +111,9 @@ def notifiers(bounds: Integers, limit: int, seconds: int) -> Notifiers:
 
     return Notifiers(
         first=bounds[:-1].copy(), joined=bounds[:-1].copy(), begin=zeros(number), end=zeros(number),
-        sent=np.zeros(number), failures=zeros(number), broken=np.zeros(number, np.bool_),
-        skipped=zeros(number) - 1, resyncs=zeros(number), limit=limit, queued=zeros(seconds),
+        sent=np.zeros(number), failures=zeros(number), gentle=np.zeros(number),
+        broken=np.zeros(number, np.bool_), skipped=zeros(number) - 1, resyncs=zeros(number), limit=limit,
+        queued=zeros(seconds),
     )  # fmt: skip
 
 
@@ -148,7 +152,8 @@ def begin_exchange(shard: Shard, who: Notifiers, number: int, now: float) -> tup
     whether that is for its connection's sake).
     """
     queue = who.joined[number] - who.first[number]
-    count = min(max(_LEAST, queue // 4), _MOST, queue)
+    gently = now < who.gentle[number]
+    count = min(_GENTLE if gently else min(max(_LEAST, queue // 4), _MOST), queue)
     who.begin[number] = who.first[number]
     who.first[number] += count
     who.end[number], who.sent[number] = who.first[number], now
@@ -216,6 +221,7 @@ def announce(shard: Shard, joined: Joined, who: Notifiers, number: int, now: flo
 def trouble(joined: Joined, who: Notifiers, number: int, now: float) -> bool:
     """One more failure; whether the breaker is open now."""
     who.failures[number] += 1
+    who.gentle[number] = np.inf
     join(joined, who, number, now)
     if who.failures[number] < _FAILURES:
         return False
@@ -229,7 +235,7 @@ def trouble(joined: Joined, who: Notifiers, number: int, now: float) -> bool:
 def connect(shard: Shard, joined: Joined, who: Notifiers, number: int, now: float) -> tuple[int, float]:
     """Try to connect: (what comes next, when)."""
     if inside(shard.down_begins, shard.down_ends, now):
-        return _CONNECT, now + (_BREAK if trouble(joined, who, number, now) else _PAUSE)
+        return _CONNECT, now + (_BREAK if trouble(joined, who, number, now) else _RETRY)
     if inside(shard.mute_begins, shard.mute_ends, now):
         return _MUTE, now + shard.timeout
     there = now + shard.way + delay_at(shard.slow, now)
@@ -249,12 +255,16 @@ def proceed(
         if what != _MUTE:
             reason = _CONNECTION if what == _FAILED else _TIMEOUT
             drop(joined, who, one, who.begin[one], who.end[one], reason, now)
-        return _CONNECT, now + (_BREAK if trouble(joined, who, one, now) else 0.0)
+        return _CONNECT, now + (_BREAK if trouble(joined, who, one, now) else _RETRY)
     join(joined, who, one, now)
     who.broken[one] = False
     if what == _SUCCESS:
-        who.failures[one] = 0
+        gently = who.sent[one] < who.gentle[one]
+        if who.failures[one]:
+            who.failures[one], who.gentle[one] = 0, now + _GENTLE_FOR
         announce(shard, joined, who, one, now)
+        if gently:
+            return _RESTED, now + min(now - who.sent[one], _REST)
     return -1, now
 
 

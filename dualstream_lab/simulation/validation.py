@@ -16,8 +16,9 @@ from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
+from dualstream_lab.simulation.deployed import deployment_of
 from dualstream_lab.simulation.model import simulate
-from dualstream_lab.simulation.observed import deployment_of, usable
+from dualstream_lab.simulation.observed import usable
 from dualstream_lab.simulation.recorded import record
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ _ALLOWED_P99: Final = 0.25
 _KEPT_UP: Final = 0.95  # of the intended rate; below it the rate that was reached is the highest
 _SETTLED: Final = 0.5  # s after the last event was due
 _SEEDS: Final = 3  # predictions that are averaged
-_DRAINED: Final = "drained in"
-_NOTICED: Final = (
-    0.1  # s; what is gone sooner was no backlog of a consumer, and its time is that of the clock
-)
+_NOTICED: Final = 0.1  # s; what is gone sooner was no backlog of a consumer
 _PATHS: Final = ("publish", "live", "consumer")
 
 
@@ -99,12 +97,13 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
     return checks
 
 
-def figures(directory: RunDirectory) -> dict[str, float]:
+def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, float]:
     """What is compared, in s, events/s and events; a figure that the run does not have is left out.
 
     Latencies begin at the sending: how late the plan's timers are is nothing of the pipeline. The highest
     rate: of a run that did not keep up. Of a fault, for each path: how long it was silent, how many events
-    were open at worst, and how long it took until they were not.
+    were open at worst, and how long it took until they were not; what was over within ``least`` s says more
+    of when it was looked at.
     """
     rows = join(directory)
     durable = rows.durable
@@ -126,22 +125,21 @@ def figures(directory: RunDirectory) -> dict[str, float]:
     for recovery in Ledger.of(directory).recoveries if faults else ():
         for name in _PATHS:
             if (path := getattr(recovery, name)) is not None:
-                its = _outage(path, waits=name != "consumer")
+                waits = name != "consumer" and fault_named(recovery.what).breaks == "kafka"
+                its = _outage(path, least, waits=waits)
                 found |= {f"{recovery.what}: {name} {what}": value for what, value in its.items()}
     return found
 
 
-def _outage(path: Path_, *, waits: bool) -> dict[str, float]:
-    """What is gone within a tenth of a second says more of when it was looked at; but not where events
-    wait for the outage's end (``waits``).
-    """
+def _outage(path: Path_, least: float, *, waits: bool) -> dict[str, float]:
+    """``waits``: events wait for the outage's end, however short they then are in getting through."""
     found = {}
     drained = path.backlog / path.drain if path.drain else 0.0
-    if path.silent > _NOTICED:
+    if path.silent > least:
         found["silent"] = path.silent
-    if drained > _NOTICED or (drained and waits and "silent" in found):
+    if drained > least or (drained and waits and "silent" in found):
         found["backlog"] = float(path.backlog)
-    if drained > _NOTICED:
+    if drained > least:
         found["drained in"] = drained
     return found
 
@@ -159,7 +157,7 @@ def _predicted(
     except ConfigError as error:
         raise ConfigError(f"{directory.path.name} cannot be predicted: {error}") from error
     with tempfile.TemporaryDirectory() as root:
-        return figures(record(result, Path(root)))
+        return figures(record(result, Path(root)), least=0.0)
 
 
 def _faults(directory: RunDirectory, workload: Workload) -> list[FaultSpec]:

@@ -21,6 +21,7 @@ from dualstream_lab.simulation.outage_effects import ELECTION, effects
 from dualstream_lab.simulation.plan import PARTS, plan
 from dualstream_lab.simulation.requirements import Requirements
 from dualstream_lab.simulation.sizing import size
+from dualstream_lab.simulation.tables import bill_table
 from dualstream_lab.workload import Workload
 
 SMALL = settings(max_examples=20, deadline=None)
@@ -270,3 +271,15 @@ def test_the_command_takes_a_calibration_and_says_what_goes_beyond_it(dualstream
     code, _, err = dualstream(*wanted[:-1], "absent.json")
     assert code == 2
     assert "absent.json cannot be read" in err
+
+
+def test_a_bill_as_a_table_has_a_row_a_part():
+    plans = [plan(replace(SOME, rate=rate)) for rate in (1_000, 20_000)]
+    table = bill_table(plans)
+    assert len(table) == 2 * len(PARTS)
+    for one in plans:
+        its = table[table.rate == one.needs.rate].set_index("part")
+        assert its.value.to_dict() == {part: figure.value for part, figure in one.bill.items()}
+        assert (its.low <= its.value).all()
+        assert (its.value <= its.high).all()
+    assert bill_table([]).columns.tolist() == table.columns.tolist()

@@ -188,7 +188,7 @@ def test_an_exchange_on_its_way_to_a_killed_redis_is_lost() -> None:
 def test_after_five_failures_nobody_tries_for_a_second_and_a_half() -> None:
     outcome = run(fault("redis.kill", 1.03, 0.5))
     first = outcome.dropped[dropped(outcome, "redis connection")].min()
-    fifth = first + 3 * 0.05  # the exchange, a connect at once, three more
+    fifth = first + 4 * 0.05  # the exchange, and four connects with a rest before each
     down = dropped(outcome, "redis down")
     opened = outcome.dropped[down].min()
     assert opened == pytest.approx(fifth, abs=1e-9)
@@ -210,6 +210,17 @@ def test_a_short_mute_is_survived_and_what_timed_out_is_heard_all_the_same() -> 
     assert (outcome.dropped[timed_out] < 1.53).all()
 
 
+def test_after_trouble_little_is_sent_at_once_for_a_second() -> None:
+    """A mute Redis leaves a queue behind it: it goes out by 250, each as long again after its answer."""
+    slow = replace(EXACT, publish=20e-6)
+    outcome = run(fault("redis.stop", 1.03, 0.5), costs=slow, workload=replace(STEADY, rate=20_000))
+    waiting = (outcome.acked > 1.03) & (outcome.acked < 1.5) & (outcome.reason < 0)
+    heard = np.sort(outcome.heard[waiting])
+    rests = np.diff(heard)[np.diff(heard) > 1e-3]
+    assert len(rests) >= np.count_nonzero(waiting) // 250 - 1
+    assert rests.max() < 0.25 * 0.02 + 0.005 + 2 * EXACT.redis_trip + 1e-3
+
+
 def test_only_failures_in_a_row_open_the_breaker() -> None:
     spec = FaultSpec(what="redis.stop", at=0.53, length=0.35, every=0.8, times=4)
     outcome = run(spec)
@@ -221,7 +232,7 @@ def test_a_long_mute_opens_the_breaker() -> None:
     outcome = run(fault("redis.stop", 1.03, 2))
     down = dropped(outcome, "redis down")
     assert outcome.dropped[down].min() == pytest.approx(
-        outcome.dropped[dropped(outcome, "redis timeout")].min() + 4 * 0.2, abs=1e-9
+        outcome.dropped[dropped(outcome, "redis timeout")].min() + 4 * (0.05 + 0.2), abs=1e-9
     )
     assert outcome.late[down].all()
     assert not outcome.late[dropped(outcome, "redis timeout")].any()
@@ -248,7 +259,7 @@ def test_a_full_queue_drops_the_oldest() -> None:
     assert full.any()
     assert outcome.late[full].all()
     # One timeout, and that of a connect that began before it was over.
-    waiting = (outcome.reason < 0) & (outcome.acked > 1.03) & (outcome.acked < 1.43)
+    waiting = (outcome.reason < 0) & (outcome.acked > 1.03) & (outcome.acked < 1.53)
     assert 30 <= waiting.sum() <= 50
     assert outcome.acked[full].max() <= outcome.acked[waiting].min()
 

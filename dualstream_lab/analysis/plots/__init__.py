@@ -17,12 +17,14 @@ from dualstream_lab.analysis.plots.latency import (
 )
 from dualstream_lab.analysis.plots.ledger import plot_ledger
 from dualstream_lab.analysis.plots.look import COLORS
+from dualstream_lab.analysis.plots.model import plot_bill, plot_predictions
 from dualstream_lab.analysis.plots.rates import plot_outcomes, plot_rates, plot_timeline
 from dualstream_lab.analysis.plots.recovery import plot_recovery
 from dualstream_lab.analysis.plots.sweep import plot_sweep
 
 __all__ = [
     "COLORS",
+    "plot_bill",
     "plot_differences",
     "plot_fan_out",
     "plot_lag_and_latency",
@@ -32,6 +34,7 @@ __all__ = [
     "plot_ledger",
     "plot_outcomes",
     "plot_percentiles",
+    "plot_predictions",
     "plot_rates",
     "plot_recovery",
     "plot_sweep",

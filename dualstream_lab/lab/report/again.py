@@ -20,10 +20,19 @@ __all__ = ["command", "scenario"]
 _OPTIONS = {"batch": "batch-size", "low": "plan-low", "period": "plan-period", "steps": "plan-steps"}
 """Locust's names of a workload's fields."""
 
+_PARTS = (
+    "publishers", "brokers", "partitions", "copies", "shards", "subscribers", "gateways", "clients",
+    "consumers", "cores", "tick",
+)  # fmt: skip
+"""Of a deployment, as `dualstream simulate` has them."""
+
 
 def command(report: Report) -> str:
     """For a shell; ``scenario`` is the file that it reads."""
     manifest = report.manifest
+    if manifest.simulated:
+        words = ["dualstream", "simulate", f"{manifest.name}.toml", *_parts(manifest)]
+        return shlex.join(words)
     if manifest.engine != "locust":
         return f"dualstream run {manifest.name}.toml"
     words = ["locust", "-f", "LOCUSTFILE", "--headless", "--users", str(manifest.users.get("lanes", 1))]
@@ -52,6 +61,8 @@ def scenario(report: Report) -> str:
     plan = {"rate": work.rate, "duration": work.duration} | _changed(work, {})
     lines += [f"{name} = {_toml(value)}" for name, value in plan.items()]
     users = {name: manifest.users[name] for name in ("lanes", "subscribers") if name in manifest.users}
+    if manifest.simulated:  # of each publisher, and the rest are options
+        users = {"lanes": max(1, (users["lanes"] - 1) // manifest.settings["publishers"])}
     if users:
         lines += ["", "[users]", *(f"{name} = {value}" for name, value in users.items())]
     if faults is None:
@@ -61,6 +72,12 @@ def scenario(report: Report) -> str:
     for table in tables:
         lines += ["", "[[faults]]", *table]
     return "\n".join(lines) + "\n"
+
+
+def _parts(manifest: Manifest) -> list[str]:
+    """Of a simulated run, as options."""
+    found = [(name, manifest.settings[name]) for name in _PARTS if name in manifest.settings]
+    return [word for name, value in found for word in (f"--{name}", f"{value:g}")]
 
 
 def _changed(workload: Workload, usual: dict[str, object]) -> dict[str, object]:

@@ -8,6 +8,8 @@ import numpy as np
 import simpy
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.capacity import at_work, traffic_of, turns_per_call
+from dualstream_lab.simulation.cores import on_shared_cores
 from dualstream_lab.simulation.draws import draw
 from dualstream_lab.simulation.model import Outcome
 from dualstream_lab.simulation.outages import outages
@@ -42,7 +44,8 @@ def reference(
     """
     if workload.plan == "closed":
         raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
-    deployment, costs = deployment or Deployment(), costs or Costs()
+    deployment = deployment or Deployment()
+    costs = on_shared_cores(costs or Costs(), workload, deployment)
     broken = outages(faults, deployment)
     drawn = draws or draw(
         sources=workload.sources,
@@ -51,6 +54,7 @@ def reference(
         costs=costs,
         outages=broken,
         seed=seed,
+        busy=at_work(workload, deployment, costs),
     )
     slots = list(workload.slots())
     columns = (
@@ -59,11 +63,12 @@ def reference(
     intended, source, size = columns
     notes = Notes(intended / 1e9, source, size, drawn)
     world = World(simpy.Environment(), deployment, costs, broken, drawn, notes)
-    _run(world, workload.batch)
+    after = costs.turn * turns_per_call(traffic_of(workload), deployment, costs)
+    _run(world, workload.batch, after)
     return _outcome(notes, world)
 
 
-def _run(world: World, batch: int) -> None:
+def _run(world: World, batch: int, after: float) -> None:
     notes, deployment = world.notes, world.deployment
     brokers = Brokers(world, Consumers(world).append)
     audience = Audience(world)
@@ -79,7 +84,7 @@ def _run(world: World, batch: int) -> None:
     calls = [range(first, first + batch) for first in range(0, len(notes.intended), batch)]
     for number in range(deployment.publishers):
         publisher = Publisher(world, number, brokers, acknowledged)
-        world.env.process(publisher.loop(calls[number :: deployment.publishers]))
+        world.env.process(publisher.loop(calls[number :: deployment.publishers], after))
     world.env.run()
 
 

@@ -90,14 +90,15 @@ class Publisher:
         self._asked: set[int] = set()  # were in a request
         self._taken = [False] * world.deployment.brokers
 
-    def loop(self, calls: Iterable[range]) -> Generator[simpy.Event, Any, None]:
-        """Serves calls in order, none before its time."""
+    def loop(self, calls: Iterable[range], after: float) -> Generator[simpy.Event, Any, None]:
+        """Serves calls in order, none before its time, and does other work for ``after`` s in between."""
         env, costs, notes = self._world.env, self._world.costs, self._world.notes
         for call in calls:
             yield env.timeout(max(0.0, notes.intended[call.start] - env.now))
             notes.sent[call] = env.now
             yield env.timeout(costs.call + costs.event * len(call))
             self._ask(call)
+            yield env.timeout(after)
 
     # The buffer
 

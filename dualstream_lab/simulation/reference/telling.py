@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.recording import DROPS
@@ -23,7 +23,8 @@ __all__ = ["Audience", "Notifier", "Shard"]
 _FLUSH, _MAX_FLUSH = 1000, 4000
 _MAX_FAILURES = 5
 _BREAK: Final = 1.5  # s
-_REFUSED: Final = 0.05  # s until the next try
+_RETRY: Final = 0.05  # s after a failure
+_GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
 
 
 class Audience:
@@ -130,6 +131,7 @@ class Notifier:
         self._queue: deque[int] = deque()
         self._busy = False
         self._failures = 0
+        self._gentle_until = 0.0
         self._broken = False
         self._dirty: list[int] = []
 
@@ -146,41 +148,49 @@ class Notifier:
     def _look(self) -> None:
         if self._busy or not self._queue:
             return
-        most = min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH)
+        gently = self._world.env.now < self._gentle_until
+        most = _GENTLE if gently else min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH)
         events = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
         self._busy = True
-        self._world.env.process(self._exchange(events))
+        self._world.env.process(self._exchange(events, gently=gently))
 
-    def _exchange(self, events: list[int]) -> Generator[simpy.Event, Any, None]:
+    def _exchange(self, events: list[int], *, gently: bool) -> Generator[simpy.Event, Any, None]:
+        env = self._world.env
+        began = env.now
         answer = self._shard.exchange(self._publisher, events)
-        yield answer | self._world.env.timeout(self._world.deployment.redis_timeout)
+        yield answer | env.timeout(self._world.deployment.redis_timeout)
         if answer.triggered and answer.value:
-            self._failures = 0
+            if self._failures:
+                self._failures, self._gentle_until = 0, env.now + _GENTLE_FOR
             self._announce()
+            if gently:
+                yield env.timeout(min(env.now - began, _REST))
         else:
             self._drop(events, "redis connection" if answer.triggered else "redis timeout")
-            self._failures += 1
+            self._trouble()
             yield from self._connect()
         self._busy = False
         self._look()
 
     def _connect(self) -> Generator[simpy.Event, Any, None]:
         """Again and again, until it succeeds."""
-        env, refused = self._world.env, False
+        env = self._world.env
         while True:
             if self._failures >= _MAX_FAILURES:
                 self._broken = True
                 self._drop(list(self._queue), "redis down")
                 self._queue.clear()
                 yield env.timeout(_BREAK)
-            elif refused:
-                yield env.timeout(_REFUSED)
-            began = env.now
+            else:
+                yield env.timeout(_RETRY)
             if (yield from self._shard.connect()):
                 break
-            refused = env.now == began
-            self._failures += 1
+            self._trouble()
         self._broken = False
+
+    def _trouble(self) -> None:
+        self._failures += 1
+        self._gentle_until = inf
 
     def _drop(self, events: list[int], reason: str) -> None:
         self._world.notes.dropped[events] = self._world.env.now

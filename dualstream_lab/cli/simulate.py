@@ -1,0 +1,118 @@
+"""``dualstream simulate``: a scenario on the model, where `dualstream run` has brokers."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dualstream_lab.cli.console import Duration, say, stderr
+from dualstream_lab.cli.options import check_writable
+from dualstream_lab.cli.run import told, verdict_options
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.result import Run
+from dualstream_lab.lab.scenario import Scenario
+from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.simulation import record
+from dualstream_lab.simulation import simulate as model
+from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.deployed import deployment_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dualstream_lab.simulation import Deployment
+
+__all__ = ["simulate"]
+
+_PARTS = (
+    ("publishers", int, "1", "Event loops, each with the scenario's lanes."),
+    ("brokers", int, "1", "Of Kafka; what the scenario's faults need, at least."),
+    ("partitions", int, "6", "Of the topic."),
+    ("copies", int, "3, or all brokers", "Of a partition."),
+    ("shards", int, "1", "Redis servers."),
+    ("subscribers", int, "the scenario's", "Connections to Redis that hear everything."),
+    ("gateways", int, "0", "Which then are what hears Redis, and tell clients."),
+    ("clients", float, "0", "Of each event, at all gateways together."),
+    ("consumers", int, "1", "Of Kafka, in one group."),
+    ("cores", int, "0", "That all parts share; 0: each has its own."),
+    ("tick", Duration(), "5ms", "How long a gateway may wait to write several at once."),
+)
+
+
+def _parts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for how many there are of each part."""
+    for name, kind, usual, words in reversed(_PARTS):
+        command = click.option(f"--{name}", type=kind, help=f"{words}  [default: {usual}]")(command)
+    return command
+
+
+@click.command(
+    epilog="Example:  dualstream simulate redis_down.toml --rate 100000 --publishers 4 --brokers 3"
+)
+@click.argument("scenario")
+@click.option("--rate", type=float, help="Events/s, instead of the scenario's.")
+@click.option("--duration", type=float, help="Seconds, instead of the scenario's.")
+@click.option("--seed", type=int, help="Another plan of the same kind, and other chance.")
+@_parts
+@click.option(
+    "--calibration", "file", type=click.Path(path_type=Path), help="Costs, by `dualstream calibrate`."
+)
+@click.option("--runs", "root", type=click.Path(path_type=Path), default="runs", show_default=True,
+              help="Where run directories go.")  # fmt: skip
+@verdict_options
+def simulate(
+    scenario: str, *, rate: float | None, duration: float | None, seed: int | None, file: Path | None,
+    root: Path, threshold: tuple[str, ...], junit: Path | None, json_file: Path | None, **parts: Any,
+) -> int:  # fmt: skip
+    """Simulate SCENARIO, a TOML file or a shipped one's name: the same plan, faults and thresholds as
+    `dualstream run`, on as many of each part as you like. Nothing is started, nothing is measured.
+
+    The run directory is marked as simulated; `report`, `compare`, `ledger` and notebooks work on it. Above
+    ten million events the plan must be constant and faults those of Redis, and rows are a sample. Bounds of
+    the publisher are the settings, as DUALSTREAM_REDIS_TIMEOUT.
+
+    Exit codes: 0 every threshold held, 99 one was missed, 2 bad arguments, or a fault that is not modelled.
+    """
+    check_writable(junit, json_file)
+    asked = Scenario.read(scenario)
+    changes = {"rate": rate, "duration": duration, "seed": seed}
+    changed: Any = {name: value for name, value in changes.items() if value is not None}
+    asked = replace(asked, workload=replace(asked.workload, **changed))
+    checks = (*asked.thresholds, *map(Threshold.parse, threshold))
+    calibration = Calibration.load(file) if file else Calibration.shipped()
+    deployment = _deployment(asked, parts)
+    work = asked.workload
+    say(f"{asked.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s, simulated …")
+    with stderr.status("simulating …") if stderr.is_terminal else nullcontext():
+        outcome = model(work, deployment, calibration.costs, asked.faults, seed=work.seed)
+        directory = record(outcome, root, name=asked.name, thresholds=[check.text for check in checks])
+        result = Run.of(directory)
+        directory.write_verdict(result.verdict.as_dict(directory))
+    code = told(result, junit=junit, json_file=json_file)
+    for line in calibration.caveats(_met(asked, deployment)):
+        say(f"note: {line}")
+    return code
+
+
+def _deployment(scenario: Scenario, parts: dict[str, Any]) -> Deployment:
+    given = {name: value for name, value in parts.items() if value is not None}
+    if (brokers := given.setdefault("brokers", scenario.brokers)) < scenario.brokers:
+        raise ConfigError(f"--brokers: the scenario's faults need {scenario.brokers} (are {brokers})")
+    usual = {"subscribers": scenario.users.subscribers}
+    return deployment_for(
+        Settings.load(), lanes=scenario.users.lanes, batch=scenario.workload.batch, **usual | given
+    )
+
+
+def _met(scenario: Scenario, deployment: Deployment) -> dict[str, float]:
+    """By the names of a calibration's ranges."""
+    work = scenario.workload
+    names = ("brokers", "partitions", "copies", "shards", "subscribers", "consumers", "publishers")
+    found = {name: float(getattr(deployment, name)) for name in names}
+    loads = {"batch": work.batch, "sources": work.sources, "payload_bytes": work.payload_bytes}
+    return found | loads | {"rate": work.rate / deployment.publishers}

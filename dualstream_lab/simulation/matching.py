@@ -1,0 +1,71 @@
+"""How often stalls come, so that the p99 of runs comes out as it was measured.
+
+Requests show each by itself how long a stall is, but a p99 hangs on how many events are in stalls, around one
+in a hundred, and that on their shape, which is only about exponential.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dualstream_lab.recording.joined import join
+from dualstream_lab.simulation.model import Outcome, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dualstream_lab.simulation.observed import Observed
+    from dualstream_lab.simulation.parameters import Costs
+
+__all__ = ["pauses_matched"]
+
+_SHARE: Final = 0.99
+_TURNS: Final = 6
+_FURTHEST: Final = math.log(8)  # from what requests tell
+_NEAR: Final = 0.01  # of the logarithm
+_STEP: Final = math.log(1.3)
+
+
+def pauses_matched(costs: Costs, seen: Sequence[Observed]) -> float:
+    """What ``costs.pauses`` is to be, so that over the setups of ``seen`` the publish p99 is, as a geometric
+    mean, neither too high nor too low. By secants; the same chance for all of them.
+    """
+    if not costs.pauses or not costs.pause:
+        return costs.pauses
+    setups: dict[Any, list[Observed]] = defaultdict(list)
+    for run in seen:
+        setups[replace(run.workload, seed=0), run.deployment].append(run)
+    measured = {key: np.mean([math.log(_measured(run)) for run in runs]) for key, runs in setups.items()}
+
+    def off(change: float) -> float:
+        tried = replace(costs, pauses=costs.pauses * math.exp(change))
+        found = [math.log(_predicted(runs[0], tried)) - measured[key] for key, runs in setups.items()]
+        return float(np.mean(found))
+
+    at, value = 0.0, off(0.0)
+    then = -math.copysign(_STEP, value)
+    for _ in range(_TURNS):
+        if abs(value) < _NEAR:
+            break
+        found = off(then)
+        slope = (found - value) / (then - at) if then != at else 0.0
+        at, value = then, found
+        step = -value / slope if slope > 0 else -math.copysign(_STEP, value)
+        then = float(np.clip(at + np.clip(step, -3 * _STEP, 3 * _STEP), -_FURTHEST, _FURTHEST))
+    return costs.pauses * math.exp(at)
+
+
+def _measured(run: Observed) -> float:
+    rows = join(run.directory)
+    return float(np.quantile((rows.acked - rows.sent)[rows.durable], _SHARE)) / 1e9
+
+
+def _predicted(run: Observed, costs: Costs) -> float:
+    outcome = simulate(run.workload, run.deployment, costs)
+    assert isinstance(outcome, Outcome)  # noqa: S101  (with a row an event, as each was recorded)
+    return float(np.nanquantile(outcome.acked - outcome.sent, _SHARE))
