@@ -50,8 +50,8 @@ _GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` mea
 NEEDED: Final = {
     "call": _BATCHES, "event": _BATCHES, "turn": _LOADS, "request": _TWO, "kafka_trip": _TWO,
     "broker_noise": _TWO, "batch": _LOADS, "record": _LOADS,
-    "record_byte": "runs with small and with big events", "pauses": "longer runs", "pause": "longer runs", "replica": _COPIES,
-    "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _ACK,
+    "record_byte": "runs with small and with big events", "pauses": "longer runs", "pause": "longer runs",
+    "replica": _COPIES, "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _ACK,
     "publish": _LISTENERS, "deliver": _LISTENERS,
     "poll": _LOADS, "consume": _LOADS, "fetch_trip": _ACK, "receive": _GATEWAY, "write": _GATEWAY,
 }  # fmt: skip
