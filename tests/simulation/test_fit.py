@@ -15,6 +15,8 @@ from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation import Costs, Deployment, record, simulate
 from dualstream_lab.simulation.calibration import COSTS
 from dualstream_lab.simulation.fit import fit
+from dualstream_lab.simulation.matching import pauses_matched
+from dualstream_lab.simulation.observed import observe
 from dualstream_lab.simulation.regression import System, normal
 from dualstream_lab.workload import Workload
 
@@ -226,3 +228,11 @@ def test_no_cost_is_below_zero():
     costs = normal(system, np.ones(2), 1).solve()
     assert costs[1] == 0
     assert costs[0] == pytest.approx(1.5, rel=0.02)  # the best that is left
+
+
+@pytest.mark.parametrize("factor", [0.3, 4.0])
+def test_stalls_come_as_often_as_the_p99_says(runs, factor):
+    seen = [observe(run) for run in runs[:2]]
+    found = pauses_matched(replace(TRUE, pauses=factor * TRUE.pauses), seen)
+    assert 0.6 < found / TRUE.pauses < 1.7
+    assert pauses_matched(replace(TRUE, pauses=0.0), seen) == 0

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_bill", "plot_predictions"]
 
+_SIXTH: Final = ("#777777", (0, (4, 2, 1, 2)))
+"""There are six parts."""
 _GOOD, _BAD = "#009E73", "#D55E00"
 _WIDEST: Final = 4.0  # times too much or too little; what is further stands at the edge
 
@@ -25,7 +27,7 @@ def plot_bill(table: pd.DataFrame, ax: Axes | None = None, *, x: str = "rate") -
     ``high``; columns of ``dualstream_lab.simulation.tables.bill_table``.
     """
     axes = new_axes(ax)
-    marks = zip(LINES, MARKERS, strict=True)
+    marks = zip((*LINES, _SIXTH), MARKERS + "*", strict=True)
     for (part, points), ((color, dashes), marker) in zip(
         table.groupby("part", sort=False), cycle(marks), strict=False
     ):
