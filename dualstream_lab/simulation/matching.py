@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["pauses_matched"]
 
 _SHARE: Final = 0.99
-_TURNS: Final = 6
-_FURTHEST: Final = math.log(8)  # from what requests tell
-_NEAR: Final = 0.01  # of the logarithm
-_STEP: Final = math.log(1.3)
+_STEPS: Final = np.linspace(-1.2, 1.2, 7)  # of the logarithm, around what is known so far
+_TURNS: Final = 3
+_FURTHEST: Final = 3.0
 
 
 def pauses_matched(costs: Costs, seen: Sequence[Observed]) -> float:
     """What ``costs.pauses`` is to be, so that over the setups of ``seen`` the publish p99 is, as a geometric
-    mean, neither too high nor too low. By secants; the same chance for all of them.
+    mean, neither too high nor too low: where a line through some that are tried has its zero, as each by
+    itself is as much chance.
     """
     if not costs.pauses or not costs.pause:
         return costs.pauses
@@ -47,17 +47,16 @@ def pauses_matched(costs: Costs, seen: Sequence[Observed]) -> float:
         found = [math.log(_predicted(runs[0], tried)) - measured[key] for key, runs in setups.items()]
         return float(np.mean(found))
 
-    at, value = 0.0, off(0.0)
-    then = -math.copysign(_STEP, value)
+    middle = 0.0
     for _ in range(_TURNS):
-        if abs(value) < _NEAR:
+        tried = middle + _STEPS
+        slope, value = np.polyfit(tried, [off(float(change)) for change in tried], 1)
+        zero = float(-value / slope) if slope > 0 else math.inf
+        if tried[0] <= zero <= tried[-1]:
+            middle = zero
             break
-        found = off(then)
-        slope = (found - value) / (then - at) if then != at else 0.0
-        at, value = then, found
-        step = -value / slope if slope > 0 else -math.copysign(_STEP, value)
-        then = float(np.clip(at + np.clip(step, -3 * _STEP, 3 * _STEP), -_FURTHEST, _FURTHEST))
-    return costs.pauses * math.exp(at)
+        middle = float(np.clip(zero, max(tried[0], -_FURTHEST), min(tried[-1], _FURTHEST)))
+    return costs.pauses * math.exp(middle)
 
 
 def _measured(run: Observed) -> float:

@@ -232,7 +232,7 @@ def test_no_cost_is_below_zero():
 
 @pytest.mark.parametrize("factor", [0.3, 4.0])
 def test_stalls_come_as_often_as_the_p99_says(runs, factor):
-    seen = [observe(run) for run in runs[:2]]
+    seen = [observe(run) for run in runs[1:4]]
     found = pauses_matched(replace(TRUE, pauses=factor * TRUE.pauses), seen)
-    assert 0.6 < found / TRUE.pauses < 1.7
+    assert 0.6 < found / TRUE.pauses < 1.6
     assert pauses_matched(replace(TRUE, pauses=0.0), seen) == 0
