@@ -187,6 +187,9 @@ def _tell(proof: Proof) -> None:
     color = _COLORS[proof.judgement.verdict]
     stdout.print(f"\n[{color}]{escape(headline(proof))}[/]")
     stdout.print(f"blocks  {proof.path}", markup=False)
+    undecided = [fault.fault for fault in proof.judgement.faults if fault.verdict is Verdict.OPEN]
+    if undecided and proof.judgement.verdict is Verdict.OPEN:
+        say(f"next: those that are open, by themselves:  --faults {','.join(undecided)} --time 15m")
 
 
 def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
