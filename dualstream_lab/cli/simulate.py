@@ -19,7 +19,7 @@ from dualstream_lab.lab.scenario import Scenario
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.simulation import record
 from dualstream_lab.simulation import simulate as model
-from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.calibration import Calibration, load_of
 from dualstream_lab.simulation.deployed import deployment_for
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def simulate(
         result = Run.of(directory)
         directory.write_verdict(result.verdict.as_dict(directory))
     code = told(result, junit=junit, json_file=json_file)
-    for line in calibration.caveats(_met(asked, deployment)):
+    for line in calibration.caveats(load_of(work, deployment)):
         say(f"note: {line}")
     return code
 
@@ -107,12 +107,3 @@ def _deployment(scenario: Scenario, parts: dict[str, Any]) -> Deployment:
     return deployment_for(
         Settings.load(), lanes=scenario.users.lanes, batch=scenario.workload.batch, **usual | given
     )
-
-
-def _met(scenario: Scenario, deployment: Deployment) -> dict[str, float]:
-    """By the names of a calibration's ranges."""
-    work = scenario.workload
-    names = ("brokers", "partitions", "copies", "shards", "subscribers", "consumers", "publishers")
-    found = {name: float(getattr(deployment, name)) for name in names}
-    loads = {"batch": work.batch, "sources": work.sources, "payload_bytes": work.payload_bytes}
-    return found | loads | {"rate": work.rate / deployment.publishers}

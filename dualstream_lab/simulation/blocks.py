@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +35,7 @@ class Blocks:
         self.count = int(self._begins[-1])
         setups: dict[object, list[int]] = {}
         for number, run in enumerate(seen):
-            setups.setdefault((replace(run.workload, seed=0), run.deployment), []).append(number)
+            setups.setdefault(run.setup, []).append(number)
         self._setups = list(setups.values())
 
     def of(self, run: int, at: Floats) -> npt.NDArray[np.int64]:

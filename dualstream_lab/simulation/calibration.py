@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["COSTS", "UNKNOWN", "Calibration", "unmeasured"]
+    from dualstream_lab.simulation.parameters import Deployment
+    from dualstream_lab.workload import Workload
+
+__all__ = ["COSTS", "UNKNOWN", "Calibration", "load_of", "unmeasured"]
 
 COSTS: Final = tuple(each.name for each in fields(Costs))
 """Their names, in order."""
@@ -23,6 +26,10 @@ COSTS: Final = tuple(each.name for each in fields(Costs))
 UNKNOWN: Final = 10.0
 """A cost that no run tells is taken to be within so many times its default, either way."""
 
+_LOADS: Final = ("batch", "sources", "payload_bytes")
+_PARTS: Final = (
+    "brokers", "partitions", "copies", "shards", "subscribers", "consumers", "publishers",
+)  # fmt: skip
 _SHIPPED: Final = "calibrated.json"
 _NOT_MEASURED: Final = "not measured"
 _ASSUMED: Final = (
@@ -125,6 +132,13 @@ class Calibration:
             ranges={str(n): (float(low), float(high)) for n, (low, high) in values["ranges"].items()},
             told=frozenset(map(str, values["told"])),
         )
+
+
+def load_of(workload: Workload, deployment: Deployment) -> dict[str, float]:
+    """Of one run, what ``Calibration.ranges`` are about; ``rate``: of one publisher."""
+    loads = {name: float(getattr(workload, name)) for name in _LOADS}
+    parts = {name: float(getattr(deployment, name)) for name in _PARTS}
+    return loads | parts | {"rate": workload.rate / deployment.publishers}
 
 
 def unmeasured() -> Calibration:

@@ -126,12 +126,9 @@ def turns_per_call(traffic: Traffic, deployment: Deployment, costs: Costs) -> fl
     """About how many turns of requests each call makes: one, or fewer where more calls come while the last
     requests are on their way. Those of a call to several brokers are one turn.
     """
-    brokers = deployment.brokers
-    own = deployment.partitions / brokers
-    events = traffic.batch / brokers / -math.expm1(traffic.batch * _log_other(brokers))
-    lasts = costs.kafka_trip + (costs.replica if deployment.copies > 1 else 0.0)
-    lasts += costs.request + costs.batch * own * -math.expm1(events * _log_other(own))
-    lasts += deployment.copies * events * (costs.record + costs.record_byte * traffic.size)
+    events = traffic.batch / deployment.brokers / _meets(traffic, deployment)
+    lasts = _trip(deployment, costs) + _fixed(events, deployment, costs)
+    lasts += events * _copied(traffic, deployment, costs)
     served = costs.call + costs.event * traffic.batch
     spacing = traffic.batch * deployment.publishers / traffic.rate
     found = min(1.0, spacing / lasts) if lasts else 1.0
@@ -165,19 +162,39 @@ def _receivers(traffic: Traffic, deployment: Deployment) -> float:
     return listening(deployment.gateways, deployment.clients) if traffic.selective else deployment.gateways
 
 
+def _meets(traffic: Traffic, deployment: Deployment) -> float:
+    """That a call has events for a broker."""
+    return -math.expm1(traffic.batch * _log_other(deployment.brokers))
+
+
+def _trip(deployment: Deployment, costs: Costs) -> float:
+    """Of a request, there and back, with the wait for copies."""
+    return costs.kafka_trip + (costs.replica if deployment.copies > 1 else 0.0)
+
+
+def _fixed(events: float, deployment: Deployment, costs: Costs) -> float:
+    """Of a request with so many events: what it takes besides them, s."""
+    own = deployment.partitions / deployment.brokers
+    return costs.request + costs.batch * own * -math.expm1(events * _log_other(own))
+
+
+def _copied(traffic: Traffic, deployment: Deployment, costs: Costs) -> float:
+    """Of an event in a request, s."""
+    return deployment.copies * (costs.record + costs.record_byte * traffic.size)
+
+
 def _broker(traffic: Traffic, deployment: Deployment, costs: Costs) -> tuple[Station, _Lane]:
     own = deployment.partitions / deployment.brokers
     whole = max(1.0, deployment.batch_bytes // traffic.size)
     most = max(1.0, min(own * whole, deployment.buffer_events / deployment.brokers))
-    each = deployment.copies * (costs.record + costs.record_byte * traffic.size)
-    trip = costs.kafka_trip + (costs.replica if deployment.copies > 1 else 0.0)
+    each, trip = _copied(traffic, deployment, costs), _trip(deployment, costs)
     lanes = deployment.publishers
     rate = traffic.rate / (lanes * deployment.brokers)
-    meets = -math.expm1(traffic.batch * _log_other(deployment.brokers))  # that a call has events for a lane
+    meets = _meets(traffic, deployment)
     spacing = traffic.batch * lanes / (traffic.rate * meets)
 
     def fixed(events: float) -> float:
-        return costs.request + costs.batch * own * -math.expm1(events * _log_other(own))
+        return _fixed(events, deployment, costs)
 
     # Calls come evenly; which of them have something for the lane is chance.
     idle = _idle(spacing, meets)

@@ -40,7 +40,8 @@ def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Dep
     manifest = directory.manifest
     settings = manifest.settings
     if manifest.engine == "simulation":
-        return Deployment(**{n: settings[n] for each in fields(Deployment) if (n := each.name) in settings})
+        known = {each.name for each in fields(Deployment)}
+        return Deployment(**{name: value for name, value in settings.items() if name in known})
     batch = Workload.load(manifest.workload).batch
     generators = max(1, len({each.writer for each in intervals if "sent" in each.counters}))
     partitions = directory.rows("consumed").column("partition").to_numpy()

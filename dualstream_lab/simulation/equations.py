@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from dualstream_lab.simulation.capacity import traffic_of, turns_per_call
+from dualstream_lab.simulation.capacity import at_work, traffic_of, turns_per_call
 from dualstream_lab.simulation.compiled import kernel
 from dualstream_lab.simulation.parameters import Costs as Parameters
 
@@ -96,7 +96,8 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
                 turn=requests, idle=seconds.end - seconds.begin)  # fmt: skip
     if run.requests is not None:
-        yield _broker(run, costs)._replace(busy=_busy(run, costs))
+        busy = at_work(run.workload, run.deployment, _of_model(costs))
+        yield _broker(run, costs)._replace(busy=busy)
     its = run.deployment
     if run.beside:  # Redis and the consumer had the other runs' events, too
         return
@@ -108,18 +109,16 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
         yield _consumer_cpu(run)
 
 
+def _of_model(costs: Costs) -> Parameters:
+    return Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
+
+
 def _per_call(run: Observed, costs: Costs) -> float:
     """Requests of a call. A simulated loop is held up by as many as there are on average."""
     if run.simulated:
-        of_model = Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
-        return turns_per_call(traffic_of(run.workload), run.deployment, of_model)
+        return turns_per_call(traffic_of(run.workload), run.deployment, _of_model(costs))
     answers = 1 + np.count_nonzero(np.diff(run.events.request))
     return float(answers * run.workload.batch / len(run.events.request))
-
-
-def _busy(run: Observed, costs: Costs) -> float:
-    calls = run.workload.rate / run.workload.batch / run.deployment.publishers
-    return min(1.0, calls * (costs["call"] + costs["event"] * run.workload.batch))
 
 
 def _made(

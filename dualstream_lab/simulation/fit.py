@@ -17,11 +17,11 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.beside import side_by_side
 from dualstream_lab.simulation.blocks import Blocks
-from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
+from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration, load_of
 from dualstream_lab.simulation.equations import LINEAR, equations_of
 from dualstream_lab.simulation.matching import pauses_matched
 from dualstream_lab.simulation.observed import observe
-from dualstream_lab.simulation.parameters import Costs
+from dualstream_lab.simulation.parameters import Costs, most_of
 from dualstream_lab.simulation.pauses import ENOUGH, Pauses, separate
 from dualstream_lab.simulation.regression import System, normal
 
@@ -46,7 +46,6 @@ _FLOOR: Final = 0.02  # nothing is known better than so, as a share
 _TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
 _NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
 _NOISIEST: Final = 2.0  # coefficient of variation
-_LONGEST: Final = 60.0  # s that a cost may be
 _NOISES: Final = {"broker_noise": "broker", "redis_noise": "shard"}
 _FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
 """A noise is a share of work, most of which is this cost."""
@@ -285,8 +284,7 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
         its = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
-        most = math.inf if name == "pauses" else _LONGEST
-        values[name], low[name], high[name] = (min(end, most) for end in its[:3])
+        values[name], low[name], high[name] = (min(end, most_of(name)) for end in its[:3])
     newest = max(run.directory.manifest.clocks.wall for run in seen)
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
@@ -296,11 +294,8 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
 
 
 def _ranges(seen: Sequence[Observed]) -> dict[str, tuple[float, float]]:
-    """Of the runs' settings; ``rate``: of one publisher."""
-    loads = ("batch", "sources", "payload_bytes")
-    parts = ("brokers", "partitions", "copies", "shards", "subscribers", "consumers")
-    values = {name: [float(getattr(run.workload, name)) for run in seen] for name in loads}
-    values |= {name: [float(getattr(run.deployment, name)) for run in seen] for name in parts}
-    values["publishers"] = [float(run.deployment.publishers + run.beside) for run in seen]
-    values["rate"] = [run.workload.rate / run.deployment.publishers for run in seen]
-    return {name: (min(its), max(its)) for name, its in values.items()}
+    """Of the runs' settings; those beside each other are publishers of one broker."""
+    loads = [load_of(run.workload, run.deployment) for run in seen]
+    for load, run in zip(loads, seen, strict=True):
+        load["publishers"] += run.beside
+    return {name: (min(load[name] for load in loads), max(load[name] for load in loads)) for name in loads[0]}

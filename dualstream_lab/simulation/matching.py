@@ -39,7 +39,7 @@ def pauses_matched(costs: Costs, seen: Sequence[Observed]) -> float:
         return costs.pauses
     setups: dict[Any, list[Observed]] = defaultdict(list)
     for run in seen:
-        setups[replace(run.workload, seed=0), run.deployment].append(run)
+        setups[run.setup].append(run)
     measured = {key: np.mean([math.log(_measured(run)) for run in runs]) for key, runs in setups.items()}
 
     def off(change: float) -> float:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["Case", "Outcome", "simulate"]
+__all__ = ["Case", "Outcome", "circumstances", "simulate"]
 
 _AFTER: Final = 60  # s after the plan's end, and the bounds on waiting: until then levels are kept
 _MOST: Final = 10_000_000  # events of a run with a row each
@@ -128,11 +128,11 @@ def simulate(
     )  # fmt: skip
     if sample is not None and sample < 1:
         raise ConfigError(f"sample: must be a whole number from 1, one row in so many (is {sample!r})")
-    where = _circumstances(case)
+    where = circumstances(case)
     if workload.expected > _MOST:
         length = tile_length(case)
         short = replace(case, workload=replace(workload, duration=LEAD + length), faults=())
-        return repeat(case, where, _every_event(short, _circumstances(short)), length)
+        return repeat(case, where, _every_event(short, circumstances(short)), length)
     outcome = _every_event(case, where)
     return outcome if sample is None else binned(outcome, sample)
 
@@ -177,7 +177,7 @@ def _every_event(case: Case, where: Circumstances) -> Outcome:
     )  # fmt: skip
 
 
-def _circumstances(case: Case) -> Circumstances:
+def circumstances(case: Case) -> Circumstances:
     """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
     workload, deployment = case.workload, case.deployment
     costs = on_shared_cores(case.costs, workload, deployment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -90,6 +90,11 @@ class Observed:
     redis: Seconds
     consumer: Seconds
     beside: int = 0
+
+    @property
+    def setup(self) -> tuple[Workload, Deployment]:
+        """What it has in common with its repeats."""
+        return replace(self.workload, seed=0), self.deployment
 
     @property
     def simulated(self) -> bool:

@@ -6,9 +6,12 @@ from dataclasses import dataclass, fields
 
 from dualstream_lab.errors import ConfigError
 
-__all__ = ["Costs", "Deployment"]
+__all__ = ["Costs", "Deployment", "most_of"]
 
-_MOST = {"pauses": (100_000, "")}
+
+def most_of(cost: str) -> int:
+    """The highest that a cost can be: 60 s; ``pauses`` are no time."""
+    return 100_000 if cost == "pauses" else 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Costs:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            most, unit = _MOST.get(field.name, (60, " seconds"))
+            most, unit = most_of(field.name), "" if field.name == "pauses" else " seconds"
             if not 0 <= value <= most:  # also refuses NaN
                 raise ConfigError(f"{field.name}: must be from 0 to {most:,}{unit} (is {value!r})")
 

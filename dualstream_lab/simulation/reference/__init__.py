@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simpy
 
-from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation.capacity import at_work, traffic_of, turns_per_call
-from dualstream_lab.simulation.cores import on_shared_cores
-from dualstream_lab.simulation.draws import draw
-from dualstream_lab.simulation.model import Outcome
-from dualstream_lab.simulation.outages import outages
+from dualstream_lab.simulation.model import Case, Outcome, circumstances
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.reference.publishing import Brokers, Publisher
 from dualstream_lab.simulation.reference.reading import Consumers
@@ -42,29 +37,23 @@ def reference(
 
     ``draws``: instead of the seed's. Raises ConfigError as :func:`simulate`.
     """
-    if workload.plan == "closed":
-        raise ConfigError("plan: closed is not simulated: its times depend on answers; choose another one")
-    deployment = deployment or Deployment()
-    costs = on_shared_cores(costs or Costs(), workload, deployment)
-    broken = outages(faults, deployment)
-    drawn = draws or draw(
-        sources=workload.sources,
-        duration=workload.duration,
-        deployment=deployment,
-        costs=costs,
-        outages=broken,
+    case = Case(
+        workload=workload,
+        deployment=deployment or Deployment(),
+        costs=costs or Costs(),
+        faults=tuple(faults),
         seed=seed,
-        busy=at_work(workload, deployment, costs),
     )
+    where = circumstances(case)
+    drawn = draws or where.draws
     slots = list(workload.slots())
     columns = (
         np.concatenate([getattr(one, name) for one in slots]) for name in ("intended", "source", "size")
     )
     intended, source, size = columns
     notes = Notes(intended / 1e9, source, size, drawn)
-    world = World(simpy.Environment(), deployment, costs, broken, drawn, notes)
-    after = costs.turn * turns_per_call(traffic_of(workload), deployment, costs)
-    _run(world, workload.batch, after)
+    world = World(simpy.Environment(), where.deployment, where.costs, where.outages, drawn, notes)
+    _run(world, workload.batch, where.after)
     return _outcome(notes, world)
 
 
