@@ -41,9 +41,20 @@ _SWEEP = (  # events/s, events a call, bytes, subscribers; no more than leaves c
     (4_000, 10, 4_000, 1),
     (8_000, 50, 2_000, 1),
 )
-_HELD_OUT = ((6_000, 10, 300, 1), (6_000, 10, 300, 4), (1_500, 1, 300, 1), (16_000, 50, 1_000, 1))
+_HELD_OUT = (
+    (6_000, 10, 300, 1),
+    (6_000, 10, 300, 4),
+    (1_500, 1, 300, 1),
+    (16_000, 50, 1_000, 1),
+    (9_000, 20, 600, 2),
+    (25_000, 250, 300, 1),
+)
 _OVERLOAD = (250_000, 100, 300, 4.0)  # events/s, events a call, bytes, s
-_OUTAGES = (FaultSpec(what="redis.stop", at=8, length=5), FaultSpec(what="kafka.stop", at=8, length=2))
+_OUTAGES = (  # events/s, events a call
+    (5_000, 10, FaultSpec(what="redis.stop", at=8, length=5)),
+    (5_000, 10, FaultSpec(what="kafka.stop", at=8, length=2)),
+    (4_000, 4, FaultSpec(what="kafka.stop", at=8, length=3)),
+)
 _TABLE = "| run | figure | measured | predicted | off by | allowed | |\n|---|---|---|---|---|---|---|"
 
 
@@ -67,8 +78,8 @@ def calibration(stack: LocalStack, *, rounds: int, quick: bool) -> str:
         rate, batch, size, length = _OVERLOAD
         work = Workload(rate=rate, batch=batch, payload_bytes=size, duration=length)
         held_out.append(_run(stack, root, "overload", work, 1, turn))
-        for fault in _OUTAGES:
-            work = Workload(rate=5_000, duration=25)
+        for rate, batch, fault in _OUTAGES:
+            work = Workload(rate=rate, batch=batch, duration=25)
             held_out.append(_run(stack, root, fault.what.replace(".", "-"), work, 1, turn, fault))
     found = fit(learned).calibration
     if not quick:

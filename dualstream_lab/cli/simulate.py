@@ -104,6 +104,4 @@ def _deployment(scenario: Scenario, parts: dict[str, Any]) -> Deployment:
     if (brokers := given.setdefault("brokers", scenario.brokers)) < scenario.brokers:
         raise ConfigError(f"--brokers: the scenario's faults need {scenario.brokers} (are {brokers})")
     usual = {"subscribers": scenario.users.subscribers}
-    return deployment_for(
-        Settings.load(), lanes=scenario.users.lanes, batch=scenario.workload.batch, **usual | given
-    )
+    return deployment_for(Settings.load(), lanes=scenario.users.lanes, **usual | given)

@@ -19,9 +19,11 @@ from dualstream_lab.simulation.lanes import (
     admit,
     again,
     ring,
+    rung,
     settle,
     take,
 )
+from dualstream_lab.simulation.loop import Loops, begin, encoded, following, work
 from dualstream_lab.simulation.spans import delay_at, done_at, inside, spread
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Brokers", "deliver"]
 
-_ANSWER, _AGAIN, _ARRIVAL = 0, 1, 2  # what comes next of a lane
+_ANSWER, _AGAIN, _ARRIVAL, _BEGIN, _ENCODED = range(5)  # what comes next: of a lane; of a publisher
 _PAUSE: Final = 0.1  # s before what failed is sent again
 
 
@@ -124,15 +126,6 @@ def answered(calls: Calls, ways: Ways, held: Held, lane: int, now: float) -> Non
 
 
 @kernel
-def expire(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
-    """The deadline of a call's events."""
-    for event in range(call * calls.batch, (call + 1) * calls.batch):
-        if ways.outcome[event] == 0:
-            settle(calls, ways, held, event, UNKNOWN if ways.taken[event] else REJECTED, now)
-    admit(calls, ways, held, call % calls.publishers, now)
-
-
-@kernel
 def refuse(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
     """A call has waited too long for room."""
     for event in range(call * calls.batch, (call + 1) * calls.batch):
@@ -140,8 +133,21 @@ def refuse(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
         ways.settled[event] = now
     held.open[call] = 0
     publisher = call % calls.publishers
+    held.calling[publisher] -= 1
     held.waits[publisher] = call + calls.publishers
     admit(calls, ways, held, publisher, now)
+
+
+@kernel
+def give_up(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
+    """What is open of it: its deadline is over, or it has waited too long for room."""
+    if call >= held.waits[call % calls.publishers]:
+        refuse(calls, ways, held, call, now)
+        return
+    for event in range(call * calls.batch, (call + 1) * calls.batch):
+        if ways.outcome[event] == 0:
+            settle(calls, ways, held, event, UNKNOWN if ways.taken[event] else REJECTED, now)
+    admit(calls, ways, held, call % calls.publishers, now)
 
 
 @kernel
@@ -152,10 +158,24 @@ def depart(brokers: Brokers, now: float) -> float:
 
 @kernel
 def proceed(
-    calls: Calls, ways: Ways, held: Held, brokers: Brokers, lane: int, what: int, now: float
+    calls: Calls, loops: Loops, ways: Ways, held: Held, brokers: Brokers, lane: int, what: int, now: float
 ) -> tuple[int, float]:
-    """What was next of a lane happens: (what is next then, when); -1 for nothing."""
+    """What was next of a lane, or of its publisher's loop, happens: (what is next then, when); -1 for
+    nothing.
+    """
+    publisher = lane // calls.brokers
+    if what == _BEGIN:
+        if loops.free[publisher] > now:  # it got something to do meanwhile
+            return _BEGIN, loops.free[publisher]
+        held.calling[publisher] += 1
+        return _ENCODED, begin(loops, publisher, now)
+    if what == _ENCODED:
+        held.last[publisher] = encoded(loops, publisher, now)
+        admit(calls, ways, held, publisher, now)
+        at = following(loops, publisher, held.calling[publisher], now)
+        return (_BEGIN, at) if at < np.inf else (-1, now)
     if what == _ANSWER:
+        work(loops, publisher, loops.turn, now)
         answered(calls, ways, held, lane, now)
     elif what == _ARRIVAL:
         well, at = arrive(calls, ways, held, brokers, lane, now)
@@ -169,65 +189,65 @@ def proceed(
 
 @kernel
 def due(
-    calls: Calls, ways: Ways, held: Held, order: Integers, places: Integers, patience: float, deadline: float
-) -> tuple[float, float, float]:
-    """When the next deadline is, when a call has waited too long, and when the next is ready; inf for never.
+    calls: Calls, loops: Loops, ways: Ways, held: Held, places: Integers, patience: float, deadline: float
+) -> tuple[float, float]:
+    """When the next deadline is, and when a call has waited too long; inf for never.
 
-    ``places``: of these in ``held.entries``, in ``order``, and in ``order`` again; the first two go on to
-    what is not over yet.
+    ``places``: of these in ``held.entries`` and in ``loops.asked``; they go on to what is not over yet.
     """
-    expired, waited, call = places
+    expired, waited = places
     while expired < held.numbers[0] and held.open[held.entries[expired]] == 0:
         expired += 1
-    while waited < call and held.waits[order[waited] % calls.publishers] > order[waited]:
+    asked = loops.asked
+    while waited < loops.number[0] and held.waits[asked[waited] % calls.publishers] > asked[waited]:
         waited += 1
     places[0], places[1] = expired, waited
-    ends = waits = ready = np.inf
+    ends = waits = np.inf
     if expired < held.numbers[0]:
         ends = ways.entered[held.entries[expired] * calls.batch] + deadline
-    if waited < call:
-        waits = calls.ready[order[waited]] + patience
-    if call < len(order):
-        ready = calls.ready[order[call]]
-    return ends, waits, ready
+    if waited < loops.number[0]:
+        waits = loops.ready[asked[waited]] + patience
+    return ends, waits
 
 
 @kernel
 def deliver(
-    calls: Calls, ways: Ways, held: Held, brokers: Brokers, order: Integers, patience: float, deadline: float
+    calls: Calls, loops: Loops, ways: Ways, held: Held, brokers: Brokers, patience: float, deadline: float
 ) -> None:
     """Run it all, until every event is settled and no request is on its way; fills ``ways``.
 
-    ``order``: the calls as they become ready. ``patience``: s that a call waits for room; ``deadline``: s
-    from entering the buffer to the ack.
+    ``patience``: s that a call waits for room; ``deadline``: s from entering the buffer to the ack.
     """
     lanes = calls.publishers * calls.brokers
-    times, codes = np.empty(lanes + 1), np.empty(lanes + 1, np.int64)
-    coming = 0
-    places = np.zeros(3, np.int64)
+    most = lanes + calls.publishers + 1
+    times, codes = np.empty(most), np.empty(most, np.int64)
+    places = np.zeros(2, np.int64)
+    coming = min(calls.publishers, len(loops.intended))  # in order, and so a heap
+    times[:coming] = loops.intended[:coming]
+    codes[:coming] = _BEGIN * lanes + np.arange(coming) * calls.brokers
     while True:
-        ends, waits, ready = due(calls, ways, held, order, places, patience, deadline)
-        now = min(ends, waits, ready)
+        ends, waits = due(calls, loops, ways, held, places, patience, deadline)
+        now = min(ends, waits)
         if coming and times[0] <= now:
             now, lane, what = times[0], codes[0] % lanes, codes[0] // lanes
             coming = pop(times, codes, coming)
-            what, at = proceed(calls, ways, held, brokers, lane, what, now)
+            what, at = proceed(calls, loops, ways, held, brokers, lane, what, now)
             if what >= 0:
                 coming = push(times, codes, coming, at, what * lanes + lane)
+            publisher = lane // calls.brokers
         elif now == np.inf:
             return
-        elif ends == now:
-            expire(calls, ways, held, held.entries[places[0]], now)
-        elif waits == now:
-            refuse(calls, ways, held, order[places[1]], now)
         else:
-            call = order[places[2]]
-            places[2] += 1
-            held.last[call % calls.publishers] = call
-            admit(calls, ways, held, call % calls.publishers, now)
-        for place in range(held.numbers[1]):
-            lane = held.ringing[place]
-            held.rung[lane] = False
+            call = held.entries[places[0]] if ends == now else loops.asked[places[1]]
+            give_up(calls, ways, held, call, now)
+            publisher = call % calls.publishers
+        before = coming
+        for lane in rung(held):
             if take(calls, ways, held, lane):
                 coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * lanes + lane)
-        held.numbers[1] = 0
+        if coming > before:
+            work(loops, publisher, loops.turn, now)
+        if loops.full[publisher]:
+            at = following(loops, publisher, held.calling[publisher], now)
+            if at < np.inf:
+                coming = push(times, codes, coming, at, _BEGIN * lanes + publisher * calls.brokers)

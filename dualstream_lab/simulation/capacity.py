@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.simulation.mean_values import Comings, Work, different, log_other, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
@@ -35,7 +35,9 @@ STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 
 _EXCHANGE: Final = 4000  # notifications, as in the notifier
 _POLL: Final = 10_000  # records, as in the consumer
-_STEPS: Final = 60  # of bisection
+_STEPS: Final = 16  # of bisection
+_LOWER: Final = 0.95
+_EVEN: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +91,15 @@ Capacity = dict[str, Station]
 """By name, in the order of ``STATIONS``; those that the deployment has."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """In the mean: a batch of ``events`` every ``cycle`` s. ``busy``: the server that it shares."""
+class _Lane(NamedTuple):
+    """In the mean: a batch of ``events`` every ``cycle`` s, which is on its way for a share ``away`` of them.
+    ``busy``: the share that the server works that it has in common with others.
+    """
 
     events: float
     cycle: float
-    busy: float = 0.0
+    away: float
+    busy: float
 
 
 def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity:
@@ -123,32 +127,46 @@ def at_work(workload: Workload, deployment: Deployment, costs: Costs) -> float:
 
 
 def turns_per_call(traffic: Traffic, deployment: Deployment, costs: Costs) -> float:
-    """About how many turns of requests each call makes: one, or fewer where more calls come while the last
-    requests are on their way. Those of a call to several brokers are one turn.
+    """About how many turns of its loop a publisher spends on a call's requests: one for those that leave
+    together, and one for each answer. They are fewer where more calls come while requests are on their way.
     """
-    events = traffic.batch / deployment.brokers / _meets(traffic, deployment)
-    lasts = _trip(deployment, costs) + _fixed(events, deployment, costs)
-    lasts += events * _copied(traffic, deployment, costs)
-    served = costs.call + costs.event * traffic.batch
+    lane = _requests(traffic, deployment, costs)
     spacing = traffic.batch * deployment.publishers / traffic.rate
-    found = min(1.0, spacing / lasts) if lasts else 1.0
-    if served + costs.turn * found <= spacing:
-        return found
-    # The loop is busy all the time: calls come as fast as it serves them.
-    return 1.0 if served + costs.turn >= lasts else served / (lasts - costs.turn)
+    requests = deployment.brokers * spacing / lane.cycle
+    # As calls come evenly, few of them find the last request on its way if it lasts less than their distance.
+    late = lane.away * min(1.0, lane.away * lane.cycle / spacing) ** _EVEN
+    together = 1 - late ** (deployment.brokers * _meets(traffic, deployment))
+    return float(requests + requests * late + together)
 
 
 def listening(gateways: int, clients: float) -> float:
     """Gateways that have one or more of an event's ``clients``, on average; a client is at any of them."""
-    return min(clients, gateways * -math.expm1(clients * _log_other(gateways))) if clients else 0.0
+    return min(clients, gateways * -math.expm1(clients * log_other(gateways))) if clients else 0.0
 
 
 def _publisher(traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
-    """At its ceiling each call has a turn of requests of its own: no others come from a loop that is late."""
-    parts, turns = deployment.publishers, turns_per_call(traffic, deployment, costs)
-    plain = _plain(traffic, parts, fixed=costs.call + costs.turn, most=traffic.batch, each=costs.event)
-    busy = traffic.rate / parts * ((costs.call + costs.turn * turns) / traffic.batch + costs.event)
-    return replace(plain, busy=min(1.0, busy))
+    """Its ceiling is the highest rate at which its loop is not busy all the time; the more it is late, the
+    more events are in a request.
+    """
+    parts, served = deployment.publishers, costs.call / traffic.batch + costs.event
+
+    def work(rate: float) -> float:
+        """Of an event, s."""
+        turns = turns_per_call(replace(traffic, rate=rate), deployment, costs)
+        return served + costs.turn * turns / traffic.batch
+
+    high = parts / served if served else math.inf
+    if not costs.turn or math.isinf(high):
+        return _plain(traffic, parts, fixed=costs.call, most=traffic.batch, each=costs.event)
+    low = high
+    while low * work(low) > parts:
+        high, low = low, low * _LOWER
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if middle * work(middle) > parts else (middle, high)
+    fixed = parts / low * traffic.batch - costs.event * traffic.batch
+    plain = _plain(traffic, parts, fixed=fixed, most=traffic.batch, each=costs.event)
+    return replace(plain, busy=min(1.0, traffic.rate * work(traffic.rate) / parts))
 
 
 def _plain(traffic: Traffic, parts: int, *, fixed: float, most: float, each: float) -> Station:
@@ -164,7 +182,7 @@ def _receivers(traffic: Traffic, deployment: Deployment) -> float:
 
 def _meets(traffic: Traffic, deployment: Deployment) -> float:
     """That a call has events for a broker."""
-    return -math.expm1(traffic.batch * _log_other(deployment.brokers))
+    return -math.expm1(traffic.batch * log_other(deployment.brokers))
 
 
 def _trip(deployment: Deployment, costs: Costs) -> float:
@@ -172,43 +190,42 @@ def _trip(deployment: Deployment, costs: Costs) -> float:
     return costs.kafka_trip + (costs.replica if deployment.copies > 1 else 0.0)
 
 
-def _fixed(events: float, deployment: Deployment, costs: Costs) -> float:
-    """Of a request with so many events: what it takes besides them, s."""
-    own = deployment.partitions / deployment.brokers
-    return costs.request + costs.batch * own * -math.expm1(events * _log_other(own))
-
-
 def _copied(traffic: Traffic, deployment: Deployment, costs: Costs) -> float:
     """Of an event in a request, s."""
     return deployment.copies * (costs.record + costs.record_byte * traffic.size)
 
 
-def _broker(traffic: Traffic, deployment: Deployment, costs: Costs) -> tuple[Station, _Lane]:
-    own = deployment.partitions / deployment.brokers
-    whole = max(1.0, deployment.batch_bytes // traffic.size)
-    most = max(1.0, min(own * whole, deployment.buffer_events / deployment.brokers))
-    each, trip = _copied(traffic, deployment, costs), _trip(deployment, costs)
-    lanes = deployment.publishers
-    rate = traffic.rate / (lanes * deployment.brokers)
-    meets = _meets(traffic, deployment)
-    spacing = traffic.batch * lanes / (traffic.rate * meets)
-
-    def fixed(events: float) -> float:
-        return _fixed(events, deployment, costs)
-
+def _requests(traffic: Traffic, deployment: Deployment, costs: Costs) -> _Lane:
+    lanes, meets = deployment.publishers, _meets(traffic, deployment)
     # Calls come evenly; which of them have something for the lane is chance.
-    idle = _idle(spacing, meets)
+    return _Lane(*settled(
+        traffic.rate / (lanes * deployment.brokers), _most(traffic, deployment),
+        Work(
+            costs.request, costs.batch, deployment.partitions / deployment.brokers,
+            _copied(traffic, deployment, costs), costs.broker_noise,
+        ),
+        Comings(_trip(deployment, costs), lanes, traffic.batch * lanes / (traffic.rate * meets), meets),
+    ))  # fmt: skip
 
-    def cycle(events: float) -> float:
-        work = fixed(events) + each * events
-        return _cycle(work, costs.broker_noise, trip, lanes, idle)
 
-    lane = _settled(rate, most, cycle)
-    busy = lanes * (fixed(lane.events) + each * lane.events) / lane.cycle
+def _most(traffic: Traffic, deployment: Deployment) -> float:
+    """Events of a request."""
+    whole = max(1.0, deployment.batch_bytes // traffic.size)
+    room = float(deployment.buffer_events)
+    if deployment.callers:
+        room = min(room, deployment.callers * traffic.batch)
+    return max(1.0, min(deployment.partitions / deployment.brokers * whole, room / deployment.brokers))
+
+
+def _broker(traffic: Traffic, deployment: Deployment, costs: Costs) -> tuple[Station, _Lane]:
+    most, own = _most(traffic, deployment), deployment.partitions / deployment.brokers
+    lane = _requests(traffic, deployment, costs)
     return Station(
-        parts=deployment.brokers, fixed=fixed(most), most=most, each=each, rate=traffic.rate,
-        busy=min(1.0, busy), trip=trip, lanes=lanes, stops=min(0.99, costs.pauses * costs.pause),
-    ), _Lane(lane.events, lane.cycle, min(1.0, busy))  # fmt: skip
+        parts=deployment.brokers, fixed=costs.request + costs.batch * different(most, own), most=most,
+        each=_copied(traffic, deployment, costs), rate=traffic.rate, busy=lane.busy,
+        trip=_trip(deployment, costs), lanes=deployment.publishers,
+        stops=min(0.99, costs.pauses * costs.pause),
+    ), lane  # fmt: skip
 
 
 def _shard(traffic: Traffic, deployment: Deployment, costs: Costs, requests: _Lane) -> Station:
@@ -217,18 +234,17 @@ def _shard(traffic: Traffic, deployment: Deployment, costs: Costs, requests: _La
     each = costs.publish + costs.deliver * heard
     lanes = deployment.publishers
     # Notifications come with the acks of requests, those that have some for this shard.
-    meets = -math.expm1(requests.events * _log_other(deployment.shards))
-    idle = _idle(requests.cycle / (deployment.brokers * meets), meets / deployment.brokers)
-
-    def cycle(events: float) -> float:
-        work = costs.exchange + each * events
-        return _cycle(work, costs.redis_noise, costs.redis_trip, lanes, idle)
-
-    lane = _settled(traffic.rate / (lanes * deployment.shards), _EXCHANGE, cycle)
-    busy = lanes * (costs.exchange + each * lane.events) / lane.cycle
+    meets = -math.expm1(requests.events * log_other(deployment.shards))
+    lane = _Lane(*settled(
+        traffic.rate / (lanes * deployment.shards), _EXCHANGE,
+        Work(costs.exchange, 0, 1, each, costs.redis_noise),
+        Comings(
+            costs.redis_trip, lanes, requests.cycle / (deployment.brokers * meets), meets / deployment.brokers
+        ),
+    ))  # fmt: skip
     return Station(
         parts=deployment.shards, fixed=costs.exchange, most=_EXCHANGE, each=each, rate=traffic.rate,
-        busy=min(1.0, busy), trip=costs.redis_trip, lanes=lanes,
+        busy=lane.busy, trip=costs.redis_trip, lanes=lanes,
     )  # fmt: skip
 
 
@@ -236,61 +252,15 @@ def _consumer(traffic: Traffic, deployment: Deployment, costs: Costs, requests: 
     members = deployment.consumers
     # Both divide the partitions by number: a member meets one broker in so many, and shares it with others.
     common = math.gcd(members, deployment.brokers)
-    meets = -math.expm1(requests.events * _log_other(members / common))
+    meets = -math.expm1(requests.events * log_other(members / common))
     brokers = deployment.brokers / common
     # A broker that is busy answers evenly; of many, it is chance whose answer comes next.
-    idle = _idle(requests.cycle / (brokers * deployment.publishers * meets), requests.busy * meets / brokers)
-
-    def cycle(events: float) -> float:
-        work = costs.poll + costs.consume * events
-        return work + idle(work)
-
-    lane = _settled(traffic.rate / members, _POLL, cycle)
-    busy = (costs.poll + costs.consume * lane.events) / lane.cycle if lane.cycle else 0.0
+    lane = _Lane(*settled(
+        traffic.rate / members, _POLL, Work(costs.poll, 0, 1, costs.consume, 0),
+        Comings(
+            0, 1, requests.cycle / (brokers * deployment.publishers * meets), requests.busy * meets / brokers
+        ),
+    ))  # fmt: skip
     return Station(
-        parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=traffic.rate,
-        busy=min(1.0, busy),
-    )  # fmt: skip
-
-
-def _log_other(parts: float) -> float:
-    """Log of the chance that an event belongs to another one of so many."""
-    return math.log1p(-1 / parts) if parts > 1 else -math.inf
-
-
-def _idle(spacing: float, even: float) -> Callable[[float], float]:
-    """The mean wait for what comes every ``spacing`` s, after a time in which it may have come: ``even`` is 1
-    where it comes evenly, 0 where it comes by chance (Poisson).
-    """
-
-    def idle(time: float) -> float:
-        return (1 - even) * spacing * math.exp(-time / spacing) + even * max(0.0, spacing - time)
-
-    return idle
-
-
-def _settled(rate: float, most: float, cycle: Callable[[float], float]) -> _Lane:
-    """A lane takes what came in its last cycle, at ``rate`` events/s: how many that is where it settles."""
-    low, high = 0.0, most
-    for _ in range(_STEPS):
-        events = (low + high) / 2
-        if rate * cycle(events) > events:
-            low = events
-        else:
-            high = events
-    return _Lane(high, cycle(high))
-
-
-def _cycle(work: float, noise: float, trip: float, lanes: int, idle: Callable[[float], float]) -> float:
-    """Of lanes that each have one batch at a time on the way to a server that works on one after the other: s
-    from one to the next, by mean value analysis. ``idle``: s until there is something, after so many.
-    """
-    waiting = at_work = cycle = 0.0
-    for lane in range(1, lanes + 1):
-        response = work * (1 + waiting - at_work + at_work * (1 + noise**2) / 2)
-        cycle = trip + response
-        cycle += idle(cycle)
-        waiting, at_work = lane * response / cycle, lane * work / cycle
-        if at_work > 0.9999:  # nothing but a longer queue comes with more
-            return lanes * work
-    return cycle
+        parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=traffic.rate, busy=lane.busy
+    )

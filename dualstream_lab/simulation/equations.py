@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from dualstream_lab.simulation.capacity import at_work, traffic_of, turns_per_call
+from dualstream_lab.simulation.capacity import at_work
 from dualstream_lab.simulation.compiled import kernel
 from dualstream_lab.simulation.parameters import Costs as Parameters
 
@@ -92,9 +92,9 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
     seconds = run.publisher
     calls = seconds.events / run.workload.batch
-    requests = calls * _per_call(run, costs)
+    turns = calls * _turns(run)
     yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
-                turn=requests, idle=seconds.end - seconds.begin)  # fmt: skip
+                turn=turns, idle=seconds.end - seconds.begin)  # fmt: skip
     if run.requests is not None:
         busy = at_work(run.workload, run.deployment, _of_model(costs))
         yield _broker(run, costs)._replace(busy=busy)
@@ -113,12 +113,11 @@ def _of_model(costs: Costs) -> Parameters:
     return Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
 
 
-def _per_call(run: Observed, costs: Costs) -> float:
-    """Requests of a call. A simulated loop is held up by as many as there are on average."""
-    if run.simulated:
-        return turns_per_call(traffic_of(run.workload), run.deployment, _of_model(costs))
+def _turns(run: Observed) -> float:
+    """Of a call: one for each answer, and one for requests that leave together."""
     answers = 1 + np.count_nonzero(np.diff(run.events.request))
-    return float(answers * run.workload.batch / len(run.events.request))
+    per_call = float(answers * run.workload.batch / len(run.events.request))
+    return per_call + min(1.0, per_call)
 
 
 def _made(

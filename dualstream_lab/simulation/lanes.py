@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[np.int64]
     Flags = npt.NDArray[np.bool_]
 
-__all__ = ["Calls", "Held", "Ways", "admit", "again", "held", "ring", "settle", "take"]
+__all__ = ["Calls", "Held", "Ways", "admit", "again", "held", "ring", "rung", "settle", "take"]
 
 DURABLE, REJECTED, UNKNOWN, NO_ROOM = (
     1,
@@ -30,12 +30,8 @@ DURABLE, REJECTED, UNKNOWN, NO_ROOM = (
 
 
 class Calls(NamedTuple):
-    """What is published. Call k has the events from k x ``batch`` on, of publisher k mod ``publishers``.
+    """What is published. Call k has the events from k x ``batch`` on, of publisher k mod ``publishers``."""
 
-    ``ready``: by call, when its events are encoded.
-    """
-
-    ready: Floats
     partition: Integers
     size: Integers
     batch: int
@@ -65,7 +61,8 @@ class Held(NamedTuple):
     ``other``: the next partition of the lane that has events. By lane: ``some``: the first of those;
     ``request``: the first event in flight; ``events``, ``bytes`` and ``parts`` of it; ``flying``.
     By publisher: ``used`` room; ``waits``: its first call that is not in the buffer; ``last``: its last one
-    that is ready. ``open``: by call, its events that are not settled. ``entries``: calls as they entered.
+    that is ready; ``calling``: its calls that have begun and not ended. ``open``: by call, its events that
+    are not settled. ``entries``: calls as they entered.
     ``ringing``: lanes that may take, ``rung``: whether they are among them; ``numbers``: how many entries and
     how many ringing lanes there are.
     """
@@ -83,6 +80,7 @@ class Held(NamedTuple):
     used: Integers
     waits: Integers
     last: Integers
+    calling: Integers
     open: Integers
     entries: Integers
     ringing: Integers
@@ -92,7 +90,8 @@ class Held(NamedTuple):
 
 def held(calls: Calls) -> Held:
     """Nothing yet."""
-    events, number = len(calls.partition), len(calls.ready)
+    events = len(calls.partition)
+    number = events // calls.batch
     lanes, queues = calls.publishers * calls.brokers, calls.publishers * calls.partitions
     publishers = np.arange(calls.publishers)
 
@@ -103,8 +102,9 @@ def held(calls: Calls) -> Held:
         after=none(events), head=none(queues), tail=none(queues), other=none(queues), some=none(lanes),
         request=none(lanes), events=none(lanes), bytes=none(lanes), parts=none(lanes),
         flying=np.zeros(lanes, np.bool_), used=np.zeros(calls.publishers, np.int64), waits=publishers.copy(),
-        last=publishers - calls.publishers, open=np.full(number, calls.batch), entries=none(number),
-        ringing=none(lanes), rung=np.zeros(lanes, np.bool_), numbers=np.zeros(2, np.int64),
+        last=publishers - calls.publishers, calling=np.zeros(calls.publishers, np.int64),
+        open=np.full(number, calls.batch), entries=none(number), ringing=none(lanes),
+        rung=np.zeros(lanes, np.bool_), numbers=np.zeros(2, np.int64),
     )  # fmt: skip
 
 
@@ -114,8 +114,10 @@ def settle(calls: Calls, ways: Ways, held: Held, event: int, outcome: int, now: 
     call = event // calls.batch
     ways.outcome[event] = outcome
     ways.settled[event] = now
-    held.open[call] -= 1
     held.used[call % calls.publishers] -= 1
+    held.open[call] -= 1
+    if held.open[call] == 0:
+        held.calling[call % calls.publishers] -= 1
 
 
 @kernel
@@ -125,6 +127,15 @@ def ring(held: Held, lane: int) -> None:
         held.rung[lane] = True
         held.ringing[held.numbers[1]] = lane
         held.numbers[1] += 1
+
+
+@kernel
+def rung(held: Held) -> Integers:
+    """Those that may take, in the order of their ringing; the next ones begin anew."""
+    lanes = held.ringing[: held.numbers[1]]
+    held.rung[lanes] = False
+    held.numbers[1] = 0
+    return lanes
 
 
 @kernel

@@ -10,7 +10,7 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.bins import Bins, binned
-from dualstream_lab.simulation.capacity import at_work, traffic_of, turns_per_call
+from dualstream_lab.simulation.capacity import at_work
 from dualstream_lab.simulation.cores import on_shared_cores
 from dualstream_lab.simulation.draws import draw
 from dualstream_lab.simulation.outages import outages
@@ -194,5 +194,4 @@ def circumstances(case: Case) -> Circumstances:
         outages=broken, seed=case.seed, busy=at_work(workload, deployment, costs),
     )  # fmt: skip
     seconds = math.ceil(workload.duration + deployment.delivery_timeout + deployment.buffer_timeout) + _AFTER
-    after = costs.turn * turns_per_call(traffic_of(workload), deployment, costs)
-    return Circumstances(deployment, costs, after, broken, draws, seconds)
+    return Circumstances(deployment, costs, broken, draws, seconds)

@@ -19,13 +19,14 @@ class Costs:
     """Time that each step takes, in seconds; a step's time is the sum of its parts.
 
     **Publisher**, one loop: a call takes ``call``, and ``event`` for each of its events (encoding,
-    and later its notification); then ``turn`` for the requests that they are in (sending them, and what
-    their answers set off), which holds up the next call, and not this one. **Broker**, requests one after
-    the other: ``request``, ``batch`` for each partition in it, ``record`` for each event and ``record_byte``
-    for each of their bytes; with r copies of a partition the last two count r times, as every broker is the
-    follower of others. ``broker_noise``: the coefficient of variation of a request's time (log-normal). A
-    broker pauses ``pauses`` times for each second that one publisher works on events (Poisson), for ``pause``
-    on average (exponential): stalls of either side, and the more the more events there are.
+    and later its notification); and it takes a ``turn`` for requests that leave together, and one for each
+    answer and what it sets off: these hold up the next call, and not the events in them. **Broker**, requests
+    one after the other: ``request``, ``batch`` for each partition in it, ``record`` for each event and
+    ``record_byte`` for each of their bytes; with r copies of a partition the last two count r times, as every
+    broker is the follower of others. ``broker_noise``: the coefficient of variation of a request's time
+    (log-normal). A broker pauses ``pauses`` times for each second that one publisher works on events
+    (Poisson), for ``pause`` on average (exponential): stalls of either side, and the more the more events
+    there are.
     ``kafka_trip``: a request's way there and back; ``replica``: the additional wait for copies. **Redis**,
     one thread: an exchange takes ``exchange``, ``publish`` for each notification, ``deliver`` for each
     subscriber that gets it. ``redis_trip``: there and back; ``redis_noise``: as ``broker_noise``.
@@ -36,7 +37,7 @@ class Costs:
 
     call: float = 40e-6
     event: float = 5e-6
-    turn: float = 200e-6
+    turn: float = 100e-6
     request: float = 300e-6
     batch: float = 15e-6
     record: float = 0.3e-6
@@ -71,8 +72,9 @@ class Deployment:
     """How many of each part, and the publisher's bounds (as in ``Settings``).
 
     ``subscribers``: connections on Redis that hear every event (gateways, mostly). ``clients``: of each
-    event, at the gateways together. ``cores``: that all parts share; 0 where each has its own. Raises
-    ConfigError naming the field.
+    event, at the gateways together. ``callers``: calls that each publisher may have open, the next one begins
+    when one of them ends; 0 for as many as there are. ``cores``: that all parts share; 0 where each has its
+    own. Raises ConfigError naming the field.
     """
 
     publishers: int = 1
@@ -84,6 +86,7 @@ class Deployment:
     gateways: int = 0
     clients: float = 0.0
     consumers: int = 1
+    callers: int = 0
     cores: int = 0
     tick: float = 0.005
     batch_bytes: int = 256 * 1024
@@ -97,7 +100,8 @@ class Deployment:
         for name, low, high in (
             ("publishers", 1, 10_000), ("brokers", 1, 10_000), ("partitions", 1, 1_000_000),
             ("copies", 1, 5), ("shards", 1, 10_000), ("subscribers", 0, 100_000), ("gateways", 0, 100_000),
-            ("clients", 0, 1e9), ("consumers", 0, 10_000), ("cores", 0, 100_000), ("tick", 0, 10),
+            ("clients", 0, 1e9), ("consumers", 0, 10_000), ("callers", 0, 10_000_000),
+            ("cores", 0, 100_000), ("tick", 0, 10),
             ("batch_bytes", 1024, 2**26), ("buffer_events", 1, 10_000_000), ("buffer_timeout", 0, 60),
             ("delivery_timeout", 0.1, 600), ("redis_timeout", 0.001, 60), ("notify_queue", 1, 10_000_000),
         ):  # fmt: skip

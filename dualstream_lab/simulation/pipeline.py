@@ -12,7 +12,7 @@ from dualstream_lab.simulation.broker import Brokers, deliver
 from dualstream_lab.simulation.consumer import poll
 from dualstream_lab.simulation.gateway import hand_out
 from dualstream_lab.simulation.lanes import Calls, Ways, held
-from dualstream_lab.simulation.loop import serve
+from dualstream_lab.simulation.loop import loops
 from dualstream_lab.simulation.shard import Joined, Shard, notifiers, notify
 
 if TYPE_CHECKING:
@@ -40,13 +40,10 @@ __all__ = [
 
 
 class Circumstances(NamedTuple):
-    """All that is decided before the first event. ``after``: s that requests hold up a publisher's loop after
-    each call. ``seconds``: how long levels are kept.
-    """
+    """All that is decided before the first event. ``seconds``: how long levels are kept."""
 
     deployment: Deployment
     costs: Costs
-    after: float
     outages: Outages
     draws: Draws
     seconds: int
@@ -84,10 +81,12 @@ def publish(
     """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event."""
     its, costs, draws = where.deployment, where.costs, where.draws
     busy = np.zeros((its.publishers, where.seconds)), np.zeros((its.brokers, where.seconds))
-    service = float(costs.call + costs.event * batch)
-    begin, ready = serve(intended, its.publishers, service, float(where.after), busy[0])
+    loop = loops(
+        intended, its.publishers, service=float(costs.call + costs.event * batch), turn=float(costs.turn),
+        callers=its.callers or len(intended), busy=busy[0],
+    )  # fmt: skip
     calls = Calls(
-        ready=ready, partition=partition, size=size, batch=batch, publishers=its.publishers,
+        partition=partition, size=size, batch=batch, publishers=its.publishers,
         brokers=its.brokers, partitions=its.partitions, batch_bytes=its.batch_bytes,
         buffer_events=its.buffer_events,
     )  # fmt: skip
@@ -111,9 +110,8 @@ def publish(
         slow=where.outages.brokers.slow, free=np.zeros(its.brokers),
         served=np.zeros(its.brokers, np.int64), ends=np.zeros(its.partitions, np.int64), busy=busy[1],
     )  # fmt: skip
-    order = np.argsort(ready, kind="stable")
-    deliver(calls, ways, held(calls), brokers, order, float(its.buffer_timeout), float(its.delivery_timeout))
-    return Published(sent=np.repeat(begin, batch), ways=ways, busy=busy)
+    deliver(calls, loop, ways, held(calls), brokers, float(its.buffer_timeout), float(its.delivery_timeout))
+    return Published(sent=np.repeat(loop.sent, batch), ways=ways, busy=busy)
 
 
 def notify_shard(where: Circumstances, shard: int, acked: Floats, publisher: Integers) -> Notified:

@@ -11,7 +11,7 @@ from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.capacity import STATIONS, Capacity, capacity, listening
 from dualstream_lab.simulation.outage_effects import Effect, effects
 from dualstream_lab.simulation.rehearsal import Rehearsal, rehearse
-from dualstream_lab.simulation.sizing import arranged, size
+from dualstream_lab.simulation.sizing import size, with_brokers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,7 +195,7 @@ def _towards(
         if not left:
             break
         part = max(left, key=lambda name: left[name])
-        more = _more(deployment, part)
+        more = _more(needs, deployment, part, costs)
         better = _trial(needs, more, costs) if more else None
         name = missed[0].name
         if more and better and better.quantile(name, 0.99) < _BETTER * trial.quantile(name, 0.99):
@@ -205,14 +205,13 @@ def _towards(
     return deployment, trial
 
 
-def _more(deployment: Deployment, part: str) -> Deployment | None:
-    """Half as many more of it; None where there cannot be."""
+def _more(needs: Requirements, deployment: Deployment, part: str, costs: Costs) -> Deployment | None:
+    """Half as many more of it, and what else it takes then; None where there cannot be."""
     parts = math.ceil(getattr(deployment, part) * 1.5)
     try:
-        if part == "brokers":
-            own = deployment.partitions // deployment.brokers
-            return arranged(deployment, parts, own, deployment.consumers)
-        return replace(deployment, **{part: parts})
+        if part != "brokers":
+            return replace(deployment, **{part: parts})
+        return with_brokers(needs, deployment, parts, costs)
     except ConfigError:
         return None
 

@@ -88,8 +88,9 @@ def _settings(case: Case) -> dict[str, Any]:
 
 
 def _lanes(case: Case) -> int:
-    """Calls that can be open: as many as the buffers hold, and one more."""
-    return case.deployment.publishers * case.deployment.buffer_events // case.workload.batch + 1
+    """Calls that can be open: as there are callers; else as many as the buffers hold, and one more."""
+    its = case.deployment
+    return its.publishers * its.callers or its.publishers * its.buffer_events // case.workload.batch + 1
 
 
 def _faults(case: Case) -> list[FaultRecord]:

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs
     from dualstream_lab.simulation.requirements import Requirements
 
-__all__ = ["arranged", "size"]
+__all__ = ["size", "with_brokers"]
 
 _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part
 _GATEWAYS: Final = 100_000  # of them
+_WHOLE: Final = 1 + 1e-9  # up to rounding
 _SPREAD: Final = "one for each source"
 
 
-class _Short(Exception):
+class _Short(ConfigError):
     """So many of a part are all there can be, and not enough."""
 
 
@@ -59,54 +60,91 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
     )
 
 
-def arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> Deployment:
-    """With ``own`` partitions a broker, and at least so many consumers that share them evenly."""
-    partitions = brokers * own
-    members = next(count for count in range(consumers, partitions + 1) if partitions % count == 0)
-    return replace(deployment, brokers=brokers, partitions=partitions, consumers=members)
-
-
 def _rooms(needs: Requirements) -> int:
     """Gateways for all connections, and a spare one."""
     return math.ceil(needs.subscribers / needs.max_connections) + 1
 
 
 def _sized(needs: Requirements, costs: Costs) -> Deployment:
-    traffic, most = needs.traffic, needs.max_load
     rooms = _rooms(needs)
     found = Deployment(
         brokers=needs.copies, copies=needs.copies, partitions=needs.copies, tick=needs.tick,
         gateways=rooms, clients=needs.clients,
     )  # fmt: skip
 
-    def enough(station: str, name: str, least: int = 1, limit: int = _MOST) -> int:
-        def load(parts: int) -> float:
-            return capacity(traffic, replace(found, **{name: parts}), costs)[station].load
-
-        return _least(load, most, least, limit, name)
-
     limit = min(_MOST, needs.sources)
-    found = replace(found, publishers=enough("publisher", "publishers"))
-    found = replace(found, gateways=enough("gateway", "gateways", rooms, _GATEWAYS))
-    found = replace(found, shards=enough("shard", "shards", limit=limit))
-    consumers = enough("consumer", "consumers", limit=limit)
+    least = math.ceil(needs.rate * (costs.call / needs.batch + costs.event) / needs.max_load)
+    found = replace(found, publishers=min(_MOST, max(1, least)))
+    found = replace(found, gateways=_enough(needs, found, costs, "gateway", rooms, _GATEWAYS))
+    found = replace(found, shards=_enough(needs, found, costs, "shard", 1, limit))
+    consumers = _enough(needs, found, costs, "consumer", 1, limit)
 
-    def brokers_load(brokers: int, own: int = _OWN) -> float:
-        own = max(own, math.ceil(consumers / brokers))
-        made = replace(found, brokers=brokers, partitions=brokers * own)
-        # Where there are fewer sources than brokers, the others have copies only.
-        return capacity(traffic, made, costs)["broker"].load * brokers / min(brokers, needs.sources)
+    def brokers_load(brokers: int) -> float:
+        own = max(_OWN, math.ceil(consumers / brokers))
+        return _broker_load(needs, replace(found, brokers=brokers, partitions=brokers * own), costs)
 
-    brokers = _least(brokers_load, most, needs.copies, max(limit, needs.copies), "brokers")
+    brokers = _least(brokers_load, 1, needs.copies, max(limit, needs.copies), "brokers")
+    return with_brokers(needs, found, brokers, costs)
+
+
+def with_brokers(needs: Requirements, deployment: Deployment, brokers: int, costs: Costs) -> Deployment:
+    """With so many, as few partitions as they and consumers need, consumers that share these evenly, and as
+    many publishers as it takes to send to all brokers. Raises ConfigError.
+    """
+    consumers = _enough(needs, deployment, costs, "consumer", 1, min(_MOST, needs.sources))
     own = math.ceil(consumers / brokers)
-    while own < _OWN and brokers_load(brokers, own) > most:
+    while own < _OWN and _broker_load(needs, _arranged(deployment, brokers, own, consumers), costs) > _WHOLE:
         own += 1
-    return arranged(found, brokers, own, consumers)
+    return _with_publishers(needs, _arranged(deployment, brokers, own, consumers), costs)
+
+
+def _enough(
+    needs: Requirements, deployment: Deployment, costs: Costs, station: str, least: int, limit: int
+) -> int:
+    """Of the parts of a station."""
+    name = station + "s"
+
+    def load(parts: int) -> float:
+        return capacity(needs.traffic, replace(deployment, **{name: parts}), costs)[station].load
+
+    return _least(load, needs.max_load, least, limit, name)
+
+
+def _arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> Deployment:
+    """With ``own`` partitions a broker, and at least so many consumers that share them evenly."""
+    partitions = brokers * own
+    members = next(count for count in range(consumers, partitions + 1) if partitions % count == 0)
+    return replace(deployment, brokers=brokers, partitions=partitions, consumers=members)
+
+
+def _broker_load(needs: Requirements, deployment: Deployment, costs: Costs) -> float:
+    """As a share of the most that it may be."""
+    load = capacity(needs.traffic, deployment, costs)["broker"].load / needs.max_load
+    # Where there are fewer sources than brokers, the others have copies only.
+    return load * deployment.brokers / min(deployment.brokers, needs.sources)
+
+
+def _with_publishers(needs: Requirements, deployment: Deployment, costs: Costs) -> Deployment:
+    """With as many more of them as it takes. Raises _Short."""
+
+    def short(parts: int) -> bool:
+        made = replace(deployment, publishers=parts)
+        return capacity(needs.traffic, made, costs)["publisher"].load > needs.max_load * _WHOLE
+
+    # Their load can fall faster than they grow: as they wait for each other, more events are in a request.
+    parts = deployment.publishers
+    while short(parts):
+        if parts >= _MOST:
+            raise _Short(f"publishers than {_MOST:,}, the most there can be")
+        parts = min(_MOST, parts + max(1, parts // 50))
+    while parts > deployment.publishers and not short(parts - 1):
+        parts -= 1
+    return replace(deployment, publishers=parts)
 
 
 def _least(load: Callable[[int], float], most: float, least: int, limit: int, name: str) -> int:
     """The smallest number, from ``least`` to ``limit``, whose load is at most ``most``. Raises _Short."""
-    most *= 1 + 1e-9
+    most *= _WHOLE
     parts = least  # a load falls no faster than parts grow, so that no step leads beyond the smallest
     while (now := load(parts)) > most:
         if parts >= limit:

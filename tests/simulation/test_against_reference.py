@@ -27,7 +27,7 @@ def seconds(low: float, high: float) -> st.SearchStrategy[float]:
 
 COSTS = st.builds(
     Costs,
-    call=seconds(1e-5, 1e-3), event=seconds(1e-6, 1e-4), request=seconds(1e-4, 2e-2),
+    call=seconds(1e-5, 1e-3), event=seconds(1e-6, 1e-4), turn=seconds(0, 1e-3), request=seconds(1e-4, 2e-2),
     batch=seconds(0, 1e-3), record=seconds(0, 1e-4), record_byte=seconds(0, 1e-7),
     broker_noise=seconds(0.05, 1), pauses=seconds(0, 10), pause=seconds(0, 0.05),
     kafka_trip=seconds(0, 0.01), replica=seconds(0, 0.01), exchange=seconds(1e-5, 1e-2),
@@ -44,7 +44,8 @@ def deployments(draw: st.DrawFn) -> Deployment:
         publishers=draw(st.integers(1, 4)), brokers=brokers, partitions=draw(st.integers(brokers, 12)),
         copies=draw(st.integers(1, min(brokers, 3))), shards=draw(st.integers(1, 3)),
         subscribers=draw(st.integers(0, 5)), gateways=draw(st.integers(0, 2)),
-        clients=draw(st.sampled_from([0.0, 10.0, 100.0])), consumers=draw(st.integers(0, 3)),
+        clients=draw(st.sampled_from([0.0, 10.0, 100.0])), callers=draw(st.sampled_from([0, 0, 1, 3, 10])),
+        consumers=draw(st.integers(0, 3)),
         tick=draw(st.sampled_from([0.0, 0.005])), batch_bytes=draw(st.sampled_from([1024, 16_384, 262_144])),
         buffer_events=draw(st.sampled_from([25, 100, 150_000])), buffer_timeout=draw(seconds(0.01, 1)),
         delivery_timeout=draw(seconds(0.2, 3)), redis_timeout=draw(seconds(0.02, 0.3)),

@@ -170,7 +170,7 @@ def test_a_plan_for_hardly_anybody_has_figures_too():
 def test_a_goal_takes_more_of_what_costs_the_time():
     heavy = replace(SOME, rate=500_000, max_load=0.9, sources=100_000, payload_bytes=2_000)
     plain = plan(heavy, calibrated())
-    limit = plain.latency["publish", 0.99].value * 0.8
+    limit = plain.latency["publish", 0.99].value * 0.88
     found = plan(replace(heavy, publish_p99=limit), calibrated())
     assert not found.missed
     assert found.deployment.brokers > plain.deployment.brokers

@@ -101,10 +101,10 @@ def test_bad_arguments_are_named(dualstream, arguments, says):
     assert not Path("runs").exists()
 
 
-def test_lanes_bound_the_buffer_of_each_publisher():
-    its = deployment_for(Settings(), lanes=100, batch=10, publishers=3, partitions=9)
-    assert (its.buffer_events, its.publishers, its.partitions, its.copies) == (1000, 3, 9, 1)
-    assert deployment_for(Settings(buffer_events=50), lanes=100, brokers=4).buffer_events == 50
+def test_lanes_are_the_callers_of_each_publisher():
+    its = deployment_for(Settings(buffer_events=50), lanes=100, publishers=3, partitions=9)
+    assert (its.callers, its.buffer_events, its.publishers, its.partitions) == (100, 50, 3, 9)
+    assert its.copies == 1
     assert deployment_for(Settings(), brokers=4, copies=2).copies == 2
     assert math.isclose(deployment_for(Settings(redis_timeout=0.5)).redis_timeout, 0.5)
     assert deployment_for(Settings()).brokers == Deployment().brokers

@@ -61,8 +61,9 @@ def scenario(report: Report) -> str:
     plan = {"rate": work.rate, "duration": work.duration} | _changed(work, {})
     lines += [f"{name} = {_toml(value)}" for name, value in plan.items()]
     users = {name: manifest.users[name] for name in ("lanes", "subscribers") if name in manifest.users}
-    if manifest.simulated:  # of each publisher, and the rest are options
-        users = {"lanes": max(1, (users["lanes"] - 1) // manifest.settings["publishers"])}
+    if manifest.simulated:  # the rest are options
+        callers = manifest.settings["callers"]
+        users = {"lanes": callers} if callers else {}
     if users:
         lines += ["", "[users]", *(f"{name} = {value}" for name, value in users.items())]
     if faults is None:

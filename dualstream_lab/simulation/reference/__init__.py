@@ -53,11 +53,11 @@ def reference(
     intended, source, size = columns
     notes = Notes(intended / 1e9, source, size, drawn)
     world = World(simpy.Environment(), where.deployment, where.costs, where.outages, drawn, notes)
-    _run(world, workload.batch, where.after)
+    _run(world, workload.batch)
     return _outcome(notes, world)
 
 
-def _run(world: World, batch: int, after: float) -> None:
+def _run(world: World, batch: int) -> None:
     notes, deployment = world.notes, world.deployment
     brokers = Brokers(world, Consumers(world).append)
     audience = Audience(world)
@@ -73,7 +73,7 @@ def _run(world: World, batch: int, after: float) -> None:
     calls = [range(first, first + batch) for first in range(0, len(notes.intended), batch)]
     for number in range(deployment.publishers):
         publisher = Publisher(world, number, brokers, acknowledged)
-        world.env.process(publisher.loop(calls[number :: deployment.publishers], after))
+        world.env.process(publisher.loop(calls[number :: deployment.publishers]))
     world.env.run()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 
+import simpy
+
 from dualstream_lab.recording import Outcome
 from dualstream_lab.simulation.reference.station import Job, Station
 from dualstream_lab.simulation.reference.world import delay, within
@@ -12,13 +14,12 @@ from dualstream_lab.simulation.reference.world import delay, within
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    import simpy
-
     from dualstream_lab.simulation.reference.world import World
 
 __all__ = ["Brokers", "Publisher"]
 
 _AGAIN: Final = 0.1  # s from a request's failure until it is sent again
+_CALLERS: Final = 10**9  # more than a small run has calls
 
 
 class Brokers:
@@ -71,7 +72,7 @@ class Brokers:
 
 
 class Publisher:
-    """Its loop, its buffer with the line before it, and a lane to each broker.
+    """Its callers, its loop, its buffer with the line before it, and a lane to each broker.
 
     A call is the range of its events. ``acknowledged`` is told of durable ones, in order.
     """
@@ -83,22 +84,33 @@ class Publisher:
         self._number = number
         self._brokers = brokers
         self._acknowledged = acknowledged
+        self._callers = simpy.Container(world.env, init=world.deployment.callers or _CALLERS)
+        self._free = 0.0  # when its loop is
+        self._turned = -1.0  # when requests left last
         self._room = world.deployment.buffer_events
         self._line: deque[range] = deque()
         self._waiting: defaultdict[int, deque[int]] = defaultdict(deque)  # by partition
-        self._open: set[int] = set()  # entered and not settled
+        self._open: dict[int, range] = {}  # entered and not settled, with its call
         self._asked: set[int] = set()  # were in a request
         self._taken = [False] * world.deployment.brokers
 
-    def loop(self, calls: Iterable[range], after: float) -> Generator[simpy.Event, Any, None]:
-        """Serves calls in order, none before its time, and does other work for ``after`` s in between."""
+    def loop(self, calls: Iterable[range]) -> Generator[simpy.Event, Any, None]:
+        """Serves calls in order, none before its time, nor before it has a caller and nothing else to do."""
         env, costs, notes = self._world.env, self._world.costs, self._world.notes
         for call in calls:
             yield env.timeout(max(0.0, notes.intended[call.start] - env.now))
+            yield self._callers.get(1)
+            while self._free > env.now:
+                yield env.timeout(self._free - env.now)
             notes.sent[call] = env.now
-            yield env.timeout(costs.call + costs.event * len(call))
+            service = costs.call + costs.event * len(call)
+            self._work(service)
+            yield env.timeout(service)
             self._ask(call)
-            yield env.timeout(after)
+
+    def _work(self, seconds: float) -> None:
+        """For so long its loop has something to do, besides what it has."""
+        self._free = max(self._free, self._world.env.now) + seconds
 
     # The buffer
 
@@ -114,6 +126,7 @@ class Publisher:
             self._line.remove(call)
             self._world.notes.outcome[call] = Outcome.NO_ROOM
             self._world.notes.settled[call] = self._world.env.now
+            self._callers.put(1)
             self._admit()
 
     def _admit(self) -> None:
@@ -128,7 +141,7 @@ class Publisher:
 
     def _enter(self, call: range) -> None:
         self._room -= len(call)
-        self._open.update(call)
+        self._open.update(dict.fromkeys(call, call))
         self._world.notes.entered[call] = self._world.env.now
         for seq in call:
             self._waiting[int(self._world.notes.partition[seq])].append(seq)
@@ -146,8 +159,10 @@ class Publisher:
 
     def _settle(self, events: list[int]) -> None:
         self._world.notes.settled[events] = self._world.env.now
-        self._open.difference_update(events)
         self._room += len(events)
+        for call in {self._open.pop(seq) for seq in events}:
+            if not any(seq in self._open for seq in call):
+                self._callers.put(1)
         self._admit()
 
     # Lanes
@@ -156,6 +171,9 @@ class Publisher:
         """A free lane takes what waits."""
         if not self._taken[broker] and (events := self._take(broker)):
             self._taken[broker] = True
+            if self._turned < self._world.env.now:  # those that leave together are one turn
+                self._turned = self._world.env.now
+                self._work(self._world.costs.turn)
             self._world.env.process(self._fly(broker, events))
 
     def _take(self, broker: int) -> list[int]:
@@ -191,6 +209,7 @@ class Publisher:
 
     def _acknowledge(self, events: list[int]) -> None:
         """Only now, with what was let in, the lane is free."""
+        self._work(self._world.costs.turn)
         durable = sorted(seq for seq in events if seq in self._open)
         self._world.notes.outcome[durable] = Outcome.DURABLE
         self._world.notes.acked[durable] = self._world.env.now
