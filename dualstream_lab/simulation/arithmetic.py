@@ -83,7 +83,11 @@ def _each(name: str, plan: Plan) -> str:
     costs, its, needs = plan.calibration.costs, plan.deployment, plan.needs
     station = plan.stations[name]
     if name == "publisher":
-        return "the call, and each of its events"
+        turns = (station.fixed - costs.call) / costs.turn if costs.turn else 0.0
+        return (
+            f"the call {seconds(costs.call)} + {turns:.3g} turns of the loop for requests and answers, x "
+            f"{seconds(costs.turn)}; and each of its events"
+        )
     if name == "broker":
         own = its.partitions // its.brokers
         return (

@@ -43,7 +43,8 @@ class Brokers(NamedTuple):
 
     ``request``, ``batch``, ``record``, ``byte``: costs; ``way``: half the trip; ``replica``: the wait for
     copies. ``table``, ``starts``: factors of service times. ``stops``: begins and ends of those of all
-    brokers, ``bounds``: where each broker's begin. ``down``, ``moved``: spans of broker 0; ``slow``: of all.
+    brokers, ``bounds``: where each broker's begin. ``down``, ``moved``: spans of broker 0; ``others``:
+    when the other ones are down; ``slow``: of all.
     ``free``: when each has done all that it has; ``served``: how many requests it has begun; ``ends``: by
     partition, records in its log; ``busy``: (brokers, seconds).
     """
@@ -61,6 +62,8 @@ class Brokers(NamedTuple):
     bounds: Integers
     down_begins: Floats
     down_ends: Floats
+    others_begins: Floats
+    others_ends: Floats
     moved_begins: Floats
     moved_ends: Floats
     slow: Floats
@@ -77,13 +80,14 @@ def arrive(
     """A request reaches its broker: (whether it comes into the log, when the answer or failure is known)."""
     server = lane % calls.brokers
     lost = np.inf
-    if server == 0:
-        if inside(brokers.moved_begins, brokers.moved_ends, now):
-            server = 1 % calls.brokers
-        elif len(brokers.down_ends):
-            place = np.searchsorted(brokers.down_ends, now, side="right")
-            if place < len(brokers.down_ends):
-                lost = max(now, brokers.down_begins[place])
+    if server == 0 and inside(brokers.moved_begins, brokers.moved_ends, now):
+        server = 1 % calls.brokers
+    begins, ends = brokers.down_begins, brokers.down_ends
+    if server:
+        begins, ends = brokers.others_begins, brokers.others_ends
+    place = np.searchsorted(ends, now, side="right")
+    if place < len(ends):
+        lost = max(now, begins[place])
     begin = max(now, brokers.free[server])
     if begin >= lost:
         return False, lost

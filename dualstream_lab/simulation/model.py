@@ -10,12 +10,20 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.bins import Bins, binned
+from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.capacity import at_work
 from dualstream_lab.simulation.cores import on_shared_cores
 from dualstream_lab.simulation.draws import draw
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
-from dualstream_lab.simulation.pipeline import Circumstances, consume, fan_out, notify_shard, publish
+from dualstream_lab.simulation.pipeline import (
+    Circumstances,
+    consume,
+    fan_out,
+    notify_shard,
+    publish,
+    repaired,
+)
 from dualstream_lab.simulation.slices import LEAD
 from dualstream_lab.simulation.tiles import repeat, tile_length
 
@@ -42,8 +50,8 @@ class Case:
     """What was simulated."""
 
     workload: Workload
-    deployment: Deployment = field(default_factory=Deployment)
-    costs: Costs = field(default_factory=Costs)
+    deployment: Deployment
+    costs: Costs
     faults: tuple[FaultSpec, ...] = ()
     seed: int = 1
 
@@ -67,12 +75,13 @@ class Outcome:
     ``logged``      when it came into the log, readable
     ``consumed``    when the consumer had it
     ``heard``       when subscribers had it first, live or by repair
-    ``late``        bool: that was by repair, as its notification had been given up
+    ``late``        bool: that was by repair, as its notification was given up or they were not connected
     ``dropped``     when its notification was given up
     ``reason``      int8: why, its place in ``recording.DROPS``; -1 where it was not
     ==============  ============================================================================
 
-    A durable event with neither ``heard`` nor ``dropped`` was published to nobody. ``resyncs``: announcements
+    A durable event with neither ``heard`` nor ``dropped`` was published to nobody, or to those who were away
+    and do not catch up. ``resyncs``: announcements
     of skipped sources. ``away``: (shard, begin, end) of stretches in which its subscribers were not
     connected. ``busy``: by station (``publisher``, ``broker``, ``shard``, ``consumer``, ``gateway``), the
     share of each second that each of them was at work: float64, (stations, seconds).
@@ -115,7 +124,8 @@ def simulate(
 ) -> Outcome | Bins:
     """A run: every event of it; or, with a ``sample`` (one row in so many) or where it has more than ten
     million, counts and histograms by second, and rows of a sample (of about 50,000 then, whatever ``sample``
-    is). The same arguments give the same result.
+    is). The same arguments give the same result. ``costs``: those that were measured and are shipped, if left
+    out.
 
     The long ones have one rate, and faults of Redis only; what is taken for alike then is said in
     :mod:`~dualstream_lab.simulation.tiles`. Raises ConfigError for a closed plan, whose times depend on
@@ -123,7 +133,7 @@ def simulate(
     the deployment.
     """
     case = Case(
-        workload=workload, deployment=deployment or Deployment(), costs=costs or Costs(),
+        workload=workload, deployment=deployment or Deployment(), costs=costs or Calibration.shipped().costs,
         faults=tuple(faults), seed=seed,
     )  # fmt: skip
     if sample is not None and sample < 1:
@@ -160,18 +170,19 @@ def _every_event(case: Case, where: Circumstances) -> Outcome:
         dropped[its], reason[its] = became.dropped, became.reason
         resyncs += became.told.resyncs
         busy.append(became.told.busy)
-    live, gateway = fan_out(where, live)
-    by_repair = np.isnan(live) & ~np.isnan(late)
+    told = fan_out(where, live)
+    late = repaired(where, ways.acked, told, late)
+    by_repair = np.isnan(told.live) & ~np.isnan(late)
     return Outcome(
         seq=np.arange(count), intended=intended, sent=published.sent, entered=ways.entered,
         settled=ways.settled, acked=ways.acked, outcome=ways.outcome, source=source, size=size,
         partition=partition, offset=ways.offset, logged=ways.logged, consumed=consumed,
-        heard=np.where(by_repair, late, live), late=by_repair, dropped=dropped, reason=reason,
+        heard=np.where(by_repair, late, told.live), late=by_repair, dropped=dropped, reason=reason,
         resyncs=resyncs,
         away=tuple((s, b, e) for s in range(deployment.shards) for b, e in where.draws.away.tolist()),
         busy={
             "publisher": published.busy[0], "broker": published.busy[1], "shard": np.array(busy),
-            "consumer": members, "gateway": gateway,
+            "consumer": members, "gateway": told.busy,
         },
         case=case,
     )  # fmt: skip

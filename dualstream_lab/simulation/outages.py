@@ -26,6 +26,7 @@ NEVER: Final[Spans] = np.empty((0, 2))
 _NEVER_SLOW: Final[Spans] = np.empty((0, 3))
 
 _REDIS_RESTART = 0.1  # s
+_CUT = 1e-3  # s
 _KAFKA_RESTART = 6.0  # s; a Java process, and its log
 _MISSED = 6.0  # s until a dead leader's partitions have another
 
@@ -61,8 +62,8 @@ class Outages:
 
 
 def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
-    """The spans of these faults: Redis's are of every shard, ``kafka.slow`` of every broker, and the other
-    ones of Kafka of broker 0, as in the catalogue.
+    """The spans of these faults: Redis's are of every shard; of Kafka's, slowness, the network and too few
+    replicas are of every broker, and the other ones of broker 0, as in the catalogue.
 
     Raises ConfigError for a fault that is not modelled, naming those that are, for two at once on the
     same server, and for a lost leader without a second copy.
@@ -88,8 +89,12 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
             mute=united(found["redis mute"]),
             slow=_slowness(found["redis slow"]),
         ),
-        first_broker=Modes(down=united(found["kafka down"]), mute=united(found["kafka mute"]), slow=slow),
-        brokers=Modes(slow=slow),
+        first_broker=Modes(
+            down=united(found["kafka down"] + found["kafka all down"]),
+            mute=united(found["kafka mute"]),
+            slow=slow,
+        ),
+        brokers=Modes(down=united(found["kafka all down"]), slow=slow),
         moved=united(found["kafka moved"]),
     )
 
@@ -134,6 +139,12 @@ def _flaps(spec: FaultSpec) -> list[tuple[float, ...]]:
     ]
 
 
+def _cuts(spec: FaultSpec) -> list[tuple[float, ...]]:
+    """Moments: whoever is connected is not any more, and can connect again."""
+    every = _parameter(spec, "every_ms")
+    return [(at, at + _CUT) for begin, end in spec.spans for at in np.arange(begin, end, every).tolist()]
+
+
 def _delays(spec: FaultSpec) -> list[tuple[float, ...]]:
     return [(*span, _parameter(spec, "delay_ms")) for span in spec.spans]
 
@@ -147,7 +158,8 @@ def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
 
 
 _MODES: Final = (
-    "redis down", "redis mute", "redis slow", "kafka down", "kafka mute", "kafka slow", "kafka moved",
+    "redis down", "redis mute", "redis slow", "kafka down", "kafka all down", "kafka mute",
+    "kafka slow", "kafka moved",
 )  # fmt: skip
 _MODELLED: Final[dict[str, dict[str, Callable[[FaultSpec], list[tuple[float, ...]]]]]] = {
     "redis.kill": {"redis down": _as_given},
@@ -158,11 +170,16 @@ _MODELLED: Final[dict[str, dict[str, Callable[[FaultSpec], list[tuple[float, ...
     "redis.stop": {"redis mute": _as_given},
     "redis.busy": {"redis mute": _as_given},
     "net.redis.blackhole": {"redis mute": _as_given},
+    "redis.kill-clients": {"redis down": _cuts},
     "redis.slow": {"redis slow": _delays},
     "net.redis.delay": {"redis slow": _delays},
     "kafka.kill": {"kafka down": _as_given},
     "kafka.restart": {"kafka down": _at_once(_KAFKA_RESTART)},
     "kafka.stop": {"kafka mute": _as_given},
     "kafka.slow": {"kafka slow": _delays},
+    "net.kafka.delay": {"kafka slow": _delays},
+    "net.kafka.reset": {"kafka all down": _as_given},
+    "net.kafka.refuse": {"kafka all down": _as_given},
+    "kafka.not-enough-replicas": {"kafka all down": _as_given},
     "kafka.leader-lost": {"kafka down": _until_missed, "kafka moved": _after_missed},
 }

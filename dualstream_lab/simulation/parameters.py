@@ -74,7 +74,9 @@ class Deployment:
     ``subscribers``: connections on Redis that hear every event (gateways, mostly). ``clients``: of each
     event, at the gateways together. ``callers``: calls that each publisher may have open, the next one begins
     when one of them ends; 0 for as many as there are. ``cores``: that all parts share; 0 where each has its
-    own. Raises ConfigError naming the field.
+    own. ``output_buffer``: notifications that Redis keeps for a gateway that is late; with more it closes the
+    connection. (As it comes, 32 MiB.) ``catch_up``: whether subscribers that were away read what they missed
+    from Kafka; gateways always do. Raises ConfigError naming the field.
     """
 
     publishers: int = 1
@@ -95,6 +97,8 @@ class Deployment:
     delivery_timeout: float = 15.0
     redis_timeout: float = 0.2
     notify_queue: int = 50_000
+    output_buffer: int = 100_000
+    catch_up: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -104,6 +108,7 @@ class Deployment:
             ("cores", 0, 100_000), ("tick", 0, 10),
             ("batch_bytes", 1024, 2**26), ("buffer_events", 1, 10_000_000), ("buffer_timeout", 0, 60),
             ("delivery_timeout", 0.1, 600), ("redis_timeout", 0.001, 60), ("notify_queue", 1, 10_000_000),
+            ("output_buffer", 1, 100_000_000),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:

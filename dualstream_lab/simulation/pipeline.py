@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Circumstances",
+    "Heard",
     "Notified",
     "Published",
     "Told",
@@ -35,6 +36,7 @@ __all__ = [
     "joined_of",
     "notify_shard",
     "publish",
+    "repaired",
     "tell",
 ]
 
@@ -63,6 +65,16 @@ class Told(NamedTuple):
     resyncs: int
     busy: Floats
     queued: Integers
+
+
+class Heard(NamedTuple):
+    """By event. ``live``: when clients have it; ``back``: when a gateway that lost it, as it was late, is
+    connected again. NaN for never. ``busy``: of a gateway.
+    """
+
+    live: Floats
+    back: Floats
+    busy: Floats
 
 
 class Notified(NamedTuple):
@@ -96,7 +108,7 @@ def publish(
         logged=np.full(count, np.nan), outcome=np.zeros(count, np.int8),
         offset=np.full(count, -1, np.int64), taken=np.zeros(count, np.bool_),
     )  # fmt: skip
-    down = _columns(where.outages.first_broker.down)
+    down, others = _columns(where.outages.first_broker.down), _columns(where.outages.brokers.down)
     moved = _columns(where.outages.moved)
     stops = _columns(np.concatenate(draws.stops))
     brokers = Brokers(
@@ -106,7 +118,8 @@ def publish(
         table=draws.requests.table, starts=draws.requests.starts,
         stop_begins=stops[0], stop_ends=stops[1],
         bounds=np.cumsum([0, *map(len, draws.stops)]),
-        down_begins=down[0], down_ends=down[1], moved_begins=moved[0], moved_ends=moved[1],
+        down_begins=down[0], down_ends=down[1], others_begins=others[0], others_ends=others[1],
+        moved_begins=moved[0], moved_ends=moved[1],
         slow=where.outages.brokers.slow, free=np.zeros(its.brokers),
         served=np.zeros(its.brokers, np.int64), ends=np.zeros(its.partitions, np.int64), busy=busy[1],
     )  # fmt: skip
@@ -170,21 +183,35 @@ def consume(
     return consumed, busy
 
 
-def fan_out(where: Circumstances, heard: Floats, stands_for: int = 1) -> tuple[Floats, Floats]:
-    """(when clients of gateways have each event, busy of a gateway); as it was where there are none.
+def fan_out(where: Circumstances, heard: Floats, stands_for: int = 1) -> Heard:
+    """What clients of gateways have of it; as it was where there are none.
 
     ``stands_for``: events that each of these is instead of.
     """
     its, costs = where.deployment, where.costs
     busy = np.zeros((1 if its.gateways else 0, where.seconds))
     if not its.gateways:
-        return heard, busy
+        return Heard(heard, np.full(len(heard), np.nan), busy)
     there = np.flatnonzero(~np.isnan(heard))
     there = there[np.argsort(heard[there], kind="stable")]
-    read = np.full(len(heard), np.nan)
+    live, back = np.full((2, len(heard)), np.nan)
     service = float(stands_for * (costs.receive + costs.write * its.clients / its.gateways))
-    read[there] = hand_out(heard[there], service, float(its.tick), busy[0])
-    return read, busy
+    limit = its.output_buffer / stands_for
+    live[there], back[there] = hand_out(heard[there], service, float(its.tick), limit, busy[0])
+    return Heard(live, back, busy)
+
+
+def repaired(where: Circumstances, acked: Floats, heard: Heard, late: Floats) -> Floats:
+    """When those who did not hear an event have it, NaN for never: as it was announced (``late``), or as they
+    are connected again and read what they missed.
+    """
+    its = where.deployment
+    if not its.subscribers or not (its.gateways or its.catch_up):
+        return late
+    returns = np.append(where.draws.away[:, 1], np.nan)
+    back = np.fmin(returns[np.searchsorted(returns[:-1], acked)], heard.back)
+    missed = np.isnan(heard.live) & ~np.isnan(acked)
+    return np.where(missed, np.fmin(late, back + where.costs.redis_trip + where.costs.fetch_trip), late)
 
 
 def _columns(spans: Spans) -> tuple[Floats, Floats]:

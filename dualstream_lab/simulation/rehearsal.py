@@ -80,7 +80,7 @@ def as_heard(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
         return deployment, costs
     heard = listening(deployment.gateways, deployment.clients)
     return (
-        replace(deployment, gateways=0, clients=0, subscribers=1),
+        replace(deployment, gateways=0, clients=0, subscribers=1, catch_up=True),
         replace(costs, deliver=min(60.0, costs.deliver * heard)),
     )
 
@@ -108,6 +108,9 @@ def _through_gateways(
     for _ in range(min(_GATEWAYS, deployment.gateways, max(1, round(1 / share)))):
         its = order[rng.random(len(order)) < share]
         wholes.append(its)
-        reads.append(hand_out(heard[its], service, float(deployment.tick), np.zeros(1)))
+        read, _ = hand_out(
+            heard[its], service, float(deployment.tick), float(deployment.output_buffer), np.zeros(1)
+        )
+        reads.append(read)
     which = np.concatenate(wholes)
     return heard[which], np.concatenate(reads), which

@@ -12,7 +12,7 @@ from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.bins import bin_of
 from dualstream_lab.simulation.compiled import kernel
 from dualstream_lab.simulation.outages import united
-from dualstream_lab.simulation.pipeline import fan_out, joined_of, tell
+from dualstream_lab.simulation.pipeline import fan_out, joined_of, repaired, tell
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -107,8 +107,9 @@ def window_of(where: Circumstances, slice_: Slice, length: int, first: int, last
     joined = joined_of(np.concatenate(parts), slice_.bounds * len(turns))
     told = tell(where, 0, joined)
     shards = where.deployment.shards
-    heard, _ = fan_out(where, joined.heard, stands_for=shards)
-    window = Window(first, last, joined, heard, told.busy, told.queued, told.resyncs * shards)
+    heard = fan_out(where, joined.heard, stands_for=shards)
+    joined = joined._replace(late=repaired(where, joined.acked, heard, joined.late))
+    window = Window(first, last, joined, heard.live, told.busy, told.queued, told.resyncs * shards)
     late = ~(joined.heard - joined.acked < _LATE) & bool(where.deployment.subscribers)
     if last < tiles and np.any(joined.acked[late] >= last * length - 1):
         raise ConfigError(

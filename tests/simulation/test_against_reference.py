@@ -50,6 +50,7 @@ def deployments(draw: st.DrawFn) -> Deployment:
         buffer_events=draw(st.sampled_from([25, 100, 150_000])), buffer_timeout=draw(seconds(0.01, 1)),
         delivery_timeout=draw(seconds(0.2, 3)), redis_timeout=draw(seconds(0.02, 0.3)),
         notify_queue=draw(st.sampled_from([20, 200, 50_000])),
+        output_buffer=draw(st.sampled_from([1, 5, 50, 100_000])), catch_up=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -69,16 +70,20 @@ def workloads(draw: st.DrawFn) -> Workload:
 def faults(draw: st.DrawFn, of: str, copies: int, duration: float) -> tuple[FaultSpec, ...]:
     """None, or one of this server."""
     names = {
-        "redis": ["redis.kill", "redis.restart", "redis.flap", "redis.stop", "redis.slow"],
-        "kafka": ["kafka.kill", "kafka.restart", "kafka.stop", "kafka.slow"]
+        "redis": [
+            "redis.kill", "redis.restart", "redis.flap", "redis.stop", "redis.slow", "redis.kill-clients",
+        ],
+        "kafka": ["kafka.kill", "kafka.restart", "kafka.stop", "kafka.slow", "net.kafka.refuse"]
         + ["kafka.leader-lost"] * (copies > 1),
-    }[of]
+    }[of]  # fmt: skip
     what = draw(st.sampled_from(["", *names]))
     if not what:
         return ()
     parameters = {}
     if what.endswith("slow"):
         parameters["delay_ms"] = draw(seconds(1, 200))
+    if what.endswith("clients"):
+        parameters["every_ms"] = draw(seconds(50, 500))
     if what.endswith("flap"):
         parameters = {"up_ms": draw(seconds(50, 900)), "down_ms": draw(seconds(50, 900))}
     length = 0.0 if what.endswith("restart") else draw(seconds(0.05, 9 if what.endswith("lost") else 3))

@@ -43,7 +43,7 @@ traffics = st.builds(
 def test_stations_are_as_busy_as_in_the_model(rate, batch, parts):
     deployment = Deployment(**parts)
     workload = Workload(rate=rate, duration=1.5, batch=batch, zipf=0, sources=50_000)
-    outcome = simulate(workload, deployment)
+    outcome = simulate(workload, deployment, COSTS)
     assert isinstance(outcome, Outcome)
     found = capacity(Traffic(rate=rate, batch=batch), deployment, COSTS)
     for name, station in found.items():

@@ -145,7 +145,7 @@ def test_the_same_runs_give_the_same_costs(runs):
 
 def _simulated(root, *, faults=(), **options):
     options = {"rate": 2_000, "duration": 1} | options
-    return record(simulate(Workload(**options), Deployment(), faults=faults), root).path
+    return record(simulate(Workload(**options), Deployment(), TRUE, faults), root).path
 
 
 def _changed(path, **values):

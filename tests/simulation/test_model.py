@@ -16,6 +16,7 @@ from dualstream_lab.workload import Workload
 
 WORK = Workload(rate=5_000, duration=4, batch=10)
 WIDE = Deployment(publishers=2, brokers=3, partitions=9, copies=2, shards=2, consumers=2)
+COSTS = Costs()
 QUIET = Costs(broker_noise=0, pauses=0, redis_noise=0)
 
 
@@ -23,7 +24,7 @@ def fault(what, at=1.0, length=1.0, **parameters):
     return FaultSpec(what=what, at=at, length=length, parameters=parameters)
 
 
-def ran(*faults, workload=WORK, deployment=WIDE, costs=None, seed=1):
+def ran(*faults, workload=WORK, deployment=WIDE, costs=COSTS, seed=1):
     """A run of which what must always hold was checked."""
     outcome = simulate(workload, deployment, costs, faults, seed)
     durable = outcome.outcome == Told.DURABLE
@@ -175,9 +176,36 @@ def test_clients_of_gateways_hear_at_a_tick():
     assert (outcome.heard >= raw.heard).all()
 
 
+def test_gateways_read_what_they_missed_and_plain_subscribers_never_hear_it():
+    killed = fault("redis.restart", length=0)
+    plain = ran(killed)
+    assert silent(plain).any()
+    for caught in ({"gateways": 2, "clients": 10}, {"catch_up": True}):
+        outcome = ran(killed, deployment=replace(WIDE, **caught))
+        assert not silent(outcome).any()
+        assert outcome.late.any()
+        [(_, _, back), *_] = outcome.away
+        gap = outcome.late & (outcome.acked < back)
+        assert outcome.heard[gap].max() == pytest.approx(back, abs=0.01)
+
+
+def test_redis_closes_the_connection_of_a_gateway_that_is_late():
+    overloaded = replace(COSTS, receive=1e-3)  # a fifth of what comes
+    small = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
+    outcome = ran(deployment=small, costs=overloaded)
+    live = outcome.heard[~outcome.late] - outcome.acked[~outcome.late]
+    assert live.max() < 1e-3 * (200 + 1) + 0.05
+    assert (outcome.reason < 0).all()
+    assert outcome.late.sum() > 0.5 * len(outcome)
+    assert not silent(outcome).any()
+    patient = ran(deployment=replace(small, output_buffer=10**6), costs=overloaded)
+    assert not patient.late.any()
+    assert (patient.heard - patient.acked).max() > 10
+
+
 @pytest.mark.parametrize("part", [{"gateways": 1, "clients": 10}, {"subscribers": 0}, {"consumers": 0}])
 def test_a_part_that_is_not_there(part):
-    outcome = simulate(WORK, replace(WIDE, **part))
+    outcome = simulate(WORK, replace(WIDE, **part), COSTS)
     assert np.isnan(outcome.heard).all() == (part.get("subscribers") == 0)
     assert np.isnan(outcome.consumed).all() == (part.get("consumers") == 0)
 

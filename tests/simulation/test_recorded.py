@@ -29,7 +29,7 @@ FAULTS = (
 @pytest.fixture(scope="module")
 def outcome():
     deployment = Deployment(publishers=2, brokers=3, partitions=9, shards=2, delivery_timeout=1)
-    return simulate(Workload(rate=4_000, duration=10), deployment, faults=FAULTS)
+    return simulate(Workload(rate=4_000, duration=10), deployment, Costs(), FAULTS)
 
 
 @pytest.fixture(scope="module")

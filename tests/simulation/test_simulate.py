@@ -86,7 +86,7 @@ def test_what_a_report_says_makes_the_same_run_again(dualstream, tmp_path):
     ("arguments", "says"),
     [
         (("nope.toml",), "there is no scenario file nope.toml"),
-        (("kafka_trouble.toml",), "is not simulated; those that are: kafka.kill"),
+        (("network_trouble.toml",), "is not simulated; those that are: kafka.kill"),
         (("smoke.toml", "--partitions", "2", "--brokers", "4"), "brokers: must be at most partitions"),
         (("smoke.toml", "--calibration", "nope.json"), "nope.json cannot be read"),
         (("smoke.toml", "--rate", "0"), "rate"),

@@ -12,12 +12,13 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.load.verdict import judge
-from dualstream_lab.simulation import Bins, Deployment, model, record, simulate, tiles
+from dualstream_lab.simulation import Bins, Costs, Deployment, model, record, simulate, tiles
 from dualstream_lab.simulation.bins import LATENCIES
 from dualstream_lab.workload import Workload
 
 WORK = Workload(rate=20_000, duration=30, batch=20, sources=100_000, zipf=0)
 WIDE = Deployment(publishers=4, brokers=3, partitions=12, shards=4, consumers=2)
+COSTS = Costs()
 KILLED = FaultSpec(what="redis.kill", at=10, length=5)
 STOPPED = FaultSpec(what="redis.stop", at=10, length=5)
 
@@ -32,10 +33,10 @@ def small(monkeypatch):
 @pytest.mark.parametrize("fault", [None, KILLED, STOPPED, replace(KILLED, at=27)])
 def test_a_long_run_is_as_the_same_one_event_by_event(fault, monkeypatch):
     faults = [fault] if fault else []
-    every = simulate(WORK, WIDE, faults=faults, sample=1)
+    every = simulate(WORK, WIDE, COSTS, faults=faults, sample=1)
     monkeypatch.setattr(model, "_MOST", 100_000)
     monkeypatch.setattr(tiles, "_EVENTS", 120_000)
-    tiled = simulate(WORK, WIDE, faults=faults)
+    tiled = simulate(WORK, WIDE, COSTS, faults=faults)
     assert isinstance(every, Bins)
     assert isinstance(tiled, Bins)
     sums, told = ({n: int(c.sum()) for n, c in bins.counts.items()} for bins in (every, tiled))
@@ -60,7 +61,7 @@ def test_a_long_run_is_as_the_same_one_event_by_event(fault, monkeypatch):
 
 
 def test_its_rows_are_a_sample_with_the_same_fates(small, tmp_path):
-    bins = simulate(WORK, WIDE, faults=[KILLED])
+    bins = simulate(WORK, WIDE, COSTS, faults=[KILLED])
     assert bins.every > 1
     rows = bins.rows
     assert (np.diff(rows.seq) > 0).all()
@@ -87,17 +88,17 @@ def test_its_rows_are_a_sample_with_the_same_fates(small, tmp_path):
 )
 def test_a_long_run_that_does_not_repeat_itself_is_refused(small, change, what):
     with pytest.raises(ConfigError, match=what):
-        simulate(replace(WORK, **change), WIDE)
+        simulate(replace(WORK, **change), WIDE, COSTS)
 
 
 def test_a_long_run_is_refused_where_parts_do_not_keep_up_or_kafka_breaks(small):
     with pytest.raises(ConfigError, match="rate: publishers or brokers"):
-        simulate(replace(WORK, rate=400_000), replace(WIDE, publishers=1))
+        simulate(replace(WORK, rate=400_000), replace(WIDE, publishers=1), COSTS)
     with pytest.raises(ConfigError, match=r"faults: .*kafka\.kill"):
-        simulate(WORK, WIDE, faults=[FaultSpec(what="kafka.kill", at=1, length=1)])
+        simulate(WORK, WIDE, COSTS, faults=[FaultSpec(what="kafka.kill", at=1, length=1)])
 
 
 def test_outages_too_long_for_memory_are_refused_with_what_fits(small, monkeypatch):
     monkeypatch.setattr(tiles, "_OUTAGES", 50_000)
     with pytest.raises(ConfigError, match=r"faults: .* can last 6 s together"):
-        simulate(WORK, WIDE, faults=[KILLED])
+        simulate(WORK, WIDE, COSTS, faults=[KILLED])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simpy
 
+from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.model import Case, Outcome, circumstances
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.reference.publishing import Brokers, Publisher
@@ -40,7 +41,7 @@ def reference(
     case = Case(
         workload=workload,
         deployment=deployment or Deployment(),
-        costs=costs or Costs(),
+        costs=costs or Calibration.shipped().costs,
         faults=tuple(faults),
         seed=seed,
     )

@@ -39,10 +39,10 @@ class Brokers:
     def arrive(self, publisher: int, broker: int, events: list[int]) -> simpy.Event:
         """A request of these events. The answer is True once they are in the log, False when it is lost."""
         answer, outages, now = self._world.env.event(), self._world.outages, self._world.env.now
-        if within(outages.broker(broker).down, now):
-            return answer.succeed(False)
         if broker == 0 and within(outages.moved, now):
             broker = 1
+        if within(outages.broker(broker).down, now):
+            return answer.succeed(False)
         work = self._work(events)
         self._stations[broker].put(
             Job(

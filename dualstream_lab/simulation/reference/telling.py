@@ -7,7 +7,10 @@ from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from dualstream_lab.recording import DROPS
+from dualstream_lab.simulation.gateway import AWAY
 from dualstream_lab.simulation.reference.station import Job, Station
 from dualstream_lab.simulation.reference.world import delay, within
 
@@ -34,8 +37,12 @@ class Audience:
         self._world = world
         self._arrived: deque[int] = deque()
         self._wake = world.env.event()
+        self._back = 0.0  # when a connection that was closed is replaced
         if world.deployment.gateways:
             world.env.process(self._fan_out())
+        if world.deployment.gateways or world.deployment.catch_up:
+            for _, end in world.draws.away.tolist():
+                world.after(end, self._catch_up)
 
     def tell(self, seq: int) -> None:
         """Redis writes it to whoever is connected."""
@@ -48,9 +55,24 @@ class Audience:
         if not self._world.deployment.gateways:
             self._world.notes.live[seq] = self._world.env.now
             return
+        now = self._world.env.now
+        if now >= self._back and len(self._arrived) >= self._world.deployment.output_buffer:
+            self._back = now + AWAY
+            for lost in self._arrived:
+                self._world.repair(lost, self._back)
+            self._arrived.clear()
+        if now < self._back:
+            self._world.repair(seq, self._back)
+            return
         self._arrived.append(seq)
         if not self._wake.triggered:
             self._wake.succeed()
+
+    def _catch_up(self) -> None:
+        """They are connected again, and read whatever they have not heard."""
+        notes, now = self._world.notes, self._world.env.now
+        for seq in np.flatnonzero((notes.acked <= now) & np.isnan(notes.live)).tolist():
+            self._world.repair(seq, now)
 
     def _fan_out(self) -> Generator[simpy.Event, Any, None]:
         """One gateway stands for all."""
@@ -201,7 +223,6 @@ class Notifier:
         """What was skipped, so that subscribers repair it."""
         if self._dirty:
             self._world.notes.resyncs += 1
-        if self._world.deployment.subscribers:
-            trip = self._world.costs.redis_trip + self._world.costs.fetch_trip
-            self._world.notes.repaired[self._dirty] = self._world.env.now + trip
+        for seq in self._dirty:
+            self._world.repair(seq, self._world.env.now)
         self._dirty = []

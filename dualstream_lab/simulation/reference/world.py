@@ -66,6 +66,12 @@ class World:
         for begin, _ in down.tolist():
             self.after(begin, lambda: _lose(lost()))
 
+    def repair(self, seq: int, now: float) -> None:
+        """Subscribers ask for the event now, unless they have it sooner."""
+        if self.deployment.subscribers:
+            there = now + self.costs.redis_trip + self.costs.fetch_trip
+            self.notes.repaired[seq] = np.fmin(self.notes.repaired[seq], there)
+
     def after(self, seconds: float, act: Callable[[], object]) -> None:
         """Do that then."""
 
