@@ -49,8 +49,7 @@ _LATENCIES = {
 
 
 @click.command(
-    epilog="Example:  dualstream plan --rate 1000000 --sources 5000000 --subscribers 10000000 "
-    "--live-p99 50ms"
+    epilog="Example:  dualstream plan --rate 1000000 --sources 5000000 --subscribers 10000000 --live-p99 50ms"
 )
 @click.option("--rate", type=float, required=True, help="Events/s.")
 @click.option("--subscribers", type=int, required=True, help="Clients at gateways, together.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.capacity import capacity
@@ -105,7 +105,8 @@ def _enough(
     name = station + "s"
 
     def load(parts: int) -> float:
-        return capacity(needs.traffic, replace(deployment, **{name: parts}), costs)[station].load
+        made: dict[str, Any] = {name: parts}
+        return capacity(needs.traffic, replace(deployment, **made), costs)[station].load
 
     return _least(load, needs.max_load, least, limit, name)
 
