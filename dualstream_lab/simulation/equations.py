@@ -212,15 +212,14 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
     its = its[np.argsort(run.events.consumed[its], kind="stable")]
     at, first, count = np.unique(run.events.consumed[its], return_index=True, return_counts=True)
     acked = np.minimum.reduceat(run.events.acked[its], first) if len(first) else at
-    more = float(run.deployment.copies > 1)
-    readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2 - more * costs["replica"]
+    readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2
     readable += costs["wake"] * _woken(run, np.ones(len(readable)))
     done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]
     fresh = (readable >= done).astype(np.float64)
     waited = 1 - fresh
     return _made(
         "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
-        fetch_trip=fresh, kafka_trip=-fresh / 2, replica=-more * fresh, poll=waited,
+        fetch_trip=fresh, kafka_trip=-fresh / 2, poll=waited,
         consume=waited * count[:-1], wake=_woken(run, fresh),
     )  # fmt: skip
 

@@ -72,7 +72,7 @@ class Outcome:
     ``size``        int64: bytes
     ``partition``   int64
     ``offset``      int64: its place in the log of its partition, from 0; -1 where it is not in it
-    ``logged``      when it came into the log, readable
+    ``logged``      when it came into the log
     ``consumed``    when the consumer had it
     ``heard``       when subscribers had it first, live or by repair
     ``late``        bool: that was by repair, as its notification was given up or they were not connected

@@ -26,12 +26,11 @@ class Costs:
     broker is the follower of others. ``broker_noise``: the coefficient of variation of a request's time
     (log-normal). A broker pauses ``pauses`` times for each second that one publisher works on events
     (Poisson), for ``pause`` on average (exponential): stalls of either side, and the more the more events
-    there are.
-    ``kafka_trip``: a request's way there and back; ``replica``: the additional wait for copies. **Redis**,
-    one thread: an exchange takes ``exchange``, ``publish`` for each notification, ``deliver`` for each
-    subscriber that gets it. ``redis_trip``: there and back; ``redis_noise``: as ``broker_noise``.
-    **Subscriber**: ``hear`` from Redis's write to the read. **Consumer**: a poll takes ``poll``, and
-    ``consume`` for each record; ``fetch_trip``: from the log to it.
+    there are. ``kafka_trip``: a request's way there and back; ``replica``: the additional wait for copies, of
+    consumers too. **Redis**, one thread: an exchange takes ``exchange``, ``publish`` for each notification,
+    ``deliver`` for each subscriber that gets it. ``redis_trip``: there and back; ``redis_noise``: as
+    ``broker_noise``. **Subscriber**: ``hear`` from Redis's write to the read. **Consumer**: a poll takes
+    ``poll``, and ``consume`` for each record; ``fetch_trip``: from the log to it.
     **Gateway**, one loop: ``receive`` for each notification, ``write`` for each client that gets one.
     """
 

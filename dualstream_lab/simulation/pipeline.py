@@ -172,13 +172,14 @@ def consume(
 ) -> tuple[Floats, Floats]:
     """(when each event is consumed, busy of members); NaN where it is not in the log, or nobody consumes."""
     its, costs = where.deployment, where.costs
+    replica = costs.replica if its.copies > 1 else 0.0  # behind the high watermark until then
     consumed = np.full(len(logged), np.nan)
     busy = np.zeros((its.consumers, where.seconds))
     for member in range(its.consumers):
         theirs = np.flatnonzero((partition % its.consumers == member) & ~np.isnan(logged))
         theirs = theirs[np.lexsort((offset[theirs], partition[theirs], logged[theirs]))]
         consumed[theirs] = poll(
-            logged[theirs] + costs.fetch_trip, float(costs.poll), float(costs.consume), busy[member]
+            logged[theirs] + replica + costs.fetch_trip, float(costs.poll), float(costs.consume), busy[member]
         )
     return consumed, busy
 

@@ -80,6 +80,7 @@ def test_copies_take_the_broker_longer_and_the_ack_waits_for_them() -> None:
     more = EXACT.record + 300 * EXACT.record_byte
     assert copied.logged - single.logged == pytest.approx([more], abs=1e-12)
     assert copied.acked - single.acked == pytest.approx([more + EXACT.replica], abs=1e-12)
+    assert copied.consumed - single.consumed == pytest.approx([more + EXACT.replica], abs=1e-12)
 
 
 def test_while_a_request_is_in_flight_the_next_one_fills() -> None:

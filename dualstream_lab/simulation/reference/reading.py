@@ -29,9 +29,11 @@ class Consumers:
             world.env.process(self._read(member))
 
     def append(self, events: list[int]) -> None:
-        """They came into the log, partition by partition."""
+        """They came into the log, partition by partition; consumers see them when their copies are there."""
+        costs = self._world.costs
+        replica = costs.replica if self._world.deployment.copies > 1 else 0.0
         if self._wake:
-            self._world.after(self._world.costs.fetch_trip, lambda: self._show(events))
+            self._world.after(replica + costs.fetch_trip, lambda: self._show(events))
 
     def _show(self, events: list[int]) -> None:
         for seq in events:
