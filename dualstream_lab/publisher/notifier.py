@@ -35,6 +35,7 @@ _GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
 _RETRY = 0.05  # s
 _MAX_FAILURES = 5
 _BREAK = 1.5  # s; live again within two after Redis is
+_REFUSED = 0.5  # s after an announcement was refused (no permission, …) until it is tried again
 _PROBE = 10.0
 _CLOSE_TIMEOUT = 2.0
 _WARN_EVERY = 5.0
@@ -66,6 +67,7 @@ class Notifier:
         self._failures = 0
         self._broken_until = 0.0
         self._gentle_until = 0.0
+        self._refused_until = 0.0
         self._dirty: dict[str, None] = {}
         self._all_dirty = False
         self._warned_at = float("-inf")
@@ -165,7 +167,7 @@ class Notifier:
             await asyncio.sleep(min(time.monotonic() - began, _REST))
         elif self._queue:
             await self._flush(min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH))
-        elif self._dirty:
+        elif self._dirty and time.monotonic() >= self._refused_until:
             await self._announce()
         else:
             self._idle.set()
@@ -174,9 +176,11 @@ class Notifier:
     async def _sleep_until_woken(self) -> None:
         self._wake.clear()
         try:
-            async with asyncio.timeout(_PROBE):
+            async with asyncio.timeout(_REFUSED if self._dirty else _PROBE):
                 await self._wake.wait()
         except TimeoutError:
+            if self._dirty:
+                return
             if (role := await self._link.role()) not in {"master", "unknown"}:
                 self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")
 
@@ -252,6 +256,12 @@ class Notifier:
         else:
             self._all_dirty = True
 
+    def _soil_again(self, sources: list[str], *, everything: bool) -> None:
+        """They have not been announced."""
+        for source in sources:
+            self._soil(source)
+        self._all_dirty |= everything
+
     def _recovered(self) -> None:
         if self._failures:
             self._failures = 0
@@ -286,14 +296,17 @@ class Notifier:
         # Cleared first: what is dropped meanwhile is for the next announcement.
         self._dirty, self._all_dirty = {}, False
         try:
-            await self._link.exchange(b"".join(commands), len(commands))
+            replies = await self._link.exchange(b"".join(commands), len(commands))
         except BaseException:
-            for source in dirty:
-                self._soil(source)
-            self._all_dirty |= everything
+            self._soil_again(dirty, everything=everything)
             raise
-        self.resyncs += 1
         self._recovered()
+        if refused := [reply for reply in replies if not isinstance(reply, int)]:
+            self._soil_again(dirty, everything=everything)
+            self._refused_until = time.monotonic() + _REFUSED
+            self._warn(f"Redis refused to announce skipped sources: {refused[0]}")
+            return
+        self.resyncs += 1
         log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), RESYNC_CHANNEL)
 
 

@@ -253,6 +253,29 @@ async def test_a_refused_publish_is_counted(stack, settings):
                 await client.acl_deluser("shy")
 
 
+async def test_what_was_refused_is_announced_once_that_is_allowed_again(stack, settings):
+    async with Redis.from_url(stack.redis_url) as client, heard(stack.redis_url) as messages:
+        await client.acl_setuser(
+            "shy", enabled=True, passwords=["+pw"], commands=["+@all", "-publish"], channels=["*"]
+        )
+        try:
+            url = stack.redis_url.replace("redis://", "redis://shy:pw@")
+            async with DualPublisher(settings(redis_url=url)) as publisher:
+                batch = events(10)
+                await publisher.publish_batch(batch)
+                await until(lambda: publisher.stats().dropped.get("redis refused") == 10)
+                assert await publisher.flush()
+                assert (publisher.stats().resyncs, publisher.stats().redis_up) == (0, True)
+                await client.acl_setuser("shy", commands=["+publish"])
+                wanted = {f"{event.source_type}:{event.source_id}" for event in batch}
+                assert await announced(messages) == wanted
+                await until(lambda: publisher.stats().resyncs == 1)
+                assert publisher.stats().dirty_sources == 0
+        finally:
+            with suppress(Exception):
+                await client.acl_deluser("shy")
+
+
 @pytest.mark.parametrize("url", ["redis+sentinel://h:1", "redis://a:1,b:2", "rediscluster://h:1"])
 def test_cluster_and_sentinel_urls_are_refused_by_name(settings, url):
     with pytest.raises(ConfigError, match=r"Cluster|Sentinel"):
