@@ -36,12 +36,13 @@ class Modes:
     """What is wrong with a server, and when; begins belong to a span, ends do not.
 
     ``down``: all that it has is lost, and what comes fails at once. ``mute``: it stands still, and goes on
-    where it was. ``slow``: its delay is added to each way.
+    where it was. ``slow``: its delay is added to each way. ``refusing``: it answers, and does nothing.
     """
 
     down: Spans = field(default_factory=NEVER.copy)
     mute: Spans = field(default_factory=NEVER.copy)
     slow: Spans = field(default_factory=_NEVER_SLOW.copy)
+    refusing: Spans = field(default_factory=NEVER.copy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
             down=united(found["redis down"]),
             mute=united(found["redis mute"]),
             slow=_slowness(found["redis slow"]),
+            refusing=united(found["redis refusing"]),
         ),
         first_broker=Modes(
             down=united(found["kafka down"] + found["kafka all down"]),
@@ -158,7 +160,7 @@ def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
 
 
 _MODES: Final = (
-    "redis down", "redis mute", "redis slow", "kafka down", "kafka all down", "kafka mute",
+    "redis down", "redis mute", "redis slow", "redis refusing", "kafka down", "kafka all down", "kafka mute",
     "kafka slow", "kafka moved",
 )  # fmt: skip
 _MODELLED: Final[dict[str, dict[str, Callable[[FaultSpec], list[tuple[float, ...]]]]]] = {
@@ -173,11 +175,19 @@ _MODELLED: Final[dict[str, dict[str, Callable[[FaultSpec], list[tuple[float, ...
     "redis.kill-clients": {"redis down": _cuts},
     "redis.slow": {"redis slow": _delays},
     "net.redis.delay": {"redis slow": _delays},
+    "net.redis.jitter": {"redis slow": _delays},
+    "redis.no-permission": {"redis refusing": _as_given},
+    "redis.oom": {},  # these do nothing to PUBLISH, nor to who is connected
+    "redis.readonly": {},
+    "redis.maxclients": {},
+    "redis.script-flush": {},
     "kafka.kill": {"kafka down": _as_given},
     "kafka.restart": {"kafka down": _at_once(_KAFKA_RESTART)},
     "kafka.stop": {"kafka mute": _as_given},
     "kafka.slow": {"kafka slow": _delays},
     "net.kafka.delay": {"kafka slow": _delays},
+    "net.kafka.jitter": {"kafka slow": _delays},
+    "net.kafka.blackhole": {"kafka all down": _as_given},
     "net.kafka.reset": {"kafka all down": _as_given},
     "net.kafka.refuse": {"kafka all down": _as_given},
     "kafka.not-enough-replicas": {"kafka all down": _as_given},

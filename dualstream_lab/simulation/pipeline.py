@@ -151,15 +151,17 @@ def tell(where: Circumstances, shard: int, joined: Joined) -> Told:
     """Fill ``joined``, of one shard."""
     its, costs, outages = where.deployment, where.costs, where.outages
     who = notifiers(joined.bounds, its.notify_queue, where.seconds)
-    down, mute, away = map(_columns, (outages.redis.down, outages.redis.mute, where.draws.away))
+    redis = outages.redis
+    down, mute, refusing, away = map(_columns, (redis.down, redis.mute, redis.refusing, where.draws.away))
     server = Shard(
         exchange=float(costs.exchange), each=float(costs.publish + costs.deliver * its.subscribers),
         way=costs.redis_trip / 2, hear=float(costs.hear), repair=float(costs.redis_trip + costs.fetch_trip),
         timeout=float(its.redis_timeout), table=where.draws.exchanges.table,
         start=int(where.draws.exchanges.starts[shard]),
         down_begins=down[0], down_ends=down[1], mute_begins=mute[0], mute_ends=mute[1],
-        away_begins=away[0], away_ends=away[1], slow=outages.redis.slow, free=np.zeros(1),
-        served=np.zeros(1, np.int64), busy=np.zeros(where.seconds),
+        refusing_begins=refusing[0], refusing_ends=refusing[1], away_begins=away[0], away_ends=away[1],
+        slow=outages.redis.slow, free=np.zeros(1), served=np.zeros(1, np.int64),
+        busy=np.zeros(where.seconds),
     )  # fmt: skip
     notify(server, joined, who)
     if not its.subscribers:

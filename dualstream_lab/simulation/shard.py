@@ -28,10 +28,12 @@ _CONNECTION: Final = DROPS.index("redis connection")
 _TIMEOUT: Final = DROPS.index("redis timeout")
 _DOWN: Final = DROPS.index("redis down")
 _FULL: Final = DROPS.index("queue full")
+_REFUSED: Final = DROPS.index("redis refused")
 _LEAST, _MOST = 1000, 4000  # notifications in one exchange
 _FAILURES = 5
 _BREAK = 1.5  # s
 _RETRY = 0.05  # s after a failure
+_ASK = 0.5  # s after an announcement was refused
 _GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005  # in trouble and so long after it: so many, and then a rest
 _SUCCESS, _FAILED, _LATE, _CONNECT, _CONNECTED, _MUTE, _JOIN, _RESTED, _ARRIVAL = range(9)  # what comes next
 
@@ -41,7 +43,8 @@ class Shard(NamedTuple):
 
     ``exchange``: cost; ``each``: of a notification, with all its receivers; ``way``: half the trip; ``hear``:
     from the write to the read; ``repair``: from an announcement to the event; ``timeout``: of an exchange.
-    ``table``, ``start``: factors of service times. ``down``, ``mute``, ``away``: begins and ends. ``free``:
+    ``table``, ``start``: factors of service times. ``down``, ``mute``, ``refusing``, ``away``: begins and
+    ends. ``free``:
     when it has done all that it has; ``served``: exchanges that it has begun. ``busy``: by second.
     """
 
@@ -57,6 +60,8 @@ class Shard(NamedTuple):
     down_ends: Floats
     mute_begins: Floats
     mute_ends: Floats
+    refusing_begins: Floats
+    refusing_ends: Floats
     away_begins: Floats
     away_ends: Floats
     slow: Floats
@@ -83,7 +88,8 @@ class Joined(NamedTuple):
 class Notifiers(NamedTuple):
     """Their state. ``first``, ``joined``: the queue. ``begin``, ``end``, ``sent``: the exchange in flight.
 
-    ``failures`` in a row; ``gentle``: until when little is sent at once; ``broken``: what joins is dropped;
+    ``failures`` in a row; ``gentle``: until when little is sent at once; ``asks``: from when
+    on it may announce; ``broken``: what joins is dropped;
     ``skipped``: the first that was dropped since the last announcement, -1 for none; ``resyncs``:
     announcements. By second: ``queued``, the longest queue.
     """
@@ -95,6 +101,7 @@ class Notifiers(NamedTuple):
     sent: Floats
     failures: Integers
     gentle: Floats
+    asks: Floats
     broken: Flags
     skipped: Integers
     resyncs: Integers
@@ -111,7 +118,7 @@ def notifiers(bounds: Integers, limit: int, seconds: int) -> Notifiers:
 
     return Notifiers(
         first=bounds[:-1].copy(), joined=bounds[:-1].copy(), begin=zeros(number), end=zeros(number),
-        sent=np.zeros(number), failures=zeros(number), gentle=np.zeros(number),
+        sent=np.zeros(number), failures=zeros(number), gentle=np.zeros(number), asks=np.zeros(number),
         broken=np.zeros(number, np.bool_), skipped=zeros(number) - 1, resyncs=zeros(number), limit=limit,
         queued=zeros(seconds),
     )  # fmt: skip
@@ -197,7 +204,10 @@ def serve_exchange(
         write = start + part if straight else done_at(shard.mute_begins, shard.mute_ends, start, part)
         if write > lost:
             break
-        if not (alone and inside(shard.away_begins, shard.away_ends, write)):
+        if inside(shard.refusing_begins, shard.refusing_ends, write):
+            if joined.reason[event] < 0:  # else it has been given up
+                joined.reason[event] = _REFUSED
+        elif not (alone and inside(shard.away_begins, shard.away_ends, write)):
             joined.heard[event] = write + shard.hear + delay_at(shard.slow, write)
     if done > lost:
         return failure
@@ -208,7 +218,10 @@ def serve_exchange(
 @kernel
 def announce(shard: Shard, joined: Joined, who: Notifiers, number: int, now: float) -> None:
     """Name the sources of what was dropped: whoever has not heard it gets it by repair."""
-    if who.skipped[number] < 0:
+    if who.skipped[number] < 0 or now < who.asks[number]:
+        return
+    if inside(shard.refusing_begins, shard.refusing_ends, now):
+        who.asks[number] = now + _ASK
         return
     who.resyncs[number] += 1
     for event in range(who.skipped[number], who.first[number]):
@@ -262,6 +275,9 @@ def proceed(
         gently = who.sent[one] < who.gentle[one]
         if who.failures[one]:
             who.failures[one], who.gentle[one] = 0, now + _GENTLE_FOR
+        for place in range(who.begin[one], who.end[one]):
+            if joined.reason[place] == _REFUSED:
+                drop(joined, who, one, place, place + 1, _REFUSED, now)
         announce(shard, joined, who, one, now)
         if gently:
             return _RESTED, now + min(now - who.sent[one], _REST)

@@ -89,7 +89,7 @@ def slice_of(case: Case, short: Outcome, its: Integers, length: int) -> Slice:
 def spans_of(where: Circumstances, length: int, tiles: int) -> list[tuple[int, int]]:
     """(begin, end): of outages, in tiles, with what comes before and after."""
     redis = where.outages.redis
-    spans = np.concatenate([redis.down, redis.mute, redis.slow[:, :2], where.draws.away])
+    spans = np.concatenate([redis.down, redis.mute, redis.slow[:, :2], redis.refusing, where.draws.away])
     around = united(
         (np.floor(begin / length) - 1, np.ceil((end + _SETTLES) / length)) for begin, end in spans
     )

@@ -72,6 +72,7 @@ def faults(draw: st.DrawFn, of: str, copies: int, duration: float) -> tuple[Faul
     names = {
         "redis": [
             "redis.kill", "redis.restart", "redis.flap", "redis.stop", "redis.slow", "redis.kill-clients",
+            "redis.no-permission",
         ],
         "kafka": ["kafka.kill", "kafka.restart", "kafka.stop", "kafka.slow", "net.kafka.refuse"]
         + ["kafka.leader-lost"] * (copies > 1),

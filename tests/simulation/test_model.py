@@ -189,6 +189,17 @@ def test_gateways_read_what_they_missed_and_plain_subscribers_never_hear_it():
         assert outcome.heard[gap].max() == pytest.approx(back, abs=0.01)
 
 
+def test_what_redis_refuses_is_dropped_at_its_answer_and_announced_when_it_does_not():
+    outcome = ran(fault("redis.no-permission"), deployment=replace(WIDE, gateways=1, clients=1))
+    refused = outcome.reason >= 0
+    assert why(outcome) == {"redis refused"}
+    assert refused.sum() == pytest.approx(WORK.rate, rel=0.02)
+    assert (outcome.dropped - outcome.acked)[refused].max() < 0.1
+    assert outcome.late[refused].all()
+    assert 2.0 < outcome.heard[refused].min() < outcome.heard[refused].max() < 2.6
+    assert not (outcome.late & ~refused).any()
+
+
 def test_redis_closes_the_connection_of_a_gateway_that_is_late():
     overloaded = replace(COSTS, receive=1e-3)  # a fifth of what comes
     small = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
@@ -233,8 +244,8 @@ def test_a_longer_outage_never_shrinks_the_backlog():
 def test_what_cannot_be_simulated_is_refused():
     with pytest.raises(ConfigError, match="plan: closed"):
         simulate(replace(WORK, plan="closed"))
-    with pytest.raises(ConfigError, match=r"redis\.oom is not simulated; those that are"):
-        simulate(WORK, faults=[fault("redis.oom")])
+    with pytest.raises(ConfigError, match=r"redis\.output-buffer is not simulated; those that are"):
+        simulate(WORK, faults=[fault("redis.output-buffer")])
     with pytest.raises(ConfigError, match="sample: must be"):
         simulate(WORK, sample=0)
     with pytest.raises(ConfigError, match="partitions: must be at most 10,000 with 1,000 publishers"):

@@ -26,7 +26,7 @@ def modes(found: Outages) -> dict[str, list[list[float]]]:
     named = {
         f"{server} {mode}": getattr(getattr(found, server), mode).tolist()
         for server in ("redis", "first_broker", "brokers")
-        for mode in ("down", "mute", "slow")
+        for mode in ("down", "mute", "slow", "refusing")
     }
     named["moved"] = found.moved.tolist()
     return {name: spans for name, spans in named.items() if spans}
@@ -45,12 +45,16 @@ def modes(found: Outages) -> dict[str, list[list[float]]]:
         ("redis.busy", {"redis mute": [[10, 14]]}),
         ("net.redis.blackhole", {"redis mute": [[10, 14]]}),
         ("redis.slow", {"redis slow": [[10, 14, 0.2]]}),
+        ("net.redis.jitter", {"redis slow": [[10, 14, 0.05]]}),
+        ("redis.no-permission", {"redis refusing": [[10, 14]]}),
+        ("redis.oom", {}),
         ("net.redis.delay", {"redis slow": [[10, 14, 0.1]]}),
         ("kafka.kill", {"first_broker down": [[10, 14]]}),
         ("kafka.restart", {"first_broker down": [[10, 16]]}),
         ("kafka.stop", {"first_broker mute": [[10, 14]]}),
         ("kafka.slow", {"first_broker slow": [[10, 14, 0.2]], "brokers slow": [[10, 14, 0.2]]}),
         ("net.kafka.delay", {"first_broker slow": [[10, 14, 0.1]], "brokers slow": [[10, 14, 0.1]]}),
+        ("net.kafka.blackhole", {"first_broker down": [[10, 14]], "brokers down": [[10, 14]]}),
         ("net.kafka.reset", {"first_broker down": [[10, 14]], "brokers down": [[10, 14]]}),
         ("net.kafka.refuse", {"first_broker down": [[10, 14]], "brokers down": [[10, 14]]}),
         ("kafka.not-enough-replicas", {"first_broker down": [[10, 14]], "brokers down": [[10, 14]]}),
@@ -87,7 +91,9 @@ def test_faults_of_several_servers_are_there_together() -> None:
     assert modes(outages(specs, THREE)) == {"redis down": [[1, 3]], "first_broker mute": [[2, 4]]}
 
 
-@pytest.mark.parametrize("what", ["gateway.kill", "kafka.throttled", "net.kafka.blackhole", "redis.oom"])
+@pytest.mark.parametrize(
+    "what", ["gateway.kill", "kafka.throttled", "net.kafka.bandwidth", "redis.output-buffer"]
+)
 def test_what_is_not_modelled_is_refused_with_what_is(what: str) -> None:
     with pytest.raises(ConfigError, match=rf"{what} is not simulated.*kafka\.leader-lost.*redis\.kill"):
         broken(what)

@@ -40,6 +40,13 @@ def test_a_scenario_is_simulated_and_judged(dualstream):
     assert 'failures="0"' in Path("v.xml").read_text()
 
 
+@pytest.mark.parametrize("trouble", ["redis", "kafka", "network"])
+def test_shipped_trouble_ends_well(dualstream, trouble):
+    code, out, err = dualstream("simulate", f"{trouble}_trouble.toml", "--rate", "500")
+    assert code == 0, out + err
+    assert "MISSED" not in out
+
+
 def test_a_missed_threshold_is_99(dualstream):
     code, out, _ = dualstream("simulate", "redis_down.toml", *SMALL, "--threshold", "live.latency.p99<1ms")
     assert code == 99
@@ -86,7 +93,7 @@ def test_what_a_report_says_makes_the_same_run_again(dualstream, tmp_path):
     ("arguments", "says"),
     [
         (("nope.toml",), "there is no scenario file nope.toml"),
-        (("network_trouble.toml",), "is not simulated; those that are: kafka.kill"),
+        (("throttled.toml",), "kafka.throttled is not simulated; those that are: kafka.kill"),
         (("smoke.toml", "--partitions", "2", "--brokers", "4"), "brokers: must be at most partitions"),
         (("smoke.toml", "--calibration", "nope.json"), "nope.json cannot be read"),
         (("smoke.toml", "--rate", "0"), "rate"),
@@ -95,6 +102,9 @@ def test_what_a_report_says_makes_the_same_run_again(dualstream, tmp_path):
     ],
 )
 def test_bad_arguments_are_named(dualstream, arguments, says):
+    Path("throttled.toml").write_text(
+        '[workload]\nrate=100\nduration=9\n[[faults]]\nwhat="kafka.throttled"\nat=2\nfor=2\n'
+    )
     code, _, err = dualstream("simulate", *arguments)
     assert code == 2
     assert says in err

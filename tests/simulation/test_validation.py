@@ -81,7 +81,7 @@ def test_a_figure_that_is_not_predicted_at_all_is_too_far():
 def test_a_run_that_cannot_be_predicted_is_named(tmp_path):
     path = _run(tmp_path, rate=500, faults=[FaultSpec(what="redis.stop", at=1, length=1)])
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["faults"][0]["what"] = "redis.oom"
+    manifest["faults"][0]["what"] = "redis.output-buffer"
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match=path.name):
         validate([path], RIGHT)

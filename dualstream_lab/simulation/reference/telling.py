@@ -27,6 +27,7 @@ _FLUSH, _MAX_FLUSH = 1000, 4000
 _MAX_FAILURES = 5
 _BREAK: Final = 1.5  # s
 _RETRY: Final = 0.05  # s after a failure
+_ASK: Final = 0.5  # s after an announcement was refused
 _GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
 
 
@@ -93,6 +94,7 @@ class Shard:
     def __init__(self, world: World, number: int, audience: Audience) -> None:
         self._world = world
         self._audience = audience
+        self.refused: set[int] = set()
         self._coming: list[Job] = []
         self._station = Station(
             world.env, number=number, noise=world.draws.exchanges, stops=world.outages.redis.mute
@@ -109,7 +111,7 @@ class Shard:
             owner=publisher,
             steps=[
                 (costs.exchange, lambda: None),
-                *((each, partial(self._audience.tell, seq)) for seq in events),
+                *((each, partial(self._tell, seq)) for seq in events),
                 (0.0, lambda: self._world.after(self._way(), lambda: answer.succeed(True))),
             ],
             lost=lambda: answer.succeed(False),
@@ -117,6 +119,16 @@ class Shard:
         self._coming.append(job)
         self._world.after(self._way(), lambda: self._arrive(job))
         return answer
+
+    def refuses(self) -> bool:
+        """Whether it answers, and does nothing."""
+        return within(self._world.outages.redis.refusing, self._world.env.now)
+
+    def _tell(self, seq: int) -> None:
+        if self.refuses():
+            self.refused.add(seq)
+        else:
+            self._audience.tell(seq)
 
     def connect(self) -> Generator[simpy.Event, Any, bool]:
         """Whether it succeeded: it does if the shard is there when it begins."""
@@ -155,6 +167,7 @@ class Notifier:
         self._failures = 0
         self._gentle_until = 0.0
         self._broken = False
+        self._asks = 0.0  # from when on it may announce
         self._dirty: list[int] = []
 
     def join(self, events: list[int]) -> None:
@@ -184,6 +197,7 @@ class Notifier:
         if answer.triggered and answer.value:
             if self._failures:
                 self._failures, self._gentle_until = 0, env.now + _GENTLE_FOR
+            self._drop([seq for seq in events if seq in self._shard.refused], "redis refused")
             self._announce()
             if gently:
                 yield env.timeout(min(env.now - began, _REST))
@@ -221,8 +235,12 @@ class Notifier:
 
     def _announce(self) -> None:
         """What was skipped, so that subscribers repair it."""
-        if self._dirty:
-            self._world.notes.resyncs += 1
+        if not self._dirty or self._world.env.now < self._asks:
+            return
+        if self._shard.refuses():
+            self._asks = self._world.env.now + _ASK
+            return
+        self._world.notes.resyncs += 1
         for seq in self._dirty:
             self._world.repair(seq, self._world.env.now)
         self._dirty = []
