@@ -13,7 +13,8 @@ from dualstream_lab.simulation.consumer import poll
 from dualstream_lab.simulation.gateway import hand_out
 from dualstream_lab.simulation.lanes import Calls, Ways, held
 from dualstream_lab.simulation.loop import loops
-from dualstream_lab.simulation.shard import Joined, Shard, notifiers, notify
+from dualstream_lab.simulation.notifiers import notifiers, notify
+from dualstream_lab.simulation.shard import Joined, Shard
 
 if TYPE_CHECKING:
     import numpy.typing as npt
