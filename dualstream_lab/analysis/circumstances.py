@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["differing", "in_turns", "setup", "surroundings"]
 
 _PLACES: Final = {"settings.kafka_url", "settings.redis_url", "settings.topic"}
-_CHANCE: Final = {"workload.seed"}
+_CHANCE: Final = {"workload.seed", "settings.seed"}
 
 
 def setup(manifest: Manifest) -> dict[str, Any]:

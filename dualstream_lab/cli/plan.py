@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import Duration, say, stdout
+from dualstream_lab.cli.console import Duration, say, stderr, stdout
 from dualstream_lab.simulation.arithmetic import arithmetic
 from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.plan import PUBLISHED, way
@@ -81,7 +82,8 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
     """
     needs = Requirements(**options)
     calibration = Calibration.load(file) if file else Calibration.shipped()
-    found = make_plan(needs, calibration)
+    with stderr.status("trying deployments …") if stderr.is_terminal else nullcontext():
+        found = make_plan(needs, calibration)
     _bill(found)
     _latency(found)
     _stations(found)

@@ -36,7 +36,7 @@ STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 _EXCHANGE: Final = 4000  # notifications, as in the notifier
 _POLL: Final = 10_000  # records, as in the consumer
 _STEPS: Final = 16  # of bisection
-_LOWER: Final = 0.95
+_HIGHER: Final = 1.05
 _EVEN: Final = 4
 
 
@@ -145,8 +145,8 @@ def listening(gateways: int, clients: float) -> float:
 
 
 def _publisher(traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
-    """Its ceiling is the highest rate at which its loop is not busy all the time; the more it is late, the
-    more events are in a request.
+    """Its ceiling is the rate from which on its loop is busy all the time. (At a higher one it may not be, as
+    requests that wait for each other have more events in them; but it gets there from below only by luck.)
     """
     parts, served = deployment.publishers, costs.call / traffic.batch + costs.event
 
@@ -155,12 +155,12 @@ def _publisher(traffic: Traffic, deployment: Deployment, costs: Costs) -> Statio
         turns = turns_per_call(replace(traffic, rate=rate), deployment, costs)
         return served + costs.turn * turns / traffic.batch
 
-    high = parts / served if served else math.inf
-    if not costs.turn or math.isinf(high):
+    if not served or not costs.turn:
         return _plain(traffic, parts, fixed=costs.call, most=traffic.batch, each=costs.event)
-    low = high
-    while low * work(low) > parts:
-        high, low = low, low * _LOWER
+    high = parts / (served + costs.turn * (2 * deployment.brokers + 1) / traffic.batch)
+    while high * work(high) < parts:
+        high *= _HIGHER
+    low = high / _HIGHER
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if middle * work(middle) > parts else (middle, high)
@@ -230,7 +230,7 @@ def _broker(traffic: Traffic, deployment: Deployment, costs: Costs) -> tuple[Sta
 
 def _shard(traffic: Traffic, deployment: Deployment, costs: Costs, requests: _Lane) -> Station:
     selective = traffic.selective and deployment.gateways
-    heard = _receivers(traffic, deployment) if selective else deployment.subscribers
+    heard = _receivers(traffic, deployment) if selective else deployment.receivers
     each = costs.publish + costs.deliver * heard
     lanes = deployment.publishers
     # Notifications come with the acks of requests, those that have some for this shard.

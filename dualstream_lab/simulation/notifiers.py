@@ -138,7 +138,7 @@ def announce(shard: Shard, joined: Joined, who: Notifiers, number: int, now: flo
         return
     who.resyncs[number] += 1
     for event in range(who.skipped[number], who.first[number]):
-        if joined.reason[event] >= 0 and np.isnan(joined.heard[event]):
+        if joined.reason[event] >= 0:
             joined.late[event] = now + shard.repair
     who.skipped[number] = -1
 

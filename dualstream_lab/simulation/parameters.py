@@ -70,12 +70,13 @@ class Costs:
 class Deployment:
     """How many of each part, and the publisher's bounds (as in ``Settings``).
 
-    ``subscribers``: connections on Redis that hear every event (gateways, mostly). ``clients``: of each
-    event, at the gateways together. ``callers``: calls that each publisher may have open, the next one begins
-    when one of them ends; 0 for as many as there are. ``cores``: that all parts share; 0 where each has its
-    own. ``output_buffer``: notifications that Redis keeps for a gateway that is late; with more it closes the
-    connection. (As it comes, 32 MiB.) ``catch_up``: whether subscribers that were away read what they missed
-    from Kafka; gateways always do. Raises ConfigError naming the field.
+    ``subscribers``: connections on Redis that hear every event; with gateways it is they. ``clients``: of
+    each event, at the gateways together. ``callers``: calls that each publisher may have open, the next one
+    begins when one of them ends; 0 for as many as there are. ``cores``: that all parts share; 0 where each
+    has its own. ``output_buffer``: notifications that Redis keeps for a gateway that is late; with more it
+    closes the connection. (As it comes, 32 MiB.) ``catch_up``: whether subscribers read what they missed
+    from Kafka, as it is announced or as they are connected again; gateways always do. Raises ConfigError
+    naming the field.
     """
 
     publishers: int = 1
@@ -98,6 +99,16 @@ class Deployment:
     notify_queue: int = 50_000
     output_buffer: int = 100_000
     catch_up: bool = False
+
+    @property
+    def receivers(self) -> int:
+        """Of each notification: where there are gateways, it is they who hear Redis."""
+        return self.gateways or self.subscribers
+
+    @property
+    def repairs(self) -> bool:
+        """Whether they read what they missed."""
+        return self.gateways > 0 or self.catch_up
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -155,7 +155,7 @@ def tell(where: Circumstances, shard: int, joined: Joined) -> Told:
     redis = outages.redis
     down, mute, refusing, away = map(_columns, (redis.down, redis.mute, redis.refusing, where.draws.away))
     server = Shard(
-        exchange=float(costs.exchange), each=float(costs.publish + costs.deliver * its.subscribers),
+        exchange=float(costs.exchange), each=float(costs.publish + costs.deliver * its.receivers),
         way=costs.redis_trip / 2, hear=float(costs.hear), repair=float(costs.redis_trip + costs.fetch_trip),
         timeout=float(its.redis_timeout), table=where.draws.exchanges.table,
         start=int(where.draws.exchanges.starts[shard]),
@@ -165,8 +165,10 @@ def tell(where: Circumstances, shard: int, joined: Joined) -> Told:
         busy=np.zeros(where.seconds),
     )  # fmt: skip
     notify(server, joined, who)
-    if not its.subscribers:
-        joined.heard[:] = joined.late[:] = np.nan
+    if not its.receivers:
+        joined.heard[:] = np.nan
+    if not its.receivers or not its.repairs:
+        joined.late[:] = np.nan
     return Told(int(who.resyncs.sum()), server.busy, who.queued)
 
 
@@ -210,7 +212,7 @@ def repaired(where: Circumstances, acked: Floats, heard: Heard, late: Floats) ->
     are connected again and read what they missed.
     """
     its = where.deployment
-    if not its.subscribers or not (its.gateways or its.catch_up):
+    if not its.receivers or not its.repairs:
         return late
     returns = np.append(where.draws.away[:, 1], np.nan)
     back = np.fmin(returns[np.searchsorted(returns[:-1], acked)], heard.back)

@@ -122,7 +122,7 @@ def _write_rows(path: Path, rows: Outcome, last: float) -> None:
         path, "published", "generator", seq=seq, intended=_times(rows.intended), sent=_times(rows.sent),
         acked=_times(rows.acked), outcome=rows.outcome, source=rows.source, size=rows.size,
     )  # fmt: skip
-    subscribed = rows.case is not None and rows.case.deployment.subscribers
+    subscribed = rows.case is not None and rows.case.deployment.receivers
     if subscribed:
         for kind, which in (("heard", live), ("caught_up", rows.late)):
             its = _in_order(rows.heard, which)
@@ -215,8 +215,8 @@ def _count(bins: Bins, stretch: slice, *names: str) -> dict[str, int]:
 
 
 def _busiest(bins: Bins, station: str, stretch: slice) -> float:
-    busy = bins.busy.get(station)
-    return float(busy[:, stretch].max()) if busy is not None and busy.size else 0.0
+    busy = bins.busy.get(station, np.zeros((0, 0)))[:, stretch]
+    return float(busy.max()) if busy.size else 0.0
 
 
 def _generator(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], dict[str, float]]:
@@ -237,9 +237,9 @@ def _generator(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], 
 
 def _redis(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], dict[str, float]]:
     gauges = {"redis.cpu": _busiest(bins, "shard", stretch)}
-    if not case.deployment.subscribers:
+    if not case.deployment.receivers:
         return {}, gauges
-    gauges["heard.subscriptions"] = float(case.deployment.subscribers)
+    gauges["heard.subscriptions"] = float(case.deployment.receivers)
     gauges["heard.cpu"] = _busiest(bins, "gateway", stretch)
     return _count(bins, stretch, "heard", "caught_up"), gauges
 

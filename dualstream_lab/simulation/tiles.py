@@ -21,11 +21,13 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.bins import EDGES, LATENCIES, Bins, tally
+from dualstream_lab.simulation.capacity import capacity, traffic_of
 from dualstream_lab.simulation.slices import DROPPED, LEAD, fates, put, slice_of, spans_of, window_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from dualstream_lab.simulation.capacity import Capacity
     from dualstream_lab.simulation.model import Case, Outcome
     from dualstream_lab.simulation.pipeline import Circumstances
     from dualstream_lab.simulation.slices import Slice
@@ -70,7 +72,7 @@ def repeat(case: Case, where: Circumstances, short: Outcome, length: int) -> Bin
     Raises ConfigError where the deployment does not keep up with the rate.
     """
     its = np.flatnonzero((short.intended >= LEAD) & (short.intended < LEAD + length))
-    _check(short, its)
+    _check(case, short, its)
     tiles = int(case.workload.duration) // length
     tile = _tile(case, short, its, length)
     rows, every = _rows(case, where, short, its, length)
@@ -165,8 +167,9 @@ class _Whole(NamedTuple):
         return made
 
 
-def _check(short: Outcome, its: Integers) -> None:
+def _check(case: Case, short: Outcome, its: Integers) -> None:
     """Whether it keeps up."""
+    stations = capacity(traffic_of(case.workload), case.deployment, case.costs)
     third = len(its) // 3
     for begin, end, what in (
         ("intended", "acked", "publishers or brokers"),
@@ -179,9 +182,17 @@ def _check(short: Outcome, its: Integers) -> None:
         late = np.median(wait[-third:]) > _WORSE * np.median(wait[:third]) + 1e-3
         if late or np.isnan(wait).any():
             raise ConfigError(
-                f"rate: {what} of this deployment do not keep up with it; so many events are simulated only "
-                "where they do: add some, or take a shorter run"
+                f"rate: {what} of this deployment do not keep up with it ({_loads(stations, what)}); so many "
+                "events are simulated only where they do: add some, or take a shorter run"
             )
+
+
+def _loads(stations: Capacity, what: str) -> str:
+    return ", ".join(
+        f"{name}s at {station.load:.0%} of their ceiling"
+        for name, station in stations.items()
+        if f"{name}s" in what
+    )
 
 
 def _levels(short: Outcome, length: int) -> dict[str, Integers]:

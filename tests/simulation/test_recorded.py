@@ -28,7 +28,9 @@ FAULTS = (
 
 @pytest.fixture(scope="module")
 def outcome():
-    deployment = Deployment(publishers=2, brokers=3, partitions=9, shards=2, delivery_timeout=1)
+    deployment = Deployment(
+        publishers=2, brokers=3, partitions=9, shards=2, delivery_timeout=1, catch_up=True
+    )
     return simulate(Workload(rate=4_000, duration=10), deployment, Costs(), FAULTS)
 
 

@@ -17,7 +17,7 @@ from dualstream_lab.simulation.bins import LATENCIES
 from dualstream_lab.workload import Workload
 
 WORK = Workload(rate=20_000, duration=30, batch=20, sources=100_000, zipf=0)
-WIDE = Deployment(publishers=4, brokers=3, partitions=12, shards=4, consumers=2)
+WIDE = Deployment(publishers=4, brokers=3, partitions=12, shards=4, consumers=2, catch_up=True)
 COSTS = Costs()
 KILLED = FaultSpec(what="redis.kill", at=10, length=5)
 STOPPED = FaultSpec(what="redis.stop", at=10, length=5)

@@ -41,14 +41,14 @@ class Audience:
         self._back = 0.0  # when a connection that was closed is replaced
         if world.deployment.gateways:
             world.env.process(self._fan_out())
-        if world.deployment.gateways or world.deployment.catch_up:
+        if world.deployment.repairs:
             for _, end in world.draws.away.tolist():
                 world.after(end, self._catch_up)
 
     def tell(self, seq: int) -> None:
         """Redis writes it to whoever is connected."""
         now = self._world.env.now
-        if self._world.deployment.subscribers and not within(self._world.draws.away, now):
+        if self._world.deployment.receivers and not within(self._world.draws.away, now):
             hear = self._world.costs.hear + delay(self._world.outages.redis.slow, now)
             self._world.after(hear, lambda: self._hear(seq))
 
@@ -106,7 +106,7 @@ class Shard:
         answer, costs = self._world.env.event(), self._world.costs
         if within(self._world.outages.redis.down, self._world.env.now):
             return answer.succeed(False)
-        each = costs.publish + costs.deliver * self._world.deployment.subscribers
+        each = costs.publish + costs.deliver * self._world.deployment.receivers
         job = Job(
             owner=publisher,
             steps=[

@@ -68,7 +68,7 @@ class World:
 
     def repair(self, seq: int, now: float) -> None:
         """Subscribers ask for the event now, unless they have it sooner."""
-        if self.deployment.subscribers:
+        if self.deployment.receivers and self.deployment.repairs:
             there = now + self.costs.redis_trip + self.costs.fetch_trip
             self.notes.repaired[seq] = np.fmin(self.notes.repaired[seq], there)
 
