@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import Duration, say, stderr, stdout
 from dualstream_lab.simulation.arithmetic import arithmetic
 from dualstream_lab.simulation.calibration import Calibration
-from dualstream_lab.simulation.plan import PUBLISHED, way
+from dualstream_lab.simulation.plan import PUBLISHED, clusters, way
 from dualstream_lab.simulation.plan import plan as make_plan
 from dualstream_lab.simulation.requirements import Requirements
 from dualstream_lab.simulation.words import count, percent, seconds
@@ -191,6 +192,20 @@ def _way(found: Plan, goal: Goal) -> str:
     return f" The way by itself takes {seconds(goal.least)}; the longest step: {step[0]}, {seconds(step[1])}."
 
 
+def _apart(found: Plan) -> None:
+    """Whether less in one piece reaches the goals."""
+    with stderr.status("trying separate clusters …") if stderr.is_terminal else nullcontext():
+        number = clusters(found.needs, found.calibration)
+    if number is None:
+        stdout.print("Nor do up to 30 separate clusters.")
+        return
+    stdout.print(
+        f"{number} separate clusters reach it, each with its share of the sources: --rate "
+        f"{math.ceil(found.needs.rate / number)} --sources {math.ceil(found.needs.sources / number)} "
+        f"--subscribers {math.ceil(found.needs.subscribers / number)}"
+    )
+
+
 def _verdict(found: Plan) -> int:
     name = found.bottleneck
     station = found.stations[name]
@@ -201,6 +216,8 @@ def _verdict(found: Plan) -> int:
             + (_way(found, goal) if goal.least > goal.limit else "")
         )
     if found.missed:
+        if all(goal.least <= goal.limit for goal in found.missed):
+            _apart(found)
         return MISSED
     part = _TITLES.get(_STATIONS[name], _STATIONS[name])
     stdout.print(

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.requirements import Requirements
 
-__all__ = ["PARTS", "PUBLISHED", "Figure", "Goal", "Plan", "plan", "way"]
+__all__ = ["PARTS", "PUBLISHED", "Figure", "Goal", "Plan", "clusters", "plan", "way"]
 
 PARTS: Final = ("publishers", "brokers", "partitions", "shards", "gateways", "consumers")
 """Of the bill, as the fields of Deployment."""
 
 _LATENCIES: Final = tuple((name, share) for name in ("publish", "live", "durable") for share in (0.5, 0.99))
 _TRIES: Final = 6  # times that a part is raised to reach a goal
+_CLUSTERS: Final = (2, 3, 5, 10, 30)
 _SECOND: Final = 0.999
 _BETTER: Final = 0.98  # of the latency; what helps less does not help
 
@@ -124,6 +125,25 @@ def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
         ),
         goals=_goals(needs, trial, its.costs), beyond=beyond,
     )  # fmt: skip
+
+
+def clusters(needs: Requirements, calibration: Calibration | None = None) -> int | None:
+    """How many separate clusters reach the goals together, each with its share of events, of sources and of
+    subscribers; a few numbers are tried. None: they do not, either.
+    """
+    costs = (calibration or Calibration.shipped()).costs
+    for number in _CLUSTERS:
+        part = replace(
+            needs, rate=needs.rate / number, sources=math.ceil(needs.sources / number),
+            subscribers=math.ceil(needs.subscribers / number),
+        )  # fmt: skip
+        try:
+            _, trial = _towards(part, size(part, costs), costs)
+        except ConfigError:
+            continue
+        if all(goal.reached for goal in _goals(part, trial, costs)):
+            return number
+    return None
 
 
 PUBLISHED: Final = 4

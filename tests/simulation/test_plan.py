@@ -18,7 +18,7 @@ from dualstream_lab.simulation.arithmetic import arithmetic
 from dualstream_lab.simulation.calibration import Calibration, unmeasured
 from dualstream_lab.simulation.capacity import capacity
 from dualstream_lab.simulation.outage_effects import ELECTION, effects
-from dualstream_lab.simulation.plan import PARTS, plan
+from dualstream_lab.simulation.plan import PARTS, clusters, plan
 from dualstream_lab.simulation.requirements import Requirements
 from dualstream_lab.simulation.sizing import size
 from dualstream_lab.simulation.tables import bill_table
@@ -175,6 +175,17 @@ def test_a_goal_takes_more_of_what_costs_the_time():
     assert not found.missed
     assert found.deployment.brokers > plain.deployment.brokers
     assert found.deployment.partitions % found.deployment.consumers == 0
+
+
+def test_where_one_cluster_misses_a_goal_several_smaller_ones_may_reach_it():
+    needs = Requirements(rate=3_000_000, subscribers=20_000, live_p99=0.05)
+    missed = plan(needs)
+    number = clusters(needs)
+    assert missed.missed
+    assert number
+    each = {name: math.ceil(getattr(needs, name) / number) for name in ("sources", "subscribers")}
+    assert not plan(replace(needs, rate=needs.rate / number, **each)).missed
+    assert clusters(replace(SOME, live_p99=0.001)) is None
 
 
 def test_what_is_beyond_the_measured_ranges_is_marked_and_nothing_else():
