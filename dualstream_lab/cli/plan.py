@@ -73,7 +73,7 @@ _LATENCIES = {
 )
 @click.option("--explain", is_flag=True, help="Show the arithmetic.")
 def plan(file: Path | None, explain: bool, **options: Any) -> int:
-    """How many publishers, brokers, partitions, Redis shards and gateways it takes.
+    """How many publishers, brokers, partitions, Redis shards, gateways and consumers it takes.
 
     Says what saturates first, how long events take, and what an outage of each part does. Goals are tried on
     a simulated moment of the deployment. In brackets: with all costs at the low or the high end of their

@@ -249,7 +249,8 @@ def deliver(
         for lane in rung(held):
             if take(calls, ways, held, lane):
                 coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * lanes + lane)
-        if coming > before:
+        if coming > before and loops.turned[publisher] < now:
+            loops.turned[publisher] = now
             work(loops, publisher, loops.turn, now)
         if loops.full[publisher]:
             at = following(loops, publisher, held.calling[publisher], now)

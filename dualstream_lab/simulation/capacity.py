@@ -36,8 +36,8 @@ STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 _EXCHANGE: Final = 4000  # notifications, as in the notifier
 _POLL: Final = 10_000  # records, as in the consumer
 _STEPS: Final = 16  # of bisection
-_HIGHER: Final = 1.05
-_EVEN: Final = 4
+_HIGHER: Final = 1.05  # steps of the search for a ceiling
+_EVEN: Final = 4  # found to fit the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ class Loops(NamedTuple):
     and of an answer; ``callers``: calls of a publisher that may be open. By call, NaN until then: ``sent``,
     when its service began; ``ready``, when its events were encoded. ``asked``: calls as they became ready,
     ``number`` of them. By publisher: ``next``, its first call that is not ready; ``free``, when its loop is;
-    ``full``, whether that call waits for another one to end. ``busy``: (publishers, seconds).
+    ``full``, whether that call waits for another one to end; ``turned``, when requests left last. ``busy``:
+    (publishers, seconds).
     """
 
     intended: Floats
@@ -39,6 +40,7 @@ class Loops(NamedTuple):
     next: Integers
     free: Floats
     full: Flags
+    turned: Floats
     busy: Floats
 
 
@@ -50,7 +52,8 @@ def loops(
     return Loops(
         intended=intended, service=service, turn=turn, callers=callers, sent=np.full(calls, np.nan),
         ready=np.full(calls, np.nan), asked=np.full(calls, -1, np.int64), number=np.zeros(1, np.int64),
-        next=np.arange(publishers), free=np.zeros(publishers), full=np.zeros(publishers, np.bool_), busy=busy,
+        next=np.arange(publishers), free=np.zeros(publishers), full=np.zeros(publishers, np.bool_),
+        turned=np.full(publishers, -1.0), busy=busy,
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Outcome:
     ``offset``      int64: its place in the log of its partition, from 0; -1 where it is not in it
     ``logged``      when it came into the log
     ``consumed``    when the consumer had it
-    ``heard``       when subscribers had it first, live or by repair
+    ``heard``       when subscribers had it: live, else by repair
     ``late``        bool: that was by repair, as its notification was given up or they were not connected
     ``dropped``     when its notification was given up
     ``reason``      int8: why, its place in ``recording.DROPS``; -1 where it was not
@@ -150,6 +150,8 @@ def simulate(
 def _every_event(case: Case, where: Circumstances) -> Outcome:
     workload, deployment = case.workload, case.deployment
     slots = list(workload.slots(chunk=1 << 20))
+    if not slots:
+        raise ConfigError("rate: by chance the plan has no event: choose a higher one, or a longer duration")
     source, size = (np.concatenate([getattr(one, n) for one in slots]) for n in ("source", "size"))
     intended = np.concatenate([one.intended for one in slots]) / 1e9
     del slots

@@ -137,8 +137,9 @@ def announce(shard: Shard, joined: Joined, who: Notifiers, number: int, now: flo
         who.asks[number] = now + _ASK
         return
     who.resyncs[number] += 1
+    deaf = inside(shard.away_begins, shard.away_ends, now)
     for event in range(who.skipped[number], who.first[number]):
-        if joined.reason[event] >= 0:
+        if joined.reason[event] >= 0 and not deaf:
             joined.late[event] = now + shard.repair
     who.skipped[number] = -1
 

@@ -77,10 +77,8 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
             raise ConfigError(
                 f"faults: {spec.what} is not simulated; those that are: {', '.join(sorted(_MODELLED))}"
             )
-        if spec.what == "kafka.leader-lost" and deployment.copies < 2:
-            raise ConfigError(
-                f"copies: kafka.leader-lost needs 2 or more, as nobody else can lead (is {deployment.copies})"
-            )
+        if spec.what in _OF_COPIES and deployment.copies < 2:
+            raise ConfigError(f"copies: {spec.what} needs 2 or more (is {deployment.copies})")
         for mode, spans_of in _MODELLED[spec.what].items():
             found[mode] += spans_of(spec)
     slow = _slowness(found["kafka slow"])
@@ -159,6 +157,7 @@ def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
     return [(min(begin + _MISSED, end), end) for begin, end in spec.spans]
 
 
+_OF_COPIES: Final = {"kafka.leader-lost", "kafka.not-enough-replicas"}
 _MODES: Final = (
     "redis down", "redis mute", "redis slow", "redis refusing", "kafka down", "kafka all down", "kafka mute",
     "kafka slow", "kafka moved",

@@ -28,6 +28,7 @@ _LATENCIES: Final = tuple((name, share) for name in ("publish", "live", "durable
 _TRIES: Final = 6  # times that a part is raised to reach a goal
 _CLUSTERS: Final = (2, 3, 5, 10, 30)
 _SECOND: Final = 0.999
+_SUM: Final = ("request", "kafka_trip")
 _BETTER: Final = 0.98  # of the latency; what helps less does not help
 
 
@@ -96,7 +97,7 @@ def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
     """
     its = calibration or Calibration.shipped()
     deployment, trial = _towards(needs, size(needs, its.costs), its.costs)
-    ends = (its.low, its.high)
+    ends = [_end(its, costs) for costs in (its.low, its.high)]
     trials = [trial, *(_trial(needs, deployment, costs) for costs in ends)]
     sizes = [deployment, *(_sized(needs, costs) for costs in ends)]
     capacities = [capacity(needs.traffic, deployment, costs) for costs in (its.costs, *ends)]
@@ -164,6 +165,13 @@ def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
         ("the gateway", costs.receive + costs.write),
         ("until the gateway's tick, the slowest of 100", 0.99 * needs.tick),
     ]
+
+
+def _end(calibration: Calibration, costs: Costs) -> Costs:
+    """What is only known as a sum is not at the same end together."""
+    if calibration.told & set(_SUM):
+        return costs
+    return replace(costs, **{name: getattr(calibration.costs, name) for name in _SUM})
 
 
 def _goals(needs: Requirements, trial: Rehearsal | None, costs: Costs) -> tuple[Goal, ...]:
@@ -263,7 +271,7 @@ def _beyond(needs: Requirements, deployment: Deployment, calibration: Calibratio
 
 
 _MATTERS: Final = {
-    "publishers": {"rate", "batch", "payload_bytes"},
+    "publishers": {"rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies"},
     "brokers": {"publishers", "brokers", "copies", "payload_bytes"},
     "partitions": {"brokers", "partitions", "copies", "payload_bytes"},
     "shards": {"publishers", "subscribers"},

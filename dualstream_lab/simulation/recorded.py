@@ -222,7 +222,8 @@ def _busiest(bins: Bins, station: str, stretch: slice) -> float:
 def _generator(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], dict[str, float]]:
     counters = _count(bins, stretch, "sent", "durable", "rejected", "unknown", "no_room")
     counters |= _count(bins, stretch, *(name for name in bins.counts if name.startswith("dropped: ")))
-    counters["notified"] = _count(bins, stretch, "heard")["heard"]
+    given_up = sum(count for name, count in counters.items() if name.startswith("dropped: "))
+    counters["notified"] = max(0, counters["durable"] - given_up)
     publishers = case.deployment.publishers
     buffered = float(bins.levels["buffered"][stretch].max()) / publishers
     answered = float(np.nanmax(bins.rows.acked, initial=0.0))

@@ -133,13 +133,14 @@ def _with_publishers(needs: Requirements, deployment: Deployment, costs: Costs) 
         return capacity(needs.traffic, made, costs)["publisher"].load > needs.max_load * _WHOLE
 
     # Their load can fall faster than they grow: as they wait for each other, more events are in a request.
-    parts = deployment.publishers
+    few, parts = deployment.publishers - 1, deployment.publishers
     while short(parts):
         if parts >= _MOST:
             raise _Short(f"publishers than {_MOST:,}, the most there can be")
-        parts = min(_MOST, parts + max(1, parts // 50))
-    while parts > deployment.publishers and not short(parts - 1):
-        parts -= 1
+        few, parts = parts, min(_MOST, parts + max(1, parts // 8))
+    while parts - few > 1:
+        middle = (few + parts) // 2
+        few, parts = (middle, parts) if short(middle) else (few, middle)
     return replace(deployment, publishers=parts)
 
 

@@ -110,7 +110,7 @@ def window_of(where: Circumstances, slice_: Slice, length: int, first: int, last
     heard = fan_out(where, joined.heard, stands_for=shards)
     joined = joined._replace(late=repaired(where, joined.acked, heard, joined.late))
     window = Window(first, last, joined, heard.live, told.busy, told.queued, told.resyncs * shards)
-    late = ~(joined.heard - joined.acked < _LATE) & bool(where.deployment.receivers)
+    late = ~(window.heard - joined.acked < _LATE) & bool(where.deployment.receivers)
     if last < tiles and np.any(joined.acked[late] >= last * length - 1):
         raise ConfigError(
             f"faults: the deployment has not got over Redis's {_SETTLES:g} s after its outage: add shards, "

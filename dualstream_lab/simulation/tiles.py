@@ -180,6 +180,7 @@ def _check(case: Case, short: Outcome, its: Integers) -> None:
         if np.isnan(wait).all() and end != "acked":  # nobody listens
             continue
         late = np.median(wait[-third:]) > _WORSE * np.median(wait[:third]) + 1e-3
+        late |= end == "heard" and short.late[its].any()  # gateways lose their connections
         if late or np.isnan(wait).any():
             raise ConfigError(
                 f"rate: {what} of this deployment do not keep up with it ({_loads(stations, what)}); so many "

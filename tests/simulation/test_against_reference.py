@@ -27,13 +27,13 @@ def seconds(low: float, high: float) -> st.SearchStrategy[float]:
 
 COSTS = st.builds(
     Costs,
-    call=seconds(1e-5, 1e-3), event=seconds(1e-6, 1e-4), turn=seconds(0, 1e-3), request=seconds(1e-4, 2e-2),
+    call=seconds(1e-5, 1e-3), event=seconds(1e-6, 1e-4), turn=seconds(0, 1e-2), request=seconds(1e-4, 2e-2),
     batch=seconds(0, 1e-3), record=seconds(0, 1e-4), record_byte=seconds(0, 1e-7),
     broker_noise=seconds(0.05, 1), pauses=seconds(0, 10), pause=seconds(0, 0.05),
     kafka_trip=seconds(0, 0.01), replica=seconds(0, 0.01), exchange=seconds(1e-5, 1e-2),
     publish=seconds(1e-6, 1e-3), deliver=seconds(1e-7, 1e-4), redis_noise=seconds(0.05, 1),
     redis_trip=seconds(1e-5, 0.02), hear=seconds(0, 0.01), poll=seconds(1e-4, 0.1),
-    consume=seconds(0, 1e-3), fetch_trip=seconds(0, 0.01), receive=seconds(0, 1e-4), write=seconds(0, 1e-5),
+    consume=seconds(0, 1e-3), fetch_trip=seconds(0, 0.01), receive=seconds(0, 5e-3), write=seconds(0, 1e-4),
 )  # fmt: skip
 
 

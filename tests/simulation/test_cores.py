@@ -33,7 +33,7 @@ def reached(outcome: Outcome) -> float:
 @pytest.mark.parametrize(
     ("rate", "batch"), [(50, 1), (500, 10), (2_000, 1), (5_000, 10), (20_000, 100), (100_000, 100)]
 )
-def test_a_call_makes_about_as_many_requests_as_is_taken_for_the_loop(rate, batch):
+def test_a_call_takes_about_as_many_turns_as_the_closed_form_says(rate, batch):
     work = Workload(rate=rate, batch=batch, duration=max(0.5, 400 * batch / rate))
     outcome = outcome_of(work, SMALL, EXACT)
     calls = len(outcome) / batch

@@ -30,13 +30,22 @@ def small(monkeypatch):
     monkeypatch.setattr(tiles, "_EVENTS", 120_000)
 
 
-@pytest.mark.parametrize("fault", [None, KILLED, STOPPED, replace(KILLED, at=27)])
-def test_a_long_run_is_as_the_same_one_event_by_event(fault, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "deployment"),
+    [
+        (None, WIDE),
+        (KILLED, WIDE),
+        (STOPPED, WIDE),
+        (replace(KILLED, at=27), WIDE),
+        (KILLED, replace(WIDE, gateways=2, clients=10)),
+    ],
+)
+def test_a_long_run_is_as_the_same_one_event_by_event(fault, deployment, monkeypatch):
     faults = [fault] if fault else []
-    every = simulate(WORK, WIDE, COSTS, faults=faults, sample=1)
+    every = simulate(WORK, deployment, COSTS, faults=faults, sample=1)
     monkeypatch.setattr(model, "_MOST", 100_000)
     monkeypatch.setattr(tiles, "_EVENTS", 120_000)
-    tiled = simulate(WORK, WIDE, COSTS, faults=faults)
+    tiled = simulate(WORK, deployment, COSTS, faults=faults)
     assert isinstance(every, Bins)
     assert isinstance(tiled, Bins)
     sums, told = ({n: int(c.sum()) for n, c in bins.counts.items()} for bins in (every, tiled))
@@ -96,6 +105,12 @@ def test_a_long_run_is_refused_where_parts_do_not_keep_up_or_kafka_breaks(small)
         simulate(replace(WORK, rate=400_000), replace(WIDE, publishers=1), COSTS)
     with pytest.raises(ConfigError, match=r"faults: .*kafka\.kill"):
         simulate(WORK, WIDE, COSTS, faults=[FaultSpec(what="kafka.kill", at=1, length=1)])
+
+
+def test_a_long_run_is_refused_where_gateways_lose_their_connections(small):
+    late = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
+    with pytest.raises(ConfigError, match="rate: shards or gateways .* gateways at"):
+        simulate(WORK, late, replace(COSTS, receive=1e-3))
 
 
 def test_outages_too_long_for_memory_are_refused_with_what_fits(small, monkeypatch):

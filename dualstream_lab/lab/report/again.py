@@ -62,8 +62,8 @@ def scenario(report: Report) -> str:
     lines += [f"{name} = {_toml(value)}" for name, value in plan.items()]
     users = {name: manifest.users[name] for name in ("lanes", "subscribers") if name in manifest.users}
     if manifest.simulated:  # the rest are options
-        callers = manifest.settings["callers"]
-        users = {"lanes": callers} if callers else {}
+        bound = (users["lanes"] - 1) // manifest.settings["publishers"]  # of the buffer, if nothing else
+        users = {"lanes": manifest.settings.get("callers") or max(1, bound)}
     if users:
         lines += ["", "[users]", *(f"{name} = {value}" for name, value in users.items())]
     if faults is None:

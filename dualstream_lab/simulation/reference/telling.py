@@ -241,6 +241,7 @@ class Notifier:
             self._asks = self._world.env.now + _ASK
             return
         self._world.notes.resyncs += 1
-        for seq in self._dirty:
-            self._world.repair(seq, self._world.env.now)
+        if not within(self._world.draws.away, self._world.env.now):
+            for seq in self._dirty:
+                self._world.repair(seq, self._world.env.now)
         self._dirty = []
