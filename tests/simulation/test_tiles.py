@@ -109,7 +109,7 @@ def test_a_long_run_is_refused_where_parts_do_not_keep_up_or_kafka_breaks(small)
 
 def test_a_long_run_is_refused_where_gateways_lose_their_connections(small):
     late = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
-    with pytest.raises(ConfigError, match="rate: shards or gateways .* gateways at"):
+    with pytest.raises(ConfigError, match=r"rate: shards or gateways .* gateways at"):
         simulate(WORK, late, replace(COSTS, receive=1e-3))
 
 
