@@ -41,7 +41,7 @@ def runs(directory: Path) -> int:
         table.add_row(
             entry.path.name,
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.clocks.wall / 1e9)),
-            manifest.state,
+            "simulated" if manifest.simulated else manifest.state,
             f"{manifest.workload.get('rate', 0):,.0f}",
             f"{manifest.workload.get('duration', 0):g}",
             said if verdict is None or verdict.get("thresholds") else "-",

@@ -103,5 +103,9 @@ def _deployment(scenario: Scenario, parts: dict[str, Any]) -> Deployment:
     given = {name: value for name, value in parts.items() if value is not None}
     if (brokers := given.setdefault("brokers", scenario.brokers)) < scenario.brokers:
         raise ConfigError(f"--brokers: the scenario's faults need {scenario.brokers} (are {brokers})")
+    if given.get("clients") and not given.get("gateways"):
+        raise ConfigError("--clients: are at gateways: give --gateways, too")
+    if given.get("gateways") and "subscribers" in given:
+        raise ConfigError("--subscribers: with --gateways it is they who hear Redis: leave one of them out")
     usual = {"subscribers": scenario.users.subscribers}
     return deployment_for(Settings.load(), lanes=scenario.users.lanes, **usual | given)

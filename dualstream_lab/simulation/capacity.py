@@ -26,6 +26,7 @@ __all__ = [
     "at_work",
     "capacity",
     "listening",
+    "station",
     "traffic_of",
     "turns_per_call",
 ]
@@ -36,7 +37,7 @@ STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 _EXCHANGE: Final = 4000  # notifications, as in the notifier
 _POLL: Final = 10_000  # records, as in the consumer
 _STEPS: Final = 16  # of bisection
-_HIGHER: Final = 1.05  # steps of the search for a ceiling
+_HIGHER: Final = 1.1  # steps of the search for a ceiling
 _EVEN: Final = 4  # found to fit the model
 
 
@@ -104,15 +105,22 @@ class _Lane(NamedTuple):
 
 def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity:
     """Every station of the deployment. Partitions are taken as whole multiples of brokers and consumers."""
-    found = {"publisher": _publisher(traffic, deployment, costs)}
-    found["broker"], requests = _broker(traffic, deployment, costs)
-    found["shard"] = _shard(traffic, deployment, costs, requests)
-    if deployment.consumers:
-        found["consumer"] = _consumer(traffic, deployment, costs, requests)
-    if deployment.gateways:
+    absent = {"consumer"} if not deployment.consumers else set()
+    absent |= {"gateway"} if not deployment.gateways else set()
+    return {name: station(name, traffic, deployment, costs) for name in STATIONS if name not in absent}
+
+
+def station(name: str, traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
+    """One of them; it must be there."""
+    if name == "publisher":
+        return _publisher(traffic, deployment, costs)
+    if name == "gateway":
         each = costs.receive * _receivers(traffic, deployment) + costs.write * deployment.clients
-        found["gateway"] = _plain(traffic, deployment.gateways, fixed=0, most=1, each=each)
-    return found
+        return _plain(traffic, deployment.gateways, fixed=0, most=1, each=each)
+    broker, requests = _broker(traffic, deployment, costs)
+    if name == "broker":
+        return broker
+    return (_shard if name == "shard" else _consumer)(traffic, deployment, costs, requests)
 
 
 def traffic_of(workload: Workload) -> Traffic:

@@ -176,10 +176,11 @@ def _forms(
     if wants.rate > _FAST:
         single = costs.exchange + each
         ceiling = capacity(needs.traffic, deployment, costs)["shard"].ceiling / deployment.shards
+        more = f": it takes {deployment.shards:,}, each with its sources" if deployment.shards > 1 else ""
         reason = Reason(
             f"more than {_FAST:,} events/s: many notifications in one exchange",
             f"one at a time, a Redis carries {count(1 / single)}/s: this is {percent(wants.rate * single)} "
-            f"of it; in batches it carries {count(ceiling)}/s",
+            f"of it; in batches it carries {count(ceiling)}/s" + more,
         )
         yield Form.BATCHED, reason
     direct = costs.publish + costs.deliver * wants.per_channel

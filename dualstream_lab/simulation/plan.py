@@ -11,7 +11,7 @@ from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.capacity import STATIONS, Capacity, capacity, listening
 from dualstream_lab.simulation.outage_effects import Effect, effects
 from dualstream_lab.simulation.rehearsal import Rehearsal, rehearse
-from dualstream_lab.simulation.sizing import size, with_brokers
+from dualstream_lab.simulation.sizing import size, smallest, with_brokers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,7 +139,7 @@ def clusters(needs: Requirements, calibration: Calibration | None = None) -> int
             subscribers=math.ceil(needs.subscribers / number),
         )  # fmt: skip
         try:
-            _, trial = _towards(part, size(part, costs), costs)
+            _, trial = _towards(part, smallest(part, costs), costs)
         except ConfigError:
             continue
         if all(goal.reached for goal in _goals(part, trial, costs)):
@@ -197,7 +197,7 @@ def _trial(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehears
 
 def _sized(needs: Requirements, costs: Costs) -> Deployment | None:
     try:
-        return size(needs, costs)
+        return smallest(needs, costs)
     except ConfigError:  # not with any number of parts
         return None
 

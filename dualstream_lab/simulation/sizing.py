@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation.capacity import capacity
+from dualstream_lab.simulation.capacity import station
 from dualstream_lab.simulation.parameters import Deployment
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs
     from dualstream_lab.simulation.requirements import Requirements
 
-__all__ = ["size", "with_brokers"]
+__all__ = ["size", "smallest", "with_brokers"]
 
 _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part
@@ -43,14 +43,14 @@ def size(needs: Requirements, costs: Costs) -> Deployment:
             f"gateways of {math.ceil(needs.subscribers / (_GATEWAYS - 1)):,} connections"
         )
     try:
-        return _sized(needs, costs)
+        return smallest(needs, costs)
     except _Short as short:
         lacking = str(short)
     low, high = 0.0, needs.rate
     for _ in range(20):
         rate = (low + high) / 2
         try:
-            _sized(replace(needs, rate=max(1.0, rate)), costs)
+            smallest(replace(needs, rate=max(1.0, rate)), costs)
             low = rate
         except _Short:
             high = rate
@@ -65,7 +65,8 @@ def _rooms(needs: Requirements) -> int:
     return math.ceil(needs.subscribers / needs.max_connections) + 1
 
 
-def _sized(needs: Requirements, costs: Costs) -> Deployment:
+def smallest(needs: Requirements, costs: Costs) -> Deployment:
+    """As :func:`size`, but does not look for the nearest that works."""
     rooms = _rooms(needs)
     found = Deployment(
         brokers=needs.copies, copies=needs.copies, partitions=needs.copies, tick=needs.tick,
@@ -99,16 +100,15 @@ def with_brokers(needs: Requirements, deployment: Deployment, brokers: int, cost
 
 
 def _enough(
-    needs: Requirements, deployment: Deployment, costs: Costs, station: str, least: int, limit: int
+    needs: Requirements, deployment: Deployment, costs: Costs, name: str, least: int, limit: int
 ) -> int:
     """Of the parts of a station."""
-    name = station + "s"
 
     def load(parts: int) -> float:
-        made: dict[str, Any] = {name: parts}
-        return capacity(needs.traffic, replace(deployment, **made), costs)[station].load
+        made: dict[str, Any] = {f"{name}s": parts}
+        return station(name, needs.traffic, replace(deployment, **made), costs).load
 
-    return _least(load, needs.max_load, least, limit, name)
+    return _least(load, needs.max_load, least, limit, f"{name}s")
 
 
 def _arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> Deployment:
@@ -120,7 +120,7 @@ def _arranged(deployment: Deployment, brokers: int, own: int, consumers: int) ->
 
 def _broker_load(needs: Requirements, deployment: Deployment, costs: Costs) -> float:
     """As a share of the most that it may be."""
-    load = capacity(needs.traffic, deployment, costs)["broker"].load / needs.max_load
+    load = station("broker", needs.traffic, deployment, costs).load / needs.max_load
     # Where there are fewer sources than brokers, the others have copies only.
     return load * deployment.brokers / min(deployment.brokers, needs.sources)
 
@@ -130,7 +130,7 @@ def _with_publishers(needs: Requirements, deployment: Deployment, costs: Costs) 
 
     def short(parts: int) -> bool:
         made = replace(deployment, publishers=parts)
-        return capacity(needs.traffic, made, costs)["publisher"].load > needs.max_load * _WHOLE
+        return station("publisher", needs.traffic, made, costs).load > needs.max_load * _WHOLE
 
     # Their load can fall faster than they grow: as they wait for each other, more events are in a request.
     few, parts = deployment.publishers - 1, deployment.publishers

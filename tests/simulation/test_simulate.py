@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dualstream_lab.analysis import Arm
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.report import again
@@ -72,7 +73,7 @@ def test_parts_are_as_asked_for_and_faults_bring_their_brokers(dualstream):
 
 
 def test_what_a_report_says_makes_the_same_run_again(dualstream, tmp_path):
-    arguments = ("--publishers", "2", "--seed", "5", "--threshold", "publish.errors==0")
+    arguments = ("--publishers", "2", "--seed", "5", "--threshold", "publish.errors==0", "--gateways", "2")
     _, out, _ = dualstream("simulate", "redis_mute.toml", *SMALL, *arguments)
     first = Run.open(directory(out))
     report = report_of(first)
@@ -89,12 +90,26 @@ def test_what_a_report_says_makes_the_same_run_again(dualstream, tmp_path):
     assert second.measures == pytest.approx(first.measures, nan_ok=True)
 
 
+def test_repeats_of_another_seed_are_compared_and_marked_as_are_all_runs(dualstream):
+    paths = []
+    for seed in ("1", "2"):
+        _, out, _ = dualstream("simulate", "smoke.toml", "--rate", "500", "--duration", "4", "--seed", seed)
+        paths.append(str(directory(out)))
+    assert len(Arm.read("both", paths).runs) == 2
+    _, out, err = dualstream("compare", *paths)
+    assert "simulated: nothing was measured" in " ".join((out + err).split())
+    _, out, _ = dualstream("runs")
+    assert out.count("simulated") >= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("nope.toml",), "there is no scenario file nope.toml"),
         (("throttled.toml",), "kafka.throttled is not simulated; those that are: kafka.kill"),
         (("smoke.toml", "--partitions", "2", "--brokers", "4"), "brokers: must be at most partitions"),
+        (("smoke.toml", "--clients", "100"), "--clients: are at gateways"),
+        (("smoke.toml", "--gateways", "2", "--subscribers", "3"), "--subscribers: with --gateways"),
         (("smoke.toml", "--calibration", "nope.json"), "nope.json cannot be read"),
         (("smoke.toml", "--rate", "0"), "rate"),
         (("smoke.toml", "--threshold", "live<"), "threshold"),

@@ -75,6 +75,8 @@ def arms(found: Compared) -> list[tuple[str, str]]:
         seconds = sum(float(run.lengths.sum()) for run in arm.runs)
         what = f"{len(arm.runs)} run{'s' * (len(arm.runs) > 1)}, {events:,} events in {seconds:,.0f} s"
         what += f" ({', '.join(run.name for run in arm.runs[:3])}{', …' if len(arm.runs) > 3 else ''})"
+        if arm.runs[0].manifest.simulated:
+            what += ", simulated: nothing was measured"
         rows.append((f"{arm.name}{' (base)' if arm is found.base else ''}", what))
         if others := found.settings.get(arm.name):
             rows.append(("differs in", "; ".join(others)))

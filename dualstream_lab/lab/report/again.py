@@ -77,7 +77,9 @@ def scenario(report: Report) -> str:
 
 def _parts(manifest: Manifest) -> list[str]:
     """Of a simulated run, as options."""
-    found = [(name, manifest.settings[name]) for name in _PARTS if name in manifest.settings]
+    settings = manifest.settings
+    unheard = "subscribers" if settings.get("gateways") else "clients"
+    found = [(name, settings[name]) for name in _PARTS if name in settings and name != unheard]
     return [word for name, value in found for word in (f"--{name}", f"{value:g}")]
 
 
