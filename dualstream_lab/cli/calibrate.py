@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.console import say, stdout, working
 from dualstream_lab.cli.options import check_writable
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.compare.arguments import run_directories
@@ -60,7 +59,7 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
     learned, others = _directories(runs), _directories(held_out)
     if both := {path.resolve() for path in learned} & {path.resolve() for path in others}:
         raise ConfigError(f"--hold-out: {min(both).name} is among the runs to learn from, too")
-    with stderr.status("reading …") if stderr.is_terminal else nullcontext():
+    with working("reading …"):
         found = fit(learned)
     _tell_costs(found)
     if file is not None:
@@ -69,7 +68,7 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
     if not others:
         say("next: how well it predicts runs that it has not seen:  the same with --hold-out RUN")
         return 0
-    with stderr.status("simulating …") if stderr.is_terminal else nullcontext():
+    with working("simulating …"):
         checks = validate(others, found.calibration)
     _tell_checks(checks)
     return 0 if all(check.within for check in checks) else MISSED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.console import say, stdout, working
 from dualstream_lab.cli.options import check_writable
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.lab.compare.arguments import allowances, named_arms
@@ -83,7 +82,7 @@ def compare(
     check_writable(html_file, markdown_file, json_file, junit)
     allow, allow_of = allowances(allowed)
     paths = named_arms(runs)
-    with stderr.status("reading …") if stderr.is_terminal else nullcontext():
+    with working("reading …"):
         found = compare_runs(paths, allow=allow, allow_of=allow_of)
     _tell(found)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
-__all__ = ["Duration", "Moment", "export_lines", "say", "stderr", "stdout"]
+__all__ = ["Duration", "Moment", "export_lines", "say", "stderr", "stdout", "working"]
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
@@ -26,6 +28,11 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
 def say(message: str) -> None:
     """A line for the person at the terminal."""
     stderr.print(message, markup=False)
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Say what is going on while it is, on a terminal."""
+    return stderr.status(what) if stderr.is_terminal else nullcontext()
 
 
 def export_lines(environment: Mapping[str, str]) -> str:

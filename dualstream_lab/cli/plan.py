@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import Duration, say, stderr, stdout
+from dualstream_lab.cli.console import Duration, say, stdout, working
 from dualstream_lab.simulation.arithmetic import arithmetic
 from dualstream_lab.simulation.calibration import Calibration
-from dualstream_lab.simulation.plan import PUBLISHED, clusters, way
+from dualstream_lab.simulation.plan import PUBLISHED, clusters, share_of, way
 from dualstream_lab.simulation.plan import plan as make_plan
 from dualstream_lab.simulation.requirements import Requirements
 from dualstream_lab.simulation.words import count, percent, seconds
@@ -83,7 +82,7 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
     """
     needs = Requirements(**options)
     calibration = Calibration.load(file) if file else Calibration.shipped()
-    with stderr.status("trying deployments …") if stderr.is_terminal else nullcontext():
+    with working("trying deployments …"):
         found = make_plan(needs, calibration)
     _bill(found)
     _latency(found)
@@ -194,15 +193,15 @@ def _way(found: Plan, goal: Goal) -> str:
 
 def _apart(found: Plan) -> None:
     """Whether less in one piece reaches the goals."""
-    with stderr.status("trying separate clusters …") if stderr.is_terminal else nullcontext():
+    with working("trying separate clusters …"):
         number = clusters(found.needs, found.calibration)
     if number is None:
         stdout.print("Nor do up to 30 separate clusters.")
         return
+    part = share_of(found.needs, number)
     stdout.print(
         f"{number} separate clusters reach it, each with its share of the sources: --rate "
-        f"{math.ceil(found.needs.rate / number)} --sources {math.ceil(found.needs.sources / number)} "
-        f"--subscribers {math.ceil(found.needs.subscribers / number)}"
+        f"{math.ceil(part.rate)} --sources {part.sources} --subscribers {part.subscribers}"
     )
 
 

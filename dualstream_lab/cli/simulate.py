@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dualstream_lab.cli.console import Duration, say, stderr
+from dualstream_lab.cli.console import Duration, say, working
 from dualstream_lab.cli.options import check_writable
 from dualstream_lab.cli.run import told, verdict_options
 from dualstream_lab.config import Settings
@@ -88,7 +87,7 @@ def simulate(
     deployment = _deployment(asked, parts)
     work = asked.workload
     say(f"{asked.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s, simulated …")
-    with stderr.status("simulating …") if stderr.is_terminal else nullcontext():
+    with working("simulating …"):
         outcome = model(work, deployment, calibration.costs, asked.faults, seed=work.seed)
         directory = record(outcome, root, name=asked.name, thresholds=[check.text for check in checks])
         result = Run.of(directory)

@@ -195,7 +195,7 @@ def _meets(traffic: Traffic, deployment: Deployment) -> float:
 
 def _trip(deployment: Deployment, costs: Costs) -> float:
     """Of a request, there and back, with the wait for copies."""
-    return costs.kafka_trip + (costs.replica if deployment.copies > 1 else 0.0)
+    return costs.kafka_trip + costs.until_copied(deployment.copies)
 
 
 def _copied(traffic: Traffic, deployment: Deployment, costs: Costs) -> float:

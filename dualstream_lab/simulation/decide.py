@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import Calibration
-from dualstream_lab.simulation.capacity import capacity, listening
+from dualstream_lab.simulation.capacity import listening, station
 from dualstream_lab.simulation.plan import PUBLISHED, way
 from dualstream_lab.simulation.rehearsal import Rehearsal, rehearse
 from dualstream_lab.simulation.requirements import Requirements
@@ -175,7 +175,7 @@ def _forms(
     each = costs.publish + costs.deliver * heard
     if wants.rate > _FAST:
         single = costs.exchange + each
-        ceiling = capacity(needs.traffic, deployment, costs)["shard"].ceiling / deployment.shards
+        ceiling = station("shard", needs.traffic, deployment, costs).ceiling / deployment.shards
         more = f": it takes {deployment.shards:,}, each with its sources" if deployment.shards > 1 else ""
         reason = Reason(
             f"more than {_FAST:,} events/s: many notifications in one exchange",

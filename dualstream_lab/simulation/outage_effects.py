@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.simulation.capacity import capacity, listening
+from dualstream_lab.simulation.capacity import listening, station
 from dualstream_lab.simulation.words import count, many, percent, seconds
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _broker(needs: Requirements, deployment: Deployment, costs: Costs) -> list[E
             f"{seconds(deadline)}",
         ))  # fmt: skip
         return found
-    load = capacity(needs.traffic, deployment, costs)["broker"].load
+    load = station("broker", needs.traffic, deployment, costs).load
     found.append(Effect(
         part, "of their ceiling: load of the other brokers", load * brokers / (brokers - 1), "share",
         f"{percent(load)} x {brokers:,} ÷ {brokers - 1:,}",
@@ -111,7 +111,7 @@ def _broker(needs: Requirements, deployment: Deployment, costs: Costs) -> list[E
 
 def _consumers(needs: Requirements, deployment: Deployment, costs: Costs) -> list[Effect]:
     part, behind = "all consumers", needs.rate * needs.outage
-    ceiling = capacity(needs.traffic, deployment, costs)["consumer"].ceiling
+    ceiling = station("consumer", needs.traffic, deployment, costs).ceiling
     drain = behind / (ceiling - needs.rate) if ceiling > needs.rate else math.inf
     return [
         Effect(
@@ -151,7 +151,7 @@ def _publisher(needs: Requirements, deployment: Deployment, costs: Costs) -> lis
     part, publishers = "publisher", deployment.publishers
     if publishers == 1:
         return [Effect(part, "events/s that nobody publishes", needs.rate, "events", "there is no other one")]
-    load = capacity(needs.traffic, deployment, costs)["publisher"].load
+    load = station("publisher", needs.traffic, deployment, costs).load
     return [Effect(
         part, "of their ceiling: load of the others, with its events", load * publishers / (publishers - 1),
         "share", f"{percent(load)} x {publishers:,} ÷ {publishers - 1:,}",

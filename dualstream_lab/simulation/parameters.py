@@ -58,6 +58,15 @@ class Costs:
     receive: float = 5e-6
     write: float = 1e-6
 
+    @property
+    def repair(self) -> float:
+        """From the moment at which a subscriber knows that it missed something until it has it."""
+        return self.redis_trip + self.fetch_trip
+
+    def until_copied(self, copies: int) -> float:
+        """From a record's place in the log until its copies are there: its ack and readers wait for that."""
+        return self.replica if copies > 1 else 0.0
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
@@ -107,8 +116,8 @@ class Deployment:
 
     @property
     def repairs(self) -> bool:
-        """Whether they read what they missed."""
-        return self.gateways > 0 or self.catch_up
+        """Whether there is anybody who reads what he missed."""
+        return self.receivers > 0 and (self.gateways > 0 or self.catch_up)
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -115,7 +115,7 @@ def publish(
     brokers = Brokers(
         request=float(costs.request), batch=float(costs.batch), record=float(its.copies * costs.record),
         byte=float(its.copies * costs.record_byte), way=costs.kafka_trip / 2,
-        replica=float(costs.replica) if its.copies > 1 else 0.0,
+        replica=float(costs.until_copied(its.copies)),
         table=draws.requests.table, starts=draws.requests.starts,
         stop_begins=stops[0], stop_ends=stops[1],
         bounds=np.cumsum([0, *map(len, draws.stops)]),
@@ -156,7 +156,7 @@ def tell(where: Circumstances, shard: int, joined: Joined) -> Told:
     down, mute, refusing, away = map(_columns, (redis.down, redis.mute, redis.refusing, where.draws.away))
     server = Shard(
         exchange=float(costs.exchange), each=float(costs.publish + costs.deliver * its.receivers),
-        way=costs.redis_trip / 2, hear=float(costs.hear), repair=float(costs.redis_trip + costs.fetch_trip),
+        way=costs.redis_trip / 2, hear=float(costs.hear), repair=float(costs.repair),
         timeout=float(its.redis_timeout), table=where.draws.exchanges.table,
         start=int(where.draws.exchanges.starts[shard]),
         down_begins=down[0], down_ends=down[1], mute_begins=mute[0], mute_ends=mute[1],
@@ -167,7 +167,7 @@ def tell(where: Circumstances, shard: int, joined: Joined) -> Told:
     notify(server, joined, who)
     if not its.receivers:
         joined.heard[:] = np.nan
-    if not its.receivers or not its.repairs:
+    if not its.repairs:
         joined.late[:] = np.nan
     return Told(int(who.resyncs.sum()), server.busy, who.queued)
 
@@ -177,14 +177,14 @@ def consume(
 ) -> tuple[Floats, Floats]:
     """(when each event is consumed, busy of members); NaN where it is not in the log, or nobody consumes."""
     its, costs = where.deployment, where.costs
-    replica = costs.replica if its.copies > 1 else 0.0  # behind the high watermark until then
+    readable = costs.until_copied(its.copies) + costs.fetch_trip  # behind the high watermark until then
     consumed = np.full(len(logged), np.nan)
     busy = np.zeros((its.consumers, where.seconds))
     for member in range(its.consumers):
         theirs = np.flatnonzero((partition % its.consumers == member) & ~np.isnan(logged))
         theirs = theirs[np.lexsort((offset[theirs], partition[theirs], logged[theirs]))]
         consumed[theirs] = poll(
-            logged[theirs] + replica + costs.fetch_trip, float(costs.poll), float(costs.consume), busy[member]
+            logged[theirs] + readable, float(costs.poll), float(costs.consume), busy[member]
         )
     return consumed, busy
 
@@ -212,12 +212,12 @@ def repaired(where: Circumstances, acked: Floats, heard: Heard, late: Floats) ->
     are connected again and read what they missed.
     """
     its = where.deployment
-    if not its.receivers or not its.repairs:
+    if not its.repairs:
         return late
     returns = np.append(where.draws.away[:, 1], np.nan)
     back = np.fmin(returns[np.searchsorted(returns[:-1], acked)], heard.back)
     missed = np.isnan(heard.live) & ~np.isnan(acked)
-    return np.where(missed, np.fmin(late, back + where.costs.redis_trip + where.costs.fetch_trip), late)
+    return np.where(missed, np.fmin(late, back + where.costs.repair), late)
 
 
 def _columns(spans: Spans) -> tuple[Floats, Floats]:

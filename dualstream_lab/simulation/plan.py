@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.requirements import Requirements
 
-__all__ = ["PARTS", "PUBLISHED", "Figure", "Goal", "Plan", "clusters", "plan", "way"]
+__all__ = ["PARTS", "PUBLISHED", "Figure", "Goal", "Plan", "clusters", "plan", "share_of", "way"]
 
 PARTS: Final = ("publishers", "brokers", "partitions", "shards", "gateways", "consumers")
 """Of the bill, as the fields of Deployment."""
@@ -128,16 +128,21 @@ def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
     )  # fmt: skip
 
 
+def share_of(needs: Requirements, number: int) -> Requirements:
+    """Of one of so many separate clusters: its events, sources and subscribers."""
+    return replace(
+        needs, rate=needs.rate / number, sources=math.ceil(needs.sources / number),
+        subscribers=math.ceil(needs.subscribers / number),
+    )  # fmt: skip
+
+
 def clusters(needs: Requirements, calibration: Calibration | None = None) -> int | None:
-    """How many separate clusters reach the goals together, each with its share of events, of sources and of
-    subscribers; a few numbers are tried. None: they do not, either.
+    """How many separate clusters reach the goals together, each with its share; a few numbers are tried.
+    None: they do not, either.
     """
     costs = (calibration or Calibration.shipped()).costs
     for number in _CLUSTERS:
-        part = replace(
-            needs, rate=needs.rate / number, sources=math.ceil(needs.sources / number),
-            subscribers=math.ceil(needs.subscribers / number),
-        )  # fmt: skip
+        part = share_of(needs, number)
         try:
             _, trial = _towards(part, smallest(part, costs), costs)
         except ConfigError:
@@ -158,7 +163,7 @@ def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
         ("a call and its events", costs.call + needs.batch * costs.event),
         ("to Kafka and back", costs.kafka_trip),
         ("a request with one event", costs.request + costs.batch + needs.copies * (costs.record + bytes_)),
-        ("the wait for copies", costs.replica if needs.copies > 1 else 0.0),
+        ("the wait for copies", costs.until_copied(needs.copies)),
         ("to Redis", costs.redis_trip / 2),
         ("an exchange with one notification", costs.exchange + costs.publish + costs.deliver),
         ("to the gateway", costs.hear),

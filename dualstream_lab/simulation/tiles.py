@@ -27,7 +27,6 @@ from dualstream_lab.simulation.slices import DROPPED, LEAD, fates, put, slice_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.capacity import Capacity
     from dualstream_lab.simulation.model import Case, Outcome
     from dualstream_lab.simulation.pipeline import Circumstances
     from dualstream_lab.simulation.slices import Slice
@@ -169,7 +168,6 @@ class _Whole(NamedTuple):
 
 def _check(case: Case, short: Outcome, its: Integers) -> None:
     """Whether it keeps up."""
-    stations = capacity(traffic_of(case.workload), case.deployment, case.costs)
     third = len(its) // 3
     for begin, end, what in (
         ("intended", "acked", "publishers or brokers"),
@@ -183,12 +181,13 @@ def _check(case: Case, short: Outcome, its: Integers) -> None:
         late |= end == "heard" and short.late[its].any()  # gateways lose their connections
         if late or np.isnan(wait).any():
             raise ConfigError(
-                f"rate: {what} of this deployment do not keep up with it ({_loads(stations, what)}); so many "
+                f"rate: {what} of this deployment do not keep up with it ({_loads(case, what)}); so many "
                 "events are simulated only where they do: add some, or take a shorter run"
             )
 
 
-def _loads(stations: Capacity, what: str) -> str:
+def _loads(case: Case, what: str) -> str:
+    stations = capacity(traffic_of(case.workload), case.deployment, case.costs)
     return ", ".join(
         f"{name}s at {station.load:.0%} of their ceiling"
         for name, station in stations.items()

@@ -195,7 +195,7 @@ class Publisher:
         """One request, until it is acknowledged or none of its events is open any more."""
         env, costs = self._world.env, self._world.costs
         slow = self._world.outages.broker(broker).slow
-        replica = costs.replica if self._world.deployment.copies > 1 else 0.0
+        replica = costs.until_copied(self._world.deployment.copies)
         while events:
             yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now))
             if (yield self._brokers.arrive(self._number, broker, events)):

@@ -31,9 +31,9 @@ class Consumers:
     def append(self, events: list[int]) -> None:
         """They came into the log, partition by partition; consumers see them when their copies are there."""
         costs = self._world.costs
-        replica = costs.replica if self._world.deployment.copies > 1 else 0.0
+        readable = costs.until_copied(self._world.deployment.copies) + costs.fetch_trip
         if self._wake:
-            self._world.after(replica + costs.fetch_trip, lambda: self._show(events))
+            self._world.after(readable, lambda: self._show(events))
 
     def _show(self, events: list[int]) -> None:
         for seq in events:

@@ -68,9 +68,8 @@ class World:
 
     def repair(self, seq: int, now: float) -> None:
         """Subscribers ask for the event now, unless they have it sooner."""
-        if self.deployment.receivers and self.deployment.repairs:
-            there = now + self.costs.redis_trip + self.costs.fetch_trip
-            self.notes.repaired[seq] = np.fmin(self.notes.repaired[seq], there)
+        if self.deployment.repairs:
+            self.notes.repaired[seq] = np.fmin(self.notes.repaired[seq], now + self.costs.repair)
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
         """Do that then."""
