@@ -55,10 +55,15 @@ class Settings(BaseSettings):
     start_timeout: Seconds = 10.0
     close_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 15.0
     batch_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 256 * 1024
+    compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "none"
+    refresh_interval: Annotated[float, Field(ge=0.1, le=300)] = 5.0
+    """Between looks at the topic: whether it has more partitions, was made anew, or has other limits."""
 
     redis_timeout: Annotated[float, Field(ge=0.001, le=60)] = 0.2
     notify_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     notify_details: bool = True
+    channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] = ""
+    """Before every channel's name, for estates that share a Redis; channels ignore its database number."""
     channel_policy: Literal["source", "shard"] = "source"
     channel_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
 
@@ -114,6 +119,8 @@ class ServeSettings(Settings):
     catch_up_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """The most that one client may be behind and still be caught up."""
     check_interval: Seconds = 10.0
+    ready_lag: Seconds = 10.0
+    """How long the store may be behind Kafka's end before ``/readyz`` says so."""
     linger: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """How long a source stays subscribed after its last client left."""
     tick: Annotated[float, Field(ge=0, le=0.1)] = 0.005

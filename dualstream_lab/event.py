@@ -1,4 +1,7 @@
-"""What travels: ``Event`` on Kafka, ``Notification`` on Redis, their codec, channels and headers. No I/O."""
+"""What travels: ``Event`` on Kafka, ``Notification`` on Redis, their codec, channels and headers. No I/O.
+
+An event is known by its source and its id together, as in CloudEvents: two sources may both number from 1.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from dualstream_lab.errors import EventError
 
 __all__ = [
     "ID_PATTERN",
-    "RESYNC_CHANNEL",
+    "MAX_NESTING",
     "Event",
     "Notification",
     "channel_of",
@@ -26,23 +29,30 @@ __all__ = [
     "encode_event",
     "encode_time",
     "event_headers",
+    "event_key",
     "id_invalid_reason",
     "invalid_reason",
     "new_id",
     "occasion_invalid_reason",
+    "resync_channel",
     "shard_channel",
     "source_invalid_reason",
     "type_invalid_reason",
 ]
 
-RESYNC_CHANNEL: Final = "events:_resync"
-"""Where a publisher names the sources whose notifications it skipped."""
+MAX_NESTING: Final = 512
+"""Arrays and objects within one another, at most, in an event's JSON.
+
+How deep a reader can go depends on the stack that it happens to run on (about 980 with an empty one), so what
+every reader takes has a fixed bound well below that.
+"""
 
 Header = tuple[str, bytes]
 
 ID_PATTERN: Final = re.compile(r"[!#-\[\]-~]{1,128}")  # printable ASCII without space, quote and backslash
 _SOURCE_TYPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)  # a string as a whole, or a bracket
 _MAX_NAME_BYTES = 256
 _FORBIDDEN = frozenset("*?\\")
 
@@ -88,14 +98,16 @@ class _StoredEvent(msgspec.Struct, kw_only=True):
 class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The light message on Redis: never the payload.
 
-    ``pos`` is ``"partition:offset"``, ``pub`` is ``"nonce:n"`` (the publisher and its counter for this
-    source; a hole is a notification that was dropped), ``ts`` the time of Kafka's ack (wall clock, ns).
+    ``pos`` is ``"partition:offset"``, ``log`` the epoch of the log that this is a position of, ``pub``
+    ``"nonce:n"`` (the publisher and its counter for this source; a hole is a notification that was dropped),
+    ``ts`` the time of Kafka's ack (wall clock, ns).
     """
 
     id: str
     type: str
     source_id: str
     pos: str | None = None
+    log: str | None = None
     pub: str | None = None
     ts: int | None = None
 
@@ -112,16 +124,52 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 _encoder = msgspec.json.Encoder()
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 _event_decoder = msgspec.json.Decoder(_StoredEvent)
 _notification_decoder = msgspec.json.Decoder(Notification)
 
 
 def encode_event(event: Event) -> bytes:
-    """The event as compact JSON, UTF-8. Raises EventError where ``data`` has no JSON form."""
+    """The event as compact JSON, UTF-8, that every reader takes.
+
+    Raises EventError where ``data`` has no JSON form, is a ``Raw`` that is not one JSON value, or is nested
+    deeper than :data:`MAX_NESTING`.
+    """
     try:
-        return _encoder.encode(event)
+        if type(event.data) is msgspec.Raw:
+            _check_raw(event.data)
+        value = _encoder.encode(event)
     except (TypeError, ValueError, RecursionError) as error:
         raise EventError(f"data cannot be written as JSON: {error}") from error
+    # Each level takes two bytes, and most events are shorter than that.
+    if len(value) > 2 * MAX_NESTING and _nesting(value) > MAX_NESTING:
+        raise EventError(
+            f"data is nested too deep: at most {MAX_NESTING} levels are allowed"
+        )
+    return value
+
+
+def _check_raw(data: msgspec.Raw) -> None:
+    """Raises ValueError (msgspec.DecodeError, UnicodeError) for what is not one JSON value in UTF-8."""
+    text = bytes(data)
+    if not text.isascii():
+        text.decode()
+    _raw_decoder.decode(text)
+
+
+def _nesting(value: bytes) -> int:
+    """How deep the arrays and objects of a JSON text are within one another, or less than can matter."""
+    if value.count(b"[") + value.count(b"{") <= MAX_NESTING:
+        return 0
+    depth = deepest = 0
+    for token in _TOKENS.finditer(value):
+        mark = token[0]
+        if mark in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in b"]}":
+            depth -= 1
+    return deepest
 
 
 def encode_time(when: datetime) -> bytes:
@@ -130,10 +178,10 @@ def encode_time(when: datetime) -> bytes:
 
 
 def decode_event(value: bytes | str) -> Event:
-    """The event in a Kafka value or a line of JSON; ``data`` keeps its bytes.
+    """The event in a line of JSON, or in a Kafka value that was found good; ``data`` keeps its bytes.
 
     A missing ``id`` or ``occurred_at`` is filled in. Raises EventError; the names are not validated
-    (see :func:`invalid_reason`).
+    (see :func:`invalid_reason`). Whether a Kafka record is an event says :class:`dualstream_lab.record.Decoder`.
     """
     try:
         if isinstance(value, bytes) and not value.isascii():
@@ -218,14 +266,27 @@ def invalid_reason(event: Event) -> str | None:
     )
 
 
-def channel_of(source_type: str, source_id: str) -> str:
-    """The Redis channel of a source: ``events:{source_type}:{source_id}``."""
-    return f"events:{source_type}:{source_id}"
+def channel_of(source_type: str, source_id: str, prefix: str = "") -> str:
+    """The Redis channel of a source: ``events:{source_type}:{source_id}``, after the estate's prefix."""
+    return f"{prefix}events:{source_type}:{source_id}"
 
 
-def shard_channel(source_type: str, source_id: str, shards: int) -> str:
+def shard_channel(source_type: str, source_id: str, shards: int, prefix: str = "") -> str:
     """The aggregate channel: ``events:{source_type}:_shard{k}``, k = CRC-32 of the id modulo ``shards``."""
-    return f"events:{source_type}:_shard{zlib.crc32(source_id.encode()) % shards}"
+    return f"{prefix}events:{source_type}:_shard{zlib.crc32(source_id.encode()) % shards}"
+
+
+def resync_channel(prefix: str = "") -> str:
+    """Where a publisher names the sources whose notifications it skipped: ``events:_resync``."""
+    return f"{prefix}events:_resync"
+
+
+def event_key(source: str, event_id: str) -> str:
+    """An event's identity as one text, for sets and tables: its source (``type:id``) and its id.
+
+    Neither holds a space, so that no two events have the same.
+    """
+    return f"{source} {event_id}"
 
 
 def cloudevents_source(source_type: str, source_id: str) -> str:

@@ -10,7 +10,7 @@ from dualstream_lab.processor.handling import handled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.processor.decoding import Decoder, Record
+    from dualstream_lab.record import Decoder, Record
     from dualstream_lab.processor.handling import Handler
     from dualstream_lab.store import StoredEvent
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aiokafka.record.memory_records import MemoryRecords
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.decoding import Decoder
+    from dualstream_lab.record import Decoder
 
 __all__ = ["GroupConsumer"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.decoding import Record
+    from dualstream_lab.record import Record
 
 __all__ = ["DeadLetter", "DeadLetters"]
 

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.processor.consumer import GroupConsumer
-from dualstream_lab.processor.decoding import Decoder
+from dualstream_lab.record import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from dualstream_lab.record import StoredEvent
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Page", "Query", "Row", "Store", "StoredEvent"]
+__all__ = ["Feeder", "Hole", "Page", "Place", "Query", "Row", "Store", "StoredEvent"]
+
+Removal = Literal["retention", "compaction"]
 
 
-class StoredEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as it is in Kafka, with what a store finds it by."""
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """One partition, as far as the store has it."""
 
-    partition: int
-    offset: int
-    id: str
-    type: str
-    source: str
-    """``source_type:source_id``, for example ``repo:owner/name``."""
-    ts: int
-    """The time of the Kafka record: ns since the epoch, in steps of a millisecond."""
-    value: bytes
-    """The event's JSON as it is in Kafka."""
+    position: int
+    """The store has everything of the partition below this offset."""
+    floor: int
+    """Nothing at or above this offset was removed from the store, nor was missing in the log."""
+    hole: int = 0
+    """0, or an offset up to which the log had lost events before they were stored: inside what was there."""
+    reason: Removal | None = None
+    """Why, where there is a hole."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
     """The light half of a stored event: all but its value and source."""
 
+    partition: int
     offset: int
     id: str
     type: str
@@ -37,78 +40,122 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A stretch of one source's events, and how much of the log it is true for."""
+    """A stretch of one source's events, and how much of the log it is true for; all of one snapshot."""
 
-    position: int
-    """The store has everything of the partition below this offset; read in the same snapshot as ``rows``."""
-    floor: int
-    """Nothing at or above this offset was removed, so that ``after >= floor - 1`` is served whole."""
+    places: Mapping[int, Place]
+    """Every partition of the log that the store knows; shared by all pages of one look."""
+    first: Mapping[int, int]
+    """The partitions that the source has been in, each with the offset of its first event there."""
     rows: list[Row]
-    """``after < offset < position``, ascending, at most the limit."""
+    """``after < offset < position`` in each partition, and at or above its floor; at most the limit.
+
+    In order of time across partitions, and in a partition's own order within it."""
+    through: Mapping[int, int]
+    """Of every partition: the rows are all of the source's up to and including this offset.
+
+    ``position - 1``, or that of its last row where the limit cut more of it off."""
     more: bool
-    """There are more of the source below ``position``."""
+    """There are more of the source below the positions."""
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Asks for a source's events after an offset; ``after=-1``: from the beginning of what is kept."""
+    """Asks for a source's events after an offset in each partition; -1, or not named: from the beginning."""
 
     source: str
-    partition: int
-    after: int
+    after: Mapping[int, int]
+
+
+class Hole(NamedTuple):
+    """Offsets from ``first`` to before ``end`` that the log did not have any more when it was read."""
+
+    first: int
+    end: int
+    reason: Removal
+
+
+class Feeder(msgspec.Struct, frozen=True):
+    """A processor that feeds the store, by its own word."""
+
+    name: str
+    seen: float
+    """When it last said so: s ago."""
+    partitions: list[int]
+    """That it has now."""
+    group: str
+    troubles: dict[str, str]
+    """What it cannot go on with, and why: ``partition 3``, ``kafka``, ``store``. Empty: all is well."""
 
 
 class Store(Protocol):
-    """The recent events of one log, deduplicated by id, with the position up to which it has them.
+    """The recent events of one log, deduplicated by source and id, and the positions up to which it has them.
 
     Any number of processes may read, and several may write: whoever applies says what it applies to. All
-    methods raise StoreError when the store cannot be read or written. An id is known as long as its event is
-    kept.
+    methods raise StoreError when the store cannot be read or written. An event is known while it is kept.
     """
 
     async def epoch(self) -> str | None:
         """Which log it holds; None: nothing yet."""
 
-    async def positions(self) -> dict[int, int]:
-        """Every known partition's position W: the store has everything below it."""
+    async def places(self) -> dict[int, Place]:
+        """Every known partition."""
 
     async def pages(self, queries: Sequence[Query], limit: int) -> list[Page]:
-        """One page a query, in order, all of one snapshot. Of a partition that is not known: empty, at 0."""
+        """One page a query, in order, all of one snapshot."""
 
     async def recent(
-        self, source: str, *, limit: int, after: int | None = None, partition: int | None = None
+        self, source: str, *, limit: int, after: Mapping[int, int] | None = None
     ) -> tuple[Page, list[StoredEvent]]:
-        """The newest ``limit`` events of a source, ascending; with ``after``, the first ``limit`` after it.
+        """The newest ``limit`` events of a source; with ``after``, the first ``limit`` after it. As rows.
 
-        The page's rows mirror the events; ``more`` says that older ones (with ``after``: newer ones) are
-        kept. ``partition``: the source's; left out, it is that of the source's newest event, and a source
-        of which nothing is kept gives an empty page at 0, whose ``floor`` says nothing.
+        The page's rows mirror the events; ``more``: older ones (with ``after``: newer ones) are kept.
         """
 
-    async def get(self, event_id: str) -> StoredEvent | None:
-        """The event with this id, if it is kept."""
+    async def at(self, partition: int, offset: int) -> StoredEvent | None:
+        """The event at this position, if it is kept."""
+
+    async def find(self, event_id: str, *, source: str | None = None, limit: int = 100) -> list[StoredEvent]:
+        """The kept events with this id, of ``source`` or of any; at most ``limit``, one a source."""
 
     async def begin(self, epoch: str, first: Mapping[int, int]) -> None:
         """Claim the store for a log whose partitions begin at ``first``; harmless when it is claimed already.
 
         A partition that is not known begins there: ``position = floor = first``. One that is known but lies
-        before it has lost events for ever (the log's retention was faster), and goes on there in the
-        same way. Raises StoreError, and changes nothing, when it holds another log.
+        before it has lost events for ever (the log's retention was faster), and goes on there; where the
+        store has events below, that is a hole (``retention``). Raises StoreError, and changes nothing, when
+        it holds another log.
         """
 
-    async def apply(self, partition: int, first: int, next_: int, events: Sequence[StoredEvent]) -> int:
+    async def apply(
+        self,
+        partition: int,
+        first: int,
+        next_: int,
+        events: Sequence[StoredEvent],
+        holes: Sequence[Hole] = (),
+    ) -> int:
         """Insert the events and move the partition's position from ``first`` to ``next_``, both or neither.
 
-        Events whose id is known are left out. Returns how many were new. ``events`` may be empty: records
-        that are no events, or none at all, move the position, too. Raises StoreConflict, with
-        nothing written, when the position is not ``first``: somebody else has applied what follows it.
+        Events whose source and id are known are left out. Returns how many were new. ``events`` may be empty:
+        records that are no events, or none at all, move the position, too. ``holes`` within the stretch raise
+        the floor to the end of the last one. Raises StoreConflict, with nothing written, when the position is
+        not ``first``: somebody else has applied what follows it.
         """
 
     async def prune(self, *, age: float, count: int) -> int:
         """Remove what is older than ``age`` seconds, and the oldest while there are more than ``count``.
 
-        Returns how many were removed. From a partition the oldest offsets go first, and none that is
-        young enough goes for its age. Works in short transactions; floors move in the same ones.
+        Returns how many were removed. From a partition the oldest offsets go first, and none that is young
+        enough goes for its age. Works in short transactions; floors move in the same ones. A hole that lies
+        below the floor of what is kept is forgotten.
         """
+
+    async def report(
+        self, name: str, *, group: str, partitions: Collection[int], troubles: Mapping[str, str]
+    ) -> None:
+        """A processor's sign of life, to be given every few seconds; those of an hour ago are forgotten."""
+
+    async def feeders(self) -> list[Feeder]:
+        """The processors that fed it within the last hour, the latest first."""
 
     async def close(self) -> None:
         """End it, within seconds. What was applied stays. Nothing when it is closed."""

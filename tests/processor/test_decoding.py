@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dualstream_lab.event import Event, decode_event, encode_event, invalid_reason
 from dualstream_lab.processor import decoding
-from dualstream_lab.processor.decoding import Decoder
+from dualstream_lab.record import Decoder
 from dualstream_lab.store import StoredEvent
 
 

@@ -1,4 +1,4 @@
-"""Kafka's records into stored events, or into the reason why not. Pure."""
+"""What a Kafka record is: an event, or the reason why not. One opinion, for every reader. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from dualstream_lab.event import ID_PATTERN, Event, invalid_reason
-from dualstream_lab.store import StoredEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Decoder", "Record"]
+__all__ = ["Decoder", "Record", "StoredEvent"]
 
-_MAX_KNOWN: Final = 50_000  # names of sources, and of types, kept in mind
+_MAX_NAMES: Final = 50_000  # sources, and types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
 
 
@@ -29,8 +28,23 @@ class Record(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event as it is in Kafka, with what it is found by."""
+
+    partition: int
+    offset: int
+    id: str
+    type: str
+    source: str
+    """``source_type:source_id``, for example ``repo:owner/name``."""
+    ts: int
+    """The time of the Kafka record: ns since the epoch, in steps of a millisecond."""
+    value: bytes
+    """The event's JSON as it is in Kafka."""
+
+
 class _Head(msgspec.Struct, gc=False):
-    """What is looked at. The id must be there, as it is what duplicates are known by."""
+    """What is looked at. The id must be there, as it is what repeats are known by."""
 
     id: str
     type: str
@@ -44,27 +58,32 @@ _decode = msgspec.json.Decoder(_Head).decode
 
 
 class Decoder:
-    """Decodes and checks; names that were found good once are not checked again."""
+    """Decodes and checks records; names that were found good once are not checked again.
+
+    A record is an event when its value is one JSON object in UTF-8 with id, type and source that are valid,
+    a time (where there is one) that knows its zone, and its key, where it has one, is its ``source_id``:
+    whoever may write one source's key writes nobody else's events.
+    """
 
     def __init__(self) -> None:
-        self._sources: dict[tuple[str, str], str] = {}
+        self._sources: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._types: set[str] = set()
 
     def __call__(self, partition: int, record: Record) -> StoredEvent | str:
         """The event, or what is wrong with the record."""
         value = record.value
         if value is None:
-            return "the record has no value"
+            return "the record has no value (a tombstone)"
         try:
             if not value.isascii():
                 value.decode()  # what is not looked at must be UTF-8, too
             head = _decode(value)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return f"not an event: {error}"
-        source = self._sources.get((head.source_type, head.source_id))
+        named = self._sources.get((head.source_type, head.source_id))
         occurred_at = head.occurred_at
         if (
-            source is None
+            named is None
             or head.type not in self._types
             or head.traceparent is not msgspec.UNSET
             or not (type(occurred_at) is datetime and occurred_at.tzinfo is UTC)
@@ -72,21 +91,24 @@ class Decoder:
         ):
             if reason := _invalid(head):
                 return reason
-            source = self._remember(head)
+            named = self._remember(head)
+        source, key = named
+        if record.key != key and record.key is not None:
+            return f"the record's key {record.key[:300]!r} is not its source_id {head.source_id!r}"
         ms = record.timestamp
         if not 0 <= ms <= _MAX_MS:
             ms = 0 if ms < 0 else _MAX_MS
         return StoredEvent(partition, record.offset, head.id, head.type, source, ms * 1_000_000, value)
 
-    def _remember(self, head: _Head) -> str:
-        if len(self._sources) >= _MAX_KNOWN:
+    def _remember(self, head: _Head) -> tuple[str, bytes]:
+        if len(self._sources) >= _MAX_NAMES:
             self._sources.clear()
-        if len(self._types) >= _MAX_KNOWN:
+        if len(self._types) >= _MAX_NAMES:
             self._types.clear()
         self._types.add(head.type)
-        source = f"{head.source_type}:{head.source_id}"
-        self._sources[head.source_type, head.source_id] = source
-        return source
+        named = f"{head.source_type}:{head.source_id}", head.source_id.encode()
+        self._sources[head.source_type, head.source_id] = named
+        return named
 
 
 def _invalid(head: _Head) -> str | None:

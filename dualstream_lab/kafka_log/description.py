@@ -1,0 +1,143 @@
+"""Kafka's metadata request that names a topic's id and the cluster's; aiokafka speaks older versions only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+
+if TYPE_CHECKING:
+    from io import BytesIO
+
+    from aiokafka.client import AIOKafkaClient
+
+__all__ = ["Description", "describe"]
+
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
+
+
+class Description(NamedTuple):
+    """A topic as a broker describes it. ``replicas``: of the partition that has the fewest."""
+
+    cluster_id: str
+    topic_id: UUID
+    partitions: int
+    replicas: int
+
+
+async def describe(client: AIOKafkaClient, topic: str) -> Description | None:
+    """Ask any broker, never creating the topic; None where it is not there. The caller bounds it.
+
+    Raises NotImplementedError for a Kafka before 3.1, KafkaError, OSError.
+    """
+    for pause in _PAUSES:
+        answer: Any = await client.send(client.get_random_node(), _DescribeTopic(topic))
+        error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
+        if not error_code and partitions:
+            replicas = min(len(partition[4]) for partition in partitions)
+            return Description(answer.cluster_id, topic_id, len(partitions), replicas)
+        await asyncio.sleep(pause)  # one made a moment ago may not be known to every broker yet
+    return None
+
+
+class _Uuid:
+    """The protocol's UUID: 16 bytes."""
+
+    @staticmethod
+    def encode(value: UUID) -> bytes:
+        return value.bytes
+
+    @staticmethod
+    def decode(data: BytesIO) -> UUID:
+        return UUID(bytes=data.read(16))
+
+    @staticmethod
+    def repr(value: UUID) -> str:
+        return str(value)
+
+
+_INTEGERS = CompactArray(Int32)
+
+
+class _DescribedTopics(Response):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 12
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", CompactString("utf-8")),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", _INTEGERS),
+                        ("isr", _INTEGERS),
+                        ("offline_replicas", _INTEGERS),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 12
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _DescribedTopics
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
+        ),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _DescribeTopic(Request[_DescribeTopicStruct]):  # type: ignore[misc]
+    """Metadata of one topic, by name, with its id."""
+
+    API_KEY = 3
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def build(self, request_struct_class: type[_DescribeTopicStruct]) -> _DescribeTopicStruct:
+        return request_struct_class([(UUID(int=0), self._topic, {})], False, False, {})

@@ -1,0 +1,151 @@
+"""A member of a consumer group, on the same adapter: Kafka says which partitions it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log.consumer import LogConsumer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+
+    from dualstream_lab.config import ServeSettings
+    from dualstream_lab.kafka_log.consumer import F
+
+__all__ = ["GroupConsumer"]
+
+log = logging.getLogger(__name__)
+
+_SESSION: Final = 6.0  # s until what a killed member had is given to others: the least that Kafka allows
+_FETCH: Final = {
+    "fetch_max_wait_ms": 100,  # also the time that a seek may wait for a fetch that is under way
+    "fetch_max_bytes": 16 * 2**20,
+    "max_partition_fetch_bytes": 2 * 2**20,  # a larger record is fetched all the same
+}
+
+
+class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[misc]
+    """A member of ``settings.group``. ``let_go`` is awaited before partitions are given away.
+
+    Positions are not the group's: whoever uses this seeks to its own after every change of the assignment.
+    ``generation`` changes whenever the assignment does; then :meth:`seek`, before which nothing is polled.
+    Partitions that are added to the topic are given out within ``refresh_interval``.
+    """
+
+    def __init__(self, settings: ServeSettings, let_go: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(
+            settings,
+            **_FETCH,
+            group_id=settings.group,
+            session_timeout_ms=round(_SESSION * 1000),
+            heartbeat_interval_ms=round(_SESSION * 1000 / 4),
+            metadata_max_age_ms=round(settings.refresh_interval * 1000),
+        )
+        self._let_go = let_go
+        self._sought = -1
+        self._given = asyncio.Event()
+        self.generation = 0
+        self.rebalances = 0
+
+    @classmethod
+    async def open(cls, settings: ServeSettings, let_go: Callable[[], Awaitable[None]]) -> Self:
+        """Connect; :meth:`join` then joins the group. Raises KafkaError, OSError."""
+        consumer = cls(settings, let_go)
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.close()
+            raise
+        return consumer
+
+    def join(self) -> None:
+        """Ask for partitions; they come later."""
+        self._consumer.subscribe([self._topic], listener=self)
+
+    @property
+    def partitions(self) -> list[int]:
+        """Those that it has now."""
+        return sorted(target.partition for target in self._consumer.assignment())
+
+    @property
+    def dead(self) -> bool:
+        """See :attr:`LogConsumer.dead`."""
+        return super().dead or bool(self._consumer._coordinator._coordination_task.done())  # noqa: SLF001
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """aiokafka: the group changes."""
+        self.generation += 1
+        self._given.clear()
+        self.troubles.clear()
+        if revoked:
+            await self._let_go()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """aiokafka: the group has changed."""
+        self.generation += 1
+        self.rebalances += 1
+        self._given.set()
+        log.info("partitions %s of %s", sorted(target.partition for target in assigned), self._topic)
+
+    async def given(self) -> bool:
+        """Wait, for at most a second, while the group changes; False if it still does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._given.wait()
+        return self._given.is_set()
+
+    def seek(self, positions: Mapping[int, int]) -> bool:
+        """Go on there, in all partitions; False if these are not what it has now."""
+        if self.partitions != sorted(positions) or not self._given.is_set():
+            return False
+        self.positions = dict(positions)
+        self.troubles.clear()
+        for partition, position in positions.items():
+            self._consumer.seek(self._target(partition), position)
+            self._consumer.resume(self._target(partition))
+        self._sought = self.generation
+        return True
+
+    async def poll(
+        self,
+        make: Callable[[int, int], F],
+        *,
+        partitions: Collection[int] | None = None,
+        timeout: float = 0.5,
+        max_records: int = 5000,
+    ) -> list[F]:
+        """See :meth:`LogConsumer.poll`; [] while positions have not been sought since the group changed."""
+        try:
+            self._consumer._coordinator.check_errors()  # noqa: SLF001
+        except KafkaError as error:
+            self.generation += 1
+            raise StreamUnavailable(f"the consumer group of {self._topic} failed: {error!r}") from error
+        # (Who does not poll for five minutes leaves the group.)
+        self._consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
+        return await super().poll(make, partitions=partitions, timeout=timeout, max_records=max_records)
+
+    def _is_settled(self) -> bool:
+        return self._sought == self.generation
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell the group, for tools that show its lag; nothing here reads it. Raises StreamUnavailable."""
+        offsets = {self._target(partition): offset for partition, offset in positions.items()}
+        try:
+            async with asyncio.timeout(self._timeout):  # (in an outage it would never end)
+                await self._consumer.commit(offsets)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise StreamUnavailable(f"the group's offsets were not committed: {error!r}") from error
+
+    def lag(self, positions: Mapping[int, int]) -> int:
+        """Committed messages that Kafka had, when last heard of, beyond these positions."""
+        assigned = {target.partition: target for target in self._consumer.assignment()}
+        ends = {p: self._consumer.last_stable_offset(assigned[p]) for p in positions.keys() & assigned.keys()}
+        return sum(max(0, end - positions[p]) for p, end in ends.items() if end is not None)

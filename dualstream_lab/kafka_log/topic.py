@@ -1,0 +1,199 @@
+"""Which log a topic is, and what its settings promise."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+
+from dualstream_lab.config import kafka_client_options
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.kafka_log.description import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiokafka.client import AIOKafkaClient
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.kafka_log.description import Description
+
+__all__ = [
+    "LogIdentity",
+    "TopicInfo",
+    "client_options",
+    "identity_of",
+    "log_identity",
+    "partition_of",
+    "topic_info",
+    "unreachable",
+]
+
+_CLOSE_TIMEOUT: Final = 2.0
+_DEFAULT_MAX_MESSAGE: Final = 1_048_588
+_DEFAULT_RETENTION_MS: Final = 604_800_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogIdentity:
+    """``epoch``: 12 hex digits of cluster id and topic id. Another log, or one made anew, has another one.
+
+    More partitions do not make another log. ``partitions``: how many it had when it was asked.
+    """
+
+    epoch: str
+    partitions: int
+    facts: str
+    """Cluster id and topic id, which the epoch is made of."""
+
+    def partition_of(self, source: str) -> int:
+        """Where today's publishers write a source (``type:id``)."""
+        return partition_of(source, self.partitions)
+
+    def is_named(self, epoch: str) -> bool:
+        """Whether this log is meant: by its epoch, or by one of the format before."""
+        return epoch == self.epoch or epoch in self.former_epochs()
+
+    def former_epochs(self) -> frozenset[str]:
+        """What the format before called this log, which counted its partitions in: up to today's."""
+        return frozenset(_digest(f"{self.facts} {count}") for count in range(1, self.partitions + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicInfo:
+    """A topic's identity and its settings, as far as they matter here.
+
+    ``settings`` is empty where this user may not read them; then Kafka's defaults are assumed.
+    """
+
+    log: LogIdentity
+    replicas: int
+    settings: Mapping[str, str]
+
+    @property
+    def partitions(self) -> int:
+        """How many it has."""
+        return self.log.partitions
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """The largest batch of records that it takes, as sent (compressed)."""
+        return int(self.settings.get("max.message.bytes", _DEFAULT_MAX_MESSAGE))
+
+    @property
+    def min_insync_replicas(self) -> int:
+        """Replicas that must have a batch before it is acknowledged."""
+        return int(self.settings.get("min.insync.replicas", 1))
+
+    def contradictions(self, *, retention_age: float | None = None) -> list[str]:
+        """What in its settings contradicts "durable, replayable", each as a sentence for a warning.
+
+        ``retention_age``: seconds that the store keeps events, which Kafka should keep at least as long.
+        """
+        found = []
+        if "compact" in self.settings.get("cleanup.policy", "delete"):
+            found.append(
+                "cleanup.policy has 'compact': Kafka removes all but the newest event of each source, and "
+                "history cannot be replayed whole; set cleanup.policy=delete"
+            )
+        if "delete" in self.settings.get("cleanup.policy", "delete") and retention_age is not None:
+            retention_ms = int(self.settings.get("retention.ms", _DEFAULT_RETENTION_MS))
+            if 0 <= retention_ms < retention_age * 1000:
+                found.append(
+                    f"retention.ms={retention_ms} keeps events for {retention_ms / 1000:g} s; the store is "
+                    f"to have {retention_age:g} s (retention_age): one that is filled anew would lack "
+                    "some; raise retention.ms"
+                )
+        return found
+
+
+def partition_of(source: str, partitions: int) -> int:
+    """Where a publisher that sees so many partitions writes a source (``type:id``): murmur2, as Java's.
+
+    Other publishers may see other numbers of partitions, or hash otherwise: no reader may rely on it.
+    """
+    hashed: int = murmur2(source.partition(":")[2].encode()) & 0x7FFFFFFF
+    return hashed % partitions
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """aiokafka's arguments for this Kafka, with its time-out. Raises ConfigError."""
+    if settings.kafka_url is None:
+        raise ConfigError("kafka_url (DUALSTREAM_KAFKA_URL) is not set; allowed: host:port[,host:port…]")
+    options = kafka_client_options(settings.kafka_url)
+    return options | {"request_timeout_ms": round(settings.request_timeout * 1000)}
+
+
+def unreachable(settings: Settings, error: BaseException) -> StreamUnavailable:
+    """The error for a Kafka that could not be connected to."""
+    servers = ", ".join(kafka_client_options(settings.kafka_url or "")["bootstrap_servers"])
+    reason = str(error) or f"no answer within {settings.start_timeout:g} s"
+    return StreamUnavailable(f"Kafka at {servers} could not be reached: {reason}; check kafka_url")
+
+
+async def identity_of(client: AIOKafkaClient, topic: str) -> LogIdentity:
+    """Which log the topic is, asked through a connected client. The caller bounds it.
+
+    Raises ConfigError if the topic does not exist or Kafka is older than 3.1, KafkaError, OSError.
+    """
+    return _identity(await _described(client, topic))
+
+
+async def log_identity(settings: Settings) -> LogIdentity:
+    """Which log the topic is, never creating it, within ``start_timeout``. Raises as :func:`topic_info`."""
+    return (await topic_info(settings)).log
+
+
+async def topic_info(settings: Settings) -> TopicInfo:
+    """Ask for the topic and its settings, never creating it, within ``start_timeout``.
+
+    Raises ConfigError if it does not exist or Kafka is older than 3.1, StreamUnavailable if it is silent.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        async with asyncio.timeout(settings.start_timeout):
+            await admin.start()
+            description = await _described(admin._client, settings.topic)  # noqa: SLF001
+            topic_settings = await _settings(admin, settings.topic)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise unreachable(settings, error) from error
+    finally:
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await admin.close()
+    return TopicInfo(log=_identity(description), replicas=description.replicas, settings=topic_settings)
+
+
+async def _described(client: AIOKafkaClient, topic: str) -> Description:
+    try:
+        description = await describe(client, topic)
+    except NotImplementedError as error:
+        raise ConfigError("kafka_url: this Kafka is too old; 3.1 or later is needed") from error
+    if description is None:
+        raise ConfigError(
+            f"topic {topic!r} does not exist or cannot be used; create it first, for example: "
+            f"kafka-topics.sh --create --topic {topic} --partitions 6, or set DUALSTREAM_TOPIC to one that exists"
+        )
+    return description
+
+
+def _identity(description: Description) -> LogIdentity:
+    facts = f"{description.cluster_id} {description.topic_id}"
+    return LogIdentity(epoch=_digest(facts), partitions=description.partitions, facts=facts)
+
+
+def _digest(facts: str) -> str:
+    return hashlib.sha256(facts.encode()).hexdigest()[:12]
+
+
+async def _settings(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+    """The topic's settings; none where this user may not read them."""
+    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    return {entry[0]: entry[1] for resource in response.resources for entry in resource[4]}
