@@ -181,7 +181,7 @@ def decode_event(value: bytes | str) -> Event:
     """The event in a line of JSON, or in a Kafka value that was found good; ``data`` keeps its bytes.
 
     A missing ``id`` or ``occurred_at`` is filled in. Raises EventError; the names are not validated
-    (see :func:`invalid_reason`). Whether a Kafka record is an event says :class:`dualstream_lab.record.Decoder`.
+    (see :func:`invalid_reason`). Whether a Kafka record is an event says the record's Decoder.
     """
     try:
         if isinstance(value, bytes) and not value.isascii():

@@ -178,8 +178,8 @@ async def _described(client: AIOKafkaClient, topic: str) -> Description:
         raise ConfigError("kafka_url: this Kafka is too old; 3.1 or later is needed") from error
     if description is None:
         raise ConfigError(
-            f"topic {topic!r} does not exist or cannot be used; create it first, for example: "
-            f"kafka-topics.sh --create --topic {topic} --partitions 6, or set DUALSTREAM_TOPIC to one that exists"
+            f"topic {topic!r} does not exist or cannot be used; create it first, for example: kafka-topics.sh"
+            f" --create --topic {topic} --partitions 6, or set DUALSTREAM_TOPIC to one that exists"
         )
     return description
 
