@@ -1,0 +1,124 @@
+"""Why Kafka cannot be used, in a sentence: aiokafka itself only says that it could not bootstrap."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka import errors as kafka_errors
+from aiokafka.conn import create_conn
+from aiokafka.protocol.metadata import MetadataRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["connection_problem", "refusal"]
+
+_TIMEOUT: Final = 3.0  # s for one look at one server
+_SERVERS: Final = 3  # looked at, at most
+_TLS_ALERT: Final = (
+    0x1503000000 >> 8,
+    0x1503FFFFFF >> 8,
+)  # read as a length: a TLS listener's answer to plain text
+
+_LOG_IN: Final = "refused the log-in of user {user} (SASL {mechanism}): {said}"
+_SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (kafka_errors.SaslAuthenticationFailed, _LOG_IN),
+    (kafka_errors.AuthenticationFailedError, _LOG_IN),
+    (
+        kafka_errors.UnsupportedSaslMechanismError,
+        "has no SASL {mechanism}: set sasl_mechanism to one that its listener enables",
+    ),
+    (
+        kafka_errors.IllegalSaslStateError,
+        "expects no log-in: leave user:password@ out, or give the port of its SASL listener",
+    ),
+    (ssl.SSLCertVerificationError, "has a certificate that is not trusted: {said}; check ssl_cafile"),
+    (socket.gaierror, "cannot be found: its name does not resolve"),
+    (ConnectionRefusedError, "refuses connections: nothing listens there"),
+)
+
+
+def refusal(error: BaseException, options: Mapping[str, Any], topic: str) -> str | None:
+    """What Kafka itself refused, where the error says it; None for one that says nothing of the kind."""
+    user = options.get("sasl_plain_username")
+    whose = f"user {user}" if user else "a client without a log-in"
+    if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
+        return f"{whose} may not use topic {topic} (TOPIC_AUTHORIZATION_FAILED)"
+    if isinstance(error, kafka_errors.ClusterAuthorizationFailedError):
+        return (
+            f"{whose} may not write to topic {topic}: neither WRITE on it nor IDEMPOTENT_WRITE is allowed "
+            "(CLUSTER_AUTHORIZATION_FAILED)"
+        )
+    if isinstance(error, kafka_errors.GroupAuthorizationFailedError):
+        return f"{whose} may not use this consumer group (GROUP_AUTHORIZATION_FAILED); set DUALSTREAM_GROUP"
+    return None
+
+
+async def connection_problem(options: Mapping[str, Any]) -> str | None:
+    """Connect to each of the first servers as a client would, and say what goes wrong; None: nothing does.
+
+    ``options``: aiokafka's, as :func:`dualstream_lab.config.kafka_client_options` makes them. Within 3 s a
+    server, and three servers. No password is in the answer.
+    """
+    problems = []
+    for server in options["bootstrap_servers"][:_SERVERS]:
+        problem = await _problem_of(server, options)
+        if problem is None:
+            return None
+        problems.append(problem)
+    return "; ".join(dict.fromkeys(problems))
+
+
+async def _problem_of(server: str, options: Mapping[str, Any]) -> str | None:
+    given = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    try:
+        await _talk(server, given)
+    except (OSError, kafka_errors.KafkaError, TimeoutError) as error:
+        about = {
+            "user": given.get("sasl_plain_username"),
+            "mechanism": given.get("sasl_mechanism", "PLAIN"),
+            "said": getattr(error, "verify_message", None) or (str(error.args[-1]) if error.args else ""),
+        }
+        for kind, sentence in _SENTENCES:
+            if isinstance(error, kind):
+                return f"{server} {sentence.format_map(about)}"
+        if given.get("ssl_context") and not isinstance(error, TimeoutError) and await _is_plain(server):
+            return f"{server} does not speak TLS: use kafka://, or give the port of its TLS listener"
+        return _silence(server, error, logged_in=about["user"] is not None)
+    return None
+
+
+def _silence(server: str, error: BaseException, *, logged_in: bool) -> str:
+    """A listener that hangs up says nothing; what came before that says something."""
+    cause = error.__cause__
+    if isinstance(cause, asyncio.IncompleteReadError):
+        if _TLS_ALERT[0] <= (cause.expected or 0) <= _TLS_ALERT[1]:
+            return f"{server} expects TLS: use kafkas://"
+        if not logged_in:
+            return f"{server} hangs up on a client without a log-in: it expects SASL, give user:password@"
+    reason = str(error) or f"no answer within {_TIMEOUT:g} s"
+    return f"{server} does not answer as Kafka does: {reason}"
+
+
+async def _talk(server: str, options: Mapping[str, Any]) -> None:
+    """As a client begins: connect, log in, ask for metadata."""
+    host, _, port = server.rpartition(":")
+    async with asyncio.timeout(_TIMEOUT):
+        connection = await create_conn(
+            host.strip("[]"), int(port), **(dict(options) | {"request_timeout_ms": round(_TIMEOUT * 1000)})
+        )
+        try:
+            await connection.send(MetadataRequest([]))
+        finally:
+            connection.close()
+
+
+async def _is_plain(server: str) -> bool:
+    with suppress(OSError, kafka_errors.KafkaError, TimeoutError):
+        await _talk(server, {"security_protocol": "PLAINTEXT"})
+        return True
+    return False
