@@ -205,11 +205,6 @@ def test_webhooks_go_to_kafka_and_back_byte_for_byte_and_bad_lines_into_the_reje
     assert [json.loads(line)["data"]["n"] for line in out.splitlines()] == [1.5]
 
 
-def test_an_empty_file_is_a_mistake(environment, there):
-    _, err = run("publish", "-", *there, code=2)
-    assert "empty" in err
-
-
 def test_tail_hears_what_is_published(environment, there):
     process = subprocess.Popen(
         command("tail", "repo:o/r", "--limit", "2", *there), stdout=subprocess.PIPE, stderr=subprocess.PIPE

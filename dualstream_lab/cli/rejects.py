@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Self, cast
+from io import FileIO
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -21,7 +22,7 @@ class Rejects:
         self.path = path
         self._mode = "ab" if append else "wb"
         self.count = 0
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -43,9 +44,11 @@ class Rejects:
             entry["raw_base64"] = raw  # msgspec writes bytes as base64
         try:
             if self._file is None:
-                self._file = cast("IO[bytes]", self.path.open(self._mode))
-            self._file.write(msgspec.json.encode(entry) + b"\n")
-            self._file.flush()
+                # unbuffered: what a full disk has refused is not tried again by close()
+                self._file = FileIO(self.path, self._mode)
+            data = msgspec.json.encode(entry) + b"\n"
+            while data:
+                data = data[self._file.write(data) :]
         except OSError as error:
             place = " ".join(f"{name} {value}" for name, value in where.items())
             raise StackError(

@@ -37,7 +37,7 @@ _COMMANDS = {
     "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
     "status": ("stack", "stack", "Show the running local stack."),
     "down": ("stack", "stack", "End the running local stack."),
-    "publish": ("streams", "cli", "Publish a file of events: Kafka first, then Redis."),
+    "publish": ("publish", "cli", "Publish a file of events: Kafka first, then Redis."),
     "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
     "check-gateway": ("check_gateway", "stack,load,gateway", "Whether a gateway's clients lose events."),
     "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),

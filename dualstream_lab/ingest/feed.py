@@ -1,4 +1,4 @@
-"""A stream of lines through a publisher: nothing is skipped without a reason on record."""
+"""The texts of a file of events through a publisher: nothing is skipped without a reason on record."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dualstream_lab.errors import EventError, PublishError
+from dualstream_lab.errors import DualStreamError, EventError
 from dualstream_lab.ingest.lines import parse_line
+from dualstream_lab.ingest.splitting import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -63,8 +64,8 @@ class Ingest:
     """Publishes lines in order, a few batches in flight.
 
     ``on_reject`` is told of every line that is refused; the rest goes on. ``rate``: lines/s at most.
-    :meth:`stop` ends it after what is in flight. A failure of Kafka ends it too, and is raised;
-    ``progress.up_to`` then says where to go on.
+    :meth:`stop` ends it after what is in flight. A failure of Kafka, of the file or of ``on_reject`` ends it,
+    too, and is raised; ``progress.up_to`` then says where to go on.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class Ingest:
         """Read no more."""
         self._stopping.set()
 
-    async def run(self, read: Callable[[int], Awaitable[list[bytes]]]) -> None:
-        """Publish all lines. ``read(n)`` gives at least one and about ``n``, or none at the end.
+    async def run(self, read: Callable[[int], Awaitable[list[bytes | Unreadable]]]) -> None:
+        """Publish all lines. ``read(n)`` gives at least one and at most ``n``, or none at the end.
 
-        Raises PublishError once what was in flight has ended.
+        Raises PublishError, and what ``read`` and ``on_reject`` raise, once what was in flight has ended.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -131,8 +132,11 @@ class Ingest:
             return None
         return doing.result()
 
-    def _take(self, batch: _Batch, number: int, line: bytes) -> None:
-        if not line.strip():
+    def _take(self, batch: _Batch, number: int, line: bytes | Unreadable) -> None:
+        if isinstance(line, Unreadable):
+            self._reject(number, line.reason, line.raw)
+            return
+        if not line or line.isspace():
             return
         try:
             batch.events.append(parse_line(line, self._form))
@@ -164,7 +168,7 @@ class Ingest:
         assert batch.call is not None  # noqa: S101
         try:
             await batch.call
-        except PublishError:
+        except DualStreamError:
             self._stopping.set()
             # Later batches may be durable, but a resume begins here.
             later = [other.call for other in self._flying if other.call is not None]

@@ -1,14 +1,11 @@
-"""Both streams at work: a file into them, and a look at what comes out."""
+"""A look at both streams: what comes out of them."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 import sys
 from contextlib import aclosing
-from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -20,44 +17,14 @@ from dualstream_lab.event import channel_of, shard_channel, source_invalid_reaso
 from dualstream_lab.replay import Selection, Start, replay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from dualstream_lab.config import Settings
 
-__all__ = ["line_reader", "notifications", "source_of", "stored_events"]
+__all__ = ["notifications", "source_of", "stored_events"]
 
-_MAX_LINE = 64 * 2**20
 _GONE = 30.0
 _ANSWER = 5.0
-
-
-async def line_reader(file: BinaryIO) -> Callable[[int], Awaitable[list[bytes]]]:
-    """Reads lines: of a regular file at once, of a pipe or terminal as they come, not blocking the loop."""
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-
-        async def from_file(count: int) -> list[bytes]:
-            return list(islice(file, count))
-
-        return from_file
-    reader = asyncio.StreamReader(limit=_MAX_LINE)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
-    rest = b""
-
-    async def from_pipe(_count: int) -> list[bytes]:
-        nonlocal rest
-        while True:
-            data = await reader.read(65_536)
-            *lines, rest = (rest + data).split(b"\n")
-            if not data:
-                lines, rest = ([rest] if rest else []), b""
-                return lines
-            if lines:
-                return lines
-            if len(rest) > _MAX_LINE:
-                raise EventError(f"a line is longer than {_MAX_LINE:,} bytes")
-
-    return from_pipe
 
 
 def source_of(text: str) -> tuple[str, str]:
