@@ -62,7 +62,7 @@ async def _apply(stack: LocalStack, topic: str, events: int) -> tuple[float, flo
             task.cancel()
             await asyncio.wait([task])
             stats = running.stats()
-        kept = sum((await store.positions()).values())
+        kept = sum(place.position for place in (await store.places()).values())
         await store.close()
     if not stats.applied == kept == events:
         raise NotRun(f"void: {stats.applied} of {events} applied, positions at {kept}")

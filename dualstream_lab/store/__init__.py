@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from dualstream_lab.store.contract import Page, Query, Row, Store, StoredEvent
+from dualstream_lab.store.contract import Feeder, Hole, Page, Place, Query, Row, Store, StoredEvent
+from dualstream_lab.store.schema import move_away
 from dualstream_lab.store.sqlite import SqliteStore
 
-__all__ = ["Page", "Query", "Row", "SqliteStore", "Store", "StoredEvent"]
+__all__ = [
+    "Feeder",
+    "Hole",
+    "Page",
+    "Place",
+    "Query",
+    "Row",
+    "SqliteStore",
+    "Store",
+    "StoredEvent",
+    "move_away",
+]

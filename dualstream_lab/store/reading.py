@@ -6,15 +6,19 @@ row costs the thread Python's lock, and where the event loop's thread is busy th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import heapq
+import time
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dualstream_lab.store.contract import Page, Row, StoredEvent
-from dualstream_lab.store.schema import OFFSET_BITS, connect, storing
+from dualstream_lab.store.contract import Feeder, Page, Place, Removal, Row, StoredEvent
+from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, connect, storing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dualstream_lab.store.contract import Query
@@ -23,49 +27,77 @@ __all__ = ["Reader"]
 
 _CACHE: Final = 16 * 2**20  # bytes
 _OFFSET: Final = (1 << OFFSET_BITS) - 1
-_EMPTY: Final = Page(position=0, floor=0, rows=[], more=False)
+
+_PLACES: Final = "(SELECT json_group_array(json_array(id, position, floor, hole, reason)) FROM partitions)"
+_ORIGINS: Final = (
+    "sources AS s JOIN origins AS o ON o.source = s.id JOIN partitions AS p ON p.id = o.partition"
+)
+_STRETCH: Final = f"""
+    source = s.id AND key < (p.id << {OFFSET_BITS}) + p.position AND key >= (p.id << {OFFSET_BITS})
+        + max(p.floor, 1 + coalesce(json_extract({{query}}, '{{after}}."' || p.id || '"'), -1))
+"""
+"""The keys of a source in a partition that may be shown, after the query's offset."""
+_EVENTS: Final = (
+    "json_group_array(json_array({turn}, e.key, e.id, e.type, s.name, e.ts, length(e.value))),"
+    " group_concat(e.value, '')"
+)
 
 _PAGES: Final = f"""
-SELECT json_group_array(json_array(p.position, p.floor, json((
-    SELECT json_group_array(json_array(key & {_OFFSET}, id, type, ts)) FROM (
-        SELECT key, id, type, ts FROM events
-        WHERE source = s.id AND key > (p.id << {OFFSET_BITS}) + json_extract(q.value, '$[2]')
-            AND key < (p.id << {OFFSET_BITS}) + p.position
-        ORDER BY key LIMIT :limit
-    )
-))))
-FROM json_each(:queries) AS q
-LEFT JOIN partitions AS p ON p.id = json_extract(q.value, '$[1]')
-LEFT JOIN sources AS s ON s.name = json_extract(q.value, '$[0]')
+SELECT {_PLACES}, (
+    SELECT json_group_array(json((
+        SELECT json_group_array(json_array(p.id, o."offset", json((
+            SELECT json_group_array(json_array(key & {_OFFSET}, id, type, ts)) FROM (
+                SELECT key, id, type, ts FROM events
+                WHERE {_STRETCH.format(query="q.value", after="$[1]")} ORDER BY key LIMIT :limit
+            )
+        )))) FROM {_ORIGINS} WHERE s.name = json_extract(q.value, '$[0]')
+    ))) FROM json_each(:queries) AS q
+)
 """  # noqa: S608  (numbers of ours)
 
+# Each partition keeps its order: an event has its turn at the latest time of those before it there or, where
+# the newest are asked for, at the earliest time of those behind it.
 _RECENT: Final = f"""
-SELECT position, floor, partition,
-    json_group_array(json_array(key & {_OFFSET}, id, type, ts, length(value))) FILTER (WHERE key IS NOT NULL),
-    group_concat(value, '')
+SELECT {_PLACES}, (
+    SELECT json_group_array(json_array(p.id, o."offset", (
+        SELECT max(key) & {_OFFSET} FROM events WHERE {{stretch}}
+    ))) FROM {_ORIGINS} WHERE s.name = :source
+), {_EVENTS.format(turn="n.turn")}
 FROM (
-    SELECT p.position, p.floor, p.id AS partition, e.key, e.id, e.type, e.ts, e.value
-    FROM partitions AS p
-    LEFT JOIN sources AS s ON s.name = :source
-    LEFT JOIN events AS e ON e.source = s.id
-        AND e.key > (p.id << {OFFSET_BITS}) + :after AND e.key < (p.id << {OFFSET_BITS}) + p.position
-    WHERE p.id = coalesce(:partition, (
-        SELECT max(key) >> {OFFSET_BITS} FROM events
-        WHERE source = (SELECT id FROM sources WHERE name = :source)
-    ))
-    ORDER BY e.key {{order}} LIMIT :limit
-)
-"""  # noqa: S608  (numbers of ours)
-_NEWEST, _FOLLOWING = _RECENT.format(order="DESC"), _RECENT.format(order="ASC")
+    SELECT e.key, {{extreme}}(e.ts) OVER (PARTITION BY p.id ORDER BY e.key {{order}}) AS turn
+    FROM {_ORIGINS} JOIN events AS e ON e.key IN (
+        SELECT key FROM events WHERE {{stretch}} ORDER BY key {{order}} LIMIT :limit
+    )
+    WHERE s.name = :source ORDER BY turn {{order}}, e.key {{order}} LIMIT :limit
+) AS n JOIN events AS e ON e.key = n.key JOIN sources AS s ON s.id = e.source
+"""  # noqa: S608
+_STRETCH_OF_RECENT: Final = _STRETCH.format(query=":after", after="$")
+_NEWEST: Final = _RECENT.format(stretch=_STRETCH_OF_RECENT, extreme="min", order="DESC")
+_FOLLOWING: Final = _RECENT.format(stretch=_STRETCH_OF_RECENT, extreme="max", order="ASC")
 
-_GET: Final = (
-    "SELECT e.key, e.id, e.type, s.name, e.ts, e.value FROM events AS e JOIN sources AS s ON s.id = e.source"
-    " WHERE e.id = ?"
+_AT: Final = (
+    f"SELECT {_EVENTS.format(turn=0)} FROM events AS e JOIN sources AS s ON s.id = e.source"  # noqa: S608
+    f" WHERE e.key = (:partition << {OFFSET_BITS}) + :offset"
 )
+_FIND: Final = f"""
+SELECT {_EVENTS.format(turn=0)} FROM (
+    SELECT * FROM events WHERE id = :id
+        AND (:source IS NULL OR source = (SELECT id FROM sources WHERE name = :source))
+    LIMIT :limit
+) AS e JOIN sources AS s ON s.id = e.source
+"""  # noqa: S608
+_FEEDERS: Final = """
+SELECT json_group_array(json_array(
+    name, max(0, :now - seen), json(partitions), consumer_group, json(troubles)
+)) FROM (SELECT * FROM feeders WHERE seen > :now - :kept ORDER BY seen DESC, name)
+"""
 
-_pages = msgspec.json.Decoder(list[tuple[int | None, int | None, list[tuple[int, str, str, int]]]])
-_sized = msgspec.json.Decoder(list[tuple[int, str, str, int, int]])
-_positions = msgspec.json.Decoder(list[tuple[int, int]])
+_places = msgspec.json.Decoder(list[tuple[int, int, int, int, Removal | None]])
+_pages = msgspec.json.Decoder(list[list[tuple[int, int, list[tuple[int, str, str, int]]]]])
+_origins = msgspec.json.Decoder(list[tuple[int, int, int | None]])
+_events = msgspec.json.Decoder(list[tuple[int, int, str, str, str, int, int]])
+_feeders = msgspec.json.Decoder(list[tuple[str, float, list[int], str, dict[str, str]]])
+_time_of = attrgetter("ts")
 
 
 class Reader:
@@ -84,69 +116,111 @@ class Reader:
 
     def epoch(self) -> str | None:
         """See :meth:`Store.epoch`."""
-        with storing(self._path):
-            found = self._connection.execute("SELECT epoch FROM log").fetchone()
-        return None if found is None else found[0].decode()
+        found = self._ask("SELECT max(epoch) FROM log")[0]
+        return None if found is None else found.decode()
 
-    def positions(self) -> dict[int, int]:
-        """See :meth:`Store.positions`."""
-        with storing(self._path):
-            (found,) = self._connection.execute(
-                "SELECT json_group_array(json_array(id, position)) FROM partitions"
-            ).fetchone()
-        return dict(_positions.decode(found))
+    def places(self) -> dict[int, Place]:
+        """See :meth:`Store.places`."""
+        return _places_in(self._ask(f"SELECT {_PLACES}")[0])
 
     def pages(self, queries: Sequence[Query], limit: int) -> list[Page]:
         """See :meth:`Store.pages`."""
-        asked = msgspec.json.encode([(query.source, query.partition, query.after) for query in queries])
-        with storing(self._path):
-            (found,) = self._connection.execute(
-                _PAGES, {"queries": asked.decode(), "limit": limit + 1}
-            ).fetchone()
+        asked = msgspec.json.encode([(query.source, dict(query.after)) for query in queries])
+        found, pages = self._ask(_PAGES, queries=asked.decode(), limit=limit + 1)
+        places = _places_in(found)
+        through = {partition: place.position - 1 for partition, place in places.items()}
         return [
-            _EMPTY
-            if position is None or floor is None
-            else Page(
-                position=position,
-                floor=floor,
-                rows=[Row(*row) for row in rows[:limit]],
-                more=len(rows) > limit,
-            )
-            for position, floor, rows in _pages.decode(found)
+            _page(places, through, stretches, query.after, limit)
+            for query, stretches in zip(queries, _pages.decode(pages), strict=True)
         ]
 
     def recent(
-        self, source: str, *, limit: int, after: int | None, partition: int | None
+        self, source: str, *, limit: int, after: Mapping[int, int] | None
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
-        given = {"source": source, "partition": partition, "limit": limit + 1}
-        statement = _NEWEST if after is None else _FOLLOWING
-        with storing(self._path):
-            position, floor, where, found, values = self._connection.execute(
-                statement, given | {"after": -1 if after is None else after}
-            ).fetchone()
-        if position is None:
-            return _EMPTY, []
-        events: list[StoredEvent] = []
-        begin = 0
-        for offset, event_id, kind, ts, size in _sized.decode(found):
-            value = values[begin : begin + size]
-            begin += size
-            events.append(StoredEvent(where, offset, event_id, kind, source, ts, value))
-        more = len(events) > limit
-        events = events[:limit]
-        if after is None:
-            events.reverse()
-        rows = [Row(event.offset, event.id, event.type, event.ts) for event in events]
-        return Page(position=position, floor=floor, rows=rows, more=more), events
-
-    def get(self, event_id: str) -> StoredEvent | None:
-        """See :meth:`Store.get`."""
-        with storing(self._path):
-            found = self._connection.execute(_GET, (event_id,)).fetchone()
-        if found is None:
-            return None
-        key, name, kind, source, ts, value = found
-        return StoredEvent(
-            key >> OFFSET_BITS, key & _OFFSET, name.decode(), kind.decode(), source.decode(), ts, value
+        given = msgspec.json.encode(dict(after or {})).decode()
+        places_found, origins_found, *events_found = self._ask(
+            _NEWEST if after is None else _FOLLOWING, source=source, after=given, limit=limit + 1
         )
+        places, origins = _places_in(places_found), _origins.decode(origins_found)
+        events = _events_in(*events_found)
+        more = len(events) > limit
+        events = events[-limit:] if after is None else events[:limit]
+        rows = [Row(event.partition, event.offset, event.id, event.type, event.ts) for event in events]
+        through = {partition: place.position - 1 for partition, place in places.items()}
+        if more and after is not None:
+            last = {partition: newest for partition, _, newest in origins if newest is not None}
+            through |= _cut(places, rows, last, after)
+        first = {partition: offset for partition, offset, _ in origins}
+        return Page(places=places, first=first, rows=rows, through=through, more=more), events
+
+    def at(self, partition: int, offset: int) -> StoredEvent | None:
+        """See :meth:`Store.at`."""
+        if not (0 <= partition < 1 << 63 - OFFSET_BITS and 0 <= offset <= _OFFSET):
+            return None  # whoever asks may have it from anywhere
+        return next(iter(_events_in(*self._ask(_AT, partition=partition, offset=offset))), None)
+
+    def find(self, event_id: str, *, source: str | None, limit: int) -> list[StoredEvent]:
+        """See :meth:`Store.find`."""
+        return _events_in(*self._ask(_FIND, id=event_id, source=source, limit=limit))
+
+    def feeders(self) -> list[Feeder]:
+        """See :meth:`Store.feeders`."""
+        (found,) = self._ask(_FEEDERS, now=time.time(), kept=FEEDERS_KEPT)
+        return [
+            Feeder(name=name, seen=seen, partitions=partitions, group=group, troubles=troubles)
+            for name, seen, partitions, group, troubles in _feeders.decode(found)
+        ]
+
+    def _ask(self, statement: str, **values: object) -> tuple[Any, ...]:
+        with storing(self._path):
+            row: tuple[Any, ...] = self._connection.execute(statement, values).fetchone()
+        return row
+
+
+def _places_in(found: bytes) -> dict[int, Place]:
+    return {
+        partition: Place(position, floor, hole, reason)
+        for partition, position, floor, hole, reason in _places.decode(found)
+    }
+
+
+def _page(
+    places: dict[int, Place],
+    through: dict[int, int],
+    stretches: list[tuple[int, int, list[tuple[int, str, str, int]]]],
+    after: Mapping[int, int],
+    limit: int,
+) -> Page:
+    """From the source's stretches, one a partition, each of at most ``limit + 1``; all else is shared."""
+    parts = [[Row(partition, *row) for row in rows] for partition, _, rows in stretches if rows]
+    # heads only are compared, so that each partition keeps its order
+    rows = parts[0] if len(parts) == 1 else list(islice(heapq.merge(*parts, key=_time_of), limit + 1))
+    more = len(rows) > limit
+    if more:
+        rows = rows[:limit]
+        last = {part[-1].partition: part[-1].offset for part in parts}
+        through = through | _cut(places, rows, last, after)
+    first = {partition: offset for partition, offset, _ in stretches}
+    return Page(places=places, first=first, rows=rows, through=through, more=more)
+
+
+def _cut(
+    places: Mapping[int, Place], rows: Sequence[Row], last: Mapping[int, int], after: Mapping[int, int]
+) -> dict[int, int]:
+    """How far the rows go in each partition that has more: ``last`` is one of its last ones."""
+    shown = {row.partition: row.offset for row in rows}
+    ends = {p: shown.get(p, max(after.get(p, -1), places[p].floor - 1)) for p in last}
+    return {partition: end for partition, end in ends.items() if end < last[partition]}
+
+
+def _events_in(found: bytes, values: bytes | None) -> list[StoredEvent]:
+    """In the order of their turns, and of their places."""
+    events: list[tuple[int, int, StoredEvent]] = []
+    begin = 0
+    for turn, key, event_id, kind, source, ts, size in _events.decode(found):
+        value = (values or b"")[begin : begin + size]
+        begin += size
+        event = StoredEvent(key >> OFFSET_BITS, key & _OFFSET, event_id, kind, source, ts, value)
+        events.append((turn, key, event))
+    return [event for _, _, event in sorted(events)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import StoreError
@@ -13,35 +14,51 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["OFFSET_BITS", "connect", "key_of", "storing"]
+__all__ = ["FEEDERS_KEPT", "OFFSET_BITS", "REBUILD", "connect", "key_of", "move_away", "storing"]
 
 OFFSET_BITS: Final = 48
 """An event's key is its partition and its offset in one integer, which SQLite keeps its rows sorted by."""
+FEEDERS_KEPT: Final = 3600.0
+"""s that a processor is remembered after its last report."""
+REBUILD: Final = (
+    "`dualstream serve --rebuild-store` moves it away and fills a new one with what Kafka still has"
+)
+"""What helps where a store cannot be used as it is."""
 
 _APPLICATION: Final = 0x6475616C  # "dual"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _PAGE: Final = 8192  # bytes
 _BUSY: Final = 10.0  # s to wait for another process's transaction
+_IN_USE: Final = 1.0  # s to wait for another process to close the file
 _SCHEMA: Final = f"""
 CREATE TABLE log (epoch TEXT NOT NULL);
 CREATE TABLE partitions (
     id INTEGER PRIMARY KEY, position INTEGER NOT NULL, floor INTEGER NOT NULL,
-    events INTEGER NOT NULL DEFAULT 0
+    hole INTEGER NOT NULL DEFAULT 0, reason TEXT, events INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- where each source's first event in a partition is
+CREATE TABLE origins (
+    source INTEGER NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL,
+    PRIMARY KEY (source, partition)
+) WITHOUT ROWID;
+-- unique in this order, so that an id alone is looked up, too
 CREATE TABLE events (
-    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source INTEGER NOT NULL, type TEXT NOT NULL,
-    ts INTEGER NOT NULL, value BLOB NOT NULL
+    key INTEGER PRIMARY KEY, id TEXT NOT NULL, source INTEGER NOT NULL, type TEXT NOT NULL,
+    ts INTEGER NOT NULL, value BLOB NOT NULL, UNIQUE (id, source)
 );
 -- SQLite appends the key to every index
 CREATE INDEX events_of_source ON events (source);
+CREATE TABLE feeders (
+    name TEXT PRIMARY KEY, seen REAL NOT NULL, consumer_group TEXT NOT NULL, partitions TEXT NOT NULL,
+    troubles TEXT NOT NULL
+) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION}
 """
-_FRESH = "move it away; the processor fills a new one with what Kafka still has"
 _ADVICE: Final = {
-    "SQLITE_NOTADB": f"is not a SQLite database, or is damaged: {_FRESH}, or choose another --store",
-    "SQLITE_CORRUPT": f"is damaged: {_FRESH}",
+    "SQLITE_NOTADB": "is not a SQLite database, or is damaged: move it away, or choose another --store",
+    "SQLITE_CORRUPT": f"is damaged: {REBUILD}",
     "SQLITE_CANTOPEN": "cannot be opened: check that its directory exists and may be written to, or choose "
     "another --store",
     "SQLITE_READONLY": "may not be written to: check its permissions and its directory's, or choose another "
@@ -77,9 +94,7 @@ def connect(path: Path, pragmas: Sequence[str], *, read_only: bool) -> sqlite3.C
     """
     if read_only and not path.exists():
         raise StoreError(f"store {path} does not exist: start a processor on it first, or check --store")
-    mode = "ro" if read_only else "rwc"
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    connection = _opened(path, "ro" if read_only else "rwc", _BUSY)
     try:
         _prepare(connection, path, read_only=read_only)
         for pragma in pragmas:
@@ -88,6 +103,11 @@ def connect(path: Path, pragmas: Sequence[str], *, read_only: bool) -> sqlite3.C
         connection.close()
         raise
     return connection
+
+
+def _opened(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
@@ -109,7 +129,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
         if version != _VERSION:
             raise StoreError(
                 f"store {path} has version {version} of the schema, and this program knows {_VERSION}: "
-                f"{_FRESH}, or choose another --store"
+                f"{REBUILD}, or choose another --store"
             )
         return True
     if application or version or tables:
@@ -143,3 +163,28 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def move_away(path: Path) -> Path:
+    """Move a store, of whatever version, out of the way; return where it is now: ``NAME.before-1``, or -2, ….
+
+    What is in the write-ahead log is put into the file first, so that one whole file is moved. Raises
+    StoreError, and moves nothing, where there is no store of ours, another process has it open, or the
+    directory may not be written to.
+    """
+    if not path.is_file():
+        raise StoreError(f"store {path} does not exist: there is nothing to move away")
+    with storing(path), closing(_opened(path, "rw", _IN_USE)) as connection:
+        if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
+            raise StoreError(f"{path} is not a store of recent events: it is left where it is")
+        # SQLite does it only where nobody else is there: who closes a store that was moved under him
+        # would delete the new one's write-ahead log
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("BEGIN EXCLUSIVE")
+        names = (path.with_name(f"{path.name}.before-{number}") for number in count(1))
+        target = next(name for name in names if not name.exists())
+        try:
+            path.rename(target)
+        except OSError as error:
+            raise StoreError(f"store {path} cannot be moved to {target}: {error.strerror}") from error
+    return target

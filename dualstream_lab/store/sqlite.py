@@ -12,10 +12,10 @@ from dualstream_lab.store.thread import Thread
 from dualstream_lab.store.writing import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from dualstream_lab.store.contract import Page, Query, StoredEvent
+    from dualstream_lab.store.contract import Feeder, Hole, Page, Place, Query, StoredEvent
 
 __all__ = ["SqliteStore"]
 
@@ -67,34 +67,43 @@ class SqliteStore:
         """See :meth:`Store.epoch`."""
         return await self._read(Reader.epoch)
 
-    async def positions(self) -> dict[int, int]:
-        """See :meth:`Store.positions`."""
-        return await self._read(Reader.positions)
+    async def places(self) -> dict[int, Place]:
+        """See :meth:`Store.places`."""
+        return await self._read(Reader.places)
 
     async def pages(self, queries: Sequence[Query], limit: int) -> list[Page]:
         """See :meth:`Store.pages`."""
         return await self._read(partial(Reader.pages, queries=queries, limit=limit))
 
     async def recent(
-        self, source: str, *, limit: int, after: int | None = None, partition: int | None = None
+        self, source: str, *, limit: int, after: Mapping[int, int] | None = None
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
-        return await self._read(
-            partial(Reader.recent, source=source, limit=limit, after=after, partition=partition)
-        )
+        return await self._read(partial(Reader.recent, source=source, limit=limit, after=after))
 
-    async def get(self, event_id: str) -> StoredEvent | None:
-        """See :meth:`Store.get`."""
-        return await self._read(partial(Reader.get, event_id=event_id))
+    async def at(self, partition: int, offset: int) -> StoredEvent | None:
+        """See :meth:`Store.at`."""
+        return await self._read(partial(Reader.at, partition=partition, offset=offset))
+
+    async def find(self, event_id: str, *, source: str | None = None, limit: int = 100) -> list[StoredEvent]:
+        """See :meth:`Store.find`."""
+        return await self._read(partial(Reader.find, event_id=event_id, source=source, limit=limit))
 
     async def begin(self, epoch: str, first: Mapping[int, int]) -> None:
         """See :meth:`Store.begin`."""
         await self._write(partial(Writer.begin, epoch=epoch, first=first))
 
-    async def apply(self, partition: int, first: int, next_: int, events: Sequence[StoredEvent]) -> int:
+    async def apply(
+        self,
+        partition: int,
+        first: int,
+        next_: int,
+        events: Sequence[StoredEvent],
+        holes: Sequence[Hole] = (),
+    ) -> int:
         """See :meth:`Store.apply`."""
         return await self._write(
-            partial(Writer.apply, partition=partition, first=first, next_=next_, events=events)
+            partial(Writer.apply, partition=partition, first=first, next_=next_, events=events, holes=holes)
         )
 
     async def prune(self, *, age: float, count: int) -> int:
@@ -104,6 +113,18 @@ class SqliteStore:
         while chunk := await self._write(partial(Writer.prune, before=before, count=count)):
             removed += chunk
         return removed
+
+    async def report(
+        self, name: str, *, group: str, partitions: Collection[int], troubles: Mapping[str, str]
+    ) -> None:
+        """See :meth:`Store.report`."""
+        await self._write(
+            partial(Writer.report, name=name, group=group, partitions=partitions, troubles=troubles)
+        )
+
+    async def feeders(self) -> list[Feeder]:
+        """See :meth:`Store.feeders`."""
+        return await self._read(Reader.feeders)
 
     async def _read(self, question: Callable[[Reader], T]) -> T:
         if self._reading is None:

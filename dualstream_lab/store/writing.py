@@ -7,6 +7,7 @@ loop's thread is busy. So events go in by the thousand in one statement.
 from __future__ import annotations
 
 import heapq
+import time
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from dualstream_lab.errors import StoreConflict, StoreError
-from dualstream_lab.store.schema import OFFSET_BITS, connect, key_of, storing
+from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, REBUILD, connect, key_of, storing
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dualstream_lab.store.contract import StoredEvent
+    from dualstream_lab.store.contract import Hole, StoredEvent
 
 __all__ = ["Writer"]
 
@@ -38,9 +39,20 @@ _PRAGMAS: Final = (
     f"wal_autocheckpoint = {_CHECKPOINT}",
     f"journal_size_limit = {_MAX_LOG}",
 )
-_MAX_SOURCES: Final = 100_000  # numbers of sources kept in mind
+_MAX_SOURCES: Final = 100_000  # numbers of sources kept in mind, in each of their partitions
 _PRUNED: Final = 2000  # events removed in one transaction: others wait for it some 20 ms
 _PRUNED_LEAST: Final = 50  # events of a partition looked at for that
+
+
+_SOURCES_OF: Final = "json_each(:new) AS n JOIN sources AS s ON s.name = json_extract(n.value, '$[0]')"
+_NEW_SOURCES: Final = (
+    "INSERT OR IGNORE INTO sources (name) SELECT json_extract(value, '$[0]') FROM json_each(:new)"
+)
+_NEW_ORIGINS: Final = (
+    "INSERT OR IGNORE INTO origins SELECT s.id, :partition, json_extract(n.value, '$[1]')"  # noqa: S608
+    f" FROM {_SOURCES_OF}"
+)
+_NUMBERS: Final = f"SELECT json_group_object(s.name, s.id) FROM {_SOURCES_OF}"  # noqa: S608
 
 
 @cache  # few sizes, so that their statements stay prepared
@@ -53,7 +65,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sources: dict[str, int] = {}
+        self._sources: dict[int, dict[str, int]] = {}  # by partition: those that have an origin there
         with storing(path):
             self._connection = connect(path, _PRAGMAS, read_only=False)
 
@@ -71,18 +83,20 @@ class Writer:
             elif held[0] != epoch:
                 raise StoreError(
                     f"store {self._path} holds the log {held[0]}, and this is the log {epoch}: the topic was "
-                    "made anew, has other partitions, or is another one; choose another --store, or move "
-                    "this one away"
+                    f"made anew, or is another one; {REBUILD}, or choose another --store"
                 )
             for partition, offset in first.items():
                 key_of(partition, offset)
                 execute(
                     "INSERT INTO partitions (id, position, floor) VALUES (:p, :o, :o) ON CONFLICT (id) DO "
-                    "UPDATE SET position = :o, floor = :o WHERE position < :o",
+                    "UPDATE SET position = :o, floor = :o, hole = iif(events > 0, :o, 0), "
+                    "reason = iif(events > 0, 'retention', NULL) WHERE position < :o",
                     {"p": partition, "o": offset},
                 )
 
-    def apply(self, partition: int, first: int, next_: int, events: Sequence[StoredEvent]) -> int:
+    def apply(
+        self, partition: int, first: int, next_: int, events: Sequence[StoredEvent], holes: Sequence[Hole]
+    ) -> int:
         """See :meth:`Store.apply`."""
         key_of(partition, next_)
         with self._transaction() as execute:
@@ -91,6 +105,12 @@ class Writer:
             )
             if not moved.rowcount:
                 raise self._conflict(partition, first)
+            if holes:
+                _, end, reason = max(holes, key=itemgetter(1))
+                execute(
+                    "UPDATE partitions SET floor = :end, hole = :end, reason = :reason WHERE id = :id",
+                    {"end": end, "reason": reason, "id": partition},
+                )
             if not events:
                 return 0
             new = self._insert(partition, events)
@@ -110,15 +130,13 @@ class Writer:
 
     def _insert(self, partition: int, events: Sequence[StoredEvent]) -> int:
         base = key_of(partition, 0)
-        known = self._sources
-        number = self._number
+        numbers = self._numbers(partition, events)
         values: list[object] = []
         for event in events:
-            source = known.get(event.source)
             values += (
                 base + event.offset,
                 event.id,
-                number(event.source) if source is None else source,
+                numbers[event.source],
                 event.type,
                 event.ts,
                 event.value,
@@ -135,14 +153,21 @@ class Writer:
             left = max(0, left - size)
         return new
 
-    def _number(self, source: str) -> int:
-        if len(self._sources) >= _MAX_SOURCES:
+    def _numbers(self, partition: int, events: Sequence[StoredEvent]) -> dict[str, int]:
+        """The numbers of the events' sources, whose origins in the partition are stored."""
+        if sum(map(len, self._sources.values())) >= _MAX_SOURCES:
             self._sources.clear()
-        execute = self._connection.execute
-        execute("INSERT OR IGNORE INTO sources (name) VALUES (?)", (source,))
-        (number,) = execute("SELECT id FROM sources WHERE name = ?", (source,)).fetchone()
-        self._sources[source] = number
-        return int(number)
+        known = self._sources.setdefault(partition, {})
+        # from the last on, so that the first of a source stays
+        new = {event.source: event.offset for event in reversed(events) if event.source not in known}
+        if new:
+            given = {"new": msgspec.json.encode(list(new.items())).decode(), "partition": partition}
+            execute = self._connection.execute
+            execute(_NEW_SOURCES, given)
+            execute(_NEW_ORIGINS, given)
+            (found,) = execute(_NUMBERS, given).fetchone()
+            known |= msgspec.json.decode(found, type=dict[str, int])
+        return known
 
     def prune(self, *, before: int, count: int) -> int:
         """Remove one chunk of the events older than ``before`` (ns) or beyond ``count``; 0: there is none."""
@@ -164,10 +189,17 @@ class Writer:
                 if removed[partition] == share:
                     break  # what follows in this partition was not read
             for partition, end in ends.items():
-                execute("DELETE FROM events WHERE key >= ? AND key < ?", (key_of(partition, 0), end))
+                given = {"id": partition, "base": key_of(partition, 0), "end": end, "n": removed[partition]}
+                execute("DELETE FROM events WHERE key >= :base AND key < :end", given)
                 execute(
-                    "UPDATE partitions SET floor = max(floor, ?), events = events - ? WHERE id = ?",
-                    (end - key_of(partition, 0), removed[partition], partition),
+                    "UPDATE partitions SET floor = max(floor, :end - :base), events = events - :n"
+                    " WHERE id = :id",
+                    given,
+                )
+                execute(
+                    "UPDATE partitions SET hole = 0, reason = NULL WHERE id = :id AND hole > 0 AND NOT EXISTS"
+                    " (SELECT 1 FROM events WHERE key >= :base AND key < :base + hole)",
+                    given,
                 )
         return sum(removed.values())
 
@@ -179,6 +211,19 @@ class Writer:
             (base, base + (1 << OFFSET_BITS), count),
         ).fetchone()
         return msgspec.json.decode(rows, type=list[tuple[int, int]])
+
+    def report(
+        self, name: str, *, group: str, partitions: Collection[int], troubles: Mapping[str, str]
+    ) -> None:
+        """See :meth:`Store.report`."""
+        now = time.time()
+        lists = (
+            msgspec.json.encode(sorted(partitions)).decode(),
+            msgspec.json.encode(dict(troubles)).decode(),
+        )
+        with self._transaction() as execute:
+            execute("DELETE FROM feeders WHERE seen < ?", (now - FEEDERS_KEPT,))
+            execute("INSERT OR REPLACE INTO feeders VALUES (?, ?, ?, ?, ?)", (name, now, group, *lists))
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

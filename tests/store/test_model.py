@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualstream_lab.errors import StoreConflict
-from dualstream_lab.store import Query, SqliteStore, writing
+from dualstream_lab.store import Hole, Query, SqliteStore, writing
 
 from .making import HOUR, SOURCES, event
 from .model import ModelStore
 
 PARTITIONS = (0, 1, 5)
+AFTER = ({}, {0: 0}, {0: 9, 1: 12}, {1: 3, 5: 40, 7: 0})
 AGES = (5, 15, 25, 35)  # hours, and none of them near an age that is pruned
 
 events = st.tuples(st.integers(0, 3), st.integers(0, 30), st.sampled_from(SOURCES), st.sampled_from(AGES))
 applied = st.tuples(
     st.just("apply"), st.sampled_from(PARTITIONS), st.sampled_from((0, 0, 0, 0, 1, -1)),
-    st.lists(events, max_size=12), st.integers(0, 2),
+    st.lists(events, max_size=12), st.integers(0, 2), st.sampled_from((None,) * 4 + ("retention", "compaction")),
 )  # fmt: skip
 pruned = st.tuples(st.just("prune"), st.sampled_from((0, 10, 20, 1000)), st.integers(1, 40))
 begun = st.tuples(st.just("begin"), st.dictionaries(st.sampled_from(PARTITIONS), st.integers(0, 25)))
@@ -43,36 +45,34 @@ async def change(stores, step):
         return await same(stores, lambda store: store.begin("e", step[1]))
     if step[0] == "prune":
         return await same(stores, lambda store: store.prune(age=step[1] * HOUR, count=step[2]))
-    _, partition, wrong, drawn, rest = step
-    first = max(0, (await stores[0].positions())[partition] + wrong)
-    offset, batch = first, []
-    for hole, name, source, age in drawn:
-        offset += hole
+    _, partition, wrong, drawn, rest, reason = step
+    first = max(0, (await stores[0].places())[partition].position + wrong)
+    offset, batch, holes = first, [], []
+    for gap, name, source, age in drawn:
+        if reason and gap > 1:
+            holes.append(Hole(offset, offset + gap, reason))
+        offset += gap
         batch.append(event(offset, partition=partition, name=f"id{name}", source=source, hours=age))
         offset += 1
-    return await same(stores, lambda store: store.apply(partition, first, offset + rest, batch))
+    return await same(stores, lambda store: store.apply(partition, first, offset + rest, batch, holes))
 
 
 async def compare(stores):
-    await same(stores, lambda store: store.positions())
-    queries = [Query(s, p, a) for s in (*SOURCES, "repo:x/y") for p in (*PARTITIONS, 7) for a in (-1, 0, 9)]
+    await same(stores, lambda store: store.epoch())
+    await same(stores, lambda store: store.places())
+    queries = [Query(source, after) for source in (*SOURCES, "repo:x/y") for after in AFTER]
     for limit in (1, 3, 50):
         await same(stores, lambda store, limit=limit: store.pages(queries, limit))
-    for source in SOURCES:
-        for partition in (None, 1):
-            for after in (None, -1, 4):
-                await same(
-                    stores,
-                    lambda store, s=source, p=partition, a=after: store.recent(
-                        s, limit=3, after=a, partition=p
-                    ),
-                )
-    for name in range(31):
-        await same(stores, lambda store, name=name: store.get(f"id{name}"))
+    for source, after in itertools.product(SOURCES, (None, *AFTER)):
+        await same(stores, lambda store, s=source, a=after: store.recent(s, limit=3, after=a))
+    for name, source in itertools.product(range(31), (None, SOURCES[0])):
+        await same(stores, lambda store, n=name, s=source: store.find(f"id{n}", source=s))
+    for partition, offset in itertools.product(PARTITIONS, range(40)):
+        await same(stores, lambda store, p=partition, o=offset: store.at(p, o))
 
 
 async def run(store, steps):
-    for table in ("log", "partitions", "sources", "events"):
+    for table in ("log", "partitions", "sources", "origins", "events"):
         store._writing._connection._connection.execute(f"DELETE FROM {table}")
     store._writing._connection._sources.clear()
     stores = (store, ModelStore())

@@ -9,11 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 
 import pytest
 
 from dualstream_lab.errors import StoreError
-from dualstream_lab.store import Query, SqliteStore, schema, writing
+from dualstream_lab.store import Place, Query, SqliteStore, schema, writing
 
 from .making import SOURCES, event
 
@@ -45,7 +46,7 @@ async def test_a_damaged_store_is_refused_when_the_damage_is_met(tmp_path):
         file.seek(schema._PAGE)
         file.write(os.urandom(path.stat().st_size - schema._PAGE))
     store = await SqliteStore.open(path)
-    with pytest.raises(StoreError, match="is damaged: move it away; the processor fills a new one"):
+    with pytest.raises(StoreError, match="is damaged: `dualstream serve --rebuild-store` moves it away"):
         await store.recent(SOURCES[0], limit=1000)
     with pytest.raises(StoreError, match="is damaged"):
         await store.apply(0, 5000, 5001, [event(5000)])
@@ -68,7 +69,7 @@ async def test_another_version_is_refused(tmp_path):
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "has version 99 of the schema, and this program knows 1" in await refused(path)
+    assert "has version 99 of the schema, and this program knows 2" in await refused(path)
 
 
 async def test_a_directory_that_is_not_there_is_refused(tmp_path):
@@ -95,7 +96,7 @@ async def test_a_full_disk_is_said_so_and_the_store_goes_on_when_there_is_room(t
     big = [event(100, source=SOURCES[1], value=b"x" * 10**6)]
     with pytest.raises(StoreError, match="has no room left: free some of the disk"):
         await store.apply(0, 100, 101, big)
-    assert await store.positions() == {0: 100}
+    assert await store.places() == {0: Place(100, 0)}
     writer.execute("PRAGMA max_page_count = 100000")
     assert await store.apply(0, 100, 101, big) == 1
     assert (await store.recent(SOURCES[1], limit=1))[1] == big
@@ -111,8 +112,9 @@ async def test_pruning_in_pieces_takes_the_oldest_all_the_same(tmp_path, monkeyp
         old = [event(o, partition=partition, hours=1000 - 300 * partition - o) for o in range(30)]
         await store.apply(partition, 0, 30, old)
     assert await store.prune(age=10**9, count=55) == 35
-    pages = await store.pages([Query(SOURCES[0], partition, -1) for partition in range(3)], 100)
-    assert [(len(page.rows), page.floor) for page in pages] == [(0, 30), (25, 5), (30, 0)]
+    (page,) = await store.pages([Query(SOURCES[0], {})], 100)
+    assert Counter(row.partition for row in page.rows) == {1: 25, 2: 30}
+    assert [page.places[partition].floor for partition in range(3)] == [30, 5, 0]
     await store.close()
 
 
@@ -128,7 +130,7 @@ async def test_a_closed_store_says_so(tmp_path):
     store = await filled(tmp_path / "store.db")
     await store.close()
     with pytest.raises(StoreError, match="is closed"):
-        await store.positions()
+        await store.places()
     with pytest.raises(StoreError, match="is closed"):
         await store.apply(0, 100, 101, [])
 
@@ -157,7 +159,7 @@ from tests.store.making import event
 async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
     await store.begin("e", {0: 0})
-    at = (await store.positions())[0]
+    at = (await store.places())[0].position
     while True:
         await store.apply(0, at, at + 100, [event(offset) for offset in range(at, at + 100)])
         at += 100
@@ -176,12 +178,12 @@ async def test_what_a_killed_writer_said_it_applied_is_there_and_whole(tmp_path)
         ) as writer:
             said = [int(writer.stdout.readline()) for _ in range(5)]
             reader = reader or await SqliteStore.open(path, read_only=True)
-            assert (await reader.positions())[0] >= said[-1]
+            assert (await reader.places())[0].position >= said[-1]
             writer.send_signal(signal.SIGKILL)
-        position = (await reader.positions())[0]
-        (page,) = await reader.pages([Query(SOURCES[0], 0, -1)], 10**6)
+        position = (await reader.places())[0].position
+        (page,) = await reader.pages([Query(SOURCES[0], {})], 10**6)
         assert position >= said[-1]
-        assert [row.offset for row in page.rows] == list(range(page.position))
+        assert [row.offset for row in page.rows] == list(range(page.places[0].position))
     await reader.close()
 
 
@@ -211,8 +213,8 @@ async def test_killed_within_a_transaction_neither_events_nor_position_are_there
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path), before], check=False)  # noqa: ASYNC221
     assert killed.returncode == -signal.SIGKILL
     store = await SqliteStore.open(path)
-    (page,) = await store.pages([Query(SOURCES[0], 0, -1)], 1000)
-    assert (page.position, len(page.rows)) == (100, 100)
+    (page,) = await store.pages([Query(SOURCES[0], {})], 1000)
+    assert (page.places[0].position, len(page.rows)) == (100, 100)
     assert await store.apply(0, 100, 200, [event(offset) for offset in range(100, 200)]) == 100
     await store.close()
 
@@ -234,8 +236,8 @@ async def test_a_reader_sees_one_moment_while_others_write(tmp_path):
     writing = asyncio.create_task(write())
     looks = 0
     while not done:
-        (page,) = await reader.pages([Query(SOURCES[0], 0, -1)], 10**6)
-        assert [row.offset for row in page.rows] == list(range(page.floor, page.position))
+        (page,) = await reader.pages([Query(SOURCES[0], {})], 10**6)
+        assert [row.offset for row in page.rows] == list(range(page.places[0].floor, page.places[0].position))
         looks += 1
     await writing
     assert looks > 10
@@ -258,7 +260,7 @@ async def test_a_busy_thread_does_not_hold_up_reading_a_thousand_events(tmp_path
         async with asyncio.timeout(10):
             for _ in range(4):
                 _, events = await store.recent(SOURCES[0], limit=1000)
-            pages = await store.pages([Query(SOURCES[0], 0, -1)], 1000)
+            pages = await store.pages([Query(SOURCES[0], {})], 1000)
             await store.prune(age=10**9, count=10)
     finally:
         stop.set()
