@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
+from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
@@ -30,6 +31,7 @@ __all__ = [
     "TopicInfo",
     "client_options",
     "identity_of",
+    "info_of",
     "log_identity",
     "partition_of",
     "topic_info",
@@ -160,15 +162,20 @@ async def topic_info(settings: Settings) -> TopicInfo:
     try:
         async with asyncio.timeout(settings.start_timeout):
             await admin.start()
-            description = await _described(admin._client, settings.topic)  # noqa: SLF001
-            topic_settings = await _settings(admin, settings.topic)
+            return await info_of(admin._client, settings.topic)  # noqa: SLF001
     except (KafkaError, OSError, TimeoutError) as error:
         raise unreachable(settings, error) from error
     finally:
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await admin.close()
-    return TopicInfo(log=_identity(description), replicas=description.replicas, settings=topic_settings)
+
+
+async def info_of(client: AIOKafkaClient, topic: str) -> TopicInfo:
+    """As :func:`topic_info`, asked through a connected client. The caller bounds it."""
+    description = await _described(client, topic)
+    settings = await _settings(client, topic)
+    return TopicInfo(log=_identity(description), replicas=description.replicas, settings=settings)
 
 
 async def _described(client: AIOKafkaClient, topic: str) -> Description:
@@ -193,7 +200,8 @@ def _digest(facts: str) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
-async def _settings(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+async def _settings(client: AIOKafkaClient, topic: str) -> dict[str, str]:
     """The topic's settings; none where this user may not read them."""
-    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
+    response = await client.send(client.get_random_node(), request)
     return {entry[0]: entry[1] for resource in response.resources for entry in resource[4]}
