@@ -44,14 +44,12 @@ _EVENTS: Final = (
 
 _PAGES: Final = f"""
 SELECT {_PLACES}, (
-    SELECT json_group_array(json((
-        SELECT json_group_array(json_array(p.id, o."offset", json((
-            SELECT json_group_array(json_array(key & {_OFFSET}, id, type, ts)) FROM (
-                SELECT key, id, type, ts FROM events
-                WHERE {_STRETCH.format(query="q.value", after="$[1]")} ORDER BY key LIMIT :limit
-            )
-        )))) FROM {_ORIGINS} WHERE s.name = json_extract(q.value, '$[0]')
-    ))) FROM json_each(:queries) AS q
+    SELECT json_group_array(json_array(q.key, p.id, o."offset", json((
+        SELECT json_group_array(json_array(key & {_OFFSET}, id, type, ts)) FROM (
+            SELECT key, id, type, ts FROM events
+            WHERE {_STRETCH.format(query="q.value", after="$[1]")} ORDER BY key LIMIT :limit
+        )
+    )))) FROM json_each(:queries) AS q CROSS JOIN {_ORIGINS} WHERE s.name = json_extract(q.value, '$[0]')
 )
 """  # noqa: S608  (numbers of ours)
 
@@ -93,7 +91,7 @@ SELECT json_group_array(json_array(
 """
 
 _places = msgspec.json.Decoder(list[tuple[int, int, int, int, Removal | None]])
-_pages = msgspec.json.Decoder(list[list[tuple[int, int, list[tuple[int, str, str, int]]]]])
+_stretches = msgspec.json.Decoder(list[tuple[int, int, int, list[tuple[int, str, str, int]]]])
 _origins = msgspec.json.Decoder(list[tuple[int, int, int | None]])
 _events = msgspec.json.Decoder(list[tuple[int, int, str, str, str, int, int]])
 _feeders = msgspec.json.Decoder(list[tuple[str, float, list[int], str, dict[str, str]]])
@@ -126,12 +124,18 @@ class Reader:
     def pages(self, queries: Sequence[Query], limit: int) -> list[Page]:
         """See :meth:`Store.pages`."""
         asked = msgspec.json.encode([(query.source, dict(query.after)) for query in queries])
-        found, pages = self._ask(_PAGES, queries=asked.decode(), limit=limit + 1)
+        found, stretches = self._ask(_PAGES, queries=asked.decode(), limit=limit + 1)
         places = _places_in(found)
         through = {partition: place.position - 1 for partition, place in places.items()}
+        firsts: list[dict[int, int]] = [{} for _ in queries]
+        parts: list[list[list[Row]]] = [[] for _ in queries]  # a source's stretches, one a partition
+        for number, partition, first, rows in _stretches.decode(stretches):
+            firsts[number][partition] = first
+            if rows:
+                parts[number].append([Row(partition, *row) for row in rows])
         return [
-            _page(places, through, stretches, query.after, limit)
-            for query, stretches in zip(queries, _pages.decode(pages), strict=True)
+            _page(places, through, first, part, query.after, limit)
+            for query, first, part in zip(queries, firsts, parts, strict=True)
         ]
 
     def recent(
@@ -186,22 +190,23 @@ def _places_in(found: bytes) -> dict[int, Place]:
 
 
 def _page(
-    places: dict[int, Place],
+    places: Mapping[int, Place],
     through: dict[int, int],
-    stretches: list[tuple[int, int, list[tuple[int, str, str, int]]]],
+    first: Mapping[int, int],
+    parts: list[list[Row]],
     after: Mapping[int, int],
     limit: int,
 ) -> Page:
-    """From the source's stretches, one a partition, each of at most ``limit + 1``; all else is shared."""
-    parts = [[Row(partition, *row) for row in rows] for partition, _, rows in stretches if rows]
-    # heads only are compared, so that each partition keeps its order
-    rows = parts[0] if len(parts) == 1 else list(islice(heapq.merge(*parts, key=_time_of), limit + 1))
+    """From the source's stretches, each of at most ``limit + 1`` rows; ``through``: where none is cut."""
+    if len(parts) > 1:  # heads only are compared, so that each partition keeps its order
+        rows = list(islice(heapq.merge(*parts, key=_time_of), limit + 1))
+    else:
+        rows = parts[0] if parts else []
     more = len(rows) > limit
     if more:
         rows = rows[:limit]
         last = {part[-1].partition: part[-1].offset for part in parts}
         through = through | _cut(places, rows, last, after)
-    first = {partition: offset for partition, offset, _ in stretches}
     return Page(places=places, first=first, rows=rows, through=through, more=more)
 
 
