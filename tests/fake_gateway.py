@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
+from dualstream_lab.cursor import Cursor
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 SOURCE = "repo:octo/hello"
 
 
-def cursor(offset: int, *, epoch: str = "e0", partition: int = 0) -> str:
-    return f"{epoch}:{partition}:{offset}"
+def cursor(offset: int, *, epoch: str = "e0", partition: int = 0, **others: int) -> str:
+    """``others``: more partitions, as ``p4=17``."""
+    offsets = {partition: offset} | {int(name[1:]): more for name, more in others.items()}
+    return str(Cursor.of(epoch, offsets))
 
 
 def event(offset: int, confirmed: int, *, source: str = SOURCE, **more: Any) -> dict[str, Any]:
@@ -42,9 +46,10 @@ def sync(confirmed: int, *, source: str = SOURCE) -> dict[str, Any]:
     return {"kind": "sync", "source": source, "cursor": cursor(confirmed)}
 
 
-def whole(event_id: str, **data: Any) -> bytes:
+def whole(event_id: str, *, source: str = SOURCE, **data: Any) -> bytes:
     """The event's JSON, as it is in Kafka."""
-    about = {"id": event_id, "type": "push", "source_type": "repo", "source_id": "octo/hello"}
+    source_type, _, source_id = source.partition(":")
+    about = {"id": event_id, "type": "push", "source_type": source_type, "source_id": source_id}
     return json.dumps(
         about | {"occurred_at": "2026-01-01T00:00:00Z", "data": {"id": event_id} | data}
     ).encode()
@@ -122,9 +127,9 @@ class SseTalk(Talk):
 
 
 class FakeGateway:
-    """``scripts``: one a connection; the last one for all that follow. ``answers``: what ``/events/{id}``
-    answers, one a request, then 200. ``pages``: what ``/events`` answers, by cursor. ``refusals``: statuses
-    of the first connections, instead of a stream."""
+    """``scripts``: one a connection; the last one for all that follow. ``answers``: what ``/event`` answers
+    for an id, one a request, then 200; ``wrong``: (position, event) that it answers instead. ``pages``: what
+    ``/events`` answers, by cursor. ``refusals``: statuses of the first connections, instead of a stream."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -132,7 +137,8 @@ class FakeGateway:
         self.scripts: list[Callable[[Talk], Awaitable[None]]] = []
         self.refusals: list[int] = []
         self.answers: dict[str, list[tuple[int, dict[str, str]]]] = {}
-        self.pages: dict[str, dict[str, Any]] = {}
+        self.wrong: dict[str, tuple[str, bytes]] = {}
+        self.pages: dict[str, dict[str, Any] | list[dict[str, Any]]] = {}
         self.talks: list[Talk] = []
         self.asked: list[str] = []
         self.most_at_once = 0
@@ -171,7 +177,7 @@ class FakeGateway:
         await script(talk)
 
     async def event(self, request: web.Request) -> web.Response:
-        event_id = request.match_info["id"]
+        event_id, source = request.query["id"], request.query["source"]
         self.asked.append(f"{event_id} {request.query.get('pos')}")
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
@@ -181,13 +187,18 @@ class FakeGateway:
             if answers := self.answers.get(event_id):
                 status, headers = answers.pop(0)
                 return web.Response(status=status, headers=headers)
-            return web.Response(body=whole(event_id))
+            if event_id in self.wrong:
+                position, value = self.wrong[event_id]
+                return web.Response(body=value, headers={"X-Position": position})
+            position = request.query.get("pos", "0:0")
+            return web.Response(body=whole(event_id, source=source), headers={"X-Position": position})
         finally:
             self._at_once -= 1
 
     async def events(self, request: web.Request) -> web.Response:
         self.asked.append(f"page {request.query['since']}")
-        return web.json_response(self.pages[request.query["since"]])
+        page = self.pages[request.query["since"]]
+        return web.json_response(page.pop(0) if isinstance(page, list) else page)
 
 
 _STATUS: dict[int, type[web.HTTPException]] = {
@@ -213,7 +224,7 @@ async def fake_gateway(
             web.get("/ws", fake.ws),
             web.get("/sse", fake.sse),
             web.get("/events", fake.events),
-            web.get("/events/{id}", fake.event),
+            web.get("/event", fake.event),
         ]
     )
     runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import string
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from dualstream_lab.subscriber.link import pause
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.sse import SseParser
 from dualstream_lab.subscriber.wire import Dropped
-from tests.fake_gateway import SOURCE, Talk, cursor, event, fake_gateway, subscribed, sync
+from tests.fake_gateway import SOURCE, Talk, cursor, event, fake_gateway, subscribed, sync, whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,6 +37,11 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+def page(first: int, last: int, **more: Any) -> dict[str, Any]:
+    events = [json.loads(whole(f"id-{n}")) for n in range(first, last + 1)]
+    return {"events": events, "cursor": cursor(last), "more": False, "recovered": True} | more
 
 
 def offsets(events: list[Received]) -> list[int]:
@@ -74,30 +81,78 @@ def test_an_endless_server_sent_event_is_not_kept(text: bytes) -> None:
         SseParser(limit=64).feed(text)
 
 
+def at(offset: int, epoch: str = "e", **others: int) -> Cursor:
+    return Cursor.parse(cursor(offset, epoch=epoch, **others))
+
+
 def test_an_id_is_a_repeat_for_as_long_as_it_may_be_told_again() -> None:
-    progress = Progress(Recent(2))
-    progress.restart(Cursor("e", 0, 9))
-    assert [progress.fresh(str(offset), offset) for offset in (10, 12, 11, 13)] == [True] * 4
-    assert not progress.fresh("11", 11)
-    progress.confirm(Cursor("e", 0, 11))
+    progress = Progress(SOURCE, Recent(2))
+    progress.restart(at(9))
+    assert [progress.fresh(str(offset), (0, offset)) for offset in (10, 12, 11, 13)] == [True] * 4
+    assert not progress.fresh("11", (0, 11))
+    progress.confirm(at(11))
     assert len(progress) == 3  # 11 stands behind 12
-    progress.confirm(Cursor("e", 0, 8))  # never back
-    assert progress.confirmed == Cursor("e", 0, 11)
-    assert not progress.fresh("10", 10)  # confirmed, and among the recent ones
-    progress.confirm(Cursor("e", 0, 13))
+    progress.confirm(at(8))  # never back
+    assert progress.confirmed == at(11)
+    assert not progress.fresh("10", (0, 10))  # confirmed, and among the recent ones
+    progress.confirm(at(13))
     assert len(progress) == 0
-    assert progress.fresh("late", 5)  # an offset alone never says that it was told
+    assert progress.fresh("late", (0, 5))  # an offset alone never says that it was told
+
+
+def test_what_is_confirmed_grows_partition_by_partition() -> None:
+    progress = Progress(SOURCE, Recent())
+    progress.restart(at(9))
+    assert progress.fresh("a", (0, 12))
+    assert progress.fresh("b", (4, 3))  # the source is in a partition that was added
+    assert progress.fresh("c", (4, 5))
+    assert not progress.fresh("b", (0, 13))  # again, from its old one: the same event
+    progress.confirm(at(9, p4=3))
+    assert len(progress) == 2  # b is confirmed
+    progress.confirm(at(12))  # says nothing of partition 4
+    progress.confirm(at(5, p4=1))
+    assert progress.confirmed == at(12, p4=3)
+    assert len(progress) == 1
+
+
+def test_two_sources_may_have_the_same_ids() -> None:
+    recent = Recent()
+    one, two = (Progress(f"repo:{name}", recent) for name in "ab")
+    assert one.fresh("1", None)
+    assert two.fresh("1", None)
+    assert not one.fresh("1", (0, 7))
 
 
 def test_what_is_remembered_of_a_source_is_bounded() -> None:
     recent = Recent(10)
-    progress = Progress(recent, limit=100)
-    progress.restart(Cursor("e", 0, -1))
+    progress = Progress(SOURCE, recent, limit=100)
+    progress.restart(at(-1))
     for offset in range(1000):
-        assert progress.fresh(str(offset), offset)
+        assert progress.fresh(str(offset), (offset % 3, offset))
     assert (len(progress), len(recent)) == (100, 10)
-    progress.restart(Cursor("another", 0, 5))
+    progress.restart(at(5, epoch="another"))
     assert (len(progress), len(recent)) == (0, 10)
+
+
+@given(
+    told=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=40),
+    confirmed=st.lists(st.dictionaries(st.integers(0, 3), st.integers(-1, 20), min_size=1), max_size=6),
+)
+def test_whatever_is_confirmed_in_whatever_order_an_event_is_fresh_once(
+    told: list[tuple[int, int]], confirmed: list[dict[int, int]]
+) -> None:
+    progress, seen, highest = Progress(SOURCE, Recent()), set(), dict[int, int]()
+    cursors = iter(confirmed)
+    for partition, offset in told:
+        event_id = f"{partition}-{offset}"
+        assert progress.fresh(event_id, (partition, offset)) == (event_id not in seen)
+        seen.add(event_id)
+        if (offsets := next(cursors, None)) is not None:
+            progress.confirm(Cursor.of("e", offsets))
+            for name, value in offsets.items():
+                highest[name] = max(value, highest.get(name, value))
+            assert progress.confirmed == Cursor.of("e", highest)
+            assert Cursor.parse(str(progress.confirmed)) == progress.confirmed
 
 
 def test_pauses_grow_and_spread_and_stay_bounded_for_ever() -> None:
@@ -254,7 +309,8 @@ async def test_a_live_event_does_not_move_the_cursor_before_the_past_is_told() -
 
 async def test_the_cursors_are_of_what_was_dealt_with_and_resume_another_day() -> None:
     async def script(talk: Talk) -> None:
-        after = 9 if talk.since[SOURCE] == "latest" else Cursor.parse(talk.since[SOURCE]).offset
+        since = talk.since[SOURCE]
+        after = 9 if since == "latest" else Cursor.parse(since).by_partition[0]
         await talk.say(subscribed(after), *(event(n, n) for n in range(after + 1, after + 50)))
         await talk.stay()
 
@@ -382,12 +438,117 @@ async def test_a_store_that_stays_behind_is_a_gap_after_a_while() -> None:
         assert offsets(await take(events, 1)) == [21]
 
 
+async def test_a_kafka_that_does_not_answer_the_gateway_is_no_gap() -> None:
+    async def unsure(talk: Talk) -> None:
+        past = (event(n, n, old=True) for n in (3, 4))
+        await talk.say(*past, subscribed(4, recovered=False, reason="log_unavailable"), event(5, 4))
+        await talk.say(sync(5))
+        talk.drop()
+
+    async def well(talk: Talk) -> None:
+        await talk.say(subscribed(5), event(6, 5))
+        await talk.stay()
+
+    async with (
+        fake_gateway(unsure, well) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since=cursor(2), fetch=False) as events,
+    ):
+        assert offsets(await take(events, 4)) == [3, 4, 5, 6]
+        assert events.stats.gaps == 0
+        assert gateway.talks[1].since == {SOURCE: cursor(5)}
+
+
+async def test_a_source_in_several_partitions_resumes_in_each() -> None:
+    async def first(talk: Talk) -> None:
+        await talk.say(subscribed(9), event(10, 9), event(4, 9, pos="4:4", cursor=cursor(9, p4=3)))
+        await talk.say({**sync(10), "cursor": cursor(10, p4=4)}, event(5, 9, pos="4:5"))
+        talk.drop()
+
+    async def second(talk: Talk) -> None:
+        again = (event(5, 10, pos="4:5", old=True), event(6, 10, pos="4:6", old=True))
+        await talk.say(*again, {**subscribed(10), "cursor": cursor(10, p4=6)})
+        await talk.stay()
+
+    async with (
+        fake_gateway(first, second) as gateway,
+        Subscriber(gateway.url, source=SOURCE, fetch=False) as events,
+    ):
+        got = await take(events, 4)
+        assert [(one.partition, one.offset) for one in got] == [(0, 10), (4, 4), (4, 5), (4, 6)]
+        assert gateway.talks[1].since == {SOURCE: cursor(10, p4=4)}
+        await events.wait_live()
+        assert events.stats.repeats == 1
+
+
+@both
+@pytest.mark.parametrize("reason", ["retention", "compaction"])
+async def test_the_earliest_behind_a_hole_is_one_gap_and_what_is_left(transport: Any, reason: str) -> None:
+    async def told(talk: Talk) -> None:
+        past = (event(n, n, old=True) for n in (8, 9))
+        await talk.say(*past, subscribed(9, recovered=False, reason=reason), event(10, 9))
+        talk.drop()
+
+    async def well(talk: Talk) -> None:
+        await talk.say(subscribed(10), event(11, 10))
+        await talk.stay()
+
+    gaps: list[Gap] = []
+    options: dict[str, Any] = {"transport": transport, "fetch": False, "on_gap": gaps.append}
+    async with (
+        fake_gateway(told, well) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since="earliest", **options) as events,
+    ):
+        assert offsets(await take(events, 4)) == [8, 9, 10, 11]
+        assert gaps == [Gap(source=SOURCE, reason=reason, after=None, until=cursor(9))]
+        assert "before the earliest that are left" in str(gaps[0])
+
+
+@pytest.mark.parametrize("reason", ["retention", "compaction"])
+async def test_the_earliest_in_pages_is_one_gap_and_what_is_left(reason: str) -> None:
+    async def refused(talk: Talk) -> None:
+        await talk.say(subscribed(99, recovered=False, reason=reason))
+        await talk.stay()
+
+    async def live(talk: Talk) -> None:
+        await talk.say(subscribed(9), event(10, 9))
+        await talk.stay()
+
+    gaps: list[Gap] = []
+    async with (
+        fake_gateway(refused, live) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since="earliest", on_gap=gaps.append) as events,
+    ):
+        gateway.pages = {
+            "earliest": page(8, 8, more=True, recovered=False, reason=reason),
+            cursor(8): page(9, 9),
+        }
+        assert offsets(await take(events, 3)) == [8, 9, 10]
+        assert gaps == [Gap(source=SOURCE, reason=reason, after=None, until=cursor(8))]
+
+
+@pytest.mark.parametrize("reason", ["store_lag", "log_unavailable"])
+async def test_a_page_that_may_not_be_all_is_taken_and_the_rest_asked_for_again(reason: str) -> None:
+    async def behind(talk: Talk) -> None:
+        await talk.say(subscribed(99, recovered=False, reason="too_far_behind"))
+        await talk.stay()
+
+    async def live(talk: Talk) -> None:
+        await talk.say(event(5, 5, old=True), subscribed(5), event(6, 5))
+        await talk.stay()
+
+    async with (
+        fake_gateway(behind, live) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since=cursor(2)) as events,
+    ):
+        gateway.pages = {cursor(2): page(3, 4, recovered=False, reason=reason)}
+        assert offsets(await take(events, 4)) == [3, 4, 5, 6]
+        assert events.stats.gaps == 0
+        assert gateway.talks[1].since == {SOURCE: cursor(4)}
+        assert gateway.asked[0] == f"page {cursor(2)}"
+
+
 @both
 async def test_a_past_too_long_for_a_connection_is_read_in_pages(transport: Any) -> None:
-    import json
-
-    from tests.fake_gateway import whole
-
     async def behind(talk: Talk) -> None:
         await talk.say(subscribed(99, recovered=False, reason="too_far_behind"))
         await talk.stay()
@@ -396,15 +557,11 @@ async def test_a_past_too_long_for_a_connection_is_read_in_pages(transport: Any)
         await talk.say(subscribed(99), event(100, 99))
         await talk.stay()
 
-    def page(first: int, last: int, **more: Any) -> dict[str, Any]:
-        events = [json.loads(whole(f"id-{n}")) for n in range(first, last + 1)]
-        return {"events": events, "cursor": cursor(last), "more": last < 99, "recovered": True} | more
-
     async with (
         fake_gateway(behind, live) as gateway,
         Subscriber(gateway.url, source=SOURCE, since=cursor(2), transport=transport) as events,
     ):
-        gateway.pages = {cursor(2): page(3, 50), cursor(50): page(51, 99)}
+        gateway.pages = {cursor(2): page(3, 50, more=True), cursor(50): page(51, 99)}
         got = await take(events, 98)
         assert offsets(got) == list(range(3, 101))
         assert got[0].data == {"id": "id-3"}
@@ -628,3 +785,79 @@ async def test_an_event_that_is_gone_is_a_gap_that_names_it() -> None:
         assert gap.event is not None
         assert (gap.event.id, gap.event.offset, gap.event.event) == ("id-10", 10, None)
         assert offsets(await take(events, 1)) == [11]
+
+
+ODD_IDS = ("//", "a/b", ".", "..", "{x}", "a{b", "%2F", "a%b", "+", "a&pos=0:0", "#", "?", ";", "'", "~")
+
+
+async def test_ids_and_sources_of_every_allowed_character_are_fetched() -> None:
+    allowed = "".join(c for c in string.printable.strip() if c not in '"\\')
+    ids = (*ODD_IDS, allowed[:64], allowed[64:])
+    source = "repo:ö/a%2F+&=#{}~;:@日本"
+
+    async def script(talk: Talk) -> None:
+        told = (event(n, -1, id=one, source=source) for n, one in enumerate(ids))
+        await talk.say(subscribed(-1, source=source), *told)
+        await talk.stay()
+
+    async with fake_gateway(script) as gateway, Subscriber(gateway.url, source=source) as events:
+        got = await take(events, len(ids))
+        assert [one.data for one in got] == [{"id": one} for one in ids]
+        assert sorted(gateway.asked) == sorted(f"{one} 0:{n}" for n, one in enumerate(ids))
+        assert (events.stats.gaps, events.stats.refused) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("0:10", whole("id-10", source="repo:evil/x", forged=True)),
+        ("0:10", whole("id-9")),
+        ("0:12", whole("id-10", forged=True)),
+    ],
+    ids=["another source", "another id", "a later one"],
+)
+async def test_what_is_not_the_event_that_was_announced_is_never_handed_out(wrong: tuple[str, bytes]) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.say(subscribed(9), event(10, 9), event(11, 10))
+        await talk.stay()
+
+    async with fake_gateway(script) as gateway, Subscriber(gateway.url, source=SOURCE) as events:
+        gateway.wrong = {"id-10": wrong}
+        with pytest.raises(StreamGap, match="id-10") as raised:
+            await take(events, 1)
+        assert raised.value.gap.reason == "not_fetched"
+        assert offsets(await take(events, 1)) == [11]
+        assert (events.stats.gaps, events.stats.refused) == (1, 1)
+
+
+async def test_an_event_that_is_in_the_log_twice_is_the_first_of_them() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.say(subscribed(9), event(10, 9))
+        await talk.stay()
+
+    async with fake_gateway(script) as gateway, Subscriber(gateway.url, source=SOURCE) as events:
+        gateway.wrong = {"id-10": ("0:3", whole("id-10"))}
+        assert (await take(events, 1))[0].data == {"id": "id-10"}
+
+
+async def test_a_page_that_holds_another_sources_event_does_not_hand_it_out() -> None:
+    async def behind(talk: Talk) -> None:
+        await talk.say(subscribed(99, recovered=False, reason="too_far_behind"))
+        await talk.stay()
+
+    async def live(talk: Talk) -> None:
+        await talk.say(subscribed(4), event(5, 4))
+        await talk.stay()
+
+    async with (
+        fake_gateway(behind, live) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since=cursor(2)) as events,
+    ):
+        mixed = page(3, 4)
+        mixed["events"].insert(1, json.loads(whole("id-7", source="repo:evil/x")))
+        gateway.pages = {cursor(2): mixed}
+        assert offsets(await take(events, 1)) == [3]
+        with pytest.raises(StreamGap, match="id-7"):
+            await take(events, 1)
+        assert offsets(await take(events, 2)) == [4, 5]
+        assert events.stats.refused == 1

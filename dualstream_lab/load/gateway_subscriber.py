@@ -23,7 +23,7 @@ from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.recording import Ending
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.wanted import LATEST, checked_url
-from dualstream_lab.subscriber.wire import Dropped, Message, decode
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,11 +65,23 @@ async def checked_gateway(url: str) -> URL:
 class _Place:
     """How far one source of a connection has come; ``joined``: this connection has told its past."""
 
-    __slots__ = ("joined", "progress")
+    __slots__ = ("_cursor", "joined", "progress")
 
-    def __init__(self) -> None:
-        self.progress = Progress(Recent(100))
+    def __init__(self, source: str) -> None:
+        self.progress = Progress(source, Recent(100))
         self.joined = False
+        self._cursor = ""
+
+    def confirm(self, cursor: str) -> None:
+        """As the gateway told. Most events have the cursor of the one before."""
+        if cursor != self._cursor:
+            self._cursor = cursor
+            self.progress.confirm(Cursor.parse(cursor))
+
+    def restart(self, cursor: str) -> None:
+        """The gateway goes on from there, whatever was told before."""
+        self._cursor = cursor
+        self.progress.restart(Cursor.parse(cursor))
 
 
 class GatewaySubscriber(asyncio.Protocol):
@@ -99,7 +111,7 @@ class GatewaySubscriber(asyncio.Protocol):
         ranks: Sequence[int] = (),
     ) -> None:
         self._base = base
-        self._places = {source: _Place() for source in sources}
+        self._places = {source: _Place(source) for source in sources}
         self._heard = heard
         self._via: Transport = via
         self._listening = listening
@@ -218,22 +230,22 @@ class GatewaySubscriber(asyncio.Protocol):
         if place is None:
             return
         if message.kind == "event" and message.id and message.pos:
-            fresh = place.progress.fresh(message.id, int(message.pos.partition(":")[2]))
+            fresh = place.progress.fresh(message.id, position_of(message.pos))
             if message.cursor and (message.old or place.joined) and not message.late:
-                place.progress.confirm(Cursor.parse(message.cursor))
+                place.confirm(message.cursor)
             if fresh:
                 self.late += message.late
                 self._heard(self.number, b"{" + text[text.index(b'"id":') :], now)
         elif message.kind == "subscribed":
             self._subscribed(place, message, now)
         elif message.kind == "sync" and message.cursor:
-            place.progress.confirm(Cursor.parse(message.cursor))
+            place.confirm(message.cursor)
 
     def _subscribed(self, place: _Place, message: Message, now: int) -> None:
-        if not message.recovered and place.progress.confirmed is not None:
+        if not message.recovered and message.reason not in WHOLE and place.progress.confirmed is not None:
             self.gaps += 1
         if message.cursor:
-            place.progress.restart(Cursor.parse(message.cursor))
+            place.restart(message.cursor)
         place.joined = True
         if not self.ready.is_set() and all(one.joined for one in self._places.values()):
             self.joined += 1

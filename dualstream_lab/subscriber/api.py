@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import random
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ import msgspec
 
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import decode_event
-from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, refused
+from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, position_of, refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from dualstream_lab.event import Event
+    from dualstream_lab.subscriber.received import Received, SubscriberStats
 
 __all__ = ["Api", "Page"]
+
+log = logging.getLogger(__name__)
 
 _PAUSE: Final = (0.05, 2.0)  # s between tries: first, and at most
 _ANSWER: Final = 15.0  # s for one answer; the gateway's own wait for its store is within it
@@ -30,7 +34,10 @@ _PAGE: Final = 1000
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Events of one source in the log's order, and the cursor behind them."""
+    """Events of one source in the log's order, and the cursor behind them.
+
+    Not ``recovered``: by ``reason`` some before these events are missing, or there may be more after them.
+    """
 
     events: list[msgspec.Raw]
     cursor: str
@@ -50,7 +57,9 @@ class Api:
         session: aiohttp.ClientSession,
         base: URL,
         token: str | Callable[[], str | Awaitable[str]] | None,
+        stats: SubscriberStats,
     ) -> None:
+        self._stats = stats
         self._session = session
         self._base = base
         self._token = token
@@ -70,20 +79,25 @@ class Api:
             self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         return self._headers
 
-    async def event(self, event_id: str, pos: str | None, *, within: float) -> Event | None:
-        """The whole event; None when the gateway does not have it, not even ``within`` that many seconds.
+    async def event(self, announced: Received, *, within: float) -> Event | None:
+        """The whole event; None when the gateway does not have it, not even ``within`` that many seconds,
+        or answers with another one.
 
         Waits as long as it takes for a gateway that is away. Raises ConfigError when it is not allowed.
         """
-        url = (self._base / "events" / event_id).with_query({} if pos is None else {"pos": pos})
+        asked = {"id": announced.id, "source": announced.source}
+        if announced.offset is not None:
+            asked["pos"] = f"{announced.partition}:{announced.offset}"
+        url = (self._base / "event").with_query(asked)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         pause = _PAUSE[0]
         while True:
             try:
-                status, body, retry = await self._get(url)
+                status, body, headers = await self._get(url)
                 if status == HTTPStatus.OK:
-                    return decode_event(body)
+                    return self._checked(announced, decode_event(body), headers.get("X-Position"))
+                retry = status != HTTPStatus.NOT_FOUND or "Retry-After" in headers
                 if not retry or loop.time() > deadline:
                     return None
             except EventError:
@@ -92,6 +106,29 @@ class Api:
                 deadline = loop.time() + within  # behind a gateway that comes back, the store may lag anew
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
             pause = min(pause * 2, _PAUSE[1])
+
+    def _checked(self, announced: Received, event: Event, pos: str | None) -> Event | None:
+        """The event, if it is the one that was announced: who may write one source speaks for no other.
+
+        What a source has twice in the log is announced twice, and the store keeps the first: it may lie
+        before the position that was announced, but not behind it.
+        """
+        source = f"{event.source_type}:{event.source_id}"
+        found = position_of(pos)
+        behind = (
+            found is not None
+            and announced.offset is not None
+            and (found[0] == announced.partition and found[1] > announced.offset)
+        )
+        if (source, event.id) == (announced.source, announced.id) and not behind:
+            return event
+        self._stats.refused += 1
+        log.warning(
+            "event %s of %s at %s:%s was asked for, and the gateway's answer is %s of %s at %s",
+            *(announced.id, announced.source, announced.partition, announced.offset),
+            *(event.id, source, pos),
+        )
+        return None
 
     async def page(self, source: str, since: str) -> Page:
         """The first events after a cursor. Raises Dropped, ConfigError."""
@@ -104,25 +141,24 @@ class Api:
         except msgspec.DecodeError as error:
             raise StreamUnavailable(f"the gateway's page of events cannot be read: {error}") from error
 
-    async def _get(self, url: URL) -> tuple[int, bytes, bool]:
-        """(status, body, whether another try may do better). Raises Dropped when it is away, ConfigError."""
+    async def _get(self, url: URL) -> tuple[int, bytes, Mapping[str, str]]:
+        """(status, body, headers). Raises Dropped when it is away, ConfigError where it refuses for good."""
         renew = False
         while True:
-            headers = await self.headers(renew=renew)
-            status, body, retry_after = await self._ask(url, headers)
+            status, body, headers = await self._ask(url, await self.headers(renew=renew))
             if status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
-                return status, body, retry_after
+                return status, body, headers
             error = refused(status, body[:500].decode(errors="replace"))
             if isinstance(error, Dropped):
-                return status, body, True
+                return status, body, headers
             if renew or not (isinstance(error, TokenRefused) and self.renews):
                 raise error
             renew = True
 
-    async def _ask(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes, bool]:
+    async def _ask(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes, Mapping[str, str]]:
         timeout = aiohttp.ClientTimeout(total=_ANSWER, connect=CONNECT_TIMEOUT)
         try:
             async with self._session.get(url, headers=headers, timeout=timeout) as answer:
-                return answer.status, await answer.read(), "Retry-After" in answer.headers
+                return answer.status, await answer.read(), answer.headers
         except (aiohttp.ClientError, OSError) as error:  # time-outs among them
             raise Dropped(str(error) or type(error).__name__) from error

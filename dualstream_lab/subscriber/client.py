@@ -52,12 +52,13 @@ class Subscriber:
     What it guarantees. It connects again for ever, or until the gateway was ``give_up`` seconds away
     (StreamUnavailable), and resumes where it was. Every event of a source is handed out once, unless a
     gap is told; by the order in the log but for ``late`` ones, and for two publishers of one source, whose
-    notifications may cross. Repeats are removed by id. A process that begins again with saved cursors
-    may get the last few again: at least once.
+    notifications may cross. Repeats are removed by source and id, which together are an event's identity;
+    what the gateway hands out under another source or id is refused, and a gap. A process that begins again
+    with saved cursors may get the last few again: at least once.
 
     A gap is never passed over: iterating raises StreamGap there (iterate on, and it continues behind it),
-    or calls ``on_gap`` (also async) instead. While the gateway's store lags behind its cursor, the
-    subscriber asks again for ``recover_within`` seconds before that is a gap.
+    or calls ``on_gap`` (also async) instead. While the gateway's store lags behind its cursor, or Kafka does
+    not answer the gateway, the subscriber asks again: for ``recover_within`` seconds before that is a gap.
 
     If you are slow, the socket is not read; the gateway then closes it, and the subscriber resumes.
     ``silence``: seconds without a sign of life (the gateway gives one every 15) before a connection counts
@@ -130,7 +131,7 @@ class Subscriber:
             raise ConfigError("this Subscriber is already in use")
         self._inbox = Inbox(_INBOX)
         self._session = aiohttp.ClientSession()
-        self._api = Api(self._session, self._base, self._token)
+        self._api = Api(self._session, self._base, self._token, self.stats)
         self._receiver = Receiver(
             self._since | self._cursors, self._inbox, self.stats, recover_within=self._recover_within
         )
@@ -259,8 +260,7 @@ class Subscriber:
             arrival = inbox.take()
             fetch = None
             if self._fetch and isinstance(arrival, Received) and arrival.event is None:
-                pos = None if arrival.offset is None else f"{arrival.partition}:{arrival.offset}"
-                fetch = asyncio.create_task(self._api.event(arrival.id, pos, within=_FETCH_WITHIN))
+                fetch = asyncio.create_task(self._api.event(arrival, within=_FETCH_WITHIN))
                 fetch.add_done_callback(self._wake)
             window.append((arrival, fetch))
         return bool(window)

@@ -100,7 +100,7 @@ class Link:
         while True:
             try:
                 await self._listen(
-                    self._session, self._url, headers, receiver.since, self._silence, receiver.deliver
+                    self._session, self._url, headers, receiver.ask(), self._silence, receiver.deliver
                 )
             except TooFarBehind as error:
                 receiver.away()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dualstream_lab.event import event_key
+
 if TYPE_CHECKING:
     from dualstream_lab.cursor import Cursor
 
@@ -14,82 +16,90 @@ _RECENT: Final = 20_000
 
 
 class Recent:
-    """The last ids, of all sources."""
+    """The last events, of all sources, by their keys (source and id)."""
 
-    __slots__ = ("_ids", "_limit")
+    __slots__ = ("_keys", "_limit")
 
     def __init__(self, limit: int = _RECENT) -> None:
         self._limit = limit
-        self._ids: dict[str, None] = {}
+        self._keys: dict[str, None] = {}
 
-    def __contains__(self, event_id: str) -> bool:
-        return event_id in self._ids
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._keys)
 
-    def add(self, event_id: str) -> None:
+    def add(self, key: str) -> None:
         """Remember it, and forget the oldest above the limit."""
-        ids = self._ids
-        ids[event_id] = None
-        if len(ids) > self._limit:
-            del ids[next(iter(ids))]
+        keys = self._keys
+        keys[key] = None
+        if len(keys) > self._limit:
+            del keys[next(iter(keys))]
 
 
 class Progress:
     """``confirmed``: every event of the source up to it was received, or was not asked for; None: unknown.
 
     A resumed connection tells again what is above ``confirmed``: those ids are kept, for as long as they
-    are above it, but at most ``limit``. What is not above is among the recent ones only: a publisher that
-    retried may have announced an event twice. An offset alone never says that an event is a repeat.
+    are above it in their partition, but at most ``limit`` of all. What is not above is among the recent ones
+    only: a publisher that retried may have announced an event twice. An offset alone never says that an
+    event is a repeat.
     """
 
-    __slots__ = ("_above", "_limit", "_recent", "confirmed")
+    __slots__ = ("_above", "_kept", "_limit", "_recent", "_source", "confirmed")
 
-    def __init__(self, recent: Recent, *, limit: int = _ABOVE) -> None:
+    def __init__(self, source: str, recent: Recent, *, limit: int = _ABOVE) -> None:
         self.confirmed: Cursor | None = None
-        self._above: dict[str, int] = {}
+        self._source = source
+        self._above: dict[int, dict[str, int]] = {}  # by partition: id to offset
+        self._kept = 0
         self._recent = recent
         self._limit = limit
 
     def __len__(self) -> int:
-        return len(self._above)
+        return self._kept
 
-    def fresh(self, event_id: str, offset: int | None) -> bool:
-        """Whether an event is received for the first time; it is remembered."""
-        above = self._above
-        if event_id in above or event_id in self._recent:
+    def fresh(self, event_id: str, position: tuple[int, int] | None) -> bool:
+        """Whether an event is received for the first time; it is remembered. ``position``: where it is in
+        Kafka, (partition, offset), as far as is known.
+        """
+        key = event_key(self._source, event_id)
+        if key in self._recent or any(event_id in above for above in self._above.values()):
             return False
-        if offset is None:
-            self._recent.add(event_id)
+        if position is None:
+            self._recent.add(key)
             return True
+        partition, offset = position
+        above = self._above.setdefault(partition, {})
         above[event_id] = offset
-        if len(above) > self._limit:
-            self._retire(next(iter(above)))
+        self._kept += 1
+        if self._kept > self._limit:
+            self._retire(above)
         return True
 
     def confirm(self, cursor: Cursor) -> None:
-        """The gateway's word that everything up to ``cursor`` was told. Never goes back in the same log."""
+        """The gateway's word that everything up to ``cursor`` was told. Goes back nowhere in the same log."""
         before = self.confirmed
-        if before is not None and before.epoch == cursor.epoch and before.offset >= cursor.offset:
-            return
+        if before is not None and before.epoch == cursor.epoch:
+            if cursor == before:
+                return
+            cursor = before.merged(cursor)
         self.restart(cursor)
 
     def restart(self, cursor: Cursor) -> None:
         """Go on from ``cursor``, also if that is behind or in another log."""
-        if self.confirmed is not None and self.confirmed.epoch != cursor.epoch:
-            through = None  # other offsets than those remembered
-        else:
-            through = cursor.offset
+        other_log = self.confirmed is not None and self.confirmed.epoch != cursor.epoch
         self.confirmed = cursor
-        above = self._above
-        # Nearly in the order of offsets: what stands behind a higher one waits for that.
-        while above:
-            event_id = next(iter(above))
-            if through is not None and above[event_id] > through:
-                break
-            self._retire(event_id)
+        through = cursor.by_partition
+        for partition, above in self._above.items():
+            # Nearly in the order of offsets: what stands behind a higher one waits for that.
+            while above and (other_log or next(iter(above.values())) <= through.get(partition, -1)):
+                self._retire(above)
 
-    def _retire(self, event_id: str) -> None:
-        del self._above[event_id]
-        self._recent.add(event_id)
+    def _retire(self, above: dict[str, int]) -> None:
+        """The oldest of a partition."""
+        event_id = next(iter(above))
+        del above[event_id]
+        self._kept -= 1
+        self._recent.add(event_key(self._source, event_id))

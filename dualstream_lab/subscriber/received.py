@@ -60,10 +60,11 @@ class Gap:
     """Events of ``source`` that this subscriber did not hand out and cannot get from the gateway.
 
     They are those after the cursor ``after`` (None: from the earliest) and up to ``until``; with the reason
-    ``not_fetched`` it is the one in ``event``, whose whole text could not be had. Other reasons:
-    ``retention`` (the store has removed them), ``epoch_changed`` (the cursor is of another log),
-    ``store_lag`` and ``store_unavailable`` (for longer than ``recover_within``). What Kafka still has,
-    ``dualstream replay`` reads.
+    ``not_fetched`` it is the one in ``event``, whose whole text could not be had, or was another event's.
+    Other reasons: ``retention`` and ``compaction`` (the store, or Kafka before it, has removed them: of the
+    earliest, some that were before those that are handed out), ``epoch_changed`` (the cursor is of another
+    log), ``store_lag`` and ``store_unavailable`` (for longer than ``recover_within``). What Kafka still
+    has, ``dualstream replay`` reads.
     """
 
     source: str
@@ -75,7 +76,8 @@ class Gap:
     def __str__(self) -> str:
         if self.event is not None:
             return f"event {self.event.id} of {self.source} could not be fetched"
-        return f"events of {self.source} after {self.after or 'the earliest'} are missing ({self.reason})"
+        where = "before the earliest that are left" if self.after is None else f"after {self.after}"
+        return f"events of {self.source} {where} are missing ({self.reason})"
 
 
 class StreamGap(DualStreamError):
@@ -91,12 +93,16 @@ class StreamGap(DualStreamError):
 
 @dataclass(slots=True, kw_only=True)
 class SubscriberStats:
-    """Counters since the subscriber was made. ``received`` is without ``repeats``, which were removed."""
+    """Counters since the subscriber was made. ``received`` is without ``repeats``, which were removed.
+
+    ``refused``: answers of the gateway that were not the event that was asked for; each is a gap, too.
+    """
 
     received: int = 0
     late: int = 0
     old: int = 0
     repeats: int = 0
+    refused: int = 0
     gaps: int = 0
     connections: int = 0
     drops: int = 0

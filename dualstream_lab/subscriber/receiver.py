@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import decode_event
 from dualstream_lab.subscriber.progress import Progress, Recent
-from dualstream_lab.subscriber.received import Gap, Received
+from dualstream_lab.subscriber.received import NOT_FETCHED, Gap, Received
 from dualstream_lab.subscriber.wanted import EARLIEST, LATEST
-from dualstream_lab.subscriber.wire import Dropped, Message, decode
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,8 @@ State = Literal["away", "catching up", "live", "degraded"]
 
 _PASSING: Final = {"store_lag", "store_unavailable"}
 _BEHIND: Final = "too_far_behind"
-_REMOVED: Final = "retention"
+_REMOVED: Final = {"retention", "compaction"}
+_WHOLE_PAGE: Final = WHOLE | {"store_lag"}
 
 
 class Confirmed(NamedTuple):
@@ -47,15 +49,16 @@ Arrival = Received | Gap | Confirmed
 class Source:
     """One source's way so far. ``begin``: the caller's ``since``; ``refused_at``: of a past not told yet.
 
-    ``joined``: this connection has told its past, and is live.
+    ``asked``: where this connection begins. ``joined``: it has told its past, and is live.
     """
 
-    __slots__ = ("begin", "joined", "name", "progress", "refused_at", "state")
+    __slots__ = ("asked", "begin", "joined", "name", "progress", "refused_at", "state")
 
     def __init__(self, name: str, begin: str, recent: Recent) -> None:
         self.name = name
         self.begin = begin
-        self.progress = Progress(recent)
+        self.asked = begin
+        self.progress = Progress(name, recent)
         self.state: State = "away"
         self.joined = False
         self.refused_at: float | None = None
@@ -103,10 +106,11 @@ class Receiver:
         self.welcomed = False
         self.heard_at = asyncio.get_running_loop().time()
 
-    @property
-    def since(self) -> dict[str, str]:
-        """Where a connection is to begin."""
-        return {source.name: source.place for source in self.sources.values()}
+    def ask(self) -> dict[str, str]:
+        """Where the connection that is made now begins."""
+        for source in self.sources.values():
+            source.asked = source.place
+        return {source.name: source.asked for source in self.sources.values()}
 
     def away(self) -> None:
         """The connection is over."""
@@ -145,8 +149,8 @@ class Receiver:
             raise Dropped("the gateway told of an event without id or type")
         if source.state == "away":
             source.state = "catching up"
-        partition, offset = _position(message.pos)
-        fresh = source.progress.fresh(message.id, offset)
+        position = position_of(message.pos)
+        fresh = source.progress.fresh(message.id, position)
         # A late event's cursor may be for when all that were found with it are told, and a live one's
         # supposes the past, which may turn out not to be told.
         if message.cursor and (message.old or source.joined) and not message.late:
@@ -156,6 +160,7 @@ class Receiver:
             return
         self._stats.late += message.late
         self._stats.old += message.old
+        partition, offset = position or (None, None)
         await self._put(
             Received(
                 id=message.id,
@@ -177,7 +182,7 @@ class Receiver:
         await self._inbox.put(received)
 
     async def _subscribed(self, source: Source, message: Message) -> None:
-        if message.recovered or source.place == LATEST:
+        if message.recovered or source.asked == LATEST or message.reason in WHOLE:
             await self._confirm(source, message.cursor)
         else:
             await self._not_recovered(source, message.reason or "unknown", message.cursor)
@@ -189,8 +194,8 @@ class Receiver:
             self.live.set()
 
     async def _not_recovered(self, source: Source, reason: str, cursor: str | None) -> None:
-        # The earliest is what is left, however much was removed before it.
-        if reason == _BEHIND or (reason == _REMOVED and source.place == EARLIEST):
+        # Of the earliest, what is left is told in spite of the gap before it: in pages, if not here already.
+        if reason == _BEHIND or (reason in _REMOVED and source.place == EARLIEST):
             raise TooFarBehind(source)
         if reason in _PASSING:
             # The past is still there, and a later connection may tell it.
@@ -199,11 +204,12 @@ class Receiver:
                 source.refused_at = now
             if now - source.refused_at < self._recover_within:
                 raise Dropped(f"the past of {source.name} cannot be told yet ({reason})")
-        await self._gap(source, reason, cursor)
+        await self._gap(source, source.asked, reason, cursor)
 
-    async def _gap(self, source: Source, reason: str, cursor: str | None) -> None:
-        known = source.begin if ":" in source.begin else None
-        gap = Gap(source=source.name, reason=reason, after=source.cursor or known, until=cursor)
+    async def _gap(self, source: Source, asked: str, reason: str, cursor: str | None) -> None:
+        """What was asked for is not whole. With the earliest it is the beginning that is missing."""
+        after = None if asked == EARLIEST else source.cursor or asked
+        gap = Gap(source=source.name, reason=reason, after=after, until=cursor)
         log.warning("%s", gap)
         self._stats.gaps += 1
         if cursor:
@@ -218,41 +224,62 @@ class Receiver:
     async def read_pages(self, source: Source, api: Api) -> None:
         """Receive a long past, page by page. Raises Dropped; what was read until then is confirmed."""
         source.state = "catching up"
-        more = True
-        while more:
-            page = await api.page(source.name, source.place)
+        while True:
+            asked = source.place
+            page = await api.page(source.name, asked)
             self.heard_at = asyncio.get_running_loop().time()
-            if not page.recovered:
-                await self._gap(source, page.reason or "unknown", page.cursor)
-            for value in page.events:
-                await self._old(source, bytes(value))
-            await self._confirm(source, page.cursor)
-            more = page.more
+            later = not page.recovered and page.reason in _PASSING | _WHOLE_PAGE
+            if not page.recovered and not later:
+                await self._gap(source, asked, page.reason or "unknown", page.cursor)
+            if not later or page.reason in _WHOLE_PAGE:
+                for value in page.events:
+                    await self._old(source, bytes(value))
+                await self._confirm(source, page.cursor)
+                if page.more:
+                    continue
+            if later:
+                raise Dropped(f"more of {source.name} is told later ({page.reason})")
+            return
 
     async def _old(self, source: Source, value: bytes) -> None:
         try:
             event: Event = decode_event(value)
         except EventError as error:
             raise StreamUnavailable(f"the gateway's store holds what is no event: {error}") from error
-        if not source.progress.fresh(event.id, None):
-            self._stats.repeats += 1
-            return
-        self._stats.old += 1
-        await self._put(
-            Received(
-                id=event.id,
-                type=event.type,
-                source=source.name,
-                event=event,
-                cursor=source.cursor,
-                late=False,
-                old=True,
-                partition=None,
-                offset=None,
-                ts=None,
-                at=time.time_ns(),
-            )
+        received = Received(
+            id=event.id,
+            type=event.type,
+            source=source.name,
+            event=event,
+            cursor=source.cursor,
+            late=False,
+            old=True,
+            partition=None,
+            offset=None,
+            ts=None,
+            at=time.time_ns(),
         )
+        if f"{event.source_type}:{event.source_id}" != source.name:
+            await self._refuse(received)
+        elif source.progress.fresh(event.id, None):
+            self._stats.old += 1
+            await self._put(received)
+        else:
+            self._stats.repeats += 1
+
+    async def _refuse(self, received: Received) -> None:
+        """Another source's event is not handed out under this one's name."""
+        self._stats.refused += 1
+        self._stats.gaps += 1
+        gap = Gap(
+            source=received.source,
+            reason=NOT_FETCHED,
+            after=None,
+            until=None,
+            event=replace(received, event=None),
+        )
+        log.warning("%s: the gateway's page of the source has another source's", gap)
+        await self._inbox.put(gap)
 
 
 def _cursor(text: str) -> Cursor:
@@ -260,10 +287,3 @@ def _cursor(text: str) -> Cursor:
         return Cursor.parse(text)
     except EventError as error:
         raise Dropped(f"the gateway told {error}") from error
-
-
-def _position(pos: str | None) -> tuple[int | None, int | None]:
-    partition, colon, offset = (pos or "").partition(":")
-    if colon and partition.isdecimal() and offset.isdecimal() and len(pos or "") < 30:
-        return int(partition), int(offset)
-    return None, None

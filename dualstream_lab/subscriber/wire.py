@@ -11,16 +11,20 @@ from dualstream_lab.errors import ConfigError, DualStreamError, StreamUnavailabl
 __all__ = [
     "CONNECT_TIMEOUT",
     "MAX_MESSAGE_BYTES",
+    "WHOLE",
     "Dropped",
     "Message",
     "TokenRefused",
     "closed",
     "decode",
+    "position_of",
     "refused",
 ]
 
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 CONNECT_TIMEOUT: Final = 10.0
+WHOLE: Final = frozenset({"log_unavailable"})
+"""Reasons of a past that is told whole up to the cursor, though more may follow."""
 
 _RETRIED: Final = {408, 425, 429}
 _NOT_ALLOWED: Final = {403, 1008, 4403, 4429}
@@ -62,6 +66,14 @@ def decode(text: str | bytes) -> Message:
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Dropped(f"not a gateway's message: {error}") from error
+
+
+def position_of(pos: str | None) -> tuple[int, int] | None:
+    """(partition, offset) of an event; None where it is not told."""
+    partition, colon, offset = (pos or "").partition(":")
+    if colon and partition.isdecimal() and offset.isdecimal() and len(pos or "") < 30:
+        return int(partition), int(offset)
+    return None
 
 
 def refused(status: int, said: str) -> DualStreamError | Dropped:
