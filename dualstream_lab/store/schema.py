@@ -1,4 +1,4 @@
-"""The SQLite file: its tables, how it is opened, and what goes wrong with it."""
+"""The SQLite file: its tables, how it is opened and moved away, and what goes wrong with it."""
 
 from __future__ import annotations
 
@@ -111,11 +111,16 @@ def _opened(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    if _is_ours(connection, path):
-        return
+    ours = _is_ours(connection, path)
     if read_only:
-        raise StoreError(f"store {path} is empty: start a processor on it first, or check --store")
-    _create(connection, path)
+        if not ours:
+            raise StoreError(f"store {path} is empty: start a processor on it first, or check --store")
+        return
+    if not ours:
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
+    _write_ahead(connection)
+    if not ours:
+        _create(connection, path)
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
@@ -138,8 +143,6 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute(f"PRAGMA page_size = {_PAGE}")
-    _write_ahead(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _is_ours(connection, path):  # another process may have been quicker
@@ -166,7 +169,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def move_away(path: Path) -> Path:
-    """Move a store, of whatever version, out of the way; return where it is now: ``NAME.before-1``, or -2, ….
+    """Move a store, of any version, out of the way: to ``NAME.before-1``, or -2, …, which is returned.
 
     What is in the write-ahead log is put into the file first, so that one whole file is moved. Raises
     StoreError, and moves nothing, where there is no store of ours, another process has it open, or the
@@ -176,11 +179,8 @@ def move_away(path: Path) -> Path:
         raise StoreError(f"store {path} does not exist: there is nothing to move away")
     with storing(path), closing(_opened(path, "rw", _IN_USE)) as connection:
         if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
-            raise StoreError(f"{path} is not a store of recent events: it is left where it is")
-        # SQLite does it only where nobody else is there: who closes a store that was moved under him
-        # would delete the new one's write-ahead log
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.execute("BEGIN EXCLUSIVE")
+            raise StoreError(f"{path} is no store of recent events: it is left where it is")
+        _take(connection, path)
         names = (path.with_name(f"{path.name}.before-{number}") for number in count(1))
         target = next(name for name in names if not name.exists())
         try:
@@ -188,3 +188,14 @@ def move_away(path: Path) -> Path:
         except OSError as error:
             raise StoreError(f"store {path} cannot be moved to {target}: {error.strerror}") from error
     return target
+
+
+def _take(connection: sqlite3.Connection, path: Path) -> None:
+    """Be the only one. Another one who closes it later would delete the new store's write-ahead log."""
+    try:
+        connection.execute("PRAGMA journal_mode = DELETE")  # which SQLite refuses while others are there
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        raise StoreError(f"store {path} is open elsewhere: end every process that serves from it") from error

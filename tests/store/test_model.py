@@ -22,7 +22,8 @@ AGES = (5, 15, 25, 35)  # hours, and none of them near an age that is pruned
 events = st.tuples(st.integers(0, 3), st.integers(0, 30), st.sampled_from(SOURCES), st.sampled_from(AGES))
 applied = st.tuples(
     st.just("apply"), st.sampled_from(PARTITIONS), st.sampled_from((0, 0, 0, 0, 1, -1)),
-    st.lists(events, max_size=12), st.integers(0, 2), st.sampled_from((None,) * 4 + ("retention", "compaction")),
+    st.lists(events, max_size=12), st.integers(0, 2),
+    st.sampled_from((None, None, None, None, "retention", "compaction")),
 )  # fmt: skip
 pruned = st.tuples(st.just("prune"), st.sampled_from((0, 10, 20, 1000)), st.integers(1, 40))
 begun = st.tuples(st.just("begin"), st.dictionaries(st.sampled_from(PARTITIONS), st.integers(0, 25)))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 
 import pytest
 
 from dualstream_lab.errors import StoreError
-from dualstream_lab.store import Place, Query, SqliteStore, schema, writing
+from dualstream_lab.store import Place, Query, SqliteStore, move_away, schema, writing
+from dualstream_lab.store.schema import FEEDERS_KEPT, REBUILD
 
 from .making import SOURCES, event
 
@@ -70,6 +73,114 @@ async def test_another_version_is_refused(tmp_path):
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     assert "has version 99 of the schema, and this program knows 2" in await refused(path)
+
+
+BEFORE = """
+CREATE TABLE log (epoch TEXT NOT NULL);
+CREATE TABLE partitions (
+    id INTEGER PRIMARY KEY, position INTEGER NOT NULL, floor INTEGER NOT NULL,
+    events INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE events (
+    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source INTEGER NOT NULL, type TEXT NOT NULL,
+    ts INTEGER NOT NULL, value BLOB NOT NULL
+);
+CREATE INDEX events_of_source ON events (source);
+PRAGMA application_id = 0x6475616C;
+PRAGMA user_version = 1;
+PRAGMA journal_mode = WAL;
+INSERT INTO log VALUES ('e');
+INSERT INTO partitions VALUES (0, 7, 3, 0);
+"""
+
+
+async def test_a_store_of_the_version_before_is_refused_and_makes_room_for_a_new_one(tmp_path):
+    """It took ids for unique over all sources, so that events may be missing."""
+    path = tmp_path / "store.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(BEFORE)
+    connection.close()
+    for read_only in (True, False):
+        assert f"1 of the schema, and this program knows 2: {REBUILD}" in await refused(
+            path, read_only=read_only
+        )
+    moved = move_away(path)
+    assert moved == tmp_path / "store.db.before-1"
+    with sqlite3.connect(moved) as connection:
+        assert connection.execute("SELECT position, floor FROM partitions").fetchall() == [(7, 3)]
+    connection.close()
+    await (await filled(path)).close()
+
+
+async def test_another_log_is_refused_with_the_command_that_helps(tmp_path):
+    store = await filled(tmp_path / "store.db")
+    with pytest.raises(StoreError, match=f"holds the log e, and this is the log f: .* {REBUILD}"):
+        await store.begin("f", {0: 0})
+    await store.close()
+
+
+async def test_what_is_moved_away_is_whole_and_never_replaces_another(tmp_path):
+    path = tmp_path / "store.db"
+    for number in (1, 2):
+        with subprocess.Popen(  # noqa: ASYNC220
+            [sys.executable, "-c", WRITE, str(path)], stdout=subprocess.PIPE
+        ) as writer:
+            said = [int(writer.stdout.readline()) for _ in range(3)]
+            writer.send_signal(signal.SIGKILL)
+        assert path.with_name("store.db-wal").stat().st_size > 0
+        moved = move_away(path)
+        assert moved == tmp_path / f"store.db.before-{number}"
+        assert not list(tmp_path.glob("store.db-*"))
+        kept = await SqliteStore.open(moved)
+        (page,) = await kept.pages([Query(SOURCES[0], {})], 10**6)
+        assert len(page.rows) == page.places[0].position >= said[-1]
+        await kept.close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_store_in_use_is_not_moved(tmp_path, read_only):
+    path = tmp_path / "store.db"
+    await (await filled(path)).close()
+    store = await SqliteStore.open(path, read_only=read_only)
+    with pytest.raises(StoreError, match="is open elsewhere: end every process that serves from it"):
+        move_away(path)
+    assert path.exists()
+    assert (await store.places())[0].position == 100
+    await store.close()
+
+
+async def test_only_a_store_is_moved_away(tmp_path):
+    path = tmp_path / "store.db"
+    with pytest.raises(StoreError, match="does not exist"):
+        move_away(path)
+    with pytest.raises(StoreError, match="does not exist"):
+        move_away(tmp_path)
+    with sqlite3.connect(tmp_path / "theirs") as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    for content in (b"", b"words\n" * 2000, (tmp_path / "theirs").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=r"is no store of recent events|is not a SQLite database"):
+            move_away(path)
+        assert path.read_bytes() == content
+
+
+async def test_a_store_that_cannot_be_moved_goes_on_as_before(tmp_path, monkeypatch):
+    path = tmp_path / "store.db"
+    await (await filled(path)).close()
+    with monkeypatch.context() as patch:  # a fake: who runs the tests may write everywhere
+
+        def fake_rename(self, target):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        patch.setattr(type(path), "rename", fake_rename)
+        with pytest.raises(StoreError, match=r"cannot be moved to .*before-1: Permission denied"):
+            move_away(path)
+    store = await SqliteStore.open(path)
+    assert store._writing._connection._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert await store.apply(0, 100, 101, [event(100)]) == 1
+    await store.close()
 
 
 async def test_a_directory_that_is_not_there_is_refused(tmp_path):
@@ -148,6 +259,83 @@ async def test_many_may_make_one_file_at_once(tmp_path):
     stores = await asyncio.gather(*(SqliteStore.open(tmp_path / "store.db") for _ in range(8)))
     await asyncio.gather(*(store.begin("e", {0: 0}) for store in stores))
     await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_new_source_of_an_apply_that_failed_is_new_again(tmp_path, monkeypatch):
+    """Its number, and that it was in the partition, are not remembered from what was rolled back."""
+    store = await filled(tmp_path / "store.db")
+    writer = store._writing._connection
+    insert = writer._insert
+
+    def fake_insert(partition, events):
+        insert(partition, events)
+        raise sqlite3.OperationalError("fake")
+
+    monkeypatch.setattr(writer, "_insert", fake_insert)
+    new = [event(100, source=SOURCES[1])]
+    with pytest.raises(StoreError):
+        await store.apply(0, 100, 101, new)
+    monkeypatch.undo()
+    assert await store.apply(0, 100, 101, new) == 1
+    (page,) = await store.pages([Query(SOURCES[1], {})], 10)
+    assert (page.first, [row.offset for row in page.rows]) == ({0: 100}, [100])
+    await store.close()
+
+
+async def test_two_processors_of_one_store_know_the_same_sources(tmp_path):
+    first, second = [await SqliteStore.open(tmp_path / "store.db") for _ in range(2)]
+    await first.begin("e", {0: 0, 1: 0})
+    await second.apply(1, 0, 1, [event(0, partition=1)])
+    for at in range(0, 40, 4):
+        await first.apply(0, at, at + 2, [event(o, source=SOURCES[o // 2 % 3]) for o in (at, at + 1)])
+        await second.apply(
+            0, at + 2, at + 4, [event(o, source=SOURCES[o // 2 % 3]) for o in (at + 2, at + 3)]
+        )
+    pages = await first.pages([Query(source, {}) for source in SOURCES], 100)
+    assert [page.first for page in pages] == [{0: 0, 1: 0}, {0: 2}, {0: 4}]
+    for number, page in enumerate(pages):
+        assert [row.offset for row in page.rows if row.partition == 0] == [
+            o for o in range(40) if o // 2 % 3 == number
+        ]
+    await first.close()
+    await second.close()
+
+
+REPORT = """
+import asyncio, sys
+from pathlib import Path
+from dualstream_lab.store import SqliteStore
+
+async def main():
+    store = await SqliteStore.open(Path(sys.argv[1]))
+    await store.report(sys.argv[2], group="g", partitions=[int(sys.argv[3])], troubles={"kafka": sys.argv[2]})
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_processors_of_other_processes_are_seen_for_an_hour(tmp_path, monkeypatch):
+    path = tmp_path / "store.db"
+    await (await filled(path)).close()
+    for name, partition in (("a", "0"), ("b", "1")):
+        subprocess.run(  # noqa: ASYNC221
+            [sys.executable, "-c", REPORT, str(path), name, partition], check=True
+        )
+    reader = await SqliteStore.open(path, read_only=True)
+    assert [(f.name, f.partitions, f.troubles) for f in await reader.feeders()] == [
+        ("b", [1], {"kafka": "b"}),
+        ("a", [0], {"kafka": "a"}),
+    ]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + FEEDERS_KEPT + 60)  # a fake clock
+    assert await reader.feeders() == [], "also when nobody reports any more"
+    store = await SqliteStore.open(path)
+    await store.report("c", group="g", partitions=[], troubles={})
+    names = store._writing._connection._connection.execute("SELECT name FROM feeders").fetchall()
+    assert names == [("c",)]
+    await store.close()
+    await reader.close()
 
 
 WRITE = """
