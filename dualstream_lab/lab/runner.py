@@ -14,11 +14,11 @@ from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert
 from dualstream_lab.faults.schedule import carry_out
 from dualstream_lab.faults.target import check_suits, open_target
+from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
-from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.stack import LocalStack
@@ -64,7 +64,7 @@ async def run_scenario(
         _where(scenario, settings, stack) as (where, ours),
         open_target(where, whats, stack=ours, mine=target_is_mine) as target,
     ):
-        await topic_facts(where)
+        await topic_info(where)
         path = RunDirectory.create(root, scenario.name)
         directory = RunDirectory(path, _manifest(scenario, where))
         directory.save()

@@ -62,7 +62,7 @@ class Delivery:
         self._closing = False
         self.buffer = Buffer[Call](max_events=settings.buffer_events, max_bytes=settings.buffer_bytes)
         self.questions: OrderedDict[str, tuple[Part, int]] = OrderedDict()
-        """Events reported unknown: their part, and their place in it."""
+        """Events reported unknown, by their key: their part, and their place in it."""
         self.accepted = self.durable = self.rejected = self.unknown = self.late = self.refused = 0
         self.producers = 1
 
@@ -106,7 +106,7 @@ class Delivery:
     async def close(self, timeout: float) -> tuple[list[str], list[str]]:
         """Take no more, settle for ``timeout`` seconds, give the rest up.
 
-        Returns the ids never handed over and the ids that Kafka had.
+        Returns the keys of the events never handed over, and of those that Kafka had.
         """
         self._closing = True
         await self.settle(timeout)
@@ -115,13 +115,13 @@ class Delivery:
         for call in self._in_line.due(float("inf")):
             self.buffer.withdraw(call)
             self._refuse(call, "the publisher was closed")
-            rejected += call.event_ids
+            rejected += [key for part in call.parts for key in part.event_keys()]
         for lane in self._lanes:
             rejected += [
-                note[0] for part in lane.waiting if part.state is State.WAITING for note in part.notes
+                key for part in lane.waiting if part.state is State.WAITING for key in part.event_keys()
             ]
             if lane.flight is not None:
-                unresolved += [note[0] for part in lane.flight.parts for note in part.notes]
+                unresolved += [key for part in lane.flight.parts for key in part.event_keys()]
         for call in self._open.due(float("inf")):
             self._expire(call, "the publisher was closed before it was handed to Kafka")
         if self._alarm is not None:
@@ -283,8 +283,8 @@ class Delivery:
     def _report_unknown(self, part: Part) -> None:
         part.reported = True
         self.unknown += len(part)
-        for place, (event_id, _, _) in enumerate(part.notes):
-            self.questions[event_id] = (part, place)
+        for place, key in enumerate(part.event_keys()):
+            self.questions[key] = (part, place)
         while len(self.questions) > self.buffer.max_events:
             self.questions.popitem(last=False)
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
+from dualstream_lab.event import event_key
 from dualstream_lab.publisher.outcome import IN_FLIGHT, Durable, Outcome, Rejected
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.notes)
+
+    def event_keys(self) -> list[str]:
+        """The identities of the events: their keys."""
+        return [event_key(route.source, event_id) for event_id, _, route in self.notes]
 
     def split(self, count: int) -> Part:
         """Keep the first ``count`` events; returns the rest as a part of the same call."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.event import RESYNC_CHANNEL
+from dualstream_lab.event import resync_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,12 +48,17 @@ class Notifier:
 
     Full queue: the oldest are dropped, as live news ages. A failed or timed-out exchange is never
     repeated: Redis may have done it. After five failures in a row everything is dropped for 1.5 s, then one
-    trial is made. The sources of what was dropped are announced when Redis is back.
+    trial is made. The sources of what was dropped are announced when Redis is back. ``epoch``: the log that
+    notifications are of. ``prefix``: of every channel.
     """
 
-    def __init__(self, link: RedisLink, *, nonce: str, limit: int, details: bool = True) -> None:
+    def __init__(
+        self, link: RedisLink, *, nonce: str, limit: int, epoch: str, details: bool = True, prefix: str = ""
+    ) -> None:
         self._link = link
         self._nonce = nonce
+        self._epoch = epoch
+        self._resync = resync_channel(prefix)
         self._limit = limit
         self._details = details
         # Packed commands, as plain strings: of a long queue of objects the garbage collector would make
@@ -94,6 +99,10 @@ class Notifier:
         """Sources with skipped notifications, not yet announced; past the bound it stays there."""
         return len(self._dirty)
 
+    @property
+    def _is_dirty(self) -> bool:
+        return self._all_dirty or bool(self._dirty)
+
     async def start(self) -> None:
         """Try to connect, within the link's timeouts, and go on either way. Raises ConfigError only."""
         try:
@@ -119,6 +128,12 @@ class Notifier:
             self._drop_queued(over, "queue full")
             self._warn("the queue of notifications is full")
         self._idle.clear()
+        self._wake.set()
+
+    def start_anew(self, epoch: str) -> None:
+        """The log was made anew: from now on notifications are of this one, and all sources are announced."""
+        self._epoch = epoch
+        self._all_dirty = True
         self._wake.set()
 
     async def drain(self, timeout: float) -> bool:
@@ -167,7 +182,7 @@ class Notifier:
             await asyncio.sleep(min(time.monotonic() - began, _REST))
         elif self._queue:
             await self._flush(min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH))
-        elif self._dirty and time.monotonic() >= self._refused_until:
+        elif self._is_dirty and time.monotonic() >= self._refused_until:
             await self._announce()
         else:
             self._idle.set()
@@ -176,10 +191,10 @@ class Notifier:
     async def _sleep_until_woken(self) -> None:
         self._wake.clear()
         try:
-            async with asyncio.timeout(_REFUSED if self._dirty else _PROBE):
+            async with asyncio.timeout(_REFUSED if self._is_dirty else _PROBE):
                 await self._wake.wait()
         except TimeoutError:
-            if self._dirty:
+            if self._is_dirty:
                 return
             if (role := await self._link.role()) not in {"master", "unknown"}:
                 self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")
@@ -213,13 +228,14 @@ class Notifier:
                 body = f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}}}'
                 commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
             return commands
+        epoch = self._epoch
         pos = f'"pos":"{partition}:' if base >= 0 else ""
         for offset, (event_id, event_type, route) in enumerate(notes, base):
             route.count = number = route.count + 1
             where = f'{pos}{offset}",' if pos else ""
             body = (
                 f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json},'
-                f'{where}"pub":"{route.nonce}:{number}","ts":{ts}}}'
+                f'{where}"log":"{epoch}","pub":"{route.nonce}:{number}","ts":{ts}}}'
             )
             commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
         return commands
@@ -286,11 +302,11 @@ class Notifier:
         self._unreported.clear()
 
     async def _announce(self) -> None:
-        """Name the skipped sources on ``events:_resync``, once; all of them where they are too many."""
+        """Name the skipped sources on the resync channel, once; all of them where they are too many."""
         dirty, everything = list(self._dirty), self._all_dirty
         starts = [0] if everything else range(0, len(dirty), _RESYNC_SOURCES)
         commands = [
-            _resync_command([] if everything else dirty[start : start + _RESYNC_SOURCES], self._nonce)
+            self._announcement([] if everything else dirty[start : start + _RESYNC_SOURCES])
             for start in starts
         ]
         # Cleared first: what is dropped meanwhile is for the next announcement.
@@ -307,17 +323,19 @@ class Notifier:
             self._warn(f"Redis refused to announce skipped sources: {refused[0]}")
             return
         self.resyncs += 1
-        log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), RESYNC_CHANNEL)
+        log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), self._resync)
+
+    def _announcement(self, sources: list[str]) -> bytes:
+        """PUBLISH of the sources (``type:id``) to repair; an empty list with ``all`` means every one."""
+        message = {"sources": sources, "all": not sources, "publisher": self._nonce, "log": self._epoch}
+        body, channel = msgspec.json.encode(message), self._resync.encode()
+        return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            *(len(channel), channel),
+            *(len(body), body),
+        )
 
 
 def _id_in(command: str) -> str:
     """The event's id in a packed PUBLISH, whose last line is ``{"id":"…",…}``."""
     body = command.rsplit("\r\n", 2)[1]
     return body[7 : body.index('"', 7)]
-
-
-def _resync_command(sources: list[str], nonce: str) -> bytes:
-    """PUBLISH of the sources (``type:id``) to repair; an empty list with ``all`` means every one."""
-    body = msgspec.json.encode({"sources": sources, "all": not sources, "publisher": nonce})
-    channel = RESYNC_CHANNEL.encode()
-    return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(body), body)

@@ -178,7 +178,7 @@ class CloseReport(msgspec.Struct, frozen=True, kw_only=True):
     durable: int
     """Events acknowledged while closing."""
     rejected: Sequence[str]
-    """Ids of events that were never handed to Kafka."""
+    """Keys (``type:id`` of the source, a space, the id) of events that were never handed to Kafka."""
     unresolved: Sequence[str]
-    """Ids of events that Kafka had, and did not acknowledge in time."""
+    """Keys of events that Kafka had, and did not acknowledge in time."""
     dropped_notifications: int

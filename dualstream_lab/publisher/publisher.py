@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Literal, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
+from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.publisher.delivery import Delivery
 from dualstream_lab.publisher.encoder import Encoder
-from dualstream_lab.publisher.kafka import KafkaWriter, topic_facts
+from dualstream_lab.publisher.kafka import KafkaWriter
 from dualstream_lab.publisher.lane import State
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.outcome import (
     BatchReceipt,
     CloseReport,
-    InLog,
-    NotInLog,
     PublisherStats,
     Receipt,
     Resolution,
-    StillOpen,
 )
 from dualstream_lab.publisher.redis_link import RedisLink
-from dualstream_lab.publisher.resolve import find_in_log
+from dualstream_lab.publisher.resolve import find_in_log, resolution, unresolved
 from dualstream_lab.publisher.route import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.event import Event
+    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.publisher.lane import Part
 
 __all__ = ["DualPublisher"]
+
+log = logging.getLogger(__name__)
 
 _DRAIN = 0.5  # seconds that closing gives to notifications
 
@@ -74,9 +76,10 @@ class DualPublisher:
         if self._delivery is not None:
             return
         settings = self._settings
-        facts = await topic_facts(settings)
-        routes = Routes(settings, partitions=facts.partitions)
-        notifier = _notifier(settings, routes.nonce)
+        info = await topic_info(settings)
+        _check_topic(settings.topic, info)
+        routes = Routes(settings, partitions=info.partitions)
+        notifier = _notifier(settings, routes.nonce, info.log.epoch)
         if notifier is not None:
             await notifier.start()
         try:
@@ -86,9 +89,9 @@ class DualPublisher:
                 await notifier.close()
             raise
         self._notifier = notifier
-        self._encoder = Encoder(routes, max_event_bytes=facts.max_event_bytes)
+        self._encoder = Encoder(routes, max_event_bytes=info.max_batch_bytes - 100)
         self._delivery = Delivery(
-            settings, writer, partitions=facts.partitions, acknowledged=self._acknowledged
+            settings, writer, partitions=info.partitions, acknowledged=self._acknowledged
         )
 
     async def publish(self, event: Event) -> Receipt:
@@ -125,27 +128,25 @@ class DualPublisher:
         runs = [(part.partition, part.base, part.indices) for part in call.parts]
         return BatchReceipt(call.event_ids, runs, call.invalid)
 
-    async def resolve(self, ids: Iterable[str], *, timeout: float = 10.0) -> dict[str, Resolution]:
+    async def resolve(self, events: Iterable[Event | str], *, timeout: float = 10.0) -> dict[str, Resolution]:
         """What became of events that were reported unknown. Ends within about ``timeout`` seconds.
 
-        ``InLog``: acknowledged since, or found in the log. ``NotInLog``: Kafka refused it for good, or it
-        was never handed over. ``StillOpen``: it may still arrive. Raises EventError for ids that this
-        publisher did not report unknown (it remembers the last ``buffer_events``).
+        ``events``: Events, keys as :func:`dualstream_lab.event.event_key` makes them, or bare ids; the answer
+        has strings as they were given, and an Event by its key. ``InLog``: acknowledged since, or found in
+        the log. ``NotInLog``: Kafka refused it for good, or it was never handed over. ``StillOpen``: it may
+        still arrive. Raises EventError for what this publisher did not report unknown (it remembers the last
+        ``buffer_events``), and for a bare id that several sources have.
         """
         delivery = self._started()
-        wanted = list(dict.fromkeys(ids))
-        if strangers := [event_id for event_id in wanted if event_id not in delivery.questions]:
-            raise EventError(
-                f"{len(strangers)} ids were not reported unknown by this publisher, or too long ago: "
-                f"{', '.join(map(repr, strangers[:5]))}"
-            )
-        asked = {event_id: delivery.questions[event_id] for event_id in wanted}
-        open_ids = {i for i, (part, _) in asked.items() if part.state in {State.IN_FLIGHT, State.LOST}}
+        asked = unresolved(events, delivery.questions)
+        open_parts = {
+            key: part for key, part, _ in asked.values() if part.state in {State.IN_FLIGHT, State.LOST}
+        }
         found: dict[str, tuple[int, int]] = {}
-        if open_ids:
-            parts = {id(part): part for part, _ in (asked[i] for i in open_ids)}.values()
-            found = await find_in_log(self._settings, open_ids, parts, timeout=timeout)
-        return {i: _resolution(part, place, found.get(i)) for i, (part, place) in asked.items()}
+        if open_parts:
+            parts = {id(part): part for part in open_parts.values()}.values()
+            found = await find_in_log(self._settings, open_parts, parts, timeout=timeout)
+        return {name: resolution(part, place, found.get(key)) for name, (key, part, place) in asked.items()}
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Wait until every accepted event is settled and every notification answered or dropped.
@@ -231,20 +232,26 @@ class DualPublisher:
             self._notifier.enqueue(part.notes, partition=part.partition, base=part.base, ts=ack)
 
 
-def _notifier(settings: Settings, nonce: str) -> Notifier | None:
+def _check_topic(name: str, info: TopicInfo) -> None:
+    """Raises ConfigError where nothing could ever be acknowledged; warns of what is not kept whole."""
+    if info.min_insync_replicas > info.replicas:
+        raise ConfigError(
+            f"topic {name!r} has {info.replicas} replica(s) but min.insync.replicas="
+            f"{info.min_insync_replicas}: nothing could ever be acknowledged; add replicas or lower "
+            "min.insync.replicas"
+        )
+    for contradiction in info.contradictions():
+        log.warning("topic %s: %s", name, contradiction)
+
+
+def _notifier(settings: Settings, nonce: str, epoch: str) -> Notifier | None:
     if settings.redis_url is None:
         return None
-    link = RedisLink(settings.redis_url, timeout=settings.redis_timeout)
-    return Notifier(link, nonce=nonce, limit=settings.notify_queue, details=settings.notify_details)
-
-
-def _resolution(part: Part, place: int, found: tuple[int, int] | None) -> Resolution:
-    if part.state is State.DURABLE:
-        return InLog(part.partition, part.base + place if part.base >= 0 else -1)
-    if part.state is State.REJECTED:
-        return NotInLog(part.reason)
-    if found is not None:
-        return InLog(*found)
-    if part.state is State.LOST:
-        return StillOpen("its producer was given up, and the log does not have it: it can only arrive late")
-    return StillOpen("Kafka has not answered yet")
+    return Notifier(
+        RedisLink(settings.redis_url, timeout=settings.redis_timeout),
+        nonce=nonce,
+        limit=settings.notify_queue,
+        epoch=epoch,
+        details=settings.notify_details,
+        prefix=settings.channel_prefix,
+    )

@@ -6,80 +6,123 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from dualstream_lab.config import kafka_client_options
-from dualstream_lab.kafka_log import end_consumer
+from dualstream_lab.errors import EventError, StreamUnavailable
+from dualstream_lab.event import event_key
+from dualstream_lab.kafka_log import Records, open_consumer
+from dualstream_lab.publisher.lane import State
+from dualstream_lab.publisher.outcome import InLog, NotInLog, StillOpen
+from dualstream_lab.record import Decoder, StoredEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from dualstream_lab.config import Settings
+    from dualstream_lab.event import Event
+    from dualstream_lab.kafka_log import LogConsumer
     from dualstream_lab.publisher.lane import Part
+    from dualstream_lab.publisher.outcome import Resolution
 
-__all__ = ["find_in_log"]
+__all__ = ["find_in_log", "resolution", "unresolved"]
 
+_NAMED = 5  # events spelled out in a message
 _CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock
 
 
-async def find_in_log(
-    settings: Settings, ids: set[str], parts: Iterable[Part], *, timeout: float
-) -> dict[str, tuple[int, int]]:
-    """Where the log has these ids: partition and offset of the first one found.
+def unresolved(
+    events: Iterable[Event | str], questions: Mapping[str, tuple[Part, int]]
+) -> dict[str, tuple[str, Part, int]]:
+    """What is asked for, by the name that it was given: its key, its part and its place in that.
 
-    Reads the partitions of ``parts`` from where their events can be at the earliest up to the end
-    as it was when asked. What could not be read within ``timeout`` seconds is left out.
+    ``questions``: what may be asked for, by key. Raises EventError for anything else.
+    """
+    asked: dict[str, tuple[str, Part, int]] = {}
+    strangers: list[str] = []
+    keys_of: dict[str, list[str]] | None = None  # by bare id; made for whom gives one
+    for event in events:
+        name = event if isinstance(event, str) else _key_of(event)
+        keys = [name]
+        if name not in questions:
+            keys_of = _keys_by_id(questions) if keys_of is None else keys_of
+            keys = keys_of.get(name, [])
+        if len(keys) > 1:
+            raise EventError(f"id {name!r} is of several events: {', '.join(keys[:_NAMED])}; give their keys")
+        if keys:
+            asked[name] = (keys[0], *questions[keys[0]])
+        else:
+            strangers.append(name)
+    if strangers:
+        raise EventError(
+            f"{len(strangers)} events were not reported unknown by this publisher, or too long ago: "
+            f"{', '.join(map(repr, strangers[:_NAMED]))}"
+        )
+    return asked
+
+
+def _key_of(event: Event) -> str:
+    return event_key(f"{event.source_type}:{event.source_id}", event.id)
+
+
+def _keys_by_id(keys: Iterable[str]) -> dict[str, list[str]]:
+    by_id: dict[str, list[str]] = {}
+    for key in keys:
+        by_id.setdefault(key.rpartition(" ")[2], []).append(key)
+    return by_id
+
+
+def resolution(part: Part, place: int, found: tuple[int, int] | None) -> Resolution:
+    """What became of an event that is, or was, in a part; ``found``: where it is in the log."""
+    if part.state is State.DURABLE:
+        return InLog(part.partition, part.base + place if part.base >= 0 else -1)
+    if part.state is State.REJECTED:
+        return NotInLog(part.reason)
+    if found is not None:
+        return InLog(*found)
+    if part.state is State.LOST:
+        return StillOpen(f"{part.reason}; the log does not have it: it can only arrive late")
+    return StillOpen("Kafka has not answered yet")
+
+
+async def find_in_log(
+    settings: Settings, keys: Collection[str], parts: Iterable[Part], *, timeout: float
+) -> dict[str, tuple[int, int]]:
+    """Where the log has the events of these keys: partition and offset of the first one found.
+
+    Reads what is committed in the partitions of ``parts``, from where their events can be at the earliest up
+    to the end as it was when asked. What could not be read within ``timeout`` seconds is left out.
     """
     found: dict[str, tuple[int, int]] = {}
-    options = kafka_client_options(settings.kafka_url or "")
-    consumer = AIOKafkaConsumer(
-        **options, request_timeout_ms=round(settings.request_timeout * 1000), enable_auto_commit=False
-    )
-    try:
-        with suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(timeout):
-                await consumer.start()
-                await _read(consumer, settings.topic, ids, list(parts), found)
-    finally:
-        await end_consumer(consumer)
+    with suppress(StreamUnavailable, TimeoutError):
+        async with asyncio.timeout(timeout), open_consumer(settings) as consumer:
+            await _read(consumer, keys, list(parts), found)
     return found
 
 
-async def _starts(consumer: AIOKafkaConsumer, topic: str, parts: list[Part]) -> dict[TopicPartition, int]:
+async def _starts(consumer: LogConsumer, parts: list[Part], ends: dict[int, int]) -> dict[int, int]:
     """The earliest offset to look at, for each partition that can hold any of it."""
-    starts: dict[TopicPartition, int] = {}
+    begins = await consumer.begins(ends)
+    starts: dict[int, int] = {}
     for part in parts:
-        target = TopicPartition(topic, part.partition)
-        floor = part.floor
+        where, floor = part.partition, part.floor
         if floor < 0:
-            since = await consumer.offsets_for_times({target: part.timestamp - _CLOCK_MARGIN_MS})
-            floor = since[target].offset if since[target] is not None else -1
-        if floor >= 0:
-            starts[target] = min(floor, starts.get(target, floor))
-    return starts
+            since = part.timestamp - _CLOCK_MARGIN_MS
+            floor = (await consumer.at_time(since, {where: ends[where]}))[where]
+        starts[where] = min(max(floor, begins[where]), starts.get(where, ends[where]))
+    return {where: start for where, start in starts.items() if start < ends[where]}
 
 
 async def _read(
-    consumer: AIOKafkaConsumer,
-    topic: str,
-    ids: set[str],
-    parts: list[Part],
-    found: dict[str, tuple[int, int]],
+    consumer: LogConsumer, keys: Collection[str], parts: list[Part], found: dict[str, tuple[int, int]]
 ) -> None:
-    starts = await _starts(consumer, topic, parts)
-    if not starts:
-        return
-    consumer.assign(list(starts))
-    for target, offset in starts.items():
-        consumer.seek(target, offset)
-    ends = await consumer.end_offsets(list(starts))
-    unread = {target for target in starts if starts[target] < ends[target]}
-    while unread and len(found) < len(ids):
-        for target, records in (await consumer.getmany(*unread, timeout_ms=500)).items():
-            for record in records:
-                event_id = dict(record.headers).get("ce_id", b"").decode("ascii", "replace")
-                if event_id in ids:
-                    found.setdefault(event_id, (record.partition, record.offset))
-            if await consumer.position(target) >= ends[target]:
-                unread.discard(target)
+    ends = await consumer.ends({part.partition for part in parts})
+    starts = await _starts(consumer, parts, ends)
+    consumer.assign(starts)
+    decode = Decoder()
+    unread = set(starts)
+    while unread and len(found) < len(keys):
+        for fetched in await consumer.poll(Records, partitions=unread):
+            for record in fetched.records:
+                event = decode(fetched.partition, record)
+                if isinstance(event, StoredEvent) and (key := event_key(event.source, event.id)) in keys:
+                    found.setdefault(key, (event.partition, event.offset))
+            if fetched.next_ >= ends[fetched.partition]:
+                unread.discard(fetched.partition)

@@ -82,6 +82,7 @@ class Routes:
         self.nonce = uuid4().hex[:12]
         self.partitions = partitions
         self._shards = settings.channel_shards if settings.channel_policy == "shard" else None
+        self._prefix = settings.channel_prefix
         self.routes: OrderedDict[tuple[str, str], Route] = OrderedDict()
         self.types: OrderedDict[str, EventType] = OrderedDict()
         self._made = 0
@@ -112,9 +113,9 @@ class Routes:
             self.routes.popitem(last=False)
         self._made += 1
         if self._shards is None:
-            channel = channel_of(source_type, source_id)
+            channel = channel_of(source_type, source_id, self._prefix)
         else:
-            channel = shard_channel(source_type, source_id, self._shards)
+            channel = shard_channel(source_type, source_id, self._shards, self._prefix)
         key = source_id.encode()
         route = self.routes[source_type, source_id] = Route(
             source_type,

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.errors import PublishError
+from dualstream_lab.event import event_key
 from dualstream_lab.publisher import Durable, InLog, Outcome, Rejected, Unknown
 from dualstream_lab.stack import ManagedProcess
 
@@ -47,6 +48,10 @@ async def read_log(kafka_url: str, topic: str, *, partitions: int = 6) -> list[C
         return [record for target in targets for record in records[target]]
     finally:
         await consumer.stop()
+
+
+def key_of(event: Event) -> str:
+    return event_key(f"{event.source_type}:{event.source_id}", event.id)
 
 
 def ids_of(records: list[ConsumerRecord]) -> list[str]:

@@ -23,7 +23,7 @@ from dualstream_lab.errors import (
 from dualstream_lab.event import channel_of, decode_notification, shard_channel
 from dualstream_lab.publisher import Rejected, Unknown
 
-from .helpers import assert_in_order, events, heard, ids_of, mute, read_log, until
+from .helpers import assert_in_order, events, heard, ids_of, key_of, mute, read_log, until
 
 
 async def test_a_receipt_says_where_the_whole_event_is(stack, settings, topic):
@@ -100,7 +100,7 @@ async def test_notifications_are_light_and_say_where_the_event_is(stack, setting
     places = {r.event_id: (r.partition, r.offset) for r in receipt}
     numbers = defaultdict(list)
     for channel, message in messages:
-        assert set(json.loads(message)) == {"id", "type", "source_id", "pos", "pub", "ts"}
+        assert set(json.loads(message)) == {"id", "type", "source_id", "pos", "log", "pub", "ts"}
         assert b"xxx" not in message, "no payload byte ever goes to Redis"
         notification = decode_notification(message)
         assert channel == channel_of("repo", notification.source_id)
@@ -301,8 +301,8 @@ async def test_closing_with_kafka_away_is_bounded_and_reported(stack, settings):
     await until(lambda: publisher.stats().accepted == 32)
     async with asyncio.timeout(20):
         report = await publisher.close()
-    assert list(report.unresolved) == [event.id for event in had]
-    assert list(report.rejected) == [event.id for event in waiting]
+    assert list(report.unresolved) == [key_of(event) for event in had]
+    assert list(report.rejected) == [key_of(event) for event in waiting]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(result) for result in results] == [OutcomeUnknown, PublishRejected]
     with pytest.raises(PublishRejected, match="closed"):

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from dualstream_lab import DualPublisher
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.event import RESYNC_CHANNEL, decode_notification
+from dualstream_lab.event import decode_notification, resync_channel
 from dualstream_lab.faults.proxy import Proxy
 from dualstream_lab.faults.toxics import Reset
 from dualstream_lab.publisher.notifier import Notifier
@@ -26,6 +26,8 @@ from dualstream_lab.stack.valkey import find_redis, redis_process
 
 from .helpers import events, heard, mute, until
 
+RESYNC = resync_channel()
+
 
 def accounted(publisher: DualPublisher) -> bool:
     stats = publisher.stats()
@@ -34,10 +36,10 @@ def accounted(publisher: DualPublisher) -> bool:
 
 async def announced(messages: list[tuple[str, bytes]]) -> set[str]:
     """The sources on the resync channel, once there are any."""
-    await until(lambda: any(channel == RESYNC_CHANNEL for channel, _ in messages))
+    await until(lambda: any(channel == RESYNC for channel, _ in messages))
     sources: set[str] = set()
     for channel, message in messages:
-        if channel == RESYNC_CHANNEL:
+        if channel == RESYNC:
             sources |= set(json.loads(message)["sources"])
     return sources
 
@@ -82,10 +84,10 @@ async def test_redis_away_fails_no_publish_and_is_healed(stack, settings, troubl
             assert await announced(messages) == {f"repo:owner/r{n}" for n in range(20)}
             await publisher.publish_batch(events(40))
             assert await publisher.flush()
-            await until(lambda: sum(channel != RESYNC_CHANNEL for channel, _ in messages) >= 40)
+            await until(lambda: sum(channel != RESYNC for channel, _ in messages) >= 40)
         assert accounted(publisher)
         assert publisher.stats().dirty_sources == 0
-        numbers = [decode_notification(m).pub.split(":")[1] for c, m in messages if c != RESYNC_CHANNEL]
+        numbers = [decode_notification(m).pub.split(":")[1] for c, m in messages if c != RESYNC]
         assert min(map(int, numbers)) > 100, "the dropped ones took their numbers: a subscriber sees a hole"
 
 
@@ -116,7 +118,7 @@ async def test_a_restarted_redis_is_used_again(stack, settings):
             await until(lambda: publisher.stats().resyncs or len(messages) == 10)
             await publisher.publish_batch(events(10))
             assert await publisher.flush()
-            await until(lambda: sum(c != RESYNC_CHANNEL for c, _ in messages) >= 10)
+            await until(lambda: sum(c != RESYNC for c, _ in messages) >= 10)
         assert accounted(publisher)
 
 
@@ -304,7 +306,10 @@ async def test_a_server_in_cluster_mode_is_refused_by_name(settings, tmp_path):
 async def test_closing_while_the_connection_is_made_anew_ends_at_whatever_moment(stack):
     """redis-py's handshake can swallow the cancellation that ends the notifier."""
     for moment in range(80):
-        notifiers = [Notifier(RedisLink(stack.redis_url, timeout=1.0), nonce="n", limit=10) for _ in range(5)]
+        notifiers = [
+            Notifier(RedisLink(stack.redis_url, timeout=1.0), nonce="n", limit=10, epoch="e")
+            for _ in range(5)
+        ]
         for notifier in notifiers:
             await notifier.start()
             await notifier._link.close()

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from dualstream_lab.faults.schedule import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
+from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.prove.others import Others
 from dualstream_lab.load.child import Child
-from dualstream_lab.publisher.kafka import topic_facts
 from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, Meter, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.tasks import until
@@ -74,7 +74,7 @@ class Session:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """With the publisher made and warm, and the witness at work. Raises what they could not do."""
-        facts = await topic_facts(self._target.direct)
+        facts = await topic_info(self._target.direct)
         task = {"settings": self._target.direct.model_dump(), "partitions": facts.partitions}
         async with Child("dualstream_lab.lab.prove.witness", "witness", task, self._root) as self._witness:
             await self._witness.hear("ready", _READY)
