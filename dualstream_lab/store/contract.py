@@ -45,7 +45,7 @@ class Page(msgspec.Struct, frozen=True):
     places: Mapping[int, Place]
     """Every partition of the log that the store knows; shared by all pages of one look."""
     first: Mapping[int, int]
-    """The partitions that the source has been in, each with the offset of its first event there."""
+    """The partitions that the source has been in, with the offset of its first event there, kept or not."""
     rows: list[Row]
     """``after < offset < position`` in each partition, and at or above its floor; at most the limit.
 
@@ -53,7 +53,8 @@ class Page(msgspec.Struct, frozen=True):
     through: Mapping[int, int]
     """Of every partition: the rows are all of the source's up to and including this offset.
 
-    ``position - 1``, or that of its last row where the limit cut more of it off."""
+    ``position - 1``, or that of its last row where the limit cut more of it off. Where it has no row then:
+    what was asked after, and not less than what lies below the floor."""
     more: bool
     """There are more of the source below the positions."""
 
@@ -111,10 +112,12 @@ class Store(Protocol):
         """
 
     async def at(self, partition: int, offset: int) -> StoredEvent | None:
-        """The event at this position, if it is kept."""
+        """The event at this position, if it is kept, below a floor, too; None at any other."""
 
     async def find(self, event_id: str, *, source: str | None = None, limit: int = 100) -> list[StoredEvent]:
-        """The kept events with this id, of ``source`` or of any; at most ``limit``, one a source."""
+        """The kept events with this id, of ``source`` or of any; at most ``limit``, one a source.
+
+        Below a floor, too. In the order of partition and offset."""
 
     async def begin(self, epoch: str, first: Mapping[int, int]) -> None:
         """Claim the store for a log whose partitions begin at ``first``; harmless when it is claimed already.

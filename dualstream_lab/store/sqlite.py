@@ -28,7 +28,7 @@ class SqliteStore:
 
     Several processes may open one file: readers never wait; transactions of writers wait for each other. What
     is applied survives ``kill -9``; a power cut may take the last transactions, whole. Then the position is
-    older, too, and they are applied again. Sources are remembered for ever, their events are not. Made by
+    older, too, and they are applied again. Where a source was first is remembered for ever. Made by
     :meth:`open`.
     """
 
