@@ -32,6 +32,7 @@ __all__ = [
     "event_key",
     "id_invalid_reason",
     "invalid_reason",
+    "is_too_deep",
     "new_id",
     "occasion_invalid_reason",
     "resync_channel",
@@ -141,11 +142,8 @@ def encode_event(event: Event) -> bytes:
         value = _encoder.encode(event)
     except (TypeError, ValueError, RecursionError) as error:
         raise EventError(f"data cannot be written as JSON: {error}") from error
-    # Each level takes two bytes, and most events are shorter than that.
-    if len(value) > 2 * MAX_NESTING and _nesting(value) > MAX_NESTING:
-        raise EventError(
-            f"data is nested too deep: at most {MAX_NESTING} levels are allowed"
-        )
+    if is_too_deep(value):
+        raise EventError(f"data is nested too deep: at most {MAX_NESTING} levels are allowed")
     return value
 
 
@@ -157,19 +155,23 @@ def _check_raw(data: msgspec.Raw) -> None:
     _raw_decoder.decode(text)
 
 
-def _nesting(value: bytes) -> int:
-    """How deep the arrays and objects of a JSON text are within one another, or less than can matter."""
-    if value.count(b"[") + value.count(b"{") <= MAX_NESTING:
-        return 0
-    depth = deepest = 0
+def is_too_deep(value: bytes) -> bool:
+    """Whether arrays and objects of a JSON text are within one another deeper than :data:`MAX_NESTING`."""
+    # Each level takes two bytes, and most events are shorter than that. (Few are found ten times as fast by
+    # taking them out as by counting.)
+    size = len(value)
+    if size <= 2 * MAX_NESTING or size - len(value.replace(b"[", b"").replace(b"{", b"")) <= MAX_NESTING:
+        return False
+    depth = 0
     for token in _TOKENS.finditer(value):
         mark = token[0]
         if mark in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_NESTING:
+                return True
         elif mark in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def encode_time(when: datetime) -> bytes:

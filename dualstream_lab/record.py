@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from dualstream_lab.event import ID_PATTERN, Event, invalid_reason
+from dualstream_lab.event import ID_PATTERN, MAX_NESTING, Event, invalid_reason, is_too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,9 +60,10 @@ _decode = msgspec.json.Decoder(_Head).decode
 class Decoder:
     """Decodes and checks records; names that were found good once are not checked again.
 
-    A record is an event when its value is one JSON object in UTF-8 with id, type and source that are valid,
-    a time (where there is one) that knows its zone, and its key, where it has one, is its ``source_id``:
-    whoever may write one source's key writes nobody else's events.
+    A record is an event when its value is one JSON object in UTF-8, nested no deeper than
+    :data:`~dualstream_lab.event.MAX_NESTING`, with id, type and source that are valid and a time (where there
+    is one) that knows its zone, and its key, where it has one, is its ``source_id``: whoever may write one
+    source's key writes nobody else's events.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,8 @@ class Decoder:
         value = record.value
         if value is None:
             return "the record has no value (a tombstone)"
+        if is_too_deep(value):  # how deep the decoder can go depends on who calls it
+            return f"not an event: nested too deep, more than {MAX_NESTING} levels"
         try:
             if not value.isascii():
                 value.decode()  # what is not looked at must be UTF-8, too

@@ -21,6 +21,8 @@ from dualstream_lab.config import Settings
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.local import _in_thread
 
+from .children import Children
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -43,8 +45,13 @@ hypothesis.settings.load_profile("busy")
 _QUICK = {
     "group.min.session.timeout.ms": "1000",  # some processors that are killed
     "log.segment.delete.delay.ms": "1000",
+    "log.cleaner.backoff.ms": "200",  # some topics are compacted
 }
 _MANY = 10
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Children())
 
 
 class Stacks:

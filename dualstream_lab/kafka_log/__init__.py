@@ -1,23 +1,28 @@
 """The log itself: which one it is, how far it goes, and what is in it. What all who read ask of Kafka.
 
-``consumer`` is the one adapter of aiokafka's consumer (``group`` of its group member): what is private to
-aiokafka, and how it behaves in trouble, is known there and in ``description`` alone. ``topic``: the topic's
-identity and settings. ``watch``: whether these change. ``ends`` and ``stretch``: where partitions end, and a
-part of one.
+``consumer`` is the one adapter of aiokafka's consumer (``group`` of its group member), on ``client``, which
+asks, and ``fetched``, which takes apart what was fetched: what is private to aiokafka, and how it behaves in
+trouble, is known there and in ``description`` alone. ``topic``: the topic's identity and settings. ``watch``:
+whether these change. ``ends`` and ``stretch``: where partitions end, and a part of one.
 """
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log.consumer import Fetched, LogConsumer, PartitionTrouble, Records, open_consumer
+from dualstream_lab.kafka_log.client import Bounds, LogClient
+from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer
 from dualstream_lab.kafka_log.ends import LogEnds
+from dualstream_lab.kafka_log.fetched import Fetched, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
 from dualstream_lab.kafka_log.stretch import read_range
 from dualstream_lab.kafka_log.topic import LogIdentity, TopicInfo, log_identity, partition_of, topic_info
+from dualstream_lab.kafka_log.trouble import PartitionTrouble
 from dualstream_lab.kafka_log.watch import LogWatch
 
 __all__ = [
+    "Bounds",
     "Fetched",
     "GroupConsumer",
+    "LogClient",
     "LogConsumer",
     "LogEnds",
     "LogIdentity",

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
@@ -39,15 +40,23 @@ class Description(NamedTuple):
 async def describe(client: AIOKafkaClient, topic: str) -> Description | None:
     """Ask any broker, never creating the topic; None where it is not there. The caller bounds it.
 
-    Raises NotImplementedError for a Kafka before 3.1, KafkaError, OSError.
+    Raises NotImplementedError for a Kafka before 3.1; KafkaError, OSError when several brokers do not answer.
     """
+    failure: KafkaError | OSError | None = None
     for pause in _PAUSES:
-        answer: Any = await client.send(client.get_random_node(), _DescribeTopic(topic))
-        error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
-        if not error_code and partitions:
-            replicas = min(len(partition[4]) for partition in partitions)
-            return Description(answer.cluster_id, topic_id, len(partitions), replicas)
+        try:
+            answer: Any = await client.send(client.get_random_node(), _DescribeTopic(topic))
+        except (KafkaError, OSError) as error:
+            failure = error  # another may be there
+        else:
+            failure = None
+            error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
+            if not error_code and partitions:
+                replicas = min(len(partition[4]) for partition in partitions)
+                return Description(answer.cluster_id, topic_id, len(partitions), replicas)
         await asyncio.sleep(pause)  # one made a moment ago may not be known to every broker yet
+    if failure is not None:
+        raise failure
     return None
 
 

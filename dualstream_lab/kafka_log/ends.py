@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from dualstream_lab.errors import StreamUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.consumer import LogConsumer
+    from dualstream_lab.kafka_log.client import LogClient
 
 __all__ = ["LogEnds"]
 
@@ -20,13 +20,14 @@ class LogEnds:
     """The last stable offset of each partition: what a reader of committed events can come to.
 
     :meth:`run` is its task. An answer that was requested before a call is never given to that call. A
-    partition that cannot be asked fails those who asked for it, and nobody else.
+    partition, or a broker, that cannot be asked fails those who asked for it, and nobody else waits for it.
     """
 
-    def __init__(self, settings: Settings, consumer: LogConsumer) -> None:
+    def __init__(self, settings: Settings, consumer: LogClient) -> None:
         self._timeout = settings.request_timeout
         self._consumer = consumer
         self._asked: dict[int, asyncio.Future[int]] = {}
+        self._busy: set[Hashable] = set()  # leaders that are being asked
         self._wake = asyncio.Event()
         self.known: dict[int, int] = {}
         """The last answers: the log reaches at least so far."""
@@ -41,7 +42,8 @@ class LogEnds:
         if not asked:
             return {}
         try:
-            async with asyncio.timeout(3 * self._timeout):
+            # The question before it, and its own: together with others, and then alone.
+            async with asyncio.timeout(4 * self._timeout):
                 return {partition: await asyncio.shield(future) for partition, future in asked.items()}
         except TimeoutError as error:
             raise StreamUnavailable("Kafka does not say where its log ends") from error
@@ -54,38 +56,35 @@ class LogEnds:
         return future
 
     async def run(self) -> None:
-        """Until cancelled: answer what is asked."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            asked, self._asked = self._asked, {}
-            try:
-                self._answer(asked, await self._consumer.ends(asked))
-            except StreamUnavailable as error:
-                await self._ask_each(asked, error)
+        """Until cancelled: answer what is asked, of each broker one question at a time."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for leader, partitions in (await self._consumer.leaders(list(self._asked))).items():
+                    if leader not in self._busy:
+                        self._busy.add(leader)
+                        group.create_task(self._answer(leader, {p: self._asked.pop(p) for p in partitions}))
 
-    async def _ask_each(self, asked: Mapping[int, asyncio.Future[int]], error: StreamUnavailable) -> None:
-        """One of them may be the trouble of all."""
-        if len(asked) == 1:
-            self._refuse(asked, error)
-            return
+    async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int]]) -> None:
+        await self._answer_all(asked)
+        self._busy.discard(leader)
+        if self._asked:
+            self._wake.set()
 
-        async def ask(partition: int, future: asyncio.Future[int]) -> None:
-            try:
-                self._answer({partition: future}, await self._consumer.ends([partition]))
-            except StreamUnavailable as own:
-                self._refuse({partition: future}, own)
-
-        await asyncio.gather(*(ask(partition, future) for partition, future in asked.items()))
-
-    def _answer(self, asked: Mapping[int, asyncio.Future[int]], ends: Mapping[int, int]) -> None:
-        self.known.update(ends)
-        for partition, end in ends.items():
-            if not asked[partition].done():
-                asked[partition].set_result(end)
-
-    def _refuse(self, asked: Mapping[int, asyncio.Future[int]], error: StreamUnavailable) -> None:
-        for future in asked.values():
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # whoever asked may have left
+    async def _answer_all(self, asked: Mapping[int, asyncio.Future[int]]) -> None:
+        try:
+            ends = await self._consumer.ends(asked)
+        except StreamUnavailable as error:
+            if len(asked) > 1:  # one of them may be the trouble of all
+                await asyncio.gather(*(self._answer_all({p: future}) for p, future in asked.items()))
+                return
+            for future in asked.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # whoever asked may have left
+        else:
+            self.known.update(ends)
+            for partition, end in ends.items():
+                if not asked[partition].done():
+                    asked[partition].set_result(end)

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.consumer import LogConsumer
+from dualstream_lab.kafka_log.topic import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -57,10 +58,14 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
 
     @classmethod
     async def open(cls, settings: ServeSettings, let_go: Callable[[], Awaitable[None]]) -> Self:
-        """Connect; :meth:`join` then joins the group. Raises KafkaError, OSError."""
+        """Connect, within ``start_timeout``; :meth:`join` then joins the group. Raises StreamUnavailable."""
         consumer = cls(settings, let_go)
         try:
-            await consumer.start()
+            async with asyncio.timeout(settings.start_timeout):
+                await consumer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await consumer.close()
+            raise unreachable(settings, error) from error
         except BaseException:
             await consumer.close()
             raise
@@ -84,7 +89,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         """aiokafka: the group changes."""
         self.generation += 1
         self._given.clear()
-        self.troubles.clear()
+        self._troubles.now.clear()
         if revoked:
             await self._let_go()
 
@@ -96,7 +101,11 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         log.info("partitions %s of %s", sorted(target.partition for target in assigned), self._topic)
 
     async def given(self) -> bool:
-        """Wait, for at most a second, while the group changes; False if it still does."""
+        """Wait, for at most a second, while the group changes; False if it still does.
+
+        Raises StreamUnavailable where the group cannot be joined.
+        """
+        self._check()
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await self._given.wait()
@@ -107,7 +116,10 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         if self.partitions != sorted(positions) or not self._given.is_set():
             return False
         self.positions = dict(positions)
-        self.troubles.clear()
+        self._troubles.now.clear()
+        self._paused.clear()
+        self._unanswered.clear()
+        self._forget_fetches()
         for partition, position in positions.items():
             self._consumer.seek(self._target(partition), position)
             self._consumer.resume(self._target(partition))
@@ -123,14 +135,18 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         max_records: int = 5000,
     ) -> list[F]:
         """See :meth:`LogConsumer.poll`; [] while positions have not been sought since the group changed."""
+        self._check()
+        # (Who does not poll for five minutes leaves the group.)
+        self._consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
+        return await super().poll(make, partitions=partitions, timeout=timeout, max_records=max_records)
+
+    def _check(self) -> None:
+        """(What the group's coordinator refuses is told to who asks; until then it does not go on.)"""
         try:
             self._consumer._coordinator.check_errors()  # noqa: SLF001
         except KafkaError as error:
             self.generation += 1
             raise StreamUnavailable(f"the consumer group of {self._topic} failed: {error!r}") from error
-        # (Who does not poll for five minutes leaves the group.)
-        self._consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
-        return await super().poll(make, partitions=partitions, timeout=timeout, max_records=max_records)
 
     def _is_settled(self) -> bool:
         return self._sought == self.generation

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log.consumer import Records, open_consumer
+from dualstream_lab.kafka_log.consumer import open_consumer
+from dualstream_lab.kafka_log.fetched import Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -51,6 +51,8 @@ class LogWatch:
     async def look(self) -> LogIdentity:
         """Look now, and tell of a change. Raises StreamUnavailable; ConfigError where the topic is gone."""
         before, after = self.identity, await self._ask()
+        if after.epoch == before.epoch and after.partitions < before.partitions:
+            return before  # a broker that does not know of the growth yet
         if after != before:
             self.identity = after
             self._on_change(before, after)

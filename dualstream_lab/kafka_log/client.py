@@ -1,0 +1,177 @@
+"""A connected client of aiokafka, and what it can be asked of the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, LeaderNotAvailableError
+
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log.topic import client_options, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Hashable, Iterable, Mapping
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.kafka_log.topic import LogIdentity
+
+__all__ = ["Bounds", "LogClient"]
+
+_CLOSE_TIMEOUT: Final = 2.0
+_PAUSE: Final = 0.1  # s before a question is asked again
+_END, _BEGINNING = -1, -2  # as times
+
+T = TypeVar("T")
+
+
+class Bounds(NamedTuple):
+    """Where partitions begin and end (their last stable offset), and why some could not be asked."""
+
+    begins: dict[int, int]
+    ends: dict[int, int]
+    refused: dict[int, str]
+
+
+class LogClient:
+    """Asks Kafka where a topic's partitions begin and end, and which log it is.
+
+    All answers are of committed records. Any number of tasks may ask.
+    """
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self._topic = settings.topic
+        self._timeout = settings.request_timeout
+        self._targets: dict[int, TopicPartition] = {}
+        given = {
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",  # a jump would be a silent gap
+            "isolation_level": "read_committed",
+        }
+        self._consumer = AIOKafkaConsumer(**client_options(settings), **(given | options))
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaError, OSError; the caller bounds it."""
+        await self._consumer.start()
+
+    async def close(self) -> None:
+        """Stop it and disconnect, within seconds, whatever the brokers do; never raises."""
+        # (With a dead broker stop() raises CancelledError and leaves its client open.)
+        stopping = asyncio.ensure_future(self._consumer.stop())
+        await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
+        if stopping.done() and not stopping.cancelled():
+            stopping.exception()  # noticed
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._consumer._client.close()  # noqa: SLF001
+
+    async def identity(self) -> LogIdentity:
+        """Which log the topic is now. Raises StreamUnavailable, and ConfigError where the topic is gone."""
+        asked = identity_of(self._consumer._client, self._topic)  # noqa: SLF001
+        return await self._bounded(asked, "which log it is")
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The last stable offset of each: where committed records end. Raises StreamUnavailable."""
+        return await self._offsets(dict.fromkeys(partitions, _END), "where it ends")
+
+    async def begins(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The first offset that the log still has, of each. Raises StreamUnavailable."""
+        return await self._offsets(dict.fromkeys(partitions, _BEGINNING), "where it begins")
+
+    async def at_time(self, timestamp: int, ends: Mapping[int, int]) -> dict[int, int]:
+        """The first record of each partition that is not before a time (ms); its end where there is none."""
+        # (For a time behind the last stable offset Kafka answers -1, as for one behind the end.)
+        found = await self._offsets(dict.fromkeys(ends, max(0, timestamp)), "what it has of that time")
+        return {
+            partition: found[partition] if found[partition] >= 0 else end for partition, end in ends.items()
+        }
+
+    async def bounds(self, partitions: Iterable[int]) -> Bounds:
+        """Where each begins and ends; those that cannot be asked, for example without a leader, do not
+        stop the others.
+        """
+        begins: dict[int, int] = {}
+        ends: dict[int, int] = {}
+        refused: dict[int, str] = {}
+
+        async def ask(group: list[int]) -> None:
+            try:
+                found = await self.begins(group), await self.ends(group)
+            except StreamUnavailable as error:
+                if len(group) == 1:
+                    refused[group[0]] = str(error)
+                else:
+                    await asyncio.gather(*(ask([partition]) for partition in group))
+            else:
+                begins.update(found[0])
+                ends.update(found[1])
+
+        await asyncio.gather(*(ask(group) for group in (await self.leaders(partitions)).values()))
+        return Bounds(begins, ends, refused)
+
+    async def leaders(self, partitions: Iterable[int]) -> dict[Hashable, list[int]]:
+        """Which are asked together: by the broker that leads them. One without a leader is alone.
+
+        As far as is known. Never raises; a client's first call waits for Kafka, up to ``request_timeout``.
+        """
+        client = self._consumer._client  # noqa: SLF001
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await client.add_topic(self._topic)
+        groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for partition in partitions:
+            leader = client.cluster.leader_for_partition(self._target(partition))
+            groups[("none", partition) if leader in {None, -1} else leader].append(partition)
+        return groups
+
+    async def _offsets(self, times: Mapping[int, int], what: str) -> dict[int, int]:
+        return await self._bounded(self._insist(times), what)
+
+    async def _insist(self, times: Mapping[int, int]) -> dict[int, int]:
+        """For as long as ``request_timeout``: a leader may have changed.
+
+        (aiokafka's own way waits for metadata first, and that may be asked of the broker that is gone.)
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while True:
+            try:
+                groups = await self.leaders(times)
+                answers = await asyncio.gather(
+                    *(self._ask(leader, {p: times[p] for p in group}) for leader, group in groups.items())
+                )
+            except KafkaError as error:
+                if not error.retriable or loop.time() > deadline:
+                    raise
+                self._consumer._client.force_metadata_update()  # noqa: SLF001
+                await asyncio.sleep(_PAUSE)
+            else:
+                return {partition: offset for answer in answers for partition, offset in answer.items()}
+
+    async def _ask(self, leader: Hashable, times: Mapping[int, int]) -> dict[int, int]:
+        """The first offset at or after a time; also _END, _BEGINNING."""
+        if not isinstance(leader, int):
+            raise LeaderNotAvailableError("it has no leader")
+        asked = {self._topic: list(times.items())}
+        answer = await self._consumer._fetcher._proc_offset_request(leader, asked)  # noqa: SLF001
+        return {target.partition: found[0] for target, found in answer.items()}
+
+    async def _bounded(self, asked: Awaitable[T], what: str) -> T:
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                return await asked
+        except (KafkaError, OSError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {2 * self._timeout:g} s"
+            raise StreamUnavailable(f"Kafka does not say of {self._topic} {what}: {reason}") from error
+
+    def _target(self, partition: int) -> TopicPartition:
+        target = self._targets.get(partition)
+        if target is None:
+            target = self._targets[partition] = TopicPartition(self._topic, partition)
+        return target

@@ -1,0 +1,107 @@
+"""Partitions that cannot be read now, and when they are tried again. No I/O."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiokafka.errors import OffsetOutOfRangeError
+
+__all__ = ["PartitionTrouble", "Troubles"]
+
+log = logging.getLogger(__name__)
+
+_PAUSES: Final = (0.5, 30.0)  # s until a partition in trouble is tried again: first, and at most
+_SILENT_PAUSE: Final = 4.0  # s, at most, where it is only that nothing is heard of it
+_WARN_EVERY: Final = 60.0  # s between warnings of one trouble
+_NOW: Final = float("inf")  # it is being tried
+
+
+@dataclass(slots=True, kw_only=True)
+class PartitionTrouble:
+    """Why a partition cannot be read on from ``offset``, since when (monotonic s), how often it was tried.
+
+    ``removed``: the log does not have that offset any more (retention), or the topic was made anew.
+    ``silent``: nothing is known but that Kafka does not answer for it.
+    """
+
+    offset: int
+    reason: str
+    removed: bool = False
+    silent: bool = False
+    since: float = field(default_factory=time.monotonic)
+    tries: int = 0
+    retry_at: float = _NOW
+    warned_at: float = float("-inf")
+
+
+class Troubles:
+    """Of one consumer, by partition. ``count``: failures so far."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self.now: dict[int, PartitionTrouble] = {}
+        self.count = 0
+
+    def fail(self, partition: int, offset: int, error: Exception) -> None:
+        """It could not be read there: to be tried again after a pause."""
+        trouble = self.now.get(partition)
+        if trouble is None or trouble.silent or trouble.offset != offset:
+            removed = isinstance(error, OffsetOutOfRangeError)
+            reason = "the log does not have it (any more)" if removed else str(error) or type(error).__name__
+            trouble = self.now[partition] = PartitionTrouble(offset=offset, reason=reason, removed=removed)
+        self._pause(trouble)
+        self._warn(partition, trouble)
+
+    def silent(self, partition: int, offset: int, *, pause: bool) -> None:
+        """Kafka has not answered for it for a while. ``pause``: to be tried again after one."""
+        trouble = self.now.get(partition)
+        if trouble is None:
+            reason = "Kafka does not answer for this partition"
+            trouble = self.now[partition] = PartitionTrouble(offset=offset, reason=reason, silent=True)
+        if pause:
+            self._pause(trouble)
+        self._warn(partition, trouble)
+
+    def _pause(self, trouble: PartitionTrouble) -> None:
+        self.count += 1
+        longest = _SILENT_PAUSE if trouble.silent else _PAUSES[1]
+        trouble.retry_at = time.monotonic() + min(_PAUSES[0] * 2 ** min(trouble.tries, 10), longest)
+        trouble.tries += 1
+
+    def _warn(self, partition: int, trouble: PartitionTrouble) -> None:
+        now = time.monotonic()
+        if now - trouble.warned_at >= _WARN_EVERY:
+            trouble.warned_at = now
+            log.warning(
+                "partition %d of %s cannot be read at offset %d: %s",
+                partition,
+                self._topic,
+                trouble.offset,
+                trouble.reason,
+            )
+
+    def recover(self, partition: int) -> None:
+        """It can be read."""
+        if (trouble := self.now.pop(partition, None)) is not None:
+            gone = time.monotonic() - trouble.since
+            log.info("partition %d of %s can be read again, after %.1f s", partition, self._topic, gone)
+
+    def is_paused(self, partition: int) -> bool:
+        """Whether it waits to be tried again."""
+        trouble = self.now.get(partition)
+        return trouble is not None and trouble.retry_at != _NOW
+
+    def paused(self) -> set[int]:
+        """Those that wait to be tried again."""
+        return {partition for partition in self.now if self.is_paused(partition)}
+
+    def is_due(self, partition: int, now: float) -> bool:
+        """Whether it is to be tried now; then it no longer waits."""
+        trouble = self.now[partition]
+        if trouble.retry_at > now:
+            return False
+        trouble.retry_at = _NOW
+        return True

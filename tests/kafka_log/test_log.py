@@ -1,0 +1,135 @@
+"""Which log a topic is, how far it goes, whether it changes: asked of brokers, of which one may be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import NewTopic
+
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.kafka_log import (
+    LogEnds,
+    LogIdentity,
+    LogWatch,
+    Records,
+    log_identity,
+    open_consumer,
+)
+from dualstream_lab.kafka_log import consumer as consumer_module
+
+from .hostile import Writer, admin, event, grow, make_anew, mute
+
+
+@asynccontextmanager
+async def beside(work):
+    """A task for as long."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_growth_is_the_same_log_and_a_topic_made_anew_is_another(stack, four, settings):
+    topic = four()
+    changes = asyncio.Queue()
+    async with open_consumer(settings(topic=topic)) as consumer:
+        first = await consumer.identity()
+        assert first == await log_identity(settings(topic=topic))
+        watch = LogWatch(
+            first, interval=0.1, ask=consumer.identity, on_change=lambda *change: changes.put_nowait(change)
+        )
+        async with beside(watch.run()), asyncio.timeout(30):
+            await grow(stack.kafka_url, topic, 6)
+            grown = replace(first, partitions=6)
+            assert await changes.get() == (first, grown)
+            assert grown.is_named(first.epoch)
+            assert first.former_epochs() < grown.former_epochs(), "cursors of the format before stay valid"
+            await make_anew(stack, topic, partitions=3)
+            before, after = await changes.get()
+            assert (before, after.partitions) == (grown, 3)
+            assert after.epoch != first.epoch
+            assert not after.is_named(first.epoch)
+            assert watch.identity == after
+            assert changes.empty()
+
+
+async def test_a_broker_that_knows_of_fewer_partitions_changes_nothing():
+    """As if brokers that are asked in turn knew of the growth one after the other."""
+    six = LogIdentity(epoch="a", partitions=6, facts="")
+    answers = iter([replace(six, partitions=9), six, replace(six, partitions=9)])
+    changes = []
+
+    async def ask():
+        return next(answers)
+
+    watch = LogWatch(six, interval=1, ask=ask, on_change=lambda *change: changes.append(change))
+    assert [(await watch.look()).partitions for _ in range(3)] == [9, 9, 9]
+    assert len(changes) == 1
+
+
+async def test_a_topic_that_is_gone_and_a_kafka_that_is_silent_are_told_apart(stack, four, settings):
+    where = settings(topic="nowhere", request_timeout=1)
+    async with open_consumer(where) as consumer:
+        with pytest.raises(ConfigError, match="'nowhere' does not exist"):
+            await consumer.identity()
+        await mute(stack.brokers[0])
+        with pytest.raises(StreamUnavailable, match="Kafka does not say of nowhere which log it is"):
+            await consumer.identity()
+
+
+@pytest.fixture
+async def scattered(cluster):
+    """A topic of which each broker has one partition alone."""
+    name = f"test-{uuid4().hex[:12]}"
+    async with admin(cluster.kafka_url) as client:
+        configs = {"min.insync.replicas": "1"}
+        topic = NewTopic(
+            name, -1, -1, replica_assignments={p: [p + 1] for p in range(3)}, topic_configs=configs
+        )
+        await client.create_topics([topic])
+    return name
+
+
+async def test_a_broker_that_is_away_is_the_trouble_of_its_partitions_alone(
+    cluster, scattered, settings, monkeypatch
+):
+    monkeypatch.setattr(consumer_module, "_ATTEND", 0.25)
+    where = settings(kafka_url=cluster.kafka_url, topic=scattered, request_timeout=1)
+    writer = Writer(cluster.kafka_url, scattered)
+    async with writer.producer() as producer, open_consumer(where) as consumer:
+        for partition in range(3):
+            await writer.send_batch(producer, [event(1)], partition)
+        ends = LogEnds(where, consumer)
+        async with beside(ends.run()), asyncio.timeout(90):
+            assert await ends.ends(range(3)) == {0: 1, 1: 1, 2: 1}
+            consumer.assign(dict.fromkeys(range(3), 0))
+            while sum(consumer.positions.values()) < 3:
+                await consumer.poll(Records)
+            await mute(cluster.brokers[1])
+            asked = asyncio.create_task(ends.end(1))
+            await asyncio.sleep(0)
+            for _ in range(20):
+                async with asyncio.timeout(1):
+                    assert await ends.ends([0, 2]) == {0: 1, 2: 1}, "they do not wait for it"
+            with pytest.raises(StreamUnavailable):
+                await asked
+            bounds = await consumer.bounds(range(3))
+            assert (bounds.begins, bounds.ends) == ({0: 0, 2: 0}, {0: 1, 2: 1})
+            assert set(bounds.refused) == {1}
+            while not consumer.troubles:
+                await consumer.poll(Records)
+            assert set(consumer.troubles) == {1}
+            assert consumer.troubles[1].silent
+            await writer.send_batch(producer, [event(2)], 2)
+            while consumer.positions[2] < 2:
+                await consumer.poll(Records)
+            cluster.brokers[1].resume()
+            while consumer.troubles:
+                await consumer.poll(Records)
+            assert await ends.ends(range(3)) == {0: 1, 1: 1, 2: 2}
