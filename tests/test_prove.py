@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from dualstream_lab.lab.prove.foreign import ForeignPublisher, load_maker
 from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import Options, Progress, Proof, prove
 from dualstream_lab.lab.prove.session import Timing
-from dualstream_lab.lab.prove.witness import id_of_record
+from dualstream_lab.lab.prove.witness import SourcesOfPlan, identity_of_record
+from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
     from dualstream_lab.stack import LocalStack
@@ -195,10 +197,25 @@ async def test_whatever_it_raises_is_a_failure_and_a_hang_ends() -> None:
 
 
 def test_an_event_is_found_in_records_of_any_make() -> None:
-    assert id_of_record([("ce_id", b"a")], b'{"id":"b"}') == "a"
-    assert id_of_record([("x", b"1")], b'{"type": "t", "id": "b"}') == "b"
+    assert identity_of_record([("ce_id", b"a")], b'{"id":"b"}') == (None, "a")
+    assert identity_of_record([("x", b"1")], b'{"type": "t", "id": "b"}') == (None, "b")
+    told = b'{"id":"b","source_type":"repo","source_id":"o/r"}'
+    assert identity_of_record([("ce_id", b"a"), ("ce_source", b"https://mine")], told) == ("repo:o/r", "a")
     for value in (None, b"", b"\xff\x00", b"[1]", b'{"id": 7}', b'{"type":"t"}'):
-        assert id_of_record([], value) is None
+        assert identity_of_record([], value) == (None, None)
+
+
+def test_the_sources_of_a_plan_are_those_of_its_events() -> None:
+    workload = Workload(rate=1000, duration=20, sources=50, seed=3)
+    sources, catalogue = SourcesOfPlan(workload), workload.catalogue(RunIds("0" * 24))
+    for slots in workload.slots(chunk=100):
+        seq, source, kind, size = (
+            int(column[-1]) for column in (slots.seq, slots.source, slots.type, slots.size)
+        )
+        event = catalogue.event(seq, source, kind, size, datetime.now(UTC))
+        assert sources[seq] == f"{event.source_type}:{event.source_id}"
+    with pytest.raises(IndexError):
+        _ = sources[20_000]
 
 
 @pytest.mark.parametrize(

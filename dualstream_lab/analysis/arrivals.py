@@ -42,8 +42,9 @@ class Arrivals:
 
     ``acked``: 0 where it is not ``durable``. ``heard``: by the first subscriber, live or later. ``heard``,
     ``consumed`` and ``dropped`` (whether its notification was given up) are None where they were not
-    recorded, or where rows are missing: nobody knows then what "never" is. ``whole``: no row of publishing
-    is missing. ``problems`` names what is. ``busy``: the share of the machine's cores that anybody used.
+    recorded, where rows are missing, or where the log was not read to its end: nobody knows then what "never"
+    is. ``whole``: no row of publishing is missing. ``problems`` names what is. ``busy``: the share of the
+    machine's cores that anybody used.
     """
 
     intended: Int64
@@ -149,6 +150,8 @@ class _Reader:
             self._miss(kind, f"{refused:,} {kind} rows are missing: the disk was too slow for them")
         elif self._directory.manifest.sample == 1 and rows < told:
             self._miss(kind, f"{told - rows:,} of {told:,} {kind} rows are missing")
+        if kind == "consumed" and self._seconds.unread:
+            self._miss(kind, self._seconds.unread)
 
     def _miss(self, kind: str, problem: str) -> None:
         self.missing.add(kind)

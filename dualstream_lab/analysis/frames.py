@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
 
@@ -91,7 +92,9 @@ def load(run: _HasPath | Path | str) -> Frames:
     del joined
     pa.default_memory_pool().release_unused()  # it would keep as much again as the frame is big
     seconds = _seconds(directory, zero)
+    unread = [name for name in seconds.columns if name.startswith(UNREAD)]
     problems = [*directory.problems]
+    problems += [f"the Kafka consumer did not read all: {name.removeprefix(UNREAD)}" for name in unread]
     problems += [
         f"no {kind} rows were recorded" for kind in ("published", "heard", "consumed") if kind not in has
     ]
@@ -100,7 +103,7 @@ def load(run: _HasPath | Path | str) -> Frames:
     return Frames(
         name=directory.manifest.name,
         events=events,
-        seconds=seconds,
+        seconds=seconds.drop(columns=unread),
         faults=_faults(directory.manifest, zero),
         manifest=directory.manifest,
         sample=directory.manifest.sample,

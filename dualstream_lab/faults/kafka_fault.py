@@ -6,14 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
-
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.faults.contract import Fault
 from dualstream_lab.faults.kafka_admin import administration
 from dualstream_lab.faults.wire import address_of
-from dualstream_lab.kafka_log import consumer_of
+from dualstream_lab.kafka_log import open_consumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,12 +69,10 @@ class KafkaFault(Fault):
         """Every partition has a leader, which answers, and all of its replicas."""
         await self.until(lambda partitions: all(one.whole for one in partitions.values()), _BACK)
         numbers = list(await self.partitions())
-        async with consumer_of(self.target.direct) as consumer:
-            try:
-                async with asyncio.timeout(_BACK):
-                    ends = await consumer.end_offsets(
-                        [TopicPartition(self.target.direct.topic, number) for number in numbers]
-                    )
-            except (KafkaError, OSError, TimeoutError) as error:
-                raise FaultInert(f"Kafka does not say where partitions end: {error!r}") from error
-        return f"all {len(ends)} partitions have all their replicas, and say where they end"
+        began = time.monotonic()
+        async with open_consumer(self.target.direct) as consumer:
+            while refused := (await consumer.bounds(numbers)).refused:
+                if time.monotonic() - began > _BACK:
+                    raise FaultInert(f"seen after {_BACK:g} s: {'; '.join(refused.values())}")
+                await asyncio.sleep(_PAUSE)
+        return f"all {len(numbers)} partitions have all their replicas, and say where they end"

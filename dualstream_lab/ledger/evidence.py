@@ -138,7 +138,7 @@ class Evidence:
         """The consumer's rows, and whether they are all."""
         places, rest, parts = self._rows("consumed", ("at", "partition", "offset"))
         whole = all(part.rows is not None for part in parts)
-        told, said = self.seconds.counters.get("consumed"), self.seconds.caught_up
+        told, unread = self.seconds.counters.get("consumed"), self.seconds.unread
         state = LogState.COMPLETE
         if told is None and not len(places) and whole:
             state = LogState.ABSENT
@@ -150,10 +150,11 @@ class Evidence:
             if missing:
                 self.problems.append(missing)
             # Runs of older versions do not say it; those that finished had caught up, or failed.
-            reached = self._directory.manifest.state == "finished" if said is None else said
-            if not reached:
-                self.problems.append("the Kafka consumer did not read to the end of the log")
-            if missing or not whole or not reached:
+            if self.seconds.caught_up is None and self._directory.manifest.state != "finished":
+                unread = "the Kafka consumer did not read to the end of the log"
+            if unread:
+                self.problems.append(unread)
+            if missing or not whole or unread:
                 state = LogState.PARTIAL
         return Consumed(places, rest["at"], rest["partition"], rest["offset"]), state
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dualstream_lab.ledger.arrays import FOREVER
 from dualstream_lab.ledger.classes import Cause, LogState
-from dualstream_lab.ledger.order import behind, first_rows, grouped, ranks
+from dualstream_lab.ledger.order import behind, combined, first_rows, grouped, ranks
 from dualstream_lab.recording import Ending, Outcome
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class _Account:
         self._announced = events.outcome == Outcome.DURABLE
         self._announced |= (log.at > 0) & (events.outcome >= 0)
         self._in_log = None if log.state is LogState.ABSENT else log.at > 0
+        self._log = log
         self._key = ranks(events.sent) if log.state is LogState.ABSENT else log.offset
         self._own = np.zeros(len(events), np.bool_)  # whether this subscriber has it; cleared after each
         self._by_source: tuple[Int64, npt.NDArray[np.int32]] | None = None
@@ -131,7 +132,9 @@ class _Account:
         own[later] = False
 
     def _reorder(self, place: npt.NDArray[np.int32]) -> None:
-        """Without a log, the order of sending stands for its order, for each publisher."""
+        """The log has an order within a partition. Without one, that of sending stands for it, for each
+        publisher.
+        """
         events = self._events
         known = events.outcome[place] >= 0
         if self._in_log is not None:
@@ -139,8 +142,10 @@ class _Account:
         if not known.all():
             place = place[known]
         groups = events.source[place]
-        if self._in_log is None and (writers := int(events.writer.max(initial=0))):
-            groups = groups.astype(np.int64) * (writers + 1) + events.writer[place]
+        if self._in_log is None:
+            groups = combined(groups, events.writer[place])
+        elif self._log.spread:
+            groups = combined(groups, self._log.partition[place])
         self._live.reordered[place[behind(groups, self._key[place])]] = True
 
     def _miss(self, subscriber: Subscriber, place: npt.NDArray[np.int32], at: Int64) -> None:

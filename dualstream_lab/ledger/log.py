@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dualstream_lab.ledger.arrays import Consumed
-from dualstream_lab.ledger.order import behind, first_rows, grouped, ranks
+from dualstream_lab.ledger.order import behind, combined, first_rows, grouped, ranks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,8 +24,8 @@ __all__ = ["Log", "log_of"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """One entry an event. ``at``: when its record was first read, 0 for never; ``partition`` and ``offset``
-    where it was read. ``again``: at another place, too. ``reordered``: after an event of its source that its
-    publisher sent later.
+    where it was read. ``again``: at another place, too. ``reordered``: after an event of its source, in the
+    same partition, that its publisher sent later. ``spread``: some source is in several partitions.
     """
 
     state: LogState
@@ -34,13 +34,16 @@ class Log:
     offset: npt.NDArray[np.int64]
     again: Booleans
     reordered: Booleans
+    spread: bool
 
 
 def log_of(events: Events, rows: Consumed, state: LogState) -> Log:
     """From the rows of the Kafka consumer."""
     count = len(events)
+    spread = _is_spread(events.source[rows.place], rows.partition)
     log = Log(
         state=state,
+        spread=spread,
         at=np.zeros(count, np.int64),
         partition=np.zeros(count, np.int32),
         offset=np.zeros(count, np.int64),
@@ -57,23 +60,30 @@ def log_of(events: Events, rows: Consumed, state: LogState) -> Log:
         elsewhere = log.offset[rows.place] != rows.offset
         elsewhere |= log.partition[rows.place] != rows.partition
         log.again[rows.place[elsewhere]] = True
-    _reorder(events, some, log.reordered)
+    _reorder(events, some, log)
     return log
 
 
-def _reorder(events: Events, rows: Consumed, found: Booleans) -> None:
-    """Mark what is out of order. Only events of one publisher have an order that was promised."""
+def _is_spread(source: npt.NDArray[np.int32], partition: npt.NDArray[np.int32]) -> bool:
+    """Whether partitions were added, or somebody places sources otherwise."""
+    home = np.zeros(int(source.max(initial=0)) + 1, np.int32)
+    home[source] = partition
+    return bool(np.any(home[source] != partition))
+
+
+def _reorder(events: Events, rows: Consumed, log: Log) -> None:
+    """Mark what is out of order. Only events of one publisher, in one partition, have an order at all."""
     place, partition, offset = rows.place, rows.partition, rows.offset
     known = events.outcome[place] >= 0
     if not known.all():
         place, partition, offset = place[known], partition[known], offset[known]
-    # A source has one partition, and a partition is read in its order, unless somebody reads it again.
+    # A partition is read in its order, unless somebody reads it again.
     order = grouped(partition)
     turns = partition[order]
     if np.any((offset[order][1:] < offset[order][:-1]) & (turns[1:] == turns[:-1])):
-        place = place[np.argsort(offset)]
-    groups = events.source[place].astype(np.int64)
-    if writers := int(events.writer.max(initial=0)):
-        groups *= writers + 1
-        groups += events.writer[place]
-    found[place] = behind(groups, ranks(events.sent)[place])
+        order = np.argsort(offset)
+        place, partition = place[order], partition[order]
+    groups = combined(events.source[place], events.writer[place])
+    if log.spread:
+        groups = combined(groups, partition)
+    log.reordered[place] = behind(groups, ranks(events.sent)[place])

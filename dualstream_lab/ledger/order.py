@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[Any]
     Booleans = npt.NDArray[np.bool_]
 
-__all__ = ["behind", "first_rows", "grouped", "ranks"]
+__all__ = ["behind", "combined", "first_rows", "grouped", "ranks"]
 
 
 def grouped(groups: Integers) -> npt.NDArray[np.int64]:
@@ -20,6 +20,12 @@ def grouped(groups: Integers) -> npt.NDArray[np.int64]:
     if len(groups) and groups.max() < 65_536:
         groups = groups.astype(np.uint16)  # numpy sorts these by radix, ten times as fast
     return np.argsort(groups, kind="stable")
+
+
+def combined(groups: Integers, other: Integers) -> Integers:
+    """Numbers of what is equal in both, which are not negative."""
+    most = int(other.max(initial=0))
+    return groups.astype(np.int64) * (most + 1) + other if most else groups
 
 
 def behind(groups: Integers, keys: Integers) -> Booleans:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from dualstream_lab.recording import Interval, RunDirectory
 
-__all__ = ["Seconds"]
+__all__ = ["UNREAD", "Seconds"]
+
+UNREAD: Final = "unread: "
+"""Begins the counters that say what of the log was not read, and why."""
 
 _NEAR: Final = 2_000_000_000  # ns: intervals are a second long, and Redis is asked twice in each
 _NOTICED: Final = 10_000_000_000  # ns: a client that does not read notices late that it was disconnected
@@ -22,8 +25,8 @@ class Seconds:
     """Of all intervals.
 
     ``counters``: summed up. ``heard``: rows that each process's subscribers should have. ``caught_up``:
-    whether the Kafka consumer read to the end, None where nobody said. ``drops``: (begin, end, why), the
-    chief reason of each interval. ``signs``: (when, what), what probes saw of trouble.
+    whether the Kafka consumer read all partitions to their ends, None where nobody said. ``drops``: (begin,
+    end, why), the chief reason of each interval. ``signs``: (when, what), what probes saw of trouble.
     """
 
     counters: dict[str, int] = field(default_factory=dict)
@@ -78,6 +81,15 @@ class Seconds:
             if total > self._refused.get((kind, interval.writer), 0):
                 self._refused[kind, interval.writer] = total
                 self._refusals.append((kind, interval.begin, interval.end, interval.writer))
+
+    @property
+    def unread(self) -> str:
+        """What the Kafka consumer did not read, in a sentence; empty where it read everything."""
+        if self.caught_up is None or self.caught_up:
+            return ""
+        reasons = [n.removeprefix(UNREAD) for n in self.counters if n.startswith(UNREAD)]
+        why = f": {'; '.join(reasons)}" if reasons else ""
+        return f"the Kafka consumer did not read to the end of the log{why}"
 
     def killed_slow(self, at: int, writer: str) -> bool:
         """Whether a connection of that process whose loss was noticed then was probably ended by Redis

@@ -15,10 +15,9 @@ import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log import consumer_of
-from dualstream_lab.load.catching_up import catch_up
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.log_reader import open_log_reader, record_unread
 from dualstream_lab.load.probes import probe_redis
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.tasks import beside, end_tasks
@@ -27,8 +26,8 @@ from dualstream_lab.workload import RunIds
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiokafka import AIOKafkaConsumer
-
+    from dualstream_lab.kafka_log import Records
+    from dualstream_lab.load.log_reader import LogReader
 
 __all__: list[str] = []
 
@@ -69,86 +68,64 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
 
 
 async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    from aiokafka import TopicPartition  # noqa: PLC0415
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
     settings = Settings.load(**task["settings"])
-    async with consumer_of(settings, fetch_max_wait_ms=100) as consumer:
-        try:
-            async with asyncio.timeout(settings.start_timeout):
-                await consumer._client._wait_on_metadata(settings.topic)  # noqa: SLF001
-                partitions = consumer.partitions_for_topic(settings.topic) or ()
-                targets = [TopicPartition(settings.topic, p) for p in partitions]
-                consumer.assign(targets)
-                await consumer.seek_to_end(*targets)
-                for target in targets:
-                    await consumer.position(target)
-        except (KafkaError, OSError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {settings.start_timeout:g} s"
-            raise StreamUnavailable(f"Kafka cannot be read: {reason}; check --kafka") from error
-        recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
+    recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
+    async with open_log_reader(settings, _Consumed(RunIds(task["ids"]), recorder)) as reader:
         running = [
-            asyncio.create_task(_consume(consumer, RunIds(task["ids"]), recorder)),
-            asyncio.create_task(_probe_kafka(consumer, targets, recorder)),
+            asyncio.create_task(reader.run()),
+            asyncio.create_task(_probe_kafka(reader, recorder)),
         ]
         try:
             await _listen(recorder, orders, running)
-            caught_up = await catch_up(consumer, targets, _DRAIN)
-            # without it, nobody can say what the log does not have
-            recorder.meter.level("consumed.caught_up", float(caught_up))
+            await end_tasks(running)
+            unread = await reader.finish(_DRAIN)
+            record_unread(recorder.meter, unread)
             recorder.close()
         finally:
             await end_tasks(running)
-    return {"caught_up": caught_up}
+    return {"caught_up": not unread}
 
 
-async def _consume(consumer: AIOKafkaConsumer, ids: RunIds, recorder: Recorder) -> None:
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
+class _Consumed:
+    """Puts the records of a run's events into rows."""
 
-    prefix = ids.prefix.encode()
-    while True:
-        try:
-            batches = await consumer.getmany(timeout_ms=200)
-        except KafkaError as error:
-            raise StreamUnavailable(f"Kafka cannot be read any more: {error!r}") from error
-        now = time.monotonic_ns()
-        for target, records in batches.items():
-            seqs, offsets = array("q"), array("q")
-            for record in records:
-                event_id = _event_id(record.headers)
-                if event_id.startswith(prefix):
-                    seqs.append(int(event_id[24:], 16))
-                    offsets.append(record.offset)
-            recorder.meter.count("consumed", len(seqs))
-            recorder.rows(
-                np.asarray(seqs, np.int64),
-                at=now,
-                partition=target.partition,
-                offset=np.asarray(offsets, np.int64),
-            )
+    def __init__(self, ids: RunIds, recorder: Recorder) -> None:
+        self._prefix = ids.prefix.encode()
+        self._recorder = recorder
+
+    def __call__(self, part: Records, now: int) -> None:
+        """See :class:`LogReader`."""
+        seqs, offsets = array("q"), array("q")
+        prefix = self._prefix
+        for record in part.records:
+            event_id = _event_id(record.headers)
+            if event_id.startswith(prefix):
+                seqs.append(int(event_id[24:], 16))
+                offsets.append(record.offset)
+        self._recorder.meter.count("consumed", len(seqs))
+        self._recorder.rows(
+            np.asarray(seqs, np.int64),
+            at=now,
+            partition=part.partition,
+            offset=np.asarray(offsets, np.int64),
+        )
 
 
 def _event_id(headers: Iterable[tuple[str, bytes]]) -> bytes:
     return next((value for name, value in headers if name == "ce_id"), b"")
 
 
-async def _probe_kafka(consumer: AIOKafkaConsumer, targets: list[Any], recorder: Recorder) -> None:
-    """The consumer's lag in messages, and how long Kafka takes for a small request."""
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
+async def _probe_kafka(reader: LogReader, recorder: Recorder) -> None:
+    """The reader's lag in messages, and how long Kafka takes for a small request."""
     while True:
         try:
             before = time.monotonic()
             async with asyncio.timeout(1):
-                ends = await consumer.end_offsets(targets)
-                recorder.meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
-                lag = 0
-                for target, end in ends.items():
-                    # sampled a moment apart: the position may be ahead
-                    lag += max(0, end - await consumer.position(target))
+                lag = await reader.lag()
+            recorder.meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
             recorder.meter.peak("consumed.lag_messages", lag)
             recorder.meter.level("kafka.up", 1)
-        except (KafkaError, OSError, TimeoutError):
+        except (StreamUnavailable, TimeoutError):
             recorder.meter.level("kafka.up", 0)
         await asyncio.sleep(_PROBE_KAFKA)
 

@@ -8,12 +8,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log import consumer_of
+from dualstream_lab.kafka_log import open_consumer
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-
     from dualstream_lab.config import Settings
+    from dualstream_lab.kafka_log import LogConsumer
     from dualstream_lab.recording import Meter
 
 __all__ = ["probe_kafka", "probe_redis"]
@@ -23,28 +22,24 @@ _ANSWER = 1.0
 
 
 async def probe_kafka(settings: Settings, meter: Meter) -> None:
-    """Until cancelled: how long Kafka takes for a small request (the ends of the topic's partitions)."""
-    from aiokafka import TopicPartition  # noqa: PLC0415
-
+    """Until cancelled: how long Kafka takes for a small request (where a partition of the topic ends)."""
     while True:
         with suppress(StreamUnavailable):
-            async with consumer_of(settings) as consumer:
-                await _ask_kafka(consumer, TopicPartition(settings.topic, 0), meter)
+            async with open_consumer(settings) as consumer:
+                await _ask_kafka(consumer, meter)
         meter.level("kafka.up", 0)
         await asyncio.sleep(_PROBE)
 
 
-async def _ask_kafka(consumer: AIOKafkaConsumer, target: TopicPartition, meter: Meter) -> None:
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
+async def _ask_kafka(consumer: LogConsumer, meter: Meter) -> None:
     while True:
         try:
             before = time.monotonic()
             async with asyncio.timeout(_ANSWER):
-                await consumer.end_offsets([target])
+                await consumer.ends([0])
             meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
             meter.level("kafka.up", 1)
-        except (KafkaError, OSError, TimeoutError):
+        except (StreamUnavailable, TimeoutError):
             meter.level("kafka.up", 0)
         await asyncio.sleep(_PROBE)
 

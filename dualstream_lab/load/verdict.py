@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from dualstream_lab.errors import ConfigError, RecordingError
-from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Path, Recovery
+import msgspec
+
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
 from dualstream_lab.load.limits import limit_sentence
 from dualstream_lab.load.measures import measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
@@ -67,10 +69,10 @@ class Verdict:
                 counters={str(name): int(count) for name, count in values["counters"].items()},
                 entries=tuple(map(_entry, values["ledger"])),
                 marks=tuple(map(_entry, values.get("marks", ()))),
-                recoveries=tuple(map(_recovery, values["recovery"])),
+                recoveries=msgspec.convert(values["recovery"], tuple[Recovery, ...]),
                 problems=tuple(map(str, values["problems"])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise RecordingError(f"the verdict is not one of this version: {error!r}") from error
 
     @property
@@ -84,7 +86,7 @@ class Verdict:
         rows = [
             [title, *(_cell(found[f"{name}.{q}"]) for q in _COLUMNS)]
             for title, name in _LATENCIES
-            if f"{name}.p50" in found
+            if all(f"{name}.{q}" in found for q in _COLUMNS)
             and not (
                 name.endswith("_arrived") and math.isfinite(found[f"{name.removesuffix('_arrived')}.max"])
             )
@@ -185,22 +187,10 @@ _MEANINGS: Final = dict((*CLASSES.values(), *MARKS.values()))
 
 def _entry(values: Mapping[str, Any]) -> Entry:
     delay = values.get("delay_ms")
-    return Entry(
-        name=values["name"],
-        meaning=_MEANINGS[values["name"]],
-        count=int(values["count"]),
-        share=float(values["share"]),
-        examples=tuple(values["examples"]),
-        cause=values.get("cause", ""),
-        delay=None if delay is None else (delay["p50"], delay["p99"], delay["max"]),
-    )
-
-
-def _recovery(values: Mapping[str, Any]) -> Recovery:
-    paths = {name: values[name] for name in ("publish", "live", "consumer")}
-    return Recovery(
-        **(dict(values) | {n: None if path is None else Path(**path) for n, path in paths.items()})
-    )
+    known: dict[str, Any] = {"meaning": _MEANINGS[values["name"]]}
+    if delay is not None:
+        known["delay"] = (delay["p50"], delay["p99"], delay["max"])
+    return msgspec.convert(dict(values) | known, Entry)
 
 
 def _cell(value: float) -> str:

@@ -33,11 +33,16 @@ def ns(ms: float) -> int:
 
 
 class Hand:
-    """``caught_up``: what the Kafka consumer says of itself at its end; None: there was no consumer."""
+    """``caught_up``: what the Kafka consumer says of itself at its end; None: there was no consumer.
+    ``unread``: what it says that it did not read.
+    """
 
-    def __init__(self, path, *, caught_up: bool | None = True, **manifest: Any) -> None:
+    def __init__(
+        self, path, *, caught_up: bool | None = True, unread: tuple[str, ...] = (), **manifest: Any
+    ) -> None:
         self.path = path
         self.caught_up = caught_up
+        self.unread = unread
         self.rows: dict[tuple[str, str], list[dict[str, int]]] = defaultdict(list)
         self.more: list[Interval] = []
         faults = [FaultRecord(what=w, begin=ns(b), end=ns(e)) for w, b, e in manifest.pop("faults", ())]
@@ -106,6 +111,7 @@ class Hand:
                 counters[writer][kind] += len(rows)
         if self.caught_up is not None:
             counters["kafka"]["consumed"] += 0
+            counters["kafka"].update(f"unread: {what}" for what in self.unread)
             gauges = {"consumed.caught_up": float(self.caught_up)}
             self.more.append(Interval(writer="kafka", begin=ns(990), end=ns(1000), gauges=gauges))
         for writer, found in counters.items():

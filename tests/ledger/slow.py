@@ -162,6 +162,9 @@ class _Slow:
     def _offset(self, seq: int) -> int:
         return self.records[seq][0]["offset"]
 
+    def _partition(self, seq: int) -> int:
+        return self.records[seq][0]["partition"]
+
     def _behind_in_log(self, seq: int) -> bool:
         if seq not in self.published or seq not in self.records:
             return False
@@ -170,6 +173,7 @@ class _Slow:
             (other["sent"], other["seq"]) > (row["sent"], seq)
             and (other["source"], other["writer"]) == (row["source"], row["writer"])
             and other["seq"] in self.records
+            and self._partition(other["seq"]) == self._partition(seq)
             and self._offset(other["seq"]) < self._offset(seq)
             for other in self.published.values()
         )
@@ -189,6 +193,8 @@ class _Slow:
         others = [self.published[number] for number in before if counts(number)]
         if self.state == "absent":
             others = [other for other in others if other["writer"] == row["writer"]]
+        else:
+            others = [other for other in others if self._partition(other["seq"]) == self._partition(seq)]
         return any(other["source"] == row["source"] and key(other) > key(row) for other in others)
 
 

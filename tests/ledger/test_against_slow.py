@@ -33,7 +33,8 @@ def runs(draw) -> dict:
         for seq in events
     ]  # fmt: skip
     caught_up = draw(st.sampled_from([True, True, True, False, None]))
-    records = [] if caught_up is None else draw(st.lists(st.tuples(SEQS, TIMES), max_size=12))
+    grown = st.integers(0, 1) if draw(st.booleans()) else st.just(0)  # sources may be in two partitions
+    records = [] if caught_up is None else draw(st.lists(st.tuples(SEQS, TIMES, grown), max_size=12))
     offsets = draw(st.permutations(range(len(records))))
     again = draw(st.lists(st.integers(0, 11), max_size=2))
     who = st.tuples(st.sampled_from(WRITERS), st.integers(0, 1))
@@ -71,9 +72,9 @@ def made(path: Path, run: dict) -> Hand:
     for seq, at, wait, outcome, source, writer in run["published"]:
         sources[seq] = source
         hand.sent(seq, at, acked=at + wait, outcome=Outcome(outcome), source=source, writer=writer)
-    rows = [(seq, at, offset) for (seq, at), offset in run["records"]]
-    for seq, at, offset in [*rows, *(rows[place] for place in run["again"])]:
-        hand.read(seq, at + 0.1, partition=sources.get(seq, 0) % 2, offset=offset)
+    rows = [(*record, offset) for record, offset in run["records"]]
+    for seq, at, grown, offset in [*rows, *(rows[place] for place in run["again"])]:
+        hand.read(seq, at + 0.1, partition=sources.get(seq, 0) % 2 + 2 * grown, offset=offset)
     for (writer, who), seq, at in sorted(run["heard"], key=lambda row: row[2]):
         hand.heard(seq, at + 0.2, who=who, writer=writer)
     for (writer, who), seq, at in run["caught"]:

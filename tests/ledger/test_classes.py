@@ -259,6 +259,18 @@ def test_reordered_on_each_path_and_only_within_a_source(hand):
     assert {seq for seq in marks if "reordered-live" in marks[seq]} == {1, 2}
 
 
+def test_two_partitions_of_a_source_have_no_order_between_them(hand):
+    """Partitions were added: 1 is in a new one, which the consumer happens to read first."""
+    for seq, partition, offset in ((0, 0, 7), (1, 3, 0), (2, 0, 9), (3, 0, 8)):
+        hand.sent(seq, 10 + seq)
+        hand.read(seq, 40 - seq, partition=partition, offset=offset)
+        hand.heard(seq, 20 + seq)
+    hand.rows["consumed", "kafka"].sort(key=lambda row: (-row["partition"], row["offset"]))
+    marks = marked(hand.ledger())
+    assert {seq for seq in marks if "reordered-log" in marks[seq]} == {2}, "3 was sent later, and is before"
+    assert {seq for seq in marks if "reordered-live" in marks[seq]} == {3}
+
+
 def test_two_publishers_have_no_order_between_them(hand):
     for seq, writer, offset in ((0, "w0", 1), (1, "w1", 0)):
         hand.sent(seq, 10 + seq, writer=writer)

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dualstream_lab.analysis.arrivals import read_arrivals
+from dualstream_lab.analysis.frames import load
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RowWriter, RunDirectory, sampled
@@ -127,6 +129,25 @@ def test_runs_of_older_versions(hand):
     assert ledger.lost == 0
     assert any("who was subscribed when was not recorded" in problem for problem in ledger.problems)
     assert any("told by their second" in problem for problem in ledger.problems)
+
+
+def test_what_of_the_log_was_not_read_is_said_and_nothing_is_lost_or_never(tmp_path):
+    why = "partition 3 cannot be read at offset 7: wrong CRC"
+    hand = Hand(tmp_path / "run", caught_up=False, unread=(why,))
+    hand.listened(0, 5000)
+    hand.flow(0, 1)
+    hand.sent(2, 30)
+    ledger = hand.ledger()
+    said = f"the Kafka consumer did not read to the end of the log: {why}"
+    assert told(ledger)[2] == "unread"
+    assert ledger.lost is None
+    assert said in ledger.problems
+    arrivals = read_arrivals(RunDirectory.open(hand.path))
+    assert arrivals.consumed is None
+    assert said in arrivals.problems
+    frames = load(hand.path)
+    assert any(why in problem for problem in frames.problems)
+    assert not [name for name in frames.seconds.columns if why in name]
 
 
 def test_a_sample_says_so(tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualstream_lab.analysis.paired import counts_of
+from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.load.measures import totals_of
 from dualstream_lab.recording.joined import join
 
@@ -31,10 +32,11 @@ class Figures:
 
     ``spent``: publish, from the intended time, of the events intended in the judged part, as counted by
     :mod:`dualstream_lab.analysis.paired`; a failed one counts as +inf. ``p50``, ``p99``: of it.
-    ``failed``: by kind. ``missing``: acknowledged and not in the topic; ``twice``: more than
-    once in it. ``nameless``: records without an id. ``notified`` is None, and ``dropped`` empty, where the
-    publisher has no counters. ``stall``: the longest that the publisher's event loop did not serve a timer.
-    ``others``: cores that other programs used meanwhile.
+    ``failed``: by kind. ``missing``: acknowledged and not in the topic; ``twice``: more than once in it.
+    ``nameless``: records without an id; ``wrong_source``: with an event's id and another source, which are
+    other events. ``unread``: what of the topic was not read, and why. ``notified`` is None, and ``dropped``
+    empty, where the publisher has no counters. ``stall``: the longest that the publisher's event loop did not
+    serve a timer. ``others``: cores that other programs used meanwhile.
     """
 
     arm: str
@@ -48,7 +50,9 @@ class Figures:
     missing: int
     twice: int
     nameless: int
+    wrong_source: int
     caught_up: bool
+    unread: tuple[str, ...]
     spent: npt.NDArray[np.float64] = field(compare=False, repr=False)
     p50: float
     p99: float
@@ -103,7 +107,9 @@ def figures_of(directory: RunDirectory, timing: Timing, *, names: bool = True) -
         missing=int(np.count_nonzero(lost)) if caught_up else 0,
         twice=joined.consumed_again,
         nameless=count("nameless", 0),
+        wrong_source=count("wrong_source", 0),
         caught_up=caught_up,
+        unread=tuple(name.removeprefix(UNREAD) for name in totals.counters if name.startswith(UNREAD)),
         spent=counts_of(spent),
         p50=p50,
         p99=p99,

@@ -85,6 +85,7 @@ class Judgement:
     """Of all blocks together. ``slope``: MiB/min of the publisher's process over the proof, None of too few.
 
     ``healthy_failed``, ``healthy_missing``: what went wrong without any fault, which is no isolation either.
+    ``unread``: what of the topic was not read, of any block: what is missing there nobody knows.
     """
 
     faults: tuple[FaultVerdict, ...]
@@ -99,6 +100,8 @@ class Judgement:
     dropped: int
     heard: int
     nameless: int
+    wrong_source: int
+    unread: tuple[str, ...]
     disturbed: int
     slope: float | None
     stall: float
@@ -107,11 +110,11 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """Passes when every fault does."""
+        """Passes when every fault does, and all blocks were read to their ends."""
         found = [fault.verdict for fault in self.faults]
         if self.healthy_failed or self.healthy_missing or Verdict.FAILS in found:
             return Verdict.FAILS
-        return Verdict.OPEN if not found or Verdict.OPEN in found else Verdict.PASSES
+        return Verdict.OPEN if not found or Verdict.OPEN in found or self.unread else Verdict.PASSES
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, where infinite and undefined numbers are texts."""
@@ -142,6 +145,8 @@ def judge(
         dropped=sum(sum(block.dropped.values()) for block in blocks),
         heard=sum(block.heard for block in blocks),
         nameless=sum(block.nameless for block in blocks),
+        wrong_source=sum(block.wrong_source for block in blocks),
+        unread=_unread(blocks),
         disturbed=sum(block.others > rules.others for block in blocks),
         slope=_slope(blocks),
         stall=max((block.stall for block in blocks), default=0.0),
@@ -212,10 +217,17 @@ _BROKEN = {
 
 def _why_open(p99: Interval, allowed: float, mine: Sequence[Figures]) -> str:
     if not all(block.caught_up for block in mine):
-        return "the topic could not be read to its end"
+        return "; ".join(_unread(mine))
     if not p99.pairs:
         return "other programs used the machine in every block" if mine else "not measured"
     return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
+
+
+def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
+    """What of the topic was not read, and why, each reason once."""
+    reasons = dict.fromkeys(reason for block in blocks for reason in block.unread)
+    whole = all(block.caught_up for block in blocks)
+    return () if whole else ("the topic could not be read to its end", *reasons)
 
 
 def _slope(blocks: Sequence[Figures]) -> float | None:

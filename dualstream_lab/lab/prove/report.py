@@ -90,6 +90,15 @@ def facts(proof: Proof) -> list[tuple[str, str]]:
         rows.append(
             ("not known", f"{found.nameless:,} records have no id: neither header ce_id nor id in their JSON")
         )
+    if found.unread:
+        rows.append(("not read", "; ".join(found.unread)))
+    if found.wrong_source:
+        rows.append(
+            (
+                "other events",
+                f"{found.wrong_source:,} records have an event's id, and name another source than its own",
+            )
+        )
     rows += [
         ("machine", f"{kind}, brokers and load together; {versions}"),
         ("took", f"{proof.facts['seconds']:.0f} s, from {proof.facts['began']}"),

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 from dualstream_lab.faults.schedule import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
-from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.prove.others import Others
 from dualstream_lab.load.child import Child
 from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, Meter, RunDirectory
@@ -74,8 +73,7 @@ class Session:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """With the publisher made and warm, and the witness at work. Raises what they could not do."""
-        facts = await topic_info(self._target.direct)
-        task = {"settings": self._target.direct.model_dump(), "partitions": facts.partitions}
+        task = {"settings": self._target.direct.model_dump()}
         async with Child("dualstream_lab.lab.prove.witness", "witness", task, self._root) as self._witness:
             await self._witness.hear("ready", _READY)
             where = {
@@ -141,10 +139,14 @@ class Session:
         return directory
 
     async def _tell_all(self, directory: RunDirectory) -> None:
-        task: dict[str, Any] = {"directory": str(directory.path), "ids": directory.manifest.ids}
+        task: dict[str, Any] = {
+            "directory": str(directory.path),
+            "ids": directory.manifest.ids,
+            "workload": self._workload.as_dict(),
+        }
         self._witness.tell(json.dumps(task))
         await self._witness.hear("ready", _READY)
-        task |= {"workload": self._workload.as_dict(), "warm_up": self._timing.warm_up, "lanes": _LANES}
+        task |= {"warm_up": self._timing.warm_up, "lanes": _LANES}
         self._sender.tell(json.dumps(task))
         await self._sender.hear("ready", _READY)
 

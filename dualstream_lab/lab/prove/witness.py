@@ -2,7 +2,8 @@
 
 ``python -m dualstream_lab.lab.prove.witness`` is not for people: see :mod:`dualstream_lab.load.child`. It is
 told ``block {…}``, ``await SEQ`` (tell when an event from this one on is heard) and ``end``, again and again.
-Records and notifications may be of anybody's make: an event is known by its id.
+Records and notifications may be of anybody's make: an event is known by its id, and by its source where a
+record tells it.
 """
 
 from __future__ import annotations
@@ -20,44 +21,71 @@ import msgspec
 import numpy as np
 
 from dualstream_lab.config import Settings
-from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log import consumer_of
-from dualstream_lab.load.catching_up import catch_up
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.log_reader import open_log_reader, record_unread
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
 from dualstream_lab.tasks import beside, end_tasks
-from dualstream_lab.workload import RunIds
+from dualstream_lab.workload import RunIds, Workload, source_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiokafka import AIOKafkaConsumer, TopicPartition
+    from dualstream_lab.kafka_log import Records
+    from dualstream_lab.load.log_reader import LogReader
 
-__all__ = ["id_of_record"]
+__all__ = ["SourcesOfPlan", "identity_of_record"]
 
 _NEVER = 1e9  # s
 _QUIET = 0.05  # s without a message: then nothing more comes
 _HEAR = 3.0
 _READ = 30.0
-_FETCH = {"fetch_max_wait_ms": 100, "max_partition_fetch_bytes": 8 * 2**20}
+_FETCH_BYTES = 8 * 2**20
 
 
-class _WithId(msgspec.Struct):
-    id: str
+class _Identity(msgspec.Struct):
+    id: str | None = None
+    source_type: str | None = None
+    source_id: str | None = None
 
 
-_decoder = msgspec.json.Decoder(_WithId)
+_decoder = msgspec.json.Decoder(_Identity)
 
 
-def id_of_record(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> str | None:
-    """The event's id in a record of any make: header ``ce_id``, else ``id`` of the JSON object; or None."""
+def identity_of_record(
+    headers: Iterable[tuple[str, bytes]], value: bytes | None
+) -> tuple[str | None, str | None]:
+    """(source, id) of the event in a record of any make, each None where it is not told.
+
+    The id: header ``ce_id``, else ``id`` of the JSON object; the source: its ``source_type`` and
+    ``source_id``. A header ``ce_source`` is in words of the maker's own, and says nothing here.
+    """
+    found = _Identity()
+    with suppress(msgspec.DecodeError, UnicodeError):
+        found = _decoder.decode(value or b"")
+    source = None
+    if found.source_type is not None and found.source_id is not None:
+        source = f"{found.source_type}:{found.source_id}"
     for name, content in headers:
         if name == "ce_id":
-            return content.decode("ascii", "replace")
-    with suppress(msgspec.DecodeError, UnicodeError):
-        return _decoder.decode(value or b"").id
-    return None
+            return source, content.decode("ascii", "replace")
+    return source, found.id
+
+
+class SourcesOfPlan:
+    """The source (``type:id``) of each event of a plan, by its number, worked out as far as it is asked."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._slots = workload.slots()
+        self._ranks: list[int] = []
+
+    def __getitem__(self, seq: int) -> str:
+        while len(self._ranks) <= seq:
+            slots = next(self._slots, None)
+            if slots is None:
+                raise IndexError(f"the plan has no event {seq}")
+            self._ranks += slots.source.tolist()
+        return ":".join(source_name(self._ranks[seq]))
 
 
 class _Heard:
@@ -99,60 +127,53 @@ class _Heard:
 
 
 class _Read:
-    """What the topic holds of a block; read when it is over, as reading takes a part of the machine."""
+    """What the topic holds of a block."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, targets: list[TopicPartition]) -> None:
-        self._consumer = consumer
-        self._targets = targets
-        self.start(RunIds(""))
+    def __init__(self) -> None:
+        self.start(RunIds(""), Workload())
 
-    def start(self, ids: RunIds) -> None:
+    def start(self, ids: RunIds, workload: Workload) -> None:
         """From now on, the events of these ids."""
         self._ids = ids
+        self._sources = SourcesOfPlan(workload)
         self.columns = {name: array("q") for name in ("seq", "at", "partition", "offset")}
-        self.nameless = 0
-        self._consumer.pause(*self._targets)
+        self.nameless = self.wrong_source = 0
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        from aiokafka.errors import KafkaError  # noqa: PLC0415
-
-        seqs, times, partitions, offsets = range(4)
-        while True:
-            try:
-                batches = await self._consumer.getmany(timeout_ms=1000)
-            except KafkaError as error:
-                raise StreamUnavailable(f"the topic cannot be read any more: {error!r}") from error
-            now = time.monotonic_ns()
-            columns = list(self.columns.values())
-            for target, records in batches.items():
-                for record in records:
-                    event_id = id_of_record(record.headers, record.value)
-                    if event_id is None:
-                        self.nameless += 1
-                    elif (seq := self._ids.seq(event_id)) is not None:
-                        columns[seqs].append(seq)
-                        columns[times].append(now)
-                        columns[partitions].append(target.partition)
-                        columns[offsets].append(record.offset)
-
-    async def finish(self) -> bool:
-        """Read all that is in the topic now; False if that takes too long."""
-        self._consumer.resume(*self._targets)
-        return await catch_up(self._consumer, self._targets, _READ)
+    def __call__(self, part: Records, now: int) -> None:
+        """As of :class:`LogReader`."""
+        seqs, times, partitions, offsets = self.columns.values()
+        for record in part.records:
+            source, event_id = identity_of_record(record.headers, record.value)
+            if event_id is None:
+                self.nameless += 1
+            elif (seq := self._ids.seq(event_id)) is None:
+                continue
+            elif source not in {None, self._sources[seq]}:
+                self.wrong_source += 1
+            else:
+                seqs.append(seq)
+                times.append(now)
+                partitions.append(part.partition)
+                offsets.append(record.offset)
 
 
-async def _block(task: dict[str, Any], orders: Orders, heard: _Heard, read: _Read) -> dict[str, Any] | None:
-    """One block, until all of it is read, heard and written; None when the parent has gone."""
+async def _block(
+    task: dict[str, Any], orders: Orders, heard: _Heard, read: _Read, reader: LogReader
+) -> dict[str, Any] | None:
+    """One block, until all of it is read, heard and written; None when the parent has gone.
+
+    It is read when it is over, as reading takes a part of the machine.
+    """
+    reader.pause()
     heard.start(task["ids"])
-    read.start(RunIds(task["ids"]))
+    read.start(RunIds(task["ids"]), Workload(**task["workload"]))
     say(ready=True)
     while (order := await orders.next()) and order != "end":
         _, seq, timeout = order.split()
         say(live=await heard.wait(int(seq), float(timeout)))
     if not order:
         return None
-    caught_up = await read.finish()
+    unread = await reader.finish(_READ)
     deadline = time.monotonic() + _HEAR
     while time.monotonic() - heard.last < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
@@ -167,38 +188,25 @@ async def _block(task: dict[str, Any], orders: Orders, heard: _Heard, read: _Rea
     reading.rows(columns.pop("seq"), **columns)
     reading.meter.count("consumed", len(columns["at"]))
     reading.meter.count("nameless", read.nameless)
-    reading.meter.level("consumed.caught_up", float(caught_up))
+    reading.meter.count("wrong_source", read.wrong_source)
+    record_unread(reading.meter, unread)
     reading.close()
     return {}
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    from aiokafka import TopicPartition  # noqa: PLC0415
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
     os.nice(19)  # what is measured is the publisher, on the same cores
     settings = Settings.load(**task["settings"])
-    heard = _Heard()
+    heard, read = _Heard(), _Read()
     subscriber = RedisSubscriber(settings.redis_url or "", ["*"], heard, pattern=True)
     running = [asyncio.create_task(subscriber.run())]
     try:
-        async with consumer_of(settings, **_FETCH) as consumer:
-            try:
-                async with asyncio.timeout(settings.start_timeout):
-                    targets = [TopicPartition(settings.topic, p) for p in range(task["partitions"])]
-                    consumer.assign(targets)
-                    await consumer.seek_to_end(*targets)
-                    for target in targets:
-                        await consumer.position(target)
-            except (KafkaError, OSError, TimeoutError) as error:
-                raise StreamUnavailable(f"the topic cannot be read: {error!r}") from error
+        async with open_log_reader(settings, read, max_partition_fetch_bytes=_FETCH_BYTES) as reader:
             await all_ready([subscriber], 5)
-            read = _Read(consumer, targets)
-            running.append(asyncio.create_task(read.run()))
             settle_memory()
             say(ready=True)
             while line := await beside(running, orders.next()):
-                done = await beside(running, _block(json.loads(line), orders, heard, read))
+                done = await beside(running, _block(json.loads(line), orders, heard, read, reader))
                 if done is None:
                     break
                 say(block=done)
