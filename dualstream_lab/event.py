@@ -72,7 +72,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     ``data`` is anything that msgspec can write as JSON; ``msgspec.Raw`` is written as it stands, byte
     for byte. A decoded event carries ``data`` as ``msgspec.Raw``. ``occurred_at`` must know its time
-    zone. ``traceparent`` (W3C) is optional and left out of the JSON when unset.
+    zone. ``traceparent`` (W3C) is optional and left out of the JSON when unset; ``None`` is unset.
     """
 
     id: str = msgspec.field(default_factory=new_id)
@@ -80,7 +80,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     source_type: str
     source_id: str
     occurred_at: datetime = msgspec.field(default_factory=_now)
-    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | msgspec.UnsetType | None = msgspec.UNSET
     data: Any = None
 
 
@@ -136,6 +136,8 @@ def encode_event(event: Event) -> bytes:
     Raises EventError where ``data`` has no JSON form, is a ``Raw`` that is not one JSON value, or is nested
     deeper than :data:`MAX_NESTING`.
     """
+    if event.traceparent is None:
+        event = msgspec.structs.replace(event, traceparent=msgspec.UNSET)
     try:
         if type(event.data) is msgspec.Raw:
             _check_raw(event.data)
@@ -149,10 +151,7 @@ def encode_event(event: Event) -> bytes:
 
 def _check_raw(data: msgspec.Raw) -> None:
     """Raises ValueError (msgspec.DecodeError, UnicodeError) for what is not one JSON value in UTF-8."""
-    text = bytes(data)
-    if not text.isascii():
-        text.decode()
-    _raw_decoder.decode(text)
+    _raw_decoder.decode(str(data, "utf-8"))
 
 
 def is_too_deep(value: bytes) -> bool:
@@ -251,7 +250,7 @@ def occasion_invalid_reason(occurred_at: object, traceparent: object) -> str | N
         return f"occurred_at {occurred_at!r}: must be a datetime with a time zone"
     if offset.seconds % 60 or offset.microseconds:
         return f"occurred_at {occurred_at!r}: RFC 3339 has no seconds in a UTC offset; convert it to UTC"
-    if traceparent is msgspec.UNSET:
+    if traceparent is msgspec.UNSET or traceparent is None:
         return None
     if not isinstance(traceparent, str) or _TRACEPARENT.fullmatch(traceparent) is None:
         return f"traceparent {traceparent!r}: must be W3C, like 00-<32 hex>-<16 hex>-01"

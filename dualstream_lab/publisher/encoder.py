@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from dualstream_lab.errors import EventError
+from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import (
     ID_PATTERN,
     Event,
@@ -21,36 +21,81 @@ from dualstream_lab.publisher.lane import Call, Part
 from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from dualstream_lab.event import Header
+    from dualstream_lab.publisher.batch_limit import BatchLimit
+    from dualstream_lab.publisher.compression import Codec
     from dualstream_lab.publisher.route import Routes
 
 __all__ = ["Encoder"]
 
 _NAMED = 20  # bad events spelled out in a message
+_MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096
+_WRITTEN = frozenset({"content-type", "traceparent"})
 _ID: Final = prefixed(b"ce_id")
 _TIME: Final = prefixed(b"ce_time")
-_SIX, _EIGHT = varint(6), varint(8)  # headers of an event without and with a trace
+_OWN, _OF_TRACE = 6, 2  # headers that every event has, and those of a trace
+
+
+def checked_headers(headers: Iterable[tuple[str, bytes]]) -> tuple[Header, ...]:
+    """Headers for every record. Raises ConfigError for those that cannot be used."""
+    checked = tuple(headers)
+    for header in checked:
+        if reason := _header_invalid(header):
+            raise ConfigError(f"headers: {header!r} {reason}")
+    if len(checked) > _MAX_HEADERS:
+        raise ConfigError(f"headers: at most {_MAX_HEADERS} are allowed (are {len(checked)})")
+    return checked
+
+
+def _header_invalid(header: object) -> str | None:
+    if not isinstance(header, tuple) or [type(part) for part in header] != [str, bytes]:
+        return "is not a name (str) and a value (bytes)"
+    name, value = header
+    if not name.isprintable() or not 1 <= len(name.encode()) <= _MAX_NAME:
+        return f"needs a name of 1 to {_MAX_NAME} bytes of printable characters"
+    if name.lower().startswith("ce_") or name.lower() in _WRITTEN:
+        return "is a header that the publisher itself writes"
+    if len(value) > _MAX_VALUE:
+        return f"has a value of {len(value)} bytes; at most {_MAX_VALUE} are allowed"
+    return None
 
 
 class Encoder:
-    """Encodes for one topic. ``max_event_bytes``: the most that key, value and headers may have together."""
+    """Encodes for one topic. ``limit`` says how large an event may be as it is sent: compressed by ``codec``.
 
-    def __init__(self, routes: Routes, *, max_event_bytes: int) -> None:
+    ``headers`` are added to each record's own.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        *,
+        limit: BatchLimit,
+        codec: Codec | None = None,
+        headers: Sequence[Header] = (),
+    ) -> None:
         self._routes = routes
-        self._max = max_event_bytes
+        self._limit = limit
+        self._codec = codec
+        self._headers = b"".join(encoded_header(header) for header in headers)
+        self._count = varint(_OWN + len(headers))
+        self._count_with_trace = varint(_OWN + _OF_TRACE + len(headers))
 
     def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> Call:
         """A call with its parts, by partition. Raises EventError naming every bad index."""
-        call = Call([getattr(event, "id", "") for event in events])
+        call = Call([getattr(event, "id", "") for event in events], self._routes.generation)
         invalid: dict[int, str] = {}
         parts: dict[int, Part] = {}
         timestamp = time.time_ns() // 1_000_000
-        routes, types, limit = self._routes.routes, self._routes.types, self._max
+        routes, types, limit = self._routes.routes, self._routes.types, self._limit.event_bytes
         for index, event in enumerate(events):
+            count, more = self._count, self._headers
             try:
                 # The usual case first: what is known of a type and a source is looked up, not called for.
-                extra = b"" if _usual(event) else _checked(event)
+                if not _usual(event) and (trace := _trace_of(event)):
+                    count, more = self._count_with_trace, trace + more
                 kind = types.get(event.type) or self._routes.type(event.type)
                 source = event.source_type, event.source_id
                 route = routes.get(source) or self._routes.route(*source)
@@ -66,7 +111,7 @@ class Encoder:
                     route.key,
                     VARINTS[size] if size < len(VARINTS) else varint(size),
                     value,
-                    _EIGHT if extra else _SIX,
+                    count,
                     kind.headers,
                     route.header,
                     _ID,
@@ -75,13 +120,11 @@ class Encoder:
                     _TIME,
                     VARINTS[len(when)],
                     when,
-                    extra,
+                    more,
                 )
             )
-            if len(record) > limit:
-                invalid[index] = (
-                    f"has {len(record)} bytes with key and headers; the topic takes at most {limit}"
-                )
+            if len(record) > limit and (size := self._sent_size(record)) > limit:
+                invalid[index] = f"has {size} bytes with key and headers; the topic takes at most {limit}"
                 continue
             part = parts.get(route.partition)
             if part is None:
@@ -99,6 +142,10 @@ class Encoder:
         call.size = sum(part.size for part in call.parts)
         return call
 
+    def _sent_size(self, record: bytes) -> int:
+        """Kafka's limit is of what it is sent."""
+        return len(record) if self._codec is None else min(len(record), len(self._codec.compress(record)))
+
 
 def _usual(event: Event) -> bool:
     """Whether nothing needs a closer look: a good id, a time in UTC, no trace."""
@@ -112,7 +159,7 @@ def _usual(event: Event) -> bool:
     )
 
 
-def _checked(event: Event) -> bytes:
+def _trace_of(event: Event) -> bytes:
     """The headers of its trace; none for most. Raises EventError for an id, time or trace that is invalid."""
     if not isinstance(event, Event):
         raise EventError(f"{type(event).__name__} is not an Event")

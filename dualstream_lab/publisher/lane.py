@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
 from dualstream_lab.event import event_key
 from dualstream_lab.publisher.outcome import IN_FLIGHT, Durable, Outcome, Rejected
+from dualstream_lab.publisher.record_batch import RecordBatch
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from dualstream_lab.publisher.compression import Codec
+    from dualstream_lab.publisher.generation import Generation
     from dualstream_lab.publisher.route import Route
 
 __all__ = ["Call", "Flight", "Lane", "Note", "Part", "State"]
+
+_NO_ANSWER = "handed over, and not acknowledged in time"
 
 Note = tuple[str, str, "Route"]  # id, type as JSON, route: all that a notification needs
 
@@ -28,7 +33,7 @@ class State(Enum):
     IN_FLIGHT = "handed to Kafka"
     DURABLE = "acknowledged"
     REJECTED = "will not be in the log"
-    LOST = "its batch failed without a definite refusal"
+    LOST = "its batch failed without a definite answer"
 
 
 class Part:
@@ -45,7 +50,7 @@ class Part:
         self.timestamp = timestamp  # ms since the epoch
         self.indices: list[int] = []
         self.notes: list[Note] = []
-        self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once handed over
+        self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once settled
         self.size = 0
         self.state = State.WAITING
         self.base = -1  # the offset of the first event, once durable
@@ -84,10 +89,11 @@ class Part:
 class Call:
     """One ``publish`` or ``publish_batch``."""
 
-    __slots__ = ("bucket", "event_ids", "events", "future", "invalid", "open", "parts", "size")
+    __slots__ = ("bucket", "event_ids", "events", "future", "generation", "invalid", "open", "parts", "size")
 
-    def __init__(self, event_ids: Sequence[str]) -> None:
+    def __init__(self, event_ids: Sequence[str], generation: Generation) -> None:
         self.event_ids = event_ids
+        self.generation = generation
         self.invalid: Mapping[int, str] = {}
         self.parts: list[Part] = []
         self.open = 0  # parts that are not settled
@@ -110,14 +116,11 @@ class Call:
             return None
         outcomes = self.outcomes()
         total = len(outcomes)
-        unknown = sum(part.state in {State.IN_FLIGHT, State.LOST} for part in self.parts)
-        if unknown:
-            count = sum(outcome is IN_FLIGHT for outcome in outcomes)
-            return OutcomeUnknown(
-                f"{count} of {total} events were handed to Kafka and not acknowledged in time; "
-                "resolve() finds out what became of them",
-                outcomes=outcomes,
-            )
+        if count := sum(outcome is IN_FLIGHT for outcome in outcomes):
+            # Where there was an answer, it is told, and nothing of time.
+            why = next((part.reason for part in self.parts if part.state is State.LOST), _NO_ANSWER)
+            message = f"{count} of {total} events may be in the log: {why}; resolve() finds out"
+            return OutcomeUnknown(message, outcomes=outcomes)
         reason = next(part.reason for part in self.parts if part.state is State.REJECTED)
         count = sum(isinstance(outcome, Rejected) for outcome in outcomes)
         return PublishRejected(f"{count} of {total} events are not in the log: {reason}", outcomes=outcomes)
@@ -128,22 +131,70 @@ class Call:
 
 
 class Flight:
-    """A batch that Kafka has."""
+    """A batch that Kafka has, since a moment of the loop's clock."""
 
-    __slots__ = ("future", "parts")
+    __slots__ = ("batch", "began", "future", "parts")
 
-    def __init__(self, parts: list[Part], future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self, parts: list[Part], batch: RecordBatch, future: asyncio.Future[Any], began: float
+    ) -> None:
         self.parts = parts
+        self.batch = batch
         self.future = future
+        self.began = began
 
 
 class Lane:
-    """One partition: what waits for it, and the one batch in flight."""
+    """One partition: what waits for it, and the one batch in flight.
 
-    __slots__ = ("flight", "next_offset", "partition", "waiting")
+    ``again``: what Kafka gave back, each to be a batch of its own (or several), before all that waits.
+    """
+
+    __slots__ = ("again", "flight", "next_offset", "partition", "waiting")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
+        self.again: deque[deque[Part]] = deque()
         self.waiting: deque[Part] = deque()
         self.flight: Flight | None = None
         self.next_offset = -1  # after the last event acknowledged; -1 before the first
+
+    def take_all(self) -> list[Part]:
+        """All that waits, in order; nothing does any more."""
+        groups = (*self.again, self.waiting)
+        waiting = [part for group in groups for part in group if part.state is State.WAITING]
+        self.again.clear()
+        self.waiting.clear()
+        return waiting
+
+    def give_back(self, groups: Iterable[Iterable[Part]]) -> None:
+        """Send these again, in this order, before all else."""
+        self.again.extendleft(reversed([deque(group) for group in groups]))
+
+    def next_batch(self, limit: int, codec: Codec | None) -> tuple[list[Part], RecordBatch]:
+        """The next events, as many as have room in a batch; no parts where nothing waits."""
+        parts: list[Part] = []
+        batch = RecordBatch(limit, codec)
+        while self.again and not parts:
+            group = self.again[0]
+            _move(group, parts, batch)
+            if not group:
+                self.again.popleft()
+        if not parts:
+            _move(self.waiting, parts, batch)
+        return parts, batch
+
+
+def _move(queue: deque[Part], parts: list[Part], batch: RecordBatch) -> None:
+    """Parts into a batch, until it is full; one that does not fit as a whole is split."""
+    while queue:
+        part = queue.popleft()
+        if part.state is not State.WAITING:  # its caller has been told that it was given up
+            continue
+        taken = batch.add(part.records, part.timestamp)
+        if taken < len(part):
+            queue.appendleft(part.split(taken) if taken else part)
+            if taken:
+                parts.append(part)
+            return
+        parts.append(part)

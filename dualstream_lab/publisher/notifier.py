@@ -174,7 +174,7 @@ class Notifier:
             await asyncio.sleep(max(0.0, self._broken_until - time.monotonic()))
         elif self._failures:
             await asyncio.sleep(_RETRY)
-        if not self._link.connected:
+        if not await self._link.check():
             await self._link.connect()
             self._broken_until = 0.0
         if self._queue and (began := time.monotonic()) < self._gentle_until:
@@ -194,7 +194,7 @@ class Notifier:
             async with asyncio.timeout(_REFUSED if self._is_dirty else _PROBE):
                 await self._wake.wait()
         except TimeoutError:
-            if self._is_dirty:
+            if self._is_dirty or not await self._link.check():
                 return
             if (role := await self._link.role()) not in {"master", "unknown"}:
                 self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")

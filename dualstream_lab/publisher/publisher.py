@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Literal, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
 from dualstream_lab.kafka_log import topic_info
+from dualstream_lab.publisher.batch_limit import BatchLimit
+from dualstream_lab.publisher.compression import CODECS
 from dualstream_lab.publisher.delivery import Delivery
-from dualstream_lab.publisher.encoder import Encoder
+from dualstream_lab.publisher.encoder import Encoder, checked_headers
 from dualstream_lab.publisher.kafka import KafkaWriter
 from dualstream_lab.publisher.lane import State
 from dualstream_lab.publisher.notifier import Notifier
@@ -24,17 +25,16 @@ from dualstream_lab.publisher.outcome import (
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.resolve import find_in_log, resolution, unresolved
 from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.topic import TopicWatch, check_topic
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from dualstream_lab.event import Event
-    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.publisher.lane import Part
 
 __all__ = ["DualPublisher"]
-
-log = logging.getLogger(__name__)
 
 _DRAIN = 0.5  # seconds that closing gives to notifications
 
@@ -50,14 +50,23 @@ class DualPublisher:
     one source are in the log in the order of the calls. Whatever happens on Redis neither fails nor
     delays a publish. Every call ends within ``buffer_timeout`` + ``delivery_timeout``; when Kafka or
     Redis returns, so does this, without a restart. Cancelling a call does not unsend its events.
-    The number of partitions is read at the start: restart publishers when you add some.
+    Partitions that are added to the topic, and a topic that is made anew, are noticed within
+    ``refresh_interval``; events of a source keep their order when its partition changes, except for one
+    that was reported unknown and arrives after all.
+
+    ``headers``: at most 16 names and values that each record gets besides its own. Raises ConfigError for
+    headers that cannot be used.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> None:
         self._settings = settings if settings is not None else Settings.load()
+        self._headers = checked_headers(headers)
         self._delivery: Delivery | None = None
         self._encoder: Encoder
         self._notifier: Notifier | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[CloseReport] | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,13 +80,16 @@ class DualPublisher:
         """Connect to Kafka, look at the topic, and try Redis. Bounded by ``start_timeout`` a step.
 
         Raises ConfigError (no such topic, too few replicas, a Redis Cluster or Sentinel) and
-        StreamUnavailable (Kafka does not answer). A Redis that does not answer is only a warning.
+        StreamUnavailable (Kafka does not answer, or lets this user write nothing; this publisher was
+        closed). A Redis that does not answer is only a warning.
         """
+        if self._closing is not None:
+            raise StreamUnavailable("the publisher was closed: it cannot be started again, make a new one")
         if self._delivery is not None:
             return
         settings = self._settings
         info = await topic_info(settings)
-        _check_topic(settings.topic, info)
+        check_topic(settings.topic, info)
         routes = Routes(settings, partitions=info.partitions)
         notifier = _notifier(settings, routes.nonce, info.log.epoch)
         if notifier is not None:
@@ -88,11 +100,18 @@ class DualPublisher:
             if notifier is not None:
                 await notifier.close()
             raise
+        limit = BatchLimit(settings.batch_bytes, info.max_batch_bytes)
         self._notifier = notifier
-        self._encoder = Encoder(routes, max_event_bytes=info.max_batch_bytes - 100)
-        self._delivery = Delivery(
-            settings, writer, partitions=info.partitions, acknowledged=self._acknowledged
+        self._encoder = Encoder(
+            routes, limit=limit, codec=CODECS[settings.compression], headers=self._headers
         )
+        self._delivery = Delivery(
+            settings, writer, partitions=info.partitions, limit=limit, acknowledged=self._acknowledged
+        )
+        watch = TopicWatch(
+            settings, info, routes=routes, limit=limit, delivery=self._delivery, notifier=notifier
+        )
+        self._watching = asyncio.create_task(watch.run(), name="dualstream-topic")
 
     async def publish(self, event: Event) -> Receipt:
         """Returns when the event is durable.
@@ -101,15 +120,19 @@ class DualPublisher:
         OutcomeUnknown.
         """
         delivery = self._started()
-        call = self._encoder.call((event,))
+        try:
+            call = self._encoder.call((event,))
+        except EventError:
+            delivery.refused += 1
+            raise
         await delivery.deliver(call)
         part = call.parts[0]
         return Receipt(event.id, part.partition, part.base)
 
     async def publish_batch(
-        self, events: Sequence[Event], *, on_invalid: Literal["refuse", "skip"] = "refuse"
+        self, events: Iterable[Event], *, on_invalid: Literal["refuse", "skip"] = "refuse"
     ) -> BatchReceipt:
-        """Returns when every event is durable; the receipt is in input order.
+        """Returns when every event is durable; the receipt is in the order of ``events``, any iterable.
 
         An invalid event refuses the whole batch before anything is sent (EventError; ``.invalid`` maps
         every bad index to its reason), or is left out with ``on_invalid="skip"``. Otherwise raises as
@@ -119,7 +142,8 @@ class DualPublisher:
         if on_invalid not in {"refuse", "skip"}:
             raise ConfigError(f"on_invalid must be 'refuse' or 'skip' (is {on_invalid!r})")
         try:
-            call = self._encoder.call(events, skip_invalid=on_invalid == "skip")
+            batch = events if isinstance(events, (list, tuple)) else list(events)
+            call = self._encoder.call(batch, skip_invalid=on_invalid == "skip")
         except EventError as error:
             delivery.refused += len(error.invalid)
             raise
@@ -181,7 +205,7 @@ class DualPublisher:
             unknown=delivery.unknown,
             late=delivery.late,
             refused=delivery.refused,
-            producers=delivery.producers,
+            producers=delivery.sender.producers,
             notified=notifier.sent if notifier else 0,
             receivers=notifier.receivers if notifier else 0,
             dropped=dict(notifier.dropped) if notifier else {},
@@ -206,6 +230,8 @@ class DualPublisher:
     async def _close(self) -> CloseReport:
         if self._delivery is None:
             return CloseReport(durable=0, rejected=(), unresolved=(), dropped_notifications=0)
+        if self._watching is not None:
+            await end_tasks([self._watching])
         delivery, notifier = self._delivery, self._notifier
         durable = delivery.durable + delivery.late
         rejected, unresolved = await delivery.close(self._settings.close_timeout)
@@ -230,18 +256,6 @@ class DualPublisher:
     def _acknowledged(self, part: Part, ack: int) -> None:
         if self._notifier is not None:
             self._notifier.enqueue(part.notes, partition=part.partition, base=part.base, ts=ack)
-
-
-def _check_topic(name: str, info: TopicInfo) -> None:
-    """Raises ConfigError where nothing could ever be acknowledged; warns of what is not kept whole."""
-    if info.min_insync_replicas > info.replicas:
-        raise ConfigError(
-            f"topic {name!r} has {info.replicas} replica(s) but min.insync.replicas="
-            f"{info.min_insync_replicas}: nothing could ever be acknowledged; add replicas or lower "
-            "min.insync.replicas"
-        )
-    for contradiction in info.contradictions():
-        log.warning("topic %s: %s", name, contradiction)
 
 
 def _notifier(settings: Settings, nonce: str, epoch: str) -> Notifier | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dualstream_lab.event import Header
+    from dualstream_lab.publisher.compression import Codec
 
 __all__ = ["COMMON_HEADERS", "VARINTS", "RecordBatch", "encoded_header", "prefixed", "varint"]
 
@@ -62,11 +63,15 @@ COMMON_HEADERS: Final = encoded_header(SPEC_VERSION) + encoded_header(CONTENT_TY
 class RecordBatch:
     """A batch of at most ``limit`` bytes; a first record may be larger.
 
-    Has what aiokafka's sender asks of a batch builder.
+    With a ``codec`` it is compressed when it is sent, where that makes it smaller: so it never has more bytes
+    than what was added. Has what aiokafka's sender asks of a batch builder.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, codec: Codec | None = None) -> None:
+        self.in_doubt = False
+        """Whether Kafka may have appended it already: an attempt was not answered, for example."""
         self._limit = limit
+        self._codec = codec
         self._chunks: list[bytes] = []
         self._size = _OUTER.size + _INNER.size
         self._count = 0
@@ -100,8 +105,8 @@ class RecordBatch:
         return self._count
 
     def size(self) -> int:
-        """Bytes, or a little more."""
-        return self._size
+        """Bytes as it is sent; before that, as many or a few more."""
+        return self._size if self._buffer is None else len(self._buffer)
 
     def close(self) -> None:
         """Nothing: only its maker adds to it."""
@@ -115,9 +120,13 @@ class RecordBatch:
 
     def _build(self) -> bytes:
         if self._buffer is None:
+            records, attributes = b"".join(self._chunks), 0
+            if self._codec is not None:
+                compressed = self._codec.compress(records)
+                if len(compressed) < len(records):
+                    records, attributes = compressed, self._codec.number
             last, times = self._count - 1, (self._first_time, self._last_time)
-            inner = _INNER.pack(0, last, *times, *self._producer, self._count)
-            body = b"".join((inner, *self._chunks))
+            body = _INNER.pack(attributes, last, *times, *self._producer, self._count) + records
             outer = _OUTER.pack(0, len(body) + _AFTER_LENGTH, -1, 2, calc_crc32c(body))
             self._buffer = outer + body
             self._chunks = []

@@ -18,6 +18,7 @@ __all__ = ["RedisLink"]
 
 _INCOMPLETE: Final = object()
 _GRACE = 0.01
+_IDLE, _TURNS = 0.005, 3
 _INFO = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 
 
@@ -41,12 +42,31 @@ class RedisLink:
             health_check_interval=0,
         )
         self._connection: Any = None
+        self._answered = 0.0  # when, by the loop's clock
         self._replies = hiredis.Reader(notEnoughData=_INCOMPLETE)
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection, as far as is known."""
         return self._connection is not None
+
+    async def check(self) -> bool:
+        """Whether there is a connection to send on.
+
+        One that the server has ended since its last answer is closed. Nothing was sent on it since then, so
+        nothing is lost with it.
+        """
+        connection = self._connection
+        if connection is None:
+            return False
+        if asyncio.get_running_loop().time() - self._answered > _IDLE:
+            for _ in range(_TURNS):  # of the loop, in which it reads whatever the server has done meanwhile
+                await asyncio.sleep(0)
+        reader, transport = connection._reader, connection._writer.transport  # noqa: SLF001
+        if transport.is_closing() or reader.at_eof() or reader.exception() is not None:
+            await self.close()
+            return False
+        return True
 
     async def connect(self) -> None:
         """Connect and log in. Raises StreamUnavailable; ConfigError for a Cluster or a Sentinel."""
@@ -91,6 +111,7 @@ class RedisLink:
             if isinstance(error, (OSError, RuntimeError, hiredis.ProtocolError, AttributeError)):
                 raise StreamUnavailable(str(error)) from error
             raise
+        self._answered = asyncio.get_running_loop().time()
         return replies
 
     async def _receive(self, connection: Any, replies: list[Any], count: int) -> None:

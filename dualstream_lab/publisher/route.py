@@ -16,6 +16,7 @@ from dualstream_lab.event import (
     source_invalid_reason,
     type_invalid_reason,
 )
+from dualstream_lab.publisher.generation import Generation
 from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header, prefixed
 
 if TYPE_CHECKING:
@@ -75,15 +76,18 @@ class Route:
 class Routes:
     """The routes and types of one publisher, made when first used; the oldest are forgotten.
 
-    ``nonce`` names the publisher. The partition is Java's default: murmur2 of the key.
+    ``nonce`` names the publisher. The partition is Java's default: murmur2 of the key. ``generation`` is that
+    of the calls that are encoded with them.
     """
 
     def __init__(self, settings: Settings, *, partitions: int) -> None:
         self.nonce = uuid4().hex[:12]
         self.partitions = partitions
+        self.generation = Generation()
         self._shards = settings.channel_shards if settings.channel_policy == "shard" else None
         self._prefix = settings.channel_prefix
         self.routes: OrderedDict[tuple[str, str], Route] = OrderedDict()
+        self._former: OrderedDict[tuple[str, str], Route] = OrderedDict()  # of another number of partitions
         self.types: OrderedDict[str, EventType] = OrderedDict()
         self._made = 0
 
@@ -106,21 +110,34 @@ class Routes:
         made = self.types[name] = EventType(name)
         return made
 
+    def resize(self, partitions: int) -> None:
+        """The topic has so many partitions now. The sources keep their counts."""
+        self.partitions = partitions
+        self.generation = self.generation.next()
+        self._former |= self.routes
+        self.routes = OrderedDict()
+
+    def _partition_of(self, key: bytes) -> int:
+        return (murmur2(key) & 0x7FFFFFFF) % self.partitions  # type: ignore[no-any-return]
+
     def _make(self, source_type: str, source_id: str) -> Route:
         if reason := source_invalid_reason(source_type, source_id):
             raise EventError(reason)
         if len(self.routes) >= _MAX_ROUTES:
             self.routes.popitem(last=False)
+        if (former := self._former.pop((source_type, source_id), None)) is not None:
+            former.partition = self._partition_of(source_id.encode())
+            self.routes[source_type, source_id] = former
+            return former
         self._made += 1
         if self._shards is None:
             channel = channel_of(source_type, source_id, self._prefix)
         else:
             channel = shard_channel(source_type, source_id, self._shards, self._prefix)
-        key = source_id.encode()
         route = self.routes[source_type, source_id] = Route(
             source_type,
             source_id,
-            partition=(murmur2(key) & 0x7FFFFFFF) % self.partitions,
+            partition=self._partition_of(source_id.encode()),
             channel=channel,
             nonce=f"{self.nonce}{self._made:x}",
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from uuid import uuid4
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from dualstream_lab import DualPublisher
-from dualstream_lab.publisher import Durable, Rejected, Unknown
+from dualstream_lab.errors import OutcomeUnknown, PublishRejected
+from dualstream_lab.publisher import Durable, NotInLog, Rejected, StillOpen, Unknown
 
 from .helpers import Ledger, assert_in_order, events, ids_of, mute, read_log, until
 
@@ -104,33 +107,75 @@ async def test_a_killed_leader_of_three_loses_nothing(cluster, settings):
         assert_in_order(log)
 
 
-@pytest.mark.timeout(240)
-async def test_a_partition_without_a_leader_poisons_its_producer_and_the_publisher_goes_on(cluster, settings):
-    """One copy a partition and one broker dead: aiokafka fails the batches of the partitions it led."""
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
+@pytest.fixture
+async def single_copies(cluster, settings):
+    """Makes settings for a topic of which every partition is on one of three brokers."""
+    name = f"single-copy-{uuid4().hex[:8]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=cluster.kafka_url)
     await admin.start()
-    await admin.create_topics([NewTopic("single-copy", 6, 1, topic_configs={"min.insync.replicas": "1"})])
+    await admin.create_topics([NewTopic(name, 6, 1, topic_configs={"min.insync.replicas": "1"})])
     await admin.close()
-    where = settings(
-        kafka_url=cluster.kafka_url,
-        redis_url=cluster.redis_url,
-        topic="single-copy",
-        request_timeout=1.5,
-        delivery_timeout=4,
-    )
+    where = {"kafka_url": cluster.kafka_url, "redis_url": cluster.redis_url, "topic": name}
+    return lambda **values: settings(**where, request_timeout=1.5, **values)
+
+
+@pytest.mark.timeout(240)
+async def test_a_batch_of_a_dead_leader_poisons_its_producer_and_the_publisher_goes_on(
+    cluster, single_copies
+):
+    """Its leader had it, and died: aiokafka gives it up, and nobody knows."""
+    where = single_copies(delivery_timeout=4)
     async with DualPublisher(where) as publisher:
-        async with load(publisher, every=0.05) as ledger:
-            cluster.brokers[1].kill()
-            await until(lambda: publisher.stats().producers > 1, timeout=60)
-            await in_thread(cluster.brokers[1].start)
-            await durable_again(publisher)
-        await publisher.flush()
+        await publisher.publish_batch(events(60))
+        await mute(cluster.brokers[1])
+        ledger = Ledger()
+        await ledger.publish(publisher, events(60, start=60))
         assert ledger.of(Unknown)
-        log = ids_of(await read_log(cluster.kafka_url, "single-copy"))
+        cluster.brokers[1].kill()
+        await until(lambda: publisher.stats().producers > 1, timeout=60)
+        await in_thread(cluster.brokers[1].start)
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(PublishRejected, OutcomeUnknown):
+                    await publisher.publish_batch(events(60, start=200))
+                    break
+        await publisher.flush()
+        log = ids_of(await read_log(cluster.kafka_url, where.topic))
         assert len(log) == len(set(log)), "no event is in the log twice"
         assert ledger.of(Durable) <= set(log)
         assert not ledger.of(Rejected) & set(log)
-        async with asyncio.timeout(30):
+        answers = await publisher.resolve(ledger.of(Unknown))
+        lost = [answer.reason for answer in answers.values() if isinstance(answer, StillOpen)]
+        assert lost
+        assert all("can only arrive late" in reason for reason in lost)
+
+
+@pytest.mark.timeout(240)
+async def test_without_a_leader_events_wait_and_no_producer_is_poisoned(cluster, single_copies):
+    """Nothing of them ever left the process: with time enough they are durable, else not in the log."""
+    where = single_copies(delivery_timeout=60)
+    async with (
+        DualPublisher(where) as patient,
+        DualPublisher(single_copies(delivery_timeout=15)) as hasty,
+    ):
+        for publisher in (patient, hasty):
             await publisher.publish_batch(events(60))
+        cluster.brokers[1].kill()
+        batch = events(60, start=60)
+        waiting = asyncio.create_task(patient.publish_batch(batch))
+        ledger = Ledger()
+        await ledger.publish(hasty, events(60, start=120))
+        assert ledger.of(Durable), "the other partitions went on"
+        assert ledger.of(Durable) < set(ledger.outcomes)
+        async with asyncio.timeout(30):
+            answers = await hasty.resolve(ledger.of(Unknown))
+            while not all(isinstance(answer, NotInLog) for answer in answers.values()):
+                answers = await hasty.resolve(ledger.of(Unknown), timeout=0.5)
+        assert all("has no leader" in answer.reason for answer in answers.values())
+        assert not waiting.done()
+        await in_thread(cluster.brokers[1].start)
+        await waiting
+        assert (patient.stats().producers, hasty.stats().producers) == (1, 1)
+        log = ids_of(await read_log(cluster.kafka_url, where.topic))
+        assert sum(event.id in log for event in batch) == len(batch)
+        assert len(log) == len(set(log))

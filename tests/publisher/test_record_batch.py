@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dualstream_lab import Event, Settings
 from dualstream_lab.event import cloudevents_source, encode_event, event_headers
+from dualstream_lab.publisher.batch_limit import BatchLimit
 from dualstream_lab.publisher.encoder import Encoder
 from dualstream_lab.publisher.record_batch import RecordBatch, varint
 from dualstream_lab.publisher.route import Routes
@@ -39,7 +40,7 @@ def read(buffer: bytes) -> tuple[object, list]:
 
 @given(st.lists(made, min_size=1, max_size=40), st.lists(st.integers(-5, 5), min_size=1, max_size=3))
 def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shifts):
-    encoder = Encoder(Routes(Settings.load(), partitions=1), max_event_bytes=1 << 20)
+    encoder = Encoder(Routes(Settings.load(), partitions=1), limit=BatchLimit(1 << 20, 1 << 20))
     batch = RecordBatch(1 << 24)
     for shift in shifts:
         (part,) = encoder.call(events).parts
