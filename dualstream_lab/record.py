@@ -75,7 +75,8 @@ class Decoder:
         value = record.value
         if value is None:
             return "the record has no value (a tombstone)"
-        if is_too_deep(value):  # how deep the decoder can go depends on who calls it
+        # (How deep the decoder can go depends on who calls it.)
+        if len(value) > 2 * MAX_NESTING and is_too_deep(value):
             return f"not an event: nested too deep, more than {MAX_NESTING} levels"
         try:
             if not value.isascii():

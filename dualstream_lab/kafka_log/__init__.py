@@ -14,7 +14,14 @@ from dualstream_lab.kafka_log.ends import LogEnds
 from dualstream_lab.kafka_log.fetched import Fetched, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
 from dualstream_lab.kafka_log.stretch import read_range
-from dualstream_lab.kafka_log.topic import LogIdentity, TopicInfo, log_identity, partition_of, topic_info
+from dualstream_lab.kafka_log.topic import (
+    LogIdentity,
+    TopicInfo,
+    log_identity,
+    partition_of,
+    topic_info,
+    unreachable,
+)
 from dualstream_lab.kafka_log.trouble import PartitionTrouble
 from dualstream_lab.kafka_log.watch import LogWatch
 
@@ -35,4 +42,5 @@ __all__ = [
     "partition_of",
     "read_range",
     "topic_info",
+    "unreachable",
 ]

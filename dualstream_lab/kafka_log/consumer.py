@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiokafka.consumer.fetcher import FetchResult
@@ -122,17 +122,25 @@ class LogConsumer(LogClient):
         ``make(partition, first)`` makes what each partition's records are put into. ``partitions``: of these
         only. Raises StreamUnavailable when the consumer has died, and only a new one helps.
         """
+        self._before_poll()
         if not self._has_fetched(partitions):
             if self.dead:
                 raise StreamUnavailable("the Kafka consumer has died")
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(timeout):
                     await self._consumer._fetcher._create_fetch_waiter()  # noqa: SLF001
+            except TimeoutError:
+                pass
+            except KafkaError as error:  # (of the group, told to whoever waits)
+                raise StreamUnavailable(f"{self._topic} cannot be read: {error!r}") from error
         if not self._is_settled():
             return []
         drained = self._drain(make, partitions, max_records)
         self._attend()
         return drained
+
+    def _before_poll(self) -> None:
+        """Nothing."""
 
     def _is_settled(self) -> bool:
         """Whether ``positions`` are those of the partitions that are read."""

@@ -16,10 +16,9 @@ from dualstream_lab.kafka_log.consumer import LogConsumer
 from dualstream_lab.kafka_log.topic import unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.kafka_log.consumer import F
 
 __all__ = ["GroupConsumer"]
 
@@ -112,33 +111,29 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         return self._given.is_set()
 
     def seek(self, positions: Mapping[int, int]) -> bool:
-        """Go on there, in all partitions; False if these are not what it has now."""
-        if self.partitions != sorted(positions) or not self._given.is_set():
+        """Go on there; False if these are not partitions that it has now. Others that it has are not read."""
+        partitions = set(self.partitions)
+        if not self._given.is_set() or not partitions >= positions.keys():
             return False
         self.positions = dict(positions)
         self._troubles.now.clear()
-        self._paused.clear()
         self._unanswered.clear()
+        self._paused = partitions - positions.keys()
         self._forget_fetches()
-        for partition, position in positions.items():
-            self._consumer.seek(self._target(partition), position)
-            self._consumer.resume(self._target(partition))
+        for partition in partitions:
+            target = self._target(partition)
+            self._consumer.seek(target, positions.get(partition, 0))
+            if partition in self._paused:
+                self._consumer.pause(target)
+            else:
+                self._consumer.resume(target)
         self._sought = self.generation
         return True
 
-    async def poll(
-        self,
-        make: Callable[[int, int], F],
-        *,
-        partitions: Collection[int] | None = None,
-        timeout: float = 0.5,
-        max_records: int = 5000,
-    ) -> list[F]:
-        """See :meth:`LogConsumer.poll`; [] while positions have not been sought since the group changed."""
+    def _before_poll(self) -> None:
         self._check()
         # (Who does not poll for five minutes leaves the group.)
         self._consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
-        return await super().poll(make, partitions=partitions, timeout=timeout, max_records=max_records)
 
     def _check(self) -> None:
         """(What the group's coordinator refuses is told to who asks; until then it does not go on.)"""
@@ -149,6 +144,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
             raise StreamUnavailable(f"the consumer group of {self._topic} failed: {error!r}") from error
 
     def _is_settled(self) -> bool:
+        """Nothing is polled while positions have not been sought since the group changed."""
         return self._sought == self.generation
 
     async def commit(self, positions: Mapping[int, int]) -> None:

@@ -58,11 +58,12 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """Writes to the dead-letter topic, at least once."""
+    """Writes to the dead-letter topic, at least once. ``trouble``: why it cannot be written to now."""
 
     def __init__(self, topic: str, producer: AIOKafkaProducer) -> None:
         self._topic = topic
         self._producer = producer
+        self.trouble: str | None = None
 
     @classmethod
     async def open(cls, settings: ServeSettings) -> Self:
@@ -99,9 +100,11 @@ class DeadLetters:
                 if isinstance(error, _TOO_BIG) and value != _LEFT_OUT:
                     key, value, headers = None, _LEFT_OUT, letter.headers()
                     continue
-                log.warning("dead-letter topic %s cannot be written to, trying on: %r", self._topic, error)
+                self.trouble = f"dead-letter topic {self._topic} cannot be written to: {error!r}"
+                log.warning("%s; trying on", self.trouble)
                 await asyncio.sleep(_PAUSE)
             else:
+                self.trouble = None
                 log.warning(
                     "%s partition %d offset %d is in %s: %s",
                     letter.topic,

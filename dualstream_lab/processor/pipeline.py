@@ -7,18 +7,16 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import KafkaError
-
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
-from dualstream_lab.kafka_log import log_identity
-from dualstream_lab.processor.consumer import GroupConsumer
+from dualstream_lab.kafka_log import GroupConsumer
+from dualstream_lab.processor.batch import Batch
+from dualstream_lab.processor.claim import AnotherLog, Claim
 from dualstream_lab.record import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.batch import Batch
     from dualstream_lab.processor.dead_letters import DeadLetters
     from dualstream_lab.processor.handling import Handler
     from dualstream_lab.store import Store
@@ -27,13 +25,16 @@ __all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 
+_MAX_RECORDS: Final = 5000  # of a poll
 _HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
 _REST: Final = 0.02  # s after a poll that had few: each transaction costs as much as a hundred events
 _MANY: Final = 1000  # events of a poll after which the next follows at once
 _PAUSE: Final = 0.5  # s before what failed is tried again
+_LONGEST: Final = 10.0  # s: the pause grows up to that while the store fails
 _COMMIT: Final = 1.0  # s between commits to the group
 _LET_GO: Final = 10.0  # s that a batch has to end in when its partition goes to another processor
-_BEYOND: Final = 5  # times that a position is found beyond the end before that is believed
+_UNSETTLED: Final = 10.0  # s without partitions to read after which that is a trouble
+_UNREAD: Final = 30.0  # s before a partition that could not be begun is asked for again
 
 
 class Pipeline:
@@ -48,22 +49,26 @@ class Pipeline:
         self._letters = letters
         self._decoder = Decoder()
         self._settled = -1  # the consumer's generation in which it was last told where to go on
+        self._settled_at = self._polled_at = time.monotonic()
         self._applying: asyncio.Task[None] | None = None
-        self._beyond = 0
+        self._failure: tuple[str, str] | None = None
+        self._unstored: dict[int, str] = {}
+        self._unread: dict[int, str] = {}
+        self.claim = Claim(settings, store)
         self.consumer: GroupConsumer
         self.positions: dict[int, int] = {}
         """Of its partitions: applied up to here."""
-        self.applied = self.duplicates = self.poison = self.lost = self.conflicts = 0
+        self.applied = self.duplicates = self.poison = self.holes = self.conflicts = 0
         self.last_applied = 0
 
     async def open(self) -> None:
         """Claim the store for the log as it is, and join the group.
 
-        Raises StoreError when the store has another log, ConfigError, StreamUnavailable, KafkaError, OSError.
+        Raises StoreError when the store has another log, ConfigError, StreamUnavailable.
         """
         self.consumer = await GroupConsumer.open(self._settings, self.let_go)
         try:
-            await self._claim()
+            await self.claim.make(self.consumer)
         except BaseException:
             await self.consumer.close()
             raise
@@ -73,43 +78,114 @@ class Pipeline:
         """Leave the group, within seconds."""
         await self.consumer.close()
 
-    async def _claim(self) -> dict[int, int]:
-        """Returns where the partitions end."""
-        identity = await log_identity(self._settings)
-        first, ends = await self.consumer.bounds(range(identity.partitions))
-        known = await self._store.positions()
-        await self._store.begin(identity.epoch, first)
-        for partition, offset in first.items():
-            if lost := max(0, offset - known.get(partition, offset)):
-                self.lost += lost
-                log.warning(
-                    "partition %d: offsets %d to %d went by Kafka's retention before they were processed",
-                    partition,
-                    known[partition],
-                    offset - 1,
+    def troubles(self) -> dict[str, str]:
+        """What it cannot go on with now, and why: ``partition 3``, ``kafka``, ``store``, ``dead letters``."""
+        now = time.monotonic()
+        reading = dict(self.consumer.troubles)
+        found = {f"partition {partition}": reason for partition, reason in self._unread.items()}
+        if reading and len(reading) == len(self.positions) and all(t.silent for t in reading.values()):
+            found["kafka"] = f"it has not answered for {now - min(t.since for t in reading.values()):.0f} s"
+        else:
+            for partition, trouble in reading.items():
+                found[f"partition {partition}"] = (
+                    f"it cannot be read at offset {trouble.offset}: {trouble.reason}"
                 )
-        return ends
+        if self._settled != self.consumer.generation and now - self._polled_at > _UNSETTLED:
+            group = self._settings.group
+            found["kafka"] = f"group {group} has given no partitions for {now - self._polled_at:.0f} s"
+        if self._unstored:
+            found["store"] = next(iter(self._unstored.values()))
+        if self._letters.trouble is not None:
+            found["dead letters"] = self._letters.trouble
+        if self._failure is not None:
+            what, reason = self._failure
+            found[what] = reason
+        return found
+
+    # --- where to go on
+
+    async def _settle(self) -> None:
+        """Learn where the store is in the partitions that there are now, and go on there."""
+        if not await self.consumer.given():
+            return
+        generation = self.consumer.generation
+        positions = await self.claim.positions(self.consumer, set(self.consumer.partitions))
+        if generation == self.consumer.generation and self.consumer.seek(positions.known):
+            self.positions = positions.known
+            self._unread = positions.unread
+            self._settled = generation
+            self._settled_at = time.monotonic()
+            self._failure = None
+
+    # --- the loop
 
     async def consume(self) -> None:
-        """Until cancelled. Raises StoreError."""
+        """Until cancelled. Raises AnotherLog."""
+        pause = _PAUSE
         try:
             while True:
                 try:
                     await self._step()
+                except AnotherLog as error:
+                    self._failure = "store", str(error)
+                    raise
                 except StoreConflict as error:
                     self.conflicts += 1
                     self._settled = -1
                     log.warning("%s; going on there", error)
-                except (StreamUnavailable, ConfigError, KafkaError, OSError, TimeoutError) as error:
+                except (StoreError, StreamUnavailable, ConfigError) as error:
+                    what = "store" if isinstance(error, StoreError) else "kafka"
                     self._settled = -1
-                    log.warning("the processor waits for Kafka: %s", error)
-                    await asyncio.sleep(_PAUSE)
+                    self._failure = what, str(error)
+                    log.warning("the processor waits for %s: %s", what, error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST) if what == "store" else _PAUSE
+                else:
+                    pause = _PAUSE
         finally:
             self._settled = -1
             if self._applying is not None:
                 applying, self._applying = self._applying, None
                 applying.cancel()
                 await asyncio.gather(applying, return_exceptions=True)
+            self._unstored.clear()
+
+    async def _step(self) -> None:
+        if self.consumer.dead:
+            await self._replace_consumer()
+        if self._settled != self.consumer.generation:
+            await self._finish()
+            await self._settle()
+            return
+        batches = await self.consumer.poll(self._batch, max_records=_MAX_RECORDS)
+        self._polled_at = time.monotonic()
+        await self.claim.check(self.consumer)
+        await self._finish()
+        if batches and self._settled == self.consumer.generation:
+            self._applying = asyncio.create_task(self._apply(batches))
+            many = sum(map(len, batches)) >= _MANY
+            await asyncio.sleep(_HEAD_START if many else _REST)
+        self._settle_again()
+
+    def _batch(self, partition: int, first: int) -> Batch:
+        topic = self._settings.topic
+        return Batch(topic, partition, first, self._decoder, keep=bool(self._handlers))
+
+    def _settle_again(self) -> None:
+        """Where the log does not have a position any more, or a partition could not be begun."""
+        since = time.monotonic() - self._settled_at
+        cut = any(trouble.removed for trouble in self.consumer.troubles.values())
+        if (cut and since > _PAUSE) or (self._unread and since > _UNREAD):
+            self._settled = -1
+
+    async def _replace_consumer(self) -> None:
+        log.error("the consumer has died; connecting anew")
+        await self.consumer.close()
+        rebalances = self.consumer.rebalances
+        self.consumer = await GroupConsumer.open(self._settings, self.let_go)
+        self.consumer.rebalances = rebalances
+        self._settled = -1
+        self.consumer.join()
 
     async def commit(self) -> None:
         """Until cancelled, tell the group where the store is, for tools that show its lag."""
@@ -130,19 +206,7 @@ class Pipeline:
         if self._applying is not None:
             await asyncio.wait([self._applying], timeout=_LET_GO)
 
-    async def _step(self) -> None:
-        if self.consumer.dead:
-            await self._replace_consumer()
-        if self._settled != self.consumer.generation:
-            await self._finish()
-            await self._settle()
-            return
-        batches = await self.consumer.poll(self._decoder, keep=bool(self._handlers))
-        await self._finish()
-        if batches and self._settled == self.consumer.generation:
-            self._applying = asyncio.create_task(self._apply(batches))
-            many = sum(map(len, batches)) >= _MANY
-            await asyncio.sleep(_HEAD_START if many else _REST)
+    # --- applying
 
     async def _finish(self) -> None:
         """Wait for what is being applied. Raises what it ended with."""
@@ -157,13 +221,7 @@ class Pipeline:
             if batch.letters:
                 await self._letters.send(batch.letters)
         # all at once, so that the store need not wait for this loop between them
-        applied = await asyncio.gather(
-            *(
-                self._store.apply(batch.partition, batch.first, batch.next_, batch.events)
-                for batch in batches
-            ),
-            return_exceptions=True,
-        )
+        applied = await asyncio.gather(*map(self._stored, batches), return_exceptions=True)
         failed: BaseException | None = None
         for batch, new in zip(batches, applied, strict=True):
             if isinstance(new, BaseException):
@@ -173,46 +231,27 @@ class Pipeline:
             self.applied += new
             self.duplicates += len(batch.events) - new
             self.poison += len(batch.letters)
+            self.holes += sum(hole.end - hole.first for hole in batch.holes)
             self.last_applied = time.time_ns()
         if failed is not None:
             raise failed
 
-    async def _settle(self) -> None:
-        """Learn where the store is in the partitions that there are now, and go on there."""
-        if not await self.consumer.given():
-            return
-        generation = self.consumer.generation
-        partitions = self.consumer.partitions
-        ends = await self._claim()
-        known = await self._store.positions()
-        positions = {partition: known[partition] for partition in partitions}
-        if self._is_beyond(positions, ends):
-            await asyncio.sleep(_PAUSE)
-        elif generation == self.consumer.generation and self.consumer.seek(positions):
-            self.positions = positions
-            self._settled = generation
-
-    def _is_beyond(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
-        """Whether the log ends before a position. Raises StoreError once that is sure.
-
-        A new leader may learn where the log ends a little late.
-        """
-        beyond = [partition for partition in positions if ends[partition] < positions[partition]]
-        self._beyond = self._beyond + 1 if beyond else 0
-        if self._beyond == _BEYOND:
-            partition = beyond[0]
-            raise StoreError(
-                f"partition {partition} of {self._settings.topic} ends at {ends[partition]} and the store is "
-                f"at {positions[partition]}: Kafka has lost a part of its log, or it was made anew; choose "
-                "another --store, or move this one away"
-            )
-        return bool(beyond)
-
-    async def _replace_consumer(self) -> None:
-        log.error("the consumer has died; connecting anew")
-        await self.consumer.close()
-        rebalances = self.consumer.rebalances
-        self.consumer = await GroupConsumer.open(self._settings, self.let_go)
-        self.consumer.rebalances = rebalances
-        self._settled = -1
-        self.consumer.join()
+    async def _stored(self, batch: Batch) -> int:
+        """Until the store has it, however long that is full or gone: its letters are not written again."""
+        pause = _PAUSE
+        while True:
+            try:
+                new = await self._store.apply(
+                    batch.partition, batch.first, batch.next_, batch.events, batch.holes
+                )
+            except StoreConflict:
+                self._unstored.pop(batch.partition, None)
+                raise
+            except StoreError as error:
+                self._unstored[batch.partition] = str(error)
+                log.warning("the processor waits for the store: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST)
+            else:
+                self._unstored.pop(batch.partition, None)
+                return new

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import secrets
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 from aiokafka.errors import KafkaError
 
-from dualstream_lab.config import kafka_client_options
-from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.errors import StoreError, StreamUnavailable
+from dualstream_lab.kafka_log import topic_info, unreachable
 from dualstream_lab.processor.dead_letters import DeadLetters
 from dualstream_lab.processor.pipeline import Pipeline
 
@@ -23,7 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Processor", "ProcessorStats"]
 
+log = logging.getLogger(__name__)
+
 _PRUNE: Final = 5.0  # s between prunings
+_REPORT: Final = 2.0  # s between reports to the store
 _END: Final = 5.0  # s for what is in flight to end when it is cancelled
 
 
@@ -38,6 +45,8 @@ class ProcessorStats(msgspec.Struct, frozen=True, kw_only=True):
     """Records in the dead-letter topic."""
     lost: int
     """Offsets that Kafka's retention removed before they were processed."""
+    holes: int
+    """Offsets that compaction had removed of what was processed."""
     conflicts: int
     """Times that another processor had moved a partition on."""
     rebalances: int
@@ -45,21 +54,31 @@ class ProcessorStats(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     """That it has now."""
     lag: int
-    """Messages of its partitions that were in Kafka, when last heard of, and are not in the store."""
+    """Committed messages of its partitions that Kafka had, when last heard of, and the store has not."""
+    held: int
+    """Messages of its partitions behind the beginning of an open transaction, which waits for its end."""
+    errors: int
+    """Times that something of a partition could not be read; each is tried again."""
+    troubles: dict[str, str]
+    """What it cannot go on with now, and why: ``partition 3``, ``kafka``, ``store``, ``dead letters``."""
     last_applied: int
     """When something was applied last: ns since the epoch; 0: not yet."""
 
 
 class Processor:
-    """Applies the topic's events to a store, one of a consumer group (``settings.group``) that shares it.
+    """Applies the topic's committed events to a store, one of a consumer group that shares it.
 
-    Each event is in the store once, also after ``kill -9``, with the first of those that have its id: the
-    position is the store's own, moved in the transaction that inserts the events. The group's offsets are
-    committed about once a second, for lag tools only. A processor that lost its partition without noticing
-    is refused by the store, and goes on where that is. ``handlers`` are called in their order before the
-    store; for them it is at least once. What is no event, an invalid one, or refused by a handler, goes to
-    the dead-letter topic (at least once, too) and no further. The store is pruned to ``retention_age`` and
-    ``retention_events`` every five seconds.
+    Each event is in the store once, also after ``kill -9``, with the first of those that have its source and
+    id: the position is the store's own, moved in the transaction that inserts the events. The group's
+    (``settings.group``) offsets are committed about once a second, for lag tools only. A processor that lost
+    its partition without noticing is refused by the store, and goes on where that is. Partitions that are
+    added to the topic are read from their beginning, within ``refresh_interval``. ``handlers`` are called in
+    their order before the store; for them it is at least once. What is no event, an invalid one, or refused
+    by a handler, goes to the dead-letter topic (at least once, too) and no further. The store is pruned to
+    ``retention_age`` and ``retention_events`` every five seconds.
+
+    A partition that cannot be read stops no other; a Kafka or a store that is away is waited for. Both are
+    reported to the store every two seconds, where it can be written, and in :meth:`stats`.
 
     Use it as an async context manager around :meth:`run`. The store is not closed with it.
     """
@@ -68,6 +87,7 @@ class Processor:
         self._settings = settings
         self._store = store
         self._handlers = tuple(handlers)
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
         self._letters: DeadLetters | None = None
         self._pipeline: Pipeline | None = None
 
@@ -89,30 +109,29 @@ class Processor:
         settings = self._settings
         try:
             async with asyncio.timeout(settings.start_timeout):
-                await log_identity(settings)
+                info = await topic_info(settings)
                 self._letters = await DeadLetters.open(settings)
                 pipeline = Pipeline(settings, self._store, self._handlers, self._letters)
                 await pipeline.open()
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
-            servers = ", ".join(kafka_client_options(settings.kafka_url or "")["bootstrap_servers"])
-            reason = str(error) or f"no answer within {settings.start_timeout:g} s"
-            raise StreamUnavailable(
-                f"Kafka at {servers} could not be reached: {reason}; check kafka_url"
-            ) from error
+            raise unreachable(settings, error) from error
         except BaseException:
             await self.close()
             raise
+        for sentence in info.contradictions(retention_age=settings.retention_age):
+            log.warning("topic %s: %s", settings.topic, sentence)
         self._pipeline = pipeline
 
     async def run(self) -> None:
-        """Until cancelled, also through Kafka's outages.
+        """Until cancelled, also through outages of Kafka and of the store.
 
-        Raises StoreError when the store cannot be written, or Kafka has another log than the store has.
-        Another run goes on where this one was.
+        Raises StoreError when Kafka has another log than the store has: the topic was made anew. Another run
+        goes on where this one was.
         """
         pipeline = self._started()
-        tasks = [asyncio.create_task(work()) for work in (pipeline.consume, pipeline.commit, self._prune)]
+        works = (pipeline.consume, pipeline.commit, self._prune, self._keep_reporting)
+        tasks = [asyncio.create_task(work()) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -121,6 +140,9 @@ class Processor:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_END)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END):
+                    await self._report(ended=True)
 
     def stats(self) -> ProcessorStats:
         """The counters now."""
@@ -129,11 +151,15 @@ class Processor:
             applied=pipeline.applied,
             duplicates=pipeline.duplicates,
             poison=pipeline.poison,
-            lost=pipeline.lost,
+            lost=pipeline.claim.lost,
+            holes=pipeline.holes,
             conflicts=pipeline.conflicts,
             rebalances=pipeline.consumer.rebalances,
             partitions=len(pipeline.consumer.partitions),
             lag=pipeline.consumer.lag(pipeline.positions),
+            held=sum(pipeline.consumer.held().values()),
+            errors=pipeline.consumer.errors,
+            troubles=pipeline.troubles(),
             last_applied=pipeline.last_applied,
         )
 
@@ -148,7 +174,25 @@ class Processor:
         settings = self._settings
         while True:
             await asyncio.sleep(_PRUNE)
-            await self._store.prune(age=settings.retention_age, count=settings.retention_events)
+            try:
+                await self._store.prune(age=settings.retention_age, count=settings.retention_events)
+            except StoreError as error:
+                log.warning("the store could not be pruned: %s", error)
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            await self._report()
+            await asyncio.sleep(_REPORT)
+
+    async def _report(self, *, ended: bool = False) -> None:
+        pipeline = self._started()
+        partitions, troubles = [] if ended else pipeline.consumer.partitions, pipeline.troubles()
+        try:
+            await self._store.report(
+                self._name, group=self._settings.group, partitions=partitions, troubles=troubles
+            )
+        except StoreError as error:
+            log.info("the store could not be told how the processor is: %s", error)
 
     def _started(self) -> Pipeline:
         if self._pipeline is None:

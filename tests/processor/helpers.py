@@ -9,7 +9,6 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from dualstream_lab.event import Event, encode_event
-from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.processor import Processor
 from dualstream_lab.store import Query
 
@@ -77,17 +76,21 @@ async def running(settings, store, handlers=()):
             raise ended
 
 
+async def positions_of(store):
+    return {partition: place.position for partition, place in (await store.places()).items()}
+
+
 async def reached(store, goal, *, timeout=60):
     """Wait until the store's positions are these."""
     async with asyncio.timeout(timeout):
-        while await store.positions() != goal:  # noqa: ASYNC110
+        while await positions_of(store) != goal:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
 async def stored(store, sources=20):
     """The ids of every source, in order; nothing is said of sources with another name."""
     asked = [f"repo:owner/r{number}" for number in range(sources)]
-    queries = [Query(source, partition_of(source, PARTITIONS), -1) for source in asked]
+    queries = [Query(source, {}) for source in asked]
     pages = await store.pages(queries, 10**6)
     return {source: [row.id for row in page.rows] for source, page in zip(asked, pages, strict=True)}
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualstream_lab import record as record_module
 from dualstream_lab.event import Event, decode_event, encode_event, invalid_reason
-from dualstream_lab.processor import decoding
 from dualstream_lab.record import Decoder
 from dualstream_lab.store import StoredEvent
 
@@ -75,7 +75,7 @@ def test_a_time_fits_the_store(ms, ns):
 
 
 def test_what_is_kept_in_mind_is_bounded(monkeypatch):
-    monkeypatch.setattr(decoding, "_MAX_KNOWN", 10)
+    monkeypatch.setattr(record_module, "_MAX_NAMES", 10)
     decode = Decoder()
     for number in range(100):
         event = Event(type=f"t{number}", source_type="repo", source_id=f"a/{number}")

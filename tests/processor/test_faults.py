@@ -10,20 +10,21 @@ from contextlib import asynccontextmanager
 import pytest
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.processor import Processor, consumer
+from dualstream_lab.processor import Processor
 from dualstream_lab.store import SqliteStore
 from tests.publisher.helpers import until
 
-from .helpers import PARTITIONS, by_source, ends, events, reached, running, stored, write
+from .helpers import PARTITIONS, by_source, ends, events, positions_of, reached, running, stored, write
 
 RUN = """
 import asyncio, sys
 from dualstream_lab.config import ServeSettings
-from dualstream_lab.processor import Processor, consumer
+from dualstream_lab.kafka_log import group
+from dualstream_lab.processor import Processor, pipeline
 from dualstream_lab.store import SqliteStore
 
-consumer._MAX_RECORDS = 50
-consumer._SESSION = 3.0
+pipeline._MAX_RECORDS = 50
+group._SESSION = 3.0
 
 class Slow:
     async def handle(self, events):
@@ -74,7 +75,7 @@ async def test_killed_in_mid_stream_and_started_again_each_event_is_there_once(s
     half = await stored(store)
     kept = sum(map(len, half.values()))
     assert 500 <= kept < 5000, "it was killed in mid-stream"
-    assert sum((await store.positions()).values()) == kept, "the positions are those of the rows"
+    assert sum((await positions_of(store)).values()) == kept, "the positions are those of the rows"
     async with running(settings, store) as runner:
         await reached(store, goal)
         assert (runner.stats().applied, runner.stats().duplicates) == (5000 - kept, 0)
@@ -174,7 +175,7 @@ async def test_poison_waits_for_kafka_and_nothing_passes_it(stack, topic, servin
     async with running(serving(request_timeout=0.5), store, [Refuses()]) as runner:
         await asyncio.wait_for(frozen.wait(), 60)
         await asyncio.sleep(2)
-        assert await store.positions() != goal
+        assert await positions_of(store) != goal
         assert runner.stats().poison == 0
         stack.brokers[0].resume()
         await reached(store, goal)
@@ -188,42 +189,6 @@ async def test_a_consumer_whose_fetcher_dies_is_replaced(stack, topic, serving, 
         runner._pipeline.consumer._consumer._fetcher._fetch_task.cancel()
         await write(stack.kafka_url, topic, events(50))
         await reached(store, await ends(stack.kafka_url, topic))
-
-
-class Damaged:
-    """What was fetched, with one batch as if its CRC were wrong."""
-
-    def __init__(self, fetched, offset):
-        self._fetched = fetched
-        self._offset = offset
-        self.has_next = fetched.has_next
-
-    def next_batch(self):
-        batch = self._fetched.next_batch()
-        if batch.base_offset == self._offset:
-            raise consumer.CorruptRecordException("as if its CRC were wrong")
-        return batch
-
-
-async def test_a_damaged_batch_stops_its_partition_alone(stack, topic, serving, store, monkeypatch):
-    """What is before it is applied, what is behind it waits, the other partitions go on."""
-    made = events(200)
-    await write(stack.kafka_url, topic, made[:100])
-    (bad,) = await write(stack.kafka_url, topic, [made[100]])
-    await write(stack.kafka_url, topic, made[101:])
-    goal = await ends(stack.kafka_url, topic)
-    take = consumer._take
-
-    def damaged(batch, fetched, decode, room):
-        fetched = Damaged(fetched, bad.offset) if batch.partition == bad.partition else fetched
-        return take(batch, fetched, decode, room)
-
-    monkeypatch.setattr(consumer, "_take", damaged)
-    async with running(serving(), store):
-        await reached(store, goal | {bad.partition: bad.offset})
-        monkeypatch.undo()
-        await reached(store, goal)
-    assert await stored(store) == by_source(made)
 
 
 async def test_two_runs_of_one_processor(stack, topic, serving, store):

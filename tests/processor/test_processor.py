@@ -15,7 +15,19 @@ from dualstream_lab.processor import Processor, processor
 from dualstream_lab.store import SqliteStore
 from tests.publisher.helpers import mute, read_log, until
 
-from .helpers import PARTITIONS, admin, by_source, ends, events, producer, reached, running, stored, write
+from .helpers import (
+    PARTITIONS,
+    admin,
+    by_source,
+    ends,
+    events,
+    positions_of,
+    producer,
+    reached,
+    running,
+    stored,
+    write,
+)
 
 
 async def test_events_are_in_the_store_as_they_are_in_the_log(stack, topic, serving, store):
@@ -28,7 +40,8 @@ async def test_events_are_in_the_store_as_they_are_in_the_log(stack, topic, serv
     assert await stored(store) == by_source(made)
     assert await store.epoch() == (await log_identity(serving())).epoch
     for record in await read_log(stack.kafka_url, topic):
-        kept = await store.get(msgspec.json.decode(record.value)["id"])
+        kept = await store.at(record.partition, record.offset)
+        assert kept.id == msgspec.json.decode(record.value)["id"]
         assert (kept.partition, kept.offset, kept.value) == (record.partition, record.offset, record.value)
         assert (kept.type, kept.source) == ("push", f"repo:{record.key.decode()}")
         assert kept.ts == record.timestamp * 10**6
@@ -172,7 +185,7 @@ class Recorder:
 async def test_handlers_see_every_event_in_turn_before_the_store(stack, topic, serving, store):
     class Early:
         async def handle(self, events):
-            assert not any([await store.get(event.id) for event in events])
+            assert not any([await store.find(event.id) for event in events])
 
     first, second = Recorder(), Recorder()
     made = events(300)
@@ -224,8 +237,8 @@ async def test_retention_moves_the_floors(stack, topic, serving, store, monkeypa
                 await asyncio.sleep(0.05)
     for source, ids in kept.items():
         assert ids == by_source(made)[source][-len(ids) :]
-        page, _ = await store.recent(source, limit=1, after=-1)
-        assert 0 < page.floor <= (await store.get(ids[0])).offset
+        (first,) = await store.find(ids[0], source=source)
+        assert 0 < (await store.places())[first.partition].floor <= first.offset
 
 
 async def test_a_log_that_kafka_has_cut_goes_on_at_its_beginning(stack, topic, serving, store, caplog):
@@ -233,10 +246,10 @@ async def test_a_log_that_kafka_has_cut_goes_on_at_its_beginning(stack, topic, s
     from aiokafka.admin.records_to_delete import RecordsToDelete
 
     made = events(400)
-    receipts = await write(stack.kafka_url, topic, made[:200])
+    await write(stack.kafka_url, topic, made[:200])
     async with running(serving(), store):
         await reached(store, await ends(stack.kafka_url, topic))
-    position = (await store.positions())[0]
+    position = (await positions_of(store))[0]
     await write(stack.kafka_url, topic, made[200:])
     async with admin(stack.kafka_url) as client:
         await client.delete_records({TopicPartition(topic, 0): RecordsToDelete(position + 5)})
@@ -244,9 +257,8 @@ async def test_a_log_that_kafka_has_cut_goes_on_at_its_beginning(stack, topic, s
         await reached(store, await ends(stack.kafka_url, topic))
         assert (runner.stats().lost, runner.stats().applied) == (5, 195)
     assert f"partition 0: offsets {position} to {position + 4} went by Kafka's retention" in caplog.text
-    inside = next(e for e, receipt in zip(made, receipts, strict=False) if receipt.partition == 0)
-    page, _ = await store.recent(f"repo:{inside.source_id}", limit=1)
-    assert page.floor == position + 5
+    place = (await store.places())[0]
+    assert (place.floor, place.hole, place.reason) == (position + 5, position + 5, "retention")
 
 
 async def test_a_position_beyond_the_end_is_refused_naming_both(stack, topic, serving, store):
