@@ -32,7 +32,9 @@ class Hearing(Recorder):
     ``live`` (intended to heard by the first) and ``live_raw`` (from sent). ``details``: it also looks into
     each notification, for ``live_delay`` (Kafka's ack to heard, by the wall clock) and for holes in a
     source's running number (``skipped``). ``all_heard``: somebody here hears everything, so that what is
-    expected and never heard is missing. ``also``: more kinds of rows, and their ``every``.
+    expected and never heard is missing. ``epoch``: which log the run writes; notifications of another one,
+    from whoever shares the Redis, are ignored and counted (``other_epoch``). ``also``: more kinds of rows,
+    and their ``every``.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class Hearing(Recorder):
         *,
         details: bool = False,
         all_heard: bool = False,
+        epoch: str | None = None,
         also: Mapping[str, int] | None = None,
         **options: object,
     ) -> None:
         kinds = {"listening": 1} | dict(also or {})
         super().__init__(directory, "heard", writer, also=kinds, **options)  # type: ignore[arg-type]
         self._prefix = ids.prefix.encode()
+        self._log = b"" if epoch is None else b'"log":"%s"' % epoch.encode()  # "" is in every message
+        self._other_epoch = 0
         self._details = details
         self._all_heard = all_heard
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
@@ -84,7 +89,11 @@ class Hearing(Recorder):
             self._look(number, message, now)
 
     def _arrived(self, message: bytes, now: int) -> int | None:
-        """The event's number in the plan; None for one of another run."""
+        """The event's number in the plan; None for one of another run, or of another log."""
+        # These bytes cannot be within a text: a quote is escaped there. A bare notification names no log.
+        if self._log not in message and b'"log":"' in message:
+            self._other_epoch += 1
+            return None
         # It begins with {"id":"…", and the id ends with the event's number.
         if message[7:31] != self._prefix:
             return None
@@ -139,6 +148,8 @@ class Hearing(Recorder):
         """Rows and histograms."""
         seqs = np.asarray(self._seqs, np.int64)
         self.meter.count("heard", len(seqs))
+        self.meter.count("other_epoch", self._other_epoch)
+        self._other_epoch = 0
         self.rows(seqs, at=np.asarray(self._times, np.int64), subscriber=np.asarray(self._numbers, np.int64))
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
         columns = np.array(self._listened, np.int64).reshape(-1, 5).T

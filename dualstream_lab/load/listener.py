@@ -15,6 +15,7 @@ import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.log_reader import open_log_reader, record_unread
@@ -36,16 +37,23 @@ _PROBE_KAFKA = 0.1
 
 
 async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections  # noqa: PLC0415
+    from dualstream_lab.load.subscriber import (  # noqa: PLC0415
+        RedisSubscriber,
+        all_channels,
+        all_ready,
+        allow_connections,
+    )
 
     settings = Settings.load(**task["settings"])
-    heard = Hearing(Path(task["directory"]), "redis", RunIds(task["ids"]), every=task["sample"])
+    epoch = (await log_identity(settings)).epoch
+    ids, every = RunIds(task["ids"]), task["sample"]
+    heard = Hearing(Path(task["directory"]), "redis", ids, every=every, epoch=epoch)
     count = task["subscribers"]
     allow_connections(count)
     subscribers = [
         RedisSubscriber(
             settings.redis_url or "",
-            ["events:*"],
+            [all_channels(settings.channel_prefix)],
             heard,
             number=number,
             pattern=True,

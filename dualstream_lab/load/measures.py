@@ -58,6 +58,7 @@ _COUNTS: Final = {
     "live.skipped": "notifications that a subscriber did not hear between others that it heard (Locust)",
     "live.gaps": "times that a gateway could not tell a subscriber what it had missed (Locust, --via ws|sse)",
     "live.late": "events that a gateway found by repair, not as they happened (Locust, --via ws|sse)",
+    "live.other_epoch": "notifications of another log on the same Redis, which were ignored",
     "live.subscriptions": "connections that were subscribed, at most",
     "durable.consumed": "records that the Kafka consumer read",
     "durable.repeated": "records that were in the log again",
@@ -188,6 +189,7 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
     if "heard" in counters:
         found["live.heard"] = counters["heard"] + counters.get("caught_up", 0)
         found["live.repeated"] = joined.heard_again
+        found["live.other_epoch"] = counters.get("other_epoch", 0)
         if peaks.get("heard.via_gateway"):
             found["live.gaps"], found["live.late"] = counters.get("gaps", 0), counters.get("late", 0)
         else:

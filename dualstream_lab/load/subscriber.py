@@ -23,11 +23,16 @@ from redis.exceptions import RedisError
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.recording import Ending
 
-__all__ = ["Listening", "Presence", "RedisSubscriber", "all_ready", "allow_connections"]
+__all__ = ["Listening", "Presence", "RedisSubscriber", "all_channels", "all_ready", "allow_connections"]
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT = 10.0
 _SPARE_FILES = 256
+
+
+def all_channels(prefix: str) -> str:
+    """The pattern of all channels of an estate; no prefix holds what a pattern is made of."""
+    return f"{prefix}events:*"
 
 
 def allow_connections(count: int) -> None:

@@ -113,6 +113,8 @@ class Verdict:
             rows.append(("durable and never heard, share", show("live.missing")))
         if found.get("live.skipped"):
             rows.append(("skipped between two that were heard", show("live.skipped")))
+        if found.get("live.other_epoch"):
+            rows.append(("of another log on this Redis, and ignored", show("live.other_epoch")))
         if "live.gaps" in found:
             rows.append(
                 ("the gateway found late, could not recover", f"{show('live.late')}, {show('live.gaps')}")

@@ -14,7 +14,7 @@ from dualstream_lab.load.gateway_subscriber import (
     checked_gateway,
 )
 from dualstream_lab.load.hearing import Hearing
-from dualstream_lab.load.subscriber import RedisSubscriber, all_ready, allow_connections
+from dualstream_lab.load.subscriber import RedisSubscriber, all_channels, all_ready, allow_connections
 from dualstream_lab.workload import source_name
 from dualstream_lab.workload.popularity import cumulative_popularity
 
@@ -130,7 +130,10 @@ class Listeners:
                 via=options.via, number=number, slow=slow, stay=options.stay,
                 listening=hearing.listening, ranks=ranks,
             )  # fmt: skip
-        channels = ["events:*"] if ranks is None else [channel_of(*source_name(rank)) for rank in ranks]
+        prefix = options.settings.channel_prefix
+        channels = [all_channels(prefix)]
+        if ranks is not None:
+            channels = [channel_of(*source_name(rank), prefix) for rank in ranks]
         return RedisSubscriber(
             options.settings.redis_url or "", channels, hearing,
             number=number, pattern=ranks is None, slow=slow, stay=options.stay,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dualstream_lab.errors import DualStreamError, RecordingError
+from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver, time_limit
 from dualstream_lab.load.probes import probe_kafka, probe_redis
@@ -120,7 +121,8 @@ class Session:
         await self._publisher.start()
         try:
             gateway = await find_gateway(self._options) if self._listens else None
-            self._record(gateway)
+            epoch = (await log_identity(self._options.settings)).epoch if self._listens else None
+            self._record(gateway, epoch)
         except DualStreamError:
             await self._publisher.close()
             raise
@@ -134,7 +136,7 @@ class Session:
             raise
         settle_memory()
 
-    def _record(self, gateway: Gateway | None) -> None:
+    def _record(self, gateway: Gateway | None, epoch: str | None) -> None:
         """The recorders, and their directory."""
         order, every = self._order, self._options.sample
         directory = Path(order.directory) if every else None
@@ -150,7 +152,7 @@ class Session:
         self._sink = _Sink(directory, f"worker{order.index}", ids=ids, **common)
         self._hearing = hearing_of(self._options)(
             directory if self._listens else None, f"worker{order.index}", ids,
-            details=not self._hears_itself, all_heard=self._hears_itself, **common,
+            details=not self._hears_itself, all_heard=self._hears_itself, epoch=epoch, **common,
         )  # fmt: skip
         self._listeners = Listeners(self._options, gateway, self._hearing, self._keep)
         self._sink.hearing = self._hearing if self._listens else None
