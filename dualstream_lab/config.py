@@ -14,6 +14,7 @@ from dualstream_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from urllib.parse import SplitResult
 
     from pydantic_core import ErrorDetails
 
@@ -22,6 +23,7 @@ __all__ = ["ServeSettings", "Settings", "kafka_client_options", "redis_url_check
 _KAFKA_OPTIONS = {"sasl_mechanism", "ssl_cafile", "ssl_certfile", "ssl_keyfile"}
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
@@ -130,6 +132,12 @@ class ServeSettings(Settings):
     """Shared secret (HS256) of the bearer tokens."""
     jwt_public_key: Path | None = None
     """PEM file of the key (RS256, ES256, EdDSA) of the bearer tokens."""
+    jwks_url: str | None = None
+    """Where their issuer publishes its keys, as a JSON Web Key Set."""
+    jwt_audience: str | None = None
+    """What their ``aud`` must name; left out: anything."""
+    jwt_issuer: str | None = None
+    """What their ``iss`` must be; left out: anything."""
     allowed_origins: str = ""
     """Origins, besides its own, whose pages may connect; separated by commas, or ``*``."""
     github_secret: SecretStr | None = None
@@ -141,10 +149,23 @@ class ServeSettings(Settings):
     """Of one message of a WebSocket client."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024 * 2**20)] = 32 * 2**20
     """Of one request to ``/ingest``."""
+    max_webhook_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    """Of one request to ``/ingest/github``; eight of these are held before their signatures are verified."""
+    min_body_rate: Annotated[float, Field(ge=0, le=2**30)] = 1024.0
+    """Bytes/s at which a body must come, but for pauses of 5 s in all; 0: any."""
+    ingest_request_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Requests/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
+    ingest_event_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Events/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
     client_buffer_bytes: Annotated[int, Field(ge=16_384, le=1024 * 2**20)] = 2**20
     """What may wait for a slow client before it is closed."""
     auth_timeout: Seconds = 5.0
     """For a client to show its token."""
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _jwks(cls, url: str | None) -> str | None:
+        return None if url is None else _jwks_url_checked(url)
 
     @property
     def dead_letters(self) -> str:
@@ -164,24 +185,45 @@ def _problem(detail: ErrorDetails, given: Mapping[str, object], known: list[str]
     return f"{where}: {reason}{value}"
 
 
+def _split_url(url: str, example: str) -> SplitResult:
+    """The URL's parts. Raises ConfigError, whose message repeats nothing of it: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError(f"is not a URL; allowed: {example}") from None  # it quotes the password
+    if parts.netloc and ("@" in parts.path + parts.query or parts.fragment):
+        raise ConfigError(
+            "has an @ or # behind the server; in a user or password write %2F for /, %3F for ?, %23 for #, "
+            f"%40 for @; allowed: {example}"
+        )
+    return parts
+
+
+def _quoted(text: str, url: str) -> str:
+    """A piece of a URL, where that cannot be a piece of its user or password."""
+    return "" if "@" in url else f" (is {text!r})"
+
+
+_KAFKA_EXAMPLE = "host:port[,host:port…] or kafka://[user:password@]host:port"
+
+
 def _split_kafka_url(url: str) -> tuple[bool, str | None, str | None, list[str], dict[str, str]]:
     """(tls, user, password, bootstrap servers, options). Raises ConfigError."""
-    text = url if "://" in url else f"kafka://{url}"
-    parts = urlsplit(text)
+    parts = _split_url(url if "://" in url else f"kafka://{url}", _KAFKA_EXAMPLE)
     if parts.scheme not in {"kafka", "kafkas"}:
-        raise ConfigError(f"scheme {parts.scheme}:// is not allowed; use kafka:// or kafkas:// (TLS)")
+        raise ConfigError(f"the scheme must be kafka:// or kafkas:// (TLS){_quoted(parts.scheme, url)}")
     credentials, _, hosts = parts.netloc.rpartition("@")
     servers = [server.strip() for server in hosts.split(",")]
     for server in servers:
         host, _, port = server.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise ConfigError(f"{server!r} is not host:port; allowed: host:port[,host:port…]")
+        if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port[:6]) < 65_536:
+            raise ConfigError(f"a server must be host:port{_quoted(server, url)}; allowed: {_KAFKA_EXAMPLE}")
     if parts.path.strip("/"):
         raise ConfigError("a path is not allowed; the topic is the setting DUALSTREAM_TOPIC")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := set(options) - _KAFKA_OPTIONS:
         known = ", ".join(sorted(_KAFKA_OPTIONS))
-        raise ConfigError(f"unknown option {min(unknown)!r}; known: {known}")
+        raise ConfigError(f"an option is unknown{_quoted(min(unknown), url)}; known: {known}")
     if options.get("sasl_mechanism", "PLAIN") not in _SASL_MECHANISMS:
         raise ConfigError(f"sasl_mechanism must be one of {', '.join(_SASL_MECHANISMS)}")
     user, _, password = credentials.partition(":")
@@ -215,22 +257,36 @@ def kafka_client_options(url: str) -> dict[str, Any]:
     return arguments
 
 
+_REDIS_EXAMPLE = "redis://host:port, rediss://host:port or unix:///path"
+
+
 def redis_url_checked(url: str) -> str:
     """The URL, if it names one plain Redis or Valkey server. Raises ConfigError otherwise."""
-    parts = urlsplit(url)
+    parts = _split_url(url, _REDIS_EXAMPLE)
     scheme = parts.scheme.lower()
     if "sentinel" in scheme:
         raise ConfigError("Redis Sentinel is not supported; give the primary itself: redis://host:port")
-    if "cluster" in scheme or "," in parts.netloc:
+    if "cluster" in scheme or "," in parts.netloc.rpartition("@")[2]:
         raise ConfigError("Redis Cluster is not supported; give one server: redis://host:port")
     if scheme not in _REDIS_SCHEMES:
         allowed = ", ".join(f"{name}://" for name in _REDIS_SCHEMES)
-        raise ConfigError(f"scheme {scheme or 'of nothing'!s}:// is not allowed; use {allowed}")
+        raise ConfigError(f"the scheme must be one of {allowed}{_quoted(scheme, url)}")
     try:
         missing = not (parts.path if scheme == "unix" else parts.hostname)
         _ = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{error}; use redis://host:port") from error
+    except ValueError:
+        raise ConfigError(f"the port is not a number below 65,536; allowed: {_REDIS_EXAMPLE}") from None
     if missing:
-        raise ConfigError("names no server; use redis://host:port, rediss://host:port or unix:///path")
+        raise ConfigError(f"names no server; allowed: {_REDIS_EXAMPLE}")
+    return url
+
+
+def _jwks_url_checked(url: str) -> str:
+    example = "https://issuer/path (http:// on this machine alone)"
+    parts = _split_url(url, example)
+    local = parts.netloc.rpartition(":")[0] in _THIS_MACHINE or parts.netloc in _THIS_MACHINE
+    if not parts.netloc or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise ConfigError(f"must be {example}: who can change the keys can make tokens")
+    if "@" in parts.netloc:
+        raise ConfigError(f"a user or password is not allowed; allowed: {example}")
     return url

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dualstream_lab.config import Settings, kafka_client_options
+from dualstream_lab.config import ServeSettings, Settings, kafka_client_options
 from dualstream_lab.errors import ConfigError
 
 
@@ -17,6 +17,10 @@ from dualstream_lab.errors import ConfigError
         ("redis_url", "redis+sentinel://host", "Sentinel"),
         ("redis_url", "redis://a:1,b:2", "Cluster"),
         ("redis_url", "host:6379", "redis://"),
+        ("redis_url", "redis://host:x", "port"),
+        ("redis_url", "redis://[::1", "URL"),
+        ("kafka_url", "kafka://[::1", "URL"),
+        ("kafka_url", "kafka://host:9092#x", "%23"),
         ("topic", "a b", "pattern"),
         ("buffer_events", "0", "greater than or equal to 1"),
     ],
@@ -35,10 +39,65 @@ def test_an_unknown_setting_is_refused_with_the_known_ones():
         Settings.load(kafka="host:1")
 
 
-def test_a_password_is_never_repeated():
-    with pytest.raises(ConfigError) as caught:
-        Settings.load(kafka_url="kafka://user:hunter2@host")
-    assert "hunter2" not in str(caught.value)
+# Whatever a password holds: the parser then takes a piece of it for a port, a path, an option or a name.
+AWKWARD = [
+    "hunter2",
+    "hunt/er2",
+    "hunt?er2",
+    "hunt#er2",
+    "hunt@er2",
+    "12/er2",
+    "12?er2",
+    "12#er2",
+    "[er2",
+    "h\u2100er2",
+]
+
+
+@pytest.mark.parametrize("password", AWKWARD)
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("kafka_url", "kafka://alice:{}@host"),
+        ("kafka_url", "alice:{}@host"),
+        ("kafka_url", "kafka://alice:{}@host:9092?x=1"),
+        ("kafka_url", "amqp://alice:{}@host:9092"),
+        ("kafka_url", "alice:{}://x@host:9092"),
+        ("redis_url", "redis://alice:{}@host:x"),
+        ("redis_url", "rediss://alice:{}@"),
+        ("redis_url", "alice:{}@host:6379"),
+        ("redis_url", "amqp://alice:{}@host:6379"),
+        ("redis_url", "redis+cluster://alice:{}@host:6379"),
+        ("jwks_url", "https://alice:{}@host/keys"),
+    ],
+)
+def test_no_part_of_a_user_or_password_is_ever_repeated(setting, url, password):
+    with pytest.raises(ConfigError, match=setting) as caught:
+        ServeSettings.load(**{setting: url.format(password)})
+    assert not [part for part in ("alice", "hunt", "er2", "12") if part in str(caught.value)]
+
+
+@pytest.mark.parametrize("password", ["hunt/er2", "12/er2", "12?er2", "12#er2"])
+@pytest.mark.parametrize("setting", ["kafka_url", "redis_url"])
+def test_a_password_that_the_parser_takes_for_something_else_is_refused_with_how_to_write_it(
+    setting, password
+):
+    """`redis://user:12/er2@host` would be database `er2@host` of a server `user`, port 12."""
+    scheme = setting.removesuffix("_url")
+    with pytest.raises(ConfigError, match="%2F for /"):
+        Settings.load(**{setting: f"{scheme}://user:{password}@host:1"})
+    assert Settings.load(**{setting: f"{scheme}://user:hunt%2Fer2@host:1"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://issuer.example/keys", "ftp://issuer/keys", "issuer", "https:///keys", "http://127.0.0.1.x/k"],
+)
+def test_keys_come_only_from_where_nobody_can_change_them(url):
+    with pytest.raises(ConfigError, match="jwks_url: must be https://"):
+        ServeSettings.load(jwks_url=url)
+    for good in ("https://issuer.example/keys", "http://127.0.0.1:8000/keys", "http://[::1]/keys"):
+        assert ServeSettings.load(jwks_url=good).jwks_url == good
 
 
 def test_arguments_win_over_the_environment(monkeypatch):
