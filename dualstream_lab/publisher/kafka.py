@@ -18,7 +18,6 @@ from aiokafka import errors as kafka_errors
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.diagnosis import refusal
 from dualstream_lab.kafka_log.topic import client_options, info_of, unreachable
-from dualstream_lab.publisher.log_limit import limit_aiokafka
 from dualstream_lab.publisher.produce import BatchSender
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ class KafkaWriter:
 
         Raises Barred where Kafka refuses this user, StreamUnavailable otherwise.
         """
-        limit_aiokafka()
         options = client_options(settings)
         writer = cls(AIOKafkaProducer(**options, acks="all", enable_idempotence=True), settings)
         try:

@@ -14,6 +14,7 @@ from dualstream_lab.publisher.delivery import Delivery
 from dualstream_lab.publisher.encoder import Encoder, checked_headers
 from dualstream_lab.publisher.kafka import KafkaWriter
 from dualstream_lab.publisher.lane import State
+from dualstream_lab.publisher.log_limit import limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.outcome import (
     BatchReceipt,
@@ -87,6 +88,7 @@ class DualPublisher:
             raise StreamUnavailable("the publisher was closed: it cannot be started again, make a new one")
         if self._delivery is not None:
             return
+        limit_aiokafka()
         settings = self._settings
         info = await topic_info(settings)
         check_topic(settings.topic, info)

@@ -62,31 +62,30 @@ class BatchRefused(Exception):
         self.records: Mapping[int, str] = records or {}
 
 
-_BEFORE: Final = "is checked before anything is appended"
 _KNOWN: Final = (
     Answer(0, "NONE", Meaning.DURABLE, "appended, and copied as acks=all asks"),
     Answer(46, "DUPLICATE_SEQUENCE_NUMBER", Meaning.DURABLE, "an earlier attempt was appended"),
-    # Definite
-    Answer(2, "CORRUPT_MESSAGE", Meaning.DEFINITE, f"the checksum {_BEFORE}"),
-    Answer(10, "MESSAGE_TOO_LARGE", Meaning.DEFINITE, f"max.message.bytes {_BEFORE}", Blame.SIZE),
-    Answer(17, "INVALID_TOPIC_EXCEPTION", Meaning.DEFINITE, f"the topic's name {_BEFORE}"),
-    Answer(18, "RECORD_LIST_TOO_LARGE", Meaning.DEFINITE, f"segment.bytes {_BEFORE}", Blame.SIZE),
-    Answer(21, "INVALID_REQUIRED_ACKS", Meaning.DEFINITE, f"acks {_BEFORE}"),
-    Answer(29, "TOPIC_AUTHORIZATION_FAILED", Meaning.DEFINITE, f"the right to write to the topic {_BEFORE}"),
-    Answer(31, "CLUSTER_AUTHORIZATION_FAILED", Meaning.DEFINITE, f"the right to idempotent writes {_BEFORE}"),
-    Answer(32, "INVALID_TIMESTAMP", Meaning.DEFINITE, f"every record's time {_BEFORE}", Blame.CALL),
-    Answer(35, "UNSUPPORTED_VERSION", Meaning.DEFINITE, f"the request's version {_BEFORE}"),
-    Answer(42, "INVALID_REQUEST", Meaning.DEFINITE, f"the request's form {_BEFORE}"),
-    Answer(43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", Meaning.DEFINITE, f"the topic's message format {_BEFORE}"),
-    Answer(44, "POLICY_VIOLATION", Meaning.DEFINITE, f"a policy of the cluster {_BEFORE}"),
-    Answer(53, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", Meaning.DEFINITE, f"the right to write {_BEFORE}"),
-    Answer(76, "UNSUPPORTED_COMPRESSION_TYPE", Meaning.DEFINITE, f"the batch's codec {_BEFORE}"),
-    Answer(87, "INVALID_RECORD", Meaning.DEFINITE, f"every record {_BEFORE}", Blame.RECORD),
+    # Definite: a broker looks at all of this before it appends anything
+    Answer(2, "CORRUPT_MESSAGE", Meaning.DEFINITE, "its checksum is wrong"),
+    Answer(10, "MESSAGE_TOO_LARGE", Meaning.DEFINITE, "the topic's max.message.bytes is less", Blame.SIZE),
+    Answer(17, "INVALID_TOPIC_EXCEPTION", Meaning.DEFINITE, "nobody may write to a topic of that name"),
+    Answer(18, "RECORD_LIST_TOO_LARGE", Meaning.DEFINITE, "the topic's segment.bytes is less", Blame.SIZE),
+    Answer(21, "INVALID_REQUIRED_ACKS", Meaning.DEFINITE, "acks=all is not taken"),
+    Answer(29, "TOPIC_AUTHORIZATION_FAILED", Meaning.DEFINITE, "this user may not write to the topic"),
+    Answer(31, "CLUSTER_AUTHORIZATION_FAILED", Meaning.DEFINITE, "this user may not write idempotently"),
+    Answer(32, "INVALID_TIMESTAMP", Meaning.DEFINITE, "the topic does not take its time", Blame.CALL),
+    Answer(35, "UNSUPPORTED_VERSION", Meaning.DEFINITE, "the broker does not know the request's version"),
+    Answer(42, "INVALID_REQUEST", Meaning.DEFINITE, "the broker does not understand the request"),
+    Answer(43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", Meaning.DEFINITE, "the topic's message format is too old"),
+    Answer(44, "POLICY_VIOLATION", Meaning.DEFINITE, "a policy of the cluster forbids it"),
+    Answer(53, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", Meaning.DEFINITE, "this user may not write"),
+    Answer(76, "UNSUPPORTED_COMPRESSION_TYPE", Meaning.DEFINITE, "the broker does not know the codec"),
+    Answer(87, "INVALID_RECORD", Meaning.DEFINITE, "the broker found it invalid", Blame.RECORD),
     # Nothing appended yet
-    Answer(19, "NOT_ENOUGH_REPLICAS", Meaning.RETRY, f"the replicas in sync are counted, which {_BEFORE}"),
-    Answer(74, "FENCED_LEADER_EPOCH", Meaning.RETRY, f"the leader's epoch {_BEFORE}", stale=True),
-    Answer(75, "UNKNOWN_LEADER_EPOCH", Meaning.RETRY, f"the leader's epoch {_BEFORE}", stale=True),
-    Answer(89, "THROTTLING_QUOTA_EXCEEDED", Meaning.RETRY, f"the quota {_BEFORE}"),
+    Answer(19, "NOT_ENOUGH_REPLICAS", Meaning.RETRY, "fewer replicas than min.insync.replicas are in sync"),
+    Answer(74, "FENCED_LEADER_EPOCH", Meaning.RETRY, "there is another leader", stale=True),
+    Answer(75, "UNKNOWN_LEADER_EPOCH", Meaning.RETRY, "there is another leader", stale=True),
+    Answer(89, "THROTTLING_QUOTA_EXCEEDED", Meaning.RETRY, "the quota is used up"),
     # A leader may have appended it and have lost its place since, before the followers had it
     Answer(3, "UNKNOWN_TOPIC_OR_PARTITION", Meaning.RETRY_IN_DOUBT, "it may have been there", stale=True),
     Answer(5, "LEADER_NOT_AVAILABLE", Meaning.RETRY_IN_DOUBT, "it may have had one", stale=True),
