@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,12 @@ from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishRejected, 
 from dualstream_lab.lab.prove.foreign import ForeignPublisher, load_maker
 from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import Options, Progress, Proof, prove
+from dualstream_lab.lab.prove.report import facts
 from dualstream_lab.lab.prove.session import Timing
 from dualstream_lab.lab.prove.witness import SourcesOfPlan, identity_of_record
+from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.workload import RunIds, Workload
+from tests.kafka_log.hostile import grow
 
 if TYPE_CHECKING:
     from dualstream_lab.stack import LocalStack
@@ -50,6 +54,35 @@ class Liar:
 async def make_publisher(kafka_url, redis_url, topic):
     print("what it prints is not in the way")
     return Liar(await honest(kafka_url, redis_url, topic))
+"""
+
+# A fake, to be caught: of one event in fifty it writes another source's.
+MISTAKEN = """
+from aiokafka import AIOKafkaProducer
+from msgspec.structs import replace
+
+from dualstream_lab.event import encode_event
+
+class Mistaken:
+    def __init__(self, producer, topic):
+        self.producer, self.topic, self.count = producer, topic, 0
+    async def publish_batch(self, events):
+        sent = []
+        for event in events:
+            self.count += 1
+            if self.count % 50 == 0:
+                event = replace(event, source_id="somebody/else")
+            key = event.source_id.encode()
+            sent.append(await self.producer.send(self.topic, encode_event(event), key=key))
+        for future in sent:
+            await future
+    async def close(self):
+        await self.producer.stop()
+
+async def make_publisher(kafka_url, redis_url, topic):
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_url, acks="all", metadata_max_age_ms=200)
+    await producer.start()
+    return Mistaken(producer, topic)
 """
 
 
@@ -105,6 +138,50 @@ async def test_the_topic_is_believed_and_not_the_publisher(
     assert judgement.failed == 0
     assert judgement.healthy_missing >= 3
     assert judgement.durable > 300
+
+
+async def test_an_event_under_another_source_is_not_the_one_that_was_published(
+    stack: LocalStack, topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mistaken.py"
+    file.write_text(MISTAKEN)
+    proof = await prove(options("redis.kill", publisher=file), root=tmp_path, stack=stack, topic=topic)
+    judgement = proof.judgement
+    assert judgement.verdict is Verdict.FAILS
+    assert judgement.failed == 0
+    assert judgement.wrong_source == judgement.missing >= 10
+    assert any("name another source" in text for _, text in facts(proof))
+
+
+async def test_partitions_that_are_added_meanwhile_are_read(
+    stack: LocalStack, topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "growing.py"
+    file.write_text(MISTAKEN.replace("% 50 == 0", "< 0"))
+    grown: list[str] = []
+
+    def show(progress: Progress) -> None:
+        if progress.doing == "redis.kill" and not grown:
+            grown.append(topic)
+            grow_now(stack, topic, 13)
+
+    given = options("redis.kill", publisher=file)
+    proof = await prove(given, root=tmp_path, stack=stack, topic=topic, show=show)
+    judgement = proof.judgement
+    assert (judgement.missing, judgement.wrong_source, judgement.unread) == (0, 0, ())
+    rows = [directory.rows("consumed").column("partition").to_pylist() for directory in blocks(proof.path)]
+    assert max(rows[0]) < 6 <= max(rows[-1])
+
+
+def grow_now(stack: LocalStack, topic: str, partitions: int) -> None:
+    """At once: the proof waits."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, grow(stack.kafka_url, topic, partitions)).result()
+
+
+def blocks(path: Path) -> list[RunDirectory]:
+    found = [directory for directory in list_runs(path) if isinstance(directory, RunDirectory)]
+    return sorted(found, key=lambda directory: directory.path.name)
 
 
 async def test_ctrl_c_mends_redis_and_judges_what_was_measured(
