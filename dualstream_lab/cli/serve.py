@@ -12,7 +12,7 @@ import uvloop
 
 from dualstream_lab.cli.console import say
 from dualstream_lab.config import ServeSettings
-from dualstream_lab.lab.serve import PARTS
+from dualstream_lab.lab.serve import PARTS, put_store_away
 from dualstream_lab.lab.serve import serve as run_parts
 from dualstream_lab.stack import LocalStack, running_stack
 
@@ -49,13 +49,18 @@ Ctrl-C ends it."""
 @click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).")
 @click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL).")
 @click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL).")
-def serve(only: Sequence[str], **where: object) -> int:
+@click.option(
+    "--rebuild-store",
+    is_flag=True,
+    help="Move the store away (NAME.before-1), and fill a new one with what Kafka has.",
+)
+def serve(only: Sequence[str], rebuild_store: bool, **where: object) -> int:
     """Serve: events in over HTTP, out to WebSocket and SSE clients, live and without a gap.
 
     \b
     ingester   POST /ingest, /ingest/github -> Kafka, and a notification on Redis
     processor  Kafka -> the store of recent events (a consumer group: start as many as you like)
-    gateway    GET /ws, /sse, /events, /events/{id}, a live page at /, /metrics, /openapi.json
+    gateway    GET /ws, /sse, /events, /event, a live page at /, /metrics, /openapi.json
 
     On the brokers given, else on the local stack that runs, else on one of its own. Everything else is a
     DUALSTREAM_… variable: README, "Serve".
@@ -64,10 +69,11 @@ def serve(only: Sequence[str], **where: object) -> int:
     info = running_stack()
     if settings.kafka_url is None and info is None:
         with LocalStack(progress=say) as stack:
-            return _run(_on(where, stack.kafka_url, stack.redis_url, stack.topic, stack.directory), only)
+            settings = _on(where, stack.kafka_url, stack.redis_url, stack.topic, stack.directory)
+            return _run(settings, only, rebuild=rebuild_store)
     if settings.kafka_url is None and info is not None:
-        return _run(_on(where, info.kafka_url, info.redis_url, info.topic, info.directory), only)
-    return _run(settings, only)
+        settings = _on(where, info.kafka_url, info.redis_url, info.topic, info.directory)
+    return _run(settings, only, rebuild=rebuild_store)
 
 
 def _on(
@@ -82,7 +88,10 @@ def _on(
     return ServeSettings.load(**(stack | given), store=Path(str(directory)) / "dualstream.db")
 
 
-def _run(settings: ServeSettings, only: Sequence[str]) -> int:
+def _run(settings: ServeSettings, only: Sequence[str], *, rebuild: bool) -> int:
+    if rebuild and (moved := put_store_away(settings, only or PARTS)):
+        say(f"the old store is {moved} now; a new one is filled with what Kafka has")
+
     def started(url: str) -> None:
         say(f"serving {', '.join(only or PARTS)} on topic {settings.topic}, store {settings.store}")
         say(_NEXT.format(url=url) if url else "Ctrl-C ends it.")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from dualstream_lab.event import channel_of, shard_channel, source_invalid_reason
+from dualstream_lab.event import channel_of, resync_channel, shard_channel, source_invalid_reason
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.event import Notification
 
 __all__ = ["Channels", "source_problem"]
-
-_PREFIX: Final = b"events:"
 
 
 def source_problem(source: str) -> str | None:
@@ -30,18 +28,21 @@ class Channels:
     """
 
     def __init__(self, settings: ServeSettings) -> None:
+        self._prefix = settings.channel_prefix
+        self._head = len(f"{self._prefix}events:".encode())
         self._shards = settings.channel_shards if settings.upstream == "aggregate" else None
         self.shared = self._shards is not None
-        self.pattern = b"events:*" if settings.upstream == "pattern" else None
+        self.resync = resync_channel(self._prefix).encode()
+        self.pattern = f"{self._prefix}events:*".encode() if settings.upstream == "pattern" else None
 
     def channel(self, source: str) -> bytes:
         """Where the source is announced."""
         source_type, _, source_id = source.partition(":")
         if self._shards is None:
-            return channel_of(source_type, source_id).encode()
-        return shard_channel(source_type, source_id, self._shards).encode()
+            return channel_of(source_type, source_id, self._prefix).encode()
+        return shard_channel(source_type, source_id, self._shards, self._prefix).encode()
 
     def source(self, channel: bytes, note: Notification) -> str:
         """Whom a message on a shared channel is about."""
-        source_type = channel[len(_PREFIX) :].partition(b":")[0].decode("utf-8", "replace")
+        source_type = channel[self._head :].partition(b":")[0].decode("utf-8", "replace")
         return f"{source_type}:{note.source_id}"

@@ -3,145 +3,198 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.handover import Join, Phase, Refusal
-from dualstream_lab.store import Page, Query
+from dualstream_lab.gateway.handover import Join, Phase
+from dualstream_lab.gateway.past import Refusal, later
+from dualstream_lab.gateway.since import check_partitions, is_foreign, known_by
+from dualstream_lab.store import Page, Place, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.cursor import Cursor
     from dualstream_lab.gateway.feed import Client, Feed
+    from dualstream_lab.gateway.frames import Frame
+    from dualstream_lab.gateway.handover import Stream
     from dualstream_lab.gateway.hub import Hub
+    from dualstream_lab.gateway.log import Log
+    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.gateway.repair import Log
-    from dualstream_lab.kafka_log import LogIdentity
+    from dualstream_lab.gateway.since import Since
+    from dualstream_lab.gateway.tails import Tail
     from dualstream_lab.store import Row
 
 __all__ = ["Entry"]
 
-_MOST = 1_000_000_000_000_000_000
+_MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
+_NO_PLACE: Final = Place(position=0, floor=0)
+_time_of = attrgetter("ts")
 
 
 class Entry:
     """Lets clients in."""
 
-    def __init__(
-        self, settings: ServeSettings, log_is: LogIdentity, hub: Hub, reads: Reads, log: Log
-    ) -> None:
+    def __init__(self, settings: ServeSettings, hub: Hub, reads: Reads, log: Log) -> None:
         self._settings = settings
-        self._log_is = log_is
         self._hub = hub
         self._reads = reads
         self._log = log
 
-    async def enter(self, client: Client, source: str, since: Cursor | int | None) -> Feed:
-        """Bring a client into a source's stream: after a cursor, from all that is kept (-1), or (None) now.
+    async def enter(self, client: Client, source: str, since: Since) -> Feed:
+        """Bring a client into a source's stream.
 
         Returns when it is live, with the feed to give back by :meth:`Hub.release`. Bounded by the settings'
-        time-outs. Raises StreamUnavailable when neither Kafka nor the store answers.
+        time-outs. Raises StreamUnavailable when neither Kafka nor the store answers, Refused for a cursor
+        that is none of this topic.
         """
         feed = self._hub.acquire(source)
         try:
-            stranger = isinstance(since, tuple) and since[:2] != (self._log_is.epoch, feed.stream.partition)
-            after = since.offset if isinstance(since, tuple) else since
-            join = Join(after)
+            stream = feed.stream
+            join = Join(known_by(since))
+            stranger = await self.check(since)
             await self._subscribe(feed)
-            end, certain = await self._fence(feed)
-            if not certain and after is not None and after >= end and not stranger:
-                # It was told by Kafka what the store does not have yet: there is no past to tell.
-                join, end = Join(None), after + 1
-            join.subscribed()
-            join.fenced(end)
+            await self._fence(feed, join, () if stranger else join.after)
             if stranger:
                 join.refuse(Refusal.EPOCH_CHANGED)
             deadline = asyncio.get_running_loop().time() + self._settings.store_timeout
             async with client.turn() if join.phase is Phase.READING else nullcontext():
-                rows = await self._read(feed, join, deadline, earliest=since == -1)
+                rows = await self._read(feed, stream, join, deadline)
                 self._hub.admit(client, feed, join, rows)
         except BaseException:
             self._hub.release(feed)
             raise
         return feed
 
+    async def check(self, since: Since) -> bool:
+        """Whether it is a cursor of another log. Raises Refused for partitions that ours does not have."""
+        stranger = is_foreign(since, self._log)
+        if not stranger:
+            await check_partitions(self._log, known_by(since) or {}, "since")
+        return stranger
+
     async def _subscribe(self, feed: Feed) -> None:
         upstream = self._hub.upstream
+        refusal = None
         try:
             async with asyncio.timeout(self._settings.subscribe_timeout):
                 if upstream is not None:
-                    await upstream.subscribe(feed.channel)
+                    refusal = await upstream.subscribe(feed.channel)
                     # The connection may have been lost since, before this went on.
                     feed.subscribed = upstream.confirms(feed.channel)
                     if feed.subscribed:
                         return
         except TimeoutError:
             pass
-        self._hub.degrade(feed)
+        self._hub.degrade(feed, refusal)
 
-    async def _fence(self, feed: Feed) -> tuple[int, bool]:
-        """Where the partition ends; False: only the store was there to say so."""
-        partition = feed.stream.partition
-        certain = True
+    async def _fence(self, feed: Feed, join: Join, named: Sequence[int] | Positions) -> None:
+        """Where the source's partitions end; ``named``: those that the client's cursor has."""
+        page = None if feed.placed and feed.begun else await self._place(feed)
+        positions = {partition: place.position for partition, place in page.places.items()} if page else {}
+        join.subscribed()
+        partitions = feed.partitions
         try:
-            end = await self._log.end(partition)
-        except StreamUnavailable as error:
+            ends = await self._log.ends({*partitions, *named})
+        except StreamUnavailable:
             # Kafka is away: nothing is acknowledged, and what the store lacks will be found as late.
-            try:
-                (page,) = await self._reads.pages([Query(feed.source, partition, _MOST)])
-            except StoreError:
-                raise error from None
-            end, certain = page.position, False
+            if page is None and not feed.begun:
+                raise
+            if not feed.begun:
+                feed.stream.begin(positions)
+            confirmed = feed.stream.confirmed
+            join.unfenced({p: confirmed.get(p, -1) + 1 for p in partitions})
             self._hub.repairs.fence([feed])
-        if not feed.begun:
-            feed.stream.begin(end)
-            feed.begun = True
-        return end, certain
+        else:
+            if not feed.begun:
+                # Elsewhere the past is what the store has; or, where it is away, what the log had.
+                own = {partition: ends[partition] for partition in partitions}
+                feed.stream.begin({**(self._log.known if page is None else positions), **own})
+            join.fenced(ends)
+        feed.begun = True
 
-    async def _read(self, feed: Feed, join: Join, deadline: float, *, earliest: bool) -> Sequence[Row]:
-        stream, loop = feed.stream, asyncio.get_running_loop()
+    async def _place(self, feed: Feed) -> Page | None:
+        """Learn from the store where the source has been; None where it is away."""
+        nothing = dict.fromkeys(range(self._log.identity.partitions), _MOST)
+        try:
+            (page,) = await self._reads.pages([Query(feed.source, nothing)])
+        except StoreError:
+            return None
+        feed.learn(page)
+        return page
+
+    async def _read(self, feed: Feed, stream: Stream[Frame], join: Join, deadline: float) -> Sequence[Row]:
+        loop = asyncio.get_running_loop()
         last_call = loop.time() + 2 * self._settings.store_timeout + self._settings.request_timeout
         rows: Sequence[Row] = ()
         while join.phase is Phase.READING:
             try:
-                left = max(0.0, deadline - loop.time())
-                # By Kafka, another client may have brought the stream further than the store is.
-                wanted_end = max(join.fence, stream.confirmed + 1)
-                there = await self._reads.reach(stream.partition, wanted_end, left)
-                wanted = (join.after, stream.confirmed)
-                mine, theirs = await self._reads.pages(
-                    [Query(feed.source, stream.partition, after) for after in wanted]
-                )
-                if not there and mine.position < wanted_end:
-                    asked = zip(wanted, (mine, theirs), strict=True)
-                    end = max(wanted_end, stream.confirmed + 1)
-                    mine, theirs = await self._with_log(feed, end, *asked)
+                mine, theirs = await self._look(feed, join, deadline)
             except StoreError:
                 join.refuse(Refusal.STORE_UNAVAILABLE)
             except StreamUnavailable:
                 join.refuse(Refusal.STORE_LAG)
             else:
-                self._hub.repairs.settle(feed, theirs)
-                if earliest:  # what was removed is not missed
-                    join.after = max(join.after, mine.floor - 1)
-                if stream.level(mine):
-                    rows = join.read(mine)
-                elif loop.time() > last_call:
-                    join.refuse(Refusal.STORE_LAG)
+                if feed.stream is stream:
+                    self._hub.repairs.settle(feed, theirs)
+                    if stream.level(mine):
+                        rows = join.read(mine, feed.homes)
+                    elif loop.time() > last_call:
+                        join.refuse(Refusal.STORE_LAG)
+            if feed.stream is not stream:
+                break
+        if feed.stream is not stream:
+            join.renew()
+            return ()
         return rows
 
-    async def _with_log(self, feed: Feed, end: int, *asked: tuple[int, Page]) -> list[Page]:
-        """The pages (each with what it was asked after), longer by what the store lacks up to ``end``."""
-        first = min(page.position for _, page in asked)
-        tail = await self._log.read(feed.source, feed.stream.partition, first, end)
+    async def _look(self, feed: Feed, join: Join, deadline: float) -> list[Page]:
+        """The client's page and the stream's, of one snapshot, as far as both need it."""
+        confirmed = feed.stream.confirmed
+        # By Kafka, another client may have brought the stream further than the store is.
+        wanted = later(join.fence, {partition: offset + 1 for partition, offset in confirmed.items()})
+        there = await self._reads.reach(wanted, max(0.0, deadline - asyncio.get_running_loop().time()))
+        asked = (join.after, confirmed)
+        pages = await self._reads.pages([Query(feed.source, after) for after in asked])
+        if there:
+            return pages
+        return await self._with_log(feed, wanted, *zip(asked, pages, strict=True))
+
+    async def _with_log(self, feed: Feed, wanted: Positions, *asked: tuple[Positions, Page]) -> list[Page]:
+        """The pages (each with what it was asked after), longer by what the store lacks up to ``wanted``."""
+        places = asked[0][1].places
+        lacking = {p: end for p, end in wanted.items() if places.get(p, _NO_PLACE).position < end}
+
+        async def read(partition: int, end: int) -> Tail:
+            end = max(end, feed.stream.confirmed.get(partition, -1) + 1)
+            first = places.get(partition, _NO_PLACE).position
+            return await self._log.read(feed.source, partition, first, end)
+
+        tails = await asyncio.gather(*(read(partition, end) for partition, end in lacking.items()))
+        longer = dict(zip(lacking, tails, strict=True))
         most = self._settings.catch_up_events
-        pages = []
-        for after, page in asked:
-            # A cursor may be beyond the store: it was told what came from Kafka.
-            more = [row for row in tail.rows if row.offset > after and not page.more]
-            rows = page.rows + more
-            pages.append(Page(tail.end, page.floor, rows[:most], page.more or len(rows) > most))
-        return pages
+        return [_extended(page, longer, after, most) for after, page in asked]
+
+
+def _extended(page: Page, tails: Mapping[int, Tail], after: Positions, most: int) -> Page:
+    """The page, longer by what Kafka has beyond it; at most so many rows."""
+    places, first, through = dict(page.places), dict(page.first), dict(page.through)
+    for partition, tail in tails.items():
+        place = places.get(partition, _NO_PLACE)
+        places[partition] = Place(tail.end, place.floor, place.hole, place.reason)
+        if tail.rows:
+            first.setdefault(partition, tail.rows[0].offset)
+        if not page.more:
+            through[partition] = tail.end - 1
+    if page.more:
+        return Page(places=places, first=first, rows=page.rows, through=through, more=True)
+    # A cursor may be beyond the store: it was told what came from Kafka.
+    found = [[row for row in tail.rows if row.offset > after.get(p, -1)] for p, tail in tails.items()]
+    rows = [*page.rows, *heapq.merge(*found, key=_time_of)]
+    for row in rows[most:]:
+        through[row.partition] = min(through[row.partition], row.offset - 1)
+    return Page(places=places, first=first, rows=rows[:most], through=through, more=len(rows) > most)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.gateway.frames import EventFrame, Frame, StateFrame, event_frame, state_frame
@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from dualstream_lab.event import Notification
-    from dualstream_lab.store import Row
+    from dualstream_lab.gateway.past import Positions
+    from dualstream_lab.store import Page, Row
 
 __all__ = ["Client", "Feed"]
-
-_DIGITS: Final = 19  # of the largest offset
 
 
 class Client(Protocol):
@@ -37,88 +36,99 @@ class Client(Protocol):
 class Feed:
     """``live``: clients that follow the stream. ``users``: those, and clients on their way in.
 
-    ``subscribed``: Redis confirmed it, and it is heard. ``degraded``: why it is polled from the store
-    instead, or None.
+    ``homes``: the partitions that publishers write the source to; ``partitions``: those, and where the store
+    has seen it. ``placed``: whether the store was asked. ``subscribed``: Redis confirmed it, and it is heard.
+    ``degraded``: why it is polled from the store instead, or None.
     """
 
     __slots__ = (
         "_cursor",
-        "_partition",
         "begun",
         "channel",
         "degraded",
         "epoch",
         "frames",
+        "homes",
         "leaving",
         "live",
+        "partitions",
+        "placed",
         "source",
+        "source_id",
         "stream",
         "subscribed",
         "synced",
         "users",
     )
 
-    def __init__(self, source: str, partition: int, epoch: str, channel: bytes) -> None:
+    def __init__(self, source: str, homes: tuple[int, ...], epoch: str, channel: bytes) -> None:
         self.source = source
-        self.epoch = epoch
+        self.source_id = source.partition(":")[2]
         self.channel = channel
-        self.stream: Stream[Frame] = Stream(source, partition)
         self.live: set[Client] = set()
         self.users = 0
-        self.begun = False
         self.subscribed = False
         self.degraded: str | None = None
         self.frames: list[Frame] = []
-        self.synced = -1
         self.leaving: asyncio.TimerHandle | None = None
-        self._cursor = -1, self.cursor_at(-1)
-        self._partition = f"{partition}:"
+        self.renew(epoch, homes)
+        self.begun = False
+
+    def renew(self, epoch: str, homes: tuple[int, ...]) -> None:
+        """It is of another log now, of which everything is new."""
+        self.epoch = epoch
+        self.homes = homes
+        self.partitions = tuple(sorted(homes))
+        self.placed = False
+        self.begun = True
+        self.stream: Stream[Frame] = Stream(self.source)
+        self.synced = ""
+        self._cursor: tuple[Positions, tuple[int, ...], str] = {}, (), ""
+
+    def grow(self, homes: tuple[int, ...]) -> None:
+        """Publishers may write it to other partitions, too."""
+        self.homes = homes
+        self.partitions = tuple(sorted({*self.partitions, *homes}))
+
+    def learn(self, page: Page) -> None:
+        """Where the store has seen it."""
+        self.placed = True
+        if not page.first.keys() <= set(self.partitions):
+            self.partitions = tuple(sorted({*self.partitions, *page.first}))
 
     @property
     def cursor(self) -> str:
         """Where the stream's clients resume."""
         confirmed = self.stream.confirmed
-        if self._cursor[0] != confirmed:
-            self._cursor = confirmed, self.cursor_at(confirmed)
-        return self._cursor[1]
+        if self._cursor[0] is not confirmed or self._cursor[1] is not self.partitions:
+            self._cursor = confirmed, self.partitions, self.cursor_at(confirmed)
+        return self._cursor[2]
 
-    def cursor_at(self, offset: int) -> str:
-        """The cursor of a place."""
-        return str(Cursor(self.epoch, self.stream.partition, offset))
-
-    def offset_of(self, pos: str | None) -> int | None:
-        """The offset in ``partition:offset``; None where it is not one of the source's partition."""
-        if pos is None or not pos.startswith(self._partition):
-            return None
-        text = pos[len(self._partition) :]
-        return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+    def cursor_at(self, offsets: Positions, more: Iterable[int] = ()) -> str:
+        """The cursor of these places: of the source's partitions, and of ``more``."""
+        named = sorted({*self.partitions, *more}) if more else self.partitions
+        return str(Cursor(self.epoch, tuple((partition, offsets.get(partition, -1)) for partition in named)))
 
     def heard(self, note: Notification) -> Frame:
         """An event that Redis announced."""
         return event_frame(EventFrame(self.source, note.id, note.type, note.pos or "", self.cursor, note.ts))
 
-    def found(self, rows: Iterable[Row], *, old: bool = False) -> list[Frame]:
-        """Events of the store: late, or from before the client came.
+    def found(self, rows: Iterable[Row], known: Positions, *, old: bool = False) -> list[Frame]:
+        """Events of the store: late, or from before the client came, who had been told up to ``known``.
 
         Each names its own place, and not what is confirmed with the last of them: who is cut off between two
-        resumes there. What is before it was told.
+        resumes there. What is before it was told. A partition that is not known is not named before it has
+        an event.
         """
-        partition = self.stream.partition
-        return [
-            event_frame(
-                EventFrame(
-                    self.source,
-                    row.id,
-                    row.type,
-                    f"{partition}:{row.offset}",
-                    self.cursor_at(row.offset),
-                    row.ts,
-                    late=not old,
-                    old=old,
-                )
-            )
-            for row in rows
-        ]
+        at = dict(known)
+        frames = []
+        for row in rows:
+            at[row.partition] = row.offset
+            place = f"{row.partition}:{row.offset}"
+            cursor = str(Cursor.of(self.epoch, at)) if len(at) > 1 else f"{self.epoch}:{place}"
+            about = EventFrame(self.source, row.id, row.type, place, cursor, row.ts, late=not old, old=old)
+            frames.append(event_frame(about))
+        return frames
 
     def state(self, kind: str, *, cursor: str | None = None, **about: object) -> Frame:
         """Word of the source's state."""

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 from aiohttp import web
 
-from dualstream_lab.errors import DualStreamError, StoreError
+from dualstream_lab.errors import StoreError
 from dualstream_lab.gateway.answers import grant_of
 from dualstream_lab.gateway.app import api_document, live_page
 from dualstream_lab.gateway.clients import Seats
 from dualstream_lab.gateway.entry import Entry
+from dualstream_lab.gateway.health import Health
 from dualstream_lab.gateway.hub import Hub
+from dualstream_lab.gateway.log import KafkaLog
 from dualstream_lab.gateway.metrics import Metrics
 from dualstream_lab.gateway.query import Queries
 from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.gateway.sse import ServerSentEvents
-from dualstream_lab.gateway.tails import Tails
 from dualstream_lab.gateway.upstream import Upstream
 from dualstream_lab.gateway.websocket import WebSockets
-from dualstream_lab.kafka_log import LogEnds, consumer_of, log_identity
+from dualstream_lab.kafka_log import open_consumer, topic_info
+from dualstream_lab.store.schema import REBUILD
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access
-    from dualstream_lab.gateway.tails import Tail
+    from dualstream_lab.kafka_log import LogIdentity
     from dualstream_lab.store import Store
 
 __all__ = ["Gateway"]
+
+log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -49,57 +54,76 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         settings, store = self.settings, self._store
-        self._log_is = await log_identity(settings)
+        info = await topic_info(settings)
         held = await store.epoch()
-        if held not in {None, self._log_is.epoch}:
+        if held not in {None, info.log.epoch}:
             raise StoreError(
-                f"{settings.store} holds another log (epoch {held}, Kafka's is {self._log_is.epoch}): "
-                "give another file (DUALSTREAM_STORE)"
+                f"{settings.store} holds another log (epoch {held}, Kafka's is {info.log.epoch}): give "
+                f"another file (DUALSTREAM_STORE); or {REBUILD}"
             )
-        self._ends = LogEnds(settings, await self._exits.enter_async_context(consumer_of(settings)))
-        self._tails = Tails(settings)
+        for sentence in info.contradictions(retention_age=settings.retention_age):
+            log.warning("topic %s: %s", settings.topic, sentence)
+        try:
+            await self._open(info.log)
+        except BaseException:
+            await self._exits.aclose()
+            raise
+        return self
+
+    async def _open(self, identity: LogIdentity) -> None:
+        settings, store = self.settings, self._store
+        committed = await self._exits.enter_async_context(open_consumer(settings))
+        everything = await self._exits.enter_async_context(
+            open_consumer(settings, isolation_level="read_uncommitted")
+        )
+        self._log = KafkaLog(settings, identity, committed, changed=self._change)
         self._reads = Reads(store, limit=settings.catch_up_events)
-        self.hub = Hub(settings, self._log_is, self._reads, self)
+        self.health = Health(settings, self._log, store, self._reads, ends_of=everything.ends)
+        self.hub = Hub(settings, self._reads, self._log)
         if settings.redis_url is not None:
             self.hub.upstream = Upstream(
                 settings.redis_url,
                 heard=self.hub.hear,
                 confirmed=self.hub.confirmed,
+                refused=self.hub.refused,
                 lost=self.hub.lost,
                 pattern=self.hub.pattern,
+                resync=self.hub.resync,
             )
-        entry = Entry(settings, self._log_is, self.hub, self._reads, self)
+        entry = Entry(settings, self.hub, self._reads, self._log)
         self._sockets = WebSockets(settings, self._access, self.hub, entry, self.seats)
         self._events = ServerSentEvents(settings, self._access, self.hub, entry, self.seats)
-        self._queries = Queries(settings, self._access, self._log_is, store, self._reads)
-        self.metrics = Metrics(self.hub, self.seats)
-        return self
+        self._queries = Queries(settings, self._access, self._log, self._reads)
+        self.metrics = Metrics(self.hub, self.seats, self.health)
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
 
     async def run(self) -> None:
         """Until cancelled."""
+        hub = self.hub
+        work = [self._log.run, self._reads.run, self.health.run, hub.repairs.run, hub.claims.run]
+        if hub.upstream is not None:
+            work.append(hub.upstream.run)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._ends.run())
-            group.create_task(self._reads.run())
-            group.create_task(self._tails.run())
-            group.create_task(self.hub.repairs.run())
-            if self.hub.upstream is not None:
-                group.create_task(self.hub.upstream.run())
+            for part in work:
+                group.create_task(part())
+
+    def _change(self, before: LogIdentity, after: LogIdentity) -> None:
+        topic = self.settings.topic
+        if before.epoch == after.epoch:
+            log.warning(
+                "topic %s has %d partitions now, after %d", topic, after.partitions, before.partitions
+            )
+        else:
+            log.error("topic %s was made anew: epoch %s after %s", topic, after.epoch, before.epoch)
+            self.health.renew()
+        self.hub.change(before, after)
 
     async def goodbye(self) -> None:
         """Tell the clients that it ends; bounded."""
         self._events.close()
         await self._sockets.close()
-
-    async def end(self, partition: int) -> int:
-        """As :class:`Log`."""
-        return await self._ends.end(partition)
-
-    async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
-        """As :class:`Log`."""
-        return await self._tails.read(source, partition, first, end)
 
     # --- HTTP
 
@@ -110,6 +134,7 @@ class Gateway:
             web.get("/ws", self._sockets.handle, allow_head=False),
             web.get("/sse", self._events.handle, allow_head=False),
             web.get("/events", self._queries.events),
+            web.get("/event", self._queries.event),
             web.get("/events/{id}", self._queries.event),
             web.get("/readyz", self._ready),
             web.get("/metrics", self._metrics),
@@ -117,16 +142,9 @@ class Gateway:
         ]
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        parts: dict[str, str] = {"redis": "up" if self.hub.upstream and self.hub.upstream.up else "away"}
-        ready = True
-        for name, ask in (("kafka", self._ends.end(0)), ("store", self._store.positions())):
-            try:
-                await ask
-                parts[name] = "up"
-            except DualStreamError as error:
-                parts[name] = str(error)
-                ready = False
-        body = msgspec.json.encode({"ready": ready} | parts)
+        ready, parts = await self.health.ready()
+        redis = {"redis": "up" if self.hub.upstream and self.hub.upstream.up else "away"}
+        body = msgspec.json.encode({"ready": ready} | redis | dict(parts))
         return web.Response(body=body, status=200 if ready else 503, content_type="application/json")
 
     async def _metrics(self, request: web.Request) -> web.Response:

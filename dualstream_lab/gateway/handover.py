@@ -1,85 +1,77 @@
 """Catching up without a gap, as values: what a gateway knows of one source, and a client's way in. No I/O.
 
-Kafka orders a source's events by offset; Redis announces them, perhaps late, in another order, or never; the
-store has everything below its position W, which lags. A client is to get every event after its cursor, once.
+Kafka orders a partition by offset; Redis announces its events, perhaps late, in another order, or never; the
+store has everything of a partition below its position W, which lags. A client is to get every event of its
+source after its cursor, once.
 
 Why it loses nothing. A client that comes is counted in (1) before the gateway's subscription on Redis is
-confirmed (2); only then is Kafka asked where the partition ends: the fence F (3). An event acknowledged
-before that is below F, because the end that Kafka tells is what every replica in sync has; one acknowledged
-later is announced on a subscription that is in effect. So the client waits until W >= F (4), reads the
-source's events after its cursor and below W (5), and in one step of the event loop (6) it gets them, then
-what was heard at or above W, and is live (7). What Redis lost is found by comparing the store with what was
-heard (8).
+confirmed (2); only then is Kafka asked where the source's partitions end: the fences F (3). The end is the
+last stable offset: all below it is committed or was aborted, and every replica in sync has it. So what was
+acknowledged and committed before that is below F; what is acknowledged later is announced on a subscription
+that is in effect. The client waits until W >= F in each of them (4), reads the source's events after its
+cursor and below W (5), and in one step of the event loop (6) it gets them, then what was heard at or above W,
+and is live (7). What Redis lost is found by comparing the store with what was heard (8).
+
+Where a source is. Most are in one partition, but partitions may have been added, and other clients may hash
+otherwise. The fences are those of its partitions: where the store has seen it, where today's publishers
+write it, and where those of before did. Everything else is read in all partitions, and what is confirmed is
+known of all. So an event that turns up in a partition without a fence is above what is confirmed there: it
+is told as late, and never lost. A cursor names the source's partitions; of one that it does not name nothing
+was told, and all that is there is told to who resumes with it.
+
+What an open transaction holds back is above F and W: it is told when the transaction ends, and what was
+aborted is never in the store. All offsets are of one log. One that was made anew has another epoch, and
+streams of its own: neither cursors nor announcements of the one before mean anything there.
 
 What was heard is a set, never a maximum: two publishers' announcements may be inverted, and a maximum would
-drop the later one for good. The set belongs to the source, not to a client: a live client follows the stream.
+drop the later one for good. It knows an event by place and id, so that nobody who announces another event at
+its place hides it. The set belongs to the source, not to a client: a live client follows the stream. Nothing
+that was announced says how far the log goes: what is suspected is looked for up to where Kafka says it ends.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from dualstream_lab.gateway.past import HasPlace, Refusal, hole_of, later, removed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-__all__ = ["Join", "Page", "Phase", "Refusal", "Stream"]
+    from dualstream_lab.gateway.past import Page, Positions
+
+__all__ = ["Join", "Phase", "Stream"]
 
 T = TypeVar("T")
-_NONCES = 64
-_DIGITS = 18  # anybody may publish on Redis, and int() raises for thousands of them
-_MAX_SEEN = 50_000
+_NONCES: Final = 64
+_DIGITS: Final = 18  # anybody may publish on Redis, and int() raises for thousands of them
+_MAX_SEEN: Final = 50_000
 
+_NOWHERE: Final[Positions] = {}
 
-class HasOffset(Protocol):
-    """An event as the store has it."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the partition."""
-
-
-R = TypeVar("R", bound=HasOffset)
-R_co = TypeVar("R_co", bound=HasOffset, covariant=True)
-
-
-class Page(Protocol[R_co]):
-    """What one look into the store found: all of it at one moment. See :class:`dualstream_lab.store.Page`."""
-
-    @property
-    def position(self) -> int:
-        """W: everything of the partition below it is in the store."""
-
-    @property
-    def floor(self) -> int:
-        """Nothing at or above it was removed."""
-
-    @property
-    def rows(self) -> Sequence[R_co]:
-        """The source's events after what was asked and below ``position``, ascending."""
-
-    @property
-    def more(self) -> bool:
-        """Whether there are more of them than were asked for."""
+R = TypeVar("R", bound=HasPlace)
 
 
 class Stream(Generic[T]):
     """What a gateway has told its live clients of one source. ``T`` is what is kept of a heard event.
 
-    ``confirmed``: every event up to it was told, or was before this stream's time. ``needs``: the store must
-    reach this offset before the next repair settles anything; None when nothing is suspected.
+    ``confirmed``: of each partition, every event up to this offset was told, or was before this stream's
+    time. ``needs``: offsets that the store must reach before the next repair settles anything; empty when
+    nothing is suspected. ``doubtful``: something may have been lost, and up to where is to be asked of Kafka:
+    whoever does so clears it, and says it by :meth:`suspect`.
     """
 
-    __slots__ = ("_counts", "_seen", "confirmed", "limit", "needs", "overflowed", "partition", "source")
+    __slots__ = ("_counts", "_seen", "confirmed", "doubtful", "limit", "needs", "overflowed", "source")
 
-    def __init__(self, source: str, partition: int, *, limit: int = _MAX_SEEN) -> None:
+    def __init__(self, source: str, *, limit: int = _MAX_SEEN) -> None:
         self.source = source
-        self.partition = partition
-        self.confirmed = -1
-        self.needs: int | None = None
+        self.confirmed: Positions = _NOWHERE
+        self.needs: Positions = _NOWHERE
+        self.doubtful = False
         self.limit = limit
         self.overflowed = 0
-        self._seen: dict[int, T] = {}
+        self._seen: dict[tuple[int, int, str], T] = {}
         self._counts: dict[str, int] = {}
 
     @property
@@ -87,26 +79,29 @@ class Stream(Generic[T]):
         """Events that were told and not yet found in the store."""
         return len(self._seen)
 
-    def begin(self, end: int) -> None:
-        """The log ended at ``end`` when the subscription was already confirmed: what is below is the past."""
-        self._confirm(end - 1)
+    def begin(self, ends: Positions) -> None:
+        """The log ended there when the subscription was already confirmed: what is below is the past."""
+        self._confirm({partition: end - 1 for partition, end in ends.items()})
 
-    def hear(self, offset: int, item: T) -> bool:
+    def hear(self, partition: int, offset: int, event_id: str, item: T) -> bool:
         """An announcement. True: tell it to the live clients; False: it was told before, or must wait."""
-        if offset <= self.confirmed or offset in self._seen:
+        if offset <= self.confirmed.get(partition, -1):
+            return False
+        place = partition, offset, event_id
+        if place in self._seen:
             return False
         if len(self._seen) >= self.limit:
             self.overflowed += 1  # the store is far behind: repair will tell it
-            self.suspect(offset + 1)
+            self.doubtful = True
             return False
-        self._seen[offset] = item
+        self._seen[place] = item
         return True
 
-    def count(self, pub: str, offset: int) -> bool:
-        """The publisher's running number, ``nonce:n``. True if numbers before it were never heard."""
+    def count(self, pub: str) -> None:
+        """The publisher's running number, ``nonce:n``. Doubtful if numbers before it were never heard."""
         nonce, _, text = pub.rpartition(":")
         if not text.isdecimal() or len(text) > _DIGITS:
-            return False
+            return
         number = int(text)
         counts = self._counts
         last = counts.get(nonce)
@@ -114,45 +109,61 @@ class Stream(Generic[T]):
             if len(counts) >= _NONCES:
                 counts.pop(next(iter(counts)))
             counts[nonce] = number
-            return False
+            return
         if number > last:
             counts[nonce] = number
-        if number <= last + 1:
-            return False
-        self.suspect(offset + 1)
-        return True
+            if number > last + 1:
+                self.doubtful = True
 
-    def suspect(self, offset: int) -> None:
-        """Something below ``offset`` may have been lost: look when the store is there."""
-        self.needs = offset if self.needs is None else max(self.needs, offset)
+    def suspect(self, ends: Positions) -> None:
+        """Something below where Kafka ends may have been lost: look when the store is there."""
+        self.needs = later(ends, self.needs)
 
     def repair(self, page: Page[R]) -> list[R]:
         """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late."""
-        late = [row for row in page.rows if row.offset > self.confirmed and row.offset not in self._seen]
-        through = page.rows[-1].offset if page.more else page.position - 1
-        self._confirm(through)
-        if self.needs is not None and through >= self.needs - 1:
-            self.needs = None
+        confirmed, seen = self.confirmed, self._seen
+        late = [
+            row
+            for row in page.rows
+            if row.offset > confirmed.get(row.partition, -1)
+            and (row.partition, row.offset, row.id) not in seen
+        ]
+        self._confirm(page.through)
+        if self.needs:
+            reached = self.confirmed
+            self.needs = {p: end for p, end in self.needs.items() if reached.get(p, -1) < end - 1}
         return late
 
-    def lost(self, page: Page[R]) -> bool:
-        """Whether the store removed events before they were compared: they may never have been told."""
-        return self.confirmed + 1 < page.floor
+    def lost(self, page: Page[R], homes: Collection[int]) -> Refusal | None:
+        """Why events may never be told: they were removed before they were compared. None: none was."""
+        return removed(page, self.confirmed, homes)
 
     def level(self, page: Page[R]) -> bool:
-        """Whether it is repaired exactly up to the page's position, and not by a later look beyond it."""
-        return self.confirmed == page.position - 1
+        """Whether it is repaired exactly up to the page's positions, and not by a later look beyond them."""
+        confirmed, places = self.confirmed, page.places
+        return all(
+            confirmed.get(partition, -1) == place.position - 1 for partition, place in places.items()
+        ) and all(partition in places or offset < 0 for partition, offset in confirmed.items())
 
-    def heard_after(self, offset: int) -> list[T]:
-        """What was told beyond ``confirmed`` and after ``offset``, in the order of its telling."""
-        return [item for place, item in self._seen.items() if place > offset]
+    def heard_after(self, after: Positions) -> list[T]:
+        """What was told beyond ``confirmed`` and after these offsets, in the order of its telling."""
+        return [
+            item for (partition, offset, _), item in self._seen.items() if offset > after.get(partition, -1)
+        ]
 
-    def _confirm(self, through: int) -> None:
-        if through <= self.confirmed:
+    def _confirm(self, through: Positions) -> None:
+        before = self.confirmed
+        if through is before:
             return
-        self.confirmed = through
-        if self._seen:
-            self._seen = {offset: item for offset, item in self._seen.items() if offset > through}
+        if all(offset <= through.get(partition, -1) for partition, offset in before.items()):
+            self.confirmed = through
+        else:
+            self.confirmed = later(before, through)
+        if self._seen and self.confirmed is not before:
+            reached = self.confirmed
+            self._seen = {
+                place: item for place, item in self._seen.items() if place[1] > reached.get(place[0], -1)
+            }
 
 
 class Phase(Enum):
@@ -164,71 +175,96 @@ class Phase(Enum):
     LIVE = "live"
 
 
-class Refusal(Enum):
-    """Why a client's past is not told: all of it or nothing."""
-
-    EPOCH_CHANGED = "epoch_changed"
-    RETENTION = "retention"
-    TOO_FAR_BEHIND = "too_far_behind"
-    STORE_LAG = "store_lag"
-    STORE_UNAVAILABLE = "store_unavailable"
-
-
 class Join:
     """A client's way into a stream: it is told what happened, and ``phase`` says what is to be done next.
 
-    ``after``: the client knows the source's events up to this offset; None: it wants only new ones. Where
-    the past cannot be told whole, ``refusal`` says why, and the client is live without any of it.
+    ``after``: the client knows the source's events up to these offsets; empty: it wants all there is; None:
+    only new ones. ``known``: what it knew before it was read. Where the past cannot be told whole,
+    ``refusal`` says why, and the client is live without any of it. Two refusals come with what there is: a
+    hole before the earliest that is kept; and a Kafka that does not say where the log ends, so that there may
+    be more, which is told as late.
     """
 
-    __slots__ = ("_only_new", "after", "fence", "phase", "refusal")
+    __slots__ = ("_sure", "after", "earliest", "fence", "known", "only_new", "phase", "refusal")
 
-    def __init__(self, after: int | None) -> None:
-        self.after = -1 if after is None else after
-        self.fence = -1
+    def __init__(self, after: Positions | None) -> None:
+        self.only_new = after is None
+        self.earliest = after is not None and not after
+        self.after: Positions = after or _NOWHERE
+        self.known = self.after
+        self.fence: Positions = _NOWHERE
         self.phase = Phase.SUBSCRIBING
         self.refusal: Refusal | None = None
-        self._only_new = after is None
+        self._sure = True
 
     def subscribed(self) -> None:
-        """Redis confirmed the subscription, or is known to be away: now ask for the fence."""
+        """Redis confirmed the subscription, or is known to be away: now ask for the fences."""
         self.phase = Phase.FENCING
 
-    def fenced(self, end: int) -> None:
-        """The partition's end, asked for after :meth:`subscribed`."""
-        self.fence = end
+    def fenced(self, ends: Positions) -> None:
+        """Where the source's partitions, and those of its cursor, end; asked since :meth:`subscribed`."""
+        self.fence = ends
         self.phase = Phase.READING
-        if self._only_new:
-            self._live_from(end)
-        elif self.after >= end:  # a place that this log has not reached
-            self.refuse(Refusal.EPOCH_CHANGED)
+        if self.only_new:
+            self._live_from(ends)
+        elif any(offset >= ends.get(partition, 0) for partition, offset in self.after.items()):
+            self.refuse(Refusal.EPOCH_CHANGED)  # a place that this log has not reached
+
+    def unfenced(self, positions: Positions) -> None:
+        """Kafka does not say it: the past is what the store has, of the source all below these positions.
+
+        Or what the stream was told: by Kafka it may have come further than the store.
+        """
+        self._sure = False
+        self.phase = Phase.READING
+        if self.only_new:
+            self._live_from(positions)
+        elif self.after and all(self.after.get(p, -1) >= end - 1 for p, end in positions.items()):
+            self._refuse(Refusal.LOG_UNAVAILABLE, positions)
 
     def refuse(self, why: Refusal) -> None:
         """After :meth:`fenced`: the past cannot be told; live without it."""
         self._refuse(why, self.fence)
 
-    def read(self, page: Page[R]) -> Sequence[R]:
+    def renew(self) -> None:
+        """The log was made anew on its way: all of it is new, and nothing else counts."""
+        self._sure = True
+        self._refuse(Refusal.EPOCH_CHANGED, _NOWHERE)
+
+    def read(self, page: Page[R], homes: Collection[int]) -> Sequence[R]:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
 
         Only for a page that the stream is :meth:`~Stream.level` with, else read again. When LIVE, the caller
-        tells these and then ``stream.heard_after(join.after)`` in one step, without waiting.
+        tells these and then ``stream.heard_after(join.after)`` in one step, without waiting. ``homes``: the
+        partitions that the source's publishers write it to.
         """
-        if page.position < self.fence:
+        places = page.places
+        if any(p not in places or places[p].position < end for p, end in self.fence.items() if end > 0):
             return ()
-        # The stream holds nothing below the position any more: who is refused here is live from there only.
-        if self.after + 1 < page.floor:
-            self._refuse(Refusal.RETENTION, page.position)
-        elif page.more:
-            self._refuse(Refusal.TOO_FAR_BEHIND, page.position)
-        else:
-            self._live_from(page.position)
-            return page.rows
-        return ()
+        # The stream holds nothing below the positions any more: who is refused here is live from there only.
+        positions = {partition: place.position for partition, place in places.items()}
+        why = None if self.earliest else removed(page, self.after, self.after)
+        if why is None and page.more:
+            why = Refusal.TOO_FAR_BEHIND
+        if why is not None:
+            self._refuse(why, positions)
+            return ()
+        if self.earliest:
+            self.refusal = hole_of(page, homes)
+            self.known = {partition: places[partition].floor - 1 for partition in page.first}
+        if not self._sure:
+            self.refusal = self.refusal or Refusal.LOG_UNAVAILABLE
+        self._live_from(positions)
+        return page.rows
 
-    def _refuse(self, why: Refusal, place: int) -> None:
+    def _refuse(self, why: Refusal, ends: Positions) -> None:
         self.refusal = why
-        self._live_from(place)
+        if why is Refusal.EPOCH_CHANGED:
+            self.after = _NOWHERE  # offsets of another log
+        self._live_from(ends)
 
-    def _live_from(self, offset: int) -> None:
-        self.after = offset - 1
+    def _live_from(self, ends: Positions) -> None:
+        after = {partition: end - 1 for partition, end in ends.items()}
+        # A cursor may be beyond the store: what is after the store's positions came from Kafka.
+        self.after = after if self._sure else later(after, self.after)
         self.phase = Phase.LIVE

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from dualstream_lab.errors import EventError
-from dualstream_lab.event import RESYNC_CHANNEL, decode_notification
+from dualstream_lab.event import decode_notification
 from dualstream_lab.gateway.channels import Channels
+from dualstream_lab.gateway.claims import Claim, Claims, position_of
 from dualstream_lab.gateway.feed import Feed
+from dualstream_lab.gateway.past import Refusal, later
 from dualstream_lab.gateway.repair import Repairs
 
 if TYPE_CHECKING:
@@ -23,23 +25,23 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Notification
     from dualstream_lab.gateway.feed import Client
     from dualstream_lab.gateway.handover import Join
+    from dualstream_lab.gateway.log import Log
     from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.gateway.repair import Log
     from dualstream_lab.gateway.upstream import Upstream
     from dualstream_lab.kafka_log import LogIdentity
     from dualstream_lab.store import Row
 
 __all__ = ["Hub", "HubStats"]
 
-_RESYNC: Final = RESYNC_CHANNEL.encode()
 _MANY_PENDING: Final = 2000  # events told and not compared, after which a stream is compared before its time
 
 
 class _Resync(msgspec.Struct):
-    """What a publisher says on ``events:_resync``: whose notifications it skipped."""
+    """What a publisher says on ``events:_resync``: whose notifications it skipped, of which log."""
 
     sources: list[str]
     all: bool = False
+    log: str | None = None
 
 
 _resyncs: Final = msgspec.json.Decoder(_Resync)
@@ -47,10 +49,16 @@ _resyncs: Final = msgspec.json.Decoder(_Resync)
 
 @dataclass(slots=True)
 class HubStats:
-    """Counters since the start. ``latency`` is given s from Kafka's ack to the write, one sample a flush."""
+    """Counters since the start. ``latency`` is given s from Kafka's ack to the write, one sample a flush.
+
+    ``foreign``: messages on Redis that are of another log; ``unrecognized``: that are none of ours; ``bare``:
+    that do not say where their event is.
+    """
 
     heard: int = 0
     foreign: int = 0
+    unrecognized: int = 0
+    bare: int = 0
     told: int = 0
     joined: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -60,18 +68,20 @@ class HubStats:
 class Hub:
     """The feeds of one gateway, and who follows them. All of it runs in one loop, without waiting."""
 
-    def __init__(self, settings: ServeSettings, log_is: LogIdentity, reads: Reads, log: Log) -> None:
-        self._log_is = log_is
+    def __init__(self, settings: ServeSettings, reads: Reads, log: Log) -> None:
+        self._log = log
         self._channels = Channels(settings)
         self._tick = settings.tick
         self._linger = settings.linger
         self.pattern = self._channels.pattern
+        self.resync = self._channels.resync
         self.feeds: dict[str, Feed] = {}
         self._on_channel: dict[bytes, set[Feed]] = {}
         self._own: dict[bytes, Feed] = {}  # of the channels that are one source's
         self.stats = HubStats()
         self.upstream: Upstream | None = None
         self.repairs = Repairs(settings, reads, log, feeds=self.feeds.values, touch=self._touch)
+        self.claims = Claims(log, take=self._take, fence=self.repairs.fence)
         self._why_lost: str | None = "Redis is not connected yet"
         self._dirty: set[Feed] = set()
         self._flushing: asyncio.TimerHandle | None = None
@@ -84,8 +94,8 @@ class Hub:
         """The source's feed, kept for one more user until :meth:`release`."""
         feed = self.feeds.get(source)
         if feed is None:
-            partition = self._log_is.partition_of(source)
-            feed = Feed(source, partition, self._log_is.epoch, self._channels.channel(source))
+            channel = self._channels.channel(source)
+            feed = Feed(source, self._log.homes(source), self._log.identity.epoch, channel)
             self.feeds[source] = feed
             self._on_channel.setdefault(feed.channel, set()).add(feed)
             if not self._channels.shared:
@@ -100,12 +110,12 @@ class Hub:
         """The client's step into the stream: its past, what was heard since, and it is live."""
         self._write(feed)
         # While a client without a past came in, what it might have heard was told to others and compared.
-        after = max(join.after, feed.stream.confirmed)
+        after = later(join.after, feed.stream.confirmed)
         refusal = join.refusal.value if join.refusal else None
         about = {"recovered": refusal is None, "reason": refusal}
         frames = [
-            *feed.found(rows, old=True),
-            feed.state("subscribed", cursor=feed.cursor_at(after), **about),
+            *feed.found(rows, join.known, old=True),
+            feed.state("subscribed", cursor=feed.cursor_at(after, join.fence), **about),
             *feed.stream.heard_after(after),  # only now: their cursors may be beyond a past that is refused
         ]
         if feed.degraded:
@@ -150,33 +160,51 @@ class Hub:
         feed = self._own.get(channel) or self._feed_of(channel, note)
         if feed is None:
             return
-        offset = feed.offset_of(note.pos)
-        if offset is None:
-            self._hear_elsewhere(feed, note)
+        if note.log != feed.epoch or note.source_id != feed.source_id or note.pos is None:
+            self._hear_hint(feed, note)
             return
+        place = position_of(note.pos)
+        if place is None:
+            self.stats.unrecognized += 1
+            return
+        claim = Claim(feed, note, *place)
+        if self._log.reaches(*place):
+            self._take(claim)
+        else:
+            self.claims.verify(claim)
+
+    def _take(self, claim: Claim) -> None:
+        """An event that the log has."""
+        feed, note, partition, offset = claim
+        if self.feeds.get(feed.source) is not feed or note.log != feed.epoch:
+            return  # it was left, or is of another log, since Kafka was asked
         self.stats.heard += 1
         stream = feed.stream
         if note.pub is not None:
-            stream.count(note.pub, offset)  # a hole is one of its needs, below
+            stream.count(note.pub)
         frame = feed.heard(note)
-        if stream.hear(offset, frame):
+        if stream.hear(partition, offset, note.id, frame):
             self._newest = note.ts or self._newest
             if feed.live:
                 if not feed.frames:
                     self._touch(feed)
                 feed.frames.append(frame)
-        if stream.needs is not None or stream.pending > _MANY_PENDING:
+        if stream.doubtful:
+            stream.doubtful = False
+            self.repairs.fence([feed])
+        if stream.needs or stream.pending > _MANY_PENDING:
             self.repairs.look(feed)
 
-    def _hear_elsewhere(self, feed: Feed, note: Notification) -> None:
-        """Without a place in the source's partition it says only that there is something."""
-        try:
-            _ = note.position
-        except EventError:
+    def _hear_hint(self, feed: Feed, note: Notification) -> None:
+        """Of another log it says nothing; without a place in ours only that there may be something."""
+        if note.log not in {None, feed.epoch}:
             self.stats.foreign += 1
-            return
-        self.stats.heard += 1
-        self.repairs.fence([feed])
+        elif note.source_id != feed.source_id:
+            self.stats.unrecognized += 1
+        else:
+            self.stats.heard += 1
+            self.stats.bare += 1
+            self.repairs.fence([feed])
 
     def _feed_of(self, channel: bytes, note: Notification) -> Feed | None:
         return self.feeds.get(self._channels.source(channel, note)) if self._channels.shared else None
@@ -184,14 +212,31 @@ class Hub:
     def _hear_other(self, channel: bytes, message: bytes) -> None:
         """What is no notification: a publisher's word on what it skipped, or nothing of ours."""
         try:
-            said = _resyncs.decode(message) if channel == _RESYNC else None
-        except msgspec.DecodeError:
+            said = _resyncs.decode(message) if channel == self.resync else None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             said = None
         if said is None:
+            self.stats.unrecognized += 1
+        elif said.log not in {None, self._log.identity.epoch}:
             self.stats.foreign += 1
-            return
-        named = self.feeds if said.all else said.sources
-        self.repairs.fence(self.feeds[source] for source in named if source in self.feeds)
+        else:
+            named = self.feeds if said.all else said.sources
+            self.repairs.fence(self.feeds[source] for source in named if source in self.feeds)
+
+    # --- what becomes of the log, and of the connection to Redis
+
+    def change(self, before: LogIdentity, after: LogIdentity) -> None:
+        """The log has more partitions; or it was made anew, and all of it is new to everybody."""
+        for feed in self.feeds.values():
+            homes = self._log.homes(feed.source)
+            if before.epoch == after.epoch:
+                feed.grow(homes)
+                continue
+            feed.renew(after.epoch, homes)
+            why = Refusal.EPOCH_CHANGED.value
+            feed.say([feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why)])
+            self._touch(feed)
+        self.repairs.fence(feed for feed in self.feeds.values() if feed.begun)
 
     def confirmed(self, channels: Iterable[bytes]) -> None:
         """The upstream's subscriptions to these channels are in effect, from now on."""
@@ -209,10 +254,17 @@ class Hub:
             feed.subscribed = False
             self.degrade(feed)
 
-    def degrade(self, feed: Feed) -> None:
+    def refused(self, channels: Iterable[bytes], reason: str) -> None:
+        """Redis does not let this gateway hear these channels; the others are not concerned."""
+        for channel in channels:
+            for feed in self._on_channel.get(channel, ()):
+                feed.subscribed = False
+                self.degrade(feed, reason)
+
+    def degrade(self, feed: Feed, reason: str | None = None) -> None:
         """Serve the feed from the store, and say so."""
         if feed.degraded is None:
-            feed.degraded = self._why_lost or "Redis does not confirm the subscription"
+            feed.degraded = reason or self._why_lost or "Redis does not confirm the subscription"
             feed.say([feed.state("degraded", reason=feed.degraded)])
             self._touch(feed)
             self.repairs.poll()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from dualstream_lab.gateway.clients import Seats
+    from dualstream_lab.gateway.health import Health
     from dualstream_lab.gateway.hub import Hub
 
 __all__ = ["Metrics"]
@@ -25,9 +26,10 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 class Metrics(Collector):
     """Reads the counters when they are asked for. :attr:`registry` takes those of other parts, too."""
 
-    def __init__(self, hub: Hub, seats: Seats) -> None:
+    def __init__(self, hub: Hub, seats: Seats, health: Health) -> None:
         self._hub = hub
         self._seats = seats
+        self._health = health
         self.registry = CollectorRegistry()
         self.registry.register(self)
         latency = Histogram(
@@ -65,7 +67,10 @@ class Metrics(Collector):
         for name, about, value in (
             ("joined", "Sources that clients began to follow", hub.stats.joined),
             ("late_events", "Events that Redis lost and comparing found", hub.repairs.late),
-            ("foreign_messages", "Messages on Redis that are no notifications", hub.stats.foreign),
+            ("unrecognized_messages", "Messages on Redis that are none of ours", hub.stats.unrecognized),
+            ("foreign_notifications", "Messages on Redis about another log", hub.stats.foreign),
+            ("bare_notifications", "Those that do not say where their event is", hub.stats.bare),
+            ("notifications_beyond_end", "Those of events that Kafka does not have", hub.claims.beyond),
             ("comparisons", "Looks into the store for lost events", hub.repairs.looks),
             ("slow_clients", "Clients closed for slowness", seats.slow),
             ("redis_connects", "Connections made to Redis", hub.upstream.connects if hub.upstream else 0),
@@ -77,5 +82,28 @@ class Metrics(Collector):
             ("sources", "Sources that are followed", len(feeds)),
             ("degraded_sources", "Sources served from the store", sum(1 for feed in feeds if feed.degraded)),
             ("redis_up", "Whether Redis is connected", int(hub.upstream is not None and hub.upstream.up)),
+        ):
+            yield GaugeMetricFamily(f"dualstream_{name}", about, value=value)
+        yield from self._delivery()
+
+    def _delivery(self) -> Iterator[Metric]:
+        """How what is in Kafka comes into the store."""
+        health = self._health
+        messages = GaugeMetricFamily(
+            "dualstream_store_lag_messages", "Messages of the log that the store lacks", labels=["partition"]
+        )
+        seconds = GaugeMetricFamily(
+            "dualstream_store_lag_seconds", "For how long the log has had them", labels=["partition"]
+        )
+        for partition, count in sorted(health.lag.messages.items()):
+            messages.add_metric([str(partition)], count)
+            seconds.add_metric([str(partition)], health.lag.seconds(partition))
+        yield messages
+        yield seconds
+        for name, about, value in (
+            ("feeders", "Processors that feed the store", len(health.feeders)),
+            ("partitions_in_trouble", "Partitions that they cannot read on in", health.troubled_partitions),
+            ("held_messages", "Messages that open transactions hold back", sum(health.held.values())),
+            ("dead_parts", "Parts of this process that have died and are tried again", len(health.troubles)),
         ):
             yield GaugeMetricFamily(f"dualstream_{name}", about, value=value)

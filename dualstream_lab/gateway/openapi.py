@@ -18,12 +18,13 @@ __all__ = ["openapi_document"]
 _ABOUT: Final = """\
 Events are durable in Kafka, announced on Redis, and delivered here without a gap.
 
-A **source** is `type:id`, for example `repo:octo/hello`. A **cursor** is `epoch:partition:offset`: every
-event of the source up to it is known. Keep the last one that you were given, and resume with it as `since`:
-nothing is missed. What then comes again has the same `id`. A **pos** is `partition:offset`: the
-place of one event.
+A **source** is `type:id`, for example `repo:octo/hello`. An event is known by its source and its `id`
+together. A **cursor** is `epoch:partition:offset`, of a source in several partitions
+`epoch:partition:offset~partition:offset…`: every event of the source up to it is known. Keep the last one
+that you were given, and resume with it as `since`: nothing is missed. What then comes again has the same
+`id`. A **pos** is `partition:offset`: the place of one event.
 
-Where the past cannot be given whole, none of it is: `recovered` is false, and `reason` says why.
+Where the past cannot be given whole `recovered` is false, and `reason` says why.
 """
 
 _CLOSE_CODES: Final = {
@@ -199,22 +200,34 @@ def _read() -> Schema:
     )
     found = _json("The event", ref("Event"))
     found["headers"] = {"X-Position": {"description": "Where it is", "schema": ref("Position")}}
+    which = [
+        _parameter("query", "source", "Of which source: two may have events of one id.", ref("Source")),
+        _parameter("query", "pos", "As in the notification.", ref("Position")),
+    ]
+    answers: Schema = {"answers": {"200": found}, "errors": (400, 401, 403, 404, 503)}
     whole = _operation(
         "read",
         "getEvent",
         "One whole event",
-        "As it is in Kafka, byte for byte. An event is announced before it is stored: with `pos` the answer "
-        "waits, within bounds, until the store has come so far.",
-        parameters=[
-            _parameter("path", "id", "Its id.", STRING, required=True),
-            _parameter("query", "pos", "As in the notification.", ref("Position")),
-        ],
-        answers={"200": found},
-        errors=(400, 401, 403, 404, 503),
+        _WHOLE,
+        parameters=[_parameter("query", "id", "Its id.", ref("Id"), required=True), *which],
+        **answers,
     )
-    return {"/events": {"get": listed}, "/events/{id}": {"get": whole}}
+    by_path = _operation(
+        "read",
+        "getEventByPath",
+        "The same, for ids without `/`, `.` and the like",
+        parameters=[_parameter("path", "id", "Its id.", ref("Id"), required=True), *which],
+        **answers,
+    )
+    return {"/events": {"get": listed}, "/event": {"get": whole}, "/events/{id}": {"get": by_path}}
 
 
+_WHOLE: Final = (
+    "As it is in Kafka, byte for byte: the event at `pos`, if it has this id (and this source); else the one "
+    "of `source`; else the only one of this id. An event is announced before it is stored: with `pos` the "
+    "answer waits, within bounds, until the store has come so far."
+)
 _EXAMPLE: Final = {
     "type": "push",
     "source_type": "repo",

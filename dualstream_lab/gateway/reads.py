@@ -12,6 +12,7 @@ from dualstream_lab.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Query, Store
 
 __all__ = ["Reads"]
@@ -27,7 +28,8 @@ _Asked: TypeAlias = "tuple[Sequence[Query], asyncio.Future[list[Page]]]"
 class Reads:
     """One look at a time, so that their answers come in the order of their snapshots.
 
-    :meth:`run` is its task. Whoever asked acts on the answer before the next look ends.
+    :meth:`run` is its task. Whoever asked acts on the answer before the next look ends. ``refusal``: why the
+    store is not to be read; None while it is of the log that is served.
     """
 
     def __init__(self, store: Store, *, limit: int) -> None:
@@ -36,9 +38,17 @@ class Reads:
         self._asked: deque[_Asked] = deque()
         self._most = _BATCH
         self._wake = asyncio.Event()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Positions, asyncio.Future[None]]] = []
         self._waited = asyncio.Event()
         self._positions: dict[int, int] = {}  # they only grow, so that an old look is never wrong
+        self.refusal: str | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, to be read. Raises StoreError while it is not of the log that is served."""
+        if self.refusal is not None:
+            raise StoreError(self.refusal)
+        return self._store
 
     async def pages(self, queries: Sequence[Query]) -> list[Page]:
         """A page a query, all of one snapshot that is taken from now on. Raises StoreError."""
@@ -47,12 +57,12 @@ class Reads:
         self._wake.set()
         return await answer
 
-    async def reach(self, partition: int, offset: int, timeout: float) -> bool:
-        """Wait until the store has everything of the partition below ``offset``; False if it takes longer."""
-        if self._positions.get(partition, 0) >= offset:
+    async def reach(self, positions: Positions, timeout: float) -> bool:
+        """Wait until the store has everything below these offsets; False if it takes longer."""
+        if self._has(positions):
             return True
         there = asyncio.get_running_loop().create_future()
-        self._waiting.append((partition, offset, there))
+        self._waiting.append((positions, there))
         self._waited.set()
         try:
             await asyncio.wait([there], timeout=timeout)
@@ -60,11 +70,19 @@ class Reads:
             gave_up = there.cancel()  # nothing where it is done
         return not gave_up
 
+    def forget(self) -> None:
+        """The log was made anew: no position counts any more."""
+        self._positions = {}
+
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._serve_pages())
             group.create_task(self._watch_positions())
+
+    def _has(self, positions: Positions) -> bool:
+        known = self._positions
+        return all(known.get(partition, 0) >= offset for partition, offset in positions.items())
 
     async def _serve_pages(self) -> None:
         while True:
@@ -88,14 +106,16 @@ class Reads:
         while True:
             await self._waited.wait()
             with suppress(StoreError):
-                self._positions = await self._store.positions()
+                places = await self.store.places()
+                self._positions = {partition: place.position for partition, place in places.items()}
             waiting, self._waiting = self._waiting, []
-            for partition, offset, there in waiting:
-                if self._positions.get(partition, 0) < offset:
-                    if not there.done():
-                        self._waiting.append((partition, offset, there))
-                elif not there.done():
+            for positions, there in waiting:
+                if there.done():
+                    continue
+                if self._has(positions):
                     there.set_result(None)
+                else:
+                    self._waiting.append((positions, there))
             if self._waiting:
                 await asyncio.sleep(_POLL)
             else:
@@ -104,7 +124,7 @@ class Reads:
     async def _look(self, batch: Sequence[_Asked]) -> None:
         queries = [query for asked, _ in batch for query in asked]
         try:
-            pages = await self._store.pages(queries, self._limit)
+            pages = await self.store.pages(queries, self._limit)
         except StoreError as error:
             for _, answer in batch:
                 if not answer.done():

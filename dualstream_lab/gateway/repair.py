@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Final, Protocol
+import time
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.store import Query
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.feed import Feed
+    from dualstream_lab.gateway.log import Log
+    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.gateway.tails import Tail
     from dualstream_lab.store import Page
 
-__all__ = ["Log", "Repairs"]
+__all__ = ["Repairs"]
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +33,7 @@ _POLL: Final = 0.25  # s between looks while Redis is away
 _JITTER: Final = 0.05  # s: gateways that lost the same Redis do not ask in one moment
 _AGAIN: Final = 0.5
 _GROUP: Final = 200  # feeds of one look
-
-
-class Log(Protocol):
-    """What the gateway asks of Kafka."""
-
-    async def end(self, partition: int) -> int:
-        """Where the partition ends, asked from now on. Raises StreamUnavailable."""
-
-    async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
-        """The source's events from ``first`` to ``end``, or further. Raises StreamUnavailable."""
+_WARN_EVERY: Final = 5.0  # s between warnings of one kind
 
 
 class Repairs:
@@ -66,6 +59,7 @@ class Repairs:
         self._due_wake = asyncio.Event()
         self._fence_wake = asyncio.Event()
         self._poll_wake = asyncio.Event()
+        self._warned: dict[str, float] = {}
         self.late = 0
         self.lost = 0
         self.looks = 0
@@ -101,16 +95,18 @@ class Repairs:
     def settle(self, feed: Feed, page: Page) -> None:
         """Tell what the store has and the feed's clients were not told; live again when that is all."""
         stream = feed.stream
-        if stream.lost(page):
+        feed.learn(page)
+        if why := stream.lost(page, feed.homes):
             self.lost += 1
-            feed.say([feed.state("subscribed", cursor=feed.cursor, recovered=False, reason="retention")])
+            feed.say([feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
             self._touch(feed)
+        known = {partition: stream.confirmed.get(partition, -1) for partition in feed.partitions}
         if late := stream.repair(page):
             self.late += len(late)
-            feed.say(feed.found(late))
+            feed.say(feed.found(late, known))
             self._touch(feed)
         waits = feed in self._unfenced or feed in self._asking
-        if stream.needs is None and feed.degraded and feed.subscribed and not waits:
+        if not stream.needs and feed.degraded and feed.subscribed and not waits:
             feed.degraded = None
             feed.say([feed.state("live", cursor=feed.cursor)])
             self._touch(feed)
@@ -122,20 +118,31 @@ class Repairs:
             self._fence_wake.clear()
             # Who asks from now on is not served by these answers.
             self._asking, self._unfenced = self._unfenced, set()
-            partitions = {feed.stream.partition for feed in self._asking}
-            try:
-                ends = dict(
-                    zip(partitions, await asyncio.gather(*map(self._log.end, partitions)), strict=True)
-                )
-            except StreamUnavailable as error:
-                log.warning("%s; %d sources wait to be compared", error, len(self._asking))
-                self.fence(self._asking)
-                await asyncio.sleep(_AGAIN)
-                continue
+            ends = await self._ends({p for feed in self._asking for p in feed.partitions})
             waiting, self._asking = self._asking, set()
-            for feed in waiting:
-                feed.stream.suspect(ends[feed.stream.partition])
+            unanswered = {feed for feed in waiting if not ends.keys() >= set(feed.partitions)}
+            for feed in waiting - unanswered:
+                feed.stream.suspect({partition: ends[partition] for partition in feed.partitions})
                 self.look(feed)
+            if unanswered:
+                self._warn("log", f"{len(unanswered)} sources wait for Kafka to be compared")
+                self.fence(unanswered)
+                await asyncio.sleep(_AGAIN)
+
+    async def _ends(self, partitions: Iterable[int]) -> Positions:
+        """Where those end that can be asked: one that cannot must not hold up the others."""
+        asked = list(partitions)
+        answers = await asyncio.gather(
+            *(self._log.ends([partition]) for partition in asked), return_exceptions=True
+        )
+        ends: dict[int, int] = {}
+        for answer in answers:
+            if isinstance(answer, StreamUnavailable):
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            ends.update(answer)
+        return ends
 
     async def _look_at_suspects(self) -> None:
         pause = _LOOKS[0]
@@ -146,7 +153,7 @@ class Repairs:
             while self._due:
                 before = len(self._due)
                 await self._compare(list(self._due))
-                self._due = {feed for feed in self._due if feed.stream.needs is not None}
+                self._due = {feed for feed in self._due if feed.stream.needs}
                 pause = _LOOKS[0] if len(self._due) < before else min(pause * 2, _LOOKS[1])
                 await asyncio.sleep(pause)
 
@@ -167,21 +174,28 @@ class Repairs:
             feeds = [feed for feed in self._feeds() if feed.live]
             await self._compare(feeds)
             for feed in feeds:
-                if feed.synced < feed.stream.confirmed:
-                    feed.synced = feed.stream.confirmed
+                if feed.synced != feed.cursor:
+                    feed.synced = feed.cursor
                     feed.say([feed.state("sync", cursor=feed.cursor)])
                     self._touch(feed)
 
     async def _compare(self, feeds: Sequence[Feed]) -> None:
         for first in range(0, len(feeds), _GROUP):
-            group = [feed for feed in feeds[first : first + _GROUP] if feed.begun]
-            queries = [Query(feed.source, feed.stream.partition, feed.stream.confirmed) for feed in group]
+            group = [(feed, feed.stream) for feed in feeds[first : first + _GROUP] if feed.begun]
+            queries = [Query(feed.source, stream.confirmed) for feed, stream in group]
             self.looks += len(queries)
             try:
                 pages = await self._reads.pages(queries)
             except StoreError as error:
-                log.warning("%s", error)
+                self._warn("store", str(error))
                 await asyncio.sleep(_AGAIN)
                 return
-            for feed, page in zip(group, pages, strict=True):
-                self.settle(feed, page)
+            for (feed, stream), page in zip(group, pages, strict=True):
+                if feed.stream is stream:  # else it is of another log now
+                    self.settle(feed, page)
+
+    def _warn(self, what: str, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._warned.get(what, float("-inf")) >= _WARN_EVERY:
+            self._warned[what] = now
+            log.warning("%s", reason)

@@ -8,7 +8,7 @@ import msgspec
 
 from dualstream_lab.event import ID_PATTERN, Event
 from dualstream_lab.gateway.frames import EventFrame
-from dualstream_lab.gateway.handover import Refusal
+from dualstream_lab.gateway.past import Refusal
 from dualstream_lab.gateway.session import Command
 
 __all__ = ["STRING", "Schema", "object_of", "ref", "schemas"]
@@ -44,7 +44,8 @@ _NAMES: Final[Schema] = {
     },
     "Cursor": {
         **STRING,
-        "pattern": "^[0-9a-z]{1,32}:[0-9]{1,9}:(-1|[0-9]{1,18})$",
+        "pattern": "^[0-9a-z]{1,32}:[0-9]{1,9}:(-1|[0-9]{1,18})(~[0-9]{1,9}:(-1|[0-9]{1,18}))*$",
+        "maxLength": 16_384,
         "examples": ["9f2c51aa03de:3:1041"],
     },
     "Position": {**STRING, "pattern": "^[0-9]{1,9}:[0-9]{1,18}$", "examples": ["3:1042"]},
@@ -55,9 +56,12 @@ _NAMES: Final[Schema] = {
     },
     "NotRecovered": {
         "enum": [reason.value for reason in Refusal],
-        "description": "`epoch_changed`: the cursor is of another log. `retention`: the store removed some. "
-        "`too_far_behind`: there are too many; read them from `/events`. `store_lag`: the store is behind "
-        "the log. `store_unavailable`: it does not answer.",
+        "description": "`epoch_changed`: the cursor is of another log, or the topic was made anew. "
+        "`retention`, `compaction`: some were removed. `too_far_behind`: there are too many; read them from "
+        "`/events`. `store_lag`: the store is behind the log. `store_unavailable`: it does not answer. "
+        "`log_unavailable`: Kafka does not say how far the log goes. With `store_lag` at `/events`, and with "
+        "`log_unavailable`, what is given is whole up to the cursor, and more may follow; with `retention` "
+        "and `compaction` of the `earliest`, what is left is given. With all others nothing is.",
     },
 }
 
@@ -82,8 +86,9 @@ def _event(made: Schema) -> Schema:
 _OF: Final = {"source": ref("Source")}
 _AT: Final = _OF | {"cursor": ref("Cursor")}
 _SUBSCRIBED: Final = (
-    "Catch-up is over, live from now on. `recovered` false: nothing of the past was sent. Said again, with "
-    "false, where events were removed before they could be compared."
+    "Catch-up is over, live from now on. `recovered` false: not all of the past was sent; see "
+    "`NotRecovered`. Said again, with false, where events were removed before they could be compared, and "
+    "where the topic was made anew."
 )
 _DEGRADED: Final = "Redis is away. Until `live`, events come from the store, marked `late`."
 _STATES: Final[dict[str, tuple[str, Schema, Schema]]] = {
@@ -130,7 +135,7 @@ def _event_message(made: Schema) -> Schema:
         "late": {"type": "boolean", "description": "Redis lost it; comparing with the store found it."},
         "old": {"type": "boolean", "description": "It is from before the client came."},
     }
-    about = "An event happened. The whole of it is at `/events/{id}?pos=…`."
+    about = "An event happened. The whole of it is at `/event?id=…&source=…&pos=…`."
     return made | {"title": "EventMessage", "properties": made["properties"] | rules, "description": about}
 
 
@@ -146,13 +151,19 @@ _ERROR: Final = (
 )
 
 
+_READY: Final = (
+    "`up`, `away`, or what is wrong. `processor`: whether what is published comes into the store, and in "
+    "time. `open_transactions`: what they hold back, which is no failure."
+)
+
+
 def _answers() -> Schema:
     count = {"type": "integer", "minimum": 0}
     fate = {"pos": {"type": ["string", "null"]}, "rejected": STRING, "unknown": {"const": True}}
     bad = object_of({"reason": STRING}, {"line": count, "event": count})
     doubts = {"events": _list(object_of({"id": STRING}, fate)), "invalid": _list(bad)}
     page = {"cursor": ref("Cursor"), "more": {"type": "boolean"}, "recovered": {"type": "boolean"}}
-    parts = dict.fromkeys(("kafka", "store", "redis"), STRING)
+    parts = dict.fromkeys(("kafka", "store", "processor", "redis"), STRING)
     return {
         "Error": object_of({"error": STRING}, {"allowed": STRING, "accepted": count} | doubts, _ERROR),
         "Events": object_of({"events": _list(ref("Event"))} | page, {"reason": ref("NotRecovered")}),
@@ -163,7 +174,7 @@ def _answers() -> Schema:
             {"accepted": count}, {"events": _list(ref("Receipt"))}, "`events` is left out beyond 1,000."
         ),
         "Pinged": object_of({"accepted": {"const": 0}, "event": {"const": "ping"}}),
-        "Ready": object_of({"ready": {"type": "boolean"}} | parts, {}, "`up`, `away`, or what is wrong."),
+        "Ready": object_of({"ready": {"type": "boolean"}} | parts, {"open_transactions": STRING}, _READY),
     }
 
 

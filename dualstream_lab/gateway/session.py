@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dualstream_lab.cursor import Cursor
-from dualstream_lab.errors import DualStreamError, EventError
+from dualstream_lab.errors import DualStreamError
 from dualstream_lab.gateway.channels import source_problem
 from dualstream_lab.gateway.frames import StateFrame, state_frame
+from dualstream_lab.gateway.since import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.entry import Entry
     from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.hub import Hub
+    from dualstream_lab.gateway.since import Since
 
-__all__ = ["Command", "Refused", "Session", "parse_command", "parse_since"]
+__all__ = ["Command", "Session", "keep", "parse_command"]
+
+_tasks: set[asyncio.Task[None]] = set()  # the loop itself holds none
 
 
-class Refused(DualStreamError):
-    """What a client asked for is not to be had. ``code``: the WebSocket's close code; None: it may go on."""
-
-    def __init__(self, reason: str, code: int | None = None) -> None:
-        super().__init__(reason)
-        self.code = code
+def keep(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    """Hold it until it has ended, also when who made it is gone."""
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,18 +44,6 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _commands = msgspec.json.Decoder(Command)
-
-
-def parse_since(text: str | None) -> Cursor | int | None:
-    """A cursor, -1 for all there is, None for new events only. Raises Refused."""
-    if text in {None, "", "latest"}:
-        return None
-    if text == "earliest":
-        return -1
-    try:
-        return Cursor.parse(text or "")
-    except EventError as error:
-        raise Refused(f"since: {error}; or: latest, earliest") from error
 
 
 def parse_command(text: str) -> Command:
@@ -79,14 +69,14 @@ class Session:
         self._most = most
         self._entering: dict[str, asyncio.Task[None]] = {}
         self._feeds: dict[str, Feed] = {}
+        self._closed = False
 
-    def subscribe(self, source: str, since: Cursor | int | None) -> None:
+    def subscribe(self, source: str, since: Since) -> None:
         """Begin to follow a source. Raises Refused."""
         if source in self._feeds or source in self._entering:
             raise Refused(f"{source} is followed already")
         self.check([source])
-        task = asyncio.create_task(self._enter(source, since))
-        self._entering[source] = task
+        self._entering[source] = keep(asyncio.create_task(self._enter(source, since)))
 
     def check(self, sources: Sequence[str]) -> None:
         """Raises Refused for sources that cannot be followed, too."""
@@ -112,21 +102,25 @@ class Session:
         """Tell the client what was wrong."""
         self._say(source or "", StateFrame("error", source, error=reason))
 
-    async def close(self) -> None:
-        """Follow nothing more."""
+    def close(self) -> None:
+        """Follow nothing more. It waits for nothing: no second cancellation can leave a feed behind."""
+        self._closed = True
         self._connection.end()
-        tasks = list(self._entering.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for task in self._entering.values():
+            task.cancel()  # it gives back what it holds
         for feed in self._feeds.values():
             self._hub.release(feed, self._connection)
         self._feeds.clear()
 
-    async def _enter(self, source: str, since: Cursor | int | None) -> None:
+    async def _enter(self, source: str, since: Since) -> None:
         try:
-            self._feeds[source] = await self._entry.enter(self._connection, source, since)
+            feed = await self._entry.enter(self._connection, source, since)
+            if self._closed or self._entering.get(source) is not asyncio.current_task():
+                self._hub.release(feed, self._connection)  # it was not wanted any more
+            else:
+                self._feeds[source] = feed
+        except Refused as error:
+            self.complain(str(error), source)
         except DualStreamError as error:
             self.complain(f"{error}; try again", source)
         finally:

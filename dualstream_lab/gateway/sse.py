@@ -11,15 +11,16 @@ from aiohttp import HttpVersion11, web
 
 from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of
 from dualstream_lab.gateway.clients import SseConnection
-from dualstream_lab.gateway.session import Refused, Session, parse_since
+from dualstream_lab.gateway.session import Session
+from dualstream_lab.gateway.since import Refused, parse_since
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.cursor import Cursor
     from dualstream_lab.gateway.access import Access
     from dualstream_lab.gateway.clients import Seats
     from dualstream_lab.gateway.entry import Entry
     from dualstream_lab.gateway.hub import Hub
+    from dualstream_lab.gateway.since import Since
 
 __all__ = ["ServerSentEvents"]
 
@@ -71,7 +72,7 @@ class ServerSentEvents:
             )
             response.enable_chunked_encoding()
             try:
-                _check(session, wanted)
+                await self._check(session, wanted)
                 await response.prepare(request)
                 await response.write(b"retry: 1000\n\n")
                 self._open.add(ended)
@@ -80,8 +81,17 @@ class ServerSentEvents:
                 await _keep_alive(response, ended, grant.expires)
             finally:
                 self._open.discard(ended)
-                await session.close()
+                session.close()
             return response
+
+    async def _check(self, session: Session, wanted: list[tuple[str, Since]]) -> None:
+        """A refusal is an answer, as long as nothing was sent. Raises 400 or 403."""
+        try:
+            session.check([source for source, _ in wanted])
+            for _, since in wanted:
+                await self._entry.check(since)
+        except Refused as error:
+            raise (bad_request if error.code is None else forbidden)(str(error)) from error
 
     def close(self) -> None:
         """End all streams."""
@@ -89,7 +99,7 @@ class ServerSentEvents:
             ended.set()
 
 
-def _wanted(request: web.Request) -> list[tuple[str, Cursor | int | None]]:
+def _wanted(request: web.Request) -> list[tuple[str, Since]]:
     """The sources and where each begins; ``Last-Event-ID`` goes before ``since``. Raises 400."""
     sources = list(dict.fromkeys(request.query.getall("source", [])))
     if not sources:
@@ -104,14 +114,6 @@ def _wanted(request: web.Request) -> list[tuple[str, Cursor | int | None]]:
         return [(source, parse_since(place)) for source, place in zip(sources, places, strict=True)]
     except Refused as error:
         raise bad_request(str(error)) from error
-
-
-def _check(session: Session, wanted: list[tuple[str, Cursor | int | None]]) -> None:
-    """A refusal is an answer, as long as nothing was sent. Raises 400 or 403."""
-    try:
-        session.check([source for source, _ in wanted])
-    except Refused as error:
-        raise (bad_request if error.code is None else forbidden)(str(error)) from error
 
 
 async def _keep_alive(response: web.StreamResponse, ended: asyncio.Event, expires: float | None) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.errors import EventError, StreamUnavailable
-from dualstream_lab.event import decode_event
+from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import read_range
+from dualstream_lab.record import Decoder
 from dualstream_lab.store import Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiokafka import ConsumerRecord
-
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.record import Record
 
 __all__ = ["Tail", "Tails"]
 
@@ -52,6 +51,7 @@ class Tails:
         self._reading: set[int] = set()
         self._slots = asyncio.Semaphore(_PARTITIONS)
         self._wake = asyncio.Event()
+        self._decoder = Decoder()
 
     async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
         """The source's events from ``first`` to ``end``, or further. Raises StreamUnavailable."""
@@ -87,7 +87,7 @@ class Tails:
         try:
             async with asyncio.timeout(self._timeout):
                 records = await read_range(self._settings, partition, first, end, limit=_MOST)
-                rows = await _rows(records, {one.source for one in asked})
+                rows = await self._rows(partition, records, {one.source for one in asked})
         except (StreamUnavailable, TimeoutError) as error:
             for one in asked:
                 if not one.answer.done():
@@ -97,21 +97,18 @@ class Tails:
             if not one.answer.done():
                 one.answer.set_result(Tail(end, [row for row in rows[one.source] if row.offset >= one.first]))
 
-
-async def _rows(records: Sequence[ConsumerRecord[bytes, bytes]], sources: set[str]) -> dict[str, list[Row]]:
-    """The sources' events among the records; what is no event is left out, as the processor does."""
-    rows: dict[str, list[Row]] = {source: [] for source in sources}
-    keys = {source.partition(":")[2].encode() for source in sources}
-    for number, record in enumerate(records, 1):
-        if number % _CHUNK == 0:
-            await asyncio.sleep(0)
-        if record.key not in keys:
-            continue
-        try:
-            event = decode_event(record.value or b"")
-        except EventError:
-            continue
-        found = rows.get(f"{event.source_type}:{event.source_id}")
-        if found is not None:
-            found.append(Row(record.offset, event.id, event.type, record.timestamp * 1_000_000))
-    return rows
+    async def _rows(
+        self, partition: int, records: Sequence[Record], sources: set[str]
+    ) -> dict[str, list[Row]]:
+        """The sources' events among the records; what is no event is left out, as the processor does."""
+        rows: dict[str, list[Row]] = {source: [] for source in sources}
+        keys = {None, *(source.partition(":")[2].encode() for source in sources)}
+        for number, record in enumerate(records, 1):
+            if number % _CHUNK == 0:
+                await asyncio.sleep(0)
+            if record.key not in keys:
+                continue
+            event = self._decoder(partition, record)
+            if not isinstance(event, str) and event.source in rows:
+                rows[event.source].append(Row(partition, event.offset, event.id, event.type, event.ts))
+        return rows

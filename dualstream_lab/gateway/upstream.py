@@ -1,27 +1,24 @@
-"""A gateway's one connection to Redis: it subscribes, notices when it is not heard any more, and comes back.
-
-redis-py makes the connection (URL, log-in, TLS); then its bytes are read here, because its PubSub confirms
-nothing to the caller and cannot tell a quiet Redis from a dead one.
-"""
+"""What a gateway hears of Redis: subscriptions that are asked for again when they, or all, are lost."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from dualstream_lab.event import RESYNC_CHANNEL
+from dualstream_lab.event import resync_channel
+from dualstream_lab.gateway.redis_connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Upstream"]
 
@@ -29,9 +26,46 @@ log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT: Final = 2.0
 _BACKOFF: Final = (0.05, 2.0)  # s: of the first retry, and at most; drawn in full, so that gateways spread
-_QUIET: Final = 2.0  # s of silence after which Redis is asked for a sign
-_SIGN: Final = 2.0  # s that it has to give one
+_REFUSED: Final = (1.0, 60.0)  # s until a channel that Redis refused is asked for again: first, and at most
+_WARN_EVERY: Final = 60.0
 _BATCH: Final = 500  # channels in one SUBSCRIBE
+
+
+class _Channel:
+    """A subscription that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes."""
+
+    __slots__ = ("confirmed", "name", "refusal", "retry", "settled", "tries")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.confirmed = False
+        self.refusal: str | None = None
+        self.settled = asyncio.Event()
+        self.tries = 0
+        self.retry: asyncio.TimerHandle | None = None
+
+    def confirm(self) -> None:
+        self.confirmed = True
+        self.refusal = None
+        self.tries = 0
+        self.settled.set()
+
+    def refuse(self, reason: str) -> None:
+        self.confirmed = False
+        self.refusal = reason
+        self.settled.set()
+
+    def cancel(self) -> None:
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+
+    def lose(self) -> None:
+        """Its connection is gone. What was refused will hardly be allowed: nobody need wait for that."""
+        self.cancel()
+        self.confirmed = False
+        if self.refusal is None:
+            self.settled.clear()
 
 
 class Upstream:
@@ -39,8 +73,10 @@ class Upstream:
 
     ``heard(channel, message)`` gets every message. ``confirmed(channels)`` is told which channels are in
     effect from now on: also after the connection was made anew, and then what was said between is lost.
-    ``lost(reason)`` is told when nothing is heard any more. All three are called in the loop and must not
-    block. ``pattern``: one subscription that covers every channel. :meth:`run` is the task that keeps it.
+    ``refused(channels, reason)`` is told of those that Redis does not allow; they are asked for again, with
+    growing pauses, and the others are not concerned. ``lost(reason)`` is told when nothing is heard any more.
+    All are called in the loop and must not block. ``pattern``: one subscription that covers every channel.
+    :meth:`run` is the task that keeps it.
     """
 
     def __init__(
@@ -50,19 +86,23 @@ class Upstream:
         heard: Callable[[bytes, bytes], None],
         confirmed: Callable[[list[bytes]], None],
         lost: Callable[[str], None],
+        refused: Callable[[list[bytes], str], None] = lambda _channels, _reason: None,
         pattern: bytes | None = None,
+        resync: bytes = resync_channel().encode(),
     ) -> None:
         self._url = url
         self._heard = heard
         self._told_confirmed = confirmed
+        self._told_refused = refused
         self._told_lost = lost
-        self._pattern = pattern
-        self._wanted: dict[bytes, asyncio.Event] = {}
-        self._resync = RESYNC_CHANNEL.encode()
-        self._connection: _Connection | None = None
+        self._pattern = None if pattern is None else _Channel(pattern)
+        self._wanted: dict[bytes, _Channel] = {}
+        self._connection: Connection[_Channel] | None = None
+        self._confirmations = 0
+        self._warned: dict[str, float] = {}
         self.connects = 0
         if pattern is None:
-            self._wanted[self._resync] = asyncio.Event()
+            self._wanted[resync] = _Channel(resync)
 
     @property
     def up(self) -> bool:
@@ -76,47 +116,54 @@ class Upstream:
 
     def confirms(self, channel: bytes) -> bool:
         """Whether the channel's subscription is in effect."""
-        effective = self._wanted.get(channel)
-        return effective is not None and effective.is_set()
+        wanted = self._wanted.get(channel)
+        return wanted is not None and wanted.confirmed
 
-    async def subscribe(self, channel: bytes) -> None:
-        """Want a channel; returns when Redis confirmed it, whenever that is: bound it.
+    async def subscribe(self, channel: bytes) -> str | None:
+        """Want a channel. Returns when Redis confirmed it, whenever that is: bound it; or why it refuses it.
 
         A caller that is cancelled leaves it wanted.
         """
-        effective = self._wanted.get(channel)
-        if effective is None:
-            effective = self._wanted[channel] = asyncio.Event()
-            if self._connection is not None:
-                if self._pattern is None:
-                    self._connection.send(b"SUBSCRIBE", [channel])
-                elif self._connection.covered:
-                    effective.set()
-        await effective.wait()
+        wanted = self._wanted.get(channel)
+        if wanted is None:
+            wanted = self._wanted[channel] = _Channel(channel)
+            if self._pattern is None:
+                self._ask([wanted])
+            elif self._pattern.confirmed:
+                wanted.confirm()
+            elif self._pattern.refusal is not None:
+                wanted.refuse(self._pattern.refusal)
+        await wanted.settled.wait()
+        return wanted.refusal
 
     def unsubscribe(self, channel: bytes) -> None:
         """Want it no more. Nothing if it was not wanted."""
-        if self._wanted.pop(channel, None) and self._connection is not None and self._pattern is None:
-            self._connection.send(b"UNSUBSCRIBE", [channel])
+        wanted = self._wanted.pop(channel, None)
+        if wanted is None:
+            return
+        wanted.cancel()
+        if self._connection is not None and self._pattern is None:
+            self._connection.send(b"UNSUBSCRIBE", [wanted])
 
     async def run(self) -> None:
         """Until cancelled."""
         backoff = _BACKOFF[0]
         while True:
+            confirmations = self._confirmations
             try:
-                connection = await self._connect()
-                backoff = _BACKOFF[0]
-                reason = await connection.ended()
+                reason = await (await self._connect()).ended()
             except (RedisError, OSError, TimeoutError) as error:
                 reason = str(error) or "no answer"
             finally:
                 await self._disconnect()
-            log.warning("Redis: %s. Clients are served from the store meanwhile", reason)
+            self._warn("connection", f"{reason}. Clients are served from the store meanwhile")
             self._told_lost(reason)
+            if self._confirmations > confirmations:  # a connection alone is no success
+                backoff = _BACKOFF[0]
             await asyncio.sleep(random.uniform(backoff / 4, backoff))  # noqa: S311
             backoff = min(backoff * 2, _BACKOFF[1])
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection[_Channel]:
         # Bounded below: redis-py's own time-outs can swallow a cancellation on Python 3.11.
         pool: Any = ConnectionPool.from_url(
             self._url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None
@@ -129,110 +176,77 @@ class Upstream:
             with suppress(Exception):
                 await made.disconnect(nowait=True)
             raise
-        connection = _Connection(made, self._heard, self._in_effect)
+        connection = Connection(made, heard=self._heard, confirmed=self._in_effect, refused=self._not_allowed)
         self.connects += 1
         self._connection = connection
         if self._pattern is not None:
-            connection.send(b"PSUBSCRIBE", [self._pattern])
-        channels = list(self._wanted) if self._pattern is None else []
+            self._ask([self._pattern])
+            return connection
+        for channel in self._wanted.values():
+            if channel.refusal is not None:
+                self._ask_later(channel)
+        channels = [channel for channel in self._wanted.values() if channel.refusal is None]
         for first in range(0, len(channels), _BATCH):
-            connection.send(b"SUBSCRIBE", channels[first : first + _BATCH])
+            self._ask(channels[first : first + _BATCH])
         return connection
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        for channel in self._wanted.values():
+            channel.lose()
+        if self._pattern is not None:
+            self._pattern.lose()
         if connection is not None:
             await connection.close()
-        for effective in self._wanted.values():
-            effective.clear()
 
-    def _in_effect(self, channel: bytes) -> None:
+    def _ask(self, channels: Sequence[_Channel]) -> None:
+        """In one command; all are asked for anyway when there is a connection again."""
+        if self._connection is not None:
+            verb = b"SUBSCRIBE" if self._pattern is None else b"PSUBSCRIBE"
+            self._connection.send(verb, channels)
+
+    def _ask_later(self, channel: _Channel) -> None:
+        pause = min(_REFUSED[0] * 2**channel.tries, _REFUSED[1])
+        channel.tries = min(channel.tries + 1, 10)
+        delay = random.uniform(pause / 2, pause)  # noqa: S311
+        channel.cancel()
+        channel.retry = asyncio.get_running_loop().call_later(delay, self._ask, [channel])
+
+    def _in_effect(self, channel: _Channel) -> None:
         """Redis confirmed a channel, or the pattern that covers all of them."""
-        channels = list(self._wanted) if channel == self._pattern else [channel]
-        channels = [name for name in channels if name in self._wanted]
-        for name in channels:
-            self._wanted[name].set()
-        if channel == self._pattern and self._connection is not None:
-            self._connection.covered = True
-        self._told_confirmed(channels)
+        self._confirmations += 1
+        channel.confirm()
+        if channel is self._pattern:
+            for covered in self._wanted.values():
+                covered.confirm()
+            self._told_confirmed(list(self._wanted))
+        elif self._wanted.get(channel.name) is channel:  # else it was left, and perhaps is wanted anew
+            self._told_confirmed([channel.name])
 
-
-class _Connection(asyncio.Protocol):
-    """One connection, until it ends or gives no sign of life."""
-
-    def __init__(
-        self, made: Any, heard: Callable[[bytes, bytes], None], in_effect: Callable[[bytes], None]
-    ) -> None:
-        self._made = made  # it closes the transport when it is collected
-        self._transport: asyncio.Transport = made._writer.transport  # noqa: SLF001
-        self._reader = hiredis.Reader()
-        self._heard = heard
-        self._in_effect = in_effect
-        self._signs = 0
-        self._reason = asyncio.get_running_loop().create_future()
-        self.covered = False
-        self._transport.set_protocol(self)
-
-    def send(self, verb: bytes, words: Iterable[bytes] = ()) -> None:
-        """Nothing where it has ended and nobody has noticed yet: whoever comes next says it all again."""
-        if self._transport.is_closing():
+    def _not_allowed(self, channels: Sequence[_Channel], reason: str) -> None:
+        """Redis refused a command. It does not say because of which channel."""
+        channels = [c for c in channels if c is self._pattern or self._wanted.get(c.name) is c]
+        if len(channels) != 1:
+            half = len(channels) // 2
+            for part in filter(None, (channels[:half], channels[half:])):
+                self._ask(part)
             return
-        parts = [verb, *words]
-        packed = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-        self._transport.write(b"*%d\r\n%b" % (len(parts), packed))
+        (channel,) = channels
+        channel.refuse(reason)
+        if channel is self._pattern:
+            for covered in self._wanted.values():
+                covered.refuse(reason)
+            self._told_refused(list(self._wanted), reason)
+        else:
+            self._told_refused([channel.name], reason)
+        self._ask_later(channel)
+        refused = sum(1 for channel in self._wanted.values() if channel.refusal is not None)
+        name = channel.name.decode("utf-8", "replace")
+        self._warn("channel", f"{reason}. {refused} channels are refused, {name} last")
 
-    async def close(self) -> None:
-        self._transport.abort()
-        with suppress(Exception):  # it is closed already; redis-py only has to know
-            await self._made.disconnect(nowait=True)
-
-    async def ended(self) -> str:
-        """Why, once it has."""
-        while True:
-            signs = self._signs
-            if (reason := await self._within(_QUIET)) is not None:
-                return reason
-            if self._signs != signs:
-                continue
-            self.send(b"PING")
-            if (reason := await self._within(_SIGN)) is not None:
-                return reason
-            if self._signs == signs:
-                return f"no sign of life for {_QUIET + _SIGN:g} s"
-
-    async def _within(self, seconds: float) -> str | None:
-        await asyncio.wait([self._reason], timeout=seconds)
-        return self._reason.result() if self._reason.done() else None
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes from Redis."""
-        self._signs += 1
-        reader = self._reader
-        reader.feed(data)
-        try:
-            while message := reader.gets():
-                if isinstance(message, list):
-                    self._take(message)
-                elif isinstance(message, Exception):
-                    self._end(str(message))
-        except hiredis.ProtocolError as error:
-            self._end(str(error))
-
-    def _take(self, message: list[Any]) -> None:
-        kind = message[0]
-        if kind == b"message":
-            self._heard(message[1], message[2])
-        elif kind == b"pmessage":
-            self._heard(message[2], message[3])
-        elif kind in {b"subscribe", b"psubscribe"}:
-            self._in_effect(message[1])
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended."""
-        self._end(str(exc) if exc else "the connection was closed")
-
-    def _end(self, reason: str) -> None:
-        if not self._reason.done():
-            self._reason.set_result(reason)
-        with suppress(RuntimeError):
-            self._transport.abort()
+    def _warn(self, what: str, reason: str) -> None:
+        """At most one a minute of each kind."""
+        now = time.monotonic()
+        if now - self._warned.get(what, float("-inf")) >= _WARN_EVERY:
+            self._warned[what] = now
+            log.warning("Redis: %s", reason)

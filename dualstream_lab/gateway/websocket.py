@@ -12,7 +12,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from dualstream_lab.gateway.access import Denied
 from dualstream_lab.gateway.answers import bearer, grant_of
 from dualstream_lab.gateway.clients import WebSocketConnection
-from dualstream_lab.gateway.session import Refused, Session, parse_command, parse_since
+from dualstream_lab.gateway.session import Session, keep, parse_command
+from dualstream_lab.gateway.since import Refused, parse_since
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
@@ -92,7 +93,7 @@ class WebSockets:
         connection = WebSocketConnection(transport, limit=self._settings.client_buffer_bytes, slow=slow.set)
         most = self._settings.max_subscriptions
         session = Session(self._hub, self._entry, connection, grant, most=most)
-        watch = asyncio.create_task(self._watch(socket, transport, slow, grant.expires))
+        watch = keep(asyncio.create_task(self._watch(socket, transport, slow, grant.expires)))
         try:
             since = parse_since(request.query.get("since"))
             for source in request.query.getall("source", []):
@@ -101,9 +102,8 @@ class WebSockets:
         except Refused as error:
             await _close(socket, error.code or BAD_MESSAGE, str(error))
         finally:
-            await session.close()
+            session.close()
             watch.cancel()
-            await asyncio.wait([watch])
 
     async def _watch(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import resource
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,20 +21,36 @@ from dualstream_lab.gateway.gateway import Gateway
 from dualstream_lab.ingest.http import ingest_routes
 from dualstream_lab.processor import Processor
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.store import SqliteStore
+from dualstream_lab.store import SqliteStore, move_away
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+    from pathlib import Path
 
     from dualstream_lab.config import ServeSettings
 
-__all__ = ["PARTS", "serve"]
+__all__ = ["PARTS", "put_store_away", "serve"]
+
+log = logging.getLogger(__name__)
 
 PARTS: Final = ("ingester", "processor", "gateway")
 _BACKLOG = 4096  # clients that may come in one moment
 _GOODBYE = 5.0
 _IDLE = 60.0  # s that a connection may be open without a (whole) request
 _FILES = 65_536
+_PAUSES: Final = (1.0, 30.0)  # s until a processor that has died is started again: first, and at most
+_STEADY: Final = 60.0  # s that it must have run for the first pause to be short again
+
+
+def put_store_away(settings: ServeSettings, parts: Collection[str]) -> Path | None:
+    """Move the store away, so that the processor fills a new one from Kafka. Returns where it is now.
+
+    None where there is no store yet. Raises ConfigError where no processor is to run, StoreError where it
+    cannot be moved.
+    """
+    if "processor" not in parts:
+        raise ConfigError("--rebuild-store: only with the processor, which fills the new store")
+    return move_away(settings.store) if settings.store.exists() else None
 
 
 async def serve(
@@ -45,8 +62,9 @@ async def serve(
 ) -> None:
     """Run the parts until ``until`` is set, or cancelled; then end them in order, within seconds.
 
-    ``started`` is told the base URL once all serve (empty where no part speaks HTTP). A part that dies ends
-    all, and its error is raised. Raises ConfigError, StoreError, StackError and StreamUnavailable.
+    ``started`` is told the base URL once all serve (empty where no part speaks HTTP). A part that cannot
+    start ends all, and its error is raised: ConfigError, StoreError, StackError, StreamUnavailable. A
+    processor that dies later ends nobody else: it is started again, and ``/readyz`` says why it is not there.
     """
     if not parts or set(parts) - set(PARTS):
         raise ConfigError(f"parts: one or more of {', '.join(PARTS)} (is {', '.join(parts) or 'none'})")
@@ -78,6 +96,8 @@ class _Parts:
         self._access = access
         self._exits = exits
         self._store: SqliteStore | None = None
+        self._processor: Processor | None = None
+        self._troubles: dict[str, str] = {}
         self.routes: list[web.RouteDef] = []
         self.work: list[Coroutine[Any, Any, None]] = []
         self.goodbye: Callable[[], Awaitable[None]] | None = None
@@ -92,12 +112,49 @@ class _Parts:
 
     async def processor(self) -> None:
         store = await self._open(read_only=False)
-        processor = await self._exits.enter_async_context(Processor(self._settings, store))
-        self.work.append(processor.run())
+        self._processor = Processor(self._settings, store)
+        self._exits.push_async_callback(self._end_processor)
+        await self._processor.start()
+        self.work.append(self._keep_processor(store))
+
+    async def _keep_processor(self, store: SqliteStore) -> None:
+        """Until cancelled. One that dies (a full disk, a topic made anew) is not the others' trouble."""
+        pause = _PAUSES[0]
+        while True:
+            began = time.monotonic()
+            reason = await self._run_processor(store)
+            await self._end_processor()
+            if time.monotonic() - began > _STEADY:
+                pause = _PAUSES[0]
+            self._troubles["processor"] = f"it has died: {reason}"
+            log.error("the processor has died, and is started again in %g s: %s", pause, reason)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSES[1])
+
+    async def _run_processor(self, store: SqliteStore) -> str:
+        """Why it ended."""
+        try:
+            if self._processor is None:
+                self._processor = Processor(self._settings, store)
+                await self._processor.start()
+                self._troubles.pop("processor", None)
+            await self._processor.run()
+        except DualStreamError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("the processor died of what was not expected")
+            return type(error).__name__
+        return "it ended"
+
+    async def _end_processor(self) -> None:
+        if self._processor is not None:
+            processor, self._processor = self._processor, None
+            await processor.close()
 
     async def gateway(self) -> None:
         store = self._store or await self._open(read_only=True)
         gateway = await self._exits.enter_async_context(Gateway(self._settings, self._access, store))
+        gateway.health.troubles = self._troubles
         self.work.append(gateway.run())
         self.routes += gateway.routes()
         self.goodbye = gateway.goodbye

@@ -4,63 +4,82 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+Cursor = Mapping[int, int]
+"""Partition to offset: everything up to it is known; of a partition that is not named nothing is."""
+Event = tuple[int, int]
+"""Partition and offset."""
+
 
 class Frame(NamedTuple):
-    """What a client is told; ``cursor``: where it would resume. ``offset``: of an event, else -1."""
+    """What a client is told; ``cursor``: where it would resume. ``event``: where it is, else None."""
 
     kind: str
-    offset: int
-    cursor: int
+    event: Event | None
+    cursor: Cursor | None
 
 
 class Client:
     """Knows what it was told, resumes with the last cursor it got, and checks both.
 
     ``promised``: everything after it is owed; None until it is told from where on. ``cursor``: None to come
-    without one.
+    without one; empty: for all there is.
     """
 
-    def __init__(self, cursor: int | None) -> None:
+    def __init__(self, cursor: Cursor | None) -> None:
         self.cursor = cursor
         self.promised = cursor
-        self.known: set[int] = set()
-        self.duplicates: list[int] = []
-        self.unknown: set[int] = set()
+        self.known: set[Event] = set()
+        self.duplicates: list[Event] = []
+        self.unknown: set[Event] = set()
         """What a cursor covered although it was never told."""
-        self._covered = -1 if cursor is None else cursor
+        self._covered: dict[int, int] = dict(cursor or {})
 
-    def receive(self, frames: list[Frame], events: list[int]) -> None:
+    def receive(self, frames: list[Frame], events: Mapping[int, list[int]]) -> None:
         """A connection's frames, as far as they came."""
-        told: set[int] = set()
-        for kind, offset, cursor in frames:
-            if kind == "event":
-                if offset in told:
-                    self.duplicates.append(offset)
-                told.add(offset)
-                self.known.add(offset)
-            elif kind != "sync":
+        told: set[Event] = set()
+        for kind, event, cursor in frames:
+            if event is not None:
+                if event in told:
+                    self.duplicates.append(event)
+                told.add(event)
+                self.known.add(event)
+            elif kind != "sync" and cursor is not None:
                 self._begin(kind, cursor)
-            self.cursor = cursor if kind != "lost" else self.cursor
-            if cursor > self._covered and self.promised is not None:
+            if kind in {"lost", "floor"} or cursor is None:
+                continue
+            self.cursor = cursor
+            if self.promised is not None:
                 self.unknown |= self.missing(events, cursor)
-                self._covered = cursor
+                self._cover(cursor)
 
-    def _begin(self, kind: str, cursor: int) -> None:
-        """From where on it is owed everything."""
+    def _begin(self, kind: str, cursor: Cursor) -> None:
+        """From where on it is owed everything; ``floor`` is no word of the wire, but what was kept."""
         if kind == "refused" or self.promised is None:
-            self.promised = self._covered = cursor
-        elif kind == "lost":
-            self.promised = max(self.promised, cursor)
-            self._covered = max(self._covered, cursor)
+            self.promised = cursor
+            self._covered = dict(cursor)
+        elif kind in {"lost", "floor"}:
+            self.promised = {p: max(self.promised.get(p, -1), o) for p, o in cursor.items()}
+            self._cover(cursor)
 
-    def missing(self, events: list[int], through: int) -> set[int]:
+    def _cover(self, cursor: Cursor) -> None:
+        for partition, offset in cursor.items():
+            self._covered[partition] = max(offset, self._covered.get(partition, -1))
+
+    def missing(self, events: Mapping[int, list[int]], through: Cursor) -> set[Event]:
         """What it does not know of what is owed beyond what its cursors covered before."""
-        first = bisect_right(events, self._covered)
-        return set(events[first : bisect_right(events, through)]) - self.known
+        return {
+            (partition, offset)
+            for partition, end in through.items()
+            for offset in self._between(events.get(partition, []), self._covered.get(partition, -1), end)
+        } - self.known
+
+    @staticmethod
+    def _between(offsets: list[int], after: int, through: int) -> list[int]:
+        return offsets[bisect_right(offsets, after) : bisect_right(offsets, through)]
 
 
 @dataclass
@@ -76,6 +95,12 @@ class Outcome:
     lost: int = 0
     resumed: int = 0
     overflowed: int = 0
+    foreign: int = 0
+    beyond: int = 0
+    grown: int = 0
+    aborted: int = 0
+    held: int = 0
+    elsewhere: int = 0
     entered: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 

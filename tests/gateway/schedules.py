@@ -23,12 +23,14 @@ _DELAYS = {
     "ask": (0.1, 1.5),
     "read": (0.1, 1.5),
     "pause": (1.0, 4.0),
+    "notice": (0.5, 60.0),
 }
 _RECORDS = 90
 _BUSY = 150.0  # ms in which they are published
 _CALM = 200.0  # ms after which every client stays
 _CHECK = 60.0  # ms between position checks, +- 50 %
 _OUTAGE = 50.0
+_END = 3000.0
 
 
 class Timed:
@@ -52,15 +54,20 @@ class Timed:
     def at(self, when: float, act: Act) -> None:
         heapq.heappush(self._line, (when, next(self._order), act))
 
-    def run(self) -> None:
+    def run(self, end: float) -> None:
+        """All that happens before ``end``: there is no end to it where something is waited for in vain."""
         line, pop = self._line, heapq.heappop
-        while line:
+        while line and self.now < end:
             self.now, _, act = pop(line)
             act()
 
 
 class Schedule:
-    """What happens by chance in one world, from a seed."""
+    """What happens by chance in one world, from a seed.
+
+    ``grows``: partitions are added. ``strays``: the share of events that are written elsewhere. ``noise``:
+    the share of announcements that are not this log's, or not true. ``transactions``: some write in them.
+    """
 
     def __init__(
         self,
@@ -70,6 +77,10 @@ class Schedule:
         outage: bool = False,
         retention: bool | None = None,
         stall: bool | None = None,
+        grows: bool | None = None,
+        strays: float = 0.1,
+        noise: float = 0.05,
+        transactions: bool | None = None,
         delays: dict[str, tuple[float, float]] | None = None,
         **world: Any,
     ) -> None:
@@ -82,7 +93,9 @@ class Schedule:
             repeats=lambda: chance() < 0.03,
             **world,
         )
-        self._fetched = 0
+        self._strays = strays
+        self._noise = noise
+        self._fetched: dict[int, int] = {}
         self._stalled = chance() * _BUSY if (chance() < 0.2 if stall is None else stall) else -_BUSY
         at, redis = self.wires.at, self.world.redis
         for _ in range(_RECORDS):
@@ -91,9 +104,12 @@ class Schedule:
             start = chance() * (_BUSY - _OUTAGE)
             at(start, redis.fail)
             at(start + _OUTAGE, partial(setattr, redis, "down", False))
-        if chance() < 0.25 if retention is None else retention:
-            for _ in range(4):
-                at(chance() * _CALM, self._prune)
+        if self._happens(0.25, retention):
+            self._several(4, _CALM, self._prune)
+        if self._happens(0.5, grows):
+            self._several(1 + int(3 * chance()), _BUSY, self.world.grow)
+        if self._happens(0.4, transactions):
+            self._several(1 + int(3 * chance()), 0.8 * _BUSY, self._transact)
         for _ in range(1 + int(6 * chance())):
             at(chance() * 0.8 * _BUSY, self._arrive)
         for gateway in self.world.gateways:
@@ -103,36 +119,83 @@ class Schedule:
                 when += _CHECK * (0.5 + chance())
         at(0.0, self._fetch)
 
+    def _happens(self, share: float, given: bool | None) -> bool:
+        return self.random.random() < share if given is None else given
+
+    def _several(self, count: int, until: float, act: Act) -> None:
+        for _ in range(count):
+            self.wires.at(self.random.random() * until, act)
+
     def run(self) -> Outcome:
-        self.wires.run()
+        self.wires.run(_END)
         return self.world.finish()
 
     def _publish(self) -> None:
         chance, world = self.random.random, self.world
-        publisher = world.publishers[int(chance() * 3)]
-        world.log.append(publisher if chance() < 0.65 else None)
+        number = int(chance() * 3)
+        elsewhere = int(chance() * 4) if chance() < self._strays else None
+        if elsewhere is not None:
+            elsewhere %= world.publishers[number].count
+        world.publish(number if chance() < 0.65 else None, elsewhere)
+        if chance() < self._noise:
+            self._disturb()
         if chance() < 0.01:
-            publisher.restart()
+            world.publishers[number].restart()
+
+    def _disturb(self) -> None:
+        chance, kind = self.random.random, self.random.random()
+        ahead, partition = int(chance() * 6) - 3, int(chance() * 5)
+        if kind < 0.5:  # of another log, at a place that ours has, or will have
+            self.world.disturb("theirs", partition, ahead, "")
+        elif kind < 0.6:
+            self.world.disturb(None, partition, ahead, "")
+        elif kind < 0.9:  # in the name of our log, an event that is not there
+            self.world.disturb("ours", partition, ahead, "forged")
+        else:
+            self.world.disturb("ours", partition, 10**6, "forged")
+
+    def _transact(self) -> None:
+        chance, world = self.random.random, self.world
+        world.transact(int(chance() * 5), 1 + int(chance() * 4))
+        self.wires.at(
+            self.wires.now + 60.0 * chance() ** 2,
+            partial(world.end_transaction, commit=chance() < 0.5),
+        )
 
     def _fetch(self) -> None:
         """What the processor fetched at its last turn is in the store now, or a part of it."""
         store, log, now, chance = self.world.store, self.world.log, self.wires.now, self.random.random
         if not self._stalled <= now < self._stalled + 80.0:
-            part = 1.0 if chance() < 0.7 else chance()
-            store.position += int((self._fetched - store.position) * part)
-            self._fetched = log.end
-        if now < _BUSY + 10.0 or store.position < log.length:
+            for partition, position in store.positions.items():
+                part = 1.0 if chance() < 0.7 else chance()
+                fetched = self._fetched.get(partition, 0)
+                store.move(partition, position + int((fetched - position) * part))
+                self._fetched[partition] = store.end(partition)
+        behind = len(store.positions) < len(log.partitions) or any(
+            store.positions[partition] < length for partition, length in log.lengths.items()
+        )
+        if now < _BUSY + 90.0 or behind:
             self.wires.at(now + 4.0 + 14.0 * chance(), self._fetch)
 
     def _prune(self) -> None:
         store = self.world.store
-        store.floor = max(store.floor, store.position - int(self.random.random() * 30))
+        for partition, position in store.positions.items():
+            store.prune(partition, position - int(self.random.random() * 30))
 
     def _arrive(self) -> None:
         chance, log = self.random.random, self.world.log
         kind = chance()
-        cursor = None if kind < 0.4 else -1 if kind < 0.55 else int(chance() * (log.end + 1)) - 1
-        self._connect(Client(log.end + 5 if kind > 0.97 else cursor))
+        count = len(log.partitions)
+        if kind < 0.4:
+            cursor: dict[int, int] | None = None
+        elif kind < 0.55:
+            cursor = {}
+        elif kind > 0.97:
+            cursor = {0: log.ends[0] + 5}
+        else:
+            some = [partition for partition in range(count) if chance() < 0.5] or [0]
+            cursor = {partition: int(chance() * (log.ends[partition] + 1)) - 1 for partition in some}
+        self._connect(Client(cursor))
 
     def _connect(self, client: Client) -> None:
         chance, now = self.random.random, self.wires.now

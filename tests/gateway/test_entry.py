@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
@@ -10,13 +11,16 @@ import msgspec
 import pytest
 
 from dualstream_lab.config import ServeSettings
+from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.gateway.entry import Entry
 from dualstream_lab.gateway.hub import Hub
+from dualstream_lab.gateway.past import Positions
 from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.gateway.since import EARLIEST, Refused
 from dualstream_lab.gateway.tails import Tail
 from dualstream_lab.kafka_log import LogIdentity
-from dualstream_lab.store import Page, Query, Row
+from dualstream_lab.store import Page, Place, Query, Row
 from tests.gateway.serving import until
 
 SOURCE = "repo:octo/hello"
@@ -24,45 +28,88 @@ CHANNEL = f"events:{SOURCE}".encode()
 EPOCH = "e0"
 
 
+def identity(epoch: str = EPOCH, partitions: int = 1) -> LogIdentity:
+    return LogIdentity(epoch=epoch, partitions=partitions, facts=epoch)
+
+
 class Log:
-    """One partition, all of whose events are the source's. ``hold``: answers wait for the test."""
+    """All of whose events are the source's, each partition's. ``hold``: answers wait for the test."""
 
     def __init__(self) -> None:
-        self.length = 0
+        self.identity = identity()
+        self.lengths = {0: 0}
+        self.at_home: tuple[int, ...] = (0,)
         self.hold: asyncio.Event | None = None
         self.asked = 0
         self.away = False
 
-    async def end(self, partition: int) -> int:
-        end = self.length
+    @property
+    def length(self) -> int:
+        return self.lengths[0]
+
+    @length.setter
+    def length(self, length: int) -> None:
+        self.lengths[0] = length
+
+    @property
+    def known(self) -> Positions:
+        return {}
+
+    def homes(self, source: str) -> tuple[int, ...]:
+        return self.at_home
+
+    def reaches(self, partition: int, offset: int) -> bool:
+        return offset < self.lengths.get(partition, 0) + 10
+
+    async def ends(self, partitions: Iterable[int]) -> Positions:
+        ends = {partition: self.lengths[partition] for partition in partitions}
         self.asked += 1
         if self.hold is not None:
             await self.hold.wait()
         if self.away:
             raise StreamUnavailable("away")
-        return end
+        return ends
+
+    async def has(self, partitions: Iterable[int]) -> bool:
+        return all(partition < self.identity.partitions for partition in partitions)
 
     async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
         if self.away:
             raise StreamUnavailable("away")
-        return Tail(end, [row(offset) for offset in range(first, end)])
+        return Tail(end, [row(offset, partition) for offset in range(first, end)])
 
 
 class Store:
-    """Has the log below ``position``."""
+    """Has the log below its positions."""
 
-    position = 0
-    looks = 0
+    def __init__(self) -> None:
+        self.at = {0: 0}
+        self.looks = 0
 
-    async def positions(self) -> dict[int, int]:
-        return {0: self.position}
+    @property
+    def position(self) -> int:
+        return self.at[0]
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self.at[0] = position
+
+    async def places(self) -> dict[int, Place]:
+        return {partition: Place(position, 0) for partition, position in self.at.items()}
 
     async def pages(self, queries: list[Query], limit: int) -> list[Page]:
         self.looks += 1
-        return [
-            Page(self.position, 0, [row(offset) for offset in range(query.after + 1, self.position)], False)
-            for query in queries
+        return [await self.page(query.after) for query in queries]
+
+    async def page(self, after: Positions) -> Page:
+        rows = [
+            row(offset, partition)
+            for partition, position in self.at.items()
+            for offset in range(after.get(partition, -1) + 1, position)
         ]
+        through = {partition: position - 1 for partition, position in self.at.items()}
+        first = {partition: 0 for partition, position in self.at.items() if position}
+        return Page(await self.places(), first, rows, through, False)
 
 
 class Upstream:
@@ -71,8 +118,9 @@ class Upstream:
     def __init__(self) -> None:
         self.effective = asyncio.Event()
 
-    async def subscribe(self, channel: bytes) -> None:
+    async def subscribe(self, channel: bytes) -> str | None:
         await self.effective.wait()
+        return None
 
     def confirms(self, channel: bytes) -> bool:
         return self.effective.is_set()
@@ -96,8 +144,12 @@ class Client:
     def catch_up(self, frames: list[Any], source: str) -> None:
         self.tell(frames, {}, source)
 
+    def places(self) -> list[str]:
+        return [message["pos"] for message in self.told if message["kind"] == "event"]
+
     def offsets(self) -> list[int]:
-        return [int(m["pos"].partition(":")[2]) for m in self.told if m["kind"] == "event"]
+        """In partition 0."""
+        return [int(offset) for partition, _, offset in (p.partition(":") for p in self.places())]
 
     @property
     def cursor(self) -> int:
@@ -106,8 +158,8 @@ class Client:
         return int(said["cursor"].rpartition(":")[2])
 
 
-def row(offset: int) -> Row:
-    return Row(offset, f"id-{offset}", "push", 1)
+def row(offset: int, partition: int = 0) -> Row:
+    return Row(partition, offset, f"id-{partition}-{offset}", "push", 1)
 
 
 class Gateway:
@@ -116,19 +168,24 @@ class Gateway:
     def __init__(self, **values: object) -> None:
         settings = ServeSettings.load(**({"check_interval": 300, "subscribe_timeout": 0.05} | values))
         self.log, self.store, self.upstream = Log(), Store(), Upstream()
-        identity = LogIdentity(epoch=EPOCH, partitions=1)
         self.reads = Reads(self.store, limit=100)  # type: ignore[arg-type]
-        self.hub = Hub(settings, identity, self.reads, self.log)
+        self.hub = Hub(settings, self.reads, self.log)
         self.hub.upstream = self.upstream  # type: ignore[assignment]
-        self.entry = Entry(settings, identity, self.hub, self.reads, self.log)
+        self.entry = Entry(settings, self.hub, self.reads, self.log)
 
     def confirm(self) -> None:
         self.upstream.effective.set()
         self.hub.confirmed([CHANNEL])
 
-    def hear(self, offset: int) -> None:
-        note = {"id": f"id-{offset}", "type": "push", "source_id": SOURCE[5:], "pos": f"0:{offset}"}
-        self.hub.hear(CHANNEL, msgspec.json.encode(note))
+    def hear(self, offset: int, partition: int = 0, **other: object) -> None:
+        note = {
+            "id": f"id-{partition}-{offset}",
+            "type": "push",
+            "source_id": SOURCE[5:],
+            "pos": f"{partition}:{offset}",
+            "log": self.log.identity.epoch,
+        }
+        self.hub.hear(CHANNEL, msgspec.json.encode(note | other))
 
     async def enter(self, client: Client, since: Any = None) -> None:
         await self.entry.enter(client, SOURCE, since)
@@ -142,7 +199,10 @@ async def gateway():
 
 @asynccontextmanager
 async def running(gateway: Gateway):
-    tasks = [asyncio.create_task(work()) for work in (gateway.reads.run, gateway.hub.repairs.run)]
+    tasks = [
+        asyncio.create_task(work())
+        for work in (gateway.reads.run, gateway.hub.repairs.run, gateway.hub.claims.run)
+    ]
     try:
         yield gateway
     finally:
@@ -163,7 +223,7 @@ async def test_a_new_clients_cursor_says_what_was_compared_while_its_fence_was_o
     for offset in (10, 11):
         gateway.hear(offset)
     gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
-    await until(lambda: gateway.hub.feeds[SOURCE].stream.confirmed == 11)
+    await until(lambda: gateway.hub.feeds[SOURCE].stream.confirmed == {0: 11})
     gateway.log.hold.set()
     await coming
     gateway.log.length = 13
@@ -215,7 +275,7 @@ async def test_waiting_for_a_store_that_is_behind_the_stream_is_no_busy_loop():
         gateway.log.away = True
         gateway.store.looks = 0
         client = Client()
-        await gateway.enter(client, since=-1)
+        await gateway.enter(client, since=EARLIEST)
         assert client.told[0]["reason"] == "store_lag"
         assert client.cursor == 9
         assert gateway.store.looks < 10
@@ -226,6 +286,7 @@ async def test_many_who_are_far_behind_do_not_keep_others_waiting():
 
     class Slow(Store):
         def __init__(self) -> None:
+            super().__init__()
             self.position = 10_000
             self.found: list[int] = []
 
@@ -238,19 +299,195 @@ async def test_many_who_are_far_behind_do_not_keep_others_waiting():
     store = Slow()
     reads = Reads(store, limit=10_000)  # type: ignore[arg-type]
     running = asyncio.create_task(reads.run())
-    behind = [asyncio.create_task(reads.pages([Query(SOURCE, 0, -1)])) for _ in range(100)]
+    behind = [asyncio.create_task(reads.pages([Query(SOURCE, {})])) for _ in range(100)]
     await until(lambda: len(store.found) > 1)
-    (page,) = await asyncio.wait_for(reads.pages([Query(SOURCE, 0, 9_998)]), 30)
+    (page,) = await asyncio.wait_for(reads.pages([Query(SOURCE, {0: 9_998})]), 30)
     assert page.rows == [row(9_999)]
     assert sum(task.done() for task in behind) == 100  # they were there before
     assert max(store.found[1:]) <= 2 * 20_000
     looks = len(store.found)
-    behind = [asyncio.create_task(reads.pages([Query(SOURCE, 0, -1)])) for _ in range(100)]
+    behind = [asyncio.create_task(reads.pages([Query(SOURCE, {})])) for _ in range(100)]
     await until(lambda: len(store.found) > looks)
     for task in behind:
         task.cancel()
     await asyncio.wait(behind)
-    await reads.pages([Query(SOURCE, 0, 9_998)])
+    await reads.pages([Query(SOURCE, {0: 9_998})])
     assert len(store.found) <= looks + 2
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_a_source_in_several_partitions_is_caught_up_in_all_and_heard_in_all(gateway):
+    gateway.log.identity = identity(partitions=3)
+    gateway.log.lengths = {0: 2, 1: 0, 2: 3}
+    gateway.store.at = {0: 2, 1: 0, 2: 3}
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client, since=EARLIEST)
+    assert sorted(client.places()) == ["0:0", "0:1", "2:0", "2:1", "2:2"]
+    cursors = [message["cursor"] for message in client.told]
+    assert cursors[-1] == f"{EPOCH}:0:1~2:2"
+    assert cursors[0] == f"{EPOCH}:0:0~2:-1"
+    for partition in (1, 2):
+        gateway.log.lengths[partition] += 1
+        gateway.hear(gateway.log.lengths[partition] - 1, partition)
+    await until(lambda: client.places()[5:] == ["1:0", "2:3"])
+    gateway.store.at = {0: 2, 1: 1, 2: 4}
+    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    await until(lambda: gateway.hub.feeds[SOURCE].cursor == f"{EPOCH}:0:1~1:0~2:3")
+    assert len(client.places()) == 7, "nothing twice"
+
+
+async def test_one_partition_that_the_store_lacks_is_read_from_kafka(gateway):
+    gateway.log.identity = identity(partitions=2)
+    gateway.log.lengths = {0: 3, 1: 4}
+    gateway.log.at_home = (0, 1)
+    gateway.store.at = {0: 3, 1: 1}
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client, since=EARLIEST)
+    assert sorted(client.places()) == ["0:0", "0:1", "0:2", "1:0", "1:1", "1:2", "1:3"]
+    assert client.told[-1]["recovered"] is True
+    assert client.told[-1]["cursor"] == f"{EPOCH}:0:2~1:3"
+    gateway.store.at = {0: 3, 1: 4}
+    other = Client()
+    await gateway.enter(other, since=EARLIEST)
+    assert sorted(other.places()) == sorted(client.places())
+
+
+async def test_partitions_are_added_under_a_client(gateway):
+    gateway.log.length = gateway.store.position = 2
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client)
+    before = gateway.log.identity
+    gateway.log.identity = identity(partitions=2)
+    gateway.log.lengths[1] = 0
+    gateway.log.at_home = (0, 1)
+    gateway.hub.change(before, gateway.log.identity)
+    gateway.log.lengths[1] = 2  # announced to nobody
+    gateway.hub.repairs.fence([gateway.hub.feeds[SOURCE]])
+    gateway.store.at = {0: 2, 1: 2}
+    await until(lambda: client.places() == ["1:0", "1:1"])
+    assert gateway.hub.feeds[SOURCE].cursor == f"{EPOCH}:0:1~1:1"
+
+
+async def test_a_log_made_anew_is_told_and_all_of_it_is_new(gateway):
+    gateway.log.length = gateway.store.position = 5
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client)
+    before, gateway.log.identity = gateway.log.identity, identity("e1")
+    gateway.log.length = gateway.store.position = 0
+    gateway.hub.change(before, gateway.log.identity)
+    await until(lambda: len(client.told) == 2)
+    assert client.told[1] == {
+        "kind": "subscribed",
+        "source": SOURCE,
+        "cursor": "e1:0:-1",
+        "recovered": False,
+        "reason": "epoch_changed",
+    }
+    gateway.log.length = 2
+    gateway.hear(1)
+    gateway.hear(1, log=EPOCH)
+    gateway.store.position = 2
+    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    await until(lambda: client.offsets() == [1, 0])
+    assert gateway.hub.stats.foreign == 1
+    late = Client()
+    await gateway.enter(late, since=Cursor.parse(f"{EPOCH}:0:3"))
+    assert late.told[0]["reason"] == "epoch_changed"
+
+
+async def test_a_log_made_anew_on_a_clients_way_in(gateway):
+    gateway.log.length = gateway.store.position = 5
+    gateway.confirm()
+    gateway.log.hold = asyncio.Event()
+    client = Client()
+    coming = asyncio.create_task(gateway.enter(client, since=Cursor.parse(f"{EPOCH}:0:1")))
+    await until(lambda: gateway.log.asked == 1)  # answered: 5, of the log before
+    before, gateway.log.identity = gateway.log.identity, identity("e1")
+    gateway.log.length = gateway.store.position = 3
+    gateway.hub.change(before, gateway.log.identity)
+    gateway.log.hold.set()
+    await coming
+    assert client.told[0]["reason"] == "epoch_changed"
+    assert client.told[0]["cursor"].startswith("e1:0:"), "and no fence of the log before"
+    gateway.log.length = gateway.store.position = 6
+    gateway.hear(5)
+    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    await until(lambda: sorted(client.offsets()) == list(range(client.cursor + 1, 6)))
+    assert client.cursor < 3
+
+
+async def test_notifications_of_another_log_or_source_are_nobodys(gateway):
+    gateway.log.length = gateway.store.position = 2
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client)
+    gateway.log.length = 4
+    gateway.hear(2, log="0123456789ab")
+    gateway.hear(2, source_id="somebody/else")
+    gateway.hear(2, pos="x:2")
+    gateway.hear(3)
+    await until(lambda: client.offsets() == [3])
+    stats = gateway.hub.stats
+    assert (stats.foreign, stats.unrecognized, stats.heard) == (1, 2, 1)
+    gateway.store.position = 4
+    gateway.hear(2, log=None)  # of a publisher of the version before: only a hint
+    await until(lambda: client.offsets() == [3, 2])
+    assert client.told[-1]["late"] is True
+    assert stats.bare == 1
+
+
+async def test_what_redis_says_beyond_the_end_is_asked_of_kafka_and_dropped(gateway):
+    """And neither it nor a hole in the numbers makes the feed wait for what is not there."""
+    gateway.log.length = gateway.store.position = 2
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client)
+    feed = gateway.hub.feeds[SOURCE]
+    gateway.hear(10**15, pub="n:1")
+    gateway.log.length = 3
+    gateway.hear(2, pub="n:5")
+    gateway.store.position = 3
+    await until(lambda: gateway.hub.claims.beyond == 1)
+    gateway.hub.lost("gone")
+    gateway.hub.confirmed([CHANNEL])
+    await until(lambda: client.told[-1]["kind"] == "live")
+    assert client.offsets() == [2]
+    assert not feed.stream.needs
+
+
+async def test_what_is_far_ahead_and_true_is_told(gateway):
+    gateway.log.length = gateway.store.position = 2
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client)
+    gateway.log.reaches = lambda partition, offset: False  # as if nothing had been asked for long
+    gateway.log.length = 50_000
+    gateway.hear(49_000)
+    await until(lambda: client.offsets() == [49_000])
+
+
+async def test_without_kafka_what_is_told_is_whole_up_to_its_cursor(gateway):
+    gateway.log.length = gateway.store.position = 5
+    gateway.confirm()
+    gateway.log.away = True
+    client = Client()
+    await gateway.enter(client, since=Cursor.parse(f"{EPOCH}:0:2"))
+    assert client.offsets() == [3, 4]
+    (said,) = [message for message in client.told if message["kind"] == "subscribed"]
+    assert (said["recovered"], said["reason"], said["cursor"]) == (False, "log_unavailable", f"{EPOCH}:0:4")
+    gateway.log.away = False
+    gateway.log.length = gateway.store.position = 7  # announced to nobody
+    await until(lambda: client.offsets() == [3, 4, 5, 6])
+
+
+async def test_a_cursor_of_partitions_that_the_log_does_not_have(gateway):
+    gateway.confirm()
+    with pytest.raises(Refused, match="partition 4; the topic has 1"):
+        await gateway.enter(Client(), since=Cursor.parse(f"{EPOCH}:0:1~4:7"))
+    await asyncio.sleep(0)
+    assert not gateway.hub.feeds[SOURCE].users

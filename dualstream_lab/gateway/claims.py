@@ -1,0 +1,89 @@
+"""Positions that Redis told and that may be beyond the log's end: Kafka is asked before they count."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.errors import StreamUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dualstream_lab.event import Notification
+    from dualstream_lab.gateway.feed import Feed
+    from dualstream_lab.gateway.log import Log
+
+__all__ = ["Claim", "Claims", "position_of"]
+
+_DIGITS: Final = 18  # of the largest offset; int() raises for thousands of them
+_MOST: Final = 10_000  # that wait for Kafka's answer
+
+
+class Claim(NamedTuple):
+    """An announcement of an event at a place."""
+
+    feed: Feed
+    note: Notification
+    partition: int
+    offset: int
+
+
+def position_of(pos: str) -> tuple[int, int] | None:
+    """Partition and offset in ``partition:offset``; None for another form."""
+    partition, _, offset = pos.partition(":")
+    if not (partition.isdecimal() and offset.isdecimal() and len(pos) <= _DIGITS + 10):
+        return None
+    return int(partition), int(offset)
+
+
+class Claims:
+    """Takes those that Kafka confirms, and drops (and counts) the others. :meth:`run` is its task.
+
+    ``take``: what is done with a claim that is true. ``fence``: with sources whose claims could not be
+    verified, as something may be there.
+    """
+
+    def __init__(
+        self, log: Log, *, take: Callable[[Claim], None], fence: Callable[[Iterable[Feed]], None]
+    ) -> None:
+        self._log = log
+        self._take = take
+        self._fence = fence
+        self._waiting: list[Claim] = []
+        self._wake = asyncio.Event()
+        self.beyond = 0
+
+    def verify(self, claim: Claim) -> None:
+        """Ask Kafka; what is more than may wait is found by looking."""
+        if len(self._waiting) >= _MOST:
+            self._fence([claim.feed])
+            return
+        self._waiting.append(claim)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            waiting, self._waiting = self._waiting, []
+            partitions = list({claim.partition for claim in waiting})
+            ends = dict(zip(partitions, await asyncio.gather(*map(self._end, partitions)), strict=True))
+            for claim in waiting:
+                end = ends[claim.partition]
+                if end is None:
+                    self._fence([claim.feed])
+                elif claim.offset < end:
+                    self._take(claim)
+                else:
+                    self.beyond += 1
+
+    async def _end(self, partition: int) -> int | None:
+        """Where it ends; 0 where there is no such partition, None where Kafka does not say."""
+        try:
+            if not await self._log.has([partition]):
+                return 0
+            return (await self._log.ends([partition]))[partition]
+        except StreamUnavailable:
+            return None
