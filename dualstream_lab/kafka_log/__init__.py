@@ -17,6 +17,8 @@ from dualstream_lab.kafka_log.stretch import read_range
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
     TopicInfo,
+    client_options,
+    is_there,
     log_identity,
     partition_of,
     topic_info,
@@ -37,6 +39,8 @@ __all__ = [
     "PartitionTrouble",
     "Records",
     "TopicInfo",
+    "client_options",
+    "is_there",
     "log_identity",
     "open_consumer",
     "partition_of",

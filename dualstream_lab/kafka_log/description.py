@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
     from aiokafka.client import AIOKafkaClient
 
-__all__ = ["Description", "describe"]
+__all__ = ["Description", "ask_any", "describe"]
 
+_BROKERS: Final = 3
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
 
 
@@ -37,27 +39,32 @@ class Description(NamedTuple):
     replicas: int
 
 
-async def describe(client: AIOKafkaClient, topic: str) -> Description | None:
+async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) -> Description | None:
     """Ask any broker, never creating the topic; None where it is not there. The caller bounds it.
 
-    Raises NotImplementedError for a Kafka before 3.1; KafkaError, OSError when several brokers do not answer.
+    ``patient``: one made a moment ago may not be known to every broker yet. Raises NotImplementedError for a
+    Kafka before 3.1; KafkaError, OSError as :func:`ask_any`.
     """
-    failure: KafkaError | OSError | None = None
-    for pause in _PAUSES:
-        try:
-            answer: Any = await client.send(client.get_random_node(), _DescribeTopic(topic))
-        except (KafkaError, OSError) as error:
-            failure = error  # another may be there
-        else:
-            failure = None
-            error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
-            if not error_code and partitions:
-                replicas = min(len(partition[4]) for partition in partitions)
-                return Description(answer.cluster_id, topic_id, len(partitions), replicas)
-        await asyncio.sleep(pause)  # one made a moment ago may not be known to every broker yet
-    if failure is not None:
-        raise failure
+    for pause in _PAUSES if patient else _PAUSES[-1:]:
+        answer = await ask_any(client, _DescribeTopic(topic))
+        error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
+        if not error_code and partitions:
+            replicas = min(len(partition[4]) for partition in partitions)
+            return Description(answer.cluster_id, topic_id, len(partitions), replicas)
+        await asyncio.sleep(pause)
     return None
+
+
+async def ask_any(client: AIOKafkaClient, request: Any) -> Any:
+    """What the first of three brokers answers. Raises KafkaError, OSError when none of them does."""
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    failure: KafkaError | OSError = KafkaConnectionError("no broker is known")
+    for node in random.sample(nodes, min(len(nodes), _BROKERS)):
+        try:
+            return await client.send(node, request)
+        except (KafkaError, OSError) as error:
+            failure = error
+    raise failure
 
 
 class _Uuid:

@@ -16,7 +16,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.kafka_log.description import describe
+from dualstream_lab.kafka_log.description import ask_any, describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,7 @@ __all__ = [
     "client_options",
     "identity_of",
     "info_of",
+    "is_there",
     "log_identity",
     "partition_of",
     "topic_info",
@@ -178,6 +179,11 @@ async def info_of(client: AIOKafkaClient, topic: str) -> TopicInfo:
     return TopicInfo(log=_identity(description), replicas=description.replicas, settings=settings)
 
 
+async def is_there(client: AIOKafkaClient, topic: str) -> bool:
+    """Whether the topic exists, for all that this user may know. The caller bounds it."""
+    return await describe(client, topic, patient=False) is not None
+
+
 async def _described(client: AIOKafkaClient, topic: str) -> Description:
     try:
         description = await describe(client, topic)
@@ -203,5 +209,5 @@ def _digest(facts: str) -> str:
 async def _settings(client: AIOKafkaClient, topic: str) -> dict[str, str]:
     """The topic's settings; none where this user may not read them."""
     request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
-    response = await client.send(client.get_random_node(), request)
+    response = await ask_any(client, request)
     return {entry[0]: entry[1] for resource in response.resources for entry in resource[4]}

@@ -6,21 +6,20 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.protocol.metadata import MetadataRequest
 
-from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.kafka_log import client_options, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.record import Record
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -32,7 +31,6 @@ _CLOSE_TIMEOUT: Final = 2.0
 _AT_ONCE: Final = 500
 _MAX_REASON: Final = 2000  # characters
 _OUR_HEADERS: Final = 64 * 1024  # bytes: room for what is added to a record that was as big as allowed
-_DEFAULT_MAX_MESSAGE: Final = 1_048_588
 _NO_LIMIT: Final = 2**31 - 1
 _LEFT_OUT: Final = b"left out: larger than this topic takes"
 _TOO_BIG: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
@@ -66,15 +64,16 @@ class DeadLetters:
         self.trouble: str | None = None
 
     @classmethod
-    async def open(cls, settings: ServeSettings) -> Self:
-        """Make the topic if it is not there, and connect. Raises KafkaError, OSError, ConfigError."""
-        options = kafka_client_options(settings.kafka_url or "")
-        options["request_timeout_ms"] = round(settings.request_timeout * 1000)
-        await _ensure_topic(settings, options)
+    async def open(cls, settings: ServeSettings, main: TopicInfo) -> Self:
+        """Make the topic if it is not there, like ``main``, and connect.
+
+        Raises KafkaError, OSError, ConfigError.
+        """
+        await _ensure_topic(settings, main)
         # Not idempotent: after a refused batch such a producer could never write to its partition again.
         letters = cls(
             settings.dead_letters,
-            AIOKafkaProducer(**options, acks="all", max_request_size=_NO_LIMIT),
+            AIOKafkaProducer(**client_options(settings), acks="all", max_request_size=_NO_LIMIT),
         )
         try:
             await letters._producer.start()
@@ -131,23 +130,19 @@ class DeadLetters:
                 await producer.client.close()
 
 
-async def _ensure_topic(settings: ServeSettings, options: dict[str, Any]) -> None:
+async def _ensure_topic(settings: ServeSettings, main: TopicInfo) -> None:
     """Like the main topic: as many partitions and copies, and a little room for our headers."""
+    options = client_options(settings)
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        request = MetadataRequest([settings.topic, settings.dead_letters], allow_auto_topic_creation=False)
-        response = await admin._send_request(request)  # noqa: SLF001
-        topics = {topic["topic"]: topic for topic in response.to_object()["topics"]}
-        if not topics[settings.dead_letters]["error_code"]:
+        if await is_there(admin._client, settings.dead_letters):  # noqa: SLF001
             return
-        main = topics[settings.topic]["partitions"]
-        limit = await _max_message(admin, settings.topic)
         new = NewTopic(
             settings.dead_letters,
-            len(main),
-            min(len(partition["replicas"]) for partition in main),
-            topic_configs={"max.message.bytes": str(limit + _OUR_HEADERS)},
+            main.partitions,
+            main.replicas,
+            topic_configs={"max.message.bytes": str(main.max_batch_bytes + _OUR_HEADERS)},
         )
         answer = await admin.create_topics([new], timeout_ms=options["request_timeout_ms"])
         _, code, message = answer.topic_errors[0][:3]
@@ -161,15 +156,3 @@ async def _ensure_topic(settings: ServeSettings, options: dict[str, Any]) -> Non
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await admin.close()
-
-
-async def _max_message(admin: AIOKafkaAdminClient, topic: str) -> int:
-    """The topic's limit; Kafka's own where this user may not ask."""
-    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    found = [
-        entry[1]
-        for resource in response.resources
-        for entry in resource[4]
-        if entry[0] == "max.message.bytes"
-    ]
-    return int(found[0]) if found else _DEFAULT_MAX_MESSAGE

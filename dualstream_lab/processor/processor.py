@@ -110,7 +110,7 @@ class Processor:
         try:
             async with asyncio.timeout(settings.start_timeout):
                 info = await topic_info(settings)
-                self._letters = await DeadLetters.open(settings)
+                self._letters = await DeadLetters.open(settings, info)
                 pipeline = Pipeline(settings, self._store, self._handlers, self._letters)
                 await pipeline.open()
         except (KafkaError, OSError, TimeoutError) as error:

@@ -11,11 +11,11 @@ from .hostile import PARTITIONS
 
 @pytest.fixture
 def four(stack, _stacks):
-    """Makes topics on ``stack``; keyword arguments are the topic's settings."""
+    """Makes topics on ``stack``; ``configs`` are the topic's settings."""
 
     def make(partitions=PARTITIONS, **configs):
         name = f"test-{uuid4().hex[:12]}"
-        given = {key.replace("_", "."): str(value) for key, value in configs.items()}
+        given = {key: str(value) for key, value in configs.items()}
         stack.create_topic(name, partitions=partitions, settings=given)
         _stacks.done_with.append(name)
         return name

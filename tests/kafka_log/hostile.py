@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
@@ -152,6 +152,35 @@ async def write_hostile(url, topic):
     return writer
 
 
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.001",
+    "segment.ms": "100",
+    "delete.retention.ms": "100",
+}
+
+
+async def write_compacted(url, topic):
+    """Two sources' events into partition 0, of which the log cleaner has removed most; where it ends.
+
+    The returned writer knows of all that was written.
+    """
+    writer = Writer(url, topic)
+    targets = [TopicPartition(topic, 0)]
+    async with writer.producer() as producer, asyncio.timeout(60):
+        for number in range(20):
+            await writer.send(producer, event(number, f"o/{number % 2}"), partition=0)
+        while True:
+            await asyncio.sleep(0.3)
+            last = await writer.send(producer, event(100 + len(writer.opinions), "o/0"), partition=0)
+            async with consumer(url, auto_offset_reset="earliest") as reader:
+                reader.assign(targets)
+                reader.seek(targets[0], 0)
+                first = (await reader.getone()).offset
+            if first > 10:
+                return writer, last.offset + 1
+
+
 @asynccontextmanager
 async def admin(url):
     made = AIOKafkaAdminClient(bootstrap_servers=url)
@@ -160,6 +189,16 @@ async def admin(url):
         yield made
     finally:
         await made.close()
+
+
+async def scatter(url):
+    """A topic of three partitions, of which each broker has one alone."""
+    name = f"test-{uuid4().hex[:12]}"
+    async with admin(url) as client:
+        configs = {"min.insync.replicas": "1"}
+        alone = {partition: [partition + 1] for partition in range(3)}
+        await client.create_topics([NewTopic(name, -1, -1, replica_assignments=alone, topic_configs=configs)])
+    return name
 
 
 async def grow(url, topic, partitions):

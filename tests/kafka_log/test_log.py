@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
-from aiokafka.admin import NewTopic
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import (
@@ -21,7 +19,7 @@ from dualstream_lab.kafka_log import (
 )
 from dualstream_lab.kafka_log import consumer as consumer_module
 
-from .hostile import Writer, admin, event, grow, make_anew, mute
+from .hostile import Writer, event, grow, make_anew, mute, scatter
 
 
 @asynccontextmanager
@@ -83,23 +81,9 @@ async def test_a_topic_that_is_gone_and_a_kafka_that_is_silent_are_told_apart(st
             await consumer.identity()
 
 
-@pytest.fixture
-async def scattered(cluster):
-    """A topic of which each broker has one partition alone."""
-    name = f"test-{uuid4().hex[:12]}"
-    async with admin(cluster.kafka_url) as client:
-        configs = {"min.insync.replicas": "1"}
-        topic = NewTopic(
-            name, -1, -1, replica_assignments={p: [p + 1] for p in range(3)}, topic_configs=configs
-        )
-        await client.create_topics([topic])
-    return name
-
-
-async def test_a_broker_that_is_away_is_the_trouble_of_its_partitions_alone(
-    cluster, scattered, settings, monkeypatch
-):
+async def test_a_broker_that_is_away_is_the_trouble_of_its_partitions_alone(cluster, settings, monkeypatch):
     monkeypatch.setattr(consumer_module, "_ATTEND", 0.25)
+    scattered = await scatter(cluster.kafka_url)
     where = settings(kafka_url=cluster.kafka_url, topic=scattered, request_timeout=1)
     writer = Writer(cluster.kafka_url, scattered)
     async with writer.producer() as producer, open_consumer(where) as consumer:

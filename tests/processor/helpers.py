@@ -48,14 +48,14 @@ async def write(url, topic, made):
         return await asyncio.gather(*futures)
 
 
-async def ends(url, topic):
+async def ends(url, topic, partitions=PARTITIONS):
     """Where the partitions end."""
     from aiokafka import AIOKafkaConsumer
 
     consumer = AIOKafkaConsumer(bootstrap_servers=url)
     await consumer.start()
     try:
-        found = await consumer.end_offsets([TopicPartition(topic, p) for p in range(PARTITIONS)])
+        found = await consumer.end_offsets([TopicPartition(topic, p) for p in range(partitions)])
         return {target.partition: end for target, end in found.items()}
     finally:
         await consumer.stop()
