@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # aiokafka: one record that cannot be deserialized makes getmany() lose good records of *other* partitions.
 #
-# One would expect: a getmany() that raises has handed out nothing and moved nothing. The caller seeks past the bad record
-# in its partition and reads on; the other partitions are not concerned.
-# What happens: getmany() goes through what is buffered, partition by partition, and moves each position as it takes the
-# records. At the bad one the deserializer's error leaves the call, and what it had taken of other partitions is neither
-# returned nor read again: their positions are past it, and the next commit makes it final. Which partitions are hit
-# depends on the order of the broker's answer (where the bad one's comes first, none is). getone() and `async for` lose
-# nothing.
-# Since: aiokafka 0.14.0. The broker here is librdkafka's own mock, which comes in the wheel of confluent-kafka: no Java.
-# Why it matters: "catch, log, seek past it" is the usual treatment of a poison record. Here it loses records that have
-# nothing wrong with them, and the consumer's lag says 0.
+# One would expect: a getmany() that raises has handed out nothing and moved nothing. The caller seeks past the bad
+# record in its partition and reads on; the other partitions are not concerned.
+# What happens: getmany() goes through what is buffered, partition by partition, and moves each position as it takes
+# the records. At the bad one the deserializer's error leaves the call, and what it had taken of other partitions is
+# neither returned nor read again: their positions are past it, and the next commit makes it final. Which partitions
+# are hit depends on the order of the broker's answer (where the bad one's comes first, none is). getone() and `async
+# for` lose nothing.
+# Since: aiokafka 0.14.0. The broker here is librdkafka's own mock, which comes in the wheel of confluent-kafka: no
+# Java.
+# Why it matters: "catch, log, seek past it" is the usual treatment of a poison record. Here it loses records that
+# have nothing wrong with them, and the consumer's lag says 0.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -38,7 +39,8 @@ def fill(producer):
     for partition in PARTITIONS:
         for offset in range(EACH):
             bad = partition == BAD and offset == BAD_OFFSET
-            producer.produce("events", b"plain text" if bad else json.dumps(offset).encode(), partition=partition.partition)
+            value = b"plain text" if bad else json.dumps(offset).encode()
+            producer.produce("events", value, partition=partition.partition)
     assert producer.flush(10) == 0
 
 
@@ -86,7 +88,7 @@ async def main():
     producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
     servers = [f"{broker.host}:{broker.port}" for broker in producer.list_topics(timeout=10).brokers.values()]
     fill(producer)
-    print("aiokafka", version("aiokafka"), "- 100 records in each partition, one bad one in partition 2; read of the others:")
+    print("aiokafka", version("aiokafka"), "- 100 records a partition, one bad one in partition 2; read of the others:")
     got, lag = await read(servers, one)
     show("getone() ", got, lag)
     whole = all(got[partition] == EACH for partition in OTHERS)
