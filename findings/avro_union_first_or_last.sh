@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# fastavro, avro: an integer in a union of double and long becomes a double, in one for one order of the branches and in
-# the other for the other.
+# fastavro, avro: an integer in a union of double and long becomes a double, in one for one order of the branches and
+# in the other for the other.
 #
 # One would expect: a union's branches are told apart by type: of ["null", "double", "long"] an int takes long, in
 # whatever order: the specification gives the order a meaning for the default only.
 # What happens: to both Python packages an int is valid for double too. fastavro takes the *first* branch that could
-# hold the value, Apache's avro the *last*. So 9007199254740993 is read back as 9007199254740992.0, a time in nanoseconds
-# is up to 128 ns off, and with "float" in the union it is off by a minute. No order is right for both packages, and
-# small numbers do not show it in tests: 5 == 5.0.
+# hold the value, Apache's avro the *last*. So 9007199254740993 is read back as 9007199254740992.0, a time in
+# nanoseconds is up to 128 ns off, and with "float" in the union it is off by a minute. No order is right for both
+# packages, and small numbers do not show it in tests: 5 == 5.0.
 # Since: fastavro 1.13.1, avro 1.12.2.
-# Why it matters: "a number" in a schema of events is mostly such a union. Ids of 64 bits and nanoseconds are what passes
-# 2^53, and the wrong bytes are in the log for every reader in every language.
+# Why it matters: "a number" in a schema of events is mostly such a union. Ids of 64 bits and nanoseconds are what
+# passes 2^53, and the wrong bytes are in the log for every reader in every language.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
