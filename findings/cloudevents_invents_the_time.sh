@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # cloudevents: an event that has no time is given one when it is *read*: now.
 #
-# One would expect: `time` is an optional attribute, so of a record without `ce_time` the SDK says None, as it does for
-# `subject`; and what is read twice is equal.
-# What happens: from_binary, from_structured and from_http build the event with the constructor that is meant for
-# producers, which fills in datetime.now(). The same record read twice has two times. A record without `ce_id` (invalid:
-# the id is required) is not refused either: it gets a new random id at each reading.
+# One would expect: `time` is an optional attribute, so of a record without `ce_time` the SDK says None, as it does
+# for `subject`; and what is read twice is equal.
+# What happens: from_binary and from_structured build the event with the constructor that is meant for producers,
+# which fills in datetime.now(). The same record read twice has two times. A record without `ce_id` (invalid: the id
+# is required) is not refused either: it gets a new random id at each reading.
 # Since: cloudevents 2.2.0 (cloudevents.core, the new API) and, for the time, in its old API `cloudevents.v1` too.
 # Why it matters: delivery latency computed as "now - event.time" is near zero for such events however old they are, a
-# replay of last year's topic has happened just now, windows by event time hold the wrong events, and deduplication by id
-# takes each copy for a new event.
+# replay of last year's topic has happened just now, windows by event time hold the wrong events, and deduplication by
+# id takes each copy for a new event.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
