@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # httpx: of a gzip body of several members only the first is read; the rest of the events is gone without an error.
 #
-# One would expect: RFC 1952 says that a gzip file is a series of members, and Content-Encoding: gzip is that format. So
-# `cat a.gz b.gz`, bgzip's output, or a server that compresses batch by batch reads as the whole, as with gzip(1),
+# One would expect: RFC 1952 says that a gzip file is a series of members, and Content-Encoding: gzip is that format.
+# So `cat a.gz b.gz`, bgzip's output, or a server that compresses batch by batch reads as the whole, as with gzip(1),
 # Python's gzip, urllib3, requests and aiohttp.
 # What happens: httpx answers with the first member and drops the others: no exception, no warning, and the status and
-# Content-Length are those of the whole. aiter_lines() on a stream of batches ends after the first batch in the same way.
-# With zstd httpx does read frame after frame, but only where two frames come in one chunk of the network: where they come
-# in two, the same bytes raise DecodingError.
+# Content-Length are those of the whole. aiter_lines() on a stream of batches ends after the first batch in the same
+# way. With zstd httpx does read frame after frame, but only where two frames come in one chunk of the network: where
+# they come in two, the same bytes raise DecodingError.
 # Since: httpx 0.28.1 (with zstandard 0.25.0); requests 2.34.2 and aiohttp 3.14.5 read all.
 # Why it matters: archives of events are appended to (one member an hour, or a flush), and NDJSON that ends early is
 # still NDJSON: a count that is too small is all one sees.
