@@ -2,14 +2,15 @@
 # DuckDB, Polars, PyArrow: what the first rows do not show is rounded or dropped, without an error.
 #
 # One would expect: a reader of NDJSON that infers the types from a sample reads on when a later line does not fit, or
-# fails, as it does for a text where numbers were. 2.5 is never stored as an integer by itself.
-# What happens: DuckDB's read_json looks at the first 20,480 lines. A field that was whole up to there is BIGINT for all,
-# and later decimals are rounded to it: 1 ms, 1 ms, … then 2.5 ms is read as 2, so a sum, an average and a maximum are wrong. A field
-# that first appears later (say "error") does not exist: no column, so no way to ask for it. Polars' read_ndjson and
-# DataFrame(list of dicts) drop such fields too (there after 100 rows); it refuses the decimals. PyArrow's from_pylist
-# takes the fields of the *first* row alone. Only pandas and pyarrow.json read what is in the file.
+# fails, as DuckDB does for a late text. 2.5 is never stored as an integer by itself.
+# What happens: DuckDB's read_json looks at the first 20,480 lines. A field that was whole up to there is BIGINT for
+# all, and later decimals are rounded to it: 1 ms, 1 ms, … then 2.5 ms is read as 2, so a sum, an average and a
+# maximum are wrong. A field that first appears later (say "error") does not exist: no column, so no way to ask for
+# it. Polars' read_ndjson and DataFrame(list of dicts) drop such fields too (they look at 100 rows); late decimals
+# Polars refuses. PyArrow's from_pylist takes the fields of the *first* row alone. Only pandas and pyarrow.json read
+# what is in the file.
 # Since: duckdb 2.0.1, polars 2.1.0, pyarrow 26.0.1 (against pandas 3.1.1).
-# Why it matters: this is just the shape of a run with a fault in it: 30,000 healthy events, then the outage with its
+# Why it matters: this is just the shape of a run with a fault in it: 25,000 healthy events, then the outage with its
 # error field and its slow, fractional latencies.
 set -euo pipefail
 work=$(mktemp -d)
