@@ -3,12 +3,13 @@
 #
 # One would expect: the standard says it outright: "If the file ends in the middle of an event, before the final empty
 # line, the incomplete event is not dispatched", and its id does not become the last event id.
-# What happens: what was received is parsed and yielded like any other event: "data: 2000" that arrives as "data: 20" is
-# 20, and a data of two lines is one. The event has its full id, so a client that reconnects with it as Last-Event-ID is
-# told what came after, and the whole event is never seen. httpx-sse on the same bytes drops it.
+# What happens: what was received is parsed and yielded like any other event: "data: 2000" that arrives as "data: 20"
+# is 20, and a data of two lines is one. The event has its full id, so a client that reconnects with it as
+# Last-Event-ID is told what came after, and the whole event is never seen. httpx-sse on the same bytes drops it.
 # Since: sseclient-py 1.9.0 (the newest); httpx-sse 0.4.3 is right.
-# Why it matters: where data is JSON the parser mostly notices; counters, ids, positions and plain lines of a log do not.
-# It takes only a server that is restarted, or a proxy that closes after its time limit: the usual end of a stream.
+# Why it matters: where data is JSON the parser mostly notices; counters, ids, positions and plain lines of a log do
+# not. It takes only a server that is restarted, or a proxy that closes after its time limit: the usual end of a
+# stream.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
