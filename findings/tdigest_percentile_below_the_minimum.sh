@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # tdigest: a percentile below the smallest value, and a median between two values nobody measured.
 #
-# One would expect: a t-digest is an approximation, good at the tails; whatever it answers lies between the minimum and
-# the maximum, and where 99 % of all values are the same, every percentile up to 98 is that value.
-# What happens: 9,900 latencies of 1 ms and 100 of 1,000 ms (each value one centroid) give p1 = -968 ms, p50 = 11 ms and
-# p90 = 810 ms. The library draws a straight line through the centres of neighbouring centroids and spreads each
-# centroid over its *neighbours' distance*, not over its own weight; at the ends the line goes on below the minimum.
-# With all values different the same code is exact to half a rank, so tests on random floats see nothing.
+# One would expect: a t-digest is an approximation, good at the tails; whatever it answers lies between the minimum
+# and the maximum, and where 99 % of all values are the same, every percentile up to 98 is that value.
+# What happens: 9,900 latencies of 1 ms and 100 of 1,000 ms (each value one centroid) give p1 = -968 ms, p50 = 11 ms
+# and p90 = 810 ms. The library draws a straight line from the centre of one centroid (rank 4,950) to the centre of
+# the next (9,950), as if the values between were spread evenly, however heavy the two are; before the first centre
+# the line just goes on, below the minimum. With all values different the same code is exact to half a rank, so tests
+# on random floats see nothing.
 # Since: tdigest 0.5.2.2 (the newest).
 # Why it matters: latencies rounded to whole milliseconds are just such values (few different ones, many of each), and
 # two clusters (cache hit and miss, before and during an outage) are what one measures for.
