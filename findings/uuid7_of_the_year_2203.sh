@@ -3,13 +3,13 @@
 #
 # One would expect: `pip install uuid7` makes what RFC 9562 calls UUIDv7: 48 bits of Unix milliseconds first, so that
 # ids of all libraries sort by time together and the time can be read from them.
-# What happens: uuid7 0.1.0 is of 2021 and follows a draft that was given up: 36 bits of seconds, then a binary fraction.
-# Its ids carry version 7 and the right variant, so every check passes; among themselves they sort. Read by the RFC their
+# What happens: uuid7 0.1.0 follows an early draft that was given up: 36 bits of seconds, then a binary fraction. Its
+# ids carry version 7 and the right variant, so every check passes; among themselves they sort. Read by the RFC their
 # time is 2203, and each sorts behind every standard UUIDv7 of the next 170 years.
 # Since: uuid7 0.1.0 (the newest), against uuid6 2025.0.1 and uuid_utils 1.2.0.
-# Why it matters: the point of UUIDv7 as event ids is "sort by id = sort by time" over all producers. One Python producer
-# with this package puts its events at the end of every page and index for ever, makes "latest id seen" cursors skip all
-# others, and gives time-partitioned stores a partition in the year 2203.
+# Why it matters: the point of UUIDv7 as event ids is "sort by id = sort by time" over all producers. One Python
+# producer with this package puts its events at the end of every page and index for ever, makes "latest id seen"
+# cursors skip all others, and gives time-partitioned stores a partition in the year 2203.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
