@@ -2,8 +2,8 @@
 
 A process hands its environment on, so each one tells for whom it was started: for a test, or for a fixture
 of a whole file or session, also where the one between has died. What belongs to a test is killed when the
-test is over or out of time, the rest when the session is. A session that is killed is outlived by a
-watcher, which is this file as a program, and which does it then.
+test is over or out of time. The rest is killed when the session is over, however that comes about: by a
+watcher, which is this file as a program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Children:
         self._settings: object = None
         self._watcher: subprocess.Popen[bytes] | None = None
 
-    def _belonging(self, nodeid: str = "") -> str:
+    def _belonging(self, nodeid: str) -> str:
         return f"{self._session} {nodeid}"
 
     def _watched(self) -> None:
@@ -99,7 +99,6 @@ class Children:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        end(self._belonging())
         if self._watcher is not None:
             self._watcher.communicate(timeout=60)
 

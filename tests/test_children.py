@@ -78,6 +78,7 @@ def test_out_of_time_a_test_does_not_wait_for_its_child_and_leaves_none(session,
 def test_waits(lasting):
     with lasting("grandchild"):
         signal.setitimer(signal.ITIMER_REAL, 0.1)  # these 100 s are over
+        time.sleep(60)
 
 def test_goes_on():
     pass
