@@ -31,11 +31,13 @@ from dualstream_lab.lab.check_gateway.history import (
     REFUSED,
     STATE,
     SUBSCRIBED,
+    Session,
     SourceLog,
     Stay,
     Truth,
+    by_partition,
 )
-from dualstream_lab.lab.check_gateway.judge import Judgement, Wrong, judge
+from dualstream_lab.lab.check_gateway.judge import Judgement, Wrong, judge, judge_all
 from dualstream_lab.lab.check_gateway.serving import serving, url_of
 from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
 from dualstream_lab.stack import LocalStack
@@ -180,11 +182,25 @@ def test_what_is_not_in_the_log_or_elsewhere():
     assert found(judged(Told().subscribed(50).say(EVENT, 6, place=61))) == [(Wrong.UNKNOWN, 6)]
 
 
+def session_of(stay: Stay, *, partition: int = 0) -> Session:
+    """As the client records what concerns one partition."""
+    session = Session(None if stay.since is None else {partition: stay.since}, 0.0)
+    for kind, event, place, cursor, at in zip(
+        stay.kinds, stay.events, stay.places, stay.cursors, stay.times, strict=True
+    ):
+        position = None if place == NOWHERE else (partition, place)
+        named = None if cursor == NOWHERE else {partition: cursor}
+        session.add(kind, event=event, position=position, cursor=named, at=at)
+    session.ended, session.refused = stay.ended, stay.refused
+    return session
+
+
 def test_a_verdict_sums_up_and_tells_what_happened_around():
-    truth = Truth({"repo:a/b": log_of(*ALL)}, [f"id-{n}" for n in range(7)])
+    truth = Truth({"repo:a/b": {0: log_of(*ALL)}}, [f"id-{n}" for n in range(7)])
     stays = [Told().subscribed(30).live(4, 6).sync(60).sync(60), Told(60).subscribed(60)]
     stays[0].ended = "aborted"
-    verdict = Verdict.of(truth, [Record(7, "ws", "repo:a/b", stays, True)], began=0.0, wall=0.0)
+    sessions = [session_of(stay) for stay in stays]
+    verdict = Verdict.of(truth, [Record(7, "ws", "repo:a/b", sessions, True)], began=0.0, wall=0.0)
     assert not verdict.held
     assert verdict.wrong == Counter({Wrong.GAP: 1})
     text = verdict.examples[0].text
@@ -322,6 +338,107 @@ def histories(draw):
             stay.add(kind, event=event, place=place, cursor=draw(cursors), at=at)
         stays.append(stay)
     return rows, stays, draw(st.booleans())
+
+
+# --- sources in several partitions
+
+
+def grown() -> dict[int, SourceLog]:
+    """Events 1 to 3 in partition 0, and then 4 to 6 in partition 9, at 10 times their number."""
+    rows = [(0 if event < 4 else 9, 10 * event, event, 0, float(event)) for event in ALL]
+    return by_partition(rows)
+
+
+def judged_all(*sessions: Session, logs: dict[int, SourceLog] | None = None) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for log, _, found in judge_all(logs or grown(), sessions, settled=True):
+        counts.update(f"{one.wrong.value} {one.event} in {log.partition}" for one in found.findings)
+        counts.update({name: getattr(found, name) for name in ("repeated", "declared", "crossed")})
+        counts.update(found.refusals)
+    return +counts
+
+
+class Spoken(Session):
+    """A connection's messages, one a second; events are where :func:`grown` has them."""
+
+    def say(self, kind: int, event: int = -1, cursor: dict[int, int] | None = None, at=None) -> Spoken:
+        if event >= 0 and at is None:
+            at = (0 if event < 4 else 9, 10 * event)
+        self.add(kind, event=event, position=at, cursor=cursor, at=float(len(self.kinds)))
+        return self
+
+    def live(self, *events: int, cursor: dict[int, int] | None = None) -> Spoken:
+        for event in events:
+            self.say(EVENT, event, cursor)
+        return self
+
+
+def spoken(since: dict[int, int] | None = None) -> Spoken:
+    return Spoken(since, 0.0)
+
+
+def test_a_source_in_two_partitions_has_no_order_between_them():
+    told = spoken().say(SUBSCRIBED, cursor={0: 0}).live(4, 1, 5, 2).say(STATE, cursor={0: 20, 9: 50})
+    assert judged_all(told.live(3, 6)) == {}
+    assert judged_all(spoken().say(SUBSCRIBED, cursor={0: 0}).live(1, 3, 2, 4, 6, 5)) == {
+        "inversions 2 in 0": 1,
+        "inversions 5 in 9": 1,
+    }
+
+
+def test_what_is_missing_in_a_partition_that_was_added_is_a_gap():
+    assert judged_all(spoken().say(SUBSCRIBED, cursor={0: 0}).live(1, 2, 3)) == {
+        f"gaps {event} in 9": 1 for event in (4, 5, 6)
+    }
+    known = spoken().say(SUBSCRIBED, cursor={0: 0, 9: 50})
+    assert judged_all(known.live(1, 2, 3, 6)) == {}, "what is before the first cursor is not owed"
+    ahead = spoken().say(SUBSCRIBED, cursor={0: 30, 9: 30}).say(STATE, cursor={0: 30, 9: 60})
+    assert judged_all(ahead, spoken({0: 30, 9: 60}).say(SUBSCRIBED, cursor={0: 30, 9: 60})) == {
+        f"lost_by_cursor {event} in 9": 1 for event in (4, 5, 6)
+    }
+
+
+def test_a_resume_with_a_cursor_that_names_one_partition_is_owed_all_of_the_other():
+    first = spoken().say(SUBSCRIBED, cursor={0: 0}).live(1, 4)
+    second = spoken({0: 10}).say(OLD, 2, {0: 20}).say(OLD, 3, {0: 30}).say(OLD, 4, {0: 30, 9: 40})
+    assert judged_all(first, second.live(5, 6)) == {"repeated": 1}
+    lost = spoken({0: 10}).live(2, 3).say(SUBSCRIBED, cursor={0: 30, 9: 60})
+    assert judged_all(first, lost) == {f"gaps {event} in 9": 1 for event in (5, 6)}
+
+
+def test_an_event_told_in_another_partition_or_nowhere_in_the_log_is_unknown():
+    begun = spoken().say(SUBSCRIBED, cursor={0: 0}).live(1, 2, 3, 4, 5)
+    assert judged_all(begun.say(EVENT, 6, at=(0, 60))) == {"unknown 6 in 9": 1}
+    begun = spoken().say(SUBSCRIBED, cursor={0: 30, 9: 60})
+    assert judged_all(begun.say(EVENT, 7, at=(3, 70))) == {"unknown 7 in 3": 1}
+
+
+def test_what_was_refused_was_refused_once():
+    refused = spoken({0: 10}).say(REFUSED, cursor={0: 30, 9: 50})
+    refused.refused.append("retention")
+    assert judged_all(refused.live(6)) == {"retention": 1, "declared": 4}
+
+
+def test_an_event_that_was_written_again_after_growth_is_its_first_record():
+    rows = [(0, 10, 1, 0, 1.0), (9, 5, 1, 0, 2.0), (9, 6, 2, 0, 3.0)]
+    logs = by_partition(rows)
+    assert {p: list(log.events) for p, log in logs.items()} == {0: [1], 9: [2]}
+    told = spoken().say(SUBSCRIBED, cursor={0: 0}).say(EVENT, 1, at=(0, 10)).say(EVENT, 1, at=(9, 5))
+    assert judged_all(told.say(EVENT, 2, at=(9, 6)), logs=logs) == {}
+
+
+@given(histories())
+def test_a_partition_of_a_session_is_as_if_it_were_alone(history):
+    """Whatever a second partition adds: what is told of the first one is judged as before."""
+    rows, stays, settled = history
+    logs = {3: SourceLog(3, rows), 7: SourceLog(7, [(5, 99, 0, 0.0)])}
+    sessions = [session_of(stay, partition=3) for stay in stays]
+    sessions[-1].add(EVENT, event=99, position=(7, 5), at=sessions[-1].times[-1] if stays[-1].times else 0.0)
+    found = {log.partition: one for log, _, one in judge_all(logs, sessions, settled=settled)}
+    alone = judge(logs[3], stays, settled=settled)
+    assert found[3].findings == alone.findings
+    names = ("told", "old", "late", "declared", "repeated", "crossed", "unsettled")
+    assert [getattr(found[3], name) for name in names] == [getattr(alone, name) for name in names]
 
 
 @given(histories())

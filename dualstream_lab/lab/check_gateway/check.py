@@ -10,26 +10,30 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from dualstream_lab.errors import ConfigError
+from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.check_gateway.client import Client
 from dualstream_lab.lab.check_gateway.history import Truth
-from dualstream_lab.lab.check_gateway.judge import judge
+from dualstream_lab.lab.check_gateway.judge import judge_all
 from dualstream_lab.lab.check_gateway.place import Names
 from dualstream_lab.lab.check_gateway.plan import VIAS
 from dualstream_lab.lab.check_gateway.probe import probe
 from dualstream_lab.lab.check_gateway.publishing import Publishing
-from dualstream_lab.lab.check_gateway.truth import log_ends, read_log
+from dualstream_lab.lab.check_gateway.truth import TopicLog
 from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
+from dualstream_lab.load.log_reader import open_log_reader
 from dualstream_lab.subscriber.wanted import checked_url
 from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from dualstream_lab.config import Settings
     from dualstream_lab.lab.check_gateway.history import SourceLog
     from dualstream_lab.lab.check_gateway.plan import Plan
+    from dualstream_lab.load.log_reader import LogReader
+
+    Logs = Mapping[str, Mapping[int, SourceLog]]
 
 __all__ = ["Check", "Progress", "check_gateway"]
 
@@ -38,6 +42,8 @@ _QUIET: Final = (
 )
 _SURE: Final = 4.0  # s of that after which there is no waiting if something is wrong for certain
 _LOOK: Final = 0.25
+_READ: Final = 60.0  # s for the topic to be read back; and for each so many events a second more:
+_READ_RATE: Final = 20_000
 _RESTLESS: Final = 0.75  # share of the clients that come and go
 _EARLIEST: Final = 0.1  # share of those that want all there is
 _COMING: Final = 0.5  # of the time, in which clients come for the first time
@@ -111,20 +117,25 @@ async def check_gateway(
     name = f"repo:check-{secrets.token_hex(3)}"
     sources = [f"{name}/{number}" for number in range(plan.sources)]
     log_is = await log_identity(settings)
-    begin = await log_ends(settings)
-    async with Publishing.open(settings, sources, plan.rate) as publishing:
+    names = Names()
+    log = TopicLog(sources, names)
+    async with (
+        open_log_reader(settings, log) as reader,
+        Publishing.open(settings, sources, plan.rate) as publishing,
+    ):
+        reader.pause()
         for via in VIAS[plan.via]:
             heard = f"{name}/probe-{via}"
             await probe(base, via, log_is.epoch, settings, publishing.publishers[0], heard)
-        checking = _Checking(plan, sources, publishing, show)
+        checking = _Checking(plan, sources, publishing, names, show)
         checking.invite(base)
         try:
             await checking.load(disturb)
-            truth = await checking.truth(settings, begin)
+            truth = await checking.truth(reader, log)
             await checking.quiet(truth.logs)
         except asyncio.CancelledError:
             checking.interrupt()
-            truth = await checking.truth(settings, begin)
+            truth = await checking.truth(reader, log)
         finally:
             await checking.end()
         checking.progress.line = "judging"
@@ -140,6 +151,7 @@ class _Checking:
         plan: Plan,
         sources: Sequence[str],
         publishing: Publishing,
+        names: Names,
         show: Callable[[Progress], None],
     ) -> None:
         self._plan = plan
@@ -148,7 +160,7 @@ class _Checking:
         self._show = show
         self._random = Random(plan.seed)  # noqa: S311
         self._calm = asyncio.Event()
-        self._names = Names()
+        self._names = names
         self._clients: list[Client] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._connected: list[bool] = []
@@ -196,18 +208,20 @@ class _Checking:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def truth(self, settings: Settings, begin: dict[int, int]) -> Truth:
-        """The log, once all is in it."""
+    async def truth(self, reader: LogReader, log: TopicLog) -> Truth:
+        """The log, once all is in it. Raises StreamUnavailable when some of it cannot be read."""
         self._calm.set()
         self._look("reading the log back, ")
         for publisher in self._publishing.publishers:
             await publisher.flush()
-        logs = await read_log(settings, begin, self._sources, self._names)
-        return Truth(logs, self._names.texts())
+        unread = await reader.finish(_READ + self._publishing.durable / _READ_RATE)
+        if unread:
+            raise StreamUnavailable(f"the topic could not be read back: {'; '.join(unread)}")
+        return Truth(log.logs(), self._names.texts())
 
-    async def quiet(self, logs: dict[str, SourceLog]) -> None:
+    async def quiet(self, logs: Logs) -> None:
         """Until everything is confirmed to every client, or the time is up."""
-        last = {source: log.last for source, log in logs.items()}
+        last = {source: {p: log.last for p, log in among.items()} for source, among in logs.items()}
         began = time.monotonic()
         sure = began + _SURE
         while (now := time.monotonic()) < began + _QUIET:
@@ -222,12 +236,13 @@ class _Checking:
                     return
             await asyncio.sleep(_LOOK)
 
-    def _already_wrong(self, logs: dict[str, SourceLog]) -> bool:
+    def _already_wrong(self, logs: Logs) -> bool:
         """Whether it is, whatever comes."""
         return any(
-            judge(logs[source], place.stays, settled=False).findings
+            found.findings
             for client in self._clients
             for source, place in client.places.items()
+            for _, _, found in judge_all(logs[source], place.sessions, settled=False)
         )
 
     def interrupt(self) -> None:
@@ -244,7 +259,7 @@ class _Checking:
         """Everything against the log."""
         truth = Truth(truth.logs, self._names.texts())
         records = [
-            Record(number, client.via, source, place.stays, connected and self._waited)
+            Record(number, client.via, source, place.sessions, connected and self._waited)
             for number, (client, connected) in enumerate(zip(self._clients, self._connected, strict=True))
             for source, place in client.places.items()
         ]

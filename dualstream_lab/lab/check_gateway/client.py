@@ -11,20 +11,12 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.lab.check_gateway.history import (
-    EVENT,
-    LATE,
-    NOWHERE,
-    OLD,
-    REFUSED,
-    STATE,
-    SUBSCRIBED,
-)
+from dualstream_lab.lab.check_gateway.history import EVENT, LATE, OLD, REFUSED, STATE, SUBSCRIBED
 from dualstream_lab.lab.check_gateway.incoming import CLOSE, IdentifiedEvents
 from dualstream_lab.lab.check_gateway.line import Line
 from dualstream_lab.lab.check_gateway.place import Place
 from dualstream_lab.load.gateway_wire import WsIncoming, request, subscriptions
-from dualstream_lab.subscriber.wire import Dropped, Message, decode
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,9 +80,9 @@ class Client:
         """Whether it is, with its past."""
         return self._joined.is_set() and self._line is not None and not self._line.ended.is_set()
 
-    def settled(self, last: Mapping[str, int]) -> bool:
-        """Whether it is connected and every source's last event is confirmed to it."""
-        return self.connected and all(place.offset >= last[name] for name, place in self.places.items())
+    def settled(self, last: Mapping[str, Mapping[int, int]]) -> bool:
+        """Whether it is connected and every source's last event, of each partition, is confirmed to it."""
+        return self.connected and all(place.reached(last[name]) for name, place in self.places.items())
 
     async def run(self, wait: float) -> None:
         """From ``wait`` s on, until cancelled."""
@@ -159,11 +151,11 @@ class Client:
         self._ended(how)
 
     def _ended(self, how: str) -> None:
-        stays = [place.stays[-1] for place in self.places.values() if place.stays]
-        if stays and not stays[0].ended:
+        sessions = [place.sessions[-1] for place in self.places.values() if place.sessions]
+        if sessions and not sessions[0].ended:
             self.ends[how] += 1
-            for stay in stays:
-                stay.ended = how
+            for session in sessions:
+                session.ended = how
 
     # --- what the connection says
 
@@ -198,39 +190,42 @@ class Client:
             raise ValueError(f"a message of a source that was not asked for: {text[:200].decode()}")
         self._record(place, message, self._cursors(place, message, resume), now)
 
-    def _cursors(self, place: Place, message: Message, resume: str | None) -> int:
-        """Where the client would resume from now on; the place of it in this source."""
+    def _cursors(self, place: Place, message: Message, resume: str | None) -> Mapping[int, int] | None:
+        """Where the client would resume from now on; what that confirms of this source."""
         if self.via == "ws":
-            return place.confirm(message.cursor) if message.cursor else NOWHERE
+            return place.confirm(message.cursor) if message.cursor else None
         if not resume:
-            return NOWHERE
+            return None
         cursors = resume.split(",")
         if len(cursors) != len(self.places):
             raise ValueError(f"the id {resume!r} has {len(cursors)} cursors for {len(self.places)} sources")
         for one, cursor in zip(self.places.values(), cursors, strict=True):
             if cursor and cursor != one.cursor:
                 one.confirm(cursor)
-        return place.offset
+        return place.offsets
 
-    def _record(self, place: Place, message: Message, cursor: int, now: float) -> None:
-        stay = place.stays[-1]
+    def _record(self, place: Place, message: Message, cursor: Mapping[int, int] | None, now: float) -> None:
+        session = place.sessions[-1]
         if message.kind == "event":
             if message.id is None:
                 raise ValueError("an event without an id")
             self.told += 1
             if self.told > self._most:
                 raise ValueError(f"more events than were published: client told of over {self._most:,}")
-            at = NOWHERE if message.pos is None else int(message.pos.rpartition(":")[2])
+            position = position_of(message.pos)
+            if message.pos is not None and position is None:
+                raise ValueError(f"a position {message.pos!r}")
             kind = LATE if message.late else OLD if message.old else EVENT
-            stay.add(kind, event=self._names(message.id), place=at, cursor=cursor, at=now)
+            session.add(kind, event=self._names(message.id), position=position, cursor=cursor, at=now)
             return
         if message.kind != "subscribed":
-            stay.add(STATE, cursor=cursor, at=now)
+            session.add(STATE, cursor=cursor, at=now)
             return
-        refused = not message.recovered and stay.since is not None
+        whole = message.recovered or message.reason in WHOLE  # what is told then is whole up to the cursor
+        refused = not whole and session.since is not None
         if refused:
-            stay.refused.append(message.reason or "no reason given")
-        stay.add(REFUSED if refused else SUBSCRIBED, cursor=cursor, at=now)
+            session.refused.append(message.reason or "no reason given")
+        session.add(REFUSED if refused else SUBSCRIBED, cursor=cursor, at=now)
         place.joined = True
         if all(one.joined for one in self.places.values()):
             self._joined.set()

@@ -1,5 +1,8 @@
 """One client and one source: what it was told, held against the log, by event id. Pure.
 
+All that a gateway owes, it owes in each partition by itself: most sources are in one; where partitions were
+added, a source is in several, between which there is no order.
+
 What a gateway owes. From the first cursor that a client is given on, it owes every event of the source, on
 this connection or on a later one that resumes from the last cursor; what it says it cannot tell
 (``recovered: false``) is not owed. A cursor says that everything up to it was told. On one connection no
@@ -15,14 +18,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.lab.check_gateway.history import EVENT, LATE, NOWHERE, OLD, REFUSED, SUBSCRIBED
+from dualstream_lab.lab.check_gateway.history import EVENT, LATE, NOWHERE, OLD, REFUSED, SUBSCRIBED, SourceLog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from dualstream_lab.lab.check_gateway.history import SourceLog, Stay
+    from dualstream_lab.lab.check_gateway.history import Session, Stay
 
-__all__ = ["Finding", "Judgement", "Wrong", "judge"]
+__all__ = ["Finding", "Judgement", "Wrong", "judge", "judge_all"]
 
 _GRACE: Final = 1.0  # s
 
@@ -76,8 +79,24 @@ class Judgement:
     unsettled: int = 0
 
 
+def judge_all(
+    logs: Mapping[int, SourceLog], sessions: Sequence[Session], *, settled: bool
+) -> Iterator[tuple[SourceLog, list[Stay], Judgement]]:
+    """Every partition by itself. ``logs``: the source's, by partition; ``settled``: as of :func:`judge`."""
+    partitions = logs.keys() | {home for session in sessions for home in session.homes(logs)}
+    for number, partition in enumerate(sorted(partitions) or [0]):
+        log = logs.get(partition) or SourceLog(partition, ())
+        stays = [session.of(partition, logs) for session in sessions]
+        if number:  # what was refused was refused once
+            for stay in stays:
+                stay.refused = []
+        yield log, stays, judge(log, stays, settled=settled)
+
+
 def judge(log: SourceLog, stays: Sequence[Stay], *, settled: bool) -> Judgement:
-    """``settled``: it was connected at the end, and there was time: whatever was not told is missing."""
+    """One partition. ``settled``: it was connected at the end, and there was time: whatever was not told is
+    missing.
+    """
     judging = _Judging(log, stays)
     for number, stay in enumerate(stays):
         judging.resume(number, stay.since)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from dualstream_lab.lab.check_gateway.history import NOWHERE, Stay
+from dualstream_lab.cursor import Cursor
+from dualstream_lab.lab.check_gateway.history import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Names", "Place"]
 
@@ -25,28 +30,36 @@ class Names:
 
 
 class Place:
-    """A source that a client follows. ``cursor``: the last that it was given, or where it begins."""
+    """A source that a client follows. ``cursor``: the last that it was given, or where it begins;
+    ``offsets``: what that confirms, by partition, None: nothing.
+    """
 
-    __slots__ = ("cursor", "joined", "offset", "source", "stays")
+    __slots__ = ("_epoch", "cursor", "joined", "offsets", "sessions", "source")
 
     def __init__(self, source: str, begin: str) -> None:
         self.source = source
         self.cursor = begin
-        self.offset = -1 if begin == "earliest" else NOWHERE
-        self.stays: list[Stay] = []
+        self.offsets: Mapping[int, int] | None = {} if begin == "earliest" else None
+        self.sessions: list[Session] = []
         self.joined = False
+        self._epoch = ""
 
     def begin(self) -> None:
         """On a new connection."""
         self.joined = False
-        since = None if self.offset == NOWHERE else self.offset
-        self.stays.append(Stay(since, time.monotonic()))
+        self.sessions.append(Session(self.offsets, time.monotonic()))
 
-    def confirm(self, cursor: str) -> int:
-        """The cursor that came; its offset. Raises ValueError for one of another log, or none at all."""
-        log, _, offset = cursor.rpartition(":")
-        if ":" in self.cursor and log != self.cursor.rpartition(":")[0]:
-            raise ValueError(f"cursor {cursor} after {self.cursor}: another log, or another partition")
-        self.offset = int(offset)
-        self.cursor = cursor
-        return self.offset
+    def confirm(self, text: str) -> Mapping[int, int]:
+        """The cursor that came; its offsets. Raises ValueError for one of another log, or none at all."""
+        if text == self.cursor and self.offsets is not None:
+            return self.offsets
+        cursor = Cursor.parse(text)
+        if self._epoch not in {"", cursor.epoch}:
+            raise ValueError(f"cursor {text} after {self.cursor}: another log")
+        self.cursor, self.offsets, self._epoch = text, cursor.by_partition, cursor.epoch
+        return self.offsets
+
+    def reached(self, last: Mapping[int, int]) -> bool:
+        """Whether all up to there is confirmed."""
+        offsets = self.offsets
+        return offsets is not None and all(offsets.get(p, -1) >= offset for p, offset in last.items())

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dualstream_lab.lab.check_gateway.history import NOWHERE
-from dualstream_lab.lab.check_gateway.judge import Wrong, judge
+from dualstream_lab.lab.check_gateway.judge import Wrong, judge_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dualstream_lab.lab.check_gateway.history import SourceLog, Stay, Truth
+    from dualstream_lab.lab.check_gateway.history import Session, SourceLog, Stay, Truth
     from dualstream_lab.lab.check_gateway.judge import Finding
 
 __all__ = ["SAYS", "Example", "Record", "Verdict"]
@@ -38,7 +38,7 @@ class Record(NamedTuple):
     client: int
     via: str
     source: str
-    stays: Sequence[Stay]
+    sessions: Sequence[Session]
     settled: bool
 
 
@@ -83,17 +83,18 @@ class Verdict:
         verdict = cls(events=truth.events)
         shown: Counter[Wrong] = Counter()
         for record in records:
-            log = truth.logs[record.source]
-            found = judge(log, record.stays, settled=record.settled)
-            verdict.refusals += found.refusals
-            for name in ("told", "old", "late", "declared", "repeated", "crossed", "unsettled"):
-                setattr(verdict, name, getattr(verdict, name) + getattr(found, name))
-            verdict.wrong.update(one.wrong for one in found.findings)
-            # One of each client and source: they are more telling than neighbours.
-            for one in {one.wrong: one for one in reversed(found.findings)}.values():
-                if shown[one.wrong] < _EXAMPLES:
-                    shown[one.wrong] += 1
-                    verdict.examples.append(_example(record, log, one, truth.names, began, wall))
+            logs = truth.logs[record.source]
+            for log, stays, found in judge_all(logs, record.sessions, settled=record.settled):
+                verdict.refusals += found.refusals
+                for name in ("told", "old", "late", "declared", "repeated", "crossed", "unsettled"):
+                    setattr(verdict, name, getattr(verdict, name) + getattr(found, name))
+                verdict.wrong.update(one.wrong for one in found.findings)
+                # One of each client and source: they are more telling than neighbours.
+                for one in {one.wrong: one for one in reversed(found.findings)}.values():
+                    if shown[one.wrong] < _EXAMPLES:
+                        shown[one.wrong] += 1
+                        around = _around(stays, one, log, began)
+                        verdict.examples.append(_example(record, log, one, truth.names, around, wall))
         verdict.examples.sort(key=lambda one: list(Wrong).index(one.wrong))
         return verdict
 
@@ -127,7 +128,7 @@ class Verdict:
 
 
 def _example(
-    record: Record, log: SourceLog, finding: Finding, names: list[str], began: float, wall: float
+    record: Record, log: SourceLog, finding: Finding, names: list[str], around: str, wall: float
 ) -> Example:
     entry = log.index.get(finding.event)
     place = "no place in the log"
@@ -139,7 +140,7 @@ def _example(
         source=record.source,
         event=names[finding.event],
         place=place,
-        around=_around(record.stays, finding, log, began),
+        around=around,
     )
 
 
