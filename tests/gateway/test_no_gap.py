@@ -34,7 +34,7 @@ SOURCES = [f"repo:storm/{number}" for number in range(10)]
 RATE = 5000
 _LANES = 8  # calls of `publish_batch` that may be open
 CHECK = 2.0  # s: check_interval
-SESSION = {"processor.consumer._SESSION": 3.0}  # s until a killed processor is forgotten
+SESSION = {"kafka_log.group._SESSION": 3.0}  # s until a killed processor is forgotten
 # What a fault may cost beyond its end: the longest pause between two looks, and reconnecting.
 BOUND = 1.5 * CHECK + 5
 
