@@ -16,6 +16,7 @@ from dualstream_lab.errors import EventError
 from dualstream_lab.event import decode_notification
 from dualstream_lab.gateway.channels import Channels
 from dualstream_lab.gateway.upstream import Upstream
+from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_redis
@@ -54,6 +55,7 @@ class _Gateway:
             confirmed=self._confirmed,
             lost=self._lose,
             pattern=self._channels.pattern,
+            resync=self._channels.resync,
         )
         self.number = number
         self.sources = sources
@@ -110,7 +112,8 @@ class _Gateway:
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     settings = ServeSettings.load(**task["settings"], upstream=task["policy"])
     where, ids = Path(task["directory"]), RunIds(task["ids"])
-    hearing = Hearing(where, "redis", ids, details=True, every=task["sample"])
+    epoch = (await log_identity(settings)).epoch
+    hearing = Hearing(where, "redis", ids, details=True, every=task["sample"], epoch=epoch)
     count = task["gateways"]
     gateways = [
         _Gateway(settings, hearing, number, range(number, task["sources"], count)) for number in range(count)
