@@ -171,12 +171,20 @@ def prepared(
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C: what was broken is mended, what was recorded is kept."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """SIGTERM is as Ctrl-C: what was broken is mended, what was recorded is kept.
+
+    Where Ctrl-C was ignored, as by `dualstream run … &` in a script, it is not within this block: asyncio
+    would leave it so, and SIGTERM would do nothing either.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGINT] is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _with_bar(scenario: Scenario, *, settings: Settings | None, root: Path, target_is_mine: bool) -> Run:

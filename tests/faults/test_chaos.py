@@ -27,8 +27,10 @@ OOM = (
 
 
 @contextmanager
-def chaos(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def chaos(*arguments: str, cwd: Path, ignoring: str = "") -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "dualstream_lab.cli", "chaos", *arguments]
+    if ignoring:
+        command = ["sh", "-c", f"trap '' {ignoring}; exec \"$@\"", "sh", *command]
     with subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"XDG_STATE_HOME": str(cwd / "state"), "COLUMNS": "200"},
@@ -77,14 +79,20 @@ def test_mistakes_are_said_before_anything_runs(
     assert not list(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_an_interrupted_run_leaves_brokers_of_the_user_as_they_were(tmp_path, stack, topic, number):
+@pytest.mark.parametrize(
+    ("number", "ignoring"),
+    [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGTERM, "INT")],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM to `chaos &`"],
+)
+async def test_an_interrupted_run_leaves_brokers_of_the_user_as_they_were(
+    tmp_path, stack, topic, number, ignoring
+):
     before = await redis_state(stack.redis_url)
     (tmp_path / "oom.toml").write_text(OOM)
     where = ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic, "--target-is-mine"]
 
     def interrupted() -> tuple[str, str]:
-        with chaos("oom.toml", *where, cwd=tmp_path) as process:
+        with chaos("oom.toml", *where, cwd=tmp_path, ignoring=ignoring) as process:
             assert process.stderr is not None
             lines = []
             while "redis.oom bites" not in "".join(lines[-1:]):
