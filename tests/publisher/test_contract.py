@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import defaultdict
 from datetime import UTC, datetime
 
@@ -20,10 +21,22 @@ from dualstream_lab.errors import (
     PublishRejected,
     StreamUnavailable,
 )
-from dualstream_lab.event import channel_of, decode_notification, shard_channel
-from dualstream_lab.publisher import Rejected, Unknown
+from dualstream_lab.event import (
+    MAX_NESTING,
+    channel_of,
+    decode_notification,
+    encode_event,
+    resync_channel,
+    shard_channel,
+)
+from dualstream_lab.kafka_log import Records, open_consumer, topic_info
+from dualstream_lab.publisher import InLog, Rejected, Unknown
+from dualstream_lab.publisher.lane import State
+from dualstream_lab.publisher.record_batch import RecordBatch
+from dualstream_lab.record import Decoder, StoredEvent
 
 from .helpers import assert_in_order, events, heard, ids_of, key_of, mute, read_log, until
+from .kafka_admin import alter_topic
 
 
 async def test_a_receipt_says_where_the_whole_event_is(stack, settings, topic):
@@ -81,6 +94,39 @@ async def test_a_batch_larger_than_a_kafka_batch_is_split_and_stays_in_order(sta
     assert [at[r.partition, r.offset] for r in receipt] == [event.id for event in batch]
 
 
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+async def test_every_codec_is_taken_by_kafka_and_read_by_the_product(stack, settings, topic, codec):
+    await alter_topic(stack.kafka_url, topic, max_message_bytes="50000")
+    where = settings(compression=codec)
+    source = {"type": "t", "source_type": "repo", "source_id": "a"}
+    sent: list[bytes] = []
+    async with DualPublisher(where) as publisher:
+        writer = publisher._delivery.sender._writer
+        batches: list[RecordBatch] = []
+        send, writer.send = writer.send, lambda p, batch: (batches.append(batch), send(p, batch))[1]
+        batch = events(2000, sources=3, size=200)
+        await publisher.publish_batch(batch)
+        large = Event(**source, data="x" * 400_000)
+        if codec == "none":
+            with pytest.raises(EventError, match="the topic takes at most"):
+                await publisher.publish(large)
+        else:
+            await publisher.publish(large)
+            batch.append(large)
+        sent = [encode_event(event) for event in batch]
+        assert all(b.size() <= 50_000 for b in batches), "as sent"
+        assert publisher.stats().producers == 1
+    found: list[bytes] = []
+    async with open_consumer(where) as consumer:
+        ends = await consumer.ends(range(6))
+        consumer.assign(dict.fromkeys(ends, 0))
+        while consumer.positions != ends:
+            for part in await consumer.poll(Records):
+                found += [record.value for record in part.records]
+    assert sorted(found) == sorted(sent)
+    assert sorted(r.value for r in await read_log(stack.kafka_url, topic)) == sorted(sent)
+
+
 async def test_order_per_source_over_concurrent_singles(stack, settings, topic):
     async with DualPublisher(settings()) as publisher:
         await asyncio.gather(*(publisher.publish(event) for event in events(3000, sources=7)))
@@ -96,6 +142,7 @@ async def test_notifications_are_light_and_say_where_the_event_is(stack, setting
         assert await publisher.flush()
         await until(lambda: len(messages) == 300)
         assert publisher.stats().notified == publisher.stats().receivers == 300
+    epoch = (await topic_info(settings())).log.epoch
     of_id = {event.id: event for event in batch}
     places = {r.event_id: (r.partition, r.offset) for r in receipt}
     numbers = defaultdict(list)
@@ -106,6 +153,7 @@ async def test_notifications_are_light_and_say_where_the_event_is(stack, setting
         assert channel == channel_of("repo", notification.source_id)
         assert notification.source_id == of_id[notification.id].source_id
         assert notification.position == places[notification.id]
+        assert notification.log == epoch
         nonce, _, number = notification.pub.partition(":")
         numbers[notification.source_id, nonce].append(int(number))
     assert len(numbers) == 5, "one publisher counts each source once"
@@ -120,6 +168,21 @@ async def test_bare_notifications_and_shard_channels(stack, settings):
     for channel, message in messages:
         assert set(json.loads(message)) == {"id", "type", "source_id"}
         assert channel == shard_channel("repo", json.loads(message)["source_id"], 4)
+
+
+@pytest.mark.parametrize("policy", ["source", "shard"])
+async def test_channels_of_an_estate_have_its_prefix(stack, settings, policy):
+    chosen = settings(channel_prefix="staging:", channel_policy=policy, channel_shards=1)
+    async with heard(stack.redis_url, "*events:*") as messages, DualPublisher(chosen) as publisher:
+        await publisher.publish_batch(events(5))
+        publisher._notifier.start_anew("another-log")
+        await publisher.flush()
+        await until(lambda: len(messages) == 6)
+    names = {f"staging:events:repo:owner/r{n}" for n in range(5)}
+    if policy == "shard":
+        names = {"staging:events:repo:_shard0"}
+    assert {channel for channel, _ in messages} == names | {resync_channel("staging:")}
+    assert resync_channel("staging:") == "staging:events:_resync"
 
 
 @pytest.mark.parametrize("name", ["é\u4e2d", "\U0001f600", 'a"b', "a'b"])
@@ -145,6 +208,15 @@ async def test_a_notification_never_comes_before_the_ack(stack, settings):
         await until(lambda: len(messages) == 20)
 
 
+def nested(levels: int) -> object:
+    made: object = 1
+    for _ in range(levels):
+        made = [made]
+    return made
+
+
+NO_JSON = (b"", b"{oops", b'1,"source_id":"other/y"', b"1 2", b'"\xff"', b"[" * 1000 + b"]" * 999)
+DEEP = (nested(600), msgspec.Raw(b"[" * 600 + b"]" * 600), msgspec.Raw(b'{"a":' * 600 + b"1" + b"}" * 600))
 BAD = [
     (Event(type="t", source_type="repo", source_id=""), "source_id is empty"),
     (Event(type="t", source_type="repo", source_id="_x"), "must not begin with '_'"),
@@ -155,7 +227,117 @@ BAD = [
     (Event(type="t", source_type="repo", source_id="a", data="x" * 2_000_000), "the topic takes at most"),
     (Event(type="t", source_type="repo", source_id="a", occurred_at=datetime(2025, 1, 1)), "time zone"),  # noqa: DTZ001
     ("no event", "str is not an Event"),
+    (Event(type="t", source_type="repo", source_id="a", data=nested(2000)), "cannot be written as JSON"),
+    (Event(type="t", source_type="repo", source_id="a", traceparent="00-x"), "must be W3C"),
+    *(
+        (Event(type="t", source_type="repo", source_id="a", data=msgspec.Raw(raw)), "as JSON")
+        for raw in NO_JSON
+    ),
+    *((Event(type="t", source_type="repo", source_id="a", data=deep), "nested too deep") for deep in DEEP),
 ]
+
+
+async def test_whatever_is_published_every_reader_takes(stack, settings, topic):
+    """And what is refused alone is counted as in a batch."""
+    deep = MAX_NESTING - 1  # with the event itself around it
+    odd = [
+        msgspec.Raw(b" {\n} "),
+        "é\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+        nested(deep),
+    ]
+    odd += [msgspec.Raw(b"[" * deep + b"]" * deep), msgspec.Raw('"é"'.encode()), None]
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    source = {"type": "t", "source_type": "repo", "source_id": "a"}
+    good = [Event(**source, data=data) for data in odd]
+    good += [Event(**source, traceparent=None), Event(**source, traceparent=trace)]
+    async with DualPublisher(settings()) as publisher:
+        for bad, reason in BAD:
+            with pytest.raises(EventError, match=re.escape(reason)):
+                await publisher.publish(bad)
+        assert (publisher.stats().refused, publisher.stats().accepted) == (len(BAD), 0)
+        for event in good:
+            await publisher.publish(event)
+        await publisher.publish_batch(event for event in good)
+    decode = Decoder()
+    log = await read_log(stack.kafka_url, topic)
+    assert [
+        decode(record.partition, record) for record in log if not isinstance(decode(0, record), StoredEvent)
+    ] == []
+    assert ids_of(log) == [event.id for event in good] * 2
+    assert b"traceparent" not in log[len(odd)].value, "None is unset"
+
+
+async def test_a_batch_may_be_any_iterable(stack, settings, topic):
+    batch = events(30)
+    async with DualPublisher(settings()) as publisher:
+        receipts = [
+            await publisher.publish_batch(each)
+            for each in (iter(batch[:10]), {e.id: e for e in batch[10:20]}.values(), tuple(batch[20:]))
+        ]
+        assert len(await publisher.publish_batch(iter([]))) == 0
+    assert [event_id for receipt in receipts for event_id in receipt.event_ids] == [e.id for e in batch]
+    assert sorted(ids_of(await read_log(stack.kafka_url, topic))) == sorted(event.id for event in batch)
+
+
+async def test_each_record_has_the_headers_that_were_asked_for(stack, settings, topic):
+    headers = [("tenant", b"acme"), ("shape", b"\x00\xff"), ("tenant", b"again")]
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    batch = [*events(2), Event(type="t", source_type="repo", source_id="a", traceparent=trace)]
+    async with DualPublisher(settings(), headers=iter(headers)) as publisher:
+        await publisher.publish_batch(batch)
+    for record in await read_log(stack.kafka_url, topic):
+        assert list(record.headers)[-3:] == headers
+        assert len(record.headers) == (11 if record.key == b"a" else 9)
+
+
+async def test_a_publisher_that_was_closed_says_so(settings):
+    publisher = DualPublisher(settings())
+    with pytest.raises(StreamUnavailable, match="not started"):
+        await publisher.publish(events(1)[0])
+    await publisher.start()
+    await publisher.close()
+    with pytest.raises(StreamUnavailable, match="was closed: it cannot be started again"):
+        await publisher.start()
+    with pytest.raises(PublishRejected, match="closed"):
+        await publisher.publish(events(1)[0])
+    assert publisher.stats().refused == 1
+
+
+async def test_two_sources_may_have_the_same_ids_and_are_resolved_apart(stack, settings, topic):
+    def of(source: str, event_id: str) -> Event:
+        return Event(id=event_id, type="t", source_type="repo", source_id=source)
+
+    async with DualPublisher(settings(delivery_timeout=1)) as publisher:
+        await publisher.publish_batch([of("owner/a", "0"), of("owner/b", "0")])
+        await mute(stack.brokers[0])
+        batch = [of("owner/a", "1"), of("owner/b", "1"), of("owner/b", "2")]
+        with pytest.raises(OutcomeUnknown):
+            await publisher.publish_batch(batch)
+        stack.brokers[0].resume()
+        assert await publisher.flush()
+        log = {
+            (r.key, ids_of([r])[0]): InLog(r.partition, r.offset)
+            for r in await read_log(stack.kafka_url, topic)
+        }
+        of_a, of_b, two = (log[e.source_id.encode(), e.id] for e in batch)
+        for forget in (False, True):
+            if forget:  # as if it had never been acknowledged: read from the log
+                for part, _ in publisher._delivery.questions.values():
+                    part.state = State.LOST
+            assert await publisher.resolve(batch) == {
+                "repo:owner/a 1": of_a,
+                "repo:owner/b 1": of_b,
+                "repo:owner/b 2": two,
+            }
+            assert await publisher.resolve(["2", "repo:owner/b 1", batch[0]]) == {
+                "2": two,
+                "repo:owner/b 1": of_b,
+                "repo:owner/a 1": of_a,
+            }
+        with pytest.raises(EventError, match=r"'1' is of several events: repo:owner/a 1, repo:owner/b 1"):
+            await publisher.resolve(["1"])
+        with pytest.raises(EventError, match="1 events were not reported unknown"):
+            await publisher.resolve([of("owner/a", "2")])
 
 
 async def test_a_batch_with_bad_events_is_refused_whole_and_names_each(stack, settings, topic):

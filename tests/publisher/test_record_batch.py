@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 
 import pytest
@@ -9,9 +10,11 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualstream_lab import Event, Settings
+from dualstream_lab import DualPublisher, Event, Settings
+from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import cloudevents_source, encode_event, event_headers
 from dualstream_lab.publisher.batch_limit import BatchLimit
+from dualstream_lab.publisher.compression import CODECS
 from dualstream_lab.publisher.encoder import Encoder
 from dualstream_lab.publisher.record_batch import RecordBatch, varint
 from dualstream_lab.publisher.route import Routes
@@ -38,10 +41,19 @@ def read(buffer: bytes) -> tuple[object, list]:
     return batch, found
 
 
-@given(st.lists(made, min_size=1, max_size=40), st.lists(st.integers(-5, 5), min_size=1, max_size=3))
-def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shifts):
-    encoder = Encoder(Routes(Settings.load(), partitions=1), limit=BatchLimit(1 << 20, 1 << 20))
-    batch = RecordBatch(1 << 24)
+HEADERS = [("tenant", b"acme"), ("x-empty", b"")]
+
+
+@given(
+    st.lists(made, min_size=1, max_size=40),
+    st.lists(st.integers(-5, 5), min_size=1, max_size=3),
+    st.sampled_from(list(CODECS.values())),
+    st.sampled_from([[], HEADERS]),
+)
+def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shifts, codec, headers):
+    routes = Routes(Settings.load(), partitions=1)
+    encoder = Encoder(routes, limit=BatchLimit(1 << 20, 1 << 20), headers=headers)
+    batch = RecordBatch(1 << 24, codec)
     for shift in shifts:
         (part,) = encoder.call(events).parts
         assert batch.add(part.records, 1_700_000_000_000 + shift) == len(events)
@@ -59,7 +71,56 @@ def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shif
         expected = event_headers(
             event, type_header=("ce_type", event.type.encode()), source_header=("ce_source", source)
         )
-        assert sorted(record.headers) == sorted(expected)
+        assert sorted(record.headers) == sorted(expected + headers)
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=50),
+    st.sampled_from([codec for codec in CODECS.values() if codec is not None]),
+)
+def test_a_compressed_batch_is_never_larger_than_it_would_be_without(records, codec):
+    plain, compressed = RecordBatch(1 << 24), RecordBatch(1 << 24, codec)
+    for batch in (plain, compressed):
+        batch.add(records, 1)
+    size = len(compressed._build())
+    assert size <= len(plain._build())
+    assert size == compressed.size()
+    header = MemoryRecords(compressed._build()).next_batch()
+    assert header.compression_type == (codec.number if size < len(plain._build()) else 0)
+
+
+@pytest.mark.parametrize("name", ["gzip", "snappy", "lz4", "zstd"])
+def test_an_event_may_be_as_large_as_the_topic_takes_it_compressed(name):
+    codec = CODECS[name]
+    encoder = Encoder(Routes(Settings.load(), partitions=1), limit=BatchLimit(1 << 18, 50_000), codec=codec)
+    source = {"type": "t", "source_type": "repo", "source_id": "a"}
+    (part,) = encoder.call([Event(**source, data="x" * 500_000)]).parts
+    batch = RecordBatch(50_000, codec)
+    assert batch.add(part.records, 1) == 1
+    assert len(batch._build()) <= 50_000
+    with pytest.raises(EventError, match="the topic takes at most 49900"):
+        encoder.call([Event(**source, data=random.Random(1).randbytes(50_000).hex())])
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ([("a", b"")] * 17, r"at most 16 are allowed \(are 17\)"),
+        ([("", b"x")], "needs a name of 1 to 256 bytes"),
+        ([("x" * 257, b"x")], "needs a name of 1 to 256 bytes"),
+        ([("a\nb", b"x")], "needs a name of 1 to 256 bytes"),
+        ([("a", "x")], r"is not a name \(str\) and a value \(bytes\)"),
+        (["ab"], r"is not a name \(str\) and a value \(bytes\)"),
+        ([("a", b"x", b"y")], r"is not a name \(str\) and a value \(bytes\)"),
+        ([("a", b"x" * 4097)], "has a value of 4097 bytes; at most 4096 are allowed"),
+        ([("ce_id", b"x")], "is a header that the publisher itself writes"),
+        ([("Content-Type", b"x")], "is a header that the publisher itself writes"),
+        ([("traceparent", b"x")], "is a header that the publisher itself writes"),
+    ],
+)
+def test_headers_that_cannot_be_used_are_refused_by_name(headers, reason):
+    with pytest.raises(ConfigError, match=f"headers: .*{reason}"):
+        DualPublisher(Settings.load(), headers=headers)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=200), st.integers(100, 20_000))
@@ -67,11 +128,12 @@ def test_a_batch_keeps_its_limit_but_always_takes_a_first_record(records, limit)
     batch = RecordBatch(limit)
     taken = batch.add(records, 1)
     assert taken >= 1
+    at_most = batch.size()
     size = len(batch._build())
-    assert size <= batch.size()
+    assert size <= at_most
     assert size <= limit or taken == 1
     if taken < len(records):
-        assert batch.size() + len(records[taken]) + 15 > limit
+        assert at_most + len(records[taken]) + 15 > limit
 
 
 def test_a_batch_has_at_most_as_many_records_as_offsets_are_ready():
