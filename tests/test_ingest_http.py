@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
 import json
 import time
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 from urllib.parse import quote_plus
 
-import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -28,17 +27,28 @@ JSON, LINES, FORM = "application/json", "application/x-ndjson", "application/x-w
 EVENT = b'{"type":"push","source_type":"repo","source_id":"o/r","data":{ "n" : 1.50 }}'
 
 
-async def let_all(request, source):
+class Writer(NamedTuple):
+    """Whoever sends something, and to which sources it may."""
+
+    source: str | None = None
+    name: str = ""
+    expires: float | None = None
+
+    def may_write(self, source):
+        return self.source in {None, source}
+
+
+async def let_all(request):
     """Everybody may write everything."""
+    return Writer()
 
 
-async def by_bearer(request, source):
+async def by_bearer(request):
     """The bearer is the source that may be written."""
     bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if not bearer:
         raise web.HTTPUnauthorized(text="who are you?")
-    if bearer != source:
-        raise web.HTTPForbidden(text=f"not {source}")
+    return Writer(bearer, name=bearer)
 
 
 @asynccontextmanager
@@ -208,23 +218,9 @@ async def test_a_body_above_the_limit_is_refused_however_it_comes(server, stack,
     assert len(await read_log(stack.kafka_url, topic)) == 1
 
 
-async def test_a_compressed_body_is_limited_by_what_it_holds_and_a_broken_one_refused(server, stack, topic):
-    async with server(max_body_bytes=1_000_000) as url, aiohttp.ClientSession() as session:
-
-        async def post(body):
-            headers = {"Content-Type": LINES, "Content-Encoding": "gzip"}
-            async with session.post(f"{url}/ingest", data=body, headers=headers) as response:
-                return response.status
-
-        assert await post(gzip.compress(jsonl(range(3)))) == 202
-        assert await post(gzip.compress(b" " * 50_000_000)) == 413
-        assert await post(b"no gzip") == 400
-    assert len(await read_log(stack.kafka_url, topic)) == 3
-
-
 async def test_a_long_array_is_refused_with_the_form_that_is_allowed(server):
     async with server() as url:
-        status, _, said = await curl(f"{url}/ingest", body=b"[" + b"1," * 3_000_000 + b"1]")
+        status, _, said = await curl(f"{url}/ingest", body=b"[" + b"1," * 600_000 + b"1]")
     assert status == 413
     assert "JSON Lines" in said["allowed"]
 
@@ -245,19 +241,6 @@ async def test_who_may_not_write_a_source_writes_nothing(server, stack, topic):
         assert await post(*mine, body=jsonl([1], "o/mine") + jsonl([2], "o/other")) == 403
         assert await read_log(stack.kafka_url, topic) == []
         assert await post(*mine, body=jsonl([1], "o/mine")) == 202
-
-
-async def test_a_plain_function_may_authorize(server):
-    def refuse(request, source):
-        raise web.HTTPForbidden(text="no")
-
-    post = {"data": EVENT, "headers": {"Content-Type": JSON}}
-    async with (
-        server(authorize=refuse) as url,
-        aiohttp.ClientSession() as session,
-        session.post(f"{url}/ingest", **post) as response,
-    ):
-        assert response.status == 403
 
 
 async def test_an_event_larger_than_the_topic_takes_is_named(server, stack, topic):
@@ -336,7 +319,7 @@ async def test_a_publisher_that_is_not_started_is_503(settings):
     async with serving(ingest_routes(DualPublisher(where), settings=where, authorize=let_all)) as url:
         status, headers, said = await curl(f"{url}/ingest", body=EVENT)
     assert (status, headers["retry-after"]) == (503, "1")
-    assert "not started" in said["error"]
+    assert said["error"] == "Kafka cannot be used now"
 
 
 async def test_a_client_that_leaves_in_mid_body_sends_nothing_and_disturbs_nobody(server, stack, topic):
@@ -361,6 +344,10 @@ class Accepting:
         raise AssertionError("nothing should be sent")
 
 
+def make_bodies(**limits):
+    return Bodies(**({"max_bytes": 10_000, "max_held": 100_000, "min_rate": 0, "limit": "LIMIT"} | limits))
+
+
 def events_route(bodies):
     handler = _Events(Accepting(), ServeSettings.load(), let_all, bodies)
     from dualstream_lab.ingest.http import _answered
@@ -382,27 +369,12 @@ async def slow_body(url, *, until_answered):
 
 
 async def test_a_body_that_does_not_come_is_408_and_frees_what_it_held():
-    bodies = Bodies(max_bytes=10_000, max_held=10_000, timeout=0.3)
+    bodies = make_bodies(timeout=0.3)
     async with serving(events_route(bodies)) as url:
         at_once = asyncio.Event()
         at_once.set()
         assert await slow_body(url, until_answered=at_once) == 408
         assert bodies.held == 0
-
-
-async def test_bodies_that_are_held_are_bounded_together():
-    bodies = Bodies(max_bytes=10_000, max_held=1)
-    bodies.max_held = 1_500  # less than one, for this test
-    async with serving(events_route(bodies)) as url:
-        answered = asyncio.Event()
-        waiting = asyncio.create_task(slow_body(url, until_answered=answered))
-        await until(lambda: bodies.held == 1_000)
-        status, headers, _ = await curl(f"{url}/ingest", body=b" " * 600, kind=LINES)
-        assert (status, headers["retry-after"]) == (503, "1")
-        assert bodies.held == 1_000
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        await until(lambda: bodies.held == 0)
 
 
 @given(st.lists(st.binary(max_size=6).map(lambda part: part.replace(b"x", b"\n")), max_size=12))
@@ -522,7 +494,7 @@ async def test_without_a_secret_no_webhook_is_taken(server):
 
 
 async def test_a_delivery_above_the_limit_is_refused(server):
-    async with server(github_secret=SECRET, max_body_bytes=1024) as url:
+    async with server(github_secret=SECRET, max_webhook_bytes=1024) as url:
         status, _, _ = await deliver(url, PUSH + b" " * 2_000)
     assert status == 413
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import jwt
 
 from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.gateway.issuer_keys import IssuerKeys
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
 
-__all__ = ["EVERYTHING", "Access", "Denied", "Grant", "is_loopback"]
+__all__ = ["EVERYTHING", "Access", "Denied", "Grant", "is_host", "is_loopback", "is_origin"]
 
-_PUBLIC_KEY_ALGORITHMS = ["RS256", "ES256", "EdDSA"]
-_MIN_SECRET = 32
+_PUBLIC_KEY_ALGORITHMS: Final = ["RS256", "ES256", "EdDSA"]
+_MIN_SECRET: Final = 32
+_LAST_YEAR: Final = 253_402_300_800  # the year 10000: what is later is no time in seconds
+_HOST = re.compile(r"([A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_MALFORMED: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+"""What tokens raise, by the versions of PyJWT: a text is no token, or its claims are no claims."""
 
 
 class Denied(DualStreamError):
@@ -28,28 +34,43 @@ class Denied(DualStreamError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a token allows: patterns of sources (``repo:octo/*``), and until when (s since the epoch)."""
+    """What a token allows: patterns of sources (``repo:octo/*``), and until when (s since the epoch).
+
+    ``name``: whose token it is, for what each may have so much of; empty where tokens are not asked for.
+    """
 
     read: tuple[str, ...]
     write: tuple[str, ...]
     expires: float | None
+    name: str = ""
 
     def may_read(self, source: str) -> bool:
         """Whether its bearer may follow the source (``type:id``)."""
-        return any(_pattern(text).fullmatch(source) for text in self.read)
+        return any(_matches(pattern, source) for pattern in self.read)
 
     def may_write(self, source: str) -> bool:
         """Whether its bearer may publish to it."""
-        return any(_pattern(text).fullmatch(source) for text in self.write)
+        return any(_matches(pattern, source) for pattern in self.write)
 
 
 EVERYTHING = Grant(read=("*",), write=("*",), expires=None)
 
 
-@lru_cache(maxsize=10_000)
-def _pattern(text: str) -> re.Pattern[str]:
-    """``*`` stands for any characters; nothing else is special."""
-    return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
+def _matches(pattern: str, text: str) -> bool:
+    """``*`` stands for any characters; nothing else is special. Takes no longer for many of them."""
+    first, *others = pattern.split("*")
+    if not others:
+        return pattern == text
+    *inner, last = others
+    at, end = len(first), len(text) - len(last)
+    if at > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    for part in inner:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 @lru_cache(maxsize=1000)
@@ -61,59 +82,106 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_host(text: str) -> bool:
+    """Whether it can be what a request calls this server: ``host`` or ``host:port``."""
+    return _HOST.fullmatch(text) is not None
+
+
+def is_origin(text: str) -> bool:
+    """Whether it can be what a browser calls the origin of a page."""
+    try:
+        urlsplit(text)
+    except ValueError:
+        return False
+    return text.isascii() and text.isprintable()
+
+
 class Access:
     """Checks tokens, origins and hosts. Raises ConfigError for settings that would let in anybody."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._key: Any = None
         self._algorithms = ["HS256"]
-        if settings.jwt_secret is not None and settings.jwt_public_key is not None:
-            raise ConfigError("jwt_secret and jwt_public_key exclude each other")
+        self._issuer_keys: IssuerKeys | None = None
+        self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
+        given = [name for name in ("jwt_secret", "jwt_public_key", "jwks_url") if getattr(settings, name)]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude each other")
         if settings.jwt_secret is not None:
             self._key = settings.jwt_secret.get_secret_value()
             if len(self._key.encode()) < _MIN_SECRET:
                 raise ConfigError(f"jwt_secret: must have at least {_MIN_SECRET} bytes")
         elif settings.jwt_public_key is not None:
             self._key, self._algorithms = _public_key(settings)
+        elif settings.jwks_url is not None:
+            self._issuer_keys = IssuerKeys(settings.jwks_url)
+        if (self._audience or self._issuer) and not self.required:
+            raise ConfigError("jwt_audience and jwt_issuer: only with jwt_secret, jwt_public_key or jwks_url")
         self._origins = {text.strip().rstrip("/") for text in settings.allowed_origins.split(",")} - {""}
         host = settings.listen.rpartition(":")[0]
         if not self.required and not is_loopback(host):
             raise ConfigError(
-                f"listen: {settings.listen} is not a loopback address, and anybody could read and write; "
-                "set DUALSTREAM_JWT_SECRET or DUALSTREAM_JWT_PUBLIC_KEY, or listen on 127.0.0.1"
+                f"listen: {settings.listen} is not a loopback address, and anybody could read and write; set "
+                "DUALSTREAM_JWT_SECRET, DUALSTREAM_JWT_PUBLIC_KEY or DUALSTREAM_JWKS_URL, or listen on "
+                "127.0.0.1"
             )
 
     @property
     def required(self) -> bool:
         """Whether a token is needed."""
-        return self._key is not None
+        return self._key is not None or self._issuer_keys is not None
 
-    def grant(self, token: str | None) -> Grant:
-        """What the token allows. Raises Denied saying what is wrong with it."""
+    async def grant(self, token: str | None) -> Grant:
+        """What the token allows. Raises Denied saying what is wrong with it.
+
+        Raises KeysUnavailable where the issuer's keys are needed and cannot be had; within seconds.
+        """
         if not self.required:
             return EVERYTHING
         if not token:
             raise Denied("a bearer token is needed: Authorization: Bearer …")
         try:
-            claims = jwt.decode(
-                token,
-                self._key,
-                algorithms=self._algorithms,
-                options={"require": ["exp"], "verify_aud": False},
-            )
+            claims = await self._claims(token)
+            expires = float(claims["exp"])
         except jwt.ExpiredSignatureError as error:
             raise Denied("the token has expired") from error
-        except (jwt.InvalidTokenError, UnicodeError) as error:
+        except _MALFORMED as error:
             raise Denied(f"the token is not valid: {error}") from error
+        if not expires < _LAST_YEAR:
+            raise Denied("the token is not valid: exp must be seconds since 1970")
         return Grant(
-            read=_patterns(claims, "read"), write=_patterns(claims, "write"), expires=float(claims["exp"])
+            read=_patterns(claims, "read"),
+            write=_patterns(claims, "write"),
+            expires=expires,
+            name=_name(claims, token),
         )
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        key, algorithms = self._key, self._algorithms
+        if self._issuer_keys is not None:
+            kid = jwt.get_unverified_header(token).get("kid")
+            key = await self._issuer_keys.find(kid) if kid else None
+            if key is None:
+                raise Denied("the token is not valid: its kid is none of the issuer's keys")
+            algorithms = [key.algorithm_name]
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            options={"require": ["exp"], "verify_aud": self._audience is not None},
+        )
+        return claims
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
         """Whether a page of this origin may connect; ``host``: what the request calls this server."""
-        if origin is None or "*" in self._origins or origin.rstrip("/") in self._origins:
+        if origin is None:
             return True
-        return urlsplit(origin).netloc == host
+        if not is_origin(origin):
+            return False
+        allowed = "*" in self._origins or origin.rstrip("/") in self._origins
+        return allowed or urlsplit(origin).netloc == host
 
     def host_allowed(self, host: str) -> bool:
         """Without tokens only this machine's names: else any page could reach in by a name of its own."""
@@ -141,3 +209,10 @@ def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise Denied(f"the token's claim {name!r} must be a list of source patterns, such as repo:octo/*")
     return tuple(value)
+
+
+def _name(claims: dict[str, Any], token: str) -> str:
+    subject = claims.get("sub")
+    if isinstance(subject, str) and subject:
+        return f"subject {subject}"
+    return f"token {hashlib.sha256(token.encode()).hexdigest()[:32]}"

@@ -8,12 +8,13 @@ import msgspec
 from aiohttp import web
 
 from dualstream_lab.gateway.access import Denied
+from dualstream_lab.gateway.issuer_keys import KeysUnavailable
+from dualstream_lab.http_server import printable, report_refusal
 
 if TYPE_CHECKING:
     from dualstream_lab.gateway.access import Access, Grant
 
 __all__ = [
-    "authorize_write",
     "bad_request",
     "bearer",
     "error_text",
@@ -21,6 +22,8 @@ __all__ = [
     "grant_of",
     "not_found",
     "unavailable",
+    "unsupported",
+    "writer_of",
 ]
 
 _JSON = "application/json"
@@ -28,7 +31,7 @@ _JSON = "application/json"
 
 def error_text(reason: str) -> str:
     """The body of an answer that says what was wrong."""
-    return msgspec.json.encode({"error": reason}).decode()
+    return msgspec.json.encode({"error": printable(reason)}).decode()
 
 
 def bad_request(reason: str) -> web.HTTPBadRequest:
@@ -47,6 +50,11 @@ def not_found(reason: str, *, retry: bool = False) -> web.HTTPNotFound:
     return web.HTTPNotFound(text=error_text(reason), content_type=_JSON, headers=headers)
 
 
+def unsupported(reason: str) -> web.HTTPUnsupportedMediaType:
+    """415."""
+    return web.HTTPUnsupportedMediaType(text=error_text(reason), content_type=_JSON)
+
+
 def unavailable(reason: str) -> web.HTTPServiceUnavailable:
     """503, to be tried again."""
     return web.HTTPServiceUnavailable(
@@ -62,17 +70,24 @@ def bearer(request: web.Request) -> str | None:
     return request.query.get("access_token")
 
 
-def grant_of(request: web.Request, access: Access) -> Grant:
-    """What the request's token allows. Raises 401."""
+async def grant_of(request: web.Request, access: Access) -> Grant:
+    """What the request's token allows. Raises 401, and 503 where tokens cannot be checked."""
+    token = bearer(request)
     try:
-        return access.grant(bearer(request))
+        return await access.grant(token)
+    except KeysUnavailable as error:
+        raise unavailable(str(error)) from error
     except Denied as error:
+        if token:
+            report_refusal(request, str(error))
         raise web.HTTPUnauthorized(
             text=error_text(str(error)), content_type=_JSON, headers={"WWW-Authenticate": "Bearer"}
         ) from error
 
 
-def authorize_write(access: Access, request: web.Request, source: str) -> None:
-    """Raises 401 or 403 unless the request's token allows to publish to the source (``type:id``)."""
-    if not grant_of(request, access).may_write(source):
-        raise forbidden(f"the token does not allow to write {source}")
+async def writer_of(request: web.Request, access: Access) -> Grant:
+    """The same of one who sends events. Raises 403, too, for one who may write nothing."""
+    grant = await grant_of(request, access)
+    if not grant.write:
+        raise forbidden("the token does not allow to write anything")
+    return grant

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import base64
+import hashlib
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.answers import error_text, forbidden, grant_of, unavailable
+from dualstream_lab.gateway.access import is_host, is_origin
+from dualstream_lab.gateway.answers import bad_request, error_text, forbidden, unavailable, unsupported
 from dualstream_lab.gateway.openapi import openapi_document
+from dualstream_lab.http_server import HEADERS, close_refused, report_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from aiohttp.typedefs import Handler
 
     from dualstream_lab.gateway.access import Access
 
@@ -26,42 +31,57 @@ _PREFLIGHT: Final = {
     "Access-Control-Max-Age": "600",
 }
 _POLICY: Final = (
-    "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(routes: Iterable[web.RouteDef], access: Access) -> web.Application:
     """The application, with ``/healthz``."""
 
     @web.middleware
-    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if not access.host_allowed(request.host):
-            raise forbidden(f"without tokens this server answers to localhost only, not to {request.host}")
-        if not access.origin_allowed(origin, request.host):
-            raise forbidden(f"pages of {origin} may not connect (DUALSTREAM_ALLOWED_ORIGINS)")
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        _let_in(request, access)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204, headers=_PREFLIGHT)
-        if request.method == "POST" and request.path == "/ingest":
-            grant_of(request, access)  # nobody's body is read before that
+        if request.body_exists and "Content-Encoding" in request.headers:
+            raise unsupported("Content-Encoding is not taken: send the body as it is, without that header")
         return await handler(request)
 
     async def let_read(request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         origin = request.headers.get("Origin")
         if origin is not None and access.origin_allowed(origin, request.host):
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Vary"] = "Origin"
 
-    app = web.Application(middlewares=[_errors_in_json, guard])
+    app = web.Application(middlewares=[close_refused, _errors_in_json, guard])
     app.on_response_prepare.append(let_read)
     app.add_routes([web.get("/healthz", _alive), *routes])
     return app
 
 
+def _let_in(request: web.Request, access: Access) -> None:
+    """Raises 400 or 403 for a page, or a name of ours, that may not."""
+    host, origin = request.host, request.headers.get("Origin")
+    if not is_host(host):
+        raise _malformed(request, "Host", host)
+    if origin is not None and not is_origin(origin):
+        raise _malformed(request, "Origin", origin)
+    if not access.host_allowed(host):
+        raise forbidden(f"without tokens this server answers to localhost only, not to {host}")
+    if not access.origin_allowed(origin, host):
+        raise forbidden(f"pages of {origin} may not connect (DUALSTREAM_ALLOWED_ORIGINS)")
+
+
+def _malformed(request: web.Request, name: str, value: str) -> web.HTTPBadRequest:
+    report_refusal(request, f"{name} is malformed: {value!r}")
+    return bad_request(f"{name} is malformed")
+
+
 @web.middleware
-async def _errors_in_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -69,16 +89,21 @@ async def _errors_in_json(request: web.Request, handler: _Handler) -> web.Stream
             error.text = error_text(f"{error.reason}: {request.method} {request.path}")
             error.content_type = "application/json"
         raise
-    except (StoreError, StreamUnavailable) as error:
-        raise unavailable(str(error)) from error
+    except StoreError as error:  # whose words name files of ours
+        report_refusal(request, str(error))
+        raise unavailable("the store of recent events cannot be read now") from error
+    except StreamUnavailable as error:  # and these, servers and users
+        report_refusal(request, str(error))
+        raise unavailable("Kafka cannot be asked now") from error
     except ConnectionError:  # the client has left: there is nobody to tell
         return web.Response()
 
 
 async def live_page(_request: web.Request) -> web.Response:
     """``GET /``."""
-    headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
-    return web.Response(body=_page(), headers=headers)
+    page, policy = _page()
+    headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy}
+    return web.Response(body=page, headers=headers)
 
 
 async def api_document(_request: web.Request) -> web.Response:
@@ -87,8 +112,12 @@ async def api_document(_request: web.Request) -> web.Response:
 
 
 @cache
-def _page() -> bytes:
-    return resources.files(__package__).joinpath("page.html").read_bytes()
+def _page() -> tuple[bytes, str]:
+    """The page, and a policy that lets it run its own script and no other."""
+    page = resources.files(__package__).joinpath("page.html").read_bytes()
+    script = page.partition(b"<script>")[2].partition(b"</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    return page, _POLICY.format(script=digest)
 
 
 async def _alive(_request: web.Request) -> web.Response:

@@ -148,7 +148,7 @@ class Gateway:
         return web.Response(body=body, status=200 if ready else 503, content_type="application/json")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        grant_of(request, self._access)
+        await grant_of(request, self._access)
         return web.Response(
             body=self.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )

@@ -58,7 +58,7 @@ class Queries:
         source = request.query.get("source", "")
         if reason := source_problem(source):
             raise bad_request(reason)
-        if not grant_of(request, self._access).may_read(source):
+        if not (await grant_of(request, self._access)).may_read(source):
             raise forbidden(f"the token does not allow to read {source}")
         limit = _integer(request, "limit", _DEFAULT_LIMIT, 1, MAX_LIMIT)
         try:
@@ -117,7 +117,7 @@ class Queries:
 
         Waits for the store to reach ``pos``. Whoever may not read it is not told that it is there.
         """
-        grant = grant_of(request, self._access)
+        grant = await grant_of(request, self._access)
         event_id = request.match_info.get("id", request.query.get("id", ""))
         if reason := id_invalid_reason(event_id):
             raise bad_request(reason)

@@ -43,7 +43,7 @@ class ServerSentEvents:
         if request.version < HttpVersion11:
             raise bad_request("HTTP/1.1 is needed: a stream is sent in chunks")
         with self._seats.taken():
-            grant = grant_of(request, self._access)
+            grant = await grant_of(request, self._access)
             transport = request.transport
             assert transport is not None  # noqa: S101
             ended = asyncio.Event()

@@ -12,8 +12,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from dualstream_lab.gateway.access import Denied
 from dualstream_lab.gateway.answers import bearer, grant_of
 from dualstream_lab.gateway.clients import WebSocketConnection
+from dualstream_lab.gateway.issuer_keys import KeysUnavailable
 from dualstream_lab.gateway.session import Session, keep, parse_command
 from dualstream_lab.gateway.since import Refused, parse_since
+from dualstream_lab.http_server import printable
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
@@ -46,7 +48,7 @@ class WebSockets:
         with self._seats.taken():
             grant = None
             if bearer(request) is not None or not self._access.required:
-                grant = grant_of(request, self._access)
+                grant = await grant_of(request, self._access)
             socket = web.WebSocketResponse(
                 heartbeat=_HEARTBEAT, max_msg_size=self._settings.max_message_bytes, compress=False
             )
@@ -75,11 +77,13 @@ class WebSockets:
             async with asyncio.timeout(self._settings.auth_timeout):
                 message = await socket.receive()
             text = message.data if message.type is WSMsgType.TEXT else ""
-            return self._access.grant(parse_command(text).token)
+            return await self._access.grant(parse_command(text).token)
         except TimeoutError:
             await _close(socket, UNAUTHENTICATED, "no token came in time")
         except (Denied, Refused) as error:
             await _close(socket, UNAUTHENTICATED, str(error))
+        except KeysUnavailable as error:
+            await _close(socket, WSCloseCode.TRY_AGAIN_LATER, str(error))
         return None
 
     async def _converse(
@@ -148,4 +152,9 @@ async def _close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
     """Tell the client why, and end; bounded."""
     with suppress(TimeoutError, ConnectionError, RuntimeError):
         async with asyncio.timeout(_GOODBYE):
-            await socket.close(code=code, message=reason.encode()[:120])
+            await socket.close(code=code, message=_short(reason))
+
+
+def _short(reason: str) -> bytes:
+    """What a close frame has room for, and UTF-8: a client breaks off at half a character."""
+    return printable(reason).encode()[:120].decode(errors="ignore").encode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown
+from dualstream_lab.http_server import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,12 +45,12 @@ class Refusal(Exception):
 
     def response(self) -> web.Response:
         """The answer."""
-        fields: dict[str, object] = {"error": str(self)}
+        fields: dict[str, object] = {"error": printable(str(self))}
         if self.allowed is not None:
             fields["allowed"] = self.allowed
         response = answer(self.status, fields | self.more)
         if self.retry_after is not None:
-            response.headers["Retry-After"] = str(max(1, round(self.retry_after)))
+            response.headers["Retry-After"] = str(max(1, ceil(self.retry_after)))
         return response
 
 

@@ -1,9 +1,10 @@
-"""Request bodies, within bounds: of one, of all that are held at once, and of the time that one takes."""
+"""Request bodies, within bounds: of one, of one client's, of all, and of the time that one takes."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
@@ -13,59 +14,165 @@ from dualstream_lab.ingest.answers import Refusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Bodies", "Body", "LineSplitter"]
+__all__ = ["Bodies", "Body", "LineSplitter", "content_type"]
 
-_TIME = 60.0
+_TIME: Final = 60.0
+_PATIENCE: Final = 5.0  # s that a body may be behind its minimum rate
+_OVERHEAD: Final = 16 * 1024  # bytes that a body counts before its first one has come
+
+
+@dataclass(slots=True)
+class _Holding:
+    """What one client's bodies hold; ``coming``: those that are not whole yet, the oldest first."""
+
+    size: int = 0
+    coming: dict[Body, None] = field(default_factory=dict)
 
 
 class Bodies:
-    """The bodies that are held now: each at most ``max_bytes``, all together at most ``max_held``.
+    """The bodies that are held now: each of at most ``max_bytes``, all together of at most ``max_held``.
 
-    What would be more is refused, not queued: a client that waits holds memory, too.
+    One client's are at most half of that, or one body. Where there is no room, whose bodies hold the most
+    gives way: the oldest of them that is still coming is cut off with 503. So nobody is kept out by bodies
+    that are large, or slow, or many. A body that comes more slowly than ``min_rate`` bytes/s for 5 s is cut
+    off with 408, and so is one that takes longer than ``timeout`` seconds. ``limit``: the name of the
+    setting that ``max_bytes`` is.
     """
 
-    def __init__(self, *, max_bytes: int, max_held: int, timeout: float = _TIME) -> None:
+    def __init__(
+        self, *, max_bytes: int, max_held: int, min_rate: float, limit: str, timeout: float = _TIME
+    ) -> None:
         self.max_bytes = max_bytes
-        self.max_held = max(max_held, max_bytes)
+        self.min_rate = min_rate
         self.timeout = timeout
+        self.limit = limit
         self.held = 0
+        self._max_held = max(max_held, max_bytes + _OVERHEAD)
+        self._max_client = max(max_held // 2, max_bytes + _OVERHEAD)
+        self._clients: dict[str, _Holding] = {}
+
+    def enter(self, body: Body) -> None:
+        """One begins to come. Raises Refusal."""
+        self._clients.setdefault(body.client, _Holding()).coming[body] = None
+        self.add(body, _OVERHEAD)
+
+    def add(self, body: Body, size: int) -> None:
+        """It holds so many bytes more. Raises Refusal where nobody else can give way."""
+        holding = self._clients[body.client]
+        body.size += size
+        holding.size += size
+        self.held += size
+        while holding.size > self._max_client:
+            self._cut([holding], body)
+        while self.held > self._max_held:
+            self._cut(list(self._clients.values()), body)
+
+    def complete(self, body: Body) -> None:
+        """It has come to its end: what is done with it now is not the client's to delay."""
+        self._clients[body.client].coming.pop(body, None)
+
+    def leave(self, body: Body) -> None:
+        """It holds nothing any more."""
+        holding = self._clients.get(body.client)
+        if holding is None:
+            return
+        holding.coming.pop(body, None)
+        holding.size -= body.size
+        self.held -= body.size
+        body.size = 0
+        if holding.size == 0 and not holding.coming:
+            del self._clients[body.client]
+
+    def _cut(self, holdings: Sequence[_Holding], newcomer: Body) -> None:
+        heaviest = max((one for one in holdings if one.coming), key=lambda one: one.size, default=None)
+        body = next(iter(heaviest.coming)) if heaviest is not None else newcomer
+        if body is newcomer:
+            raise self.no_room()
+        self.leave(body)
+        body.cut()
+
+    def no_room(self) -> Refusal:
+        """The answer to a body that there is no room for."""
+        return Refusal(503, f"{self._max_held:,} bytes of requests are being worked on", retry_after=1)
 
 
 class Body:
-    """One request's body, counted as held from its first byte until the block ends. Raises Refusal."""
+    """One request's body, of a ``client``, held from its first byte until the block ends. Raises Refusal."""
 
-    def __init__(self, bodies: Bodies, request: web.Request) -> None:
+    def __init__(self, bodies: Bodies, request: web.Request, client: str) -> None:
+        self.client = client
+        self.size = 0
         self._bodies = bodies
+        self._request = request
         self._content = request.content
-        self._size = 0
+        self._length = 0
+        self._cut_off = False
+        self._timer: asyncio.Timeout | None = None
+        self._patience = _PATIENCE if bodies.min_rate else bodies.timeout
         self._deadline = asyncio.get_running_loop().time() + bodies.timeout
+        self._awaited = request.headers.get("Expect", "").lower() == "100-continue"
         if (request.content_length or 0) > bodies.max_bytes:
             raise self._too_large()
 
     def __enter__(self) -> Self:
+        try:
+            self._bodies.enter(self)
+        except Refusal:
+            self._bodies.leave(self)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bodies.held -= self._size
+        self._bodies.leave(self)
+
+    def cut(self) -> None:
+        """Others need its room."""
+        self._cut_off = True
+        if self._timer is not None:
+            self._timer.reschedule(asyncio.get_running_loop().time())
+
+    def move(self, bodies: Bodies) -> None:
+        """It is whole, and counts among others from now on. Raises Refusal."""
+        size = self.size
+        self._bodies.leave(self)
+        self._bodies = bodies
+        bodies.enter(self)
+        bodies.complete(self)
+        bodies.add(self, size - self.size)
 
     async def chunk(self) -> bytes:
         """What has come; nothing at the end."""
+        if self._awaited:  # only now: who is refused before need not send it
+            self._awaited = False
+            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._request.writer.output_size = 0
+        data = b"" if self._cut_off else await self._receive()
+        if self._cut_off:
+            raise self._bodies.no_room()
+        if not data:
+            self._bodies.complete(self)
+            return data
+        self._length += len(data)
+        if self._length > self._bodies.max_bytes:
+            raise self._too_large()
+        self._bodies.add(self, len(data))
+        return data
+
+    async def _receive(self) -> bytes:
+        time = asyncio.get_running_loop().time
+        began = time()
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(min(self._deadline, began + self._patience)) as self._timer:
                 data = await self._content.readany()
         except TimeoutError as error:
-            seconds = self._bodies.timeout
-            raise Refusal(408, f"the body did not come within {seconds:g} s", "a smaller one") from error
+            raise (self._bodies.no_room() if self._cut_off else self._too_slow()) from error
         except (web.RequestPayloadError, BadHttpMessage) as error:
             raise Refusal(400, f"the body cannot be read: {error}") from error
-        self._size += len(data)
-        self._bodies.held += len(data)
-        if self._size > self._bodies.max_bytes:
-            raise self._too_large()
-        if self._bodies.held > self._bodies.max_held:
-            raise Refusal(
-                503, f"{self._bodies.max_held:,} bytes of requests are being worked on", retry_after=1
-            )
+        finally:
+            self._timer = None
+        if rate := self._bodies.min_rate:
+            # Only waiting costs patience: while we are busy, the client is not to blame.
+            self._patience = min(_PATIENCE, self._patience - (time() - began) + len(data) / rate)
         return data
 
     async def whole(self) -> bytes:
@@ -80,7 +187,15 @@ class Body:
         return Refusal(
             413,
             f"the body is larger than {limit:,} bytes",
-            f"at most {limit:,} bytes a request (DUALSTREAM_MAX_BODY_BYTES); send several",
+            f"at most {limit:,} bytes a request ({self._bodies.limit}); send several",
+        )
+
+    def _too_slow(self) -> Refusal:
+        rate, seconds = self._bodies.min_rate, self._bodies.timeout
+        return Refusal(
+            408,
+            f"the body did not come at {rate:g} bytes/s, or not within {seconds:g} s",
+            "a smaller one, or faster (DUALSTREAM_MIN_BODY_RATE)",
         )
 
 
@@ -103,3 +218,15 @@ class LineSplitter:
     def rest(self) -> bytes:
         """The last line, where no line end follows it."""
         return b"".join(self._pieces)
+
+
+def content_type(request: web.Request, *allowed: str) -> str:
+    """The content type, one of those, of a body that is not compressed. Raises Refusal."""
+    if "Content-Encoding" in request.headers:
+        raise Refusal(415, "Content-Encoding is not taken", "the body as it is, without that header")
+    kind = request.content_type if "Content-Type" in request.headers else "none"
+    if kind not in allowed:
+        raise Refusal(415, f"Content-Type is {kind}", " or ".join(allowed))
+    if (charset := request.charset or "utf-8").lower().replace("_", "-") not in {"utf-8", "utf8", "us-ascii"}:
+        raise Refusal(415, f"charset is {charset}", "utf-8")
+    return kind

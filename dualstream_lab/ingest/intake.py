@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,7 +14,7 @@ from dualstream_lab.ingest.answers import Refusal
 from dualstream_lab.ingest.lines import parse_line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dualstream_lab.event import Event
 
@@ -21,6 +22,8 @@ __all__ = ["Intake", "malformed"]
 
 _NAMED = 20  # bad events spelled out in an answer
 _AT_ONCE = 500  # events checked before others have their turn
+_BLANKS = 100_000  # empty lines of one request
+_SOURCES = 10_000  # that are known to be allowed: asked again, they cost less than they would here
 _EVENT: Final = (
     'an event with "type", "source_type", "source_id", and "id", "occurred_at", "data", "traceparent" where '
     "you have them"
@@ -36,20 +39,27 @@ def malformed(error: EventError) -> bool:
 class Intake:
     """Takes events one by one; :meth:`batches` gives them when none was bad.
 
-    ``authorize(source)`` is asked once a source and raises for one that may not be written. ``unit`` is what
-    a bad event is counted as: line or event, from 1. What was good is kept as bytes: a small event as an
-    object is ten times as large.
+    ``may_write(source)``: whether the client may publish to it. ``unit`` is what a bad event is counted as:
+    line or event, from 1. What was good is kept as bytes, one after the other: small events are as large
+    again as objects.
     """
 
-    def __init__(self, authorize: Callable[[str], Awaitable[None]], *, unit: str) -> None:
-        self._authorize = authorize
+    def __init__(self, may_write: Callable[[str], bool], *, unit: str) -> None:
+        self._may_write = may_write
         self._unit = unit
-        self._lines: list[bytes] = []
+        self._events = bytearray()
+        self._ends = array("q")
         self._numbers = array("q")
         self._sources: set[str] = set()
         self._bad: list[tuple[int, str]] = []
         self._status = 422
         self._taken = 0
+        self._blanks = 0
+
+    @property
+    def count(self) -> int:
+        """Events so far."""
+        return len(self._ends)
 
     async def add(self, line: bytes) -> None:
         """Check the next one; an empty line only counts. Raises Refusal when too many are bad."""
@@ -57,6 +67,9 @@ class Intake:
         if self._taken % _AT_ONCE == 0:
             await asyncio.sleep(0)
         if not line or line.isspace():
+            self._blanks += 1
+            if self._blanks > _BLANKS:
+                raise Refusal(413, f"more than {_BLANKS:,} empty lines", "an event a line")
             return
         try:
             event = parse_line(line, "event")
@@ -67,32 +80,41 @@ class Intake:
             if len(self._bad) == _NAMED:
                 raise self._refusal() from error
             return
-        source = f"{event.source_type}:{event.source_id}"
-        if source not in self._sources:
-            await self._authorize(source)
-            self._sources.add(source)
-        self._lines.append(line)
+        self._authorize(f"{event.source_type}:{event.source_id}")
+        self._events += line
+        self._ends.append(len(self._events))
         self._numbers.append(self._taken)
+
+    def _authorize(self, source: str) -> None:
+        if source in self._sources:
+            return
+        if not self._may_write(source):
+            raise Refusal(403, f"the token does not allow to write {source}")
+        if len(self._sources) == _SOURCES:
+            self._sources.clear()
+        self._sources.add(source)
 
     def batches(self, *, max_events: int, max_bytes: int) -> Iterator[tuple[Sequence[int], list[Event]]]:
         """(numbers, events) of the whole request, in order. Raises Refusal if one is bad or there is none."""
         if self._bad:
             raise self._refusal()
-        if not self._lines:
+        if not self._ends:
             raise Refusal(400, "the body has no event", _EVENT)
         return self._batches(max_events, max_bytes)
 
     def _batches(self, max_events: int, max_bytes: int) -> Iterator[tuple[Sequence[int], list[Event]]]:
-        start = size = 0
-        for end, line in enumerate(self._lines):
-            if end > start and (end - start == max_events or size + len(line) > max_bytes):
-                yield self._batch(start, end)
-                start, size = end, 0
-            size += len(line)
-        yield self._batch(start, len(self._lines))
+        first = begin = before = 0
+        for number, end in enumerate(self._ends):
+            if number > first and (number - first == max_events or end - begin > max_bytes):
+                yield self._batch(first, number)
+                first, begin = number, before
+            before = end
+        yield self._batch(first, len(self._ends))
 
-    def _batch(self, start: int, end: int) -> tuple[Sequence[int], list[Event]]:
-        return self._numbers[start:end], [parse_line(line, "event") for line in self._lines[start:end]]
+    def _batch(self, first: int, last: int) -> tuple[Sequence[int], list[Event]]:
+        ends = [self._ends[first - 1] if first else 0, *self._ends[first:last]]
+        lines = [bytes(self._events[begin:end]) for begin, end in pairwise(ends)]
+        return self._numbers[first:last], [parse_line(line, "event") for line in lines]
 
     def _refusal(self) -> Refusal:
         return self.refuse(self._bad, status=self._status)

@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.gateway.access import Access
-from dualstream_lab.gateway.answers import authorize_write
+from dualstream_lab.gateway.answers import writer_of
 from dualstream_lab.gateway.app import application
 from dualstream_lab.gateway.gateway import Gateway
+from dualstream_lab.http_server import SERVER_OPTIONS, HttpProtocol
 from dualstream_lab.ingest.http import ingest_routes
 from dualstream_lab.processor import Processor
 from dualstream_lab.publisher import DualPublisher
@@ -107,7 +107,7 @@ class _Parts:
         self.routes += ingest_routes(
             publisher,
             settings=self._settings,
-            authorize=lambda request, source: authorize_write(self._access, request, source),
+            authorize=lambda request: writer_of(request, self._access),
         )
 
     async def processor(self) -> None:
@@ -171,35 +171,39 @@ async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> A
     if not made.routes:
         yield ""
         return
-    logging.getLogger("aiohttp.server").addFilter(_not_garbage)
-    runner = web.AppRunner(
-        application(made.routes, access),
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=_IDLE,
-        shutdown_timeout=2.0,
-    )
+    runner = web.AppRunner(application(made.routes, access), handler_cancellation=True, shutdown_timeout=2.0)
     await runner.setup()
     try:
-        host, _, port = settings.listen.rpartition(":")
-        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=_BACKLOG)
-        try:
-            await site.start()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"listen: {settings.listen} cannot be listened on: {reason}") from error
-        yield f"http://{host}:{runner.addresses[0][1]}"
-        if made.goodbye is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE):
-                    await made.goodbye()
+        async with _server(settings, runner) as port:
+            yield f"http://{settings.listen.rpartition(':')[0]}:{port}"
+            if made.goodbye is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_GOODBYE):
+                        await made.goodbye()
     finally:
         await runner.cleanup()
 
 
-def _not_garbage(record: logging.LogRecord) -> bool:
-    """Bytes that are no HTTP were answered with 400: no news, and no traceback a request."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+@asynccontextmanager
+async def _server(settings: ServeSettings, runner: web.AppRunner) -> AsyncIterator[int]:
+    """Listens for as long as it is open; its port. Raises ConfigError."""
+    loop = asyncio.get_running_loop()
+    manager = runner.server
+    assert manager is not None  # noqa: S101
+
+    def connection() -> HttpProtocol:
+        return HttpProtocol(manager, loop=loop, keepalive_timeout=_IDLE, **SERVER_OPTIONS)
+
+    host, _, port = settings.listen.rpartition(":")
+    try:
+        server = await loop.create_server(connection, host.strip("[]"), int(port), backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"listen: {settings.listen} cannot be listened on: {reason}") from error
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
 
 
 def _settle_memory() -> None:

@@ -449,7 +449,7 @@ async def test_expiry_ends_what_is_open(guarded, publish, source):
         assert place.id not in ear.ids() + stream.ids()
 
 
-def test_keys_and_algorithms_cannot_be_mixed(tmp_path):
+async def test_keys_and_algorithms_cannot_be_mixed(tmp_path):
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -466,7 +466,7 @@ def test_keys_and_algorithms_cannot_be_mixed(tmp_path):
         path = tmp_path / f"{algorithm}.pem"
         path.write_bytes(pem)
         checks = access(jwt_public_key=path)
-        assert checks.grant(token(key, algorithm=algorithm)).may_read("repo:o/x")
+        assert (await checks.grant(token(key, algorithm=algorithm))).may_read("repo:o/x")
         # The public key is no secret: whoever knows it must not be able to sign with it.
         body = token("x" * 32).split(".")[1]
         head = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT"}').decode()
@@ -478,7 +478,7 @@ def test_keys_and_algorithms_cannot_be_mixed(tmp_path):
         others = [token(other, algorithm=name) for name, other in private.items() if name != algorithm]
         for bad in (forged, token(None, algorithm="none"), token(), *others):
             with pytest.raises(Denied):
-                checks.grant(bad)
+                await checks.grant(bad)
     for bad_settings in (
         {"jwt_secret": "short"},
         {"jwt_public_key": tmp_path / "nothing.pem"},

@@ -1,0 +1,122 @@
+"""How our HTTP servers treat connections: what is refused is neither read, nor unpacked, nor kept open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from dualstream_lab.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+__all__ = ["HEADERS", "SERVER_OPTIONS", "HttpProtocol", "close_refused", "printable", "report_refusal"]
+
+log = logging.getLogger(__name__)
+
+_LINE: Final = 8190  # bytes of a request line, or of a header
+_LINES: Final = 64  # headers: with the above, what a connection may hold before it has asked for anything
+
+SERVER_OPTIONS: Final[dict[str, Any]] = {
+    "access_log": None,  # a URL may hold a token
+    "auto_decompress": False,  # a few compressed bytes may stand for gigabytes
+    "lingering_time": 0.0,  # what follows a refusal is not read to its end
+    "max_line_size": _LINE,
+    "max_field_size": _LINE,
+    "max_headers": _LINES,
+    "read_bufsize": 2**16,  # what of a body may wait to be read
+}
+"""For aiohttp's server, and its runners."""
+
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # a URL may hold a token
+    "Server": "dualstream",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer that has none of its own."""
+
+_CLOSING: Final = frozenset({400, 401, 403, 408, 413, 415, 417, 429, 431})
+_FAREWELL: Final = 1.0  # s for a client that still sends to read its answer
+_reports: Final = RateLimit(10.0)
+
+
+def printable(text: str) -> str:
+    """The text, with what is no Unicode (bytes of a request may be none) escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def report_refusal(request: web.BaseRequest, reason: str) -> None:
+    """Log what was refused, in one line; at most ten lines a second, whatever anybody sends."""
+    now = time.monotonic()
+    if _reports.wait("", now) == 0.0:
+        _reports.take("", 1, now)
+        log.warning("refused %s: %s", request.remote, reason.encode("unicode_escape")[:300].decode())
+
+
+@web.middleware
+async def close_refused(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """End the connection after a refusal, and after any answer to a body that was not read to its end.
+
+    Not a byte more is read: the client has a second to read its answer, whatever it still sends.
+    """
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        await _close(request, refusal)
+        raise
+    await _close(request, response)
+    return response
+
+
+async def _close(request: web.Request, response: web.StreamResponse) -> None:
+    if response.status in _CLOSING:
+        response.force_close()
+    transport = request.transport
+    if request.content.is_eof() or transport is None:
+        return
+    response.force_close()
+    request.protocol.close()  # what comes is dropped, and not parsed
+    if request.content.exception() is None:
+        request.content.read_nowait()
+    with suppress(ConnectionError):  # it has left
+        transport.pause_reading()
+        await response.prepare(request)
+        await response.write_eof()
+        # To close now would reset the connection, and take the answer from who has not read it yet.
+        if transport.can_write_eof():
+            transport.write_eof()
+            await asyncio.sleep(_FAREWELL)
+    request.protocol.force_close()
+
+
+class HttpProtocol(web.RequestHandler):
+    """aiohttp's, but what is no HTTP is worth one line, and every answer has our headers."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what no handler has answered."""
+        if isinstance(exc, HttpProcessingError):
+            report_refusal(request, f"not HTTP: {message}")
+            reason = f"not HTTP, or a line of more than {_LINE} bytes, or more than {_LINES} headers"
+        else:
+            super().handle_error(request, status, exc, message)  # logs it: a mistake of ours
+            reason = "an error of the server's"
+        body = msgspec.json.encode({"error": reason})
+        response = web.Response(status=status, body=body, content_type="application/json", headers=HEADERS)
+        response.force_close()
+        return response
