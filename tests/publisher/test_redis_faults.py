@@ -106,33 +106,78 @@ async def test_a_redis_busy_with_a_script_is_given_up_on_in_time(stack, settings
         assert accounted(publisher)
 
 
-async def test_a_restarted_redis_is_used_again(stack, settings):
+async def killed_clients(stack) -> None:
+    """Ends the publisher's connection; the test's own is not one of type normal any more."""
+    async with Redis.from_url(stack.redis_url) as client:
+        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+async def timed_out(stack) -> None:
+    """The server ends connections that were idle for a second; subscribers are not idle to it."""
+    async with Redis.from_url(stack.redis_url) as client:
+        await client.config_set("timeout", 1)
+        try:
+            async with asyncio.timeout(20):
+                while any(each["name"] != "test" for each in await idle_clients(client)):
+                    pass
+        finally:
+            await client.config_set("timeout", 0)
+
+
+async def idle_clients(client: Redis) -> list[dict[str, str]]:
+    await client.client_setname("test")
+    return await client.client_list(_type="normal")
+
+
+async def restarted(stack) -> None:
+    stack.redis.stop()
+    stack.redis.start()
+
+
+@pytest.mark.parametrize("end", [killed_clients, timed_out])
+async def test_a_connection_that_died_while_idle_costs_no_notification(stack, settings, end, caplog):
+    async with heard(stack.redis_url) as messages, DualPublisher(settings()) as publisher:
+        for number in range(3):
+            await publisher.publish_batch(events(10, start=10 * number))
+            await publisher.flush()
+            await end(stack)
+        await publisher.publish_batch(events(10, start=30))
+        assert await publisher.flush()
+        await until(lambda: len(messages) >= 40)
+        stats = publisher.stats()
+        assert (stats.notified, stats.dropped, stats.resyncs) == (40, {}, 0)
+        ids = [json.loads(message)["id"] for _, message in messages]
+        assert len(set(ids)) == len(ids) == 40, "nothing is lost, and nothing told twice"
+    assert "Redis" not in caplog.text
+
+
+async def test_a_redis_that_restarted_while_idle_costs_no_notification(stack, settings):
     async with DualPublisher(settings()) as publisher:
         await publisher.publish_batch(events(10))
         await publisher.flush()
-        stack.redis.stop()
-        stack.redis.start()
+        await restarted(stack)
         async with heard(stack.redis_url) as messages:
             await publisher.publish_batch(events(10))
-            # The first exchange on the dead connection is lost: its sources are announced.
-            await until(lambda: publisher.stats().resyncs or len(messages) == 10)
-            await publisher.publish_batch(events(10))
             assert await publisher.flush()
-            await until(lambda: sum(c != RESYNC for c, _ in messages) >= 10)
+            await until(lambda: len(messages) == 10)
+        assert (publisher.stats().notified, publisher.stats().dropped) == (20, {})
         assert accounted(publisher)
 
 
-async def test_a_killed_client_connection_is_made_anew(stack, settings):
-    async with DualPublisher(settings()) as publisher, Redis.from_url(stack.redis_url) as client:
-        await publisher.publish_batch(events(10))
-        await publisher.flush()
-        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        for _ in range(3):
-            await publisher.publish_batch(events(10))
-            await publisher.flush()
-        assert publisher.stats().redis_up
-        assert publisher.stats().notified >= 30
-        assert accounted(publisher)
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_was_reset_while_idle_is_known_before_it_is_used(stack, loop):
+    async def check(proxy: Proxy) -> None:
+        link = RedisLink("redis://{}:{}".format(*proxy.address), timeout=1.0)
+        await link.connect()
+        assert await link.check()
+        proxy.set(Reset())  # in its own thread; this loop has not seen anything yet
+        link._answered = 0.0
+        assert not await link.check()
+        assert not link.connected
+
+    host, port = stack.redis_url.removeprefix("redis://").split(":")
+    with Proxy((host, int(port))) as proxy, asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(check(proxy))
 
 
 async def test_a_demoted_redis_never_fails_a_publish(stack, settings):
