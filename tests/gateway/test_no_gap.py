@@ -402,7 +402,8 @@ class Storm:
         """Only while Kafka is away may what the store lacks be out of reach."""
         for at, reason in follower.refusals:
             away = any(start <= at <= end + BOUND for start, end in self.kafka_away)
-            assert reason.startswith("store_lag") * away, f"{follower}: {at}, {reason}, {self.windows}"
+            known = reason.startswith(("store_lag", "log_unavailable"))
+            assert known and away, f"{follower}: {at}, {reason}, {self.windows}"  # noqa: PT018
 
     def _base_was_true(self, follower: Follower) -> None:
         """What was published after it was subscribed is not counted as its past."""

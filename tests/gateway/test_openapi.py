@@ -25,7 +25,7 @@ from dualstream_lab.gateway.websocket import BAD_MESSAGE, SLOW, UNAUTHENTICATED
 from dualstream_lab.ingest.http import ingest_routes
 from dualstream_lab.store import SqliteStore
 
-from .serving import Delivery
+from .serving import Delivery, until_so
 
 SECRET = "a secret of at least thirty-two bytes"
 SOURCE = "repo:octo/hello"
@@ -159,10 +159,12 @@ async def test_every_answer_is_as_described(document, session, server):
     await ask("POST", "/ingest/github", 401, **webhook(b"{}", "push", secret=b"wrong"))
     await ask("POST", "/ingest/github", 422, **webhook(b"{}", "push"))
 
-    whole = f"/events/{receipt['id']}"
-    await ask("GET", f"{whole}?pos={receipt['pos']}", 200, template="/events/{id}")
-    await ask("GET", f"{whole}?pos=nowhere", 400, template="/events/{id}")
-    await ask("GET", "/events/none", 404, template="/events/{id}")
+    for whole, template in (("/events/{id}?", "/events/{id}"), ("/event?id={id}&", "/event")):
+        its = whole.format(id=receipt["id"])
+        await ask("GET", f"{its}pos={receipt['pos']}", 200, template=template)
+        await ask("GET", f"{its}source={SOURCE}", 200, template=template)
+        await ask("GET", f"{its}pos=nowhere", 400, template=template)
+        await ask("GET", whole.format(id="none"), 404, template=template)
     page = await ask("GET", f"/events?source={SOURCE}&limit=1", 200)
     assert len(page["events"]) == 1
     await ask("GET", f"/events?source={SOURCE}&since=earliest", 200)
@@ -170,8 +172,19 @@ async def test_every_answer_is_as_described(document, session, server):
     assert lost["recovered"] is False
     await ask("GET", "/events", 400)
     await ask("GET", "/sse", 400)
+    await ready(session, server.url)
     for path in ("/", "/healthz", "/readyz", "/metrics", "/openapi.json"):
         await ask("GET", path, 200)
+
+
+async def ready(session, url):
+    """Until the processor has its partitions, and has said so."""
+
+    async def status():
+        async with session.get(f"{url}/readyz") as answer:
+            return answer.status
+
+    await until_so(status, 200)
 
 
 async def test_refusals_for_want_of_a_token_are_as_described(document, session, server, delivery):
