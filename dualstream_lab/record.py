@@ -12,7 +12,7 @@ from dualstream_lab.event import ID_PATTERN, MAX_NESTING, Event, invalid_reason,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Decoder", "Record", "StoredEvent"]
+__all__ = ["Decoder", "Record", "StoredEvent", "one_line"]
 
 _MAX_NAMES: Final = 50_000  # sources, and types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
@@ -99,7 +99,7 @@ class Decoder:
         source, key = named
         if record.key != key and record.key is not None:
             return f"the record's key {record.key[:300]!r} is not its source_id {head.source_id!r}"
-        ms = record.timestamp
+        ms = record.timestamp or 0  # (the oldest format of batches has none)
         if not 0 <= ms <= _MAX_MS:
             ms = 0 if ms < 0 else _MAX_MS
         return StoredEvent(partition, record.offset, head.id, head.type, source, ms * 1_000_000, value)
@@ -113,6 +113,13 @@ class Decoder:
         named = f"{head.source_type}:{head.source_id}", head.source_id.encode()
         self._sources[head.source_type, head.source_id] = named
         return named
+
+
+def one_line(value: bytes) -> bytes:
+    """An event's JSON as one line: as it stands, but without white space where that has line breaks."""
+    if b"\n" in value or b"\r" in value:  # in JSON they can only be white space between its parts
+        return msgspec.json.format(value, indent=-1)
+    return value
 
 
 def _invalid(head: _Head) -> str | None:

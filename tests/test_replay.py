@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import time
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,6 @@ from hypothesis import strategies as st
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.errors import ConfigError, OutcomeUnknown, StreamUnavailable
 from dualstream_lab.event import encode_event
-from dualstream_lab.kafka_log import consumer_of
 from dualstream_lab.replay import (
     Player,
     Republish,
@@ -38,6 +38,15 @@ from dualstream_lab.replay import (
 from dualstream_lab.replay import reading as reading_module
 from dualstream_lab.replay.merge import Merge
 
+from .kafka_log.hostile import (
+    COMPACTED,
+    damaged,
+    delete_records,
+    grow,
+    make_anew,
+    stable_ends,
+    write_compacted,
+)
 from .publisher.helpers import heard, ids_of, mute, read_log, until
 from .test_cli import command, run
 
@@ -47,22 +56,28 @@ T0 = int(time.time()) * 1000 - 3_600_000  # ms; not so long ago that retention r
 def event(number: int, **fields) -> Event:
     what = {"type": "push", "source_type": "repo", "source_id": f"o/r{number % 7}", "data": {"n": number}}
     when = datetime.fromtimestamp((T0 + 1000 * number) / 1000, UTC)
-    return Event(id=f"e{number}", occurred_at=when, **(what | fields))
+    return Event(**({"id": f"e{number}", "occurred_at": when} | what | fields))
+
+
+@asynccontextmanager
+async def producer(stack):
+    made = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, acks="all")
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 async def fill(stack, topic, events, *, first=0):
     """Events into the log as records of one second after the other, in any partition that their key says."""
-    producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, acks="all")
-    await producer.start()
-    try:
+    async with producer(stack) as kafka:
         for number, item in enumerate(events, start=first):
             value, key = (
                 (item, b"k") if isinstance(item, bytes) else (encode_event(item), item.source_id.encode())
             )
-            await producer.send(topic, value, key=key, timestamp_ms=T0 + 1000 * number)
-        await producer.flush()
-    finally:
-        await producer.stop()
+            await kafka.send(topic, value, key=key, timestamp_ms=T0 + 1000 * number)
+        await kafka.flush()
 
 
 def partitions_of(topic) -> list[TopicPartition]:
@@ -173,14 +188,25 @@ async def test_positions_that_are_not_in_the_log_are_refused(stack, settings, to
         await collected(settings(topic="absent"), Start(offset=0))
 
 
-async def test_one_source_is_read_from_its_partition_alone(stack, settings, topic):
+async def test_a_source_is_read_wherever_its_records_are(stack, settings, topic):
+    """Also from the partitions that another client's partitioner chose, or that have no key."""
     await fill(stack, topic, map(event, range(70)))
+    async with producer(stack) as other:
+        for number in (73, 80):
+            item = event(number, source_id="o/r3")
+            for partition, key in ((number % 6, b"o/r3"), ((number + 1) % 6, None)):
+                await other.send_and_wait(
+                    topic, encode_event(item), key=key, partition=partition, timestamp_ms=T0 + 1000 * number
+                )
     found = [r async for r in replay(settings(), Start(offset=0), source_id="o/r3", follow=False)]
-    assert numbers(found) == list(range(3, 70, 7))
-    assert len({record.partition for record in found}) == 1
-    elsewhere = (found[0].partition + 1) % 6
-    with pytest.raises(ConfigError, match=f"is in partition {found[0].partition}"):
-        await collected(settings(), Start(positions={elsewhere: 0}), source="repo:o/r3")
+    assert numbers(found) == [*range(3, 70, 7), 73, 73, 80, 80]
+    sink, _ = await play(settings(), Start(offset=0), Selection(source="repo:o/r3"))
+    assert sink.numbers == numbers(found)
+    last = found[-1]
+    only = Start(positions={last.partition: last.offset})
+    sink, player = await play(settings(), only, Selection(source="repo:o/r3"))
+    assert sink.numbers == [80], "positions that are given choose partitions"
+    assert player.reading.unnamed == [p for p in range(6) if p != last.partition]
 
 
 async def test_an_id_is_found_wherever_it_is_and_history_goes_on_from_there(stack, settings, topic):
@@ -188,11 +214,33 @@ async def test_an_id_is_found_wherever_it_is_and_history_goes_on_from_there(stac
     looked = []
     start = await find_event(settings(), "e40", watch=lambda *how_far: looked.append(how_far))
     assert await collected(settings(), start) == list(range(40, 70))
-    with pytest.raises(ConfigError, match="none of the 10 records"):
+    with pytest.raises(ConfigError, match=r"none of the 70 records .* as one of repo:o/r3"):
         await find_event(settings(), "e4", source="repo:o/r3", watch=lambda *_: None)
     with pytest.raises(ConfigError, match="none of the 70 records"):
         await find_event(settings(), "absent", watch=lambda *how_far: looked.append(how_far))
     assert looked[-1] == (70, 70)
+
+
+async def test_an_id_of_several_sources_is_asked_back_and_letters_may_be_spelled_by_number(
+    stack, settings, topic
+):
+    spelled = encode_event(event(3, id="a/b", source_id="o/c")).replace(b"a/b", b"a\\/b")
+    made = [event(1, id="a/b", source_id="o/a"), event(2, id="a/b", source_id="o/b")]
+    await fill(stack, topic, made)
+    async with producer(stack) as other:
+        await other.send_and_wait(topic, spelled, key=b"o/c", timestamp_ms=T0 + 3000)
+
+    def find(source=None):
+        return find_event(settings(), "a/b", source=source, watch=lambda *_: None)
+
+    with pytest.raises(ConfigError, match=r"3 sources have it \(repo:o/a, repo:o/b, repo:o/c\).*--source"):
+        await find()
+    for number, source in enumerate(("repo:o/a", "repo:o/b", "repo:o/c")):
+        start = await find(source)
+        rest = [r async for r in replay(settings(), start, follow=False)]
+        assert numbers(rest) == [1, 2, 3][number:]
+    with pytest.raises(ConfigError, match="none of the 3 records"):
+        await find("repo:o/d")
 
 
 async def test_our_own_ids_say_where_to_look(settings, monkeypatch):
@@ -219,15 +267,12 @@ async def test_our_own_ids_say_where_to_look(settings, monkeypatch):
 
 
 async def test_the_end_is_reached_behind_markers_of_transactions(stack, settings, topic):
-    producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)
-    await producer.start()
-    async with producer.transaction():
-        await producer.send_and_wait(topic, encode_event(event(1)), key=b"o/r1", timestamp_ms=T0)
-    await producer.stop()
-    async with consumer_of(settings()) as consumer:  # the marker is written after the commit was answered
-        async with asyncio.timeout(20):
-            while sum((await consumer.end_offsets(partitions_of(topic))).values()) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+    kafka = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)
+    await kafka.start()
+    async with kafka.transaction():
+        await kafka.send_and_wait(topic, encode_event(event(1)), key=b"o/r1", timestamp_ms=T0)
+    await kafka.stop()
+    await stable_ends(stack.kafka_url, topic, 6)
     async with read(settings(), Start(offset=0)) as log:
         records = [record async for chunk in log.chunks() for record in chunk]
         assert numbers(records) == [1]
@@ -251,12 +296,13 @@ async def test_what_retention_removed_is_said(stack, settings, topic, monkeypatc
             assert log.removed == 20
             records = [record async for chunk in log.chunks() for record in chunk]
             assert numbers(records) == list(range(30, 70))
+            assert await log.shortfall() == ["20 records from there on are gone: retention removed them"]
         # While it is read, what is next is removed: that is said, not jumped over.
         async with read(settings(), Start(offset=0), follow=True) as log:
             chunks = log.chunks()
             assert await anext(chunks)
             await remove(60)
-            log._consumer.seek(target, 35)
+            log._consumer.assign({partition: 35})
             with pytest.raises(StreamUnavailable, match="removed"):
                 async for _ in chunks:
                     pass
@@ -305,6 +351,69 @@ async def test_a_kafka_that_gives_nothing_more_ends_the_reading(stack, settings,
         stack.brokers[0].resume()
 
 
+async def test_partitions_that_are_added_are_followed_and_a_topic_made_anew_ends_it(stack, settings, topic):
+    await fill(stack, topic, map(event, range(10)))
+    found = []
+
+    async def follow():
+        async with read(settings(refresh_interval=0.2), Start(offset=0), follow=True) as log:
+            async for chunk in log.chunks():
+                found.extend(numbers(chunk))
+
+    following = asyncio.create_task(follow())
+    await until(lambda: len(found) == 10)
+    await grow(stack.kafka_url, topic, 9)
+    async with producer(stack) as kafka:
+        for partition in range(5, 9):
+            await kafka.send_and_wait(topic, encode_event(event(partition + 10)), partition=partition)
+    await until(lambda: len(found) == 14)
+    assert sorted(found[10:]) == [15, 16, 17, 18]
+    await make_anew(stack, topic)
+    async with asyncio.timeout(20):
+        with pytest.raises(StreamUnavailable, match=r"made anew|does not exist"):
+            await following
+
+
+async def test_a_topic_that_was_made_anew_meanwhile_is_no_whole_answer(stack, settings, topic):
+    await fill(stack, topic, map(event, range(10)))
+    async with read(settings(), Start(offset=0)) as log:
+        assert len([record async for chunk in log.chunks() for record in chunk]) == 10
+        assert await log.shortfall() == []
+        await make_anew(stack, topic)
+        assert await log.shortfall() == ["the topic was made anew meanwhile: what was given may be of both"]
+
+
+async def test_a_partition_that_cannot_be_decoded_is_left_for_later_and_the_others_are_given(
+    stack, settings, topic
+):
+    await fill(stack, topic, map(event, range(70)))
+    whole = await read_log(stack.kafka_url, topic)
+    bad = max(whole, key=lambda record: record.offset)
+    others = [
+        number
+        for number, p in zip(numbers(whole), [r.partition for r in whole], strict=True)
+        if p != bad.partition
+    ]
+    found = []
+
+    async def keep(log):
+        async for chunk in log.chunks():
+            found.extend(numbers(chunk))
+            log.done(chunk)
+
+    with damaged(stack, topic, bad.partition, bad.offset, "checksum"):
+        async with read(settings(), Start(offset=0)) as log:
+            with pytest.raises(
+                StreamUnavailable, match=f"partition {bad.partition} cannot be read at offset"
+            ):
+                await keep(log)
+            positions = log.end | {bad.partition: log.failed[bad.partition].offset}
+            assert log.at == positions
+        assert set(others) <= set(found)
+    rest = await collected(settings(), Start(positions=positions))
+    assert sorted(found + rest) == list(range(70))
+
+
 # Playing
 
 
@@ -329,7 +438,7 @@ EVERYTHING = Selection()
 
 async def play(settings, start, selection=EVERYTHING, *, sink=None, on_reject=print, follow=False, **how):
     sink = sink or Kept()
-    async with read(settings, start, source=selection.source, follow=follow) as log:
+    async with read(settings, start, follow=follow) as log:
         player = Player(log, selection, sink, on_reject=on_reject, **how)
         sink.player = player
         await player.run()
@@ -553,6 +662,68 @@ def test_a_full_disk_is_said_with_where_to_go_on(there, filled):
     _, err = run("replay", "--offset", "0", "--output", "/dev/full", *there, code=3)
     assert "/dev/full cannot be written: No space left" in err
     assert "go on with --from 0:0,1:0,2:0,3:0,4:0,5:0" in err
+
+
+def test_what_is_not_whole_has_exit_code_1_and_the_reason(stack, topic, there):
+    asyncio.run(fill(stack, topic, [event(n, source_id="o/r") for n in range(20)]))
+    (partition,) = {record.partition for record in asyncio.run(read_log(stack.kafka_url, topic))}
+    asyncio.run(delete_records(stack.kafka_url, topic, {partition: 5}))
+    out, err = run("replay", "--from", f"{partition}:2", *there, code=1)
+    assert len(out.splitlines()) == 15
+    assert "not all of it was given: 3 records from there on are gone: retention removed them" in err
+    assert "not named, and not read: partitions " in err
+    out, err = run("replay", "--offset", "0", *there, code=0)
+    assert len(out.splitlines()) == 15, "all that is kept"
+    assert "not all" not in err
+
+    compacted = f"{topic}-compacted"
+    stack.create_topic(compacted, partitions=1, settings=COMPACTED)
+    asyncio.run(write_compacted(stack.kafka_url, compacted))
+    out, err = run("replay", "--offset", "0", *there[:-1], compacted, code=1)
+    assert "records in between are gone: compaction removed them" in err
+
+
+def test_a_partition_that_cannot_be_read_has_exit_code_3_and_the_rest_is_had_later(
+    stack, topic, there, filled, tmp_path
+):
+    bad = max(asyncio.run(read_log(stack.kafka_url, topic)), key=lambda record: record.offset)
+    file = tmp_path / "history.jsonl"
+    with damaged(stack, topic, bad.partition, bad.offset, "codec"):
+        _, err = run("replay", "--offset", "0", "--output", str(file), *there, code=3)
+    assert f"error: partition {bad.partition} cannot be read at offset " in err
+    assert "Unknown compression codec" in err
+    positions = err.partition("go on with --from ")[2].split()[0]
+    assert len(file.read_text().splitlines()) > 30
+    run("replay", "--from", positions, "--output", str(file), *there, code=0)
+    assert sorted(json.loads(line)["data"]["n"] for line in file.read_text().splitlines()) == list(range(70))
+
+
+async def test_what_an_open_transaction_holds_back_is_said(stack, topic, there):
+    kafka = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)
+    await kafka.start()
+    try:
+        await kafka.begin_transaction()
+        await kafka.send_and_wait(topic, encode_event(event(1)), key=b"o/r1", partition=0)
+        await fill(stack, topic, map(event, range(20)))
+        out, err = await asyncio.to_thread(run, "replay", "--offset", "0", *there, code=0)
+        given = len(out.splitlines())
+        assert f"{21 - given} messages are behind an open transaction" in err
+        await kafka.abort_transaction()
+    finally:
+        await kafka.stop()
+    await stable_ends(stack.kafka_url, topic, 6)
+    out, err = await asyncio.to_thread(run, "replay", "--offset", "0", *there, code=0)
+    assert len(out.splitlines()) == 20
+    assert "transaction" not in err
+
+
+def test_an_event_in_many_lines_is_one(stack, topic, there):
+    pretty = json.dumps({"n": 1, "text": "a\nb"}, indent=2).encode()
+    value = encode_event(event(1)).replace(b'{"n":1}', pretty)
+    asyncio.run(fill(stack, topic, [value.replace(b'"source_id":"o/r1"', b'"source_id":"k"')]))
+    out, _ = run("replay", "--offset", "0", *there, code=0)
+    (line,) = out.splitlines()
+    assert json.loads(line)["data"] == {"n": 1, "text": "a\nb"}
 
 
 def test_ctrl_c_says_where_to_go_on_and_nothing_is_missing_or_twice(there, filled, tmp_path):

@@ -64,8 +64,9 @@ def replay(**options: Any) -> int:
     with --announce, for subscribers would take the old for new.
 
     WHEN is so long ago (90s, 10m, 2d) or a time (2025-06-01T12:00:00Z). Nobody's place in the log is moved:
-    it reads beside the consumer groups. Ctrl-C ends it and says how to go on. A record that cannot be read is
-    left out and counted (exit code 1).
+    it reads beside the consumer groups. Ctrl-C ends it and says how to go on. A record that is no event is
+    left out and counted. Exit code 0: all that was asked for was given, up to the end as it was at the start;
+    1: not all of it, and why; 3: a partition could not be read, the others were given.
     """
     plan = Plan.of(**options)
     with _Refused(plan) as refused:
@@ -108,15 +109,17 @@ async def _replay(plan: Plan, refused: _Refused) -> int:
     began = time.monotonic()
     failure: DualStreamError | None = None
     async with _Bar(visible=stderr.is_terminal and not plan.for_people) as bar:
-        start, source = plan.start, plan.selection.source
+        start = plan.start
         if plan.event_id is not None:
-            start = await find_event(plan.settings, plan.event_id, source=source, watch=bar.look)
+            start = await find_event(
+                plan.settings, plan.event_id, source=plan.selection.source, watch=bar.look
+            )
         async with (
-            read(plan.settings, start, source=source, until=plan.until, follow=plan.follow) as reading,
+            read(plan.settings, start, until=plan.until, follow=plan.follow) as reading,
             _sink(plan, refused) as sink,
         ):
-            if reading.removed:
-                say(f"{reading.removed:,} records from there on are gone: retention removed them")
+            if reading.unnamed:
+                say(f"not named, and not read: partitions {', '.join(map(str, reading.unnamed))}")
             player = Player(
                 reading, plan.selection, sink, on_reject=refused.add, rate=plan.rate, limit=plan.limit
             )
@@ -126,7 +129,13 @@ async def _replay(plan: Plan, refused: _Refused) -> int:
                     await player.run()
                 except DualStreamError as error:
                     failure = error
+            shortfall = [] if failure or player.stopped else await reading.shortfall()
+            held = 0 if failure else await reading.held()
     _tell(plan, player, refused, time.monotonic() - began)
+    if held:
+        say(f"{held:,} messages are behind an open transaction, and not given before its end")
+    for reason in shortfall:
+        say(f"not all of it was given: {reason}")
     if failure is not None:
         say(f"error: {failure}")
     if failure is not None or player.stopped or player.at_limit:
@@ -135,7 +144,7 @@ async def _replay(plan: Plan, refused: _Refused) -> int:
         say(f"next: {advice}")
     if failure is not None:
         return UNAVAILABLE
-    return INTERRUPTED if player.stopped else 1 if refused.count else 0
+    return INTERRUPTED if player.stopped else 1 if refused.count or shortfall else 0
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dualstream_lab.cli.console import stdout
 from dualstream_lab.errors import ConfigError, StackError
+from dualstream_lab.record import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Lines:
 
     async def write(self, found: Sequence[Found]) -> int:
         """Returns when the system has them."""
-        rest = memoryview(b"".join(_one_line(item) for item in found))
+        rest = memoryview(b"".join(one_line(item.stored.value) + b"\n" for item in found))
         size = os.fstat(self._fd).st_size
         try:
             while rest:
@@ -67,14 +68,6 @@ def _opened(path: Path, *, append: bool) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o666)
 
 
-def _one_line(item: Found) -> bytes:
-    value: bytes = item.record.value
-    if b"\n" in value or b"\r" in value:
-        # In JSON they can only be white space between its parts.
-        value = value.replace(b"\n", b" ").replace(b"\r", b" ")
-    return value + b"\n"
-
-
 class Table:
     """A short line an event, for people: when, where it is, source, type, id, the beginning of the data."""
 
@@ -93,10 +86,10 @@ def _readable(item: Found) -> str:
     record, event = item
     when = datetime.fromtimestamp(record.timestamp / 1000).astimezone()
     where = f"{record.partition}:{record.offset}"
-    data = bytes(event.data)[:200].decode(errors="replace")
+    data = bytes(item.event.data)[:200].decode(errors="replace")
     text = (
         f"{when:%m-%d %H:%M:%S}.{when.microsecond // 1000:03}  {where:>9}  "
-        f"{event.source_type}:{event.source_id}  {event.type}  {event.id}  {' '.join(data.split())}"
+        f"{event.source}  {event.type}  {event.id}  {' '.join(data.split())}"
     )
     # Others may write to the log, too: nothing in it steers a terminal.
     return "".join(letter if letter.isprintable() else "·" for letter in text)

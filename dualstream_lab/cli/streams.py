@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +13,7 @@ import click
 from dualstream_lab.cli.console import Duration, say
 from dualstream_lab.cli.options import brokers
 from dualstream_lab.config import Settings
-from dualstream_lab.lab.streams import notifications, stored_events
+from dualstream_lab.lab.streams import OwnLog, notifications, stored_events
 from dualstream_lab.replay import Start
 from dualstream_lab.stack.where import find_settings
 
@@ -44,28 +44,52 @@ def tail(
 ) -> int:
     """Watch SOURCE (type:id) live: notifications from Redis as they come, one JSON a line.
 
-    With --from-kafka the whole events, each as it is in the log.
+    Those of other logs that share the Redis are left out, as Kafka says which log the topic is. With
+    --from-kafka the whole events, each as it is in the log; exit code 1: some of it was no event, or is gone.
     """
     if (since is not None or offset is not None or no_follow) and not from_kafka:
         raise click.UsageError("--since, --offset and --no-follow need --from-kafka: Redis keeps no history")
     if since is not None and offset is not None:
         raise click.UsageError("--since and --offset exclude each other")
-    settings = find_settings(Settings, **where)
-    if from_kafka:
-        begin = None if since is None else round((time.time() - since) * 1000)
-        lines = stored_events(
-            settings, source, Start(offset=offset, timestamp=begin), pattern=pattern, follow=not no_follow
-        )
-    else:
-        lines = _heard(settings, source, pattern=pattern)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_print(lines, limit))
+    if not from_kafka:
+        return asyncio.run(_hear(source, limit, pattern=pattern, **where))
+    begin = None if since is None else round((time.time() - since) * 1000)
+    missing: list[str] = []
+
+    def on_missing(reason: str) -> None:
+        missing.append(reason)
+        say(reason)
+
+    events = stored_events(
+        find_settings(Settings, **where),
+        source,
+        Start(offset=offset, timestamp=begin),
+        pattern=pattern,
+        follow=not no_follow,
+        on_missing=on_missing,
+    )
+    asyncio.run(_print(events, limit))
+    return 1 if missing else 0
+
+
+async def _hear(source: str, limit: int | None, *, pattern: bool, **where: str) -> int:
+    settings = Settings.load(**where)
+    if settings.redis_url is None:
+        settings = find_settings(Settings, **where)
+    own = OwnLog(settings, say)
+    try:
+        await _print(_heard(settings, source, own, pattern=pattern), limit)
+    finally:
+        if own.foreign:
+            say(f"{own.foreign:,} notifications of other logs were left out")
     return 0
 
 
-async def _heard(settings: Settings, source: str, *, pattern: bool) -> AsyncGenerator[bytes, None]:
+async def _heard(
+    settings: Settings, source: str, own: OwnLog, *, pattern: bool
+) -> AsyncGenerator[bytes, None]:
     subscribed = False
-    async for channel, message in notifications(settings, source, pattern=pattern):
+    async for channel, message in notifications(settings, source, own, pattern=pattern):
         if message:
             yield message
         else:

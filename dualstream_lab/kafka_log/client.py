@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, LeaderNotAvailableError
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.protocol.offset import OffsetRequest
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.topic import client_options, identity_of
@@ -24,6 +25,7 @@ __all__ = ["Bounds", "LogClient"]
 _CLOSE_TIMEOUT: Final = 2.0
 _PAUSE: Final = 0.1  # s before a question is asked again
 _END, _BEGINNING = -1, -2  # as times
+_UNCOMMITTED, _COMMITTED = 0, 1
 
 T = TypeVar("T")
 
@@ -130,10 +132,22 @@ class LogClient:
             groups[("none", partition) if leader in {None, -1} else leader].append(partition)
         return groups
 
-    async def _offsets(self, times: Mapping[int, int], what: str) -> dict[int, int]:
-        return await self._bounded(self._insist(times), what)
+    async def behind_transactions(self, partitions: Iterable[int]) -> dict[int, int]:
+        """How many messages of each are behind the beginning of an open transaction, without the zeros.
 
-    async def _insist(self, times: Mapping[int, int]) -> dict[int, int]:
+        Raises StreamUnavailable.
+        """
+        times = dict.fromkeys(partitions, _END)
+        stable = await self._offsets(times, "where it ends")
+        high = await self._offsets(times, "where it ends", isolation=_UNCOMMITTED)
+        return {p: high[p] - offset for p, offset in stable.items() if high[p] > offset}
+
+    async def _offsets(
+        self, times: Mapping[int, int], what: str, *, isolation: int = _COMMITTED
+    ) -> dict[int, int]:
+        return await self._bounded(self._insist(times, isolation), what)
+
+    async def _insist(self, times: Mapping[int, int], isolation: int) -> dict[int, int]:
         """For as long as ``request_timeout``: a leader may have changed.
 
         (aiokafka's own way waits for metadata first, and that may be asked of the broker that is gone.)
@@ -144,7 +158,10 @@ class LogClient:
             try:
                 groups = await self.leaders(times)
                 answers = await asyncio.gather(
-                    *(self._ask(leader, {p: times[p] for p in group}) for leader, group in groups.items())
+                    *(
+                        self._ask(leader, [(p, times[p]) for p in group], isolation)
+                        for leader, group in groups.items()
+                    )
                 )
             except KafkaError as error:
                 if not error.retriable or loop.time() > deadline:
@@ -154,13 +171,18 @@ class LogClient:
             else:
                 return {partition: offset for answer in answers for partition, offset in answer.items()}
 
-    async def _ask(self, leader: Hashable, times: Mapping[int, int]) -> dict[int, int]:
+    async def _ask(self, leader: Hashable, times: list[tuple[int, int]], isolation: int) -> dict[int, int]:
         """The first offset at or after a time; also _END, _BEGINNING."""
         if not isinstance(leader, int):
             raise LeaderNotAvailableError("it has no leader")
-        asked = {self._topic: list(times.items())}
-        answer = await self._consumer._fetcher._proc_offset_request(leader, asked)  # noqa: SLF001
-        return {target.partition: found[0] for target, found in answer.items()}
+        request = OffsetRequest(-1, isolation, [(self._topic, times)])
+        answer = await self._consumer._client.send(leader, request)  # noqa: SLF001
+        offsets = {}
+        for partition, code, _timestamp, offset in answer.topics[0][1]:
+            if code:
+                raise for_code(code)(f"partition {partition}")
+            offsets[partition] = offset
+        return offsets
 
     async def _bounded(self, asked: Awaitable[T], what: str) -> T:
         try:

@@ -252,7 +252,7 @@ class LogConsumer(LogClient):
         return bool(self._consumer._fetcher.error_future.done())  # noqa: SLF001
 
     def held(self) -> dict[int, int]:
-        """Messages that open transactions hold back, by partition, as far as was heard; without the zeros."""
+        """As :meth:`behind_transactions`, of the partitions that are read, as far as was heard."""
         held = {}
         for target in self._consumer.assignment():
             high, stable = self._consumer.highwater(target), self._consumer.last_stable_offset(target)

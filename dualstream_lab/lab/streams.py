@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from contextlib import aclosing
-from typing import TYPE_CHECKING
+import fnmatch
+from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
-from dualstream_lab.event import channel_of, shard_channel, source_invalid_reason
-from dualstream_lab.replay import Selection, Start, replay
+from dualstream_lab.errors import ConfigError, DualStreamError, EventError, StreamUnavailable
+from dualstream_lab.event import (
+    channel_of,
+    decode_notification,
+    shard_channel,
+    source_invalid_reason,
+)
+from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.record import one_line
+from dualstream_lab.replay import Selection, Start, read
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from redis.asyncio.client import PubSub
 
     from dualstream_lab.config import Settings
 
-__all__ = ["notifications", "source_of", "stored_events"]
+__all__ = ["OwnLog", "notifications", "source_of", "stored_events"]
 
 _GONE = 30.0
 _ANSWER = 5.0
@@ -36,18 +44,67 @@ def source_of(text: str) -> tuple[str, str]:
     return source_type, source_id
 
 
+class OwnLog:
+    """Which notifications are of the topic's own log; others come from other estates that share the Redis.
+
+    Kafka is asked which log it is, and again, at most every ``refresh_interval``, when another is named: the
+    topic may have been made anew. While it cannot be asked all are taken, and ``say`` is told so once.
+    ``foreign``: how many were of others.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._epoch: str | None = None
+        self._ask_at = 0.0
+        self._said: set[str] = set()
+        self.foreign = 0
+        if settings.kafka_url is None:
+            self._say_once("no Kafka is given: notifications of other logs on this Redis are shown, too")
+
+    async def has(self, log: str | None) -> bool:
+        """Whether a notification that names this log, or none, is to be shown."""
+        if log is None or log == self._epoch:
+            return True
+        now = asyncio.get_running_loop().time()
+        if self._settings.kafka_url is not None and now >= self._ask_at:
+            await self._ask()
+            self._ask_at = asyncio.get_running_loop().time() + self._settings.refresh_interval
+        if self._epoch in {None, log}:
+            return True
+        self.foreign += 1
+        self._say_once(
+            f"notifications of another log ({log}) come here, too, and are left out: give each estate that "
+            "shares this Redis its own DUALSTREAM_CHANNEL_PREFIX"
+        )
+        return False
+
+    async def _ask(self) -> None:
+        try:
+            self._epoch = (await log_identity(self._settings)).epoch
+        except DualStreamError as error:
+            if self._epoch is None:
+                self._say_once(f"notifications of other logs are shown, too, for Kafka does not say: {error}")
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._say(sentence)
+
+
 async def notifications(
-    settings: Settings, source: str, *, pattern: bool
+    settings: Settings, source: str, own: OwnLog, *, pattern: bool
 ) -> AsyncIterator[tuple[str, bytes]]:
     """(channel, message) of a source, or of every source that matches the glob ``type:id``.
 
-    The first item is an empty message: from then on everything is heard. Another empty message later
-    says that the connection was lost and made anew: what was said between is missed. Raises
-    StreamUnavailable when Redis is away for 30 s, ConfigError when it refuses the log-in.
+    Messages that are no notifications, or of another log, are left out; each is one line. The first item is
+    an empty message: from then on everything is heard. Another empty message later says that the connection
+    was lost and made anew: what was said between is missed. Raises StreamUnavailable when Redis is away for
+    30 s, ConfigError when it refuses the log-in or the channel.
     """
     if settings.redis_url is None:
         raise ConfigError("redis_url (DUALSTREAM_REDIS_URL) is not set; allowed: redis://host:port")
-    channel, chosen = _channel(settings, source, pattern=pattern)
+    channels = _Channels(settings, source, pattern=pattern)
     loop = asyncio.get_running_loop()
     heard_at = loop.time()
     while True:
@@ -56,19 +113,16 @@ async def notifications(
         try:
             async with client, client.pubsub() as pubsub:
                 async with asyncio.timeout(_ANSWER):
-                    await (pubsub.psubscribe(channel) if pattern else pubsub.subscribe(channel))
+                    await channels.subscribe(pubsub)
                 while True:
                     message = await pubsub.get_message(timeout=1)
                     heard_at = loop.time()
-                    if message is None:
-                        continue
-                    if message["type"].endswith("message"):
-                        if chosen is None or chosen in message["data"]:
-                            yield message["channel"].decode(), message["data"]
-                    else:
-                        yield channel, b""
+                    if message is not None and (item := await channels.item(message, own)) is not None:
+                        yield item
         except AuthenticationError as error:
             raise ConfigError(f"redis_url: Redis refused the log-in: {error}") from error
+        except NoPermissionError as error:
+            raise ConfigError(f"redis_url: this user may not listen on {channels.name}: {error}") from error
         except (RedisError, OSError) as error:
             if loop.time() - heard_at > _GONE:
                 reason = str(error) or "no answer"
@@ -76,26 +130,76 @@ async def notifications(
             await asyncio.sleep(0.2)
 
 
-def _channel(settings: Settings, source: str, *, pattern: bool) -> tuple[str, bytes | None]:
-    """The channel to listen on, and what a message must contain where a channel has many sources."""
-    if pattern:
-        return f"events:{source}", None
-    source_type, source_id = source_of(source)
-    if settings.channel_policy == "shard":
-        return shard_channel(source_type, source_id, settings.channel_shards), source_id.encode()
-    return channel_of(source_type, source_id), None
+class _Channels:
+    """The channel to listen on, or the pattern of several, and what is wanted of them."""
+
+    def __init__(self, settings: Settings, source: str, *, pattern: bool) -> None:
+        self._settings = settings
+        self._source = source
+        self._pattern = pattern
+        self._by_shards = settings.channel_policy == "shard"
+        prefix = settings.channel_prefix
+        if pattern:
+            self.name = f"{prefix}events:{'*' if self._by_shards else source}"
+            return
+        source_type, source_id = source_of(source)
+        if self._by_shards:
+            self.name = shard_channel(source_type, source_id, settings.channel_shards, prefix)
+        else:
+            self.name = channel_of(source_type, source_id, prefix)
+
+    async def subscribe(self, pubsub: PubSub) -> None:
+        """Ask for it; the answer comes as a message."""
+        await (pubsub.psubscribe(self.name) if self._pattern else pubsub.subscribe(self.name))
+
+    async def item(self, message: dict[str, Any], own: OwnLog) -> tuple[str, bytes] | None:
+        """What there is to tell of a message of Redis."""
+        if not message["type"].endswith("message"):
+            return self.name, b""
+        channel = message["channel"].decode(errors="replace")
+        try:
+            notification = decode_notification(message["data"])
+        except EventError:
+            return None  # anybody may publish anything, and gateways are spoken to here, too
+        if not self._is_wanted(channel, notification.source_id) or not await own.has(notification.log):
+            return None
+        return channel, one_line(message["data"])
+
+    def _is_wanted(self, channel: str, source_id: str) -> bool:
+        """A shard's channel has many sources."""
+        if not self._by_shards:
+            return True
+        source_type = channel.removeprefix(f"{self._settings.channel_prefix}events:").partition(":")[0]
+        name = f"{source_type}:{source_id}"
+        return fnmatch.fnmatchcase(name, self._source) if self._pattern else name == self._source
 
 
 async def stored_events(
-    settings: Settings, source: str, start: Start, *, pattern: bool, follow: bool
+    settings: Settings,
+    source: str,
+    start: Start,
+    *,
+    pattern: bool,
+    follow: bool,
+    on_missing: Callable[[str], None],
 ) -> AsyncGenerator[bytes, None]:
-    """The whole events of a source, or of every source that matches the glob, as they are in the log."""
-    source_id = None if pattern else source_of(source)[1]
+    """The whole events of a source, or of every source that matches the glob, each as one line.
+
+    ``on_missing`` is told of each record that is no event, and at the end why it is not everything. Raises as
+    :meth:`~dualstream_lab.replay.Reading.chunks`.
+    """
+    if not pattern:
+        source_of(source)
     wanted = Selection(pattern=source) if pattern else Selection(source=source)
-    async with aclosing(replay(settings, start, source_id=source_id, follow=follow)) as records:
-        async for record in records:
-            try:
-                if wanted.event_of(record) is not None:
-                    yield record.value
-            except EventError as error:
-                print(f"partition {record.partition} offset {record.offset}: {error}", file=sys.stderr)
+    async with read(settings, start, follow=follow) as reading:
+        async for chunk in reading.chunks():
+            for record in chunk:
+                try:
+                    event = wanted.event_of(record)
+                except EventError as error:
+                    on_missing(f"partition {record.partition} offset {record.offset}: {error}")
+                    continue
+                if event is not None:
+                    yield one_line(event.value)
+        for reason in await reading.shortfall():
+            on_missing(reason)

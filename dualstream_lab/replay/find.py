@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from dualstream_lab.errors import ConfigError, EventError
-from dualstream_lab.event import decode_event
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.record import Decoder
 from dualstream_lab.replay.reading import read
 from dualstream_lab.replay.start import Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from aiokafka import ConsumerRecord
-
     from dualstream_lab.config import Settings
+    from dualstream_lab.replay.records import LogRecord
 
 __all__ = ["find_event"]
 
 _CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock
+_NAMED = 5  # sources that are spelled out
 
 
 async def find_event(
@@ -27,23 +27,41 @@ async def find_event(
 ) -> Start:
     """From this event on: from its place in its partition, from its time in the others.
 
-    Looks into the partition of ``source`` if given, else into all. ``watch(read, total)`` is told how far it
-    is. Raises ConfigError where the log does not have it (any more), StreamUnavailable.
+    An event is known by its source and its id: without ``source`` (``type:id``) the log is read to its end,
+    for others may have the id, too. ``watch(read, total)`` is told how far it is. Raises ConfigError where
+    the log does not have it (any more), or of several sources; StreamUnavailable.
     """
+    decode = Decoder()
     looked = 0
     for start in _starts(event_id):
-        async with read(settings, start, source=source) as log:
+        found: dict[str, LogRecord] = {}
+        async with read(settings, start) as log:
             async for chunk in log.chunks():
                 for record in chunk:
-                    if _has_id(record, event_id):
-                        return Start(timestamp=record.timestamp, positions={record.partition: record.offset})
+                    whose = _source_of(record, event_id, decode)
+                    if whose is not None and source in {None, whose}:
+                        found.setdefault(whose, record)
+                if source in found:
+                    break
                 log.done(chunk)
                 watch(log.read, log.total)
             looked = log.total
+        if found:
+            return _start_at(found, event_id)
     raise ConfigError(
-        f"id {event_id!r}: none of the {looked:,} records of topic {settings.topic!r} has it; retention may "
-        "have removed it"
+        f"id {event_id!r}: none of the {looked:,} records of topic {settings.topic!r} has it"
+        f"{f' as one of {source}' if source else ''}; retention may have removed it"
     )
+
+
+def _start_at(found: dict[str, LogRecord], event_id: str) -> Start:
+    if len(found) > 1:
+        names = ", ".join(sorted(found)[:_NAMED]) + (" …" if len(found) > _NAMED else "")
+        raise ConfigError(
+            f"id {event_id!r}: {len(found)} sources have it ({names}); say which: --source TYPE:ID"
+        )
+    (record,) = found.values()
+    return Start(timestamp=record.timestamp, positions={record.partition: record.offset})
 
 
 def _starts(event_id: str) -> Iterator[Start]:
@@ -58,11 +76,10 @@ def _starts(event_id: str) -> Iterator[Start]:
     yield Start(offset=0)
 
 
-def _has_id(record: ConsumerRecord[bytes, bytes], event_id: str) -> bool:
+def _source_of(record: LogRecord, event_id: str, decode: Decoder) -> str | None:
+    """The source of the event, if it has this id."""
     value = record.value or b""
-    if event_id.encode() not in value:
-        return False
-    try:
-        return decode_event(value).id == event_id
-    except EventError:
-        return False
+    if event_id.encode() not in value and b"\\" not in value:  # JSON may spell a letter by its number
+        return None
+    event = decode(record.partition, record)
+    return None if isinstance(event, str) or event.id != event_id else event.source

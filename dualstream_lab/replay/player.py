@@ -13,9 +13,8 @@ from dualstream_lab.replay.selection import Found
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aiokafka import ConsumerRecord
-
     from dualstream_lab.replay.reading import Reading
+    from dualstream_lab.replay.records import LogRecord
     from dualstream_lab.replay.selection import Selection
 
 __all__ = ["Player", "Reject", "Sink"]
@@ -43,8 +42,8 @@ class Reject:
 class Player:
     """Plays a reading into a sink.
 
-    ``rate``: events/s at most; ``limit``: events at most. ``on_reject`` is told of every record that cannot
-    be read; the rest goes on. :meth:`stop` ends it after what is being written. When it ended, however that
+    ``rate``: events/s at most; ``limit``: events at most. ``on_reject`` is told of every record that is no
+    event; the rest goes on. :meth:`stop` ends it after what is being written. When it ended, however that
     was, ``reading.at`` is where to go on: everything before it was written or rejected.
     """
 
@@ -100,9 +99,7 @@ class Player:
             if self.at_limit:
                 return
 
-    def _choose(
-        self, chunk: Sequence[ConsumerRecord[bytes, bytes]]
-    ) -> tuple[list[Found], Sequence[ConsumerRecord[bytes, bytes]]]:
+    def _choose(self, chunk: Sequence[LogRecord]) -> tuple[list[Found], Sequence[LogRecord]]:
         """The wanted of a chunk, and the part of it that was looked at, which is all but for the limit."""
         found: list[Found] = []
         for place, record in enumerate(chunk, start=1):
@@ -124,6 +121,6 @@ class Player:
                 await self._stopping.wait()
 
 
-def reject(record: ConsumerRecord[bytes, bytes], reason: str) -> Reject:
+def reject(record: LogRecord, reason: str) -> Reject:
     """A record that is left out."""
     return Reject(partition=record.partition, offset=record.offset, reason=reason, raw=record.value or b"")

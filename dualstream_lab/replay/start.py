@@ -28,6 +28,24 @@ class Start:
     timestamp: int | None = None
     positions: Mapping[int, int] | None = None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether what lies before the log's beginning can have been asked for: 0 is all that is kept."""
+        return self.positions is not None or (self.offset or 0) > 0
+
+    def partitions(self, count: int) -> list[int]:
+        """Which of a topic's partitions are read. Raises ConfigError for positions in others."""
+        positions = self.positions or {}
+        if unknown := sorted(partition for partition in positions if partition >= count):
+            raise ConfigError(f"the topic has no partition {unknown[0]}; it has {count}, from 0")
+        if positions and self.offset is None and self.timestamp is None:
+            return sorted(positions)
+        return list(range(count))
+
+    def offset_of(self, partition: int) -> int:
+        """Where to go on in a partition of which nothing is known: all that was asked for is behind it."""
+        return (self.positions or {}).get(partition, max(0, self.offset or 0))
+
 
 def parse_positions(text: str) -> dict[int, int]:
     """``0:123,1:456``: partition to the offset to read next. Raises ConfigError."""

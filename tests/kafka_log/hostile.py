@@ -260,11 +260,11 @@ DAMAGES = {
 
 @contextmanager
 def damaged(stack, topic, partition, offset, kind):
-    """The batch that begins at this offset, damaged in the broker's file, and mended again."""
+    """The batch that has this offset, damaged in the broker's file, and mended again."""
     (path,) = stack.directory.glob(f"kafka-1/data/{topic}-{partition}/*0.log")
     data = path.read_bytes()
     place = 0
-    while struct.unpack_from(">q", data, place)[0] != offset:
+    while sum(struct.unpack_from(">q15xi", data, place)) < offset:  # its first, and how many follow
         place += 12 + struct.unpack_from(">i", data, place + _LENGTH)[0]
     whole = data[place : place + 12 + struct.unpack_from(">i", data, place + _LENGTH)[0]]
     broken = bytearray(whole)
