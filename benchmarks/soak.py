@@ -2,7 +2,8 @@
 
 Three runs break Redis, Kafka and a leader of three brokers, fault after fault of the catalogue; their
 ledgers are added up. Then the isolation proof in its quick form, a gateway checked through every fault that
-it can meet, and what must be caught: the publisher that awaits Redis, and the two classic wrong gateways.
+it can meet, and what must be caught: the publisher that awaits Redis, and the two classic wrong gateways. Then
+an estate of two topics on one Redis, shared with other people's producers (``estate``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.estate import EstateResult, live_through
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.lab.check_gateway import Plan, check_gateway
@@ -34,6 +36,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 _CLI = (sys.executable, "-m", "dualstream_lab.cli")
 _RATE = 15_000  # events/s
 _BEFORE, _FAULT = 5.0, 3.0  # s: of calm before the first fault, and of a fault
+_ESTATE_RATE = 10_000  # events/s, of which a million are to come through everything
 _LEADER = 10.0  # s that a broker is away: its return takes the JVM as long again
 _GATEWAY_FAULTS = ("gateway.kill", "redis.kill", "redis.stop", "redis.kill-clients", "redis.output-buffer")
 WRONG_GATEWAYS = ("read_then_subscribe", "subscribe_then_read")
@@ -185,11 +188,24 @@ def soak(*, quick: bool = False) -> tuple[str, bool]:
             root=root,
         )
         caught = asyncio.run(_wrong_caught(root))
-    return _table(totals, proof, awaiting, gateway, caught, quick=quick)
+        print("an estate of two topics on one Redis, through growth and kills", file=sys.stderr)
+        estate = asyncio.run(live_through(root, seconds=30, rate=1_000) if quick else _whole_estate(root))
+    return _table(totals, proof, awaiting, gateway, caught, estate, quick=quick)
+
+
+async def _whole_estate(root: Path) -> EstateResult:
+    return await live_through(root, seconds=150, rate=_ESTATE_RATE)
 
 
 def _table(
-    totals: Totals, proof: int, awaiting: int, gateway: int, caught: dict[str, bool], *, quick: bool
+    totals: Totals,
+    proof: int,
+    awaiting: int,
+    gateway: int,
+    caught: dict[str, bool],
+    estate: EstateResult,
+    *,
+    quick: bool,
 ) -> tuple[str, bool]:
     redis = {name: again for name, again in totals.live_again.items() if CATALOGUE[name].breaks == "redis"}
     slowest = max(redis, key=lambda name: redis[name])
@@ -212,6 +228,7 @@ def _table(
         ("the isolation proof, quick form", verdicts.get(proof, f"exit {proof}"), "passes", proof in passed),
         ("gaps and repeats through a gateway and its faults", gaps, "none", gateway == 0),
         ("wrong publishers and gateways caught", wrong, "all", not missed),
+        *_estate_lines(estate, quick=quick),
     ]  # fmt: skip
     if led:
         longest = max(led.values())
@@ -221,8 +238,26 @@ def _table(
         f"| {what} | **{value}** | {target} | {'' if held else 'missed'} |"
         for what, value, target, held in lines
     )
-    for problem in totals.problems:
+    for problem in [*totals.problems, *estate.problems]:
         text += f"\n\n{problem}"
     # The short form is to see that all of it works: how fast is no matter of it.
     must = [held for what, _, _, held in lines if not quick or "live again" not in what]
-    return text, all(must) and not totals.problems
+    return text, all(must) and not totals.problems and estate.held
+
+
+def _estate_lines(estate: EstateResult, *, quick: bool) -> list[tuple[str, str, str, bool]]:
+    found = (estate.missing, estate.foreign, estate.wrong)
+    return [
+        (
+            f"two topics on one Redis, grown to {estate.partitions} partitions, shared with other producers: events",
+            f"{estate.events:,}",
+            "≥ 1,000,000",
+            quick or estate.events >= 1_000_000,
+        ),
+        (
+            "of these missing, foreign, wrong for readers",
+            "{:,}, {:,}, {:,}".format(*found),
+            "0, 0, 0",
+            not any(found),
+        ),
+    ]
