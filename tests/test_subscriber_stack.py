@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import string
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from dualstream_lab.event import Event
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.subscriber import Received, StreamGap, Subscriber
 from tests.gateway.serving import Constants, command
+from tests.kafka_log.hostile import Writer, grow
+from tests.test_subscriber import ODD_IDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -311,7 +314,7 @@ async def test_every_event_arrives_though_a_part_is_killed_and_started_again(
     part: str, served: Callable[..., ServeSettings]
 ) -> None:
     settings = served()
-    soon = {"processor.consumer._SESSION": 3.0}
+    soon = {"kafka_log.group._SESSION": 3.0}
     parts = {name: Service(settings, name, constants=soon) for name in ("processor", "gateway")}
     try:
         for service in parts.values():
@@ -386,6 +389,92 @@ async def pruned(url: str, *, newest: int, most: int) -> None:
             if newest in held and len(held) <= most:
                 return
             await asyncio.sleep(0.2)
+
+
+@both
+async def test_two_sources_may_have_the_same_ids_and_each_gets_its_own(
+    transport: Any, served: Callable[..., ServeSettings]
+) -> None:
+    """Also where somebody takes an id before its owner does."""
+    settings = served()
+    sources = ("repo:evil/a", "repo:victim/b")
+    async with serving(settings) as url, DualPublisher(settings) as publisher:
+        live = [Subscriber(url, source=source, transport=transport) for source in sources]
+        async with live[0] as one, live[1] as two:
+            await one.wait_live(20)
+            await two.wait_live(20)
+            for number in range(5):
+                for source in sources:
+                    kind, _, name = source.partition(":")
+                    event = Event(id=f"{number}", type="t", source_type=kind, source_id=name, data=name)
+                    await publisher.publish(event)
+            for source, stream in zip(sources, (one, two), strict=True):
+                got = await take(stream, 5)
+                assert [(e.source, e.id, e.data) for e in got] == [
+                    (source, f"{number}", source.partition(":")[2]) for number in range(5)
+                ]
+                assert (stream.stats.gaps, stream.stats.refused) == (0, 0)
+        for source in sources:
+            async with Subscriber(url, source=source, transport=transport, since="earliest") as later:
+                assert [(e.id, e.data) for e in await take(later, 5)] == [
+                    (f"{number}", source.partition(":")[2]) for number in range(5)
+                ]
+
+
+async def test_ids_of_every_allowed_character_are_handed_out_whole(
+    served: Callable[..., ServeSettings],
+) -> None:
+    settings = served()
+    allowed = "".join(c for c in string.printable.strip() if c not in '"\\')
+    ids = [*ODD_IDS, allowed[:64], allowed[64:]]
+    source = "repo:ö/a%2F+&=#{}~;:@日本"
+    async with (
+        serving(settings) as url,
+        DualPublisher(settings) as publisher,
+        Subscriber(url, source=source) as events,
+    ):
+        await events.wait_live(20)
+        for one in ids:
+            await publisher.publish(
+                Event(id=one, type="t", source_type="repo", source_id=source.partition(":")[2], data=one)
+            )
+        assert [(e.id, e.data) for e in await take(events, len(ids))] == [(one, one) for one in ids]
+        assert events.stats.gaps == 0
+
+
+async def test_a_source_that_is_in_several_partitions_is_followed_and_resumed_in_all(
+    served: Callable[..., ServeSettings], stack: LocalStack
+) -> None:
+    """Partitions are added, and another client places events otherwise."""
+    settings = served(refresh_interval=0.5)
+    writer = Writer(stack.kafka_url, settings.topic)
+    async with serving(settings) as url, DualPublisher(settings) as publisher:
+        async with Subscriber(url, source=SOURCE, since="earliest") as events:
+            await publisher.publish_batch(some(3))
+            assert numbers(await take(events, 3)) == [0, 1, 2]
+            old = events.cursors[SOURCE]
+            await grow(stack.kafka_url, settings.topic, 9)
+            async with writer.producer() as producer:
+                for number in (3, 4, 5):
+                    (event,) = some(1, first=number)
+                    await writer.send(producer, event, partition=number + 3)
+            got = await take(events, 3, timeout=30)
+            assert sorted(numbers(got)) == [3, 4, 5]
+            await events.wait_live(20)
+            await publisher.publish_batch(some(1, first=6))
+            (last,) = await take(events, 1)
+            assert (last.data["n"], last.late) == (6, False)
+            assert events.stats.gaps == 0
+        again = Subscriber(url, source=SOURCE, since=old)
+        async with again as events:
+            assert sorted(numbers(await take(events, 5)))[-4:] == [3, 4, 5, 6]
+            assert events.stats.gaps == 0
+        await publisher.publish_batch(some(1, first=7))
+        async with Subscriber(url, source=SOURCE, since=again.cursors) as events:
+            got = numbers(await take(events, 1))
+            while got[-1] != 7:  # the last ones may come again
+                got += numbers(await take(events, 1))
+            assert not {0, 1} & set(got)
 
 
 async def test_a_cursor_of_another_log_is_a_gap(served: Callable[..., ServeSettings]) -> None:
