@@ -136,7 +136,7 @@ async def restarted(stack) -> None:
 
 @pytest.mark.parametrize("end", [killed_clients, timed_out])
 async def test_a_connection_that_died_while_idle_costs_no_notification(stack, settings, end, caplog):
-    async with heard(stack.redis_url) as messages, DualPublisher(settings()) as publisher:
+    async with heard(stack.redis_url) as messages, DualPublisher(settings(redis_timeout=10)) as publisher:
         for number in range(3):
             await publisher.publish_batch(events(10, start=10 * number))
             await publisher.flush()
@@ -152,7 +152,7 @@ async def test_a_connection_that_died_while_idle_costs_no_notification(stack, se
 
 
 async def test_a_redis_that_restarted_while_idle_costs_no_notification(stack, settings):
-    async with DualPublisher(settings()) as publisher:
+    async with DualPublisher(settings(redis_timeout=10)) as publisher:
         await publisher.publish_batch(events(10))
         await publisher.flush()
         await restarted(stack)
