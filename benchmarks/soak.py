@@ -2,8 +2,8 @@
 
 Three runs break Redis, Kafka and a leader of three brokers, fault after fault of the catalogue; their
 ledgers are added up. Then the isolation proof in its quick form, a gateway checked through every fault that
-it can meet, and what must be caught: the publisher that awaits Redis, and the two classic wrong gateways. Then
-an estate of two topics on one Redis, shared with other people's producers (``estate``).
+it can meet, and what must be caught: the publisher that awaits Redis, and the two classic wrong gateways.
+Then an estate of two topics on one Redis, shared with other people's producers (``estate``).
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def _estate_lines(estate: EstateResult, *, quick: bool) -> list[tuple[str, str, 
     found = (estate.missing, estate.foreign, estate.wrong)
     return [
         (
-            f"two topics on one Redis, grown to {estate.partitions} partitions, shared with other producers: events",
+            f"two topics on one Redis, grown to {estate.partitions} partitions, other producers: events",
             f"{estate.events:,}",
             "≥ 1,000,000",
             quick or estate.events >= 1_000_000,
