@@ -141,13 +141,22 @@ def _draws(n: int, seed: int) -> npt.NDArray[np.float64]:
 
 
 def _quantile(weights: npt.NDArray[np.float64], counts: Counts, share: float) -> npt.NDArray[np.float64]:
-    """Of the blocks together, by each row of weights."""
+    """Of the blocks together, by each row of weights.
+
+    By bisection, not by a product of these matrices: BLAS spreads that over threads, which wait for each
+    other, and take ten times as long where the cores are busy.
+    """
     used = np.flatnonzero(counts.any(axis=0))
     if not len(used):
         return np.full(len(weights), np.nan)
-    total = np.cumsum(weights @ counts[:, used], axis=1)
-    reached = total >= share * total[:, -1:] - 1e-9
-    return np.asarray(_VALUES[used][reached.argmax(axis=1)])
+    within = np.cumsum(counts[:, used], axis=1).T
+    wanted = share * (weights * within[-1]).sum(axis=1) - 1e-9
+    low, high = np.zeros(len(weights), np.int64), np.full(len(weights), len(used) - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        reached = (weights * within[middle]).sum(axis=1) >= wanted
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    return np.asarray(_VALUES[used][low])
 
 
 @cache
