@@ -166,9 +166,10 @@ class PublishRecorder(Recorder):
         if self._ids is not None:
             publisher.tell_drops(self._drop)
 
-    def _drop(self, event_ids: list[str], reason: str) -> None:
+    def _drop(self, keys: list[str], reason: str) -> None:
         assert self._ids is not None  # noqa: S101  (or nobody would tell)
-        seqs = [seq for event_id in event_ids if (seq := self._ids.seq(event_id)) is not None]
+        ids = (key.rpartition(" ")[2] for key in keys)
+        seqs = [seq for event_id in ids if (seq := self._ids.seq(event_id)) is not None]
         known = DROPS.index(reason) if reason in DROPS else 0
         self._dropped["seq"].extend(seqs)
         self._dropped["at"].extend([time.monotonic_ns()] * len(seqs))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.event import resync_channel
+from dualstream_lab.event import event_key, resync_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -82,7 +82,7 @@ class Notifier:
         self.resyncs = 0
         self.dropped: Counter[str] = Counter()
         self.told: Callable[[list[str], str], None] | None = None
-        """Gets the ids and the reason of all that is dropped; must be quick, and not raise."""
+        """Gets the events' keys and the reason of all that is dropped; must be quick, and not raise."""
 
     @property
     def up(self) -> bool:
@@ -255,7 +255,7 @@ class Notifier:
         self._drop(routes, reason, map(_id_in, commands))
 
     def _drop(self, routes: list[Route], reason: str, ids: Iterable[str]) -> None:
-        """Count them as dropped, and their sources as dirty. ``ids`` are made only for whom they are told."""
+        """Count them as dropped, and their sources as dirty. ``ids`` are made only if anybody is told."""
         if not routes:
             return
         for route in routes:
@@ -264,7 +264,8 @@ class Notifier:
         self.dropped[reason] += len(routes)
         self._unreported[reason] += len(routes)
         if self.told is not None:
-            self.told(list(ids), reason)
+            keys = [event_key(route.source, event_id) for route, event_id in zip(routes, ids, strict=True)]
+            self.told(keys, reason)
 
     def _soil(self, source: str) -> None:
         if len(self._dirty) < _MAX_DIRTY:

@@ -188,7 +188,7 @@ class DualPublisher:
         return await self._notifier.drain(max(0.0, deadline - loop.time())) and settled
 
     def tell_drops(self, told: Callable[[list[str], str], None]) -> None:
-        """From now on, call ``told(ids, reason)`` with the events whose notifications are given up.
+        """From now on, call ``told(keys, reason)`` with the events whose notifications are given up.
 
         It is called within the event loop, and must be quick and not raise. Redis may have delivered them all
         the same, where the reason is ``redis timeout`` or ``redis connection``.

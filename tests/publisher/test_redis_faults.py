@@ -24,7 +24,7 @@ from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
 
-from .helpers import events, heard, mute, until
+from .helpers import events, heard, key_of, mute, until
 
 RESYNC = resync_channel()
 
@@ -196,12 +196,19 @@ async def test_a_demoted_redis_never_fails_a_publish(stack, settings):
 
 async def test_a_full_queue_drops_the_oldest_and_counts(stack, settings):
     async with DualPublisher(settings(notify_queue=50, redis_timeout=5)) as publisher:
+        told: list[str] = []
+        publisher.tell_drops(lambda keys, reason: told.extend(keys))
         await mute(stack.redis)
+        made: list[str] = []
         for start in range(0, 500, 50):
-            await publisher.publish_batch(events(50, start=start))
+            batch = events(50, start=start)
+            made += map(key_of, batch)
+            await publisher.publish_batch(batch)
         stats = publisher.stats()
         assert stats.queued_notifications <= 50
         assert stats.dropped["queue full"] >= 350
+        assert len(set(told)) == len(told) == sum(stats.dropped.values())
+        assert set(told) <= set(made)
         async with asyncio.timeout(10):
             stack.redis.resume()
             assert await publisher.flush()
