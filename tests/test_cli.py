@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,12 +10,20 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
 import redis
+from aiokafka import AIOKafkaProducer
+
+from dualstream_lab.config import Settings
+from dualstream_lab.event import Event, encode_event, shard_channel
+from dualstream_lab.kafka_log import log_identity
+
+from .kafka_log.hostile import damaged, grow, make_anew
 
 WEBHOOKS = [
     b'{"event":"issues","payload":{"action":"opened",  "repository":{"full_name":"o/r"},"n":1.50}}',
@@ -227,6 +236,169 @@ def test_tail_hears_what_is_published(environment, there):
     finally:
         process.kill()
         process.communicate()
+
+
+@asynccontextmanager
+async def producing(stack):
+    made = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, acks="all")
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+@contextmanager
+def tailing(*arguments: str):
+    """``dualstream tail`` in a process of its own, which listens; a Ctrl-C ends it at last."""
+    process = subprocess.Popen(command("tail", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def notification(event_id: str, source_id: str = "o/r", **fields: str) -> bytes:
+    return msgspec.json.encode({"id": event_id, "type": "t", "source_id": source_id, **fields})
+
+
+@pytest.mark.parametrize("pattern", [False, True])
+@pytest.mark.parametrize("policy", ["source", "shard"])
+def test_tail_leaves_out_what_is_of_another_log_or_no_notification(
+    environment, monkeypatch, stack, topic, there, pattern, policy
+):
+    monkeypatch.setenv("DUALSTREAM_CHANNEL_POLICY", policy)
+    monkeypatch.setenv("DUALSTREAM_CHANNEL_PREFIX", f"{topic}:")
+    own = asyncio.run(log_identity(Settings(kafka_url=stack.kafka_url, topic=topic))).epoch
+    source = ["--pattern", "repo:o/*"] if pattern else ["repo:o/r"]
+    with tailing(*source, *there) as process, redis.Redis.from_url(stack.redis_url) as client:
+        assert process.stderr.readline().startswith(f"listening on {topic}:events:".encode())
+        shard = shard_channel("repo", "o/r", 64, f"{topic}:")
+        channel = f"{topic}:events:repo:o/r" if policy == "source" else shard
+        published = [
+            notification("foreign", log="0123456789ab", pos="0:0"),
+            notification("ours", log=own, pos="0:0"),
+            b'{"sources":["repo:o/r"]}',
+            b"garbage\nof two lines",
+            notification("bare"),
+            json.dumps({"id": "pretty", "type": "t", "source_id": "o/r"}, indent=2).encode(),
+        ]
+        if policy == "shard":
+            published.insert(0, notification("neighbour", source_id="x/r"))
+        for message in published:
+            client.publish(channel, message)
+        client.publish("events:repo:o/r", notification("of an estate without the prefix"))
+        client.publish(channel, notification("last"))
+        lines = [json.loads(process.stdout.readline()) for _ in range(4)]
+        assert [line["id"] for line in lines] == ["ours", "bare", "pretty", "last"]
+        assert b"notifications of another log (0123456789ab) come here, too" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert b"1 notifications of other logs were left out" in process.stderr.read()
+
+
+def test_tail_goes_on_with_a_topic_that_was_made_anew(environment, monkeypatch, stack, topic, there):
+    monkeypatch.setenv("DUALSTREAM_REFRESH_INTERVAL", "0.1")
+
+    def epoch() -> str:
+        return asyncio.run(log_identity(Settings(kafka_url=stack.kafka_url, topic=topic))).epoch
+
+    with tailing("repo:o/r", *there) as process, redis.Redis.from_url(stack.redis_url) as client:
+        process.stderr.readline()
+        old = epoch()
+        client.publish("events:repo:o/r", notification("before", log=old))
+        assert json.loads(process.stdout.readline())["id"] == "before"
+        asyncio.run(make_anew(stack, topic))
+        client.publish("events:repo:o/r", notification("after", log=epoch()))
+        assert json.loads(process.stdout.readline())["id"] == "after"
+
+
+def test_tail_without_kafka_shows_all_and_says_so_once(environment, stack):
+    with (
+        tailing("repo:o/r", "--redis", stack.redis_url) as process,
+        redis.Redis.from_url(stack.redis_url) as client,
+    ):
+        assert b"no Kafka is given: notifications of other logs on this Redis" in process.stderr.readline()
+        process.stderr.readline()
+        for log in ("one", "two"):
+            client.publish("events:repo:o/r", notification(log, log=log))
+        assert [json.loads(process.stdout.readline())["id"] for _ in range(2)] == ["one", "two"]
+    where = ["--kafka", "127.0.0.1:1", "--redis", stack.redis_url]
+    with tailing("repo:o/r", *where) as process, redis.Redis.from_url(stack.redis_url) as client:
+        process.stderr.readline()
+        client.publish("events:repo:o/r", notification("one", log="one"))
+        assert json.loads(process.stdout.readline())["id"] == "one"
+        assert (
+            b"notifications of other logs are shown, too, for Kafka does not say" in process.stderr.readline()
+        )
+
+
+def test_tail_ends_where_redis_refuses_its_channel(environment, stack, topic, there):
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.execute_command(
+            *["ACL", "SETUSER", topic, "on", ">pw", "resetchannels", "&events:repo:*", "+@all"]
+        )
+        try:
+            there[3] = there[3].replace("redis://", f"redis://{topic}:pw@")
+            for arguments in (["--pattern", "repo:octo/*"], ["team:blue"]):
+                _, err = run("tail", *arguments, *there, code=2)
+                assert "this user may not listen on events:" in err
+                assert "pw" not in err
+            with tailing("repo:o/r", *there) as process:
+                assert process.stderr.readline() == b"listening on events:repo:o/r\n"
+        finally:
+            client.execute_command("ACL", "DELUSER", topic)
+
+
+def test_tail_from_kafka_finds_a_source_everywhere_and_says_what_it_could_not_give(
+    environment, stack, topic, there
+):
+    made = [
+        {"id": f"n{n}", "type": "t", "source_type": "repo", "source_id": "o/r", "data": n} for n in range(5)
+    ]
+
+    async def fill() -> tuple[int, int]:
+        async with producing(stack) as kafka:
+            for number, item in enumerate(made):
+                value = json.dumps(item, indent=2).encode()
+                key = b"o/r" if number % 2 else None
+                bad = await kafka.send_and_wait(
+                    topic, value, key=key, partition=number, timestamp_ms=number + 1
+                )
+            await kafka.send_and_wait(topic, b"no event", key=b"o/r", partition=0)
+            await kafka.send_and_wait(topic, b"no event", key=b"o/other", partition=0)
+        return bad.partition, bad.offset
+
+    partition, offset = asyncio.run(fill())
+    asked = ["tail", "repo:o/r", "--from-kafka", "--no-follow", "--offset", "0", *there]
+    out, err = run(*asked, code=1)
+    assert [json.loads(line) for line in out.splitlines()] == made, "one line each"
+    assert err.splitlines() == [
+        "partition 0 offset 1: not an event: JSON is malformed: invalid character (byte 4)"
+    ]
+    with damaged(stack, topic, partition, offset, "checksum"):
+        out, err = run(*asked, code=3)
+    assert [json.loads(line)["data"] for line in out.splitlines()] == [0, 1, 2, 3]
+    assert f"error: partition {partition} cannot be read at offset {offset}" in err
+
+
+def test_tail_from_kafka_follows_partitions_that_are_added(environment, monkeypatch, stack, topic, there):
+    monkeypatch.setenv("DUALSTREAM_REFRESH_INTERVAL", "0.2")
+
+    async def fill(partition: int) -> None:
+        item = encode_event(Event(id=f"p{partition}", type="t", source_type="repo", source_id="o/r"))
+        async with producing(stack) as kafka:
+            await kafka.send_and_wait(topic, item, key=b"o/r", partition=partition)
+
+    asyncio.run(fill(0))
+    with tailing("repo:o/r", "--from-kafka", "--offset", "0", *there) as process:
+        assert json.loads(process.stdout.readline())["id"] == "p0"
+        asyncio.run(grow(stack.kafka_url, topic, 8))
+        asyncio.run(fill(7))
+        assert json.loads(process.stdout.readline())["id"] == "p7"
 
 
 def test_ctrl_c_says_up_to_which_line_all_is_durable_and_from_line_goes_on(environment, there):
