@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.calibration import calibration
+from benchmarks.compression import compression
 from benchmarks.fanout import fanout
 from benchmarks.ledger import ledger
 from benchmarks.live import latencies, memory, outages
@@ -30,7 +31,7 @@ _ALONE = {"recorded": recorded, "ledger": ledger, "report": report, "simulation"
 """Those that measure neither broker."""
 _PACED = {"latency": latencies, "outage": outages}
 _ROUNDS = {"load": load, "processor": processor}
-_QUICK = {"calibration": calibration, "fanout": fanout, "proxy": proxy}
+_QUICK = {"calibration": calibration, "compression": compression, "fanout": fanout, "proxy": proxy}
 
 
 def _arguments() -> argparse.Namespace:

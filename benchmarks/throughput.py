@@ -15,7 +15,7 @@ from benchmarks.peer import PEERS, NotRun, Peer
 from benchmarks.table import Figures
 from dualstream_lab.stack import LocalStack
 
-__all__ = ["SHAPES", "measure", "side"]
+__all__ = ["SHAPES", "WARM_UPS", "delete_topic", "measure", "side"]
 
 
 WARM_UPS = 3
@@ -109,11 +109,11 @@ def _one(stack: LocalStack, peer: Peer, shape: Shape, scale: float) -> tuple[flo
         with side("drain", stack.redis_url), side("ping", stack.redis_url) as ping:
             result = peer.run(task)
     finally:
-        asyncio.run(_delete(stack.kafka_url, topic))
+        asyncio.run(delete_topic(stack.kafka_url, topic))
     return result.rate(events, redis=peer.redis), ping["p99"]
 
 
-async def _delete(url: str, topic: str) -> None:
+async def delete_topic(url: str, topic: str) -> None:
     from aiokafka.admin import AIOKafkaAdminClient
 
     admin = AIOKafkaAdminClient(bootstrap_servers=url)

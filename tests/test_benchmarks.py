@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.compression import CODECS, Sizes
+from benchmarks.compression import markdown as compression_table
 from benchmarks.peer import PEERS, NotRun, Peer, Result
+from benchmarks.peers.common import Task
 from benchmarks.table import Figures, markdown, put
+from dualstream_lab.event import encode_event
 
 
 def test_ratios_are_paired_by_round():
@@ -41,6 +45,25 @@ def test_the_table_goes_between_its_markers_only():
     assert put(text, "memory", "new") == done
     with pytest.raises(ValueError, match="bench:outage:begin"):
         put(text, "outage", "new")
+
+
+def test_codecs_are_compared_round_by_round():
+    sizes = Sizes()
+    for factor in (1, 2, 3):
+        for codec in CODECS:
+            sizes.add(codec, 100 * factor * (2 if codec == "zstd" else 1), 60 if codec == "zstd" else 300)
+    table = compression_table({300: sizes})
+    assert "| codec | 300 B: bytes an event | events/s | to none |" in table
+    assert "| zstd | 60 | 400 | 2.00 |" in table
+    assert "| none | 300 | 200 | 1.00 |" in table
+
+
+def test_varied_events_have_their_size_and_differ():
+    for size in (300, 8000):
+        made = Task("k", None, "t", batch=1, in_flight=1, size=size, events=200, varied=True).make()
+        values = [encode_event(event) for event in made]
+        assert all(0.85 * size < len(value) < 1.05 * size for value in values)
+        assert len({bytes(event.data) for event in made}) == len(made)
 
 
 @pytest.mark.parametrize("name", ["ours", "ours without Redis", "naive Python"])

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import msgspec
@@ -17,7 +18,10 @@ from dualstream_lab.event import Event
 
 @dataclass(frozen=True)
 class Task:
-    """One run. ``batch`` 0: single events, ``in_flight`` callers. ``hot``: nine of ten are of one source."""
+    """One run. ``batch`` 0: single events, ``in_flight`` callers. ``hot``: nine of ten are of one source.
+
+    ``varied``: no two events of a batch have the same data; else all have, which compresses to nothing.
+    """
 
     kafka: str
     redis: str | None
@@ -29,6 +33,8 @@ class Task:
     sources: int = 500
     hot: bool = False
     tuned: bool = False
+    varied: bool = False
+    compression: str = "none"
 
     @classmethod
     def read(cls) -> Task:
@@ -39,11 +45,49 @@ class Task:
 
     def make(self) -> list[Event]:
         """Events whose whole value has about ``size`` bytes."""
-        data = msgspec.Raw(b'"' + b"x" * max(1, self.size - 172) + b'"')
+        length = max(1, self.size - 172)
+        data = [msgspec.Raw(b'"' + b"x" * length + b'"')]
+        if self.varied:
+            random = Random(1)
+            data = [_pushed(random, length) for _ in range(min(self.events, _POOL // self.size))]
         return [
-            Event(type="push.created", source_type="repo", source_id=self.source(number), data=data)
+            Event(
+                type="push.created",
+                source_type="repo",
+                source_id=self.source(number),
+                data=data[number % len(data)],
+            )
             for number in range(self.events)
         ]
+
+
+_POOL = 16 * 2**20  # bytes of data that differ; many times what waits for Kafka
+_COMMIT = 150  # bytes, about
+_WORDS = """
+fix the race between close and flush see linked run for failing step bumps parser adds test empty input
+removes stale flag handle timeout retry client server config update docs typo release build cache index query
+store reader writer batch event stream topic partition offset lag metric trace span merge branch default
+""".split()  # noqa: SIM905
+
+
+def _pushed(random: Random, length: int) -> msgspec.Raw:
+    """JSON of about ``length`` bytes, as a webhook tells of a push: names and words repeat, hashes do not."""
+    person = f"user{random.randrange(5000)}"
+    data: dict[str, Any] = {"ref": "refs/heads/main", "after": _hash(random), "by": person, "commits": []}
+    while len(encoded := msgspec.json.encode(data)) + _COMMIT < length:
+        data["commits"].append(
+            {
+                "id": _hash(random),
+                "message": " ".join(random.choices(_WORDS, k=random.randrange(3, 15))),
+                "author": {"name": person, "email": f"{person}@example.com"},
+                "modified": [f"src/{random.choice(_WORDS)}/{random.choice(_WORDS)}.py"],
+            }
+        )
+    return msgspec.Raw(encoded)
+
+
+def _hash(random: Random) -> str:
+    return f"{random.getrandbits(160):040x}"
 
 
 async def spend(

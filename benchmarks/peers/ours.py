@@ -10,7 +10,9 @@ from dualstream_lab import DualPublisher, Settings
 
 async def main() -> None:
     task = Task.read()
-    settings = Settings.load(kafka_url=task.kafka, redis_url=task.redis, topic=task.topic)
+    settings = Settings.load(
+        kafka_url=task.kafka, redis_url=task.redis, topic=task.topic, compression=task.compression
+    )
     async with DualPublisher(settings) as publisher:
         started = await spend(task, publisher.publish, publisher.publish_batch)
         await publisher.flush()
