@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
@@ -191,9 +197,196 @@ def test_damaged_parts_are_named_and_the_rest_is_read(tmp_path) -> None:
     assert directory.problems[1].startswith("intervals-a.jsonl, line 1 is damaged")
 
 
+def rows_of(directory, **columns) -> list[str]:
+    """What is said of a file of heard rows with these columns, and whether they were read."""
+    writer = RowWriter(directory.path, "heard", "a")
+    writer.add(np.arange(10), **({"at": 10**15, "subscriber": 0} | columns))
+    writer.close()
+    assert directory.rows("heard").num_rows == 0
+    return directory.problems
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"subscriber": -1}, "column subscriber has what is not from 0"),
+        ({"subscriber": 2**31 - 1}, "column subscriber has what is not from 0"),
+        ({"at": -1}, "column at has times that are not of this run"),
+        ({"at": 2**62}, "column at has times that are not of this run"),
+        ({"at": np.array([0] * 9 + [1])}, "column at has times that are not of this run"),
+    ],
+)
+def test_rows_that_nobody_can_have_seen_are_left_out(tmp_path, columns, said) -> None:
+    """Readers make arrays as long as these numbers are high."""
+    directory = made(tmp_path, started=10**15)
+    (problem,) = rows_of(directory, **columns)
+    assert said in problem
+
+
+def test_rows_that_would_unpack_to_any_size_are_left_out(tmp_path) -> None:
+    directory = made(tmp_path)
+    zeros = pa.table({name: pa.array(np.zeros(20_000_000, np.int64)) for name in ("seq", "at", "subscriber")})
+    pq.write_table(zeros, tmp_path / "heard-a-00001.parquet", compression="zstd")
+    assert (tmp_path / "heard-a-00001.parquet").stat().st_size < 500_000
+    assert directory.rows("heard").num_rows == 0
+    assert "it says that it has 20,000,000 rows" in directory.problems[0]
+
+
+FILES = ["heard-a-00001.parquet", "intervals-a.jsonl", "verdict.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, name, make) -> None:
+    directory = made(tmp_path / "run")
+    (directory.path / name).unlink(missing_ok=True)
+    make(directory.path / name)
+    if name == "manifest.json":
+        with pytest.raises(RecordingError, match=r"manifest\.json cannot be read: it is no file"):
+            RunDirectory.open(directory.path)
+        assert [type(run).__name__ for run in list_runs(tmp_path)] == ["RecordingError"]
+        return
+    assert directory.rows("heard").num_rows == 0
+    assert list(directory.intervals()) == []
+    assert directory.verdict() is None
+    (problem,) = directory.problems
+    assert problem.startswith(name)
+    assert "it is no file" in problem
+
+
+@pytest.mark.parametrize("target", ["/nowhere", None])
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_to_nowhere_or_to_itself_is_nothing(tmp_path, name, target) -> None:
+    directory = made(tmp_path / "run")
+    link = directory.path / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(target or link)
+    if name == "manifest.json":
+        with pytest.raises(RecordingError):
+            RunDirectory.open(directory.path)
+        assert list_runs(tmp_path) == []
+    assert directory.rows("heard").num_rows == 0
+    assert list(directory.intervals()) == []
+    assert directory.verdict() is None
+
+
+def test_rows_with_holes_are_left_out(tmp_path) -> None:
+    directory = made(tmp_path)
+    table = pa.table({name: [1, None] for name in ("seq", "at", "subscriber")})
+    pq.write_table(table, tmp_path / "heard-a-00001.parquet")
+    assert directory.rows("heard").num_rows == 0
+    assert "has holes" in directory.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"x":' + b"[" * 100_000, "recursion"),
+        (b"{" + b" " * 2**21 + b"}", "too long"),
+        (b'{"writer":"a","begin":-1,"end":1,"counters":{},"gauges":{},"histograms":{}}', ">= 0"),
+        (b'{"writer":"a","begin":1,"end":1,"counters":{"a":1e3},"gauges":{},"histograms":{}}', "int"),
+        (b'{"writer":"a","begin":1,"end":1,"counters":{},"gauges":{},"histograms":{"a":1}}', "object"),
+        (b'{"writer":"a","begin":1,"end":1,"counters":{},"gauges":{},"histograms":{"a":{}}}', "histogram"),
+        ("{}".encode("utf-16"), "malformed"),
+        (b"\xff", "malformed"),
+    ],
+)
+def test_a_line_that_is_no_interval_is_left_out(tmp_path, line, said) -> None:
+    directory = made(tmp_path)
+    writer, meter = IntervalWriter(tmp_path, "a"), Meter("a")
+    writer.write(meter.take())
+    writer.close()
+    good = (tmp_path / "intervals-a.jsonl").read_bytes()
+    (tmp_path / "intervals-a.jsonl").write_bytes(good + line + b"\n" + good + line + b"\n" + line)
+    assert len(list(directory.intervals())) == 2
+    first, more = directory.problems
+    assert first.startswith("intervals-a.jsonl, line 2 is damaged and was left out")
+    assert said in first
+    assert more == "intervals-a.jsonl: 2 more lines are damaged"
+
+
+def interval(**more) -> bytes:
+    facts = {"writer": "a", "begin": 10**15, "end": 10**15, "counters": {}, "gauges": {}, "histograms": {}}
+    return json.dumps(facts | more).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([interval(end=2**60)], "times that are not of this run"),
+        ([interval(begin=1)], "times that are not of this run"),
+        ([interval(gauges={"published.seconds": 1e17})], "times that are not of this run"),
+        (
+            [interval(counters={f"c{n}-{k}": 1 for k in range(600)}) for n in range(2)],
+            "more than 1,000 names",
+        ),
+    ],
+)
+def test_intervals_that_nobody_can_have_measured_are_left_out(tmp_path, lines, said) -> None:
+    """Readers make tables as long as the times are apart, with a column a name."""
+    directory = made(tmp_path, started=10**15)
+    (tmp_path / "intervals-a.jsonl").write_bytes(interval() + b"".join(lines))
+    assert len(list(directory.intervals())) == len(lines)
+    assert said in directory.problems[0]
+
+
+def test_a_histogram_that_would_unpack_to_any_size_is_refused() -> None:
+    packed = zlib.compress(bytes(2**28), 9)
+    text = base64.b64encode(bytes(8) + packed).decode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(RecordingError, match="not one of ours"):
+            LatencyHistogram.decode({"hdr": text, "missing": 0, "negative": 0})
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    other = HdrHistogram(1, 3_600_000_000, 2).encode().decode()
+    with pytest.raises(RecordingError, match="not one of ours"):
+        LatencyHistogram.decode({"hdr": other, "missing": 0, "negative": 0})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"name": 1}, "Expected `str`"),
+        ({"ids": "\x1b]0;x\x07"}, "matching"),
+        ({"workload": {}}, "workload.rate must be above 0"),
+        ({"workload": {"rate": "fast", "duration": 1}}, "workload.rate must be above 0"),
+        ({"workload": {"rate": 1, "duration": 1e18}}, "workload.duration must be above 0"),
+        ({"workload": {"rate": 1, "duration": 1, "batch": "x"}}, "workload.batch must be a whole number"),
+        ({"workload": {"rate": 1, "duration": 1, "plan": []}}, "Expected `int | float | str`"),
+        ({"users": {"lanes": -1}}, ">= 0"),
+        ({"asked": {"faults": [1]}}, "Expected `object`"),
+        ({"settings": {"buffer_events": "many"}}, "Expected `int`"),
+        ({"started": 10**15, "ended": 2**62}, "days from the run's start"),
+        ({"faults": [{"what": "x", "begin": 2**70}]}, "manifest.json cannot be read"),
+        ({"sample": 0}, ">= 1"),
+    ],
+)
+def test_a_manifest_that_cannot_be_true_is_one_line(tmp_path, more, said) -> None:
+    directory = made(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    with pytest.raises(RecordingError) as error:
+        RunDirectory.open(directory.path)
+    assert str(error.value).startswith(f"{path} cannot be read: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read(tmp_path) -> None:
+    path = made(tmp_path).path / "manifest.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert RunDirectory.open(tmp_path).manifest.name == "t"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('{"format": ' * 100_000, "recursion"),
+        ("{}".encode("utf-16"), "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b" " * (2**24 + 1), "larger than"),
         (None, "is not a run directory"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
@@ -203,7 +396,7 @@ def test_damaged_parts_are_named_and_the_rest_is_read(tmp_path) -> None:
 )
 def test_foreign_directories_are_refused(tmp_path, text, message) -> None:
     if text is not None:
-        (tmp_path / "manifest.json").write_text(text)
+        (tmp_path / "manifest.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RecordingError, match=message):
         RunDirectory.open(tmp_path)
     with pytest.raises(RecordingError, match="does not exist"):

@@ -176,6 +176,28 @@ def without(*patterns):
     return remove
 
 
+def said_otherwise(*place):
+    """The verdict with another value at a place."""
+
+    def change(path):
+        stored = json.loads((path / "verdict.json").read_text())
+        within = stored
+        for step in place[:-2]:
+            within = within[step]
+        within[place[-2]] = place[-1]
+        (path / "verdict.json").write_text(json.dumps(stored))
+
+    return change
+
+
+def as_a_directory(name):
+    def change(path):
+        (path / name).unlink()
+        (path / name).mkdir()
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -187,6 +209,14 @@ def without(*patterns):
         (without("*.parquet", "*.jsonl", "verdict.json"), "no published rows were recorded"),
         (lambda path: (path / "verdict.json").write_text("{"), "verdict.json is damaged"),
         (lambda path: (path / "verdict.json").write_text("{}"), "verdict.json cannot be read"),
+        (lambda path: (path / "verdict.json").write_text('{"a":' * 100_000), "verdict.json is damaged"),
+        (said_otherwise("recovery", 0, "begin", "soon"), "verdict.json cannot be read"),
+        (said_otherwise("ledger", 0, "share", {}), "verdict.json cannot be read"),
+        (said_otherwise("counters", "durable", 1e999), "verdict.json cannot be read"),
+        (said_otherwise("measures", "publish.latency.max", None), "verdict.json cannot be read"),
+        (as_a_directory("verdict.json"), "verdict.json is damaged (it is no file)"),
+        (as_a_directory("published-a-00001.parquet"), "published-a-00001.parquet is damaged"),
+        (as_a_directory("intervals-a.jsonl"), "intervals-a.jsonl cannot be read"),
     ],
 )
 def test_what_is_missing_is_said(path, damage, said) -> None:
@@ -241,6 +271,62 @@ def test_the_command_makes_a_page_or_markdown_and_says_where(path, tmp_path, cap
     assert dualstream(["report", str(path), "--markdown", str(tmp_path / "report.md")]) == 0
     assert not (path / "report.html").exists()
     assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("### made-up")
+
+
+def test_what_a_verdict_lacks_is_not_known(path) -> None:
+    stored = json.loads((path / "verdict.json").read_text())
+    for name in ("publish.latency.max", "durable.latency.max", "publish.durable", "durable.lag.p99"):
+        stored["measures"].pop(name, None)
+    (path / "verdict.json").write_text(json.dumps(stored))
+    assert "slowest not known" in html(report(path))
+
+
+def test_the_page_never_goes_through_a_link(path, tmp_path) -> None:
+    """A run directory may be a stranger's."""
+    mine = tmp_path / "mine"
+    mine.write_text("keep me")
+    (path / "report.html").symlink_to(mine)
+    assert dualstream(["report", str(path)]) == 0
+    assert mine.read_text() == "keep me"
+    assert not (path / "report.html").is_symlink()
+    (path / "report.html").unlink()
+    (path / "report.html").mkdir()
+    assert dualstream(["report", str(path)]) == 2
+
+
+@pytest.mark.parametrize("command", ["runs", "report", "ledger", "compare"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"thresholds": ["?"]}, "threshold '?'"),
+        ({"workload": {"rate": 100, "duration": 10, "plan": "zigzag"}}, "plan: must be one of"),
+        ({"workload": {"rate": 1, "duration": 1, "unheard": 1}}, "unknown key 'unheard'"),
+        ({"clocks": None}, "Expected `object`"),
+    ],
+)
+def test_a_manifest_that_cannot_be_true_is_one_line(path, capsys, command, change, said) -> None:
+    file = path / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    code = dualstream([command, str(path)] + [str(path)] * (command == "compare"))
+    told = capsys.readouterr().err
+    if code:
+        assert code in {2, 3}
+        assert told.count("error: ") == 1
+        assert told.count("\n") <= 2
+        assert said in told
+
+
+def test_names_from_a_file_are_shown_as_they_are(path, tmp_path, capsys) -> None:
+    """No markup, no emoji, nothing that a terminal obeys."""
+    file = path / "manifest.json"
+    values = json.loads(file.read_text())
+    values["faults"][0]["bite"] = "[/red] :smile: \x1b]0;owned\x07"
+    file.write_text(json.dumps(values))
+    path.rename(tmp_path / "[red]:smile:")
+    assert dualstream(["runs", str(tmp_path / "[red]:smile:")]) == 0
+    assert "[/red] :smile: \ufffd]0;owned\ufffd" in capsys.readouterr().out
+    assert dualstream(["runs", str(tmp_path)]) == 0
+    assert "[red]:smile:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, stdout, working
@@ -82,7 +82,7 @@ def _directories(arguments: Sequence[str]) -> list[Path]:
 
 def _tell_costs(found: Fit) -> None:
     its = found.calibration
-    title = f"Costs of {escape(its.machine)}, {its.date}"
+    title = f"Costs of {its.machine}, {its.date}"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("cost", "value", "95 % interval", "from"):
         table.add_column(name, justify="left" if name in {"cost", "from"} else "right", no_wrap=True)
@@ -98,14 +98,14 @@ def _tell_costs(found: Fit) -> None:
         table.add_row(name, _text(name, value), ends, source, style="" if told else "dim")
     stdout.print(table)
     for need, names in missing.items():
-        stdout.print(f"not told: {', '.join(names)}; needs {need}", markup=False)
+        stdout.print(f"not told: {', '.join(names)}; needs {need}")
     seen = ", ".join(f"{count:,} of {station}" for station, count in found.observations.items())
-    stdout.print(f"from observations: {seen}", markup=False)
+    stdout.print(f"from observations: {seen}")
     ranges = "; ".join(
         f"{name} {low:,g}" + (f" to {high:,g}" if high > low else "")
         for name, (low, high) in its.ranges.items()
     )
-    stdout.print(f"measured: {ranges}; beyond that a figure is extrapolated", markup=False)
+    stdout.print(f"measured: {ranges}; beyond that a figure is extrapolated")
 
 
 def _text(name: str, value: float) -> str:
@@ -119,9 +119,9 @@ def _text(name: str, value: float) -> str:
 
 
 def _tell_checks(checks: Sequence[Check]) -> None:
-    stdout.print("\n[bold]Predicted beside measured[/]")
+    stdout.print("\nPredicted beside measured", style="bold")
     for setup in dict.fromkeys(check.setup for check in checks):
-        table = Table(title=escape(setup), title_justify="left")
+        table = Table(title=setup, title_justify="left")
         for name in ("figure", "measured", "predicted", "off by", "allowed", ""):
             justify: JustifyMethod = "left" if name in {"figure", ""} else "right"
             table.add_column(name, justify=justify, no_wrap=True)
@@ -129,7 +129,7 @@ def _tell_checks(checks: Sequence[Check]) -> None:
             if check.setup == setup:
                 measured, predicted = (_figure(check.unit, value) for value in check.means)
                 off = f"{check.error:+.0%}" if math.isfinite(check.error) else ""
-                verdict = "[green]good[/]" if check.within else "[red]too far[/]"
+                verdict = Text("good", "green") if check.within else Text("too far", "red")
                 table.add_row(check.figure, measured, predicted, off, f"{check.allowed:.0%}", verdict)
         stdout.print(table)
     if not checks:
@@ -137,7 +137,7 @@ def _tell_checks(checks: Sequence[Check]) -> None:
         return
     good = sum(check.within for check in checks)
     color = "green" if good == len(checks) else "bold red"
-    stdout.print(f"[{color}]{good} of {len(checks)} figures are predicted as well as they must be[/]")
+    stdout.print(f"{good} of {len(checks)} figures are predicted as well as they must be", style=color)
 
 
 def _figure(unit: str, value: float) -> str:

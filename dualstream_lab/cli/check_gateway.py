@@ -11,6 +11,7 @@ import click
 import uvloop
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
 from dualstream_lab.cli.console import say, stderr, stdout
@@ -147,9 +148,11 @@ def _tell(check: Check) -> None:
         table.add_column()
     for wrong in Wrong:
         count = verdict.wrong[wrong]
-        table.add_row(SAYS[wrong], f"{count:,}", "[bold red]WRONG[/]" if count else "held")
+        table.add_row(SAYS[wrong], f"{count:,}", Text("WRONG", "bold red") if count else "held")
     count = len(check.garbled)
-    table.add_row("messages that are not the wire's", f"{count:,}", "[bold red]WRONG[/]" if count else "held")
+    table.add_row(
+        "messages that are not the wire's", f"{count:,}", Text("WRONG", "bold red") if count else "held"
+    )
     table.add_section()
     ends = ", ".join(f"{count:,} {how}" for how, count in check.ends.most_common())
     table.add_row("events in the log", f"{verdict.events:,}", "")
@@ -165,19 +168,18 @@ def _tell(check: Check) -> None:
     if verdict.examples:
         stdout.print(
             "\nExamples. Of every message: its offset, [the cursor that came with it], and when.",
-            markup=False,
         )
     for example in verdict.examples:
-        stdout.print(f"\n{example.wrong.replace('_', ' ')}: {example.text}", markup=False)
+        stdout.print(f"\n{example.wrong.replace('_', ' ')}: {example.text}")
     for text in check.garbled[:3]:
-        stdout.print(f"\nnot the wire's: {text}", markup=False)
+        stdout.print(f"\nnot the wire's: {text}")
     for text, count in check.errors.most_common(3):
         say(f"the gateway said {count:,} times: {text}")
     if check.state == "interrupted":
         say("interrupted: what was told until then was judged")
     if check.away:
         say(f"error: {check.away} clients were not connected at the end: {check.trouble or 'no answer'}")
-    stdout.print(f"\n{_sentence(check)}", markup=False)
+    stdout.print(f"\n{_sentence(check)}")
 
 
 def _sentence(check: Check) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
@@ -39,7 +39,7 @@ _COLORS = {
 def _print_measures(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         for name, measure in MEASURES.items():
-            stdout.print(f"{name:28}{measure.unit}", markup=False)
+            stdout.print(f"{name:28}{measure.unit}")
         ctx.exit()
 
 
@@ -105,19 +105,19 @@ def compare(
 def _tell(found: Compared) -> None:
     shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, what in arms(found):
-        shown.add_row(escape(name), escape(what))
+        shown.add_row(name, what)
     stdout.print(shown)
     for arm in found.arms[1:]:
-        name = escape(title(found, arm))
-        table = Table(title=f"\n{name}", title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
+        table = Table(
+            title=f"\n{title(found, arm)}", title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
+        )
         for number, column in enumerate(COLUMNS):
             table.add_column(column, justify="right" if number else "left", no_wrap=True)
         for one in found.of(arm):
-            cells = [escape(cell) for cell in row(one)]
-            cells[-2] = f"[{_COLORS[one.finding]}]{cells[-2]}[/]"
-            table.add_row(*cells)
+            *cells, finding, note = row(one)
+            table.add_row(*cells, Text(finding, _COLORS[one.finding]), note)
         stdout.print(table)
     for caveat in found.caveats:
         say(f"note: {caveat}")
     color = "bold red" if found.regressed else "green"
-    stdout.print(f"[{color}]{escape(headline(found))}[/]")
+    stdout.print(headline(found), style=color)

@@ -15,10 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from rich.text import Text
+
 __all__ = ["Duration", "Moment", "export_lines", "say", "stderr", "stdout", "working"]
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+
+class _Plain(Console):
+    """Prints texts as they are, whoever wrote them: no markup, no emoji, no control characters."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Also each cell of a table."""
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return super().render_str(text, **options)
+
+
+stderr = _Plain(stderr=True)
+stdout = _Plain()
 if not stdout.is_terminal:
     stdout.width = 120  # a log or a file has room for a table
 
@@ -27,7 +43,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
 
 def say(message: str) -> None:
     """A line for the person at the terminal."""
-    stderr.print(message, markup=False)
+    stderr.print(message)
 
 
 def working(what: str) -> AbstractContextManager[object]:

@@ -34,10 +34,10 @@ def decide(**given: Any) -> int:
     wants = Wants(**answers)
     found = find_stream(wants)
     forms = f": {', '.join(found.forms)}" if found.forms else ""
-    stdout.print(f"[bold green]{found.stream}[/][bold]{forms}[/]")
+    stdout.print(f"[bold green]{found.stream}[/][bold]{forms}[/]", markup=True)
     for reason in found.reasons:
-        stdout.print(f"  {reason.why}", markup=False)
-        stdout.print(f"      {reason.figure}", markup=False, style="dim")
+        stdout.print(f"  {reason.why}")
+        stdout.print(f"      {reason.figure}", style="dim")
     if not found.calibration.measured and found.stream is not Stream.NEITHER:
         say("note: figures are extrapolated, from costs that nobody measured: each may be a tenth or ten "
             "times as much. `dualstream calibrate RUN…` measures yours.")  # fmt: skip

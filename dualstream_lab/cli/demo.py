@@ -89,7 +89,7 @@ def _tell(result: Result) -> None:
     stdout.print(_latencies(result))
     stdout.print(_counts(result))
     stdout.print(f"\n{_verdict(result)}")
-    stdout.print(f"\npicture  {result.picture}\nrun      {result.run.path}", markup=False)
+    stdout.print(f"\npicture  {result.picture}\nrun      {result.run.path}")
     say("next: see both streams yourself:  dualstream up --detach   then   dualstream tail --pattern '*'")
 
 

@@ -75,14 +75,13 @@ def find_rate_command(
         if stack is not None:
             stack.stop()
     if not finding.rate:
-        stdout.print(f"Not even {low:,.0f} events/s hold: {finding.saturated}", markup=False)
+        stdout.print(f"Not even {low:,.0f} events/s hold: {finding.saturated}")
         return MISSED
     rates = sorted(finding.rates)
     stdout.print(
         f"{finding.rate:,.0f} events/s hold publish p99 ≤ {publish_p99:g} ms and live p99 ≤ {live_p99:g} ms "
         f"(median of {len(rates)} searches, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"
         f"What saturated: {finding.saturated}",
-        markup=False,
     )
     say(f"next: dualstream smoke --rate {finding.rate * 0.8:.0f}")
     return 0

@@ -32,7 +32,7 @@ def _explain(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         for title, among in (("Every event is in one class:", CLASSES), ("and may have marks:", MARKS)):
             stdout.print(title)
             for name, meaning in among.values():
-                stdout.print(f"  {name:24}{meaning}", markup=False)
+                stdout.print(f"  {name:24}{meaning}")
         ctx.exit()
 
 
@@ -66,7 +66,7 @@ def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int
     found = Ledger.of(directory)
     if event is not None:
         story = found.entry(event)
-        _print_json(story.as_dict()) if as_json else stdout.print(str(story), markup=False)
+        _print_json(story.as_dict()) if as_json else stdout.print(str(story))
         return MISSED if story.name in _NEVER else 0
     if name is not None:
         ids = found.ids(name)
@@ -95,9 +95,9 @@ def _show(found: Ledger) -> None:
         if entries:
             header, rows = entry_table(entries)
             _print(title, header, rows)
-    stdout.print(f"{found.events:,} events, each in one class", markup=False)
+    stdout.print(f"{found.events:,} events, each in one class")
     if found.unsent:
-        stdout.print(f"{found.unsent:,} more were due and not sent when the run was stopped", markup=False)
+        stdout.print(f"{found.unsent:,} more were due and not sent when the run was stopped")
     show_recovery(found.recoveries)
     for problem in found.problems:
         say(f"note: {problem}")
@@ -121,5 +121,5 @@ def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
     for name in header:
         table.add_column(name, justify="right" if name in {"events", "share"} else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*row)
     stdout.print(table)

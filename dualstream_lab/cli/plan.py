@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import Duration, say, stdout, working
@@ -89,9 +89,9 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
     _stations(found)
     _outages(found)
     if explain:
-        stdout.print("\n[bold]The arithmetic[/]")
+        stdout.print("\nThe arithmetic", style="bold")
         for line in arithmetic(found):
-            stdout.print(f"  {line}", markup=False)
+            stdout.print(f"  {line}")
     _notes(found)
     return _verdict(found)
 
@@ -99,8 +99,8 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
 def _bill(found: Plan) -> None:
     needs = found.needs
     stdout.print(
-        f"[bold]For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} "
-        f"subscribers[/]"
+        f"For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} subscribers",
+        style="bold",
     )
     table = _table()
     for part, what in _PARTS.items():
@@ -110,7 +110,7 @@ def _bill(found: Plan) -> None:
 
 
 def _latency(found: Plan) -> None:
-    stdout.print("\n[bold]Latency[/]  (simulated)")
+    stdout.print("\n[bold]Latency[/]  (simulated)", markup=True)
     table = _table()
     goals = {goal.name: goal for goal in found.goals}
     for name, what in _LATENCIES.items():
@@ -126,7 +126,7 @@ def _latency(found: Plan) -> None:
 
 def _stations(found: Plan) -> None:
     stdout.print("\n[bold]What is left[/]  (load: share of the ceiling; at most "
-                 f"{percent(found.needs.max_load)} was asked for)")  # fmt: skip
+                 f"{percent(found.needs.max_load)} was asked for)", markup=True)  # fmt: skip
     table = _table()
     for name, part in _STATIONS.items():
         station = found.stations[name]
@@ -139,7 +139,7 @@ def _stations(found: Plan) -> None:
 
 
 def _outages(found: Plan) -> None:
-    stdout.print(f"\n[bold]When one is away for {seconds(found.needs.outage)}[/]")
+    stdout.print(f"\nWhen one is away for {seconds(found.needs.outage)}", style="bold")
     table = _table()
     part = ""
     for effect, figure in found.effects:
@@ -159,14 +159,12 @@ def _table() -> Table:
     return table
 
 
-def _cells(figure: Figure, told: Callable[[float], str]) -> tuple[str, str]:
+def _cells(figure: Figure, told: Callable[[float], str]) -> tuple[Text, Text]:
     """(the value, its interval where it has one)."""
     ends = [told(figure.low), told(figure.high)]
     interval = "" if ends[0] == ends[1] else f"({ends[0]} to {ends[1]})"
-    return (
-        f"[bold]{escape(told(figure.value))}[/]{'*' if figure.extrapolated else ' '}",
-        f"[dim]{interval}[/]",
-    )
+    value = Text(told(figure.value), "bold").append("*" if figure.extrapolated else " ", "not bold")
+    return value, Text(interval, "dim")
 
 
 def _notes(found: Plan) -> None:
@@ -212,7 +210,8 @@ def _verdict(found: Plan) -> int:
         stdout.print(
             f"[bold red]{goal.name} p99 ≤ {seconds(goal.limit)} is not reached[/] with any number of parts "
             f"that was tried. The nearest that works: {seconds(goal.found)}, with the above."
-            + (_way(found, goal) if goal.least > goal.limit else "")
+            + (_way(found, goal) if goal.least > goal.limit else ""),
+            markup=True,
         )
     if found.missed:
         if all(goal.least <= goal.limit for goal in found.missed):
@@ -221,6 +220,7 @@ def _verdict(found: Plan) -> int:
     part = _TITLES.get(_STATIONS[name], _STATIONS[name])
     stdout.print(
         f"[green]It holds[/] with these costs. As the rate grows, {part} saturate first, at "
-        f"{count(station.ceiling)} events/s."
+        f"{count(station.ceiling)} events/s.",
+        markup=True,
     )
     return 0

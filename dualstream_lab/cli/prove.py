@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import Duration, say, stderr, stdout
@@ -165,18 +165,17 @@ def _tell(proof: Proof) -> None:
     for number, name in enumerate(COLUMNS):
         table.add_column(name, justify="left" if number in {0, len(COLUMNS) - 1} else "right", no_wrap=True)
     for fault in proof.judgement.faults:
-        cells = [escape(cell.replace(" [", "\n[")) for cell in row(fault)]
-        cells[-1] = f"[{_COLORS[fault.verdict]}]{cells[-1]}[/]"
-        table.add_row(*cells)
+        *cells, verdict = (cell.replace(" [", "\n[") for cell in row(fault))
+        table.add_row(*cells, Text(verdict, _COLORS[fault.verdict]))
     stdout.print(table)
     for fault in proof.judgement.faults:
         for reason in fault.reasons:
-            stdout.print(f"{fault.fault}: {reason}", markup=False)
+            stdout.print(f"{fault.fault}: {reason}")
         for text, count in list(fault.errors.items())[:3]:
-            stdout.print(f"  {count:,} times: {text}", markup=False)
+            stdout.print(f"  {count:,} times: {text}")
     shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in facts(proof):
-        shown.add_row(name, escape(value))
+        shown.add_row(name, value)
     stdout.print()
     stdout.print(shown)
     for problem in proof.problems:
@@ -185,8 +184,8 @@ def _tell(proof: Proof) -> None:
         say("The proof is not complete: it was interrupted." if proof.state == "interrupted" else
             "The proof is not complete: it died, or still runs.")  # fmt: skip
     color = _COLORS[proof.judgement.verdict]
-    stdout.print(f"\n[{color}]{escape(headline(proof))}[/]")
-    stdout.print(f"blocks  {proof.path}", markup=False)
+    stdout.print(f"\n{headline(proof)}", style=color)
+    stdout.print(f"blocks  {proof.path}")
     undecided = [fault.fault for fault in proof.judgement.faults if fault.verdict is Verdict.OPEN]
     if undecided and proof.judgement.verdict is Verdict.OPEN:
         say(f"next: those that are open, by themselves:  --faults {','.join(undecided)} --time 15m")

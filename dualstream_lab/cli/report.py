@@ -21,7 +21,9 @@ __all__ = ["report"]
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--html", "page", type=click.Path(path_type=Path), help="The page.  [default: RUN/report.html]")
 @click.option(
-    "--markdown", type=click.Path(path_type=Path), help="Tables for a pull request, instead or as well."
+    "--markdown",
+    type=click.Path(path_type=Path),
+    help="Tables for a pull request; then the page is made only where --html is given, too.",
 )
 def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     """Make a page of RUN, a run directory: its verdict, its story in pictures, the ledger, how to repeat it.
@@ -44,11 +46,21 @@ def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     if markdown is not None:
         _write(markdown, lab.markdown(found))
     if page is not None or markdown is None:
-        _write(page or run / "report.html", lab.html(found))
+        _write(page or _own_page(run), lab.html(found))
         say("next: open it in a browser, or send it to somebody who was not there")
+    else:
+        say("no page was made; with --html FILE there is one, too")
     for problem in found.problems:
         say(f"missing: {problem}")
     return 0
+
+
+def _own_page(run: Path) -> Path:
+    """Where the page goes when nobody says: never through a link, as the directory may be a stranger's."""
+    page = run / "report.html"
+    if page.is_symlink():
+        page.unlink()
+    return page
 
 
 def _write(file: Path, text: str) -> None:
@@ -56,4 +68,4 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from error
-    stdout.print(f"report  {file}", markup=False)
+    stdout.print(f"report  {file}")

@@ -71,14 +71,14 @@ def verdict_options(command: _Command) -> _Command:
 def _print_measures(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         for name in MEASURES:
-            stdout.print(f"{name:34} {'time (us, ms, s, m)' if is_time(name) else 'number'}", markup=False)
+            stdout.print(f"{name:34} {'time (us, ms, s, m)' if is_time(name) else 'number'}")
         ctx.exit()
 
 
 def _print_scenarios(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         for name, text in shipped_scenarios().items():
-            stdout.print(f"{name:24} {text.splitlines()[0].removeprefix('# ')}", markup=False)
+            stdout.print(f"{name:24} {text.splitlines()[0].removeprefix('# ')}")
         ctx.exit()
 
 

@@ -114,7 +114,7 @@ def _show(info: StackInfo) -> None:
         "DUALSTREAM_REDIS_URL": info.redis_url,
         "DUALSTREAM_TOPIC": info.topic,
     }
-    stdout.print(export_lines(environment), markup=False)
+    stdout.print(export_lines(environment))
 
 
 def _serve(stack: LocalStack, ttl: float | None) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.ledger import show_recovery
@@ -40,11 +40,11 @@ def tell(result: Run) -> None:
     show_recovery(result.verdict.recoveries)
     if result.checks:
         stdout.print(_checks(result))
-    stdout.print(f"\n{result.limit}", markup=False)
+    stdout.print(f"\n{result.limit}")
     for problem in result.directory.problems:
         say(f"missing: {problem}")
     _tell_state(result)
-    stdout.print(f"run  {result.path}", markup=False)
+    stdout.print(f"run  {result.path}")
     say(f"next: all of it on one page:  dualstream report {result.path}")
     if result.verdict.recoveries:
         say(f"      what became of each event:  dualstream ledger {result.path}")
@@ -64,8 +64,8 @@ def _checks(result: Run) -> Table:
     for _ in range(3):
         checks.add_column()
     for check in result.checks:
-        state = "held" if check.held else "[bold red]MISSED[/]"
-        checks.add_row(check.threshold.text.replace("[", r"\["), state, check.text)
+        state = "held" if check.held else Text("MISSED", "bold red")
+        checks.add_row(check.threshold.text, state, check.text)
     return checks
 
 
@@ -79,8 +79,8 @@ def _faults(manifest: Manifest) -> Table:
             fault.what,
             f"{begin:.1f} s",
             f"{end:.1f} s" if fault.end else "",
-            escape(fault.bite),
-            escape(fault.over),
+            fault.bite,
+            fault.over,
         )
     return table
 

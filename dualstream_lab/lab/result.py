@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.ledger.tables import Table, recovery_table
 from dualstream_lab.load.verdict import Verdict, judge
@@ -38,8 +39,11 @@ class Run:
 
     @classmethod
     def of(cls, directory: RunDirectory) -> Run:
-        """Measure it."""
-        return cls(directory=directory, verdict=judge(directory))
+        """Measure it. Raises RecordingError for a manifest that says what cannot be."""
+        try:
+            return cls(directory=directory, verdict=judge(directory))
+        except ConfigError as error:
+            raise RecordingError(f"{directory.path / 'manifest.json'} cannot be read: {error}") from error
 
     @property
     def path(self) -> Path:

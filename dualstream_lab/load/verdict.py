@@ -57,7 +57,7 @@ class Verdict:
         """What ``as_dict`` made, also of a version that said less. Raises RecordingError for what is not."""
         try:
             return cls(
-                measures={str(name): float(value) for name, value in values["measures"].items()},
+                measures=_Stored({name: float(value) for name, value in values["measures"].items()}),
                 checks=tuple(
                     Check(
                         threshold=Threshold.parse(one["threshold"]),
@@ -86,7 +86,7 @@ class Verdict:
         rows = [
             [title, *(_cell(found[f"{name}.{q}"]) for q in _COLUMNS)]
             for title, name in _LATENCIES
-            if all(f"{name}.{q}" in found for q in _COLUMNS)
+            if f"{name}.p50" in found
             and not (
                 name.endswith("_arrived") and math.isfinite(found[f"{name.removesuffix('_arrived')}.max"])
             )
@@ -182,6 +182,13 @@ def judge(directory: RunDirectory) -> Verdict:
         recoveries=ledger.recoveries,
         problems=ledger.problems,
     )
+
+
+class _Stored(dict[str, float]):
+    """Measures from a file: what it lacks is not known."""
+
+    def __missing__(self, name: str) -> float:
+        return math.nan
 
 
 _MEANINGS: Final = dict((*CLASSES.values(), *MARKS.values()))

@@ -6,20 +6,25 @@ import json
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dualstream_lab.errors import RecordingError
+from dualstream_lab.recording.files import check_plain, read_lines, read_whole
 from dualstream_lab.recording.interval import Interval
-from dualstream_lab.recording.manifest import Manifest
-from dualstream_lab.recording.rows import KINDS
+from dualstream_lab.recording.manifest import Manifest, within_run
+from dualstream_lab.recording.rows import KINDS, RANGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["Part", "RunDirectory", "list_runs"]
+
+_DENSEST: Final = 300  # bytes of rows in a byte of a file: LZ4 makes 255 of one
+_HEADROOM: Final = 2**20
+_NAMES: Final = 1000  # of counters, gauges and histograms
 
 
 class Part(NamedTuple):
@@ -78,33 +83,74 @@ class RunDirectory:
                 self._problem(f"{path.name} comes after {count} that are missing")
                 yield Part(writer, None)
             try:
-                # not pq.read_table, which sets up a whole data set for each file
-                with pq.ParquetFile(path) as file:
-                    rows = file.read(schema.names, use_threads=False)
-                    yield Part(writer, rows.select(schema.names).cast(schema))
-            except (OSError, pa.ArrowException, KeyError) as error:
+                rows = _read_rows(path, schema)
+                self._check_rows(rows)
+                yield Part(writer, rows)
+            except (OSError, pa.ArrowException, KeyError, ValueError, RecordingError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._problem(f"{path.name} is damaged and was left out ({reason})")
                 yield Part(writer, None)
 
+    def _check_rows(self, rows: pa.Table) -> None:
+        """Raises RecordingError for what no writer of ours can have seen."""
+        if not len(rows):
+            return
+        for name in rows.column_names:
+            column = rows.column(name)
+            if column.null_count:
+                raise RecordingError(f"column {name} has holes")
+            values = column.to_numpy()
+            if name in RANGES:
+                low, high = RANGES[name]
+                if not low <= values.min() <= values.max() <= high:
+                    raise RecordingError(f"column {name} has what is not from {low} to {high}")
+            elif values.min() < 0 or not within_run(
+                self.manifest, int(values[values > 0].min(initial=values.max())), int(values.max())
+            ):
+                raise RecordingError(f"column {name} has times that are not of this run")
+
     def intervals(self) -> Iterator[Interval]:
         """Every interval of every process, file by file."""
         for path in sorted(self.path.glob("intervals-*.jsonl")):
-            for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-                if not line:
-                    continue
-                try:
-                    yield Interval.decode(json.loads(line))
-                except (ValueError, RecordingError) as error:
+            try:
+                yield from self._intervals_of(path)
+            except (OSError, RecordingError) as error:
+                self._problem(f"{path.name} cannot be read ({error})")
+
+    def _intervals_of(self, path: Path) -> Iterator[Interval]:
+        damaged = 0
+        names: set[str] = set()
+        for number, line in enumerate(read_lines(path), 1):
+            try:
+                if line != b"\n":
+                    yield self._interval(line, names)
+            except RecordingError as error:
+                damaged += 1
+                if damaged == 1:
                     self._problem(f"{path.name}, line {number} is damaged and was left out ({error})")
+        if damaged > 1:
+            self._problem(f"{path.name}: {damaged - 1:,} more lines are damaged")
+
+    def _interval(self, line: bytes | None, names: set[str]) -> Interval:
+        interval = Interval.read(line)
+        seconds = round(
+            interval.gauges.get("published.seconds", 0) * 1e9
+        )  # from the start to the last answer
+        last = max(interval.end, self.manifest.started + seconds)
+        if not within_run(self.manifest, interval.begin, last):
+            raise RecordingError("it has times that are not of this run")
+        names.update(interval.counters, interval.gauges, interval.histograms)
+        if len(names) > _NAMES:  # of a table's columns
+            raise RecordingError(f"with it there are more than {_NAMES:,} names")
+        return interval
 
     def verdict(self) -> dict[str, Any] | None:
         """The verdict, if the run came to one."""
         try:
-            value = json.loads((self.path / "verdict.json").read_text(encoding="utf-8"))
+            value = json.loads(read_whole(self.path / "verdict.json"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (RecordingError, ValueError, RecursionError) as error:
             self._problem(f"verdict.json is damaged ({error})")
             return None
         return value if isinstance(value, dict) else None
@@ -120,6 +166,18 @@ class RunDirectory:
             self.problems.append(text)
 
 
+def _read_rows(path: Path, schema: pa.Schema) -> pa.Table:
+    """Raises OSError, ArrowException, KeyError, RecordingError."""
+    check_plain(path)
+    # not pq.read_table, which sets up a whole data set for each file
+    with pq.ParquetFile(path) as file:
+        size = file.metadata.num_rows * sum(kind.bit_width // 8 for kind in schema.types)
+        if size > _DENSEST * path.stat().st_size + _HEADROOM:
+            raise RecordingError(f"it says that it has {file.metadata.num_rows:,} rows")
+        rows = file.read(schema.names, use_threads=False)
+    return rows.select(schema.names).cast(schema)
+
+
 def _schema(kind: str, columns: Sequence[str] | None = None) -> pa.Schema:
     types = KINDS[kind]
     return pa.schema([(name, types[name]) for name in (types if columns is None else columns)])
@@ -128,9 +186,16 @@ def _schema(kind: str, columns: Sequence[str] | None = None) -> pa.Schema:
 def list_runs(root: Path) -> list[RunDirectory | RecordingError]:
     """The runs below ``root``, the oldest first; what claims to be one and cannot be read is an error."""
     found: list[RunDirectory | RecordingError] = []
-    for path in sorted(root.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(root.glob("*/manifest.json"), key=_modified):
         try:
             found.append(RunDirectory.open(path.parent))
         except RecordingError as error:
             found.append(error)
     return found
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it has gone, or is a link to nowhere
+        return 0.0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import math
-from typing import TYPE_CHECKING
+import struct
+import zlib
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
@@ -21,6 +24,9 @@ __all__ = ["LatencyHistogram"]
 _HIGHEST = 3_600_000_000  # µs: an hour
 _DIGITS = 3
 _SUB_BITS = 11  # 2 x 10^3 values a bucket, as a power of two
+_OUTER: Final = 8  # bytes before what is packed by zlib
+_INNER: Final = struct.Struct(">12xiqq")  # in it: digits, lowest and highest value
+_MOST: Final = 2**19  # bytes of it unpacked: more than every count in nine bytes
 
 
 class LatencyHistogram:
@@ -110,8 +116,18 @@ class LatencyHistogram:
         """The reverse of :meth:`encode`. Raises RecordingError."""
         made = cls()
         try:
-            made._hdr = HdrHistogram.decode(str(value["hdr"]).encode("ascii"))
+            text = str(value["hdr"]).encode("ascii")
+            _check_encoded(text)
+            made._hdr = HdrHistogram.decode(text)
             made.missing, made.negative = int(str(value["missing"])), int(str(value["negative"]))
         except Exception as error:
             raise RecordingError(f"a histogram cannot be read: {error}") from error
         return made
+
+
+def _check_encoded(text: bytes) -> None:
+    """Raises ValueError for one of another shape, or one that would unpack to any size."""
+    unpacker = zlib.decompressobj()
+    payload = unpacker.decompress(base64.b64decode(text)[_OUTER:], _MOST)
+    if not unpacker.eof or _INNER.unpack_from(payload) != (_DIGITS, 1, _HIGHEST):
+        raise ValueError("it is not one of ours")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import msgspec
 
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.recording.histogram import LatencyHistogram
+from dualstream_lab.recording.manifest import Nanoseconds  # noqa: TC001  (msgspec reads the annotations)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,19 +46,49 @@ class Interval:
         }
 
     @classmethod
-    def decode(cls, value: dict[str, Any]) -> Interval:
+    def decode(cls, value: dict[str, Any]) -> Self:
         """The reverse. Raises RecordingError."""
         try:
-            return cls(
-                writer=str(value["writer"]),
-                begin=int(value["begin"]),
-                end=int(value["end"]),
-                counters={str(name): int(count) for name, count in value["counters"].items()},
-                gauges={str(name): float(level) for name, level in value["gauges"].items()},
-                histograms={n: LatencyHistogram.decode(h) for n, h in value["histograms"].items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RecordingError(f"not an interval: {error!r}") from error
+            return cls._of(msgspec.convert(value, _Encoded))
+        except msgspec.ValidationError as error:
+            raise RecordingError(f"not an interval: {error}") from error
+
+    @classmethod
+    def read(cls, line: bytes | None) -> Self:
+        """From a line of a file; None stands for one that is too long. Raises RecordingError."""
+        if line is None:
+            raise RecordingError("not an interval: too long")
+        try:
+            return cls._of(_lines.decode(line))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise RecordingError(f"not an interval: {error}") from error
+
+    @classmethod
+    def _of(cls, value: _Encoded) -> Self:
+        return cls(
+            writer=value.writer,
+            begin=value.begin,
+            end=value.end,
+            counters=value.counters,
+            gauges=value.gauges,
+            histograms={name: LatencyHistogram.decode(each) for name, each in value.histograms.items()},
+        )
+
+
+_Level = Annotated[float, msgspec.Meta(ge=-(2**63), le=2**63)]
+_Sum = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
+class _Encoded(msgspec.Struct):
+    writer: str
+    begin: Nanoseconds
+    end: Nanoseconds
+    counters: dict[str, _Sum]
+    gauges: dict[str, _Level]
+    histograms: dict[str, dict[str, Any]]
+
+
+_lines = msgspec.json.Decoder(_Encoded)
 
 
 class Meter:

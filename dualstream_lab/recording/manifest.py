@@ -7,11 +7,14 @@ import os
 import platform
 import re
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+
+import msgspec
 
 from dualstream_lab.errors import RecordingError
+from dualstream_lab.recording.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +22,17 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["Clocks", "FaultRecord", "Manifest", "machine", "safe_settings", "versions"]
+__all__ = ["Clocks", "FaultRecord", "Manifest", "machine", "safe_settings", "versions", "within_run"]
 
 FORMAT = 1
+
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Text = Annotated[str, msgspec.Meta(max_length=10_000)]
+Prefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f-]{24}$")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+
+_DAY: Final = 86_400  # s: a plan is no longer
+_LONGEST: Final = 8 * _DAY  # s: nor is a run that is behind its plan
 _PACKAGES = (
     "dualstream-lab", "aiokafka", "redis", "hiredis", "locust", "msgspec", "numpy", "pyarrow", "uvloop",
 )  # fmt: skip
@@ -54,8 +65,8 @@ def machine() -> dict[str, Any]:
 class Clocks:
     """The same moment on two clocks, ns: turns the rows' monotonic times into times of day."""
 
-    monotonic: int
-    wall: int
+    monotonic: Nanoseconds
+    wall: Nanoseconds
 
     @classmethod
     def now(cls) -> Self:
@@ -70,11 +81,11 @@ class FaultRecord:
     ``bite`` and ``over``: the evidence that it bit, and that it is over.
     """
 
-    what: str
-    begin: int
-    end: int = 0
-    bite: str = ""
-    over: str = ""
+    what: Text
+    begin: Nanoseconds
+    end: Nanoseconds = 0
+    bite: Text = ""
+    over: Text = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,23 +97,23 @@ class Manifest:
     the scenario says, as in its file: ``warm_up``, ``max_rows``, ``faults``.
     """
 
-    name: str
-    run: str
-    ids: str
+    name: Text
+    run: Text
+    ids: Prefix
     clocks: Clocks
     workload: dict[str, Any]
     settings: dict[str, Any]
-    users: dict[str, int] = field(default_factory=dict)
-    thresholds: list[str] = field(default_factory=list)
+    users: dict[str, Count] = field(default_factory=dict)
+    thresholds: list[Text] = field(default_factory=list)
     faults: list[FaultRecord] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
-    sample: int = 1
-    started: int = 0
-    ended: int = 0
-    state: str = "running"
+    sample: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 1
+    started: Nanoseconds = 0
+    ended: Nanoseconds = 0
+    state: Text = "running"
     pid: int = field(default_factory=os.getpid)
-    engine: str = "lab"
-    versions: dict[str, str] = field(default_factory=versions)
+    engine: Text = "lab"
+    versions: dict[str, Text] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
     format: int = FORMAT
 
@@ -119,19 +130,12 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Raises RecordingError where there is none, or one of another make."""
+        """Raises RecordingError where there is none, one of another make, or one that cannot be true."""
         path = directory / "manifest.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
-                raise RecordingError(
-                    f"{path} has format {values['format']!r}; this version reads format {FORMAT}"
-                )
-            known = {entry.name for entry in fields(cls)}
-            kept = {name: value for name, value in values.items() if name in known}
-            kept["clocks"] = Clocks(**values["clocks"])
-            kept["faults"] = [FaultRecord(**fault) for fault in values["faults"]]
-            return cls(**kept)
+            _check_format(read_json(path, _Format).format)
+            manifest: Self = read_json(path, cls)
+            _check(manifest)
         except FileNotFoundError as error:
             what = (
                 "is not a run directory: it has no manifest.json" if directory.is_dir() else "does not exist"
@@ -139,8 +143,49 @@ class Manifest:
             raise RecordingError(
                 f"{directory} {what}; `dualstream runs` lists those that there are"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordingError(f"{path} cannot be read: {error!r}") from error
+        except (RecordingError, msgspec.ValidationError) as error:
+            raise RecordingError(f"{path} cannot be read: {error}") from error
+        return manifest
+
+
+class _Format(msgspec.Struct):
+    format: Any
+
+
+def _check_format(found: Any) -> None:
+    if found != FORMAT:
+        raise RecordingError(f"it has format {found!r}; this version reads format {FORMAT}")
+
+
+_Number = int | float
+
+
+def _check(manifest: Manifest) -> None:
+    """What the types do not say, and readers rely on. Raises RecordingError, ValidationError."""
+    for values, kind in (
+        (manifest.workload, dict[str, _Number | str]),
+        (manifest.machine, dict[str, _Number | str]),
+        (manifest.asked, dict[str, _Number | list[dict[str, _Number | str]]]),
+        (manifest.settings.get("buffer_events", 0), int),
+        (manifest.machine.get("memory_bytes", 0), int),
+        (manifest.machine.get("cores", 0), int),
+    ):
+        msgspec.convert(values, kind)
+    for name, most in (("rate", 1e7), ("duration", _DAY)):
+        value = manifest.workload.get(name)
+        if not isinstance(value, _Number) or not 0 < value <= most:
+            raise RecordingError(f"workload.{name} must be above 0 and at most {most:,.0f} (is {value!r})")
+    if not isinstance(manifest.workload.get("batch", 1), int):
+        raise RecordingError("workload.batch must be a whole number")
+    times = [manifest.ended, *(at for fault in manifest.faults for at in (fault.begin, fault.end))]
+    if not all(within_run(manifest, at, at) for at in times if at):
+        raise RecordingError("it has a time that is more than days from the run's start")
+
+
+def within_run(manifest: Manifest, earliest: int, latest: int) -> bool:
+    """Whether such times (ns) can be of this run; those of one that has not started are anyone's."""
+    started = manifest.started
+    return not started or (started - _DAY * 10**9 <= earliest and latest <= started + _LONGEST * 10**9)
 
 
 def safe_settings(settings: Settings) -> dict[str, Any]:

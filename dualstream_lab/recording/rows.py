@@ -82,6 +82,14 @@ class Ending(IntEnum):
     """The recording ended."""
 
 
+RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "seq": (0, 2**48 - 1), "outcome": (0, max(Outcome)), "source": (-1, 1_000_000), "size": (0, 2**31 - 1),
+    "subscriber": (0, 2**24), "partition": (0, 2**20), "offset": (-1, 2**62), "reason": (0, len(DROPS) - 1),
+    "late": (0, 1), "why": (0, max(Ending)),
+}  # fmt: skip
+"""What the columns that are not times can hold: whoever reads rows counts by these."""
+
+
 def sampled(seq: npt.NDArray[np.int64], every: int) -> npt.NDArray[np.bool_]:
     """Which events are recorded when only one in ``every`` is: the same ones in every process.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dualstream_lab.analysis import load
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.result import Run
-from dualstream_lab.load.verdict import Verdict, judge
+from dualstream_lab.load.verdict import Verdict
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.workload import Workload
 
@@ -60,7 +60,7 @@ def report(run: Run | Path | str) -> Report:
         raise RecordingError(f"{path / 'manifest.json'}: the workload cannot be read: {error}") from error
     problems: list[str] = []
     stored = None if isinstance(run, Run) else _stored(directory, problems)
-    verdict = run.verdict if isinstance(run, Run) else stored or judge(directory)
+    verdict = run.verdict if isinstance(run, Run) else stored or Run.of(directory).verdict
     frames = load(path)
     frames.manifest.workload = dict(workload.as_dict())  # complete, whatever version wrote it
     problems += [*directory.problems, *verdict.problems]
