@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.errors import StreamUnavailable
@@ -40,6 +41,9 @@ def position_of(pos: str) -> tuple[int, int] | None:
 class Claims:
     """Takes those that Kafka confirms, and drops (and counts) the others. :meth:`run` is its task.
 
+    What comes meanwhile of the same source and partition is to wait behind them, as ``is_waiting`` says: else
+    the first event in a partition that was added would be told after the next ones.
+
     ``take``: what is done with a claim that is true. ``fence``: with sources whose claims could not be
     verified, as something may be there.
     """
@@ -51,6 +55,7 @@ class Claims:
         self._take = take
         self._fence = fence
         self._waiting: list[Claim] = []
+        self._held: Counter[tuple[str, int]] = Counter()
         self._wake = asyncio.Event()
         self.beyond = 0
 
@@ -60,7 +65,12 @@ class Claims:
             self._fence([claim.feed])
             return
         self._waiting.append(claim)
+        self._held[_key(claim)] += 1
         self._wake.set()
+
+    def is_waiting(self, claim: Claim) -> bool:
+        """Whether one of the same source and partition, that came before it, waits for Kafka."""
+        return bool(self._held) and _key(claim) in self._held
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -71,6 +81,7 @@ class Claims:
             partitions = list({claim.partition for claim in waiting})
             ends = dict(zip(partitions, await asyncio.gather(*map(self._end, partitions)), strict=True))
             for claim in waiting:
+                self._let_go(claim)
                 end = ends[claim.partition]
                 if end is None:
                     self._fence([claim.feed])
@@ -78,6 +89,12 @@ class Claims:
                     self._take(claim)
                 else:
                     self.beyond += 1
+
+    def _let_go(self, claim: Claim) -> None:
+        key = _key(claim)
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]
 
     async def _end(self, partition: int) -> int | None:
         """Where it ends; 0 where there is no such partition, None where Kafka does not say."""
@@ -87,3 +104,7 @@ class Claims:
             return (await self._log.ends([partition]))[partition]
         except StreamUnavailable:
             return None
+
+
+def _key(claim: Claim) -> tuple[str, int]:
+    return claim.feed.source, claim.partition

@@ -168,7 +168,7 @@ class Hub:
             self.stats.unrecognized += 1
             return
         claim = Claim(feed, note, *place)
-        if self._log.reaches(*place):
+        if self._log.reaches(*place) and not self.claims.is_waiting(claim):
             self._take(claim)
         else:
             self.claims.verify(claim)

@@ -471,6 +471,26 @@ async def test_what_is_far_ahead_and_true_is_told(gateway):
     await until(lambda: client.offsets() == [49_000])
 
 
+async def test_what_comes_while_kafka_is_asked_waits_behind_what_it_is_asked_for(gateway):
+    """The first event in a partition that was added, which is known by the time that the next one comes."""
+    gateway.log.length = gateway.store.position = 2
+    gateway.confirm()
+    client = Client()
+    await gateway.enter(client)
+    gateway.log.length = 6
+    gateway.log.hold = asyncio.Event()
+    gateway.log.reaches = lambda partition, offset: offset > 2
+    gateway.hear(2)
+    await until(lambda: gateway.log.asked == 2)
+    for offset in (3, 4):
+        gateway.hear(offset)
+    gateway.log.hold.set()
+    await until(lambda: len(client.offsets()) == 3)
+    gateway.hear(5)
+    await until(lambda: len(client.offsets()) == 4)
+    assert client.offsets() == [2, 3, 4, 5]
+
+
 async def test_without_kafka_what_is_told_is_whole_up_to_its_cursor(gateway):
     gateway.log.length = gateway.store.position = 5
     gateway.confirm()
