@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from aiohttp import web
+from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
+from tests.kafka_log.hostile import consumer, grow
 
 # --- the judge, by hand: event n is at offset 10 n, and of publisher n % 2
 
@@ -480,6 +482,31 @@ async def test_a_right_gateway_passes(
     assert all(check.ends[how] for how in ("politely", "aborted", "in mid-frame"))
     assert verdict.old
     assert verdict.late or not trouble, "what Redis lost was found by looking"
+
+
+async def test_partitions_that_are_added_meanwhile_lose_nothing(
+    gateway: str, stack: LocalStack, topic: str, settings: Callable[..., Settings]
+) -> None:
+    async def grow_it() -> None:
+        await asyncio.sleep(0.7)
+        await grow(stack.kafka_url, topic, 11)
+        await asyncio.sleep(1.2)
+        await grow(stack.kafka_url, topic, 17)
+
+    plan = Plan(clients=60, sources=6, rate=1500, seconds=4)
+    check = await check_gateway(gateway, settings(refresh_interval=0.2), plan, disturb=grow_it)
+    verdict = check.verdict
+    assert check.held, verdict.as_dict()
+    assert (check.state, check.away, verdict.unsettled) == ("finished", 0, 0)
+    assert max(await written_to(stack.kafka_url, topic)) >= 6
+
+
+async def written_to(url: str, topic: str) -> set[int]:
+    """The partitions that have records."""
+    async with consumer(url) as asking:
+        asking.assign(targets := [TopicPartition(topic, partition) for partition in range(17)])
+        ends = await asking.end_offsets(targets)
+    return {target.partition for target, end in ends.items() if end}
 
 
 @pytest.mark.parametrize("name", WRONG_GATEWAYS)
