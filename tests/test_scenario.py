@@ -67,6 +67,14 @@ def test_redis_down_is_shipped():
         ("name = 'a b'", r", line 1: name: must be letters"),
         ("warm_up = -1", r", line 1: warm_up: must be from 0"),
         ("max_rows = 1", r", line 1: max_rows: must be from 1,000"),
+        ("warm_up = true", r", line 1: warm_up: must be a number"),
+        (
+            "[[faults]]\nwhat = 'redis.kill'\nat = 1\nfor = 1\nevery = 3\ntimes = 2.0",
+            "times: must be a whole",
+        ),
+        ("x = " + "[" * 5000, "is nested too deep"),
+        ("[workload]\nrate = " + "9" * 5000, "Exceeds the limit"),
+        ("[workload]\nplan = '" + "x" * 10_000 + "'", r", line 2: plan: must be one of .* …$"),
     ],
 )
 def test_a_broken_file_names_the_line_and_the_key(tmp_path, text, message):
@@ -75,6 +83,34 @@ def test_a_broken_file_names_the_line_and_the_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as error:
         Scenario.read(str(path))
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("name = 'x'".encode("utf-16"), "is not UTF-8, which TOML is"),
+        (b"# \xff", "is not UTF-8, which TOML is"),
+        (b"#" * (2**20 + 1), "is larger than 1,048,576 bytes"),
+        (None, "cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_no_toml_is_one_line(tmp_path, data, message):
+    path = tmp_path / "broken.toml"
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(ConfigError, match=message) as error:
+        Scenario.read(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_scenario_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b"\xef\xbb\xbfname = 'x'\r\n")
+    assert Scenario.read(str(path)).name == "x"
+
+
+def test_a_scenario_that_never_ends_is_refused():
+    with pytest.raises(ConfigError, match="is larger than"):
+        Scenario.read("/dev/zero")
 
 
 def test_a_missing_file_names_the_shipped_ones(tmp_path):

@@ -18,6 +18,9 @@ from dualstream_lab.workload import Workload
 
 __all__ = ["Fault", "Scenario", "Users", "shipped_scenarios"]
 
+_MOST = 2**20  # bytes of a file
+_SHORT = 500  # characters of a message: it shows the value, which may be of any size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
@@ -84,25 +87,17 @@ class Scenario:
     def read(cls, source: str) -> Self:
         """From a file, or one of those that are shipped. Raises ConfigError naming the line and the key."""
         shipped = shipped_scenarios()
-        if source in shipped:
-            text = shipped[source]
-        else:
-            try:
-                text = Path(source).read_text(encoding="utf-8")
-            except FileNotFoundError as error:
-                raise ConfigError(
-                    f"there is no scenario file {source}; shipped ones: {', '.join(shipped)}"
-                ) from error
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{source} cannot be read: {error}") from error
+        text = shipped[source] if source in shipped else _text(source)
         try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{source}: {error}") from error
-        try:
-            return cls._from(values, Path(source).stem)
+            return cls._from(tomllib.loads(text), Path(source).stem)
+        except RecursionError as error:
+            raise ConfigError(f"{source}: is nested too deep") from error
         except ConfigError as error:
-            raise ConfigError(f"{source}{_where(text, str(error))}: {error}") from error
+            said = str(error)
+            short = said if len(said) <= _SHORT else f"{said[:_SHORT]} …"
+            raise ConfigError(f"{source}{_where(text, said)}: {short}") from error
+        except ValueError as error:  # what tomllib raises, also of a number with too many digits
+            raise ConfigError(f"{source}: {error}") from error
 
     @classmethod
     def _from(cls, values: dict[str, Any], name: str) -> Self:
@@ -114,7 +109,7 @@ class Scenario:
             ("thresholds", list, "a list of texts"), ("warm_up", (int, float), "a number"),
             ("max_rows", int, "a whole number"), ("name", str, "a text"),
         ):  # fmt: skip
-            if key in values and not isinstance(values[key], kind):
+            if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
                 raise ConfigError(f"{key}: must be {what} (is {values[key]!r})")
         given = dict(values)
         given["workload"] = Workload.load(values.get("workload", {}))
@@ -122,6 +117,24 @@ class Scenario:
         given["faults"] = tuple(Fault.load(fault) for fault in values.get("faults", []))
         given["thresholds"] = tuple(Threshold.parse(str(text)) for text in values.get("thresholds", []))
         return cls(**({"name": name} | given))
+
+
+def _text(source: str) -> str:
+    """A scenario file's. Raises ConfigError."""
+    try:
+        with Path(source).open("rb") as file:
+            data = file.read(_MOST + 1)
+    except FileNotFoundError as error:
+        names = ", ".join(shipped_scenarios())
+        raise ConfigError(f"there is no scenario file {source}; shipped ones: {names}") from error
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
+    if len(data) > _MOST:
+        raise ConfigError(f"{source} is larger than {_MOST:,} bytes: it is no scenario")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeError as error:
+        raise ConfigError(f"{source} is not UTF-8, which TOML is: {error}") from error
 
 
 def _users(values: dict[str, Any]) -> Users:
