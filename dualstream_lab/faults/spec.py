@@ -44,7 +44,7 @@ class FaultSpec:
         if kind.instant == bool(self.length):
             need = "takes no `for`: it is over at once" if kind.instant else "needs `for`, seconds above 0"
             raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")
-        if not isinstance(self.times, int) or self.times not in range(1, 10_001):
+        if not _is_number(self.times, int) or self.times not in range(1, 10_001):
             raise ConfigError(f"times: must be a whole number from 1 to 10,000 (is {self.times!r})")
         if (self.times > 1) != bool(self.every) or (self.every and self.every <= self.length):
             raise ConfigError(
@@ -114,5 +114,5 @@ def check_overlaps(specs: Iterable[FaultSpec]) -> None:
                 )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)
