@@ -72,13 +72,10 @@ class Gateway:
 
     async def _open(self, identity: LogIdentity) -> None:
         settings, store = self.settings, self._store
-        committed = await self._exits.enter_async_context(open_consumer(settings))
-        everything = await self._exits.enter_async_context(
-            open_consumer(settings, isolation_level="read_uncommitted")
-        )
-        self._log = KafkaLog(settings, identity, committed, changed=self._change)
+        consumer = await self._exits.enter_async_context(open_consumer(settings))
+        self._log = KafkaLog(settings, identity, consumer, changed=self._change)
         self._reads = Reads(store, limit=settings.catch_up_events)
-        self.health = Health(settings, self._log, store, self._reads, ends_of=everything.ends)
+        self.health = Health(settings, self._log, store, self._reads, held=consumer.behind_transactions)
         self.hub = Hub(settings, self._reads, self._log)
         if settings.redis_url is not None:
             self.hub.upstream = Upstream(

@@ -36,8 +36,8 @@ class Ready(NamedTuple):
 class Health:
     """What is known of Kafka, the store and its processors. :meth:`run` is its task.
 
-    ``ends_of``: asks for the ends with what open transactions hold back. ``troubles`` is filled from outside:
-    parts of the same process that have died, and why.
+    ``held``: asks what open transactions hold back. ``beside``: what is wrong with a
+    processor in the same process; empty: nothing, or there is none.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Health:
         store: Store,
         reads: Reads,
         *,
-        ends_of: Callable[[Iterable[int]], Awaitable[Positions]],
+        held: Callable[[Iterable[int]], Awaitable[Positions]],
     ) -> None:
         self._settings = settings
         self._log = log
         self._store = store
         self._reads = reads
-        self._ends_of = ends_of
+        self._ask_held = held
         self._looked_at = float("-inf")
         self._covered: dict[int, float] = {}
         self._kafka = self._store_says = "it has not been asked yet"
@@ -64,7 +64,7 @@ class Health:
         self.feeders: list[Feeder] = []
         """Processors that are alive."""
         self._last_feeder: Feeder | None = None
-        self.troubles: dict[str, str] = {}
+        self.beside: Callable[[], str] = str
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -91,7 +91,10 @@ class Health:
             self._store_says = "up"
         except StoreError as error:
             self._store_says = str(error)
-        await self._ask_held(ends)
+        try:
+            self.held = await self._ask_held(ends)
+        except StreamUnavailable:
+            self.held = {}
         self._looked_at = time.monotonic()
 
     async def _ask_ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], str]:
@@ -138,13 +141,6 @@ class Health:
         for feeder in self.feeders:
             self._covered.update(dict.fromkeys(feeder.partitions, now))
 
-    async def _ask_held(self, ends: Positions) -> None:
-        try:
-            high = await self._ends_of(ends) if ends else {}
-        except StreamUnavailable:
-            high = {}
-        self.held = {p: high[p] - end for p, end in ends.items() if high.get(p, end) > end}
-
     # --- what is said
 
     async def ready(self) -> Ready:
@@ -157,21 +153,16 @@ class Health:
                 pass
         age = time.monotonic() - self._looked_at
         kafka = self._kafka if age <= _OLD else f"no answer for {min(age, 1e6):.0f} s"
-        parts = {"kafka": kafka, "store": self._store_says, "processor": self._processor()} | {
-            part: reason for part, reason in self.troubles.items() if part != "processor"
-        }
+        parts = {"kafka": kafka, "store": self._store_says, "processor": self.processor()}
         ready = all(said == "up" for said in parts.values())
         if self.held:
             parts["open_transactions"] = f"{sum(self.held.values()):,} messages wait in {_named(self.held)}"
         return Ready(ready, parts)
 
-    def _processor(self) -> str:
+    def processor(self) -> str:
         """``up``, or why what is published does not come into the store."""
-        wrong = self._silence() or self._uncovered() or self._troubled()
-        wrong = wrong or self._behind()
-        if died := self.troubles.get("processor"):
-            return f"{died}; {wrong}" if wrong else died
-        return wrong or "up"
+        wrong = self._silence() or self._uncovered() or self._troubled() or self._behind()
+        return "; ".join(filter(None, (self.beside(), wrong))) or "up"
 
     def _behind(self) -> str:
         lag, most = self.lag, self._settings.ready_lag

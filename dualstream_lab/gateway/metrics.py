@@ -104,6 +104,6 @@ class Metrics(Collector):
             ("feeders", "Processors that feed the store", len(health.feeders)),
             ("partitions_in_trouble", "Partitions that they cannot read on in", health.troubled_partitions),
             ("held_messages", "Messages that open transactions hold back", sum(health.held.values())),
-            ("dead_parts", "Parts of this process that have died and are tried again", len(health.troubles)),
+            ("processor_up", "Whether what is published comes into the store", health.processor() == "up"),
         ):
             yield GaugeMetricFamily(f"dualstream_{name}", about, value=value)

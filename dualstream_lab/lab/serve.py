@@ -97,7 +97,7 @@ class _Parts:
         self._exits = exits
         self._store: SqliteStore | None = None
         self._processor: Processor | None = None
-        self._troubles: dict[str, str] = {}
+        self._died = ""
         self.routes: list[web.RouteDef] = []
         self.work: list[Coroutine[Any, Any, None]] = []
         self.goodbye: Callable[[], Awaitable[None]] | None = None
@@ -126,7 +126,7 @@ class _Parts:
             await self._end_processor()
             if time.monotonic() - began > _STEADY:
                 pause = _PAUSES[0]
-            self._troubles["processor"] = f"it has died: {reason}"
+            self._died = f"it has died: {reason}"
             log.error("the processor has died, and is started again in %g s: %s", pause, reason)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
@@ -135,9 +135,9 @@ class _Parts:
         """Why it ended."""
         try:
             if self._processor is None:
-                self._processor = Processor(self._settings, store)
-                await self._processor.start()
-                self._troubles.pop("processor", None)
+                processor = Processor(self._settings, store)
+                await processor.start()
+                self._processor, self._died = processor, ""
             await self._processor.run()
         except DualStreamError as error:
             return str(error)
@@ -145,6 +145,13 @@ class _Parts:
             log.exception("the processor died of what was not expected")
             return type(error).__name__
         return "it ended"
+
+    def _processor_trouble(self) -> str:
+        """It cannot always say it by the store: that may be the trouble."""
+        if self._died or self._processor is None:
+            return self._died
+        troubles = self._processor.stats().troubles
+        return "; ".join(f"{part}: {reason}" for part, reason in troubles.items())
 
     async def _end_processor(self) -> None:
         if self._processor is not None:
@@ -154,7 +161,7 @@ class _Parts:
     async def gateway(self) -> None:
         store = self._store or await self._open(read_only=True)
         gateway = await self._exits.enter_async_context(Gateway(self._settings, self._access, store))
-        gateway.health.troubles = self._troubles
+        gateway.health.beside = self._processor_trouble
         self.work.append(gateway.run())
         self.routes += gateway.routes()
         self.goodbye = gateway.goodbye

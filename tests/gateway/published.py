@@ -53,6 +53,13 @@ class Published:
         receipt = await (self._silent if silent else self._loud).publish_batch(batch)
         return [Place(one.event_id, one.partition, one.offset) for one in receipt]
 
+    async def named(self, source: str, *names: str, data: object = None, silent: bool = False) -> list[Place]:
+        """Events with these ids."""
+        kind, _, name = source.partition(":")
+        batch = [Event(id=one, type="push", source_type=kind, source_id=name, data=data) for one in names]
+        receipt = await (self._silent if silent else self._loud).publish_batch(batch)
+        return [Place(one.event_id, one.partition, one.offset) for one in receipt]
+
 
 def new_source() -> str:
     return f"repo:o/{uuid4().hex[:12]}"

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,7 +121,9 @@ class Delivery:
             text = server.process.log_text()
             assert "Traceback" not in text, f"{server.process.name}: {text[-3000:]}"
 
-    def make(self, *parts: str, constants: Constants | None = None, **settings: object) -> Server:
+    def make(
+        self, *parts: str, constants: Constants | None = None, flags: Sequence[str] = (), **settings: object
+    ) -> Server:
         """Parts that are not started yet."""
         (port,) = free_ports(1)
         number = len(self._servers)
@@ -130,7 +132,7 @@ class Delivery:
         process = ManagedProcess(
             name=f"{'+'.join(parts)} {number}",
             command=command(
-                *("serve", *only, "--listen", f"{HOST}:{port}"),
+                *("serve", *only, *flags, "--listen", f"{HOST}:{port}"),
                 constants=constants,
                 **(self.where | self._common | settings),
             ),
@@ -142,9 +144,11 @@ class Delivery:
         self._servers.append(server)
         return server
 
-    def start(self, *parts: str, constants: Constants | None = None, **settings: object) -> Server:
+    def start(
+        self, *parts: str, constants: Constants | None = None, flags: Sequence[str] = (), **settings: object
+    ) -> Server:
         """Parts that serve. Blocks."""
-        server = self.make(*parts, constants=constants, **settings)
+        server = self.make(*parts, constants=constants, flags=flags, **settings)
         server.process.start()
         return server
 
