@@ -168,12 +168,24 @@ def test_a_port_in_use_is_named(environment):
         (["tail", "repo:a", "--since", "5m"], 2, "need --from-kafka"),
         (["tail", "repo:a", "--from-kafka", "--kafka", "127.0.0.1:1"], 3, "127.0.0.1:1"),
         (["nothing"], 2, "No such command"),
+        (["pubish", "-"], 2, "Did you mean publish?"),
+        (["publish", "-", "--kafka=nonsense"], 2, "error: --kafka: "),
+        (["publish", "-", "--kafka", "127.0.0.1:1"], 3, "; check --kafka"),
+        (["tail", "repo:a", "--kafka", "h:1", "--redis", "http://h"], 2, "error: --redis: "),
     ],
 )
 def test_a_mistake_is_explained(environment, dualstream, arguments, code, told):
     returned, out, err = dualstream(*arguments)
     assert (returned, out) == (code, "")
     assert told in err
+
+
+def test_an_address_of_the_environment_is_said_to_be(environment, dualstream, monkeypatch):
+    monkeypatch.setenv("DUALSTREAM_KAFKA_URL", "127.0.0.1:1")
+    code, _, err = dualstream("publish", "-")
+    assert code == 3
+    assert "the address is from DUALSTREAM_KAFKA_URL" in err
+    assert "kafka_url" not in err
 
 
 def test_a_topic_that_does_not_exist_is_a_mistake(environment, stack):

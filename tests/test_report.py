@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -314,6 +316,19 @@ def test_a_manifest_that_cannot_be_true_is_one_line(path, capsys, command, chang
         assert told.count("error: ") == 1
         assert told.count("\n") <= 2
         assert said in told
+
+
+def test_without_its_extra_the_command_names_it(path) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from dualstream_lab.cli.root import run; sys.exit(run("
+    )
+    code += repr(["report", str(path)]) + "))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "`dualstream report` needs matplotlib: pip install 'dualstream-lab[report]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_names_from_a_file_are_shown_as_they_are(path, tmp_path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from importlib import import_module
 from importlib.metadata import version
@@ -10,19 +11,20 @@ import click
 
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import say
+from dualstream_lab.cli.origin import with_origins
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
 
 __all__ = ["run"]
 
 # Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
 _COMMANDS = {
-    "demo": ("demo", "lab", "Both streams at work through a Redis outage, on brokers of its own."),
+    "demo": ("demo", "stack,report", "Both streams at work through a Redis outage, on brokers of its own."),
     "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
     "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
     "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
-    "prove": ("prove", "lab", "Prove that Redis trouble never fails or slows a publish; yours, too."),
+    "prove": ("prove", "stack,report", "Prove that Redis trouble never fails or slows a publish; yours, too."),
     "find-rate": ("find_rate", "stack,load", "The highest rate that holds, and what saturated."),
-    "runs": ("runs", "stack,load", "List recorded runs, or show one."),
+    "runs": ("runs", "load", "List recorded runs, or show one."),
     "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),
     "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
     "compare": ("compare", "report", "What really changed between runs, or repeats of them; for CI, too."),
@@ -48,22 +50,21 @@ _COMMANDS = {
 class _Commands(click.Group):
     """Commands that are imported when they are called."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and (near := difflib.get_close_matches(args[0], _COMMANDS, n=2)):
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?", ctx)
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, extra, _ = _COMMANDS[cmd_name]
-        try:
-            attribute = {"find-rate": "find_rate_command"}.get(cmd_name, cmd_name.replace("-", "_"))
-            found = getattr(import_module(f"dualstream_lab.cli.{module}"), attribute)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("dualstream_lab"):
-                raise
-            raise ConfigError(
-                f"`dualstream {cmd_name}` needs {error.name}: pip install 'dualstream-lab[{extra}]'"
-            ) from error
+        attribute = {"find-rate": "find_rate_command"}.get(cmd_name, cmd_name.replace("-", "_"))
+        found = getattr(import_module(f"dualstream_lab.cli.{_COMMANDS[cmd_name][0]}"), attribute)
         assert isinstance(found, click.Command)  # noqa: S101
         return found
 
@@ -100,12 +101,16 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return USAGE
-    except (ConfigError, EventError) as error:
-        say(f"error: {error}")
-        return USAGE
     except DualStreamError as error:
-        say(f"error: {error}")
-        return UNAVAILABLE
+        say(f"error: {with_origins(str(error), arguments)}")
+        return USAGE if isinstance(error, (ConfigError, EventError)) else UNAVAILABLE
+    except ModuleNotFoundError as error:
+        command = next((word for word in arguments if word in _COMMANDS), None)
+        if command is None or (error.name or "").startswith("dualstream_lab"):
+            raise
+        extra = _COMMANDS[command][1]
+        say(f"error: `dualstream {command}` needs {error.name}: pip install 'dualstream-lab[{extra}]'")
+        return USAGE
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         return INTERRUPTED

@@ -1,0 +1,48 @@
+"""Settings in messages, by the name that they were given under: ``--kafka`` where that was typed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["with_origins"]
+
+_OPTIONS: Final = {"kafka_url": "--kafka", "redis_url": "--redis"}
+
+
+def with_origins(text: str, arguments: Sequence[str]) -> str:
+    """A message about a setting of brokers, as whoever gave it with these arguments, or in the environment,
+    can act on it; an address that came from the environment is said to.
+    """
+    for setting, option in _OPTIONS.items():
+        variable = f"DUALSTREAM_{setting.upper()}"
+        if any(word == option or word.startswith(f"{option}=") for word in arguments):
+            text = re.sub(rf"\b{setting}\b", option, text)
+        elif _names(text, _ambient(setting)):
+            text = re.sub(rf"\bcheck {setting}\b", f"the address is from {variable}", text)
+            text = re.sub(rf"\b{setting}\b", variable, text)
+            if variable not in text:
+                text += f" (the address is from {variable})"
+        else:
+            text = re.sub(rf"\b{setting}\b", f"{option} ({variable})", text)
+            text = text.replace(f" ({variable}) ({variable})", f" ({variable})")
+    return text
+
+
+def _ambient(setting: str) -> str:
+    """What the environment says."""
+    try:
+        return str(getattr(Settings.load(), setting) or "")
+    except ConfigError:
+        return ""
+
+
+def _names(text: str, url: str) -> bool:
+    """Whether one of the URL's servers is in the text."""
+    return any(server in text for server in re.findall(r"[^\s,@/]+:\d+", url))
