@@ -90,7 +90,7 @@ class Health:
             await self._ask_store(ends)
             self._store_says = "up"
         except StoreError as error:
-            self._store_says = str(error)
+            self._store_says = self._without_path(str(error))
         try:
             self.held = await self._ask_held(ends)
         except StreamUnavailable:
@@ -162,7 +162,11 @@ class Health:
     def processor(self) -> str:
         """``up``, or why what is published does not come into the store."""
         wrong = self._silence() or self._uncovered() or self._troubled() or self._behind()
-        return "; ".join(filter(None, (self.beside(), wrong))) or "up"
+        return self._without_path("; ".join(filter(None, (self.beside(), wrong)))) or "up"
+
+    def _without_path(self, reason: str) -> str:
+        """Whoever asks is not told where the store is."""
+        return reason.replace(str(self._settings.store), self._settings.store.name)
 
     def _behind(self) -> str:
         lag, most = self.lag, self._settings.ready_lag

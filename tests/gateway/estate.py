@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from dualstream_lab.event import Event, encode_event
 from dualstream_lab.stack import LocalStack
 from tests.gateway.ears import curl, escaped
+from tests.gateway.published import Place
 from tests.gateway.serving import Delivery, Server, until_so
 
 
@@ -137,6 +138,15 @@ async def metric(server: Server, name: str) -> float:
     ]
     assert lines, name
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+async def until_stored(server: Server, place: Place) -> None:
+    """The store has it."""
+
+    async def status() -> int:
+        return (await event_of(server, id=place.id, pos=place.pos))[0]
+
+    await until_so(status, 200)
 
 
 async def until_ready(server: Server) -> None:
