@@ -200,6 +200,21 @@ async def test_it_recovers_where_nothing_follows(stack, four, settings, quick):
         assert await reads(consumer, lambda: not consumer.troubles) == []
 
 
+async def test_what_was_fetched_for_another_position_does_not_count(stack, four, settings):
+    topic = four()
+    writer = Writer(stack.kafka_url, topic)
+    async with writer.producer() as producer, open_consumer(settings(topic=topic)) as consumer:
+        await writer.send_batch(producer, [event(n) for n in range(3)], 0)
+        for beyond in ({0: 7}, {1: 7}):
+            consumer.assign(beyond)
+            async with asyncio.timeout(20):
+                while not consumer._consumer._fetcher._records:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            consumer.assign({0: 0})
+            assert offsets(await reads(consumer, lambda: consumer.positions[0] == 3), 0) == [0, 1, 2]
+            assert (consumer.errors, dict(consumer.troubles)) == (0, {})
+
+
 async def test_a_compacted_topic_has_holes(stack, four, settings):
     topic = four(**COMPACTED)
     _, end = await write_compacted(stack.kafka_url, topic)

@@ -46,7 +46,8 @@ async def test_events_are_in_the_store_as_they_are_in_the_log(stack, topic, serv
         assert (kept.type, kept.source) == ("push", f"repo:{record.key.decode()}")
         assert kept.ts == record.timestamp * 10**6
     assert (stats.applied, stats.duplicates, stats.poison, stats.lag, stats.lost) == (500, 0, 0, 0, 0)
-    assert (stats.partitions, stats.rebalances) == (PARTITIONS, 1)
+    assert (stats.partitions, stats.rebalances, stats.errors, stats.troubles) == (PARTITIONS, 1, 0, {})
+    assert (stats.holes, stats.held) == (0, 0)
     assert before < stats.last_applied <= time.time_ns()
 
 
