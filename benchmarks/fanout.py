@@ -4,12 +4,14 @@ Of two cores the server has one; its clients, Redis and Kafka have the other. Th
 both servers, parse every frame, and announce the events on Redis themselves, a window ahead of the slowest
 of them: so the server is never idle and nobody is too slow. centrifuge gets them as its own Redis broker
 publishes them: it is fed by the same Redis. Here no event is in Kafka, which a gateway asks only when
-somebody comes; what the processor would write into the store, this does. Latency and ``GET /events`` have
+somebody comes, and about every second how far the log is: it takes what the store has for that, too. What the
+processor would write into the store, this does. Latency and ``GET /events`` have
 it all: the publisher, Kafka, ``dualstream serve`` with its processor, on both cores.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import tempfile
@@ -23,7 +25,6 @@ import uvloop
 
 from benchmarks.peer import NotRun
 from benchmarks.serving import (
-    PARTITIONS,
     Child,
     Server,
     all_on,
@@ -38,12 +39,16 @@ from benchmarks.steady import latency_p99, recent_events
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.store import SqliteStore, StoredEvent
+from dualstream_lab.tasks import end_tasks
 
 __all__ = ["fanout"]
 
 _SERVER, _REST = 0, 1  # cores
 _SECONDS = 10
 _LONGEST = 120.0  # s of a run
+_PARTITIONS = (
+    48  # so many that none gets 10,000 events more than a gateway knows of, which it would not believe
+)
 
 
 @dataclass(frozen=True)
@@ -76,32 +81,53 @@ class Figures:
     reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Feed:
+    """What stands for the processor: it writes the store of the log with this ``epoch``."""
+
+    store: SqliteStore
+    epoch: str
+
+    async def report(self) -> None:
+        """That it is alive, until cancelled: else the gateway is not ready."""
+        while True:
+            await self.store.report("bench", group="bench", partitions=range(_PARTITIONS), troubles={})
+            await asyncio.sleep(1)
+
+
 @asynccontextmanager
-async def _gateway(stack: LocalStack) -> AsyncIterator[tuple[Server, SqliteStore]]:
-    """A gateway alone, on a topic of its own, and its store, which we write as a processor would."""
+async def _gateway(stack: LocalStack) -> AsyncIterator[tuple[Server, Feed]]:
+    """A gateway alone, on a topic of its own, and its store, which we write as a processor would.
+
+    It does not look by itself whether it has missed something: there is nothing in Kafka.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        settings = fresh_settings(stack, directory)
+        settings = fresh_settings(stack, directory, partitions=_PARTITIONS, check_interval=3600)
         store = await SqliteStore.open(settings.store)
+        feed = Feed(store, (await log_identity(settings)).epoch)
+        await store.begin(feed.epoch, dict.fromkeys(range(_PARTITIONS), 0))
+        reporting = asyncio.create_task(feed.report())
         try:
-            await store.begin((await log_identity(settings)).epoch, dict.fromkeys(range(PARTITIONS), 0))
             async with ours(settings, "--only", "gateway", core=_SERVER) as server:
-                yield server, store
+                yield server, feed
         finally:
+            await end_tasks([reporting])
             await store.close()
 
 
 async def _deliver(
-    stack: LocalStack, server: Server, shape: Shape, store: SqliteStore | None, scale: float
+    stack: LocalStack, server: Server, shape: Shape, feed: Feed | None, scale: float
 ) -> dict[str, Any]:
     """Every event to every client of its source. Raises NotRun when one is missing or came twice."""
-    partitions = places(shape.sources)
-    hot = store is not None and shape.sources == 1
+    partitions = places(shape.sources, _PARTITIONS)
+    hot = feed is not None and shape.sources == 1
     async with crowd(
-        server, stack.redis_url, clients=shape.clients, partitions=partitions, window=shape.window, core=_REST
-    ) as clients:
+        server, stack.redis_url, clients=shape.clients, partitions=partitions, window=shape.window,
+        epoch=feed.epoch if feed else "", core=_REST,
+    ) as clients:  # fmt: skip
         each = max(10, int(shape.each * scale))
         clients.say(json.dumps({"each": each, "announce": True, "progress": hot}))
-        result = await _result(clients, store, partitions[0])
+        result = await _result(clients, feed, partitions[0])
     if result["complete"] != shape.clients:
         raise NotRun(
             f"void: {result['deliveries']} of {result['expected']} deliveries, "
@@ -110,7 +136,7 @@ async def _deliver(
     return result
 
 
-async def _result(clients: Child, store: SqliteStore | None, partition: int) -> dict[str, Any]:
+async def _result(clients: Child, feed: Feed | None, partition: int) -> dict[str, Any]:
     """What the clients report in the end. Meanwhile the store gets what all of them have heard."""
     done = 0
     while True:
@@ -119,9 +145,9 @@ async def _result(clients: Child, store: SqliteStore | None, partition: int) -> 
             found: dict[str, Any] = json.loads(line)
             return found
         heard = int(line)
-        if store is not None and heard > done:
+        if feed is not None and heard > done:
             events = [_stored(partition, offset) for offset in range(done, heard)]
-            await store.apply(partition, done, heard, events)
+            await feed.store.apply(partition, done, heard, events)
             done = heard
 
 
@@ -141,8 +167,8 @@ async def _compared(stack: LocalStack, figures: Figures, turn: int, scale: float
         for name in ("ours", *peers):
             try:
                 if name == "ours":
-                    async with _gateway(stack) as (server, store):
-                        found = await _deliver(stack, server, shape, store, scale)
+                    async with _gateway(stack) as (server, feed):
+                        found = await _deliver(stack, server, shape, feed, scale)
                 else:
                     async with peers[name]() as server:
                         found = await _deliver(stack, server, shape, None, scale)

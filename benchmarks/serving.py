@@ -209,12 +209,16 @@ async def crowd(
     clients: int,
     partitions: list[int],
     window: int,
+    epoch: str = "",
     core: int | None = None,
 ) -> AsyncIterator[Child]:
-    """WebSocket clients, all subscribed. Client i hears source i modulo the number of ``partitions``."""
+    """WebSocket clients, all subscribed. Client i hears source i modulo the number of ``partitions``.
+
+    ``epoch``: of the log whose positions they announce themselves.
+    """
     task = {
         "address": server.address, "server": server.kind, "pid": server.pid, "clients": clients,
-        "partitions": partitions, "redis": _host(redis_url), "window": window,
+        "partitions": partitions, "redis": _host(redis_url), "window": window, "epoch": epoch,
     }  # fmt: skip
     async with _child([binary(), "clients", json.dumps(task)], core) as child:
         if (line := await child.line(_START)) != "ready":
@@ -229,19 +233,22 @@ async def run(command: str, task: dict[str, Any], *, timeout: float = _RUN) -> d
         return found
 
 
-def fresh_settings(stack: LocalStack, directory: str) -> ServeSettings:
+def fresh_settings(
+    stack: LocalStack, directory: str, *, partitions: int = PARTITIONS, **values: object
+) -> ServeSettings:
     """A topic, a store and a port of its own."""
     topic = f"bench-{uuid4().hex[:10]}"
-    stack.create_topic(topic, partitions=PARTITIONS)
+    stack.create_topic(topic, partitions=partitions)
     return ServeSettings.load(
         kafka_url=stack.kafka_url,
         redis_url=stack.redis_url,
         topic=topic,
         store=Path(directory) / "events.db",
         listen=f"{HOST}:{free_ports(1)[0]}",
+        **values,
     )
 
 
-def places(sources: int) -> list[int]:
+def places(sources: int, partitions: int = PARTITIONS) -> list[int]:
     """The partition of each source."""
-    return [partition_of(f"repo:bench/{number}", PARTITIONS) for number in range(sources)]
+    return [partition_of(f"repo:bench/{number}", partitions) for number in range(sources)]

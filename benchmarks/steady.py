@@ -90,7 +90,7 @@ async def recent_events(stack: LocalStack, seconds: float) -> tuple[float, float
 async def _applied(store: SqliteStore, events: int) -> None:
     """Raises NotRun when the processor is more than two seconds behind."""
     for _ in range(40):
-        done = sum((await store.positions()).values())
+        done = sum(place.position for place in (await store.places()).values())
         if done >= events:
             return
         await asyncio.sleep(0.05)

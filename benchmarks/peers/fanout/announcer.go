@@ -17,6 +17,7 @@ import (
 type announcer struct {
 	fd      int
 	dialect dialect
+	epoch   string
 	window  int
 	left    int
 	turn    int     // the source that is next
@@ -47,7 +48,7 @@ func newAnnouncer(task clientsTask, c *crowd, each int) (*announcer, error) {
 	}
 	sources := len(task.Partitions)
 	a := &announcer{
-		fd: fd, dialect: c.dialect, window: task.Window, left: each * sources,
+		fd: fd, dialect: c.dialect, epoch: task.Epoch, window: task.Window, left: each * sources,
 		where: task.Partitions, offsets: make([]int64, slices.Max(task.Partitions)+1), tallies: make([]tally, sources),
 		slowest: make([]int, sources), hearers: make([][]*client, sources), answers: make([]byte, burst),
 	}
@@ -100,8 +101,8 @@ func (a *announcer) append(source int, now int64) {
 	t.count++
 	t.sum += offset
 	name := sourceName(source)
-	body := fmt.Appendf(nil, `{"id":"%s","type":"push","source_id":"%s","pos":"%d:%d","pub":"5f0cbe1d9a42:%d","ts":%d}`,
-		eventID(partition, offset), name[len("repo:"):], partition, offset, t.count, now)
+	body := fmt.Appendf(nil, `{"id":"%s","type":"push","source_id":"%s","pos":"%d:%d","log":"%s","pub":"5f0cbe1d9a42:%d","ts":%d}`,
+		eventID(partition, offset), name[len("repo:"):], partition, offset, a.epoch, t.count, now)
 	if a.dialect.wrapped {
 		publication := protocol.Publication{Data: body, Time: now / 1e6}
 		body, _ = publication.MarshalCF()

@@ -20,6 +20,7 @@ type clientsTask struct {
 	Partitions []int  `json:"partitions"` // of each source; client i hears source i modulo their number
 	Redis      string `json:"redis"`
 	Window     int    `json:"window"` // messages
+	Epoch      string `json:"epoch"`  // of the log whose positions are announced
 }
 
 // What stdin says, in one line, once all are subscribed.
