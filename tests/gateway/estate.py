@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -19,10 +19,17 @@ from tests.gateway.serving import Delivery, Server, until_so
 
 
 @contextmanager
-def estate(stack: LocalStack, name: str, *, partitions: int = 6, **settings: object) -> Iterator[Delivery]:
+def estate(
+    stack: LocalStack,
+    name: str,
+    *,
+    partitions: int = 6,
+    topic_settings: Mapping[str, str] = {},
+    **settings: object,
+) -> Iterator[Delivery]:
     """A topic of its own, and what serves it."""
     topic = f"{name}-{uuid4().hex[:12]}"
-    stack.create_topic(topic, partitions=partitions)
+    stack.create_topic(topic, partitions=partitions, settings=topic_settings)
     given = {"check_interval": 1.0, "linger": 0.2, "request_timeout": 2.0, "refresh_interval": 1.0}
     with Delivery(stack, topic, **(given | settings)) as made:
         yield made

@@ -7,6 +7,7 @@ import json
 import time
 
 import psutil
+import pytest
 
 from dualstream_lab.stack import LocalStack
 from tests.gateway.ears import curl, hearing
@@ -55,6 +56,26 @@ async def test_a_store_that_nobody_feeds(stack: LocalStack):
             assert next(ear.of("subscribed"))["recovered"] is True
         assert await metric(gateway, "store_lag_messages") == 5
         assert await metric(gateway, "feeders") == 0
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4", "snappy", "gzip"])
+async def test_compressed_topics_are_served(stack: LocalStack, codec: str):
+    """R5, and by Kafka itself while the processor stands still."""
+    source = new_source()
+    with estate(stack, "packed", topic_settings={"compression.type": codec}) as made:
+        processor = await asyncio.to_thread(lambda: made.start("processor"))
+        gateway = await asyncio.to_thread(lambda: made.start("gateway", store_timeout=0.3))
+        async with Published(made) as publish:
+            sent = ids(await publish(source, 5))
+            await until_ready(gateway)
+            page = await events_of(gateway, source, since="earliest")
+            assert (page["events"], page["recovered"]) == (sent, True)
+            await processor.pause()
+            sent += ids(await publish(source, 5))
+            async with hearing(gateway.ws, source, since="earliest") as ear:
+                assert ear.ids() == sent
+                assert next(ear.of("subscribed"))["recovered"] is True
+            processor.process.resume()
 
 
 async def test_a_processor_that_dies_is_missed_and_one_that_comes_is_seen(stack: LocalStack):

@@ -1,0 +1,133 @@
+"""Whoever leaves, at whatever moment, leaves nothing behind: no source, no channel, no task."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from dualstream_lab.config import ServeSettings
+from dualstream_lab.lab.serve import serve
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.ports import free_ports
+from dualstream_lab.store import SqliteStore
+from tests.gateway.published import new_source
+from tests.gateway.serving import until, until_so
+
+_CLIENTS = 1000
+
+
+@asynccontextmanager
+async def served(settings: ServeSettings) -> AsyncIterator[str]:
+    """A gateway in this very loop, so that its tasks can be counted."""
+    store = await SqliteStore.open(settings.store)
+    await store.close()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve(settings, ["gateway"], started=url.set_result, until=stop))
+    try:
+        await asyncio.wait([running, url], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        yield await url
+    finally:
+        stop.set()
+        await asyncio.wait([running])
+
+
+async def left_at_once(url: str, seed: int, sources: list[str]) -> None:
+    """Connects, asks for something, and is gone within some milliseconds."""
+    chance = random.Random(seed)
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    _reader, writer = await asyncio.open_connection(host, port)
+    wanted = urlencode([("source", source) for source in sources])
+    kind = chance.choice(["ws", "ws commands", "sse", "events"])
+    if kind.startswith("ws"):
+        query = f"?{wanted}" if kind == "ws" else ""
+        head = (
+            f"GET /ws{query} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+    elif kind == "sse":
+        head = f"GET /sse?{wanted}&since=earliest HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
+    else:
+        head = f"GET /events?source={sources[0]} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
+    writer.write(head.encode())
+    if kind == "ws commands":
+        for source in sources:
+            body = json.dumps({chance.choice(["subscribe", "subscribe", "unsubscribe"]): source}).encode()
+            writer.write(bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body)
+    await asyncio.sleep(chance.random() ** 4 * 0.2)
+    if kind.startswith("ws") and chance.random() < 0.5:
+        # It says goodbye, and is gone before the answer: its handler ends, and is cancelled while it does.
+        writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
+        await asyncio.sleep(chance.random() ** 4 * 0.02)
+    if chance.random() < 0.5:
+        writer.transport.abort()
+    else:
+        writer.close()
+    with suppress(Exception):
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["", "Redis confirms late"])
+async def test_a_thousand_clients_that_come_and_drop_leave_nothing(
+    stack: LocalStack, topic: str, tmp_path: Any, slow: bool, caplog: pytest.LogCaptureFixture
+):
+    """F5."""
+    (port,) = free_ports(1)
+    prefix = f"left-{uuid4().hex[:8]}:"
+    settings = ServeSettings.load(
+        kafka_url=stack.kafka_url,
+        redis_url=stack.redis_url,
+        topic=topic,
+        store=tmp_path / "store.db",
+        listen=f"127.0.0.1:{port}",
+        channel_prefix=prefix,
+        linger=0.1,
+    )
+    async with served(settings) as url, aiohttp.ClientSession() as session:
+
+        async def sources() -> float:
+            async with session.get(f"{url}/metrics") as answer:
+                text = await answer.text()
+            return sum(
+                float(line.split()[1])
+                for line in text.splitlines()
+                if line.startswith(("dualstream_sources ", "dualstream_clients "))
+            )
+
+        await until_so(sources, 0)
+        await asyncio.sleep(1.5)
+        before = len(asyncio.all_tasks())
+        names = [new_source() for _ in range(50)]
+        if slow:
+            stack.redis.pause()
+        for first in range(0, _CLIENTS, 50):
+            chance = random.Random(first)
+            await asyncio.gather(
+                *(left_at_once(url, number, chance.sample(names, 3)) for number in range(first, first + 50))
+            )
+        if slow:
+            stack.redis.resume()
+        await until_so(sources, 0)
+        async with Redis.from_url(stack.redis_url) as redis:
+
+            async def channels() -> list[bytes]:
+                return await redis.pubsub_channels(f"{prefix}*")
+
+            await until_so(channels, [f"{prefix}events:_resync".encode()])
+        gc.collect()
+        await until(lambda: len(asyncio.all_tasks()) <= before, timeout=30)
+    assert "was destroyed" not in caplog.text
+    assert "Traceback" not in caplog.text
