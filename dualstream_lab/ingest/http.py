@@ -7,8 +7,8 @@ what is known of the events.
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import re
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,9 +39,10 @@ __all__ = ["Writer", "ingest_routes"]
 _JSON = "application/json"
 _LINES = ("application/x-ndjson", "application/jsonl")
 _WHITE = b" \t\r\n"
+_INDEX = re.compile(r"`\$\[(\d+)\]")  # the element, in an error of msgspec's
 _BATCH_EVENTS = 1_000
 _BATCH_BYTES = 4 * 2**20
-_MAX_ARRAY = 2**20  # an array cannot be looked at in pieces, and its elements take 32 times its room
+_MAX_ARRAY = 2**20  # an array cannot be looked at in pieces, and nobody else has a turn meanwhile
 _LISTED = 1_000  # receipts in an answer
 
 
@@ -91,11 +92,8 @@ def ingest_routes(
     ]
 
 
-async def _expect(request: web.Request) -> web.Response | None:
+async def _expect(_request: web.Request) -> None:
     """A client that waits for a word before it sends its body gets none yet; see :meth:`Body.chunk`."""
-    if request.headers["Expect"].lower() != "100-continue":
-        return Refusal(417, "this Expect is not understood", "100-continue").response()
-    return None
 
 
 def _answered(handler: _Handler) -> Handler:
@@ -103,6 +101,8 @@ def _answered(handler: _Handler) -> Handler:
 
     async def refusing(request: web.Request) -> web.Response:
         try:
+            if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+                return Refusal(417, "this Expect is not understood", "100-continue").response()
             return await handler(request)
         except Refusal as refusal:
             return refusal.response()
@@ -133,7 +133,6 @@ class _Events:
         self._max_bytes = min(_BATCH_BYTES, settings.buffer_bytes // 2)
         self._requests = RateLimit(settings.ingest_request_rate)
         self._events = RateLimit(settings.ingest_event_rate)
-        self._array = asyncio.Lock()
 
     async def handle(self, request: web.Request) -> web.Response:
         kind = content_type(request, _JSON, *_LINES)
@@ -143,10 +142,7 @@ class _Events:
         self._requests.take(client, 1, time.monotonic())
         intake = Intake(writer.may_write, unit="event" if kind == _JSON else "line")
         with Body(self._bodies, request, client) as body:
-            if kind == _JSON:
-                await self._read_json(body, intake)
-            else:
-                await _read_lines(body, intake)
+            await (_read_json if kind == _JSON else _read_lines)(body, intake)
             if writer.expires is not None and writer.expires <= time.time():
                 raise Refusal(401, "the token has expired")
             self._limit(client)  # others of its requests may have used up what there was
@@ -177,24 +173,45 @@ class _Events:
                 listed += receipts(receipt)
         return answer(202, {"accepted": accepted} | ({"events": listed} if accepted <= _LISTED else {}))
 
-    async def _read_json(self, body: Body, intake: Intake) -> None:
-        text = (await body.whole()).strip(_WHITE)
-        if not text.startswith(b"["):
-            await intake.add(text)
-            return
-        if len(text) > _MAX_ARRAY:
-            raise Refusal(
-                413,
-                f"the array is larger than {_MAX_ARRAY:,} bytes",
-                f"JSON Lines ({' or '.join(_LINES)}) for more",
-            )
-        async with self._array:  # of the elements of one array at a time there is room
-            try:
-                raws = msgspec.json.decode(text, type=list[msgspec.Raw])
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise Refusal(400, f"not JSON: {error}", "an event, or an array of events") from error
-            for raw in raws:
-                await intake.add(bytes(raw))
+
+async def _read_json(body: Body, intake: Intake) -> None:
+    text = (await body.whole()).strip(_WHITE)
+    if not text.startswith(b"["):
+        await intake.add(text)
+        return
+    if len(text) > _MAX_ARRAY:
+        raise Refusal(
+            413,
+            f"the array is larger than {_MAX_ARRAY:,} bytes",
+            f"JSON Lines ({' or '.join(_LINES)}) for more",
+        )
+    for element in _elements_of(text, intake):
+        await intake.add(bytes(element))
+
+
+class _Shape(msgspec.Struct, gc=False):
+    """What every event has: forty bytes or more. Of anything shorter a megabyte makes thirty of objects."""
+
+    type: str
+    source_type: str
+    source_id: str
+
+
+_shapes = msgspec.json.Decoder(list[_Shape])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _elements_of(text: bytes, intake: Intake) -> list[msgspec.Raw]:
+    """The events of an array. Raises Refusal."""
+    try:
+        _shapes.decode(text)
+        return _elements.decode(text)
+    except msgspec.ValidationError as error:
+        place = _INDEX.search(str(error))
+        number = int(place[1]) + 1 if place else 1
+        raise intake.refuse([(number, _INDEX.sub("`$", str(error)))]) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Refusal(400, f"not JSON: {error}", "an event, or an array of events") from error
 
 
 async def _read_lines(body: Body, intake: Intake) -> None:
