@@ -99,15 +99,8 @@ class LogConsumer(LogClient):
             self._consumer.assign(targets)
         else:  # (assigning nothing would ask for all topics from then on)
             self._consumer.pause(*self._consumer.assignment())
-        self._forget_fetches()
-        for target in targets:
+        for target in targets:  # (which forgets what was fetched of it)
             self._consumer.seek(target, positions[target.partition])
-
-    def _forget_fetches(self) -> None:
-        """What is buffered is of former positions, or of a former assignment; errors do not even say so."""
-        fetcher = self._consumer._fetcher  # noqa: SLF001
-        fetcher._records.clear()  # noqa: SLF001
-        fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
 
     async def poll(
         self,

@@ -119,7 +119,6 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         self._troubles.now.clear()
         self._unanswered.clear()
         self._paused = partitions - positions.keys()
-        self._forget_fetches()
         for partition in partitions:
             target = self._target(partition)
             self._consumer.seek(target, positions.get(partition, 0))
