@@ -41,8 +41,8 @@ def position_of(pos: str) -> tuple[int, int] | None:
 class Claims:
     """Takes those that Kafka confirms, and drops (and counts) the others. :meth:`run` is its task.
 
-    What comes meanwhile of the same source and partition is to wait behind them, as ``is_waiting`` says: else
-    the first event in a partition that was added would be told after the next ones.
+    What comes meanwhile of the same source and partition is to wait behind them, as ``holds`` says: else the
+    first event in a partition that was added would be told after the next ones.
 
     ``take``: what is done with a claim that is true. ``fence``: with sources whose claims could not be
     verified, as something may be there.
@@ -68,9 +68,9 @@ class Claims:
         self._held[_key(claim)] += 1
         self._wake.set()
 
-    def is_waiting(self, claim: Claim) -> bool:
-        """Whether one of the same source and partition, that came before it, waits for Kafka."""
-        return bool(self._held) and _key(claim) in self._held
+    def holds(self, feed: Feed, partition: int) -> bool:
+        """Whether one of this source and partition waits for Kafka."""
+        return bool(self._held) and (feed.source, partition) in self._held
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -70,6 +70,7 @@ class Hub:
 
     def __init__(self, settings: ServeSettings, reads: Reads, log: Log) -> None:
         self._log = log
+        self._reach = log.reach
         self._channels = Channels(settings)
         self._tick = settings.tick
         self._linger = settings.linger
@@ -81,7 +82,7 @@ class Hub:
         self.stats = HubStats()
         self.upstream: Upstream | None = None
         self.repairs = Repairs(settings, reads, log, feeds=self.feeds.values, touch=self._touch)
-        self.claims = Claims(log, take=self._take, fence=self.repairs.fence)
+        self.claims = Claims(log, take=self._take_verified, fence=self.repairs.fence)
         self._why_lost: str | None = "Redis is not connected yet"
         self._dirty: set[Feed] = set()
         self._flushing: asyncio.TimerHandle | None = None
@@ -167,17 +168,19 @@ class Hub:
         if place is None:
             self.stats.unrecognized += 1
             return
-        claim = Claim(feed, note, *place)
-        if self._log.reaches(*place) and not self.claims.is_waiting(claim):
-            self._take(claim)
+        partition, offset = place
+        if offset < self._reach.get(partition, 0) and not self.claims.holds(feed, partition):
+            self._take(feed, note, partition, offset)
         else:
-            self.claims.verify(claim)
+            self.claims.verify(Claim(feed, note, partition, offset))
 
-    def _take(self, claim: Claim) -> None:
+    def _take_verified(self, claim: Claim) -> None:
+        """Unless it was left, or its log made anew, since Kafka was asked."""
+        if self.feeds.get(claim.feed.source) is claim.feed and claim.note.log == claim.feed.epoch:
+            self._take(*claim)
+
+    def _take(self, feed: Feed, note: Notification, partition: int, offset: int) -> None:
         """An event that the log has."""
-        feed, note, partition, offset = claim
-        if self.feeds.get(feed.source) is not feed or note.log != feed.epoch:
-            return  # it was left, or is of another log, since Kafka was asked
         self.stats.heard += 1
         stream = feed.stream
         if note.pub is not None:

@@ -37,8 +37,9 @@ class Log(Protocol):
     def homes(self, source: str) -> tuple[int, ...]:
         """The partitions that publishers write a source to: today's, and those of fewer partitions before."""
 
-    def reaches(self, partition: int, offset: int) -> bool:
-        """Whether it goes so far, as far as is known, or may have grown so far since."""
+    @property
+    def reach(self) -> Positions:
+        """How far each partition goes, as far as is known, or may have grown since; one object."""
 
     @property
     def known(self) -> Positions:
@@ -73,6 +74,7 @@ class KafkaLog:
         self._changed = changed
         self._counts = {identity.partitions}
         self._highest: dict[int, int] = {}
+        self.reach: dict[int, int] = {}
         self._looking: asyncio.Task[None] | None = None
         self._looked = float("-inf")
 
@@ -90,16 +92,12 @@ class KafkaLog:
         """As :class:`Log`."""
         return tuple(dict.fromkeys(partition_of(source, count) for count in sorted(self._counts)))
 
-    def reaches(self, partition: int, offset: int) -> bool:
-        """As :class:`Log`."""
-        return offset < self._highest.get(partition, -_MARGIN) + _MARGIN
-
     async def ends(self, partitions: Iterable[int]) -> Positions:
         """As :class:`Log`."""
         ends = await self._ends.ends(partitions)
         if any(end < self._highest.get(partition, 0) for partition, end in ends.items()):
             await self._look()  # it was made anew, or has lost a part: which one, before that is told
-        self._highest.update(ends)
+        self._know(ends)
         return ends
 
     async def has(self, partitions: Iterable[int]) -> bool:
@@ -115,9 +113,7 @@ class KafkaLog:
 
     def reached(self, positions: Positions) -> None:
         """The store has come so far."""
-        for partition, position in positions.items():
-            if position > self._highest.get(partition, 0):
-                self._highest[partition] = position
+        self._know({p: position for p, position in positions.items() if position > self._highest.get(p, 0)})
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -128,6 +124,11 @@ class KafkaLog:
         finally:
             if self._looking is not None:
                 self._looking.cancel()
+
+    def _know(self, ends: Positions) -> None:
+        for partition, end in ends.items():
+            self._highest[partition] = end
+            self.reach[partition] = end + _MARGIN
 
     async def _look(self) -> None:
         """Look at the topic, once for all who want it, and not too often: strangers may ask for it."""
@@ -149,6 +150,7 @@ class KafkaLog:
     def _change(self, before: LogIdentity, after: LogIdentity) -> None:
         if before.epoch != after.epoch:
             self._highest.clear()
+            self.reach.clear()
             self._counts.clear()
         self._counts.add(after.partitions)
         self._changed(before, after)

@@ -42,6 +42,7 @@ class Log:
         self.hold: asyncio.Event | None = None
         self.asked = 0
         self.away = False
+        self.forgot = False
 
     @property
     def length(self) -> int:
@@ -58,8 +59,9 @@ class Log:
     def homes(self, source: str) -> tuple[int, ...]:
         return self.at_home
 
-    def reaches(self, partition: int, offset: int) -> bool:
-        return offset < self.lengths.get(partition, 0) + 10
+    @property
+    def reach(self) -> Positions:
+        return Reach(self)
 
     async def ends(self, partitions: Iterable[int]) -> Positions:
         ends = {partition: self.lengths[partition] for partition in partitions}
@@ -77,6 +79,17 @@ class Log:
         if self.away:
             raise StreamUnavailable("away")
         return Tail(end, [row(offset, partition) for offset in range(first, end)])
+
+
+class Reach(dict[int, int]):
+    """As far as the log goes at any moment, and a little further."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def get(self, partition: int, default: Any = 0) -> int:
+        length = self._log.lengths.get(partition)
+        return default if length is None or self._log.forgot else length + 10
 
 
 class Store:
@@ -465,7 +478,7 @@ async def test_what_is_far_ahead_and_true_is_told(gateway):
     gateway.confirm()
     client = Client()
     await gateway.enter(client)
-    gateway.log.reaches = lambda partition, offset: False  # as if nothing had been asked for long
+    gateway.log.forgot = True  # as if nothing had been asked for long
     gateway.log.length = 50_000
     gateway.hear(49_000)
     await until(lambda: client.offsets() == [49_000])
@@ -479,9 +492,10 @@ async def test_what_comes_while_kafka_is_asked_waits_behind_what_it_is_asked_for
     await gateway.enter(client)
     gateway.log.length = 6
     gateway.log.hold = asyncio.Event()
-    gateway.log.reaches = lambda partition, offset: offset > 2
+    gateway.log.forgot = True
     gateway.hear(2)
     await until(lambda: gateway.log.asked == 2)
+    gateway.log.forgot = False
     for offset in (3, 4):
         gateway.hear(offset)
     gateway.log.hold.set()
