@@ -14,12 +14,15 @@ from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.tasks import finished
+from dualstream_lab.workload import Workload
 
 
 @pytest.fixture
 def directory(tmp_path):
     clocks = Clocks.now()
-    manifest = Manifest(name="x", run="x", ids="x", clocks=clocks, workload={}, settings={})
+    manifest = Manifest(
+        name="x", run="x", ids="0" * 24, clocks=clocks, workload=Workload().as_dict(), settings={}
+    )
     manifest.started = clocks.monotonic
     return RunDirectory(tmp_path, manifest)
 
