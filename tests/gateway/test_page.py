@@ -178,6 +178,46 @@ def test_an_event_opens_by_keyboard_and_the_list_waits_meanwhile(page, server, s
     expect(page.locator("#pause")).to_have_text("Pause")
 
 
+@pytest.mark.parametrize("wrong", ["source", "id", "position"])
+def test_another_event_than_was_announced_is_not_shown(page, server, source, wrong):
+    def of_another(route):
+        answer = route.fetch()
+        event, headers = answer.json(), dict(answer.headers)
+        if wrong == "source":
+            event["source_id"] = "somebody/else"
+        elif wrong == "id":
+            event["id"] = "another"
+        else:
+            partition, _, offset = headers["x-position"].partition(":")
+            headers["x-position"] = f"{partition}:{int(offset) + 1}"
+        route.fulfill(response=answer, json=event, headers=headers)
+
+    page.route("**/event?*", of_another)
+    page.goto(f"{server.url}/#{source}")
+    expect_state(page, "Live")
+    publish(server.url, source, 1, data={"secret": "of somebody else"})
+    expect(rows(page)).to_have_count(1)
+    rows(page).first.click()
+    whole = page.get_by_label("The whole event")
+    expect(whole).to_contain_text("Not shown: the server answered with another event")
+    expect(whole).not_to_contain_text("secret")
+
+
+@pytest.mark.parametrize("name", ["//", "..", "a/b?c=d#e&f+g%h", "{x}"])
+def test_an_event_of_any_id_opens(page, server, source, name):
+    page.goto(f"{server.url}/#{source}")
+    expect_state(page, "Live")
+    body = {"type": "push", "source_type": "repo", "source_id": source[5:], "id": name, "data": "it is this"}
+    asked = urllib.request.Request(
+        f"{server.url}/ingest", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        assert answer.status == 202
+    expect(rows(page)).to_have_count(1)
+    rows(page).first.click()
+    expect(page.get_by_label("The whole event")).to_contain_text("it is this")
+
+
 def test_what_strangers_write_is_shown_as_text(page, server):
     source = f"repo:octo/<img/src=x/onerror=hacked=1>{uuid4().hex[:6]}"
     kind = "<svg/onload=hacked=1>"
