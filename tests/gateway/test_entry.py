@@ -525,3 +525,21 @@ async def test_a_cursor_of_partitions_that_the_log_does_not_have(gateway):
         await gateway.enter(Client(), since=Cursor.parse(f"{EPOCH}:0:1~4:7"))
     await asyncio.sleep(0)
     assert not gateway.hub.feeds[SOURCE].users
+
+
+async def test_a_cursor_of_the_format_before_stays_valid(gateway):
+    """Its epoch counted the partitions in: those of fewer partitions name the same log."""
+    gateway.log.identity = identity(partitions=9)
+    gateway.log.lengths = gateway.store.at = dict.fromkeys(range(9), 4)
+    gateway.log.at_home = (0, 7)
+    gateway.confirm()
+    for epoch in sorted(gateway.log.identity.former_epochs()):
+        client = Client()
+        await gateway.enter(client, since=Cursor.parse(f"{epoch}:0:2"))
+        assert next(m for m in client.told if m["kind"] == "subscribed")["recovered"] is True
+        assert "0:3" in client.places()
+        assert "0:2" not in client.places()
+        assert "7:0" in client.places()
+    client = Client()
+    await gateway.enter(client, since=Cursor.parse("0123456789ab:0:2"))
+    assert client.told[0]["reason"] == "epoch_changed"
