@@ -408,6 +408,25 @@ async def test_who_asked_for_the_latest_misses_nothing_that_is_not_recovered() -
         assert events.stats.gaps == 0
 
 
+@pytest.mark.parametrize("since", ["latest", "earliest", cursor(8)])
+async def test_what_is_lost_in_the_midst_of_a_connection_is_a_gap(since: str) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.say(subscribed(9), event(10, 9), sync(10))
+        await talk.say(subscribed(20, recovered=False, reason="retention"), event(21, 20))
+        await talk.stay()
+
+    async with (
+        fake_gateway(script) as gateway,
+        Subscriber(gateway.url, source=SOURCE, since=since, fetch=False) as events,
+    ):
+        assert offsets(await take(events, 1)) == [10]
+        with pytest.raises(StreamGap, match="retention") as raised:
+            await take(events, 1)
+        gap = Gap(source=SOURCE, reason="retention", after=cursor(10), until=cursor(20))
+        assert raised.value.gap == gap
+        assert offsets(await take(events, 1)) == [21]
+
+
 async def _lagging(talk: Talk) -> None:
     await talk.say(subscribed(20, recovered=False, reason="store_lag"), event(21, 20))
     await talk.stay()

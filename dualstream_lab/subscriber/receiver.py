@@ -49,7 +49,7 @@ Arrival = Received | Gap | Confirmed
 class Source:
     """One source's way so far. ``begin``: the caller's ``since``; ``refused_at``: of a past not told yet.
 
-    ``asked``: where this connection begins. ``joined``: it has told its past, and is live.
+    ``asked``: after what this connection is to tell. ``joined``: it has told its past, and is live.
     """
 
     __slots__ = ("asked", "begin", "joined", "name", "progress", "refused_at", "state")
@@ -189,6 +189,7 @@ class Receiver:
         source.refused_at = None
         source.state = "live"
         source.joined = True
+        source.asked = source.place  # what is said not to be told from now on is after that
         self.welcomed = True
         if all(one.state in {"live", "degraded"} for one in self.sources.values()):
             self.live.set()
