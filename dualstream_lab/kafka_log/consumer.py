@@ -267,7 +267,7 @@ async def open_consumer(settings: Settings, **options: Any) -> AsyncIterator[Log
             async with asyncio.timeout(settings.start_timeout):
                 await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
-            raise unreachable(settings, error) from error
+            raise await unreachable(settings, error) from error
         yield consumer
     finally:
         await consumer.close()

@@ -64,7 +64,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
                 await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.close()
-            raise unreachable(settings, error) from error
+            raise await unreachable(settings, error) from error
         except BaseException:
             await consumer.close()
             raise

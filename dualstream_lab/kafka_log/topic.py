@@ -17,6 +17,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log.description import ask_any, describe
+from dualstream_lab.kafka_log.diagnosis import connection_problem, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,10 +135,14 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options | {"request_timeout_ms": round(settings.request_timeout * 1000)}
 
 
-def unreachable(settings: Settings, error: BaseException) -> StreamUnavailable:
-    """The error for a Kafka that could not be connected to."""
-    servers = ", ".join(kafka_client_options(settings.kafka_url or "")["bootstrap_servers"])
-    reason = str(error) or f"no answer within {settings.start_timeout:g} s"
+async def unreachable(settings: Settings, error: BaseException) -> StreamUnavailable:
+    """The error for a Kafka that cannot be used, with what its servers say when asked anew, in seconds."""
+    options = kafka_client_options(settings.kafka_url or "")
+    servers = ", ".join(options["bootstrap_servers"])
+    if (refused := refusal(error, options, settings.topic)) is not None:
+        return StreamUnavailable(f"Kafka at {servers} cannot be used: {refused}")
+    problem = await connection_problem(options)
+    reason = problem or str(error) or f"no answer within {settings.start_timeout:g} s"
     return StreamUnavailable(f"Kafka at {servers} could not be reached: {reason}; check kafka_url")
 
 
@@ -165,7 +170,7 @@ async def topic_info(settings: Settings) -> TopicInfo:
             await admin.start()
             return await info_of(admin._client, settings.topic)  # noqa: SLF001
     except (KafkaError, OSError, TimeoutError) as error:
-        raise unreachable(settings, error) from error
+        raise await unreachable(settings, error) from error
     finally:
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT):

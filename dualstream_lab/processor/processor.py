@@ -115,7 +115,7 @@ class Processor:
                 await pipeline.open()
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
-            raise unreachable(settings, error) from error
+            raise await unreachable(settings, error) from error
         except BaseException:
             await self.close()
             raise

@@ -72,7 +72,7 @@ class KafkaWriter:
             if said := refusal(error, options, settings.topic):
                 raise Barred(said) from error
             if isinstance(error, (kafka_errors.KafkaError, OSError, TimeoutError)):
-                raise unreachable(settings, error) from error
+                raise await unreachable(settings, error) from error
             raise
         return writer
 
