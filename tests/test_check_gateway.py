@@ -663,7 +663,7 @@ async def test_ctrl_c_judges_what_was_seen(
     file = tmp_path / "verdict.json"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "dualstream_lab.cli", "check-gateway", gateway, "--clients", "30"),
-        *("--seconds", "60", "--rate", "500", "--json", str(file)),
+        *("--seconds", "60", "--rate", "500", "--json", str(file), "--use-env", "--yes"),
         env=os.environ | stack.environment() | {"DUALSTREAM_TOPIC": topic},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -692,7 +692,13 @@ async def test_ctrl_c_judges_what_was_seen(
         (["--fault", "redis.sulk"], 2, "must be one of"),
         (["--topic", "x"], 2, "--topic without URL"),
         (["--junit", "no/such/directory/x.xml"], 2, "cannot be written"),
-        (["http://127.0.0.1:9", "--kafka", "127.0.0.1:9", "--redis", "redis://h"], 3, "could not be reached"),
+        (["--use-env"], 2, "--use-env without URL"),
+        (["http://127.0.0.1:9", "--kafka", "127.0.0.1:9", "--redis", "redis://h"], 2, "give --yes"),
+        (
+            ["http://127.0.0.1:9", "--kafka", "127.0.0.1:9", "--redis", "redis://h", "--yes"],
+            3,
+            "could not be reached",
+        ),
     ],
 )
 def test_mistakes_are_told_with_their_exit_codes(

@@ -205,7 +205,7 @@ async def test_bad_surroundings_are_refused_before_any_load(tmp_path, stack):
 
 
 def where(stack, tmp_path):
-    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", stack.topic,
+    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", stack.topic, "--yes",
             "--runs", str(tmp_path / "runs")]  # fmt: skip
 
 
@@ -241,13 +241,16 @@ def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["smoke", "--kafka", "127.0.0.1:1"], 3, "could not be reached"),
+        (["smoke", "--kafka", "127.0.0.1:1", "--yes"], 3, "could not be reached"),
+        (["smoke", "--kafka", "127.0.0.1:1"], 2, "give --yes if load may go there"),
+        (["smoke", "--topic", "x"], 2, "--topic without --kafka"),
+        (["smoke", "--use-env"], 2, "DUALSTREAM_KAFKA_URL is not set"),
         (["smoke", "--rate", "0"], 2, "rate: must be from 0.1"),
         (["smoke", "--threshold", "x<1"], 2, "there is no measure 'x'"),
         (["smoke", "--redis", "redis://127.0.0.1:1"], 2, "--redis without --kafka"),
         (["smoke", "--junit", "no/such/place/v.xml"], 2, "there is no directory"),
         (["run", "nothing.toml"], 2, "shipped ones"),
-        (["run", "redis_down.toml", "--kafka", "127.0.0.1:1"], 2, "faults need the local stack"),
+        (["run", "redis_down.toml", "--kafka", "127.0.0.1:1", "--yes"], 2, "faults need the local stack"),
         (["find-rate", "--rate", "5"], 2, "give --low and --high"),
         (["runs", "no-such-directory"], 3, "there is no directory no-such-directory"),
     ],

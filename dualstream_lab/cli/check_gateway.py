@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
-from dualstream_lab.cli.console import say, stderr, stdout
-from dualstream_lab.cli.options import brokers, check_writable
-from dualstream_lab.config import Settings
-from dualstream_lab.errors import ConfigError
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.destination import agree, destination_options
+from dualstream_lab.cli.interrupts import Interrupts
+from dualstream_lab.cli.options import check_writable, writing
+from dualstream_lab.cli.progress import progress_bar
+from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.target import brokers_needed
 from dualstream_lab.lab.check_gateway import Plan, check_local
 from dualstream_lab.lab.check_gateway import check_gateway as check_it
@@ -25,13 +25,15 @@ from dualstream_lab.lab.check_gateway.judge import Wrong
 from dualstream_lab.lab.check_gateway.plan import VIAS
 from dualstream_lab.lab.check_gateway.verdict import SAYS
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.where import find_settings
+from dualstream_lab.stack.where import Destination, find_destination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine
 
     from dualstream_lab.lab.check_gateway import Check
     from dualstream_lab.lab.check_gateway import Progress as CheckProgress
+
+    Show = Callable[[CheckProgress], None]
 
 __all__ = ["check_gateway"]
 
@@ -61,7 +63,7 @@ _QUICK = 10.0
 )
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the verdict as JUnit XML.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
-@brokers
+@destination_options
 def check_gateway(
     url: str | None,
     clients: int,
@@ -74,13 +76,14 @@ def check_gateway(
     faults: tuple[str, ...],
     junit: Path | None,
     json_file: Path | None,
-    **where: str | None,
+    **where: Any,
 ) -> int:
     """Check the gateway at URL: does it lose, repeat or reorder events while clients come and go?
 
     Clients connect, drop (politely, at once, in mid-frame), are away for a moment and resume with their
     last cursor, while events are published to the Kafka and the Redis that the gateway reads. What each was
-    told is held against the topic, by event id. Without URL: a local stack and `dualstream serve` are
+    told is held against the topic, by event id. Which brokers those are say --kafka and --redis, or
+    --use-env, else it is the running local stack. Without URL: a local stack and `dualstream serve` are
     started, and that is checked.
 
     Exit codes: 0 nothing was wrong, 99 something was (the table says what), 2 bad arguments, 3 a broker or
@@ -90,12 +93,13 @@ def check_gateway(
     plan = Plan(
         clients=clients, sources=sources, rate=rate, seconds=_QUICK if quick else seconds, via=via, seed=seed
     )
-    check = _local(plan, faults, where) if url is None else _remote(url, plan, faults, where)
+    check = _local(plan, faults, **where) if url is None else _remote(url, plan, faults, **where)
     _tell(check)
-    if json_file is not None:
-        json_file.write_text(json.dumps(check.as_dict(), indent=1) + "\n", encoding="utf-8")
-    if junit is not None:
-        _write_junit(check, junit)
+    with writing():
+        if json_file is not None:
+            json_file.write_text(json.dumps(check.as_dict(), indent=1) + "\n", encoding="utf-8")
+        if junit is not None:
+            _write_junit(check, junit)
     if check.state == "interrupted":
         return INTERRUPTED
     if not check.held:
@@ -103,22 +107,29 @@ def check_gateway(
     return UNAVAILABLE if check.away else 0
 
 
-def _remote(url: str, plan: Plan, faults: tuple[str, ...], where: dict[str, str | None]) -> Check:
+def _remote(url: str, plan: Plan, faults: tuple[str, ...], *, yes: bool, **where: Any) -> Check:
     if faults:
         raise ConfigError("--fault: only the stack that this command starts itself is broken: leave URL out")
-    settings = find_settings(Settings, **where)
+    destination = find_destination(**where) or Destination.running()
+    if destination is None:
+        raise StackError("no local stack runs: give --kafka and --redis of the gateway, or --use-env")
     _announce(url, plan)
-    with _bar(plan) as show:
-        return uvloop.run(check_it(url, settings, plan, show=show))
+    agree(destination, yes=yes)
+    settings = destination.settings
+    with Interrupts() as interrupts:
+        return _checked(interrupts, plan, lambda show: check_it(url, settings, plan, show=show))
 
 
-def _local(plan: Plan, faults: tuple[str, ...], where: dict[str, str | None]) -> Check:
-    if given := [name for name, value in where.items() if value is not None]:
-        raise ConfigError(f"--{given[0].removesuffix('_url')} without URL: give the gateway that reads it")
-    with LocalStack(brokers=brokers_needed(faults), progress=say) as stack:
+def _local(plan: Plan, faults: tuple[str, ...], *, yes: bool, **where: Any) -> Check:
+    if given := [name for name, value in where.items() if value]:
+        option = given[0].replace("_", "-")
+        raise ConfigError(f"--{option} without URL: give the gateway that reads it")
+    with Interrupts() as interrupts, LocalStack(brokers=brokers_needed(faults), progress=say) as stack:
         _announce("dualstream serve", plan)
-        with _bar(plan) as show:
-            return uvloop.run(check_local(stack, plan, faults=faults, show=show, say=say))
+        agree(Destination.of(stack), yes=yes)
+        return _checked(
+            interrupts, plan, lambda show: check_local(stack, plan, faults=faults, show=show, say=say)
+        )
 
 
 def _announce(what: str, plan: Plan) -> None:
@@ -128,17 +139,16 @@ def _announce(what: str, plan: Plan) -> None:
     )
 
 
-@contextmanager
-def _bar(plan: Plan) -> Iterator[Callable[[CheckProgress], None]]:
-    columns = (TextColumn("{task.fields[seconds]:5.1f} s"), BarColumn(), TextColumn("{task.fields[line]}"))
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=plan.seconds, seconds=0.0, line="")
+def _checked(
+    interrupts: Interrupts, plan: Plan, check: Callable[[Show], Coroutine[Any, Any, Check]]
+) -> Check:
+    """What comes of the check, with its progress shown."""
+    with progress_bar(plan.seconds) as bar:
 
         def show(progress: CheckProgress) -> None:
-            done = min(progress.seconds, progress.duration)
-            bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
+            bar(progress.seconds, f"{progress.seconds:5.1f} s  {progress.line}")
 
-        yield show
+        return interrupts.run(check(show), uvloop.run)
 
 
 def _tell(check: Check) -> None:

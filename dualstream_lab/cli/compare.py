@@ -14,8 +14,7 @@ from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, stdout, working
-from dualstream_lab.cli.options import check_writable
-from dualstream_lab.errors import RecordingError
+from dualstream_lab.cli.options import check_writable, writing
 from dualstream_lab.lab.compare.arguments import allowances, named_arms
 from dualstream_lab.lab.compare.compared import compare_runs
 from dualstream_lab.lab.compare.export import markdown, write_junit
@@ -85,7 +84,7 @@ def compare(
     with working("reading …"):
         found = compare_runs(paths, allow=allow, allow_of=allow_of)
     _tell(found)
-    try:
+    with writing():
         if json_file is not None:
             json_file.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
         if markdown_file is not None:
@@ -95,8 +94,6 @@ def compare(
         if html_file is not None:
             given = [*runs, *(f"--allow={text}" for text in allowed)]
             html_file.write_text(page(found, given), encoding="utf-8")
-    except OSError as error:
-        raise RecordingError(f"{error.filename} cannot be written: {error.strerror}") from error
     if html_file is None:
         say("next: a page to show:  the same with --html FILE")
     return MISSED if found.regressed else 0

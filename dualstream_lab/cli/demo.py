@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from dualstream_lab.cli import INTERRUPTED
-from dualstream_lab.cli.console import say, stderr, stdout
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.destination import agree
+from dualstream_lab.cli.interrupts import Interrupts
+from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.lab.demo import Demo, run_demo
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.where import Destination
 from dualstream_lab.workload import PAYLOADS, Workload
 
 if TYPE_CHECKING:
@@ -63,21 +65,15 @@ def demo(
     batch = max(1, round(rate / 1000))
     workload = Workload(rate=rate, duration=duration, payload=payload, batch=batch, seed=seed)  # type: ignore[arg-type]
     plan = Demo(workload=workload, outage=outage)
-    with LocalStack(progress=say) as stack:
-        columns = (
-            TextColumn("{task.fields[seconds]:5.1f} s"),
-            BarColumn(),
-            TextColumn("{task.fields[line]}"),
-        )
-        with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
-            task = bar.add_task("", total=duration, seconds=0.0, line="")
+    with Interrupts() as interrupts, LocalStack(progress=say) as stack:
+        agree(Destination.of(stack), yes=False)
+        say(f"publishing {rate:,.0f} events/s for {duration:g} s; Redis is killed at {outage[0]:g} s …")
+        with progress_bar(duration) as bar:
 
             def show(progress: RunProgress) -> None:
-                done = min(progress.seconds, duration)
-                bar.update(task, completed=done, seconds=progress.seconds, line=progress.line)
+                bar(progress.seconds, f"{progress.seconds:5.1f} s  {progress.line}")
 
-            say(f"publishing {rate:,.0f} events/s for {duration:g} s; Redis is killed at {outage[0]:g} s …")
-            result = asyncio.run(run_demo(plan, stack, root, show))
+            result = interrupts.run(run_demo(plan, stack, root, show))
     if result.run.state == "interrupted":
         say(f"interrupted; what was recorded: dualstream runs {result.run.path}")
         return INTERRUPTED

@@ -9,12 +9,13 @@ import click
 
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.run import options, prepared
+from dualstream_lab.cli.destination import open_destination
+from dualstream_lab.cli.interrupts import Interrupts
+from dualstream_lab.cli.run import changed, options
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario
-from dualstream_lab.stack import LocalStack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ __all__ = ["find_rate_command"]
 @click.option("--repeats", type=int, default=3, show_default=True, help="Searches; the median counts.")
 def find_rate_command(
     publish_p99: float, live_p99: float, low: float, high: float, precision: float, repeats: int,
-    root: Path, rate: float | None, **options: Any,
+    root: Path, rate: float | None, duration: float | None, seed: int | None, **where: Any,
 ) -> int:  # fmt: skip
     """Find the highest rate at which publishing and live delivery both stay within their limits.
 
@@ -49,31 +50,26 @@ def find_rate_command(
     """
     if rate is not None:
         raise ConfigError("--rate is what is searched for; give --low and --high")
-    options["duration"] = options["duration"] or 6.0
     search = Search(
         publish_p99=publish_p99, live_p99=live_p99, low=low, high=high, precision=precision, repeats=repeats
     )
-    scenario, settings = prepared(Scenario(name="find-rate", warm_up=2.0), rate=None, **options)
-    stack = LocalStack(progress=say) if settings is None else None
+    scenario = changed(
+        Scenario(name="find-rate", warm_up=2.0), rate=None, duration=duration or 6.0, seed=seed
+    )
+    with Interrupts() as interrupts, open_destination(**where) as (destination, stack):
 
-    async def probe(at: float) -> Probe:
-        plan = at_rate(scenario, at)
-        result = await run_scenario(plan, settings=settings, stack=stack, root=root)
-        found = probe_of(result, search, at)
-        state = f"no: {found.reason}" if found.reason else "holds"
-        p99 = f"publish p99 {found.publish_p99:8.1f} ms  live p99 {found.live_p99:8.1f} ms"
-        say(f"{at:>10,.0f}/s  {p99}  {state}")
-        if result.state == "interrupted":
-            raise KeyboardInterrupt
-        return found
+        async def probe(at: float) -> Probe:
+            plan = at_rate(scenario, at)
+            result = await run_scenario(plan, settings=destination.settings, stack=stack, root=root)
+            found = probe_of(result, search, at)
+            state = f"no: {found.reason}" if found.reason else "holds"
+            p99 = f"publish p99 {found.publish_p99:8.1f} ms  live p99 {found.live_p99:8.1f} ms"
+            say(f"{at:>10,.0f}/s  {p99}  {state}")
+            if result.state == "interrupted":
+                raise asyncio.CancelledError
+            return found
 
-    try:
-        if stack is not None:
-            stack.start()
-        finding = asyncio.run(find_rate(search, probe))
-    finally:
-        if stack is not None:
-            stack.stop()
+        finding = interrupts.run(find_rate(search, probe))
     if not finding.rate:
         stdout.print(f"Not even {low:,.0f} events/s hold: {finding.saturated}")
         return MISSED

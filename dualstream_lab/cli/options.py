@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dualstream_lab.errors import ConfigError
+from dualstream_lab.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["brokers", "check_writable"]
+__all__ = ["brokers", "check_writable", "writing"]
 
 
 def brokers(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,3 +32,13 @@ def check_writable(*files: Path | None) -> None:
     for file in files:
         if file is not None and not file.resolve().parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around the writing of what was asked for. Raises RecordingError naming the file."""
+    try:
+        yield
+    except OSError as error:
+        name = f"{error.filename} " if error.filename else "a file that was asked for "
+        raise RecordingError(f"{name}cannot be written: {error.strerror}") from error

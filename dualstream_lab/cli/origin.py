@@ -11,7 +11,7 @@ from dualstream_lab.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["with_origins"]
+__all__ = ["ambient", "with_origins"]
 
 _OPTIONS: Final = {"kafka_url": "--kafka", "redis_url": "--redis"}
 
@@ -24,7 +24,7 @@ def with_origins(text: str, arguments: Sequence[str]) -> str:
         variable = f"DUALSTREAM_{setting.upper()}"
         if any(word == option or word.startswith(f"{option}=") for word in arguments):
             text = re.sub(rf"\b{setting}\b", option, text)
-        elif _names(text, _ambient(setting)):
+        elif _names(text, ambient(setting)):
             text = re.sub(rf"\bcheck {setting}\b", f"the address is from {variable}", text)
             text = re.sub(rf"\b{setting}\b", variable, text)
             if variable not in text:
@@ -35,8 +35,8 @@ def with_origins(text: str, arguments: Sequence[str]) -> str:
     return text
 
 
-def _ambient(setting: str) -> str:
-    """What the environment says."""
+def ambient(setting: str) -> str:
+    """What the environment says; nothing where it says what cannot be."""
     try:
         return str(getattr(Settings.load(), setting) or "")
     except ConfigError:

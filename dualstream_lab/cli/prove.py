@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
-from dualstream_lab.cli.console import Duration, say, stderr, stdout
-from dualstream_lab.cli.options import check_writable
-from dualstream_lab.cli.run import ended_in_order
-from dualstream_lab.errors import RecordingError
+from dualstream_lab.cli.console import Duration, say, stdout
+from dualstream_lab.cli.interrupts import Interrupts
+from dualstream_lab.cli.options import check_writable, writing
+from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.prove.proof import prove as make_proof
@@ -140,19 +137,14 @@ def _made(options: Options, root: Path) -> Proof:
         f"{short}{len(options.faults)} faults at {options.rate:,.0f} events/s, in blocks of "
         f"{options.timing.length:g} s; {options.time / 60:.0f} minutes at most …"
     )
-    columns = (TextColumn("{task.fields[spent]}"), BarColumn(), TextColumn("{task.fields[line]}"))
-    with (
-        ended_in_order(),
-        Bars(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar,
-    ):
-        task = bar.add_task("", total=options.time, spent="", line="")
+    with Interrupts() as interrupts, progress_bar(options.time) as bar:
 
         def show(progress: Progress) -> None:
             spent = f"{progress.seconds / 60:.1f} of at most {progress.time / 60:.0f} min"
             line = f"{progress.decided} of {progress.faults} faults decided; now {progress.doing}"
-            bar.update(task, completed=progress.seconds, spent=spent, line=line)
+            bar(progress.seconds, f"{spent}  {line}")
 
-        return asyncio.run(make_proof(options, root=root, say=say, show=show))
+        return interrupts.run(make_proof(options, root=root, say=say, show=show))
 
 
 def _tell(proof: Proof) -> None:
@@ -192,7 +184,7 @@ def _tell(proof: Proof) -> None:
 
 
 def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
-    try:
+    with writing():
         if json_file is not None:
             json_file.write_text(json.dumps(proof.as_dict(), indent=1) + "\n", encoding="utf-8")
         if junit is not None:
@@ -201,7 +193,5 @@ def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: 
             from dualstream_lab.lab.prove.page import page  # noqa: PLC0415  (matplotlib)
 
             html_file.write_text(page(proof), encoding="utf-8")
-    except OSError as error:
-        raise RecordingError(f"{error.filename} cannot be written: {error.strerror}") from error
     if html_file is not None:
         say(f"next: show {html_file} to your team")

@@ -22,7 +22,11 @@ _COMMANDS = {
     "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
     "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
     "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
-    "prove": ("prove", "stack,report", "Prove that Redis trouble never fails or slows a publish; yours, too."),
+    "prove": (
+        "prove",
+        "stack,report",
+        "Prove that Redis trouble never fails or slows a publish; yours, too.",
+    ),
     "find-rate": ("find_rate", "stack,load", "The highest rate that holds, and what saturated."),
     "runs": ("runs", "load", "List recorded runs, or show one."),
     "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from dualstream_lab.cli.console import Duration, say, working
 from dualstream_lab.cli.options import check_writable
-from dualstream_lab.cli.run import told, verdict_options
+from dualstream_lab.cli.run import changed, told, verdict_options
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.result import Run
@@ -78,10 +77,7 @@ def simulate(
     Exit codes: 0 every threshold held, 99 one was missed, 2 bad arguments, or a fault that is not modelled.
     """
     check_writable(junit, json_file)
-    asked = Scenario.read(scenario)
-    changes = {"rate": rate, "duration": duration, "seed": seed}
-    changed: Any = {name: value for name, value in changes.items() if value is not None}
-    asked = replace(asked, workload=replace(asked.workload, **changed))
+    asked = changed(Scenario.read(scenario), rate=rate, duration=duration, seed=seed)
     checks = (*asked.thresholds, *map(Threshold.parse, threshold))
     calibration = Calibration.load(file) if file else Calibration.shipped()
     deployment = _deployment(asked, parts)

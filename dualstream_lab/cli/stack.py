@@ -25,6 +25,7 @@ __all__ = ["down", "status", "up"]
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
+_VARIABLES = ("DUALSTREAM_KAFKA_URL", "DUALSTREAM_REDIS_URL", "DUALSTREAM_TOPIC")
 _PORT = click.IntRange(1, 65_535)
 
 
@@ -77,11 +78,16 @@ def status() -> int:
 
 @click.command()
 def down() -> int:
-    """End the local stack that `dualstream up` started, and wait until it is gone."""
+    """End the local stack that `dualstream up` started, and wait until it is gone.
+
+    Prints an `unset` line on stdout for what `up` told to export:
+
+        eval "$(dualstream down)"
+    """
     info = running_stack()
     if info is None:
         say("no local stack runs")
-        return 0
+        return _unset()
     # The state file is locked for as long as this very process lives, so the pid is not another's.
     for number in (signal.SIGTERM, signal.SIGKILL):
         os.kill(info.pid, number)
@@ -89,9 +95,15 @@ def down() -> int:
         while time.monotonic() < deadline:
             if (now := running_stack()) is None or now.pid != info.pid:
                 say("the local stack has ended")
-                return 0
+                return _unset()
             time.sleep(0.05)
     raise StackError(f"process {info.pid} does not end")
+
+
+def _unset() -> int:
+    """What points to a stack that is gone must not point to whatever takes its ports."""
+    stdout.print(f"unset {' '.join(_VARIABLES)}")
+    return 0
 
 
 def _already(info: StackInfo, brokers: int) -> int:
@@ -109,12 +121,8 @@ def _show(info: StackInfo) -> None:
     say(f"Redis   {info.redis_url}")
     left = f", ends in {(info.expires_at - time.time()) / 60:.0f} min" if info.expires_at else ""
     say(f"up for {age / 60:.0f} min, process {info.pid}{left}; data and logs in {info.directory}")
-    environment = {
-        "DUALSTREAM_KAFKA_URL": info.kafka_url,
-        "DUALSTREAM_REDIS_URL": info.redis_url,
-        "DUALSTREAM_TOPIC": info.topic,
-    }
-    stdout.print(export_lines(environment))
+    values = (info.kafka_url, info.redis_url, info.topic)
+    stdout.print(export_lines(dict(zip(_VARIABLES, values, strict=True))))
 
 
 def _serve(stack: LocalStack, ttl: float | None) -> int:

@@ -33,6 +33,8 @@ def tell(result: Run) -> None:
         counts.add_column()
     for pair in result.verdict.count_table():
         counts.add_row(*pair)
+    if warm_up := result.directory.manifest.warm_up:
+        counts.add_row("besides: sent before, to warm up", f"{warm_up:,}")
     stdout.print(latencies)
     stdout.print(counts)
     if result.directory.manifest.faults:

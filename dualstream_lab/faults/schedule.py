@@ -92,7 +92,8 @@ async def mend(entry: Entry) -> str:
 
     Raises FaultInert where that cannot be done now; the entry is kept then.
     """
-    settings = Settings.load(**entry.settings)
+    # exactly those: what the environment of whoever mends says is another's
+    settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
     fault = _fault(Target(direct=settings, settings=settings, mine=True), entry.what, entry.parameters)
     fault.found = dict(entry.found)
     await _told(fault.end(), f"{entry.what} cannot be undone")

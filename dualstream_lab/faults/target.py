@@ -36,8 +36,8 @@ def check_suits(whats: Iterable[str], *, ours: bool, mine: bool) -> None:
     for kind in map(fault_named, whats):
         if kind.needs_stack and not ours:
             raise ConfigError(
-                f"{kind.name}: such faults need the local stack, whose processes are ours: leave --kafka and "
-                "--redis out"
+                f"{kind.name}: such faults need the local stack, whose processes are the run's own: leave "
+                "--kafka, --redis and --use-env out"
             )
         if not (ours or mine or kind.needs_proxy):
             raise ConfigError(

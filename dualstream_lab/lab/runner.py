@@ -149,7 +149,11 @@ class _Session:
             await asyncio.gather(
                 *(child.hear("ready", _READY + self._scenario.warm_up) for child in listeners)
             )
-            await generator.hear("ready", _READY + 2 * self._scenario.warm_up)
+            ready = await generator.hear("ready", _READY + 2 * self._scenario.warm_up)
+            self._directory.manifest.warm_up = ready["warm_up"]
+            self._say(
+                f"{ready['warm_up']:,} events were sent to warm up; they are in the topic, and not recorded"
+            )
             self._start([*listeners, generator])
             manifest = self._directory.manifest
             try:
@@ -177,6 +181,7 @@ class _Session:
             "settings": self._settings.model_dump(),
             "direct_redis_url": self._target.direct.redis_url,
             "ids": self._directory.manifest.ids,
+            "run": self._directory.manifest.run,
             "directory": str(self._directory.path),
             "sample": self._scenario.sample,
         } | more

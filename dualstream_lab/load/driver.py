@@ -79,10 +79,14 @@ class Sink(Protocol):
 
 
 class Unrecorded:
-    """The sink of a warm-up."""
+    """The sink of a warm-up. ``events``: how many were sent."""
 
-    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
-        """Nothing."""
+    def __init__(self) -> None:
+        self.events = 0
+
+    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:  # noqa: ARG002
+        """Count them."""
+        self.events += len(seq)
 
     def settled(self, call: Call) -> None:
         """Nothing."""

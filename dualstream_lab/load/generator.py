@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, Literal
 
 from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.driver import Driver, Unrecorded
+from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
+from dualstream_lab.load.warm_up import load_headers, warm_up
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
@@ -22,33 +22,25 @@ from dualstream_lab.workload import RunIds, Workload
 __all__: list[str] = []
 
 
-async def _warm_up(publisher: DualPublisher, workload: Workload, seconds: float, lanes: int) -> None:
-    """A fresh JVM answers slowly for some seconds; these events are of another run's ids."""
-    if not seconds:
-        return
-    warm = replace(
-        workload, duration=seconds, seed=0, plan="closed" if workload.plan == "closed" else "constant"
-    )
-    driver = Driver(publisher, warm, warm.catalogue(RunIds.of_run(uuid4())), Unrecorded())
-    driver.start()
-    # Also where the plan asks for more than can be sent: it is no part of the plan.
-    asyncio.get_running_loop().call_later(seconds, driver.stop)
-    await driver.run(lanes)
-    await publisher.flush()
+def _steady(workload: Workload, seconds: float) -> Workload:
+    """At its highest rate, for so long."""
+    plan: Literal["closed", "constant"] = "closed" if workload.plan == "closed" else "constant"
+    return replace(workload, duration=max(seconds, 0.1), seed=0, plan=plan)
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     workload = Workload(**task["workload"])
-    settings = Settings.load(**task["settings"])
+    settings = Settings(**task["settings"])
     directory = Path(task["directory"]) if task["directory"] else None
-    async with DualPublisher(settings) as publisher:
-        await _warm_up(publisher, workload, task["warm_up"], task["lanes"])
+    async with DualPublisher(settings, headers=load_headers(task["run"])) as publisher:
+        seconds = task["warm_up"]
+        sent = await warm_up(publisher, _steady(workload, seconds), seconds, task["lanes"])
         ids = RunIds(task["ids"])
         recorder = PublishRecorder(directory, "generator", ids=ids, every=task["sample"])
         recorder.watch(publisher)
         driver = Driver(publisher, workload, workload.catalogue(ids), recorder)
         settle_memory()
-        say(ready=True)
+        say(ready={"warm_up": sent})
         if (at := await orders.started()) is None:
             recorder.close()
             return {}

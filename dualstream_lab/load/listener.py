@@ -44,7 +44,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         allow_connections,
     )
 
-    settings = Settings.load(**task["settings"])
+    settings = Settings(**task["settings"])
     epoch = (await log_identity(settings)).epoch
     ids, every = RunIds(task["ids"]), task["sample"]
     heard = Hearing(Path(task["directory"]), "redis", ids, every=every, epoch=epoch)
@@ -76,7 +76,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
 
 
 async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    settings = Settings.load(**task["settings"])
+    settings = Settings(**task["settings"])
     recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
     async with open_log_reader(settings, _Consumed(RunIds(task["ids"]), recorder)) as reader:
         running = [

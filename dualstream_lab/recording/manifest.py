@@ -94,7 +94,8 @@ class Manifest:
 
     ``sample``: one event in so many has rows. ``ids``: the prefix of the event ids. ``state``: ``running``,
     ``finished`` or ``interrupted``; still ``running`` in a directory whose writer died. ``asked``: what else
-    the scenario says, as in its file: ``warm_up``, ``max_rows``, ``faults``.
+    the scenario says, as in its file: ``warm_up``, ``max_rows``, ``faults``. ``warm_up``: events that were
+    sent before the zero, with ids of another run.
     """
 
     name: Text
@@ -107,6 +108,7 @@ class Manifest:
     thresholds: list[Text] = field(default_factory=list)
     faults: list[FaultRecord] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
+    warm_up: Count = 0
     sample: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 1
     started: Nanoseconds = 0
     ended: Nanoseconds = 0

@@ -1,14 +1,24 @@
-"""Which brokers a command means: those that it was given, those of the environment, or the local stack."""
+"""Which brokers a command means: those that it was given, those of the environment, or the local stack.
+
+Who only reads, or publishes what somebody wrote, uses any of them (:func:`find_settings`). Load goes nowhere
+just because the environment names it (:func:`find_destination`).
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from dualstream_lab.config import Settings
-from dualstream_lab.errors import StackError
+from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.stack.state import running_stack
 
-__all__ = ["find_settings"]
+if TYPE_CHECKING:
+    from dualstream_lab.stack.local import LocalStack
+    from dualstream_lab.stack.state import StackInfo
+
+__all__ = ["Destination", "find_destination", "find_settings"]
 
 S = TypeVar("S", bound=Settings)
 
@@ -31,3 +41,82 @@ def find_settings(kind: type[S] = Settings, **values: object) -> S:  # type: ign
     if settings.redis_url is None:
         local["redis_url"] = info.redis_url
     return kind.load(**(values | local))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where load goes. ``local``: to a stack of this user's, on this machine. ``name``: whose brokers it is.
+
+    As a text: the brokers, the topic and the channels, without any password.
+    """
+
+    settings: Settings
+    local: bool
+    name: str
+
+    @classmethod
+    def of(cls, stack: LocalStack) -> Self:
+        """A stack that was started for it."""
+        return cls._local(stack, "a local stack of its own")
+
+    @classmethod
+    def running(cls) -> Self | None:
+        """The stack that `dualstream up` runs, if it does."""
+        info = running_stack()
+        return None if info is None else cls._local(info, "the running local stack")
+
+    @classmethod
+    def _local(cls, stack: LocalStack | StackInfo, name: str) -> Self:
+        where = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": stack.topic}
+        return cls(settings=Settings.load(**where), local=True, name=name)
+
+    def __str__(self) -> str:
+        settings = self.settings
+        announced = "no Redis: nothing is announced"
+        if settings.redis_url is not None:
+            channels = f"{settings.channel_prefix}events:*"
+            announced = f"Redis {', '.join(_servers(settings.redis_url))}, channels {channels}"
+        kafka = ", ".join(_servers(settings.kafka_url or ""))
+        return f"Kafka {kafka}, topic {settings.topic}; {announced} ({self.name})"
+
+
+def find_destination(
+    *, kafka: str | None, redis: str | None, topic: str | None, use_env: bool
+) -> Destination | None:
+    """The brokers that were given, or with ``use_env`` those of the environment; None: a stack of its own is
+    to be started. Without ``use_env`` nothing in the environment says where load goes.
+
+    Raises ConfigError.
+    """
+    if kafka is None and not use_env:
+        if given := [name for name, value in (("--redis", redis), ("--topic", topic)) if value is not None]:
+            raise ConfigError(f"{given[0]} without --kafka: give both, or neither for a local stack")
+        return None
+    settings = Settings.load(kafka_url=kafka, redis_url=redis, topic=topic)
+    if settings.kafka_url is None:
+        raise ConfigError("--use-env: DUALSTREAM_KAFKA_URL is not set")
+    if not use_env:
+        plain = {"redis_url": redis, "topic": topic or Settings.model_fields["topic"].default}
+        settings = settings.model_copy(update=plain)
+    running = Destination.running()
+    local = running is not None and _within(settings, running.settings)
+    name = "the running local stack" if local else "not the local stack"
+    return Destination(settings=settings, local=local, name=name)
+
+
+def _within(settings: Settings, others: Settings) -> bool:
+    """Whether all of these brokers are among the others, however their addresses are written."""
+    return all(
+        set(_servers(one or "")) <= set(_servers(other or ""))
+        for one, other in ((settings.kafka_url, others.kafka_url), (settings.redis_url, others.redis_url))
+    )
+
+
+def _servers(url: str) -> list[str]:
+    """``host:port`` of each, or the path of a socket; nothing of who logs in, or how. Of no URL: none."""
+    scheme, _, rest = url.rpartition("://")
+    hosts = re.split(r"[?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if scheme == "unix":
+        return [hosts]
+    found = [re.sub(r"^localhost:", "127.0.0.1:", host.strip()) for host in hosts.split("/")[0].split(",")]
+    return [host for host in found if host]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 from dualstream_lab.errors import PublishError
 from dualstream_lab.event import Event
+from dualstream_lab.load.warm_up import load_headers
 from dualstream_lab.publisher import DualPublisher
 
 if TYPE_CHECKING:
@@ -44,8 +46,12 @@ class Publishing:
     @asynccontextmanager
     async def open(cls, settings: Settings, sources: Sequence[str], rate: float) -> AsyncIterator[Publishing]:
         """Raises ConfigError and StreamUnavailable."""
+        marked = load_headers(str(uuid4()))
         async with AsyncExitStack() as exits:
-            publishers = [await exits.enter_async_context(DualPublisher(settings)) for _ in range(WRITERS)]
+            publishers = [
+                await exits.enter_async_context(DualPublisher(settings, headers=marked))
+                for _ in range(WRITERS)
+            ]
             yield cls(publishers, sources, rate)
 
     async def run(self, seconds: float) -> None:

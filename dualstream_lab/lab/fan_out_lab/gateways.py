@@ -110,7 +110,7 @@ class _Gateway:
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    settings = ServeSettings.load(**task["settings"], upstream=task["policy"])
+    settings = ServeSettings(**task["settings"], upstream=task["policy"])
     where, ids = Path(task["directory"]), RunIds(task["ids"])
     epoch = (await log_identity(settings)).epoch
     hearing = Hearing(where, "redis", ids, details=True, every=task["sample"], epoch=epoch)

@@ -110,6 +110,7 @@ class Session:
         task = {
             "settings": self._plan.settings.model_dump(),
             "ids": manifest.ids,
+            "run": manifest.run,
             "directory": str(path),
             "sample": manifest.sample,
         }

@@ -23,6 +23,7 @@ from dualstream_lab.lab.prove.session import HEALTHY, Session, Timing, open_send
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.recording.manifest import machine, versions
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.where import Destination
 from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import Workload
 
@@ -248,12 +249,17 @@ class _Run:
             settings = Settings.load(
                 kafka_url=where.kafka_url, redis_url=where.redis_url, topic=topic or where.topic
             )
+            place = Destination(settings=settings, local=True, name="a local stack of its own")
+            self._say(f"load goes to {place}")
             target = await exits.enter_async_context(open_target(settings, options.faults, stack=where))
             session = Session(sender, target, options.timing, options.workload, self.path)
             self._say(f"warming up for {options.timing.first:g} s …")
             self.tell("warming up")
             await exits.enter_async_context(session.opened())
-            await self._rounds(session)
+            try:
+                await self._rounds(session)
+            finally:
+                self._say(f"{session.warm_up:,} more events were sent to warm up, and are in no block")
 
     async def _rounds(self, session: Session) -> None:
         await self._block(session, HEALTHY)

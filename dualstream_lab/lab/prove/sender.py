@@ -15,15 +15,15 @@ import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.prove.foreign import ForeignPublisher, Maker, load_maker
 from dualstream_lab.load.child import Orders, say, serve
-from dualstream_lab.load.driver import Driver, Unrecorded
+from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
+from dualstream_lab.load.warm_up import load_headers, warm_up
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
@@ -94,10 +94,10 @@ def _long(columns: list[Any], lengths: list[int]) -> Integers:
 
 @asynccontextmanager
 async def _publisher(
-    maker: Maker | None, file: str, settings: Settings
+    maker: Maker | None, file: str, settings: Settings, run: str
 ) -> AsyncIterator[DualPublisher | ForeignPublisher]:
     if maker is None:
-        async with DualPublisher(settings) as ours:
+        async with DualPublisher(settings, headers=load_headers(run)) as ours:
             yield ours
         return
     foreign = await ForeignPublisher.make(maker, Path(file), settings)
@@ -107,26 +107,12 @@ async def _publisher(
         await foreign.close()
 
 
-async def _warm_up(
-    publisher: DualPublisher | ForeignPublisher, workload: Workload, seconds: float, lanes: int
-) -> None:
-    """As in the block itself, with ids of another run."""
-    driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())), Unrecorded())
-    driver.start()
-    ending = asyncio.get_running_loop().call_later(seconds, driver.stop)
-    try:
-        await driver.run(lanes)
-    finally:
-        ending.cancel()
-    await publisher.flush()
-
-
 async def _block(
     publisher: DualPublisher | ForeignPublisher, task: dict[str, Any], orders: Orders
 ) -> dict[str, Any] | None:
     """One block, from its warm-up to its rows on the disk; None when the parent has gone."""
     workload = Workload(**task["workload"])
-    await _warm_up(publisher, workload, task["warm_up"], task["lanes"])
+    sent = await warm_up(publisher, workload, task["warm_up"], task["lanes"])
     # Not the generator's own setting, which spares throughput for pauses of 10 ms: Python's, as in most
     # programs, so that a pause is what the publisher's garbage makes of it.
     gc.collect()
@@ -135,7 +121,7 @@ async def _block(
     if isinstance(publisher, DualPublisher):
         sink.watch(publisher)
     driver = Driver(publisher, workload, workload.catalogue(RunIds(task["ids"])), sink)
-    say(ready=True)
+    say(ready={"warm_up": sent})
     if not (order := await orders.next()):
         sink.close()
         return None
@@ -174,10 +160,10 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     if not (line := await orders.next()):
         return {}
     where = json.loads(line)
-    settings = Settings.load(**where["settings"])
-    async with _publisher(maker, file, settings) as publisher:
-        await _warm_up(publisher, Workload(**where["workload"]), where["warm_up"], where["lanes"])
-        say(ready=True)
+    settings = Settings(**where["settings"])
+    async with _publisher(maker, file, settings, where["run"]) as publisher:
+        sent = await warm_up(publisher, Workload(**where["workload"]), where["warm_up"], where["lanes"])
+        say(ready={"warm_up": sent})
         while line := await orders.next():
             if (done := await _block(publisher, json.loads(line), orders)) is None:
                 break

@@ -59,7 +59,10 @@ async def open_sender(publisher: Path | None, directory: Path) -> AsyncIterator[
 
 
 class Session:
-    """Makes blocks, one at a time, on a target that is ready for the faults."""
+    """Makes blocks, one at a time, on a target that is ready for the faults.
+
+    ``warm_up``: events that were sent before each, and are in no block.
+    """
 
     def __init__(self, sender: Child, target: Target, timing: Timing, workload: Workload, root: Path) -> None:
         self._sender = sender
@@ -69,6 +72,7 @@ class Session:
         self._root = root
         self._witness: Child
         self._count = 0
+        self.warm_up = 0
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -81,9 +85,10 @@ class Session:
                 "workload": self._workload.as_dict(),
                 "warm_up": self._timing.first,
                 "lanes": _LANES,
+                "run": self._root.name,
             }
             self._sender.tell(json.dumps(where))
-            await self._sender.hear("ready", _READY + 3 * self._timing.first)
+            await self._warmed(_READY + 3 * self._timing.first)
             yield
 
     async def block(self, what: str) -> RunDirectory:
@@ -148,7 +153,13 @@ class Session:
         await self._witness.hear("ready", _READY)
         task |= {"warm_up": self._timing.warm_up, "lanes": _LANES}
         self._sender.tell(json.dumps(task))
-        await self._sender.hear("ready", _READY)
+        directory.manifest.warm_up = await self._warmed(_READY)
+
+    async def _warmed(self, timeout: float) -> int:
+        """Wait until the sender is ready; how many events it sent for it."""
+        sent: int = (await self._sender.hear("ready", timeout))["warm_up"]
+        self.warm_up += sent
+        return sent
 
     async def _fault(self, what: str, directory: RunDirectory) -> None:
         """From its begin until somebody hears of an event that was published after its end."""

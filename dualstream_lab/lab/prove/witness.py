@@ -196,7 +196,7 @@ async def _block(
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     os.nice(19)  # what is measured is the publisher, on the same cores
-    settings = Settings.load(**task["settings"])
+    settings = Settings(**task["settings"])
     heard, read = _Heard(), _Read()
     subscriber = RedisSubscriber(settings.redis_url or "", ["*"], heard, pattern=True)
     running = [asyncio.create_task(subscriber.run())]

@@ -101,6 +101,7 @@ def environment(report: Report) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         ("settings", settings or "not recorded"),
         ("run", f"{manifest.run}; event ids begin with {manifest.ids}; seed {report.workload.seed}"),
+        ("warm-up", f"{manifest.warm_up:,} more events were sent before it, with ids of another run"),
         ("rows", "every event" if manifest.sample == 1 else f"one event in {manifest.sample}"),
     ]
 
