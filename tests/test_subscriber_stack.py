@@ -20,9 +20,9 @@ from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.event import Event
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.subscriber import Received, StreamGap, Subscriber
+from dualstream_lab.subscriber import Gap, Received, StreamGap, Subscriber
 from tests.gateway.serving import Constants, command
-from tests.kafka_log.hostile import Writer, grow
+from tests.kafka_log.hostile import Writer, delete_records, grow
 from tests.test_subscriber import ODD_IDS
 
 if TYPE_CHECKING:
@@ -389,6 +389,48 @@ async def pruned(url: str, *, newest: int, most: int) -> None:
             if newest in held and len(held) <= most:
                 return
             await asyncio.sleep(0.2)
+
+
+@both
+async def test_the_earliest_behind_what_kafka_lost_is_one_gap_and_what_is_left(
+    transport: Any, served: Callable[..., ServeSettings], stack: LocalStack
+) -> None:
+    """Records were deleted before the processor had them: the store has those before and those after."""
+    settings = served()
+    parts = {name: Service(settings, name) for name in ("processor", "gateway")}
+    gaps: list[Gap] = []
+    try:
+        for service in parts.values():
+            await service.start()
+        url = parts["gateway"].url
+        async with DualPublisher(settings) as publisher:
+            first = await publisher.publish_batch(some(5))
+            async with Subscriber(url, source=SOURCE, since="earliest") as events:
+                assert numbers(await take(events, 5)) == list(range(5))
+            await pruned(url, newest=4, most=5)
+            await parts["processor"].stop()
+            rest = await publisher.publish_batch(some(5, first=5))
+        (partition,) = {*map(int, first.partitions), *map(int, rest.partitions)}
+        await delete_records(stack.kafka_url, settings.topic, {partition: int(rest.offsets[3])})
+        await parts["processor"].start()
+        async with (
+            DualPublisher(settings) as publisher,
+            Subscriber(
+                url, source=SOURCE, since="earliest", transport=transport, on_gap=gaps.append
+            ) as events,
+        ):
+            assert numbers(await take(events, 2)) == [8, 9]
+            await events.wait_live(20)
+            await publisher.publish_batch(some(1, first=10))
+            assert numbers(await take(events, 1)) == [10]
+        (gap,) = gaps
+        assert (gap.reason, gap.after) == ("retention", None)
+        async with Subscriber(url, source=SOURCE, since=events.cursors, on_gap=gaps.append) as again:
+            await again.wait_live(20)
+            assert len(gaps) == 1
+    finally:
+        for service in parts.values():
+            await service.stop()
 
 
 @both
