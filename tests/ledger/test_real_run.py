@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dualstream_lab.cli.root import run
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.workload import Workload
+from tests.kafka_log.hostile import Writer, event, grow
 
 from .hand import IDS, Hand
 
@@ -100,6 +102,42 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
     ):
         assert text in story.stdout, story.stdout
     assert "subscriber 1 of redis" in story.stdout
+
+
+async def test_a_run_in_which_partitions_are_added_is_accounted_for(tmp_path, stack, topic, settings):
+    """A topic that others write to, too: somebody's transaction was aborted, and one is open for a while."""
+    scenario = lab.Scenario(
+        name="grown",
+        workload=Workload(rate=1000, duration=4, sources=20),
+        users=lab.Users(subscribers=1),
+        warm_up=0.5,
+    )
+    begun = asyncio.Event()
+    writer = Writer(stack.kafka_url, topic)
+
+    async def disturb() -> None:
+        await begun.wait()
+        await grow(stack.kafka_url, topic, 9)
+        await writer.transaction([event(1)], commit=False, partition=2)
+        async with writer.producer(transactional_id=topic) as open_one:
+            await open_one.begin_transaction()
+            await writer.send(open_one, event(2), partition=2)
+            await asyncio.sleep(5)  # longer than the run: it waits for what is held back
+            await open_one.commit_transaction()
+
+    def show(progress) -> None:
+        if progress.seconds > 0.5:
+            begun.set()
+
+    disturbing = asyncio.create_task(disturb())
+    run = await run_scenario(scenario, settings=settings(refresh_interval=0.3), root=tmp_path, show=show)
+    await disturbing
+    ledger = run.ledger
+    assert ledger.problems == ()
+    assert (ledger.events, ledger.lost, ledger.orphans) == (4000, 0, 0)
+    assert not ledger.count("duplicated-log")
+    rows = run.directory.rows("consumed")
+    assert max(rows.column("partition").to_pylist()) >= 6
 
 
 @pytest.fixture
