@@ -104,11 +104,17 @@ class Store(Protocol):
         """One page a query, in order, all of one snapshot."""
 
     async def recent(
-        self, source: str, *, limit: int, after: Mapping[int, int] | None = None
+        self,
+        source: str,
+        *,
+        limit: int,
+        after: Mapping[int, int] | None = None,
+        max_bytes: int = 2**62,
     ) -> tuple[Page, list[StoredEvent]]:
         """The newest ``limit`` events of a source; with ``after``, the first ``limit`` after it. As rows.
 
-        The page's rows mirror the events; ``more``: older ones (with ``after``: newer ones) are kept.
+        Fewer, where those before have ``max_bytes`` or more together; one in any case. The page's rows mirror
+        the events; ``more``: older ones (with ``after``: newer ones) are kept.
         """
 
     async def at(self, partition: int, offset: int) -> StoredEvent | None:

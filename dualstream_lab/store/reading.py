@@ -60,14 +60,21 @@ SELECT {_PLACES}, (
     SELECT json_group_array(json_array(p.id, o."offset", (
         SELECT max(key) & {_OFFSET} FROM events WHERE {{stretch}}
     ))) FROM {_ORIGINS} WHERE s.name = :source
-), {_EVENTS.format(turn="n.turn")}
+), {_EVENTS.format(turn="n.turn")}, max(n.count)
 FROM (
-    SELECT e.key, {{extreme}}(e.ts) OVER (PARTITION BY p.id ORDER BY e.key {{order}}) AS turn
-    FROM {_ORIGINS} JOIN events AS e ON e.key IN (
-        SELECT key FROM events WHERE {{stretch}} ORDER BY key {{order}} LIMIT :limit
+    SELECT key, turn, count(*) OVER () AS count, sum(size) OVER (
+        ORDER BY turn {{order}}, key {{order}} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT e.key AS key, length(e.value) AS size,
+            {{extreme}}(e.ts) OVER (PARTITION BY p.id ORDER BY e.key {{order}}) AS turn
+        FROM {_ORIGINS} JOIN events AS e ON e.key IN (
+            SELECT key FROM events WHERE {{stretch}} ORDER BY key {{order}} LIMIT :limit
+        )
+        WHERE s.name = :source ORDER BY turn {{order}}, e.key {{order}} LIMIT :limit
     )
-    WHERE s.name = :source ORDER BY turn {{order}}, e.key {{order}} LIMIT :limit
 ) AS n JOIN events AS e ON e.key = n.key JOIN sources AS s ON s.id = e.source
+WHERE coalesce(n.bytes_before, 0) < :max_bytes
 """  # noqa: S608
 _STRETCH_OF_RECENT: Final = _STRETCH.format(query=":after", after="$")
 _NEWEST: Final = _RECENT.format(stretch=_STRETCH_OF_RECENT, extreme="min", order="DESC")
@@ -139,17 +146,20 @@ class Reader:
         ]
 
     def recent(
-        self, source: str, *, limit: int, after: Mapping[int, int] | None
+        self, source: str, *, limit: int, after: Mapping[int, int] | None, max_bytes: int
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
-        given = msgspec.json.encode(dict(after or {})).decode()
-        places_found, origins_found, *events_found = self._ask(
-            _NEWEST if after is None else _FOLLOWING, source=source, after=given, limit=limit + 1
+        places_found, origins_found, *events_found, count = self._ask(
+            _NEWEST if after is None else _FOLLOWING,
+            source=source,
+            after=msgspec.json.encode(dict(after or {})).decode(),
+            limit=limit + 1,
+            max_bytes=max_bytes,
         )
         places, origins = _places_in(places_found), _origins.decode(origins_found)
         events = _events_in(*events_found)
-        more = len(events) > limit
         events = events[-limit:] if after is None else events[:limit]
+        more = (count or 0) > len(events)
         rows = [Row(event.partition, event.offset, event.id, event.type, event.ts) for event in events]
         through = {partition: place.position - 1 for partition, place in places.items()}
         if more and after is not None:

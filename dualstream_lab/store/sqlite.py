@@ -76,10 +76,17 @@ class SqliteStore:
         return await self._read(partial(Reader.pages, queries=queries, limit=limit))
 
     async def recent(
-        self, source: str, *, limit: int, after: Mapping[int, int] | None = None
+        self,
+        source: str,
+        *,
+        limit: int,
+        after: Mapping[int, int] | None = None,
+        max_bytes: int = 2**62,
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
-        return await self._read(partial(Reader.recent, source=source, limit=limit, after=after))
+        return await self._read(
+            partial(Reader.recent, source=source, limit=limit, after=after, max_bytes=max_bytes)
+        )
 
     async def at(self, partition: int, offset: int) -> StoredEvent | None:
         """See :meth:`Store.at`."""

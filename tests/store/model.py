@@ -90,7 +90,15 @@ class ModelStore:
             more=more,
         )
 
-    async def recent(self, source, *, limit, after=None):
+    async def recent(self, source, *, limit, after=None, max_bytes=2**62):
+        """Fewer, until they fit."""
+        page, events = await self._recent(source, limit, after)
+        while len(events) > 1 and sum(len(e.value) for e in _but_last(events, after)) >= max_bytes:
+            limit = len(events) - 1
+            page, events = await self._recent(source, limit, after)
+        return page, events
+
+    async def _recent(self, source, limit, after):
         if after is not None:
             return self._page(source, after, limit)
         shown, rest = self._newest(source, limit)
@@ -147,3 +155,8 @@ class ModelStore:
 
     async def close(self):
         pass
+
+
+def _but_last(events, after):
+    """All but the one that was taken last: of the newest that is the oldest."""
+    return events[1:] if after is None else events[:-1]

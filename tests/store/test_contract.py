@@ -195,6 +195,20 @@ async def test_a_source_in_several_partitions_comes_in_the_order_of_time(store):
     assert (spots(events), found.through, found.more) == (order[5:], dict.fromkeys(range(4), 8), True)
 
 
+async def test_a_page_of_recent_events_is_bounded_in_bytes(store):
+    await store.begin("e", {0: 0})
+    events = [event(offset) for offset in range(6)]
+    await store.apply(0, 0, 6, events)
+    size = len(events[0].value)
+    assert all(len(one.value) == size for one in events)
+    for most, shown in ((1, 1), (size, 1), (size + 1, 2), (3 * size, 3), (100 * size, 6)):
+        found, old = await store.recent(SOURCE, limit=50, after={}, max_bytes=most)
+        assert (old, found.more) == (events[:shown], shown < 6)
+        assert found.through[0] == (shown - 1 if shown < 6 else 5)
+        found, new = await store.recent(SOURCE, limit=50, max_bytes=most)
+        assert (new, found.more) == (events[6 - shown :], shown < 6)
+
+
 async def test_events_of_one_time_come_by_partition(store):
     await store.begin("e", dict.fromkeys(range(3), 0))
     for partition in (2, 0, 1):

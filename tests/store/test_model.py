@@ -65,7 +65,13 @@ async def compare(stores):
     for limit in (1, 3, 50):
         await same(stores, lambda store, limit=limit: store.pages(queries, limit))
     for source, after in itertools.product(SOURCES, (None, *AFTER)):
-        await same(stores, lambda store, s=source, a=after: store.recent(s, limit=3, after=a))
+        for limit, most in ((3, 2**62), (10, 1), (10, 60)):
+            await same(
+                stores,
+                lambda store, s=source, a=after, n=limit, m=most: store.recent(
+                    s, limit=n, after=a, max_bytes=m
+                ),
+            )
     for name, source in itertools.product(range(31), (None, SOURCES[0])):
         await same(stores, lambda store, n=name, s=source: store.find(f"id{n}", source=s))
     for partition, offset in itertools.product(PARTITIONS, range(40)):
