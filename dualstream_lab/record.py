@@ -55,6 +55,9 @@ class _Head(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Head).decode
+_id_match = ID_PATTERN.fullmatch
+_UNSET = msgspec.UNSET
+_SHALLOW: Final = 2 * MAX_NESTING  # bytes: each level takes two
 
 
 class Decoder:
@@ -76,7 +79,7 @@ class Decoder:
         if value is None:
             return "the record has no value (a tombstone)"
         # (How deep the decoder can go depends on who calls it.)
-        if len(value) > 2 * MAX_NESTING and is_too_deep(value):
+        if len(value) > _SHALLOW and is_too_deep(value):
             return f"not an event: nested too deep, more than {MAX_NESTING} levels"
         try:
             if not value.isascii():
@@ -89,16 +92,17 @@ class Decoder:
         if (
             named is None
             or head.type not in self._types
-            or head.traceparent is not msgspec.UNSET
+            or head.traceparent is not _UNSET
             or not (type(occurred_at) is datetime and occurred_at.tzinfo is UTC)
-            or ID_PATTERN.fullmatch(head.id) is None
+            or _id_match(head.id) is None
         ):
             if reason := _invalid(head):
                 return reason
             named = self._remember(head)
-        source, key = named
-        if record.key != key and record.key is not None:
-            return f"the record's key {record.key[:300]!r} is not its source_id {head.source_id!r}"
+        source, source_key = named
+        key = record.key
+        if key != source_key and key is not None:
+            return f"the record's key {key[:300]!r} is not its source_id {head.source_id!r}"
         ms = record.timestamp or 0  # (the oldest format of batches has none)
         if not 0 <= ms <= _MAX_MS:
             ms = 0 if ms < 0 else _MAX_MS
