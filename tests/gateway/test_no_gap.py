@@ -462,7 +462,9 @@ def _compare(follower: Follower, log: list[tuple[int, int]]) -> int:
 
 @asynccontextmanager
 async def storm(stack: LocalStack, topic: str) -> AsyncIterator[tuple[Storm, Server, Server, Delivery]]:
-    with Delivery(stack, topic, check_interval=CHECK, linger=0.1, catch_up_events=50_000) as delivery:
+    with Delivery(
+        stack, topic, check_interval=CHECK, linger=0.1, catch_up_events=50_000, store_timeout=6.0
+    ) as delivery:
         processor = await asyncio.to_thread(lambda: delivery.start("processor", constants=SESSION))
         gateway = await asyncio.to_thread(lambda: delivery.start("gateway"))
         settings = Settings.load(
