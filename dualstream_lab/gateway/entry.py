@@ -99,11 +99,12 @@ class Entry:
         join.subscribed()
         partitions = feed.partitions
         try:
-            ends = await self._log.ends({*partitions, *named})
-        except StreamUnavailable:
+            async with asyncio.timeout(2 * self._settings.request_timeout):
+                ends = await self._log.ends({*partitions, *named})
+        except (StreamUnavailable, TimeoutError) as error:
             # Kafka is away: nothing is acknowledged, and what the store lacks will be found as late.
             if page is None and not feed.begun:
-                raise
+                raise StreamUnavailable(str(error) or "neither Kafka nor the store answers") from error
             if not feed.begun:
                 feed.stream.begin(positions)
             confirmed = feed.stream.confirmed

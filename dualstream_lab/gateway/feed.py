@@ -93,7 +93,7 @@ class Feed:
     def learn(self, page: Page) -> None:
         """Where the store has seen it."""
         self.placed = True
-        if not page.first.keys() <= set(self.partitions):
+        if not all(partition in self.partitions for partition in page.first):
             self.partitions = tuple(sorted({*self.partitions, *page.first}))
 
     @property

@@ -100,10 +100,10 @@ class Repairs:
             self.lost += 1
             feed.say([feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
             self._touch(feed)
-        known = {partition: stream.confirmed.get(partition, -1) for partition in feed.partitions}
+        before = stream.confirmed
         if late := stream.repair(page):
             self.late += len(late)
-            feed.say(feed.found(late, known))
+            feed.say(feed.found(late, {p: before.get(p, -1) for p in feed.partitions}))
             self._touch(feed)
         waits = feed in self._unfenced or feed in self._asking
         if not stream.needs and feed.degraded and feed.subscribed and not waits:
