@@ -41,7 +41,7 @@ HEADERS: Final = {
     "Server": "dualstream",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer that has none of its own."""
+"""Of every answer."""
 
 _CLOSING: Final = frozenset({400, 401, 403, 408, 413, 415, 417, 429, 431})
 _FAREWELL: Final = 1.0  # s for a client that still sends to read its answer

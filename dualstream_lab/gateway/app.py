@@ -49,8 +49,10 @@ def application(routes: Iterable[web.RouteDef], access: Access) -> web.Applicati
         return await handler(request)
 
     async def let_read(request: web.Request, response: web.StreamResponse) -> None:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        policy = response.headers.get("Content-Security-Policy")  # the page has one of its own
+        response.headers.update(HEADERS)
+        if policy is not None:
+            response.headers["Content-Security-Policy"] = policy
         origin = request.headers.get("Origin")
         if origin is not None and access.origin_allowed(origin, request.host):
             response.headers["Access-Control-Allow-Origin"] = origin

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from dualstream_lab.gateway.access import Denied
-from dualstream_lab.gateway.answers import bearer, grant_of
+from dualstream_lab.gateway.answers import bad_request, bearer, grant_of
 from dualstream_lab.gateway.clients import WebSocketConnection
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
 from dualstream_lab.gateway.session import Session, keep, parse_command
@@ -52,7 +52,10 @@ class WebSockets:
             socket = web.WebSocketResponse(
                 heartbeat=_HEARTBEAT, max_msg_size=self._settings.max_message_bytes, compress=False
             )
-            await socket.prepare(request)
+            try:
+                await socket.prepare(request)
+            except ValueError as error:  # of aiohttp, for a key that is not ASCII
+                raise bad_request("Sec-WebSocket-Key is malformed") from error
             self._open.add(socket)
             try:
                 if grant is None:
