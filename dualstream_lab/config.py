@@ -157,6 +157,8 @@ class ServeSettings(Settings):
     """Requests/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
     ingest_event_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     """Events/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
+    max_page_bytes: Annotated[int, Field(ge=1024, le=256 * 2**20)] = 8 * 2**20
+    """Of one answer of ``/events``, which has one event in any case; ``more`` says that others follow."""
     client_buffer_bytes: Annotated[int, Field(ge=16_384, le=1024 * 2**20)] = 2**20
     """What may wait for a slow client before it is closed."""
     auth_timeout: Seconds = 5.0

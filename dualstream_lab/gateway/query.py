@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -14,6 +14,7 @@ from dualstream_lab.event import id_invalid_reason
 from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of, not_found
 from dualstream_lab.gateway.channels import source_problem
 from dualstream_lab.gateway.claims import position_of
+from dualstream_lab.gateway.large_answers import LargeAnswers
 from dualstream_lab.gateway.past import Refusal, hole_of, later, removed
 from dualstream_lab.gateway.since import (
     EARLIEST,
@@ -41,20 +42,38 @@ _HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-stor
 _WHOLE: Final = frozenset({Refusal.STORE_LAG, Refusal.LOG_UNAVAILABLE})
 """Reasons with which what is given is whole up to the cursor, and more may follow."""
 
+_SMALL: Final = 64 * 1024  # bytes up to which an answer is made without waiting for others
+
+
+class _Asked(NamedTuple):
+    """What ``GET /events`` is asked for."""
+
+    source: str
+    limit: int
+    since: Since
+    after: Positions | None
+    epoch: str
+    foreign: bool
+
 
 class Queries:
     """The handlers."""
 
     def __init__(self, settings: ServeSettings, access: Access, log: Log, reads: Reads) -> None:
         self._timeout = settings.store_timeout
+        self._max_bytes = settings.max_page_bytes
+        self._answers = LargeAnswers(patience=settings.store_timeout)
         self._access = access
         self._log = log
         self._reads = reads
 
     # --- recent events
 
-    async def events(self, request: web.Request) -> web.Response:
-        """``GET /events?source=…&since=…&limit=…``: the newest, or the first after ``since``; ascending."""
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """``GET /events?source=…&since=…&limit=…``: the newest, or the first after ``since``; ascending.
+
+        A page has at most ``max_page_bytes``, and one event in any case.
+        """
         source = request.query.get("source", "")
         if reason := source_problem(source):
             raise bad_request(reason)
@@ -70,7 +89,18 @@ class Queries:
             raise bad_request(str(error)) from error
         epoch = self._log.identity.epoch
         after = None if foreign else known_by(since)
-        page, events, ends = await self._whole(source, limit, after)
+        asked = _Asked(source, limit, since, after, epoch, foreign)
+        body, cut = await self._page(asked, _SMALL)
+        if not cut:
+            return web.Response(body=body, headers=_HEADERS)
+        async with self._answers.slot(request):
+            body, _ = await self._page(asked, self._max_bytes)
+            return await self._answers.write(request, body, _HEADERS)
+
+    async def _page(self, asked: _Asked, max_bytes: int) -> tuple[bytes, bool]:
+        """The answer, and whether it is shorter than was asked for, as it would have had too many bytes."""
+        source, limit, since, after, epoch, foreign = asked
+        page, events, ends = await self._whole(source, limit, after, max_bytes)
         if epoch != self._log.identity.epoch:
             raise StoreError("the topic was made anew just now; ask again")
         homes = self._log.homes(source)
@@ -83,10 +113,10 @@ class Queries:
             through = later(through, after)  # the store may not be as far as the cursor: never a step back
         named = sorted({*page.first, *homes, *(after or ())})
         cursor = Cursor(epoch, tuple((partition, through.get(partition, -1)) for partition in named))
-        return web.Response(body=_body(page, events, cursor, refusal), headers=_HEADERS)
+        return _body(page, events, cursor, refusal), page.more and len(page.rows) < limit
 
     async def _whole(
-        self, source: str, limit: int, after: Positions | None
+        self, source: str, limit: int, after: Positions | None, max_bytes: int
     ) -> tuple[Page, list[StoredEvent], Positions | None]:
         """What the store has, once it has all that Kafka has now; and where Kafka ends (None: away).
 
@@ -96,7 +126,9 @@ class Queries:
         deadline = loop.time() + self._timeout
         ends: dict[int, int] = {}
         while True:
-            page, events = await self._reads.store.recent(source, limit=limit, after=after)
+            page, events = await self._reads.store.recent(
+                source, limit=limit, after=after, max_bytes=max_bytes
+            )
             asked = {*page.first, *self._log.homes(source), *(after or ())}
             if after is not None and page.more:
                 return page, events, ends
