@@ -137,10 +137,14 @@ class LogClient:
 
         Raises StreamUnavailable.
         """
-        times = dict.fromkeys(partitions, _END)
-        stable = await self._offsets(times, "where it ends")
-        high = await self._offsets(times, "where it ends", isolation=_UNCOMMITTED)
+        stable = await self.ends(partitions)
+        high = await self.high_watermarks(stable)
         return {p: high[p] - offset for p, offset in stable.items() if high[p] > offset}
+
+    async def high_watermarks(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Where each ends, with what open transactions hold back. Raises StreamUnavailable."""
+        times = dict.fromkeys(partitions, _END)
+        return await self._offsets(times, "where it ends", isolation=_UNCOMMITTED)
 
     async def _offsets(
         self, times: Mapping[int, int], what: str, *, isolation: int = _COMMITTED

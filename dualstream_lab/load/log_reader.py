@@ -103,10 +103,21 @@ class LogReader:
 
         What was acknowledged until now may lie behind somebody's open transaction.
         """
-        async with open_consumer(self._settings, isolation_level="read_uncommitted") as consumer:
-            bounds = await consumer.bounds(p for p in partitions if p not in self._skipped)
-        refused = {**self._skipped, **bounds.refused}
-        return bounds.ends, [f"partition {p} was not read: {why}" for p, why in sorted(refused.items())]
+        asked = [partition for partition in partitions if partition not in self._skipped]
+        refused = dict(self._skipped)
+        try:
+            return await self._consumer.high_watermarks(asked), _said(refused)
+        except StreamUnavailable:  # one of them may be the trouble of all
+            answers = await asyncio.gather(
+                *(self._consumer.high_watermarks([partition]) for partition in asked), return_exceptions=True
+            )
+        ends: dict[int, int] = {}
+        for partition, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException):
+                refused[partition] = str(answer)
+            else:
+                ends.update(answer)
+        return ends, _said(refused)
 
     def _awaits(self, partition: int, end: int) -> bool:
         """Whether more of it is to be read, and can be."""
@@ -154,6 +165,10 @@ class LogReader:
         if self._made_anew:
             found.append(f"topic {self._settings.topic} was made anew meanwhile")
         return found
+
+
+def _said(refused: Mapping[int, str]) -> list[str]:
+    return [f"partition {p} was not read: {why}" for p, why in sorted(refused.items())]
 
 
 @asynccontextmanager
