@@ -24,7 +24,7 @@ from dualstream_lab.kafka_log.topic import unreachable
 from dualstream_lab.kafka_log.trouble import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 
     from aiokafka import TopicPartition
 
@@ -247,11 +247,17 @@ class LogConsumer(LogClient):
     def held(self) -> dict[int, int]:
         """As :meth:`behind_transactions`, of the partitions that are read, as far as was heard."""
         held = {}
-        for target in self._consumer.assignment():
-            high, stable = self._consumer.highwater(target), self._consumer.last_stable_offset(target)
-            if high is not None and stable is not None and 0 <= stable < high:
-                held[target.partition] = high - stable
+        for partition, state in self._states():
+            if state.highwater is not None and 0 <= state.lso < state.highwater:
+                held[partition] = state.highwater - state.lso
         return held
+
+    def _states(self) -> Iterator[tuple[int, Any]]:
+        """What aiokafka knows of the partitions that are assigned: ``highwater``, ``lso``, ``timestamp``."""
+        subscription = self._consumer._subscription.subscription  # noqa: SLF001
+        if subscription is not None and subscription.assignment is not None:
+            for target, state in subscription.assignment._tp_state.items():  # noqa: SLF001
+                yield target.partition, state
 
 
 @asynccontextmanager

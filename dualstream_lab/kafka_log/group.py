@@ -157,6 +157,8 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
 
     def lag(self, positions: Mapping[int, int]) -> int:
         """Committed messages that Kafka had, when last heard of, beyond these positions."""
-        assigned = {target.partition: target for target in self._consumer.assignment()}
-        ends = {p: self._consumer.last_stable_offset(assigned[p]) for p in positions.keys() & assigned.keys()}
-        return sum(max(0, end - positions[p]) for p, end in ends.items() if end is not None)
+        return sum(
+            max(0, state.lso - positions[partition])
+            for partition, state in self._states()
+            if partition in positions and state.lso is not None
+        )
