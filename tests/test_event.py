@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import (
-    RESYNC_CHANNEL,
     Event,
     Notification,
     channel_of,
@@ -26,6 +25,7 @@ from dualstream_lab.event import (
     id_invalid_reason,
     invalid_reason,
     new_id,
+    resync_channel,
     shard_channel,
     source_invalid_reason,
 )
@@ -205,7 +205,7 @@ def test_an_accepted_source_is_safe_in_a_channel(source_type, source_id):
     assert len(source_id.encode()) <= 256
     assert channel.count(":") >= 2
     assert ":_" not in channel[: len(f"events:{source_type}:_")]
-    assert channel != RESYNC_CHANNEL
+    assert channel != resync_channel()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096
 _WRITTEN = frozenset({"content-type", "traceparent"})
 _ID: Final = prefixed(b"ce_id")
 _TIME: Final = prefixed(b"ce_time")
+_is_id = ID_PATTERN.fullmatch
 _OWN, _OF_TRACE = 6, 2  # headers that every event has, and those of a trace
 
 
@@ -85,23 +86,31 @@ class Encoder:
 
     def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> Call:
         """A call with its parts, by partition. Raises EventError naming every bad index."""
-        call = Call([getattr(event, "id", "") for event in events], self._routes.generation)
+        call = Call(_ids_of(events), self._routes.generation)
         invalid: dict[int, str] = {}
         parts: dict[int, Part] = {}
         timestamp = time.time_ns() // 1_000_000
         routes, types, limit = self._routes.routes, self._routes.types, self._limit.event_bytes
+        count, more, known_sizes = self._count, self._headers, len(VARINTS)
         for index, event in enumerate(events):
-            count, more = self._count, self._headers
             try:
-                # The usual case first: what is known of a type and a source is looked up, not called for.
-                if not _usual(event) and (trace := _trace_of(event)):
-                    count, more = self._count_with_trace, trace + more
+                # The usual case first, and without calls: an Event with a good id, a time in UTC, and no
+                # trace, of a type and a source that are known.
+                trace = b""
+                if not (
+                    type(event) is Event
+                    and event.traceparent is UNSET
+                    and type(name := event.id) is str
+                    and _is_id(name)
+                    and type(moment := event.occurred_at) is datetime
+                    and moment.tzinfo is UTC
+                ):
+                    trace, name, moment = _trace_of(event), event.id, event.occurred_at
                 kind = types.get(event.type) or self._routes.type(event.type)
                 source = event.source_type, event.source_id
                 route = routes.get(source) or self._routes.route(*source)
                 value = encode_event(event)
-                event_id = event.id.encode()
-                when = encode_time(event.occurred_at)
+                when = encode_time(moment)
             except (EventError, TypeError) as error:  # TypeError: a name that cannot be looked up
                 invalid[index] = str(error)
                 continue
@@ -109,30 +118,31 @@ class Encoder:
             record = b"".join(
                 (
                     route.key,
-                    VARINTS[size] if size < len(VARINTS) else varint(size),
+                    VARINTS[size] if size < known_sizes else varint(size),
                     value,
-                    count,
+                    self._count_with_trace if trace else count,
                     kind.headers,
                     route.header,
                     _ID,
-                    VARINTS[len(event_id)],
-                    event_id,
+                    VARINTS[len(name)],
+                    name.encode(),
                     _TIME,
                     VARINTS[len(when)],
                     when,
-                    more,
+                    trace + more if trace else more,
                 )
             )
-            if len(record) > limit and (size := self._sent_size(record)) > limit:
+            size = len(record)
+            if size > limit and (size := self._sent_size(record)) > limit:
                 invalid[index] = f"has {size} bytes with key and headers; the topic takes at most {limit}"
                 continue
             part = parts.get(route.partition)
             if part is None:
                 part = parts[route.partition] = Part(call, route.partition, timestamp)
             part.indices.append(index)
-            part.notes.append((event.id, kind.json, route))
+            part.notes.append((name, kind.json, route))
             part.records.append(record)
-            part.size += len(record)
+            part.size += size
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
         call.invalid = invalid
@@ -147,16 +157,11 @@ class Encoder:
         return len(record) if self._codec is None else min(len(record), len(self._codec.compress(record)))
 
 
-def _usual(event: Event) -> bool:
-    """Whether nothing needs a closer look: a good id, a time in UTC, no trace."""
-    return (
-        type(event) is Event
-        and type(event.id) is str
-        and type(event.occurred_at) is datetime
-        and event.occurred_at.tzinfo is UTC
-        and event.traceparent is UNSET
-        and ID_PATTERN.fullmatch(event.id) is not None
-    )
+def _ids_of(events: Sequence[Event]) -> list[str]:
+    try:
+        return [event.id for event in events]
+    except AttributeError:  # something is no event, which is found out later
+        return [getattr(event, "id", "") for event in events]
 
 
 def _trace_of(event: Event) -> bytes:

@@ -120,14 +120,20 @@ class RecordBatch:
 
     def _build(self) -> bytes:
         if self._buffer is None:
-            records, attributes = b"".join(self._chunks), 0
-            if self._codec is not None:
-                compressed = self._codec.compress(records)
-                if len(compressed) < len(records):
-                    records, attributes = compressed, self._codec.number
+            chunks, attributes = self._compressed()
             last, times = self._count - 1, (self._first_time, self._last_time)
-            body = _INNER.pack(attributes, last, *times, *self._producer, self._count) + records
+            inner = _INNER.pack(attributes, last, *times, *self._producer, self._count)
+            body = b"".join((inner, *chunks))
             outer = _OUTER.pack(0, len(body) + _AFTER_LENGTH, -1, 2, calc_crc32c(body))
             self._buffer = outer + body
             self._chunks = []
         return self._buffer
+
+    def _compressed(self) -> tuple[list[bytes], int]:
+        """What is to be sent of the records, and the codec's number."""
+        if self._codec is not None:
+            records = b"".join(self._chunks)
+            compressed = self._codec.compress(records)
+            if len(compressed) < len(records):
+                return [compressed], self._codec.number
+        return self._chunks, 0
