@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,10 @@ class Grant:
     write: tuple[str, ...]
     expires: float | None
     name: str = ""
+
+    def left(self) -> float | None:
+        """For how long it still allows it, in s; None: without an end."""
+        return None if self.expires is None else max(0.0, self.expires - time.time())
 
     def may_read(self, source: str) -> bool:
         """Whether its bearer may follow the source (``type:id``)."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ServerSentEvents"]
 
 _KEEP_ALIVE: Final = 15.0  # s between comments
+_GOODBYE: Final = 2.0  # s for a client to take what it is told last
 
 
 class ServerSentEvents:
@@ -78,7 +77,11 @@ class ServerSentEvents:
                 self._open.add(ended)
                 for source, since in wanted:
                     session.subscribe(source, since)
-                await _keep_alive(response, ended, grant.expires)
+                async with asyncio.timeout(grant.left()):
+                    await _keep_alive(response, ended)
+            except TimeoutError:
+                connection.end()  # not a word more, however long the client takes to read
+                await _say_expired(response, transport)
             finally:
                 self._open.discard(ended)
                 session.close()
@@ -116,19 +119,24 @@ def _wanted(request: web.Request) -> list[tuple[str, Since]]:
         raise bad_request(str(error)) from error
 
 
-async def _keep_alive(response: web.StreamResponse, ended: asyncio.Event, expires: float | None) -> None:
-    """Until the client leaves, is too slow, or its token expires."""
-    while True:
-        left = float("inf") if expires is None else expires - time.time()
-        if left <= 0:
-            await response.write(b'event: error\ndata: {"kind":"error","error":"the token has expired"}\n\n')
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(_KEEP_ALIVE, left)):
-                await ended.wait()
-        if ended.is_set():
-            return
+async def _keep_alive(response: web.StreamResponse, ended: asyncio.Event) -> None:
+    """Until the client leaves, or is too slow."""
+    while not ended.is_set():
         try:
-            await response.write(b":\n\n")
-        except ConnectionError:
-            return
+            async with asyncio.timeout(_KEEP_ALIVE):
+                await ended.wait()
+        except TimeoutError:
+            try:
+                await response.write(b":\n\n")
+            except ConnectionError:
+                return
+
+
+async def _say_expired(response: web.StreamResponse, transport: asyncio.Transport) -> None:
+    """Tell the client why it ends; bounded, as it may not read."""
+    try:
+        async with asyncio.timeout(_GOODBYE):
+            await response.write(b'event: error\ndata: {"kind":"error","error":"the token has expired"}\n\n')
+            await response.write_eof()
+    except (TimeoutError, ConnectionError):
+        transport.abort()

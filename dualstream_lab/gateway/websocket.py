@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -100,7 +99,7 @@ class WebSockets:
         connection = WebSocketConnection(transport, limit=self._settings.client_buffer_bytes, slow=slow.set)
         most = self._settings.max_subscriptions
         session = Session(self._hub, self._entry, connection, grant, most=most)
-        watch = keep(asyncio.create_task(self._watch(socket, transport, slow, grant.expires)))
+        watch = keep(asyncio.create_task(self._watch(socket, transport, connection, slow, grant)))
         try:
             since = parse_since(request.query.get("since"))
             for source in request.query.getall("source", []):
@@ -116,16 +115,18 @@ class WebSockets:
         self,
         socket: web.WebSocketResponse,
         transport: asyncio.Transport,
+        connection: WebSocketConnection,
         slow: asyncio.Event,
-        expires: float | None,
+        grant: Grant,
     ) -> None:
         """Closes it when it is too slow, or when its token has expired."""
         try:
-            async with asyncio.timeout(None if expires is None else max(0.0, expires - time.time())):
+            async with asyncio.timeout(grant.left()):
                 await slow.wait()
             self._seats.slow += 1
             await _close(socket, SLOW, "too slow: reconnect with your cursor")
         except TimeoutError:
+            connection.end()  # not a word more, however long the client takes to leave
             await _close(socket, UNAUTHENTICATED, "the token has expired")
         transport.abort()
 

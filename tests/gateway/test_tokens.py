@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -394,7 +395,7 @@ async def test_a_connection_ends_with_its_token(guarded, life):
     text = token(exp=ends)
     options = ("-H", f"Authorization: Bearer {text}")
     async with (
-        hearing(guarded.ws, source, additional_headers={"Authorization": f"Bearer {text}"}) as ear,
+        hearing(guarded.ws, source, additional_headers=bearer(text)) as ear,
         streaming(guarded.url, source, options=options) as stream,
         hearing(guarded.ws, source, wait=False) as late,
     ):
@@ -405,6 +406,49 @@ async def test_a_connection_ends_with_its_token(guarded, life):
             code, reason = await one.closed(timeout=1.5)
             assert (code, reason) == (4401, "the token has expired")
         await until(lambda: stream.ended, timeout=1.5)
+
+
+@pytest.mark.parametrize("way", ["ws", "sse"])
+async def test_whoever_does_not_read_gets_nothing_of_after_its_token(guarded, publish, way):
+    """It has a window's room, which is full: it reads on when its token has ended."""
+    source = new_source()
+    ends = int(time.time()) + 8
+    more = UPGRADE if way == "ws" else b"Connection: close"
+    path = b"/%b?source=%b" % (way.encode(), source.encode())
+    head = b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % (path, token(exp=ends).encode())
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(guarded.address)
+    slow.settimeout(5)
+    with slow:
+        slow.sendall(head + more + b"\r\n\r\n")
+        data = b""
+        while b'"subscribed"' not in data:
+            data += await asyncio.to_thread(slow.recv, 1000)
+        async with hearing(guarded.ws, source, additional_headers=bearer(token())) as witness:
+            before = await publish(source, 1500)  # more than its kernel and ours hold
+            await witness.hear(1500)
+            assert time.time() < ends
+            await asyncio.sleep(ends - time.time() + 0.3)
+            after = await publish(source, 10)
+            await witness.hear(1510)
+        data += await asyncio.to_thread(rest_of, slow)
+    assert data.count(b'"kind":"event"') >= 10
+    assert before[0].id.encode() in data
+    assert not any(place.id.encode() in data for place in after)
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """All that still comes. TimeoutError if it does not end."""
+    data = b""
+    with suppress(ConnectionError):
+        while piece := connection.recv(2**20):
+            data += piece
+    return data
 
 
 # --- Claims
