@@ -6,15 +6,19 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 
+from dualstream_lab.config import ServeSettings
+from dualstream_lab.lab.serve import serve
 from dualstream_lab.stack import LocalStack, ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports
+from dualstream_lab.store import SqliteStore
 
 SECRET = "a secret of the tests, long enough for every algorithm that signs with one"
 CHECK = 1.0  # s: check_interval of the gateways of most tests
@@ -176,3 +180,21 @@ async def until_so(ask: Callable[[], Awaitable[object]], wanted: object, *, time
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"{answer!r}, not {wanted!r}, after {timeout} s") from None
+
+
+@asynccontextmanager
+async def served(settings: ServeSettings, *parts: str) -> AsyncIterator[str]:
+    """Parts in this very loop, which can be looked into; its URL."""
+    store = await SqliteStore.open(settings.store)
+    await store.close()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve(settings, parts, started=url.set_result, until=stop))
+    try:
+        await asyncio.wait([running, url], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        yield await url
+    finally:
+        stop.set()
+        await asyncio.wait([running])

@@ -6,8 +6,7 @@ import asyncio
 import gc
 import json
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
@@ -17,32 +16,12 @@ import pytest
 from redis.asyncio import Redis
 
 from dualstream_lab.config import ServeSettings
-from dualstream_lab.lab.serve import serve
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
-from dualstream_lab.store import SqliteStore
 from tests.gateway.published import new_source
-from tests.gateway.serving import until, until_so
+from tests.gateway.serving import served, until, until_so
 
 _CLIENTS = 1000
-
-
-@asynccontextmanager
-async def served(settings: ServeSettings) -> AsyncIterator[str]:
-    """A gateway in this very loop, so that its tasks can be counted."""
-    store = await SqliteStore.open(settings.store)
-    await store.close()
-    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
-    running = asyncio.create_task(serve(settings, ["gateway"], started=url.set_result, until=stop))
-    try:
-        await asyncio.wait([running, url], return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-        yield await url
-    finally:
-        stop.set()
-        await asyncio.wait([running])
 
 
 async def left_at_once(url: str, seed: int, sources: list[str]) -> None:
@@ -96,7 +75,7 @@ async def test_a_thousand_clients_that_come_and_drop_leave_nothing(
         channel_prefix=prefix,
         linger=0.1,
     )
-    async with served(settings) as url, aiohttp.ClientSession() as session:
+    async with served(settings, "gateway") as url, aiohttp.ClientSession() as session:
 
         async def sources() -> float:
             async with session.get(f"{url}/metrics") as answer:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 
+from dualstream_lab import DualPublisher, Event
+from dualstream_lab.config import ServeSettings
+from dualstream_lab.errors import StoreError
+from dualstream_lab.lab import serve as serve_module
+from dualstream_lab.processor import Processor
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.ports import HOST, free_ports
 from tests.gateway.ears import curl, hearing
 from tests.gateway.estate import (
     delete_below,
@@ -21,7 +30,7 @@ from tests.gateway.estate import (
     until_stored,
 )
 from tests.gateway.published import Published, at, ids, new_source
-from tests.gateway.serving import Server, until_so
+from tests.gateway.serving import Server, served, until_so
 
 
 async def until_not_ready(server: Server, *words: str) -> str:
@@ -96,6 +105,61 @@ async def test_a_processor_that_dies_is_missed_and_one_that_comes_is_seen(stack:
         processor.process.resume()
         await until_ready(gateway)
         assert await metric(gateway, "store_lag_seconds") == 0
+
+
+async def test_a_processor_that_died_is_started_again_and_said_meanwhile(
+    stack: LocalStack, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A fake that dies twice, to force the moment. Whoever listens hears on."""
+    runs: list[float] = []
+    let_go = asyncio.Event()
+
+    class Dying(Processor):
+        async def run(self) -> None:
+            runs.append(time.monotonic())
+            if len(runs) == 1:
+                raise StoreError("no room left")
+            if len(runs) == 2:
+                raise RuntimeError("what nobody expected")
+            await let_go.wait()
+            await super().run()
+
+    monkeypatch.setattr(serve_module, "Processor", Dying)
+    monkeypatch.setattr(serve_module, "_PAUSES", (0.5, 5.0))
+    (port,) = free_ports(1)
+    settings = ServeSettings.load(
+        kafka_url=stack.kafka_url,
+        redis_url=stack.redis_url,
+        topic=topic,
+        group=topic,
+        store=tmp_path / "store.db",
+        listen=f"{HOST}:{port}",
+    )
+    source = new_source()
+    async with (
+        served(settings, "processor", "gateway") as url,
+        hearing(url.replace("http", "ws") + "/ws", source) as ear,
+        aiohttp.ClientSession() as session,
+    ):
+
+        async def said() -> str:
+            async with session.get(f"{url}/readyz") as answer:
+                return str((await answer.json())["processor"])
+
+        await until_so(lambda: contains(said, "it has died: no room left"), True)
+        await until_so(lambda: contains(said, "it has died: RuntimeError"), True)
+        async with DualPublisher(settings) as publisher:
+            receipt = await publisher.publish(Event(type="push", source_type="repo", source_id=source[5:]))
+        assert await ear.hear(1) == [receipt.event_id]
+        let_go.set()
+        await until_so(said, "up")
+    assert len(runs) == 3
+    assert runs[1] - runs[0] >= 0.5
+    assert runs[2] - runs[1] >= 1.0
+
+
+async def contains(said: Callable[[], Awaitable[str]], words: str) -> bool:
+    return words in await said()
 
 
 async def test_two_stores_in_one_group_have_half_each(stack: LocalStack):
