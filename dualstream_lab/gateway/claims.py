@@ -19,6 +19,7 @@ __all__ = ["Claim", "Claims", "position_of"]
 
 _DIGITS: Final = 18  # of the largest offset; int() raises for thousands of them
 _MOST: Final = 10_000  # that wait for Kafka's answer
+_PAUSE: Final = 0.01  # s after what was not true: whoever makes it up must not make Kafka busy
 
 
 class Claim(NamedTuple):
@@ -80,6 +81,7 @@ class Claims:
             waiting, self._waiting = self._waiting, []
             partitions = list({claim.partition for claim in waiting})
             ends = dict(zip(partitions, await asyncio.gather(*map(self._end, partitions)), strict=True))
+            beyond = self.beyond
             for claim in waiting:
                 self._let_go(claim)
                 end = ends[claim.partition]
@@ -89,6 +91,8 @@ class Claims:
                     self._take(claim)
                 else:
                     self.beyond += 1
+            if self.beyond > beyond:
+                await asyncio.sleep(_PAUSE)
 
     def _let_go(self, claim: Claim) -> None:
         key = _key(claim)
