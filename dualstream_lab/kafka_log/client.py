@@ -53,7 +53,8 @@ class LogClient:
             "auto_offset_reset": "none",  # a jump would be a silent gap
             "isolation_level": "read_committed",
         }
-        self._consumer = AIOKafkaConsumer(**client_options(settings), **(given | options))
+        self._options = client_options(settings)
+        self._consumer = AIOKafkaConsumer(**self._options, **(given | options))
 
     async def start(self) -> None:
         """Connect. Raises KafkaError, OSError; the caller bounds it."""

@@ -13,7 +13,9 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.consumer import LogConsumer
+from dualstream_lab.kafka_log.diagnosis import refusal
 from dualstream_lab.kafka_log.topic import unreachable
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -52,6 +54,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         self._let_go = let_go
         self._sought = -1
         self._given = asyncio.Event()
+        self._committing: asyncio.Task[None] | None = None
         self.generation = 0
         self.rebalances = 0
 
@@ -140,7 +143,8 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
             self._consumer._coordinator.check_errors()  # noqa: SLF001
         except KafkaError as error:
             self.generation += 1
-            raise StreamUnavailable(f"the consumer group of {self._topic} failed: {error!r}") from error
+            reason = refusal(error, self._options, self._topic) or repr(error)
+            raise StreamUnavailable(f"the consumer group of {self._topic} failed: {reason}") from error
 
     def _is_settled(self) -> bool:
         """Nothing is polled while positions have not been sought since the group changed."""
@@ -148,12 +152,22 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         """Tell the group, for tools that show its lag; nothing here reads it. Raises StreamUnavailable."""
-        offsets = {self._target(partition): offset for partition, offset in positions.items()}
-        try:
-            async with asyncio.timeout(self._timeout):  # (in an outage it would never end)
-                await self._consumer.commit(offsets)
-        except (KafkaError, OSError, TimeoutError) as error:
+        # (In an outage it would never end; cancelled, it leaves a task behind that nobody owns.)
+        if self._committing is None or self._committing.done():
+            offsets = {self._target(partition): offset for partition, offset in positions.items()}
+            self._committing = asyncio.create_task(self._consumer.commit(offsets))
+            self._committing.add_done_callback(lambda task: task.cancelled() or task.exception())  # noticed
+            await asyncio.wait([self._committing], timeout=self._timeout)
+        if not self._committing.done():
+            raise StreamUnavailable("the group's offsets are not committed yet: Kafka does not answer")
+        if not self._committing.cancelled() and (error := self._committing.exception()) is not None:
             raise StreamUnavailable(f"the group's offsets were not committed: {error!r}") from error
+
+    async def close(self) -> None:
+        """Leave the group and disconnect, within seconds; see :meth:`LogClient.close`."""
+        await super().close()
+        if self._committing is not None:
+            await end_tasks([self._committing], timeout=1.0)
 
     def lag(self, positions: Mapping[int, int]) -> int:
         """Committed messages that Kafka had, when last heard of, beyond these positions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -92,16 +93,19 @@ class DeadLetters:
         key, value, headers = record.key, record.value, [*record.headers, *letter.headers()]
         if key is None and value is None:
             value = b""  # aiokafka writes no record without both
+        partition: int | None = None
         while True:
             try:
-                await self._producer.send_and_wait(self._topic, value, key=key, headers=headers)
+                await self._producer.send_and_wait(
+                    self._topic, value, key=key, partition=partition, headers=headers
+                )
             except kafka_errors.KafkaError as error:
                 if isinstance(error, _TOO_BIG) and value != _LEFT_OUT:
                     key, value, headers = None, _LEFT_OUT, letter.headers()
                     continue
-                self.trouble = f"dead-letter topic {self._topic} cannot be written to: {error!r}"
-                log.warning("%s; trying on", self.trouble)
+                self._note(f"dead-letter topic {self._topic} cannot be written to: {error!r}")
                 await asyncio.sleep(_PAUSE)
+                partition = self._another_partition()
             else:
                 self.trouble = None
                 log.warning(
@@ -113,6 +117,16 @@ class DeadLetters:
                     letter.reason,
                 )
                 return
+
+    def _another_partition(self) -> int | None:
+        """One that has a leader: letters need no order, and one broker that is away stops nobody."""
+        led = self._producer.client.cluster.available_partitions_for_topic(self._topic)
+        return random.choice(sorted(led)) if led else None  # noqa: S311
+
+    def _note(self, trouble: str) -> None:
+        if self.trouble != trouble:
+            log.warning("%s; trying on", trouble)
+        self.trouble = trouble
 
     async def close(self) -> None:
         """Within seconds; what is not written is given up."""

@@ -31,6 +31,7 @@ _REST: Final = 0.02  # s after a poll that had few: each transaction costs as mu
 _MANY: Final = 1000  # events of a poll after which the next follows at once
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _LONGEST: Final = 10.0  # s: the pause grows up to that while the store fails
+_WARN_EVERY: Final = 60.0  # s between warnings of one and the same
 _COMMIT: Final = 1.0  # s between commits to the group
 _LET_GO: Final = 10.0  # s that a batch has to end in when its partition goes to another processor
 _UNSETTLED: Final = 10.0  # s without partitions to read after which that is a trouble
@@ -52,6 +53,7 @@ class Pipeline:
         self._settled_at = self._polled_at = time.monotonic()
         self._applying: asyncio.Task[None] | None = None
         self._failure: tuple[str, str] | None = None
+        self._warned = "", 0.0
         self._unstored: dict[int, str] = {}
         self._unread: dict[int, str] = {}
         self.claim = Claim(settings, store)
@@ -137,7 +139,7 @@ class Pipeline:
                     what = "store" if isinstance(error, StoreError) else "kafka"
                     self._settled = -1
                     self._failure = what, str(error)
-                    log.warning("the processor waits for %s: %s", what, error)
+                    self._warn(what, error)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST) if what == "store" else _PAUSE
                 else:
@@ -186,6 +188,13 @@ class Pipeline:
         self.consumer.rebalances = rebalances
         self._settled = -1
         self.consumer.join()
+
+    def _warn(self, what: str, error: Exception) -> None:
+        """Of what goes on once a minute, of what is new at once."""
+        sentence, now = f"the processor waits for {what}: {error}", time.monotonic()
+        if sentence != self._warned[0] or now - self._warned[1] > _WARN_EVERY:
+            log.warning("%s", sentence)
+            self._warned = sentence, now
 
     async def commit(self) -> None:
         """Until cancelled, tell the group where the store is, for tools that show its lag."""
@@ -249,7 +258,7 @@ class Pipeline:
                 raise
             except StoreError as error:
                 self._unstored[batch.partition] = str(error)
-                log.warning("the processor waits for the store: %s", error)
+                self._warn("store", error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
             else:

@@ -12,6 +12,7 @@ import pytest
 from dualstream_lab.errors import StoreError
 from dualstream_lab.event import Event, encode_event
 from dualstream_lab.kafka_log import consumer as consumer_module
+from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.kafka_log import trouble as trouble_module
 from dualstream_lab.processor import Processor, pipeline, processor
 from tests.kafka_log.hostile import (
@@ -168,7 +169,7 @@ async def test_a_store_that_is_full_is_waited_for_and_letters_are_written_once(
         assert (runner.stats().applied, runner.stats().poison) == (3000, 1)
     assert await stored(store) == by_source(made)
     assert len(await read_log(stack.kafka_url, settings.dead_letters)) == 1
-    assert "the processor waits for the store" in caplog.text
+    assert caplog.text.count("the processor waits for store") == 1, "said once"
 
 
 async def test_a_kafka_that_is_silent_is_said_and_waited_for(stack, topic, serving, store, monkeypatch):
@@ -263,17 +264,24 @@ async def test_a_broker_that_is_away_at_the_start_stops_its_partitions_alone(
 ):
     monkeypatch.setattr(pipeline, "_UNREAD", 1.0)
     topic = await scatter(cluster.kafka_url)
-    cluster.create_topic(f"{topic}.dead")
+    dead = await scatter(cluster.kafka_url)
+    key = next(
+        b"%d" % n for n in range(99) if partition_of(f":{n}", 3) == 1
+    )  # of a letter to where nobody is
     async with producer(cluster.kafka_url) as kafka:
         for partition in range(3):
             item = event(partition)
+            await kafka.send_and_wait(topic, b"no event", key=key, partition=partition)
             await kafka.send_and_wait(topic, encode_event(item), key=b"o/r", partition=partition)
     await mute(cluster.brokers[1])
-    where = serving(kafka_url=cluster.kafka_url, topic=topic, request_timeout=1, start_timeout=30)
+    where = serving(
+        kafka_url=cluster.kafka_url, topic=topic, dead_letter_topic=dead, request_timeout=1, start_timeout=30
+    )
     async with running(where, store) as runner:
-        await reached(store, {0: 1, 2: 1})
+        await reached(store, {0: 2, 2: 2})
         assert set(runner.stats().troubles) == {"partition 1"}
         assert not await store.find("e1")
         cluster.brokers[1].resume()
-        await reached(store, dict.fromkeys(range(3), 1))
+        await reached(store, dict.fromkeys(range(3), 2))
         await becomes(lambda: not runner.stats().troubles)
+        assert runner.stats().poison == 3
