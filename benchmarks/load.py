@@ -27,7 +27,7 @@ def _locust(stack: LocalStack, file: str, *options: str) -> dict[str, Any]:
     """The verdict of a headless run on a topic of its own. Raises NotRun where anything is missing."""
     topic = f"bench-{uuid4().hex[:10]}"
     stack.create_topic(topic, partitions=6)
-    where = ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic]
+    where = ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic, "--yes"]
     with tempfile.TemporaryDirectory() as root:
         command = [sys.executable, "-m", "locust", "-f", str(_FILES / file), "--headless", "--only-summary"]
         done = subprocess.run(

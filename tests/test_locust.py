@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
@@ -34,7 +35,7 @@ T = TypeVar("T")
 @pytest.fixture
 def where(stack, topic):
     """Options that point to a topic of this test's own."""
-    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic]
+    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic, "--yes"]
 
 
 class Place(NamedTuple):
@@ -58,7 +59,8 @@ def places(stack, new_topic, tmp_path_factory) -> Iterator[Callable[[], Place]]:
             exits.callback(redis.kill)
             redis.start()
             url = f"redis://127.0.0.1:{port}"
-            return Place(topic, url, ["--kafka", stack.kafka_url, "--redis", url, "--topic", topic], cwd)
+            there = ["--kafka", stack.kafka_url, "--redis", url, "--topic", topic, "--yes"]
+            return Place(topic, url, there, cwd)
 
         yield make
 
@@ -93,12 +95,16 @@ def in_kafka(stack, topic: str) -> int:
     return _in_thread(count())
 
 
-def locust(file: str, *options: str, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+def locust(
+    file: str, *options: str, cwd: Path, timeout: float = 90, **more: object
+) -> subprocess.CompletedProcess[str]:
     command = [*LOCUST, "-f", str(ROOT / "locustfiles" / file), "--headless", *options]
     if "--processes" in options:  # a port of its own: another Locust may run on this machine
         port = str(free_ports(1)[0])
         command += ["--master-bind-port", port, "--master-port", port]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, **more
+    )
 
 
 def the_run(cwd: Path) -> tuple[RunDirectory, dict]:
@@ -273,6 +279,30 @@ def test_a_worker_that_is_killed_does_not_keep_the_others_waiting(crews):
     assert verdict["measures"]["publish.durable"] > 500
 
 
+def test_a_master_whose_only_worker_does_not_answer_ends(where, tmp_path):
+    port = str(free_ports(1)[0])
+    base = [*LOCUST, "-f", str(ROOT / "locustfiles/batch_publish.py")]
+    master = [*base, "--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+    join = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    options = ["--rate", "500", "--duration", "300", "--expect-workers", "1", *where]
+    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    worker = subprocess.Popen([*base, *join], **quiet)
+    process = subprocess.Popen([*master, *options], cwd=tmp_path, text=True, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/*/published-worker*.parquet")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        worker.send_signal(signal.SIGSTOP)
+        _, errors = process.communicate(timeout=80)
+        assert process.returncode == 3, errors
+        assert "error: 1 of 1 workers ended without a word" in errors
+    finally:
+        for one in (process, worker):
+            one.kill()
+            one.communicate()
+
+
 def test_a_missed_threshold_gives_99_under_plain_locust(where, tmp_path):
     limit = ["--threshold", "publish.latency.p50<1us", "--threshold", "publish.errors==0"]
     done = locust("batch_publish.py", *where, "--rate", "500", "--run-time", "1s", *limit, cwd=tmp_path)
@@ -281,7 +311,7 @@ def test_a_missed_threshold_gives_99_under_plain_locust(where, tmp_path):
 
 
 def test_a_dead_broker_gives_3_and_no_run(stack, tmp_path):
-    nowhere = ["--kafka", "127.0.0.1:1", "--redis", stack.redis_url]
+    nowhere = ["--kafka", "127.0.0.1:1", "--redis", stack.redis_url, "--yes"]
     calls = {
         str(len(more)): partial(locust, "mixed.py", *nowhere, *more, cwd=tmp_path)
         for more in ([], ["--processes", "2"])
@@ -417,41 +447,86 @@ def test_ctrl_c_keeps_what_was_recorded(where, stack, topic, tmp_path):
     assert verdict["measures"]["publish.durable"] == in_kafka(stack, topic) > 500
 
 
-def test_the_web_ui_has_the_options_and_our_panel(where, tmp_path):
+@contextmanager
+def web_ui(options: list[str], cwd: Path) -> Iterator[tuple[str, Path]]:
+    """A Locust with its web UI: its URL, and the file of what it says. However the test ends, it ends."""
     port = free_ports(1)[0]
-    url = f"http://127.0.0.1:{port}"
     command = [*LOCUST, "-f", str(ROOT / "locustfiles/mixed.py"), "--web-host", "127.0.0.1"]
-    with subprocess.Popen(
-        [*command, "--web-port", str(port), *where], cwd=tmp_path, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            page = _get(f"{url}/")
-            for option in (
-                "rate",
-                "batch_size",
-                "zipf",
-                "payload_bytes",
-                "plan",
-                "seed",
-                "connections_per_user",
-            ):
-                assert f'"{option}"' in page, option
-            assert "Dual stream" in page
-            body = b"user_count=20&spawn_rate=100&rate=500&duration=30"
-            with urlopen(Request(f"{url}/swarm", data=body), timeout=10) as answer:
-                assert json.load(answer)["success"]
-            deadline = time.monotonic() + 40
-            while not (rows := _panel(url)):
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            named = {row["what"]: row for row in rows}
-            corrected = named["publish: intended to ack (corrected)"]
-            assert corrected["count"] > 0
-            assert float(corrected["p99"]) >= float(named["publish: sent to ack (raw)"]["p50"])
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+    said = cwd / "said.log"
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--web-port", str(port), *options], cwd=cwd, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}", said
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def swarm(url: str, **form: object) -> None:
+    body = urlencode({"user_count": 20, "spawn_rate": 100, "rate": 500, "duration": 30} | form).encode()
+    with urlopen(Request(f"{url}/swarm", data=body), timeout=10) as answer:
+        assert json.load(answer)["success"]
+
+
+def test_brokers_given_in_the_web_ui_are_refused_where_nobody_was_asked(stack, topic, tmp_path):
+    """The page is open to whoever reaches it; what it may name is said where Locust is started."""
+    with web_ui(["--kafka", stack.kafka_url, "--topic", topic], tmp_path) as (_, said):
+        deadline = time.monotonic() + 30
+        while "give --yes if load may go there" not in said.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    (tmp_path / "second").mkdir()
+    with web_ui([], tmp_path / "second") as (url, said):  # on a stack of its own
+        _get(f"{url}/")
+        swarm(url, kafka=stack.kafka_url, topic=topic)
+        deadline = time.monotonic() + 30
+        while "give --yes if load may go there" not in said.read_text():
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.1)
+    assert "(a local stack of its own)" in said.read_text()
+    assert in_kafka(stack, topic) == 0
+
+
+def test_without_options_it_starts_a_stack_and_leaves_the_environment_alone(stack, topic, tmp_path):
+    """Also its workers."""
+    ambient = {"DUALSTREAM_KAFKA_URL": stack.kafka_url, "DUALSTREAM_REDIS_URL": stack.redis_url}
+    environment = (
+        os.environ | ambient | {"DUALSTREAM_TOPIC": topic, "XDG_STATE_HOME": str(tmp_path / "state")}
+    )
+    done = locust(
+        "mixed.py", "--rate", "500", "--run-time", "1s", "--processes", "2", cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(a local stack of its own)" in done.stderr
+    assert "Traceback" not in done.stderr
+    directory, verdict = the_run(tmp_path)
+    assert verdict["measures"]["publish.durable"] == 500
+    assert verdict["measures"]["live.heard"] == 1000, "both workers hear the master's Redis"
+    assert directory.manifest.settings["kafka_url"] != stack.kafka_url
+    assert in_kafka(stack, topic) == 0
+
+
+def test_the_web_ui_has_the_options_and_our_panel(where, tmp_path):
+    with web_ui(where, tmp_path) as (url, _):
+        page = _get(f"{url}/")
+        for option in ("rate", "batch_size", "zipf", "payload_bytes", "plan", "seed", "connections_per_user"):
+            assert f'"{option}"' in page, option
+        assert "Dual stream" in page
+        assert '"missing_host_warning": false' in page.replace("&#34;", '"')
+        swarm(url)
+        deadline = time.monotonic() + 40
+        while not (rows := _panel(url)):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        named = {row["what"]: row for row in rows}
+        corrected = named["publish: intended to ack (corrected)"]
+        assert int(corrected["count"].replace(",", "")) > 0
+        assert float(corrected["p99"]) >= float(named["publish: sent to ack (raw)"]["p50"])
 
 
 def _get(url: str) -> str:

@@ -315,7 +315,7 @@ def gateway(stack: LocalStack, topic: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def where(stack: LocalStack, topic: str) -> list[str]:
-    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic]
+    return ["--kafka", stack.kafka_url, "--redis", stack.redis_url, "--topic", topic, "--yes"]
 
 
 PROCESSES = {"ws": ["--processes", "2"], "sse": []}

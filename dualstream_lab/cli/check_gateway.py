@@ -110,7 +110,7 @@ def check_gateway(
 def _remote(url: str, plan: Plan, faults: tuple[str, ...], *, yes: bool, **where: Any) -> Check:
     if faults:
         raise ConfigError("--fault: only the stack that this command starts itself is broken: leave URL out")
-    destination = find_destination(**where) or Destination.running()
+    destination = find_destination(**where) or Destination.running(where["topic"])
     if destination is None:
         raise StackError("no local stack runs: give --kafka and --redis of the gateway, or --use-env")
     _announce(url, plan)

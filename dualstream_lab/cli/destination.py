@@ -12,6 +12,7 @@ from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.cli.origin import ambient
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.settings import TOPIC
 from dualstream_lab.stack.where import Destination, find_destination
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--kafka", metavar="URL", help="Your Kafka; left out, a local stack is started."),
             click.option("--redis", metavar="URL", help="Your Redis; left out, nothing is announced."),
-            click.option("--topic", help="The topic, which must exist.  [default: events]"),
+            click.option("--topic", help="The topic; on brokers of yours it must exist.  [default: events]"),
             click.option(
                 "--use-env",
                 is_flag=True,
@@ -59,7 +60,7 @@ def open_destination(
         return
     if ambient("kafka_url") or ambient("redis_url"):
         say("without --use-env load does not go to what DUALSTREAM_KAFKA_URL and DUALSTREAM_REDIS_URL name")
-    with LocalStack(brokers=brokers, progress=say) as stack:
+    with LocalStack(brokers=brokers, progress=say, topic=topic or TOPIC) as stack:
         found = Destination.of(stack)
         agree(found, yes=yes)
         yield found, stack

@@ -14,11 +14,13 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from dualstream_lab import errors
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, RecordingError, StackError, StreamUnavailable
 from dualstream_lab.load.measures import Totals
 from dualstream_lab.locust_bridge.bridge import Bridge
 from dualstream_lab.locust_bridge.console import tell
 from dualstream_lab.locust_bridge.crew import Crew
+from dualstream_lab.locust_bridge.destination import Destinations
 from dualstream_lab.locust_bridge.options import Options
 from dualstream_lab.locust_bridge.record import Record
 from dualstream_lab.locust_bridge.session import Order, Session, finish_limit, start_limit
@@ -64,6 +66,7 @@ class Controller:
         self._finishing = RLock()
         self._limits = (0.0, 0.0)
         self._users = 0
+        self._destinations = Destinations()
         self._planned_end = False
         self._ending = False
         self._failure: DualStreamError | None = None
@@ -91,10 +94,13 @@ class Controller:
         """Check the options before anything starts; the plan's end, not a timer, ends a headless run."""
         given: Any = self._environment.parsed_options
         try:
-            options = Options.of(given)
+            destination = self._destinations.find(given, may_ask=True)
+            options = Options.of(given, destination.settings)
         except DualStreamError as error:
+            self._destinations.close()
             print(f"error: {error}", file=sys.stderr)
             sys.exit(USAGE if isinstance(error, ConfigError) else UNAVAILABLE)
+        self._environment.host = destination.kafka  # what the web UI calls the host
         if given.headless:
             given.duration = options.workload.duration
             given.run_time = None
@@ -107,8 +113,7 @@ class Controller:
     def _on_start(self, **_: object) -> None:
         self._users, self._planned_end, self._ending, self._failure = 0, False, False, None
         try:
-            given: Any = self._environment.parsed_options
-            options = Options.of(given)
+            options = self._options()
             self._limits = start_limit(options.settings), finish_limit(options.settings)
             if not self._worker:
                 self._prepare(options)
@@ -119,6 +124,16 @@ class Controller:
         except Exception as error:
             log.exception("the test could not begin")  # whatever it is, nobody must wait for its end
             self._fail(DualStreamError(f"the test could not begin: {error!r}"))
+
+    def _options(self) -> Options:
+        given: Any = self._environment.parsed_options
+        if not self._worker:
+            return Options.of(given, self._destinations.find(given, may_ask=False).settings)
+        if self._order is None:
+            raise ConfigError(
+                "this worker was given no order; do master and workers run the same locustfile?"
+            )
+        return Options.of(given, Settings(**self._order.settings))
 
     def _prepare(self, options: Options) -> None:
         """The run directory, and every process's order."""
@@ -147,10 +162,7 @@ class Controller:
 
     def _begin(self, options: Options) -> None:
         """This process's session."""
-        if self._order is None:
-            raise ConfigError(
-                "this worker was given no order; do master and workers run the same locustfile?"
-            )
+        assert self._order is not None  # noqa: S101  (the worker's was looked at, its own was just made)
         self._bridge = self._bridge or Bridge()
         session = Session(options, self._order, listens=self._listens, hears_itself=self._hears_itself)
         limit = self._limits[0]
@@ -297,9 +309,15 @@ class Controller:
                 self._fail(RecordingError(session.failed))
 
     def _on_stop(self, **_: object) -> None:
-        """Everything that is open is settled and recorded, before users are stopped."""
+        """Everything that is open is settled and recorded, before users are stopped.
+
+        Whoever stopped it: without the web UI nobody can begin another, and Locust itself, when its workers
+        do not answer, would wait for ever.
+        """
         if not self._worker:
             self._finish()
+            if self._environment.web_ui is None:
+                gevent.spawn(self._runner.quit)
 
     def _finish(self) -> None:
         with self._finishing:
@@ -351,3 +369,4 @@ class Controller:
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None
+        self._destinations.close()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.load.thresholds import Threshold
-from dualstream_lab.stack.where import find_settings
 from dualstream_lab.workload import PAYLOADS, PLANS, Workload
 
 if TYPE_CHECKING:
@@ -113,10 +112,23 @@ def add_arguments(parser: LocustArgumentParser) -> None:
         help="Seconds after which a connection leaves and comes again; 0: never",
     )
     add(
-        "--kafka", default="", help="Kafka URL (else DUALSTREAM_KAFKA_URL, else the stack of `dualstream up`)"
+        "--kafka",
+        default="",
+        help="Kafka URL; left out, it is the stack of `dualstream up`, or one that is started for the test",
     )
-    add("--redis", default="", help="Redis URL", is_secret=True)
+    add(
+        "--redis", default="", help="Redis URL; left out beside --kafka, nothing is announced", is_secret=True
+    )
     add("--topic", default="", help="Topic, which must exist")
+    add(
+        "--use-env", action="store_true", include_in_web_ui=False,
+        help="What is left out is as DUALSTREAM_KAFKA_URL, _REDIS_URL and _TOPIC say",
+    )  # fmt: skip
+    add(
+        "--yes", action="store_true", include_in_web_ui=False,
+        help="Send load to brokers that are not the local stack without asking; where there is no terminal "
+        "to ask on, and for those that are given in the web UI, they are refused without this",
+    )  # fmt: skip
     add("--runs", default="runs", help="Where run directories go", include_in_web_ui=False)
     add(
         "--max-rows",
@@ -151,8 +163,8 @@ class Options:
     stay: float | None
 
     @classmethod
-    def of(cls, given: Namespace) -> Options:
-        """Raises ConfigError naming the option, StackError where no brokers are known."""
+    def of(cls, given: Namespace, settings: Settings) -> Options:
+        """Raises ConfigError naming the option."""
         workload = _workload(given)
         for name, low, high in (
             ("connections_per_user", 1, 10_000), ("slow", 0, 1), ("slow_seconds", 0, 60), ("stay", 0, 3600),
@@ -166,9 +178,7 @@ class Options:
         expected = workload.expected or round(workload.duration * 200_000)
         return cls(
             workload=workload,
-            settings=find_settings(
-                kafka_url=given.kafka or None, redis_url=given.redis or None, topic=given.topic or None
-            ),
+            settings=settings,
             thresholds=tuple(Threshold.parse(text) for text in given.threshold),
             root=Path(given.runs),
             sample=max(1, -(-expected // given.max_rows)) if given.max_rows else 0,

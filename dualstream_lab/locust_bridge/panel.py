@@ -58,8 +58,11 @@ def _rows(controller: Controller) -> list[dict[str, Any]]:
             names = ("p50", "p90", "p99", "p999", "max")
             values = histogram.quantiles((0.5, 0.9, 0.99, 0.999, 1.0))
             cells = {name: _cell(value) for name, value in zip(names, values, strict=True)}
-            rows.append({"what": title, "count": histogram.count, "missing": histogram.missing, **cells})
-    rows += [{"what": name, "count": whole.counters[name]} for name in _COUNTERS if name in whole.counters]
+            counts = {"count": f"{histogram.count:,}", "missing": f"{histogram.missing:,}"}
+            rows.append({"what": title, **counts, **cells})
+    rows += [
+        {"what": name, "count": f"{whole.counters[name]:,}"} for name in _COUNTERS if name in whole.counters
+    ]
     return rows
 
 

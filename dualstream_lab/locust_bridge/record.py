@@ -48,6 +48,7 @@ class Record:
             engine="locust",
         )
         self._zero = clocks.wall + ahead
+        self._settings = options.settings.model_dump()  # all processes have the same, wherever they run
         self.directory = RunDirectory(RunDirectory.create(options.root, name), manifest)
         self.totals = Totals(since=manifest.started)
         try:
@@ -59,7 +60,11 @@ class Record:
     def order(self, index: int, of: int) -> Order:
         """For one of ``of`` processes."""
         path = str(self.directory.path.resolve())
-        return Order(directory=path, ids=self.directory.manifest.ids, zero=self._zero, index=index, of=of)
+        manifest = self.directory.manifest
+        return Order(
+            directory=path, run=manifest.run, ids=manifest.ids, settings=self._settings, zero=self._zero,
+            index=index, of=of,
+        )  # fmt: skip
 
     def keep(self, interval: Interval) -> None:
         """Add what a process recorded."""

@@ -19,6 +19,7 @@ from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver, time_limit
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
+from dualstream_lab.load.warm_up import load_headers
 from dualstream_lab.locust_bridge.bridge import start_thread
 from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners, find_gateway, hearing_of
 from dualstream_lab.publisher import DualPublisher
@@ -47,10 +48,14 @@ _QUIET, _DRAIN = 0.3, 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a process is told: the run, where its rows go, the plan's zero (wall clock, ns), its share."""
+    """What a process is told: the run, where its rows and its events go, the plan's zero (wall clock, ns),
+    and its share.
+    """
 
     directory: str
+    run: str
     ids: str
+    settings: dict[str, Any]
     zero: int
     index: int
     of: int
@@ -117,7 +122,7 @@ class Session:
 
         A process that cannot start leaves nothing behind: the directory may already be removed.
         """
-        self._publisher = DualPublisher(self._options.settings)
+        self._publisher = DualPublisher(self._options.settings, headers=load_headers(self._order.run))
         await self._publisher.start()
         try:
             gateway = await find_gateway(self._options) if self._listens else None

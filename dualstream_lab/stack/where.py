@@ -55,20 +55,25 @@ class Destination:
     name: str
 
     @classmethod
-    def of(cls, stack: LocalStack) -> Self:
-        """A stack that was started for it."""
-        return cls._local(stack, "a local stack of its own")
+    def of(cls, stack: LocalStack, topic: str | None = None) -> Self:
+        """A stack that was started for it; ``topic``: another one of it."""
+        return cls._local(stack, topic or stack.topic, "a local stack of its own")
 
     @classmethod
-    def running(cls) -> Self | None:
-        """The stack that `dualstream up` runs, if it does."""
+    def running(cls, topic: str | None = None) -> Self | None:
+        """The stack that `dualstream up` runs, if it does; ``topic``: another one of it."""
         info = running_stack()
-        return None if info is None else cls._local(info, "the running local stack")
+        return None if info is None else cls._local(info, topic or info.topic, "the running local stack")
 
     @classmethod
-    def _local(cls, stack: LocalStack | StackInfo, name: str) -> Self:
-        where = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": stack.topic}
+    def _local(cls, stack: LocalStack | StackInfo, topic: str | None, name: str) -> Self:
+        where = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": topic}
         return cls(settings=Settings.load(**where), local=True, name=name)
+
+    @property
+    def kafka(self) -> str:
+        """Kafka's servers."""
+        return ", ".join(_servers(self.settings.kafka_url or ""))
 
     def __str__(self) -> str:
         settings = self.settings
@@ -76,8 +81,7 @@ class Destination:
         if settings.redis_url is not None:
             channels = f"{settings.channel_prefix}events:*"
             announced = f"Redis {', '.join(_servers(settings.redis_url))}, channels {channels}"
-        kafka = ", ".join(_servers(settings.kafka_url or ""))
-        return f"Kafka {kafka}, topic {settings.topic}; {announced} ({self.name})"
+        return f"Kafka {self.kafka}, topic {settings.topic}; {announced} ({self.name})"
 
 
 def find_destination(
@@ -89,8 +93,9 @@ def find_destination(
     Raises ConfigError.
     """
     if kafka is None and not use_env:
-        if given := [name for name, value in (("--redis", redis), ("--topic", topic)) if value is not None]:
-            raise ConfigError(f"{given[0]} without --kafka: give both, or neither for a local stack")
+        if redis is not None:
+            raise ConfigError("--redis without --kafka: give both, or neither for a local stack")
+        Settings.load(kafka_url="unused:1", redis_url="redis://unused", topic=topic)  # a topic that can be
         return None
     settings = Settings.load(kafka_url=kafka, redis_url=redis, topic=topic)
     if settings.kafka_url is None:

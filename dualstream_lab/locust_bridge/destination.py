@@ -1,0 +1,63 @@
+"""Where a test's load goes: never to brokers that nobody named, and never without saying so."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.settings import TOPIC
+from dualstream_lab.stack.where import Destination, find_destination
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["Destinations"]
+
+
+class Destinations:
+    """Of the tests of one master, or of one process that is alone: the web UI may name others each time."""
+
+    def __init__(self) -> None:
+        self._stack: LocalStack | None = None
+        self._agreed: set[str] = set()
+
+    def find(self, given: Namespace, *, may_ask: bool) -> Destination:
+        """What the options say; where they do not, the running local stack, or one that lives until
+        :meth:`close`. It is said, and asked for if that may be somebody else's and somebody can be asked.
+
+        Raises ConfigError, also for a "no"; StackError.
+        """
+        topic = given.topic or None
+        found = find_destination(
+            kafka=given.kafka or None, redis=given.redis or None, topic=topic, use_env=given.use_env
+        )
+        found = found or Destination.running(topic) or self._own(topic)
+        if (text := str(found)) not in self._agreed:
+            print(f"load goes to {text}", file=sys.stderr)
+            if not (found.local or given.yes):
+                _ask(may_ask=may_ask)
+            self._agreed.add(text)
+        return found
+
+    def _own(self, topic: str | None) -> Destination:
+        if self._stack is None:
+            stack = LocalStack(topic=topic or TOPIC, progress=lambda line: print(line, file=sys.stderr))
+            stack.start()
+            self._stack = stack
+        return Destination.of(self._stack, topic)
+
+    def close(self) -> None:
+        """End the stack of its own."""
+        if self._stack is not None:
+            self._stack.stop()
+            self._stack = None
+
+
+def _ask(*, may_ask: bool) -> None:
+    if not (may_ask and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigError("these are not the brokers of the local stack: give --yes if load may go there")
+    print("May it? [y/N]: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise ConfigError("nothing was sent")
