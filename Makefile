@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DELETE_ON_ERROR:
-.PHONY: help install demo lab test lint bench soak lock clean
+.PHONY: help install demo lab test test-fast lint bench soak lock clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
 	@sh scripts/venv.sh $(VENV)
@@ -26,6 +26,9 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 
 test: $(STAMP) lint ## all tests, on a real Kafka and a real Valkey, two files at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-fast: $(STAMP) ## the tests that need no broker, browser, notebook or simulation, in a minute
+	$(BIN)/python -m pytest --fast --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy strict, import-linter
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.local import _in_thread
 
 from .children import Children
+from .fast import Fast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,8 +51,14 @@ _QUICK = {
 _MANY = 10
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out what needs a broker, or time; say so")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Children())
+    if config.getoption("--fast"):
+        config.pluginmanager.register(Fast(config))
 
 
 class Stacks:
