@@ -129,7 +129,8 @@ def _unheard(
         return _stranger(ear, ours, settings)
     if not stats.receivers:
         return ConfigError(
-            "redis: nobody hears on this Redis what is published: give the Redis that the gateway reads"
+            "redis: nobody hears on this Redis what is published: give the Redis, and the channel_prefix, "
+            "that the gateway reads"
         )
     return StreamUnavailable(
         f"the gateway told nothing of what was published to topic {settings.topic!r} for {_WITHIN:g} s"
