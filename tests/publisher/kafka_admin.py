@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
+
+from dualstream_lab.kafka_log.topic import info_of
 
 TOPIC, CLUSTER = 2, 4
 WRITE, DESCRIBE = 4, 8
@@ -26,10 +29,13 @@ async def admin(kafka_url: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def alter_topic(kafka_url: str, topic: str, **settings: str) -> None:
-    """Set these (with _ for .) and no others."""
+    """Set these (with _ for .) and no others. Returns when the broker says so, too."""
     named = {name.replace("_", "."): value for name, value in settings.items()}
-    async with admin(kafka_url) as client:
+    async with admin(kafka_url) as client, asyncio.timeout(20):
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+        described: dict[str, str] = {}
+        while not named.items() <= described.items():
+            described = (await info_of(client._client, topic)).settings
 
 
 async def add_partitions(kafka_url: str, topic: str, count: int) -> None:

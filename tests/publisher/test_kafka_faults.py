@@ -153,7 +153,7 @@ async def test_a_batch_of_a_dead_leader_poisons_its_producer_and_the_publisher_g
 @pytest.mark.timeout(240)
 async def test_without_a_leader_events_wait_and_no_producer_is_poisoned(cluster, single_copies):
     """Nothing of them ever left the process: with time enough they are durable, else not in the log."""
-    where = single_copies(delivery_timeout=60)
+    where = single_copies(delivery_timeout=180)
     async with (
         DualPublisher(where) as patient,
         DualPublisher(single_copies(delivery_timeout=15)) as hasty,
