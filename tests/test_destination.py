@@ -73,7 +73,7 @@ def test_with_use_env_what_is_left_out_is_from_the_environment(ambient):
     ("given", "said"),
     [
         ({"redis": "redis://h"}, "--redis without --kafka"),
-        ({"topic": "t"}, "--topic without --kafka"),
+        ({"topic": "a b"}, "topic"),
         ({"use_env": True}, "DUALSTREAM_KAFKA_URL is not set"),
         ({"kafka": "nonsense"}, "host:port"),
     ],
@@ -103,6 +103,12 @@ def test_the_running_stack_counts_as_local_however_it_is_given(running, ambient,
         assert found(use_env=True).local is local
     else:
         assert found(kafka=kafka, redis=redis).local is local
+
+
+def test_another_topic_of_the_running_stack_is_on_the_running_stack(running):
+    assert Destination.running().settings.topic == "events"
+    other = Destination.running("mine")
+    assert (other.settings.topic, other.settings.kafka_url, other.local) == ("mine", KAFKA, True)
 
 
 def test_nothing_is_local_where_no_stack_runs(ambient):
@@ -167,10 +173,10 @@ def test_without_options_a_stack_of_its_own_is_started_and_the_environment_is_sa
 ):
     ambient(kafka_url="127.0.0.1:1", redis_url="redis://127.0.0.1:1", topic="prod")
     (tmp_path / "short.toml").write_text("warm_up = 0.5\n[workload]\nrate = 200\nduration = 1\n")
-    code, _, err = dualstream("run", "short.toml")
+    code, _, err = dualstream("run", "short.toml", "--topic", "mine")
     assert code == 0, err
     assert "without --use-env load does not go to what DUALSTREAM_KAFKA_URL" in err
-    assert ", topic events; Redis 127.0.0.1:" in err
+    assert ", topic mine; Redis 127.0.0.1:" in err
     assert "(a local stack of its own)" in err
 
 

@@ -243,7 +243,7 @@ def test_a_missed_threshold_gives_99_and_says_by_how_much(tmp_path, stack):
     [
         (["smoke", "--kafka", "127.0.0.1:1", "--yes"], 3, "could not be reached"),
         (["smoke", "--kafka", "127.0.0.1:1"], 2, "give --yes if load may go there"),
-        (["smoke", "--topic", "x"], 2, "--topic without --kafka"),
+        (["smoke", "--topic", "a b"], 2, "topic"),
         (["smoke", "--use-env"], 2, "DUALSTREAM_KAFKA_URL is not set"),
         (["smoke", "--rate", "0"], 2, "rate: must be from 0.1"),
         (["smoke", "--threshold", "x<1"], 2, "there is no measure 'x'"),
