@@ -17,7 +17,15 @@ from dualstream_lab.rate_limit import RateLimit
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-__all__ = ["HEADERS", "SERVER_OPTIONS", "HttpProtocol", "close_refused", "printable", "report_refusal"]
+__all__ = [
+    "HEADERS",
+    "SERVER_OPTIONS",
+    "HttpProtocol",
+    "close_refused",
+    "expect_nothing_else",
+    "printable",
+    "report_refusal",
+]
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +105,25 @@ async def _close(request: web.Request, response: web.StreamResponse) -> None:
     request.protocol.force_close()
 
 
+def _refusal(status: int, reason: str) -> web.Response:
+    body = msgspec.json.encode({"error": reason})
+    response = web.Response(status=status, body=body, content_type="application/json", headers=HEADERS)
+    response.force_close()
+    return response
+
+
+def expect_nothing_else(server: web.Server) -> None:
+    """Have the server refuse an ``Expect`` that is not ``100-continue``: aiohttp fails to quote some."""
+    handle = server.request_handler
+
+    async def understood(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "100-continue").lower() == "100-continue":
+            return await handle(request)
+        return _refusal(417, "Expect: only 100-continue is understood")
+
+    server.request_handler = understood
+
+
 class HttpProtocol(web.RequestHandler):
     """aiohttp's, but what is no HTTP is worth one line, and every answer has our headers."""
 
@@ -112,11 +139,8 @@ class HttpProtocol(web.RequestHandler):
         """The answer to what no handler has answered."""
         if isinstance(exc, HttpProcessingError):
             report_refusal(request, f"not HTTP: {message}")
-            reason = f"not HTTP, or a line of more than {_LINE} bytes, or more than {_LINES} headers"
-        else:
-            super().handle_error(request, status, exc, message)  # logs it: a mistake of ours
-            reason = "an error of the server's"
-        body = msgspec.json.encode({"error": reason})
-        response = web.Response(status=status, body=body, content_type="application/json", headers=HEADERS)
-        response.force_close()
-        return response
+            return _refusal(
+                status, f"not HTTP, or a line of more than {_LINE} bytes, or more than {_LINES} headers"
+            )
+        super().handle_error(request, status, exc, message)  # logs it: a mistake of ours
+        return _refusal(status, "an error of the server's")

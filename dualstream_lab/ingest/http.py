@@ -101,8 +101,6 @@ def _answered(handler: _Handler) -> Handler:
 
     async def refusing(request: web.Request) -> web.Response:
         try:
-            if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-                return Refusal(417, "this Expect is not understood", "100-continue").response()
             return await handler(request)
         except Refusal as refusal:
             return refusal.response()

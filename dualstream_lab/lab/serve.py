@@ -17,7 +17,7 @@ from dualstream_lab.gateway.access import Access
 from dualstream_lab.gateway.answers import writer_of
 from dualstream_lab.gateway.app import application
 from dualstream_lab.gateway.gateway import Gateway
-from dualstream_lab.http_server import SERVER_OPTIONS, HttpProtocol
+from dualstream_lab.http_server import SERVER_OPTIONS, HttpProtocol, expect_nothing_else
 from dualstream_lab.ingest.http import ingest_routes
 from dualstream_lab.processor import Processor
 from dualstream_lab.publisher import DualPublisher
@@ -197,6 +197,7 @@ async def _server(settings: ServeSettings, runner: web.AppRunner) -> AsyncIterat
     loop = asyncio.get_running_loop()
     manager = runner.server
     assert manager is not None  # noqa: S101
+    expect_nothing_else(manager)
 
     def connection() -> HttpProtocol:
         return HttpProtocol(manager, loop=loop, keepalive_timeout=_IDLE, **SERVER_OPTIONS)

@@ -250,6 +250,8 @@ async def test_bytes_that_are_no_text_are_refused_wherever_they_stand(plain, int
         request(b"/sse?source=repo:o/x", b"Last-Event-ID: " + byte),
         request(b"/ws?source=" + byte, UPGRADE.replace(b"Key: ", b"Key: " + byte)),
         request(b"/healthz", method=b"POST" + byte),
+        *(request(path, b"Expect: " + byte) for path in (b"/", b"/healthz", b"/events", b"/sse", b"/no")),
+        *(request(path, b"Expect: " + byte, method=b"CONNECT") for path in (b"x:1", b"/")),
         request(b"/ingest", b"Content-Length: 5", b"Content-Type: " + byte, method=b"POST"),
         request(
             b"/ingest",
