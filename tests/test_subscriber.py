@@ -28,13 +28,13 @@ TRANSPORTS = ("ws", "sse")
 both = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
-async def take(events: AsyncIterator[Received], count: int, timeout: float = 30) -> list[Received]:
+async def take(events: AsyncIterator[Received], count: int, timeout: float = 60) -> list[Received]:
     async with asyncio.timeout(timeout):
         return [await anext(events) for _ in range(count)]
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -108,7 +108,7 @@ async def serving(settings: ServeSettings, constants: Constants | None = None) -
         await service.stop()
 
 
-async def until(true: Callable[[], bool], timeout: float = 20) -> None:
+async def until(true: Callable[[], bool], timeout: float = 60) -> None:
     async with asyncio.timeout(timeout):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -122,7 +122,7 @@ def some(count: int, *, source: str = SOURCE, first: int = 0) -> list[Event]:
     ]
 
 
-async def take(events: AsyncIterator[Received], count: int, timeout: float = 20) -> list[Received]:
+async def take(events: AsyncIterator[Received], count: int, timeout: float = 60) -> list[Received]:
     async with asyncio.timeout(timeout):
         return [await anext(events) for _ in range(count)]
 

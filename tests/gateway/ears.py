@@ -36,7 +36,7 @@ class Told:
         self.ended = True
         self._news.set()
 
-    async def until(self, condition: Callable[[], Any], *, timeout: float = 20) -> None:
+    async def until(self, condition: Callable[[], Any], *, timeout: float = 60) -> None:
         """Until it holds; it is asked whenever there is news."""
         try:
             async with asyncio.timeout(timeout):
@@ -48,7 +48,7 @@ class Told:
             raise AssertionError(f"not within {timeout} s; last: {self.messages[-3:]}") from None
 
     async def see(
-        self, kind: str, source: str | None = None, *, count: int = 1, timeout: float = 20
+        self, kind: str, source: str | None = None, *, count: int = 1, timeout: float = 60
     ) -> Message:
         """The ``count``-th message of a kind (about a source), now or later."""
 
@@ -58,7 +58,7 @@ class Told:
         await self.until(lambda: len(found()) >= count, timeout=timeout)
         return found()[count - 1]
 
-    async def hear(self, count: int, source: str | None = None, *, timeout: float = 20) -> list[str]:
+    async def hear(self, count: int, source: str | None = None, *, timeout: float = 60) -> list[str]:
         """The ids of the events so far, once there are so many."""
         await self.until(lambda: len(self._heard[source]) >= count, timeout=timeout)
         return self.ids(source)
@@ -97,7 +97,7 @@ class Socket(Told):
             pass
         self.end()
 
-    async def closed(self, *, timeout: float = 20) -> tuple[int | None, str | None]:
+    async def closed(self, *, timeout: float = 60) -> tuple[int | None, str | None]:
         """Code and reason, once it is closed."""
         async with asyncio.timeout(timeout):
             await self.socket.wait_closed()

@@ -164,14 +164,14 @@ class Delivery:
             server.process.wait_ready()
 
 
-async def until(condition: Callable[[], Any], *, timeout: float = 20) -> None:
+async def until(condition: Callable[[], Any], *, timeout: float = 60) -> None:
     """Poll for what cannot be awaited."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def until_so(ask: Callable[[], Awaitable[object]], wanted: object, *, timeout: float = 30) -> None:
+async def until_so(ask: Callable[[], Awaitable[object]], wanted: object, *, timeout: float = 60) -> None:
     """Ask until the answer is this."""
     answer: object = None
     try:

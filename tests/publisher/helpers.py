@@ -93,7 +93,7 @@ async def heard(redis_url: str, pattern: str = "events:*") -> AsyncIterator[list
             await asyncio.wait([task])
 
 
-async def until(condition: Callable[[], Any], *, timeout: float = 20) -> None:
+async def until(condition: Callable[[], Any], *, timeout: float = 60) -> None:
     """Poll for what cannot be awaited."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110
