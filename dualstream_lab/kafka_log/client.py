@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Bounds", "LogClient"]
 
 _CLOSE_TIMEOUT: Final = 2.0
+_PATIENCE: Final = 3.0  # s more for a topic that no broker knows (yet)
 _PAUSE: Final = 0.1  # s before a question is asked again
 _END, _BEGINNING = -1, -2  # as times
 _UNCOMMITTED, _COMMITTED = 0, 1
@@ -77,7 +78,7 @@ class LogClient:
     async def identity(self) -> LogIdentity:
         """Which log the topic is now. Raises StreamUnavailable, and ConfigError where the topic is gone."""
         asked = identity_of(self._consumer._client, self._topic)  # noqa: SLF001
-        return await self._bounded(asked, "which log it is")
+        return await self._bounded(asked, "which log it is", patience=_PATIENCE)
 
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The last stable offset of each: where committed records end. Raises StreamUnavailable."""
@@ -189,12 +190,13 @@ class LogClient:
             offsets[partition] = offset
         return offsets
 
-    async def _bounded(self, asked: Awaitable[T], what: str) -> T:
+    async def _bounded(self, asked: Awaitable[T], what: str, *, patience: float = 0.0) -> T:
+        limit = 2 * self._timeout + patience
         try:
-            async with asyncio.timeout(2 * self._timeout):
+            async with asyncio.timeout(limit):
                 return await asked
         except (KafkaError, OSError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {2 * self._timeout:g} s"
+            reason = str(error) or f"no answer within {limit:g} s"
             raise StreamUnavailable(f"Kafka does not say of {self._topic} {what}: {reason}") from error
 
     def _target(self, partition: int) -> TopicPartition:
