@@ -116,5 +116,5 @@ def _tell(found: Compared) -> None:
         stdout.print(table)
     for caveat in found.caveats:
         say(f"note: {caveat}")
-    color = "bold red" if found.regressed else "green"
-    stdout.print(headline(found), style=color)
+    open_ = found.found(Finding.OPEN, Finding.WORSE)
+    stdout.print(headline(found), style="bold red" if found.regressed else "yellow" if open_ else "green")

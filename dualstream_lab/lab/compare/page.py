@@ -24,6 +24,9 @@ _MOODS: Final = {
 }
 
 
+_TITLES: Final = {"bad": "regression", "open": "no regression for certain", "good": "no regression"}
+
+
 def page(found: Compared, arguments: Sequence[str]) -> str:
     """HTML; nothing is loaded from anywhere. ``arguments``: of the command line that makes it again."""
     from dualstream_lab.lab.page import render  # noqa: PLC0415  (matplotlib takes half a second)
@@ -31,7 +34,7 @@ def page(found: Compared, arguments: Sequence[str]) -> str:
     names = " against ".join(arm.name for arm in reversed(found.arms))
     return render(
         "compare.html.j2",
-        title=f"{names}: {'regression' if found.regressed else 'no regression'}",
+        title=f"{names}: {_TITLES[_mood(found)]}",
         subject=f"What changed: {names}",
         headline=headline(found),
         mood=_mood(found),
