@@ -138,7 +138,7 @@ class HttpProtocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what no handler has answered."""
         if isinstance(exc, HttpProcessingError):
-            report_refusal(request, f"not HTTP: {message}")
+            report_refusal(request, f"not HTTP: {type(exc).__name__}")  # its words quote what may be a token
             return _refusal(
                 status, f"not HTTP, or a line of more than {_LINE} bytes, or more than {_LINES} headers"
             )

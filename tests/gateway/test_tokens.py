@@ -315,6 +315,22 @@ async def test_lines_of_refusals_are_limited(plain):
         assert 5 < len(lines()) <= most
 
 
+async def test_no_token_is_logged(guarded):
+    """Not even of a request that nobody can read."""
+    text = token(exp=1)
+    with Lines(guarded) as lines:
+        for path in (
+            b"/sse?access_token=" + text.encode(),
+            b"/sse?access_token=" + text.encode() + b"x" * 9000,
+        ):
+            for method in (b"GET", b"G\xffT", b"GET "):
+                await raw(guarded, request(path, b"Authorization: Bearer\x00" + text.encode(), method=method))
+                await raw(guarded, request(path, b"Authorization : Bearer " + text.encode(), method=method))
+                await raw(guarded, request(path, b"Authorization: Bearer " + text.encode(), method=method))
+        assert len(lines()) >= 10
+        assert not any(text[20:60] in line for line in lines())
+
+
 # --- Headers
 
 
