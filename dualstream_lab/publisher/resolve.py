@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
-    from dualstream_lab.kafka_log import LogConsumer
+    from dualstream_lab.kafka_log import Bounds, LogConsumer
     from dualstream_lab.publisher.lane import Part
     from dualstream_lab.publisher.outcome import Resolution
 
@@ -97,24 +97,25 @@ async def find_in_log(
     return found
 
 
-async def _starts(consumer: LogConsumer, parts: list[Part], ends: dict[int, int]) -> dict[int, int]:
-    """The earliest offset to look at, for each partition that can hold any of it."""
-    begins = await consumer.begins(ends)
+async def _starts(consumer: LogConsumer, parts: list[Part], bounds: Bounds) -> dict[int, int]:
+    """The earliest offset to look at, for each partition that can be asked and can hold any of it."""
     starts: dict[int, int] = {}
     for part in parts:
         where, floor = part.partition, part.floor
+        if where not in bounds.ends:
+            continue
+        end = bounds.ends[where]
         if floor < 0:
-            since = part.timestamp - _CLOCK_MARGIN_MS
-            floor = (await consumer.at_time(since, {where: ends[where]}))[where]
-        starts[where] = min(max(floor, begins[where]), starts.get(where, ends[where]))
-    return {where: start for where, start in starts.items() if start < ends[where]}
+            floor = (await consumer.at_time(part.timestamp - _CLOCK_MARGIN_MS, {where: end}))[where]
+        starts[where] = min(max(floor, bounds.begins[where]), starts.get(where, end))
+    return {where: start for where, start in starts.items() if start < bounds.ends[where]}
 
 
 async def _read(
     consumer: LogConsumer, keys: Collection[str], parts: list[Part], found: dict[str, tuple[int, int]]
 ) -> None:
-    ends = await consumer.ends({part.partition for part in parts})
-    starts = await _starts(consumer, parts, ends)
+    bounds = await consumer.bounds({part.partition for part in parts})
+    starts = await _starts(consumer, parts, bounds)
     consumer.assign(starts)
     decode = Decoder()
     unread = set(starts)
@@ -124,5 +125,5 @@ async def _read(
                 event = decode(fetched.partition, record)
                 if isinstance(event, StoredEvent) and (key := event_key(event.source, event.id)) in keys:
                     found.setdefault(key, (event.partition, event.offset))
-            if fetched.next_ >= ends[fetched.partition]:
+            if fetched.next_ >= bounds.ends[fetched.partition]:
                 unread.discard(fetched.partition)

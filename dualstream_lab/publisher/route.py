@@ -115,6 +115,8 @@ class Routes:
         self.partitions = partitions
         self.generation = self.generation.next()
         self._former |= self.routes
+        while len(self._former) > _MAX_ROUTES:
+            self._former.popitem(last=False)
         self.routes = OrderedDict()
 
     def _partition_of(self, key: bytes) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections import defaultdict
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
 from dualstream_lab import DualPublisher, Event
@@ -30,8 +32,9 @@ from dualstream_lab.event import (
     shard_channel,
 )
 from dualstream_lab.kafka_log import Records, open_consumer, topic_info
-from dualstream_lab.publisher import InLog, Rejected, Unknown
-from dualstream_lab.publisher.lane import State
+from dualstream_lab.publisher import InLog, Rejected, StillOpen, Unknown
+from dualstream_lab.publisher.generation import Generation
+from dualstream_lab.publisher.lane import Call, Part, State
 from dualstream_lab.publisher.record_batch import RecordBatch
 from dualstream_lab.record import Decoder, StoredEvent
 
@@ -468,6 +471,34 @@ async def test_the_deadline_is_kept_and_the_unknown_are_resolved(stack, settings
         with pytest.raises(EventError, match="not reported unknown"):
             await publisher.resolve(["stranger"])
         await publisher.publish_batch(events(10, start=80))
+
+
+async def test_an_event_is_in_the_log_when_its_json_is_committed_whatever_headers_say(stack, settings, topic):
+    ghost = Event(id="ghost", type="t", source_type="repo", source_id="owner/a")
+    other = Event(id="other", type="t", source_type="repo", source_id="owner/a")
+    options = {"key": b"owner/a", "partition": 3}
+    async with DualPublisher(settings()) as publisher:
+        lost = Part(Call([], Generation()), 3, time.time_ns() // 1_000_000)
+        lost.state, lost.reason = State.LOST, "the test says so"
+        publisher._delivery.questions[key_of(ghost)] = (lost, 0)
+        producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)
+        await producer.start()
+        try:
+            async with producer.transaction():
+                await producer.send_and_wait(
+                    topic, encode_event(other), headers=[("ce_id", b"ghost")], **options
+                )
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, encode_event(ghost), **options)
+            await producer.abort_transaction()
+            (answer,) = (await publisher.resolve([ghost])).values()
+            assert isinstance(answer, StillOpen)
+            assert answer.reason == "the test says so; the log does not have it: it can only arrive late"
+            async with producer.transaction():
+                sent = await producer.send_and_wait(topic, encode_event(ghost), **options)
+            assert await publisher.resolve([ghost]) == {key_of(ghost): InLog(3, sent.offset)}
+        finally:
+            await producer.stop()
 
 
 async def test_closing_with_kafka_away_is_bounded_and_reported(stack, settings):

@@ -103,3 +103,30 @@ def test_a_source_that_was_forgotten_counts_under_a_new_nonce(monkeypatch):
     assert again is not first
     assert again.nonce != first.nonce
     assert again.partition == first.partition
+
+
+def test_a_source_keeps_its_count_when_partitions_are_added_and_has_the_partition_of_today(monkeypatch):
+    routes = Routes(Settings.load(), partitions=6)
+    known = [routes.route("repo", f"owner/r{number}") for number in range(40)]
+    for route in known:
+        route.count = 7
+    before = [route.partition for route in known]
+    generation = routes.generation
+    for partitions in (9, 12):
+        routes.resize(partitions)
+    assert routes.generation is not generation
+    again = [routes.route("repo", f"owner/r{number}") for number in range(40)]
+    assert again == known
+    assert {route.count for route in again} == {7}
+    assert [route.partition for route in again] != before
+    assert [route.partition for route in again] == [
+        Routes(Settings.load(), partitions=12).route("repo", f"owner/r{number}").partition
+        for number in range(40)
+    ]
+    monkeypatch.setattr("dualstream_lab.publisher.route._MAX_ROUTES", 10)
+    for partitions in (13, 14, 15):
+        routes.resize(partitions)
+        for number in range(40):
+            routes.route("repo", f"other/r{partitions}-{number}")
+        assert len(routes.routes) == 10
+        assert len(routes._former) <= 10
