@@ -19,6 +19,7 @@ from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
+from dualstream_lab.publisher.topic import check_topic
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.stack import LocalStack
@@ -64,7 +65,7 @@ async def run_scenario(
         _where(scenario, settings, stack) as (where, ours),
         open_target(where, whats, stack=ours, mine=target_is_mine) as target,
     ):
-        await topic_info(where)
+        check_topic(where.topic, await topic_info(where))
         path = RunDirectory.create(root, scenario.name)
         directory = RunDirectory(path, _manifest(scenario, where))
         directory.save()

@@ -1,7 +1,9 @@
 """The dual publisher: durable on Kafka, then announced on Redis Pub/Sub.
 
-Read it in this order: ``publisher`` (what a caller sees), ``encoder`` (events into parts), ``delivery``
-(parts into batches, outcomes), ``kafka`` and ``redis_link`` (the two clients), ``notifier`` (the live half).
+Read it in this order: ``publisher`` (what a caller sees), ``encoder`` (events into parts), ``delivery`` (a
+call until its end), ``sender`` (parts into batches, answers into outcomes: ``refusals``, ``triage``),
+``kafka`` and ``produce`` (the producer), ``topic`` (what happens when that changes: ``generation``,
+``batch_limit``), ``notifier`` (the live half) and ``redis_link``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import KafkaError
 
-from dualstream_lab.errors import DualStreamError, StreamUnavailable
+from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.publisher.compression import CODECS
 from dualstream_lab.publisher.kafka import Barred, KafkaWriter
 from dualstream_lab.publisher.lane import Flight, Lane, Part, State
@@ -275,7 +275,7 @@ class Sender:
         while True:
             try:
                 return await KafkaWriter.open(self._settings)
-            except DualStreamError as error:
+            except Exception as error:  # noqa: BLE001  (whatever it is: calls end by their deadlines)
                 log.warning("no new producer yet: %s", error)
                 self.trouble = f"there is no producer: {error}"
                 self._bar = self.trouble if isinstance(error, Barred) else ""

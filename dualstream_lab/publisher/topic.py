@@ -60,7 +60,12 @@ class TopicWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._watch.run()
+        while True:
+            try:
+                await self._watch.run()
+            except Exception:
+                # A bug here must not be the end of following the topic.
+                log.exception("topic %s could not be looked at", self._topic)
 
     async def _look(self) -> LogIdentity:
         sender = self._delivery.sender
@@ -70,16 +75,12 @@ class TopicWatch:
         return info.log
 
     def _follow(self, before: LogIdentity, after: LogIdentity) -> None:
-        anew = after.epoch != before.epoch
-        if anew:
+        if after.epoch != before.epoch:
             log.warning("topic %s was made anew: what was in it is gone", self._topic)
             self._delivery.forget_offsets()
             if self._notifier is not None:
                 self._notifier.start_anew(after.epoch)
-        # A broker that has not heard of it yet may still say the number of before.
-        if after.partitions > self._routes.partitions or (
-            anew and after.partitions != self._routes.partitions
-        ):
+        if after.partitions != self._routes.partitions:
             log.info("topic %s has %d partitions now", self._topic, after.partitions)
             self._routes.resize(after.partitions)
             self._delivery.sender.resize(after.partitions)
