@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -165,6 +166,12 @@ async def test_a_file_of_any_form_is_published(tmp_path) -> None:
         events, rejects, progress = await published(data, tmp_path)
         assert {json.dumps(json.loads(bytes(event.data))) for event in events} == {json.dumps(EVENT["data"])}
         assert (rejects, progress.read) == ([], len(events))
+
+
+async def test_the_sample_file_is_good(tmp_path) -> None:
+    sample = Path(__file__).parent.parent / "examples/events.jsonl"
+    events, rejects, _ = await published(sample.read_bytes(), tmp_path)
+    assert (len(events), rejects) == (3, [])
 
 
 async def test_a_reject_that_cannot_be_kept_ends_it_and_nothing_behind_it_counts_as_done(tmp_path) -> None:

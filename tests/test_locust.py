@@ -415,7 +415,7 @@ def test_bad_options_give_2_and_are_named(where, tmp_path):
         ("--plan-low", "2"): "--plan-low: must be from 0",
         ("--threshold", "x<1"): "there is no measure 'x'",
         ("--slow", "2"): "--slow: must be from 0 to 1",
-        ("--redis", "nonsense"): "redis_url",
+        ("--redis", "nonsense"): "error: --redis: ",
     }
     calls = {
         message: partial(locust, "mixed.py", *where, *options, cwd=tmp_path)

@@ -18,6 +18,7 @@ from dualstream_lab import analysis, lab
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.scenario import shipped_scenarios
 from dualstream_lab.workload import Workload
 
 
@@ -265,6 +266,9 @@ def test_mistakes_are_said_before_anything_runs(tmp_path, dualstream, arguments,
 def test_what_can_be_asked_for_is_listed(dualstream):
     assert "redis_down.toml" in dualstream("run", "--list")[1]
     assert "live.latency.p99 " in dualstream("run", "--measures")[1]
+    for name, text in shipped_scenarios().items():
+        assert dualstream("run", "--show", name) == (0, text, "")
+    assert "must be one of" in dualstream("run", "--show", "mine.toml")[2]
 
 
 def test_find_rate_says_the_rate_and_what_saturated(tmp_path, stack):

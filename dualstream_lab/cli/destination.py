@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualstream_lab.cli.console import say, stderr
-from dualstream_lab.cli.origin import ambient
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.origin import ambient
 from dualstream_lab.stack.settings import TOPIC
 from dualstream_lab.stack.where import Destination, find_destination
 

@@ -11,8 +11,8 @@ import click
 
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import say
-from dualstream_lab.cli.origin import with_origins
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
+from dualstream_lab.stack.origin import with_origins
 
 __all__ = ["run"]
 

@@ -17,6 +17,7 @@ from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import check_writable, writing
 from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.cli.summary import tell, write_junit
+from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
 from dualstream_lab.load.measures import MEASURES, is_time
@@ -69,6 +70,14 @@ def _print_measures(ctx: click.Context, _param: click.Parameter, value: bool) ->
         ctx.exit()
 
 
+def _print_scenario(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        if (text := shipped_scenarios().get(value)) is None:
+            raise ConfigError(f"--show {value}: must be one of {', '.join(shipped_scenarios())}")
+        stdout.print(text.rstrip())
+        ctx.exit()
+
+
 def _print_scenarios(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         for name, text in shipped_scenarios().items():
@@ -85,6 +94,8 @@ def _print_scenarios(ctx: click.Context, _param: click.Parameter, value: bool) -
 @verdict_options
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_scenarios,
               help="Name the shipped scenarios and leave.")  # fmt: skip
+@click.option("--show", metavar="NAME", is_eager=True, expose_value=False, callback=_print_scenario,
+              help="Print a shipped scenario, to begin a file of yours with, and leave.")  # fmt: skip
 @click.option("--measures", is_flag=True, is_eager=True, expose_value=False, callback=_print_measures,
               help="Name what a threshold can measure and leave.")  # fmt: skip
 def run(scenario: str, **options: Any) -> int:

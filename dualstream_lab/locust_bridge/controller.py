@@ -26,6 +26,7 @@ from dualstream_lab.locust_bridge.record import Record
 from dualstream_lab.locust_bridge.session import Order, Session, finish_limit, start_limit
 from dualstream_lab.locust_bridge.statistics import add_interval
 from dualstream_lab.recording import Interval
+from dualstream_lab.stack.origin import with_origins
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -98,7 +99,7 @@ class Controller:
             options = Options.of(given, destination.settings)
         except DualStreamError as error:
             self._destinations.close()
-            print(f"error: {error}", file=sys.stderr)
+            _say_error(error)
             sys.exit(USAGE if isinstance(error, ConfigError) else UNAVAILABLE)
         self._environment.host = destination.kafka  # what the web UI calls the host
         if given.headless:
@@ -187,7 +188,7 @@ class Controller:
         if self._worker:
             self._runner.send_message(_FAILED, {"type": type(error).__name__, "text": str(error)})
             return
-        print(f"error: {error}", file=sys.stderr)
+        _say_error(error)
         if not self._ending:
             gevent.spawn(self._end_test)
 
@@ -370,3 +371,7 @@ class Controller:
             self._bridge.close()
             self._bridge = None
         self._destinations.close()
+
+
+def _say_error(error: DualStreamError) -> None:
+    print(f"error: {with_origins(str(error), sys.argv[1:])}", file=sys.stderr)
