@@ -163,7 +163,7 @@ class Delivery:
     # The end of a part, and of a call
 
     def _settled(self, part: Part) -> None:
-        count = len(part)
+        count, call = len(part), part.call
         if part.reported:
             self.late += count if part.state is State.DURABLE else 0
         else:
@@ -173,19 +173,15 @@ class Delivery:
                 self.rejected += count
             else:
                 self._report_unknown(part)
-            self._forget(part.call)
+            call.open -= 1
+            if not call.open:
+                call.bucket.pop(call, None)
+                self._leave(call)
+                # A few turns of the loop later: what waits in the lanes goes to Kafka first, which then works
+                # while the callers that are woken encode their next batches.
+                soon = self._loop.call_soon
+                soon(soon, soon, self._finish, call)
         self._release(part)
-
-    def _forget(self, call: Call) -> None:
-        """One part less to wait for."""
-        call.open -= 1
-        if not call.open:
-            call.bucket.pop(call, None)
-            self._leave(call)
-            # A few turns of the loop later: what waits in the lanes goes to Kafka first, which then works
-            # while the callers that are woken encode their next batches.
-            soon = self._loop.call_soon
-            soon(soon, soon, self._finish, call)
 
     def _leave(self, call: Call) -> None:
         for freed in call.generation.leave():
