@@ -676,6 +676,14 @@ def test_what_is_not_whole_has_exit_code_1_and_the_reason(stack, topic, there):
     assert len(out.splitlines()) == 15, "all that is kept"
     assert "not all" not in err
 
+    begin = f"{datetime.fromtimestamp(T0 / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    out, err = run("replay", "--since", begin, *there, code=1)
+    assert len(out.splitlines()) == 15
+    assert f"partitions {partition} begin after what Kafka removed" in err
+    late = f"{datetime.fromtimestamp(T0 / 1000 + 10, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    out, _ = run("replay", "--since", late, *there, code=0)
+    assert len(out.splitlines()) in {9, 10}
+
     compacted = f"{topic}-compacted"
     stack.create_topic(compacted, partitions=1, settings=COMPACTED)
     asyncio.run(write_compacted(stack.kafka_url, compacted))

@@ -138,13 +138,19 @@ async def _replay(plan: Plan, refused: _Refused) -> int:
         say(f"not all of it was given: {reason}")
     if failure is not None:
         say(f"error: {failure}")
-    if failure is not None or player.stopped or player.at_limit:
-        say(f"go on with --from {positions_text(reading.at)}")
-    elif advice := _advice(plan, player):
-        say(f"next: {advice}")
+    _say_what_next(plan, player, unfinished=failure is not None)
     if failure is not None:
         return UNAVAILABLE
     return INTERRUPTED if player.stopped else 1 if refused.count or shortfall else 0
+
+
+def _say_what_next(plan: Plan, player: Player, *, unfinished: bool) -> None:
+    if not player.reading.is_same_log:
+        say("begin anew with --offset 0")
+    elif unfinished or player.stopped or player.at_limit:
+        say(f"go on with --from {positions_text(player.reading.at)}")
+    elif advice := _advice(plan, player):
+        say(f"next: {advice}")
 
 
 @asynccontextmanager

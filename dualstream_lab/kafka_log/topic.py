@@ -96,13 +96,18 @@ class TopicInfo:
         """Replicas that must have a batch before it is acknowledged."""
         return int(self.settings.get("min.insync.replicas", 1))
 
+    @property
+    def is_compacted(self) -> bool:
+        """Whether Kafka removes all but the newest record of each key."""
+        return "compact" in self.settings.get("cleanup.policy", "delete")
+
     def contradictions(self, *, retention_age: float | None = None) -> list[str]:
         """What in its settings contradicts "durable, replayable", each as a sentence for a warning.
 
         ``retention_age``: seconds that the store keeps events, which Kafka should keep at least as long.
         """
         found = []
-        if "compact" in self.settings.get("cleanup.policy", "delete"):
+        if self.is_compacted:
             found.append(
                 "cleanup.policy has 'compact': Kafka removes all but the newest event of each source, and "
                 "history cannot be replayed whole; set cleanup.policy=delete"

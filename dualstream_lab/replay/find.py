@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.record import Decoder
-from dualstream_lab.replay.reading import read
+from dualstream_lab.replay.history import read
 from dualstream_lab.replay.start import Start
 
 if TYPE_CHECKING:

@@ -1,27 +1,20 @@
-"""Records from Kafka in order of time: history from an offset or a time, then what follows."""
+"""One pass over a topic: its records in order of time, and what there is to say of those that are missing."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.errors import ConfigError, DualStreamError, StreamUnavailable
-from dualstream_lab.kafka_log import LogWatch, PartitionTrouble, open_consumer
-from dualstream_lab.record import Decoder
+from dualstream_lab.errors import DualStreamError, StreamUnavailable
 from dualstream_lab.replay.merge import Merge
 from dualstream_lab.replay.records import LogRecord, Part
-from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import LogConsumer, LogIdentity
-    from dualstream_lab.replay.start import Start
+    from dualstream_lab.kafka_log import LogConsumer, LogWatch, PartitionTrouble
 
-__all__ = ["Reading", "read", "replay"]
+__all__ = ["Reading"]
 
 _STALL: Final = 30.0  # s without a record after which Kafka is given up
 _TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it
@@ -34,8 +27,9 @@ class Reading:
 
     Committed records only, and ``end`` is where these ended when it began. ``at`` is what is to be read next:
     everything before it was reported :meth:`done`. ``removed``: offsets that were asked for and were not in
-    the log any more; ``holes``: offsets that compaction took from between. ``failed``: partitions that could
-    not be read to their end, which stop no other. ``unnamed``: those that were not asked for.
+    the log any more; ``holes``: offsets that compaction took from between; ``doubts``: what may be gone of
+    the time that was asked for. ``failed``: partitions that could not be read to their end, which stop no
+    other. ``unnamed``: those that were not asked for.
     """
 
     def __init__(
@@ -47,12 +41,14 @@ class Reading:
         *,
         follow: bool,
         removed: int = 0,
+        doubts: Sequence[str] = (),
         failed: Mapping[int, PartitionTrouble],
     ) -> None:
         self.begin = dict(begin)
         self.end = dict(end)
         self.at = dict(begin)
         self.removed = removed
+        self.doubts = list(doubts)
         self.holes = 0
         self.unnamed = sorted(set(range(watch.identity.partitions)) - set(begin))
         self.failed = dict(failed)
@@ -66,6 +62,11 @@ class Reading:
         unread = [partition for partition in end if begin[partition] < end[partition]]
         self._merge = Merge[LogRecord](unread)
         consumer.assign({partition: begin[partition] for partition in (end if follow else unread)})
+
+    @property
+    def is_same_log(self) -> bool:
+        """Whether the topic was still that log when last looked at; else no position means anything."""
+        return self._watch.identity.epoch == self._log.epoch
 
     @property
     def read(self) -> int:
@@ -118,7 +119,7 @@ class Reading:
             found.append(f"{self.removed:,} records from there on are gone: retention removed them")
         if self.holes:
             found.append(f"{self.holes:,} records in between are gone: compaction removed them")
-        found += self._failures()
+        found += [*self.doubts, *self._failures()]
         try:
             if (await self._watch.look()).epoch != self._log.epoch:
                 found.append("the topic was made anew meanwhile: what was given may be of both")
@@ -140,7 +141,7 @@ class Reading:
         ]
 
     async def _fetch(self) -> None:
-        if self._watch.identity.epoch != self._log.epoch:
+        if not self.is_same_log:
             raise StreamUnavailable("the topic was made anew: its positions mean nothing any more")
         if self._added:
             await self._add()
@@ -207,93 +208,3 @@ class Reading:
             except StreamUnavailable as error:
                 raise StreamUnavailable(f"Kafka is gone: {error}") from error
         self._silence = 0.0
-
-
-@asynccontextmanager
-async def read(
-    settings: Settings, start: Start, *, until: int | None = None, follow: bool = False
-) -> AsyncIterator[Reading]:
-    """A reading of the topic: of all its partitions, or of those that ``start`` names.
-
-    Without ``follow`` it ends at the end of the log as it is now, or at the first record of each partition
-    that is not before ``until`` (ms since the epoch). With it, partitions that are added are read as well,
-    within ``refresh_interval``. Raises ConfigError for a topic that does not exist and for positions that are
-    not in it, StreamUnavailable when Kafka does not answer.
-    """
-    async with open_consumer(settings) as consumer:
-        log = await consumer.identity()
-        partitions = start.partitions(log.partitions)
-        bounds = await consumer.bounds(partitions)
-        if not bounds.ends:
-            raise StreamUnavailable(next(iter(bounds.refused.values())))
-        asked = await _begin(consumer, start, bounds.ends)
-        ends = bounds.ends
-        if until is not None:
-            ends = await consumer.at_time(until, ends)
-        begin = {p: min(max(asked[p], bounds.begins[p]), ends[p]) for p in ends}
-        failed = {
-            p: PartitionTrouble(offset=start.offset_of(p), reason=reason)
-            for p, reason in bounds.refused.items()
-        }
-        removed = sum(max(0, bounds.begins[p] - asked[p]) for p in ends) if start.is_exact else 0
-        reading: Reading | None = None
-
-        def on_change(before: LogIdentity, after: LogIdentity) -> None:
-            if reading is not None and not reading.unnamed:
-                reading.grow(range(before.partitions, after.partitions))
-
-        watch = LogWatch(log, interval=settings.refresh_interval, ask=consumer.identity, on_change=on_change)
-        reading = Reading(
-            consumer,
-            watch,
-            begin | {p: trouble.offset for p, trouble in failed.items()},
-            ends,
-            follow=follow,
-            removed=removed,
-            failed=failed,
-        )
-        watching = [asyncio.create_task(watch.run())] if follow else []
-        try:
-            yield reading
-        finally:
-            await end_tasks(watching)
-
-
-async def replay(
-    settings: Settings, start: Start, *, source_id: str | None = None, follow: bool = True
-) -> AsyncGenerator[LogRecord, None]:
-    """Records of the topic, in order of time, and always in order within a partition.
-
-    ``source_id``: only events of sources that have this id, in whatever partition they are. Without
-    ``follow`` it ends at the end of the log as it was when asked. Whoever leaves it before its end closes it
-    (``contextlib.aclosing``). Raises as :func:`read` and :meth:`Reading.chunks`.
-    """
-    decode = Decoder()
-    async with read(settings, start, follow=follow) as reading:
-        async for chunk in reading.chunks():
-            for record in chunk:
-                if source_id is not None:
-                    event = decode(record.partition, record)
-                    if isinstance(event, str) or event.source.partition(":")[2] != source_id:
-                        continue
-                yield record
-
-
-async def _begin(consumer: LogConsumer, start: Start, ends: Mapping[int, int]) -> dict[int, int]:
-    """Where to begin, which may be before the log's beginning."""
-    begin = dict(ends)
-    if start.timestamp is not None:
-        begin = await consumer.at_time(start.timestamp, ends)
-    elif start.offset is not None:
-        offset = start.offset
-        begin = {partition: end + offset if offset < 0 else offset for partition, end in ends.items()}
-    for partition, position in (start.positions or {}).items():
-        if partition not in ends:
-            continue
-        if position > ends[partition]:
-            raise ConfigError(
-                f"position {partition}:{position} is beyond the end, which is {ends[partition]}: was it of "
-                "another topic or cluster?"
-            )
-        begin[partition] = position
-    return begin

@@ -1,0 +1,133 @@
+"""A topic's history, from an offset or a time on, and then what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.kafka_log import LogWatch, PartitionTrouble, open_consumer, topic_info
+from dualstream_lab.record import Decoder
+from dualstream_lab.replay.reading import Reading
+from dualstream_lab.tasks import end_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.kafka_log import LogConsumer, LogIdentity
+    from dualstream_lab.replay.records import LogRecord
+    from dualstream_lab.replay.start import Start
+
+__all__ = ["read", "replay"]
+
+
+@asynccontextmanager
+async def read(
+    settings: Settings, start: Start, *, until: int | None = None, follow: bool = False
+) -> AsyncIterator[Reading]:
+    """A reading of the topic: of all its partitions, or of those that ``start`` names.
+
+    Without ``follow`` it ends at the end of the log as it is now, or at the first record of each partition
+    that is not before ``until`` (ms since the epoch). With it, partitions that are added are read as well,
+    within ``refresh_interval``. Raises ConfigError for a topic that does not exist and for positions that are
+    not in it, StreamUnavailable when Kafka does not answer.
+    """
+    async with open_consumer(settings) as consumer:
+        log = await consumer.identity()
+        partitions = start.partitions(log.partitions)
+        bounds = await consumer.bounds(partitions)
+        if not bounds.ends:
+            raise StreamUnavailable(next(iter(bounds.refused.values())))
+        asked = await _begin(consumer, start, bounds.ends)
+        ends = bounds.ends
+        if until is not None:
+            ends = await consumer.at_time(until, ends)
+        begin = {p: min(max(asked[p], bounds.begins[p]), ends[p]) for p in ends}
+        failed = {
+            p: PartitionTrouble(offset=start.offset_of(p), reason=reason)
+            for p, reason in bounds.refused.items()
+        }
+        removed = sum(max(0, bounds.begins[p] - asked[p]) for p in ends) if start.is_exact else 0
+        doubts = await _doubts(settings, start, asked, bounds.begins)
+        reading: Reading | None = None
+
+        def on_change(before: LogIdentity, after: LogIdentity) -> None:
+            if reading is not None and not reading.unnamed:
+                reading.grow(range(before.partitions, after.partitions))
+
+        watch = LogWatch(log, interval=settings.refresh_interval, ask=consumer.identity, on_change=on_change)
+        reading = Reading(
+            consumer,
+            watch,
+            begin | {p: trouble.offset for p, trouble in failed.items()},
+            ends,
+            follow=follow,
+            removed=removed,
+            doubts=doubts,
+            failed=failed,
+        )
+        watching = [asyncio.create_task(watch.run())] if follow else []
+        try:
+            yield reading
+        finally:
+            await end_tasks(watching)
+
+
+async def replay(
+    settings: Settings, start: Start, *, source_id: str | None = None, follow: bool = True
+) -> AsyncGenerator[LogRecord, None]:
+    """Records of the topic, in order of time, and always in order within a partition.
+
+    ``source_id``: only events of sources that have this id, in whatever partition they are. Without
+    ``follow`` it ends at the end of the log as it was when asked. Whoever leaves it before its end closes it
+    (``contextlib.aclosing``). Raises as :func:`read` and :meth:`Reading.chunks`.
+    """
+    decode = Decoder()
+    async with read(settings, start, follow=follow) as reading:
+        async for chunk in reading.chunks():
+            for record in chunk:
+                if source_id is not None:
+                    event = decode(record.partition, record)
+                    if isinstance(event, str) or event.source.partition(":")[2] != source_id:
+                        continue
+                yield record
+
+
+async def _begin(consumer: LogConsumer, start: Start, ends: Mapping[int, int]) -> dict[int, int]:
+    """Where to begin, which may be before the log's beginning."""
+    begin = dict(ends)
+    if start.timestamp is not None:
+        begin = await consumer.at_time(start.timestamp, ends)
+    elif start.offset is not None:
+        offset = start.offset
+        begin = {partition: end + offset if offset < 0 else offset for partition, end in ends.items()}
+    for partition, position in (start.positions or {}).items():
+        if partition not in ends:
+            continue
+        if position > ends[partition]:
+            raise ConfigError(
+                f"position {partition}:{position} is beyond the end, which is {ends[partition]}: was it of "
+                "another topic or cluster?"
+            )
+        begin[partition] = position
+    return begin
+
+
+async def _doubts(
+    settings: Settings, start: Start, asked: Mapping[int, int], begins: Mapping[int, int]
+) -> list[str]:
+    """What may be gone of the time that was asked for. What was removed has no time any more: it is said."""
+    if start.timestamp is None:
+        return []
+    found = []
+    by_time = asked.keys() - (start.positions or {}).keys()
+    if cut := sorted(partition for partition in by_time if 0 < begins[partition] == asked[partition]):
+        found.append(
+            f"partitions {', '.join(map(str, cut))} begin after what Kafka removed (retention, "
+            "DeleteRecords), and some of that may be of the time asked for"
+        )
+    if (await topic_info(settings)).is_compacted:
+        found.append("the topic is compacted: what that removed of the time asked for left no trace")
+    return found
