@@ -790,6 +790,28 @@ async def test_an_event_that_the_store_does_not_have_yet_is_asked_for_again() ->
         assert gateway.asked.count("id-10 0:10") == 4
 
 
+async def test_sources_do_not_wait_for_each_others_events() -> None:
+    """Somebody's transaction may hold an event back for a minute: its source waits, and keeps its order."""
+    names = [SOURCE, "repo:b/b"]
+
+    async def script(talk: Talk) -> None:
+        await talk.say(*(subscribed(9, source=name) for name in names))
+        await talk.say(
+            event(10, 9), event(11, 9), event(12, 9, source=names[1]), event(13, 9, source=names[1])
+        )
+        await talk.stay()
+
+    not_yet = (404, {"Retry-After": "1"})
+    async with (
+        fake_gateway(script, sources=2) as gateway,
+        Subscriber(gateway.url, sources=names) as events,
+    ):
+        gateway.answers = {"id-10": [not_yet] * 1000}
+        assert [(one.source, one.offset) for one in await take(events, 2)] == [(names[1], 12), (names[1], 13)]
+        gateway.answers.clear()
+        assert [(one.source, one.offset) for one in await take(events, 2)] == [(SOURCE, 10), (SOURCE, 11)]
+
+
 async def test_an_event_that_is_gone_is_a_gap_that_names_it() -> None:
     async def script(talk: Talk) -> None:
         await talk.say(subscribed(9), event(10, 9), event(11, 10))

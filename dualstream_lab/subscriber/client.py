@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 _INBOX: Final = 1000  # received and not handed out; then the socket is not read
 _FETCHES: Final = 16  # whole events asked for at once, and kept in advance
-_FETCH_WITHIN: Final = 30.0
+_FETCH_WITHIN: Final = (
+    90.0  # s: a transaction that holds an event back may be open for a minute and ten seconds
+)
 _CLOSE: Final = 3.0
 
 
@@ -232,29 +234,39 @@ class Subscriber:
             await told
 
     async def _next(self) -> Arrival:
-        """The next in order, whole where it is to be."""
-        while not self._fill():
+        """The next of a source in its order, whole where it is to be; sources do not wait for each other."""
+        while (place := self._ready()) is None:
             if self._task is None:
                 raise StopAsyncIteration
-            if self._task.done():
+            if self._task.done() and not self._window:
                 self._task.result()
-            await self._inbox.wait()
-        arrival, fetch = self._window[0]
-        while fetch is not None and not fetch.done():
             if len(self._window) < _FETCHES:
                 await self._inbox.wait()  # what arrives meanwhile is asked for, too
-                self._fill()
             else:
-                await asyncio.wait([fetch])
+                fetches = [fetch for _, fetch in self._window if fetch is not None]
+                await asyncio.wait(fetches, return_when=asyncio.FIRST_COMPLETED)
         if self._task is None:  # closed by another task meanwhile
             raise StopAsyncIteration
-        self._window.popleft()
+        arrival, fetch = self._window[place]
+        del self._window[place]
         if fetch is None or not isinstance(arrival, Received):
             return arrival
         return self._whole(arrival, fetch.result())
 
-    def _fill(self) -> bool:
-        """Begin to fetch what has arrived; whether there is anything."""
+    def _ready(self) -> int | None:
+        """Where in the window the first is that is there and has none of its source before it."""
+        self._fill()
+        waiting: set[str] = set()
+        for place, (arrival, fetch) in enumerate(self._window):
+            if arrival.source in waiting:
+                continue
+            if fetch is None or fetch.done():
+                return place
+            waiting.add(arrival.source)
+        return None
+
+    def _fill(self) -> None:
+        """Begin to fetch what has arrived."""
         window, inbox = self._window, self._inbox
         while len(window) < _FETCHES and len(inbox):
             arrival = inbox.take()
@@ -263,7 +275,6 @@ class Subscriber:
                 fetch = asyncio.create_task(self._api.event(arrival, within=_FETCH_WITHIN))
                 fetch.add_done_callback(self._wake)
             window.append((arrival, fetch))
-        return bool(window)
 
     def _whole(self, received: Received, event: Event | None) -> Arrival:
         if event is not None:
