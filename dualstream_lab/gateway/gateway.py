@@ -132,7 +132,7 @@ class Gateway:
             web.get("/sse", self._events.handle, allow_head=False),
             web.get("/events", self._queries.events),
             web.get("/event", self._queries.event),
-            web.get("/events/{id}", self._queries.event),
+            web.get("/events/{id:[^/]+}", self._queries.event),  # (the default leaves braces out)
             web.get("/readyz", self._ready),
             web.get("/metrics", self._metrics),
             web.get("/openapi.json", api_document),

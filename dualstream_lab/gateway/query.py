@@ -107,7 +107,7 @@ class Queries:
         refusal = Refusal.EPOCH_CHANGED if foreign else _refusal(page, since, after, ends, homes)
         through = page.through
         if refusal is not None and refusal not in _WHOLE and since != EARLIEST:
-            events = []
+            page, events = msgspec.structs.replace(page, more=False), []
             through = {partition: place.position - 1 for partition, place in page.places.items()}
         elif after is not None:
             through = later(through, after)  # the store may not be as far as the cursor: never a step back
