@@ -23,16 +23,21 @@ def with_origins(text: str, arguments: Sequence[str]) -> str:
     for setting, option in _OPTIONS.items():
         variable = f"DUALSTREAM_{setting.upper()}"
         if any(word == option or word.startswith(f"{option}=") for word in arguments):
-            text = re.sub(rf"\b{setting}\b", option, text)
+            text = _renamed(setting, option, text)
         elif _names(text, ambient(setting)):
             text = re.sub(rf"\bcheck {setting}\b", f"the address is from {variable}", text)
-            text = re.sub(rf"\b{setting}\b", variable, text)
+            text = _renamed(setting, variable, text)
             if variable not in text:
                 text += f" (the address is from {variable})"
         else:
-            text = re.sub(rf"\b{setting}\b", f"{option} ({variable})", text)
+            text = _renamed(setting, f"{option} ({variable})", text)
             text = text.replace(f" ({variable}) ({variable})", f" ({variable})")
     return text
+
+
+def _renamed(setting: str, name: str, text: str) -> str:
+    """But not within code, where it is a parameter's name."""
+    return re.sub(rf"(`[^`]*`)|\b{setting}\b", lambda found: found[1] or name, text)
 
 
 def ambient(setting: str) -> str:
