@@ -31,6 +31,7 @@ _CLOSE_CODES: Final = {
     "1001": "the server ends: reconnect with your cursor",
     "1003": "only text messages are understood",
     "1009": "a message was too long",
+    "1013": "tokens cannot be checked now: try again",
     "4400": "a message was not understood",
     "4401": "no token came in time, or it is forged or expired",
     "4403": "the token does not allow to read this source",
@@ -43,10 +44,11 @@ _STATUS: Final = {
     401: "A token is needed, or it is forged or expired; of a webhook: the signature is missing or wrong",
     403: "The token does not allow it; or the page, or the name of this server, is not allowed",
     404: "There is no such event (any more)",
-    408: "The body did not come in time",
+    408: "The body came too slowly",
     413: "The body is too large",
-    415: "The body is of another type",
+    415: "The body is of another type, or compressed",
     422: "An event breaks a rule; nothing was sent, unless `accepted` says otherwise",
+    429: "More than the token's rate",
     503: "Not now: try again",
     504: "Kafka had the events and did not acknowledge them: they may be in the log. Send them again with "
     "their ids: consumers deduplicate",
@@ -115,7 +117,7 @@ def _operation(
 def _refusal(status: int | None) -> Schema:
     answer = _json("Any other error" if status is None else _STATUS[status], ref("Error"))
     seconds = {"Retry-After": {"description": "s", "schema": {"type": "integer"}}}
-    return answer | ({"headers": seconds} if status in {404, 503, 504} else {})
+    return answer | ({"headers": seconds} if status in {404, 429, 503, 504} else {})
 
 
 def _json(about: str, schema: Schema) -> Schema:
@@ -252,7 +254,7 @@ def _publish() -> Schema:
         "One, an array, or JSON Lines. All are checked before the first is sent.",
         requestBody={"required": True, "content": kinds},
         answers={"202": _json("All are durable", ref("Accepted"))},
-        errors=_BODY_ERRORS,
+        errors=(*_BODY_ERRORS, 429),
     )
     deliveries = {
         "application/json": {"schema": {"type": "object"}},
