@@ -49,6 +49,8 @@ class Claim:
         self._look_at = 0.0
         self._beyond = 0
         self.lost = 0
+        self.partitions = 0
+        """That the topic had when it was last made."""
 
     async def make(self, consumer: LogConsumer) -> Bounds:
         """Tell the store where the partitions begin. Returns that, and where they end.
@@ -64,7 +66,7 @@ class Claim:
             if await self._store.epoch() not in {None, identity.epoch}:
                 raise AnotherLog(str(error)) from error
             raise
-        self._epoch = identity.epoch
+        self._epoch, self.partitions = identity.epoch, identity.partitions
         self._note_lost(places, bounds.begins)
         return bounds
 

@@ -11,6 +11,7 @@ from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, Stream
 from dualstream_lab.kafka_log import GroupConsumer
 from dualstream_lab.processor.batch import Batch
 from dualstream_lab.processor.claim import AnotherLog, Claim
+from dualstream_lab.processor.placement import Placement
 from dualstream_lab.record import Decoder
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Pipeline:
         self._unstored: dict[int, str] = {}
         self._unread: dict[int, str] = {}
         self.claim = Claim(settings, store)
+        self.placement = Placement(settings.topic)
         self.consumer: GroupConsumer
         self.positions: dict[int, int] = {}
         """Of its partitions: applied up to here."""
@@ -241,6 +243,7 @@ class Pipeline:
             self.duplicates += len(batch.events) - new
             self.poison += len(batch.letters)
             self.holes += sum(hole.end - hole.first for hole in batch.holes)
+            self.placement.note(batch.partition, batch.events, self.claim.partitions)
             self.last_applied = time.time_ns()
         if failed is not None:
             raise failed

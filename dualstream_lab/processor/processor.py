@@ -47,6 +47,8 @@ class ProcessorStats(msgspec.Struct, frozen=True, kw_only=True):
     """Offsets that Kafka's retention removed before they were processed."""
     holes: int
     """Offsets that compaction had removed of what was processed."""
+    misplaced: int
+    """Events in partitions where no publisher of ours would have put them: another partitioner did."""
     conflicts: int
     """Times that another processor had moved a partition on."""
     rebalances: int
@@ -153,6 +155,7 @@ class Processor:
             poison=pipeline.poison,
             lost=pipeline.claim.lost,
             holes=pipeline.holes,
+            misplaced=pipeline.placement.misplaced,
             conflicts=pipeline.conflicts,
             rebalances=pipeline.consumer.rebalances,
             partitions=len(pipeline.consumer.partitions),
