@@ -4,6 +4,7 @@ import pytest
 
 from dualstream_lab.config import ServeSettings, Settings, kafka_client_options
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.subscriber.wanted import checked_url
 
 
 @pytest.mark.parametrize(
@@ -114,3 +115,14 @@ def test_a_kafka_url_becomes_client_options():
         "sasl_plain_username": "u",
         "sasl_plain_password": "p@",
     }
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://alice:{}@host:8080", "http://alice:{}@host/?x=1", "alice:{}@host:80", "http://alice:{}@[::1"],
+)
+@pytest.mark.parametrize("password", AWKWARD)
+def test_nor_is_any_of_a_gateways(url, password):
+    with pytest.raises(ConfigError, match="no user and password") as caught:
+        checked_url(url.format(password))
+    assert not [part for part in ("alice", "hunt", "er2", "12") if part in str(caught.value)]

@@ -23,6 +23,8 @@ LATEST: Final = "latest"
 def checked_url(url: str) -> URL:
     """The gateway's base URL. Raises ConfigError."""
     allowed = "allowed: http://host:port or https://host:port, and a path before the gateway's own"
+    if "@" in str(url):  # nothing of it is repeated, here or by a parser that takes a password for a port
+        raise ConfigError(f"url: no user and password; give the gateway's token as token=…; {allowed}")
     try:
         base = URL(url)
         port = base.port
@@ -30,8 +32,6 @@ def checked_url(url: str) -> URL:
         raise ConfigError(f"url {url!r}: {error}; {allowed}") from error
     if base.scheme not in {"http", "https"} or not base.host or not port or base.query or base.fragment:
         raise ConfigError(f"url {url!r} is not a gateway's; {allowed}")
-    if base.user or base.password:
-        raise ConfigError("url: no user and password; give the gateway's token as token=…")
     return base
 
 
