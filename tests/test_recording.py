@@ -412,15 +412,20 @@ def test_runs_are_listed_with_what_cannot_be_read(tmp_path) -> None:
     assert [type(run).__name__ for run in found] == ["RunDirectory", "RecordingError"]
 
 
-def test_a_manifest_says_no_passwords(tmp_path) -> None:
-    settings = Settings.load(
-        kafka_url="kafkas://me:sec@ret@host:9093", redis_url="rediss://:hush@host:6380/0"
-    )
+@pytest.mark.parametrize(
+    ("kafka_url", "redis_url", "shown"),
+    [
+        ("kafkas://me:sec@ret@host:9093", "rediss://:hush@host:6380/0", "kafkas://me:***@host:9093"),
+        ("me:secret@host:9093,other:9093", "redis://host/0?password=hush", "me:***@host:9093,other:9093"),
+    ],
+)
+def test_a_manifest_says_no_passwords(tmp_path, kafka_url, redis_url, shown) -> None:
+    settings = Settings.load(kafka_url=kafka_url, redis_url=redis_url)
     directory = made(tmp_path, settings=safe_settings(settings))
     text = (directory.path / "manifest.json").read_text()
     assert "ret@" not in text
     assert "hush" not in text
-    assert json.loads(text)["settings"]["kafka_url"] == "kafkas://me:***@host:9093"
+    assert json.loads(text)["settings"]["kafka_url"] == shown
     assert RunDirectory.open(directory.path).manifest == directory.manifest
 
 

@@ -202,5 +202,6 @@ def _items(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _masked(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    # up to the last @ before the path: a password may have an @ of its own
-    return re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", value)
+    # up to the last @ before the path, as a password may have an @ of its own; a scheme may be left out
+    value = re.sub(r"^((?:[\w+.-]+://)?[^:/@]*):[^/]*@", r"\1:***@", value)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", value)
