@@ -79,8 +79,18 @@ async def test_redis_away_fails_no_publish_and_is_healed(stack, settings, troubl
         assert publisher.stats().dirty_sources == 20
         assert 1 <= len(caplog.records) < 20, "warnings are limited"
         assert "dropped" in caplog.text
+        listening = asyncio.Event()
+        link = publisher._notifier._link
+        connect = link.connect
+
+        async def connect_when_heard() -> None:
+            await listening.wait()
+            await connect()
+
+        link.connect = connect_when_heard
         (stack.redis.start if trouble == "killed" else stack.redis.resume)()
         async with heard(stack.redis_url) as messages:
+            listening.set()
             assert await announced(messages) == {f"repo:owner/r{n}" for n in range(20)}
             await publisher.publish_batch(events(40))
             assert await publisher.flush()
