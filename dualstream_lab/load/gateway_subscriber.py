@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -43,23 +44,35 @@ SOURCES_EACH: Final = {
 _BACKOFF: Final = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT: Final = 10.0
 _ANSWER: Final = 5.0
+_READY: Final = 20.0
 
 
 async def checked_gateway(url: str) -> URL:
-    """The base URL of a gateway, if one is there and ready. Raises ConfigError, StreamUnavailable."""
+    """The base URL of a gateway, if one is there, and ready within 20 s: its processor may have just begun.
+
+    Raises ConfigError, StreamUnavailable.
+    """
     base = checked_url(url)
+    deadline = asyncio.get_running_loop().time() + _READY
+    while True:
+        status, said = await _readiness(url, base)
+        if status == HTTPStatus.OK:
+            return base
+        if status != HTTPStatus.SERVICE_UNAVAILABLE or asyncio.get_running_loop().time() > deadline:
+            raise StreamUnavailable(f"the gateway {url} is not ready: {status} {said}; check --gateway")
+        await asyncio.sleep(_BACKOFF[1])
+
+
+async def _readiness(url: str, base: URL) -> tuple[int, str]:
     timeout = aiohttp.ClientTimeout(total=_ANSWER)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(base / "readyz") as answer:
-            said = (await answer.content.read(500)).decode(errors="replace")
+            return answer.status, (await answer.content.read(500)).decode(errors="replace")
     except (aiohttp.ClientError, OSError) as error:
         reason = str(error) or f"no answer within {_ANSWER:g} s"
         raise StreamUnavailable(
             f"the gateway {url} could not be reached: {reason}; check --gateway"
         ) from error
-    if answer.status != 200:
-        raise StreamUnavailable(f"the gateway {url} is not ready: {answer.status} {said}; check --gateway")
-    return base
 
 
 class _Place:
