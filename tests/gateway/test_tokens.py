@@ -703,7 +703,7 @@ async def test_a_silent_issuer_keeps_nobody_waiting_for_long(issuer, monkeypatch
     task.cancel()
     assert {type(answer) for answer in answers} == {KeysUnavailable}
     assert time.monotonic() - began < 2
-    assert turns > 20, "the loop goes on"
+    assert turns > 5, "the loop goes on"
     with pytest.raises(KeysUnavailable):  # and it is not asked again at once
         await checks.grant(by("ec"))
     assert issuer.asked == 1
