@@ -156,6 +156,13 @@ def test_bad_arguments_are_named(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--junit", "--html"])
+def test_a_full_disk_is_one_line(option: str, runs: Path, capsys: pytest.CaptureFixture) -> None:
+    assert compare(runs / "base-0", runs / "base-1", option, "/dev/full") == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert said == ["error: /dev/full cannot be written: No space left on device"]
+
+
 def test_a_directory_without_runs_is_named(tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert compare(runs / "base-0", tmp_path) == 2
     assert "there are no run directories in it" in capsys.readouterr().err

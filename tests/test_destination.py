@@ -213,6 +213,10 @@ def test_every_load_event_is_marked_and_the_warm_up_is_counted_and_said(
     (path,) = (tmp_path / "runs").iterdir()
     manifest = RunDirectory.open(path).manifest
     assert manifest.settings["redis_url"] is None
+    counters = json.loads((path / "verdict.json").read_text())["counters"]
+    assert not [name for name in counters if name.startswith("dropped")], (
+        "nothing went to the Redis of the environment"
+    )
     found = headers_in(stack, topic)
     assert {headers["dualstream_load"] for headers in found} == {manifest.run.encode()}
     ours = sum(headers["ce_id"].decode().startswith(manifest.ids) for headers in found)

@@ -178,8 +178,8 @@ async def test_the_sample_file_is_good(tmp_path) -> None:
     assert (len(events), rejects) == (3, [])
 
 
-async def test_a_reject_that_cannot_be_kept_ends_it_and_nothing_behind_it_counts_as_done(tmp_path) -> None:
-    lines = [json.dumps(EVENT).encode()] * 2000
+async def test_a_batch_that_fails_ends_it_and_nothing_behind_it_counts_as_done(tmp_path) -> None:
+    lines = [json.dumps(EVENT).encode()] * 4000  # more batches than are in flight
     path = tmp_path / "events"
     path.write_bytes(b"\n".join(lines))
     ingest = Ingest(Log(fails=2), form="event", on_reject=lambda _: None)

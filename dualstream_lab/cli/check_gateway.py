@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.destination import agree, destination_options
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import check_writable, writing
+from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.target import brokers_needed
@@ -95,11 +94,7 @@ def check_gateway(
     )
     check = _local(plan, faults, **where) if url is None else _remote(url, plan, faults, **where)
     _tell(check)
-    with writing():
-        if json_file is not None:
-            json_file.write_text(json.dumps(check.as_dict(), indent=1) + "\n", encoding="utf-8")
-        if junit is not None:
-            _write_junit(check, junit)
+    write_files((json_file, as_json(check.as_dict())), (junit, lambda file: _write_junit(check, file)))
     if check.state == "interrupted":
         return INTERRUPTED
     if not check.held:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, stdout, working
-from dualstream_lab.cli.options import check_writable, writing
+from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.lab.compare.arguments import allowances, named_arms
 from dualstream_lab.lab.compare.compared import compare_runs
 from dualstream_lab.lab.compare.export import markdown, write_junit
@@ -84,16 +83,13 @@ def compare(
     with working("reading …"):
         found = compare_runs(paths, allow=allow, allow_of=allow_of)
     _tell(found)
-    with writing():
-        if json_file is not None:
-            json_file.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
-        if markdown_file is not None:
-            markdown_file.write_text(markdown(found), encoding="utf-8")
-        if junit is not None:
-            write_junit(found, junit)
-        if html_file is not None:
-            given = [*runs, *(f"--allow={text}" for text in allowed)]
-            html_file.write_text(page(found, given), encoding="utf-8")
+    given = [*runs, *(f"--allow={text}" for text in allowed)]
+    write_files(
+        (json_file, as_json(found.as_dict())),
+        (markdown_file, lambda file: file.write_text(markdown(found), encoding="utf-8")),
+        (junit, lambda file: write_junit(found, file)),
+        (html_file, lambda file: file.write_text(page(found, given), encoding="utf-8")),
+    )
     if html_file is None:
         say("next: a page to show:  the same with --html FILE")
     return MISSED if found.regressed else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,10 +10,10 @@ import click
 from dualstream_lab.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["brokers", "check_writable", "writing"]
+__all__ = ["as_json", "brokers", "check_writable", "write_files"]
 
 
 def brokers(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,11 +34,16 @@ def check_writable(*files: Path | None) -> None:
             raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
 
 
-@contextmanager
-def writing() -> Iterator[None]:
-    """Around the writing of what was asked for. Raises RecordingError naming the file."""
-    try:
-        yield
-    except OSError as error:
-        name = f"{error.filename} " if error.filename else "a file that was asked for "
-        raise RecordingError(f"{name}cannot be written: {error.strerror}") from error
+def write_files(*files: tuple[Path | None, Callable[[Path], object]]) -> None:
+    """What was asked for, each by its writer. Raises RecordingError naming the file."""
+    for file, write in files:
+        if file is not None:
+            try:
+                write(file)
+            except OSError as error:
+                raise RecordingError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def as_json(values: Mapping[str, Any]) -> Callable[[Path], object]:
+    """A writer of these."""
+    return lambda file: file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from rich.text import Text
 from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import Duration, say, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import check_writable, writing
+from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
@@ -184,14 +183,15 @@ def _tell(proof: Proof) -> None:
 
 
 def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
-    with writing():
-        if json_file is not None:
-            json_file.write_text(json.dumps(proof.as_dict(), indent=1) + "\n", encoding="utf-8")
-        if junit is not None:
-            write_junit(proof, junit)
-        if html_file is not None:
-            from dualstream_lab.lab.prove.page import page  # noqa: PLC0415  (matplotlib)
+    def write_page(file: Path) -> None:
+        from dualstream_lab.lab.prove.page import page  # noqa: PLC0415  (matplotlib)
 
-            html_file.write_text(page(proof), encoding="utf-8")
+        file.write_text(page(proof), encoding="utf-8")
+
+    write_files(
+        (json_file, as_json(proof.as_dict())),
+        (junit, lambda file: write_junit(proof, file)),
+        (html_file, write_page),
+    )
     if html_file is not None:
         say(f"next: show {html_file} to your team")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from dualstream_lab.cli import INTERRUPTED, MISSED
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.destination import destination_options, open_destination
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import check_writable, writing
+from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.cli.summary import tell, write_junit
 from dualstream_lab.errors import ConfigError
@@ -165,12 +164,8 @@ def run_and_tell(
 def told(result: Run, *, junit: Path | None, json_file: Path | None) -> int:
     """Show what came of it, and write it where that was asked for; the exit code."""
     tell(result)
-    with writing():
-        if json_file is not None:
-            values = result.verdict.as_dict(result.directory)
-            json_file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        if junit is not None:
-            write_junit(result, junit)
+    values = result.verdict.as_dict(result.directory)
+    write_files((json_file, as_json(values)), (junit, lambda file: write_junit(result, file)))
     if result.state == "interrupted":
         return INTERRUPTED
     return 0 if result.held else MISSED
