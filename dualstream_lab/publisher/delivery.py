@@ -136,8 +136,10 @@ class Delivery:
             call.future.set_result(None)
             return
         call.bucket = self._open.add(call, self._loop.time())
-        if not call.generation.hold(call):
+        if call.generation.before is None:
             self.sender.enqueue(call.parts)
+        else:
+            call.generation.held.append(call)
         if self._alarm is None:
             self._set_alarm()
 
@@ -153,7 +155,7 @@ class Delivery:
             call.future.set_exception(call.no_room(message))
 
     def _release(self, part: Part) -> None:
-        self._admit(self.buffer.release(len(part), part.size))
+        self._admit(self.buffer.release(len(part.notes), part.size))
         self._tell_if_empty()
 
     def _tell_if_empty(self) -> None:
@@ -163,7 +165,7 @@ class Delivery:
     # The end of a part, and of a call
 
     def _settled(self, part: Part) -> None:
-        count, call = len(part), part.call
+        count, call = len(part.notes), part.call
         if part.reported:
             self.late += count if part.state is State.DURABLE else 0
         else:

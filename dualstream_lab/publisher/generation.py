@@ -27,22 +27,16 @@ class Generation:
         self.open = 0
         """Calls made and not settled."""
         self.before = before
-        """The one that is waited for."""
+        """The one that is waited for; None: calls go on at once."""
         self.after: Generation | None = None
         self.held: list[Call] = []
+        """Accepted calls that wait, in order."""
 
     def next(self) -> Generation:
         """The generation after this one, which is the newest."""
         settled = not self.open and self.before is None
         self.after = Generation(None if settled else self)
         return self.after
-
-    def hold(self, call: Call) -> bool:
-        """Keep an accepted call back, unless it may go on at once. Says whether it is kept."""
-        if self.before is None:
-            return False
-        self.held.append(call)
-        return True
 
     def leave(self) -> Sequence[Call]:
         """A call is settled. Returns those that may go on now, in the order in which they were accepted."""

@@ -192,7 +192,7 @@ def _move(queue: deque[Part], parts: list[Part], batch: RecordBatch) -> None:
         if part.state is not State.WAITING:  # its caller has been told that it was given up
             continue
         taken = batch.add(part.records, part.timestamp)
-        if taken < len(part):
+        if taken < len(part.notes):
             queue.appendleft(part.split(taken) if taken else part)
             if taken:
                 parts.append(part)

@@ -188,7 +188,7 @@ class Sender:
             part.state = State.DURABLE
             part.base = offset
             if offset >= 0:
-                offset += len(part)
+                offset += len(part.notes)
             part.records = []
             self._acked.append((part, ack))
             self._settled(part)

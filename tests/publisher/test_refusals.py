@@ -325,8 +325,7 @@ class Calls:
         self.made.append(made)
         self.open[made] = self.number
         self.generation.open += 1
-        if not self.generation.hold(made):
-            self.gone.append(made)
+        (self.gone if self.generation.before is None else self.generation.held).append(made)
 
     def grow(self) -> None:
         self.generation, self.number = self.generation.next(), self.number + 1
