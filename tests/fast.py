@@ -11,17 +11,31 @@ from dualstream_lab.stack.process import ManagedProcess
 
 _TESTS = Path(__file__).parent
 _FIXTURES = {"stack": "a broker", "cluster": "a broker", "browser": "a browser"}
+_DRAWS = "more draws than a minute has time for"
 _STARTS = {
     "faults/test_journal.py": "a broker",
     "gateway/test_bad_input.py": "a broker",
+    "gateway/test_handover.py::test_nor_have_schedules": _DRAWS,
+    "gateway/test_handover.py::test_two_thousand_schedules": _DRAWS,
+    "kafka_log/test_diagnosis.py": "a broker",
+    "publisher/test_rights.py": "a broker",
     "simulation": "the simulation, which is compiled for half a minute",
+    "store/test_model.py": _DRAWS,
     "test_bridge.py": "processes of their own",
     "test_check_gateway.py::test_the_command_checks_a_stack_of_its_own": "a broker",
     "test_children.py": "processes of their own",
     "test_cli.py": "a broker",
+    "test_comparison.py::test_95_percent": _DRAWS,
+    "test_comparison.py::test_repeats": _DRAWS,
     "test_demo.py": "a broker",
+    "test_destination.py::test_without_options_a_stack_of_its_own": "a broker",
+    "test_extras.py": "processes of their own",
     "test_notebooks.py": "a notebook",
     "test_packaging.py": "an installation",
+    "test_paired.py::test_looking": _DRAWS,
+    "test_paired.py::test_under_the_null": _DRAWS,
+    "test_plot_images.py": "pictures",
+    "test_report.py": "pictures",
     "test_run.py::test_a_notebook_stopped_while_its_brokers_start": "a broker",
     "test_run.py::test_ctrl_c_while_the_brokers_start": "a broker",
     "test_tls.py": "a broker",
