@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
@@ -50,7 +51,7 @@ class Part:
         self.timestamp = timestamp  # ms since the epoch
         self.indices: list[int] = []
         self.notes: list[Note] = []
-        self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once settled
+        self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once handed over
         self.size = 0
         self.state = State.WAITING
         self.base = -1  # the offset of the first event, once durable
@@ -142,6 +143,13 @@ class Flight:
         self.batch = batch
         self.future = future
         self.began = began
+
+    def return_to_waiting(self) -> None:
+        """Nothing of the batch is in the log: its events wait again, with what is to be sent of them."""
+        records = iter(self.batch.records())
+        for part in self.parts:
+            part.state = State.WAITING
+            part.records = list(islice(records, len(part)))
 
 
 class Lane:

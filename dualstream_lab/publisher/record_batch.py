@@ -28,6 +28,7 @@ _INNER = Struct(
 )  # attributes, last delta, first and last time, producer id, epoch, sequence, count
 _AFTER_LENGTH = 9  # bytes of the outer part that the length covers
 _RECORD_OVERHEAD = 15  # at most: length, attributes, time and offset deltas
+_RECORD: Final = 3  # its place among the chunks of one record: length, time, offset, record
 _TABLE: Final = 16_384
 
 
@@ -40,6 +41,17 @@ def varint(number: int) -> bytes:
         rest >>= 7
     encoded.append(rest)
     return bytes(encoded)
+
+
+def _read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """A zigzag varint, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = data[place]
+        number |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:  # the last one
+            return (number >> 1) ^ -(number & 1), place
 
 
 VARINTS: Final = tuple(varint(number) for number in range(_TABLE))
@@ -78,6 +90,7 @@ class RecordBatch:
         self._first_time = self._last_time = 0
         self._producer = (-1, -1, -1)
         self._buffer: bytes | None = None
+        self._plain: bytes | None = None  # the records, of a batch that is compressed
 
     def add(self, records: Iterable[bytes], timestamp: int) -> int:
         """Append records, encoded from the key on, of one time (ms). Returns how many found room."""
@@ -108,6 +121,23 @@ class RecordBatch:
         """Bytes as it is sent; before that, as many or a few more."""
         return self._size if self._buffer is None else len(self._buffer)
 
+    def records(self) -> list[bytes]:
+        """What was added, each encoded from the key on: to be sent again, in other batches.
+
+        Nobody keeps them beside the batch: every event would pay for those that are refused.
+        """
+        if self._buffer is None:
+            return self._chunks[_RECORD :: _RECORD + 1]
+        records = self._buffer[_OUTER.size + _INNER.size :] if self._plain is None else self._plain
+        found, end = [], 0
+        while end < len(records):
+            length, begin = _read_varint(records, end)
+            end = begin + length
+            _, place = _read_varint(records, begin + 1)  # after the attributes: the time, and the offset
+            _, place = _read_varint(records, place)
+            found.append(records[place:end])
+        return found
+
     def close(self) -> None:
         """Nothing: only its maker adds to it."""
 
@@ -135,5 +165,6 @@ class RecordBatch:
             records = b"".join(self._chunks)
             compressed = self._codec.compress(records)
             if len(compressed) < len(records):
+                self._plain = records
                 return [compressed], self._codec.number
         return self._chunks, 0

@@ -159,6 +159,7 @@ class Sender:
         for part in parts:
             part.state = State.IN_FLIGHT
             part.floor = lane.next_offset
+            part.records = []  # the batch has them now
         lane.flight = Flight(parts, batch, future, self._loop.time())
         future.add_done_callback(partial(self._landed, lane, lane.flight))
 
@@ -189,7 +190,6 @@ class Sender:
             part.base = offset
             if offset >= 0:
                 offset += len(part.notes)
-            part.records = []
             self._acked.append((part, ack))
             self._settled(part)
         lane.next_offset = offset
@@ -206,8 +206,7 @@ class Sender:
             lane.partition,
             refused.reason,
         )
-        for part in flight.parts:
-            part.state = State.WAITING
+        flight.return_to_waiting()
         rejected, again = triage(flight.parts, refused)
         for part, reason in rejected:
             self._reject(part, f"Kafka refused it: {reason}")
@@ -218,15 +217,15 @@ class Sender:
         self._writer.take_back(lane.partition, flight.batch)
         self.trouble = f"partition {lane.partition} has no leader ({error})"
         bar = self._bar_of(lane.partition) or (_UNSEEN if self._writer.refuses_topic() else "")
+        flight.return_to_waiting()
         for part in flight.parts:
-            part.state = State.WAITING
             if bar or part.reported:
                 self._reject(part, bar or self.trouble)
         lane.give_back([flight.parts])
 
     def _lost(self, flight: Flight, reason: str) -> None:
         for part in flight.parts:
-            part.state, part.reason, part.records = State.LOST, reason, []
+            part.state, part.reason = State.LOST, reason
             self._settled(part)
 
     def _reject(self, part: Part, reason: str) -> None:

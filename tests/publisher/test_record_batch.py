@@ -89,6 +89,21 @@ def test_a_compressed_batch_is_never_larger_than_it_would_be_without(records, co
     assert header.compression_type == (codec.number if size < len(plain._build()) else 0)
 
 
+@given(
+    st.lists(st.lists(st.binary(max_size=300), max_size=30), min_size=1, max_size=4),
+    st.lists(st.integers(-(10**9), 10**9), min_size=4, max_size=4),
+    st.sampled_from(list(CODECS.values())),
+)
+def test_what_was_added_can_be_taken_out_again_before_and_after_it_was_sent(groups, times, codec):
+    batch = RecordBatch(1 << 24, codec)
+    for group, time in zip(groups, times, strict=False):
+        batch.add(group, 1_700_000_000_000 + time)
+    added = [record for group in groups for record in group]
+    assert batch.records() == added
+    batch._build()
+    assert batch.records() == added
+
+
 @pytest.mark.parametrize("name", ["gzip", "snappy", "lz4", "zstd"])
 def test_an_event_may_be_as_large_as_the_topic_takes_it_compressed(name):
     codec = CODECS[name]
