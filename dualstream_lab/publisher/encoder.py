@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import UNSET
 
 from dualstream_lab.errors import ConfigError, EventError
@@ -13,7 +14,6 @@ from dualstream_lab.event import (
     ID_PATTERN,
     Event,
     encode_event,
-    encode_time,
     id_invalid_reason,
     occasion_invalid_reason,
 )
@@ -35,6 +35,7 @@ _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096
 _WRITTEN = frozenset({"content-type", "traceparent"})
 _ID: Final = prefixed(b"ce_id")
 _TIME: Final = prefixed(b"ce_time")
+_to_json = msgspec.json.Encoder().encode  # a time as it is in the event's JSON
 _is_id = ID_PATTERN.fullmatch
 _OWN, _OF_TRACE = 6, 2  # headers that every event has, and those of a trace
 
@@ -110,7 +111,7 @@ class Encoder:
                 source = event.source_type, event.source_id
                 route = routes.get(source) or self._routes.route(*source)
                 value = encode_event(event)
-                when = encode_time(moment)
+                when = _to_json(moment)[1:-1]
             except (EventError, TypeError) as error:  # TypeError: a name that cannot be looked up
                 invalid[index] = str(error)
                 continue
@@ -142,11 +143,12 @@ class Encoder:
             part.indices.append(index)
             part.notes.append((name, kind.json, route))
             part.records.append(record)
-            part.size += size
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
         call.invalid = invalid
         call.parts = list(parts.values())
+        for part in call.parts:
+            part.size = sum(map(len, part.records))
         call.open = len(call.parts)
         call.events = len(events) - len(invalid)
         call.size = sum(part.size for part in call.parts)

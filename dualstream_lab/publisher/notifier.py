@@ -228,14 +228,14 @@ class Notifier:
                 body = f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}}}'
                 commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
             return commands
-        epoch = self._epoch
-        pos = f'"pos":"{partition}:' if base >= 0 else ""
-        for offset, (event_id, event_type, route) in enumerate(notes, base):
+        log, end = f'"log":"{self._epoch}","pub":"', f'","ts":{ts}}}'
+        pos, log = (f',"pos":"{partition}:', f'",{log}') if base >= 0 else (",", log)
+        for place, (event_id, event_type, route) in enumerate(notes, base):
             route.count = number = route.count + 1
-            where = f'{pos}{offset}",' if pos else ""
+            offset = place if base >= 0 else ""
             body = (
-                f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json},'
-                f'{where}"log":"{epoch}","pub":"{route.nonce}:{number}","ts":{ts}}}'
+                f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}'
+                f"{pos}{offset}{log}{route.nonce}:{number}{end}"
             )
             commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
         return commands

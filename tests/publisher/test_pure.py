@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 
+import hiredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dualstream_lab.config import Settings
+from dualstream_lab.event import decode_notification
 from dualstream_lab.publisher import BatchReceipt
 from dualstream_lab.publisher.buffer import Buffer
 from dualstream_lab.publisher.deadlines import Deadlines
+from dualstream_lab.publisher.notifier import Notifier
+from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.route import Routes, _json_text
 
 sizes = st.tuples(st.integers(1, 10), st.integers(0, 100))
@@ -130,3 +134,26 @@ def test_a_source_keeps_its_count_when_partitions_are_added_and_has_the_partitio
             routes.route("repo", f"other/r{partitions}-{number}")
         assert len(routes.routes) == 10
         assert len(routes._former) <= 10
+
+
+@pytest.mark.parametrize(("base", "positions"), [(41, [(3, 41), (3, 42)]), (-1, [None, None])])
+async def test_a_notification_says_where_its_event_is_where_that_is_known_and_always_of_which_log(
+    base, positions
+):
+    routes = Routes(Settings.load(channel_prefix="x:"), partitions=6)
+    link = RedisLink("redis://127.0.0.1:1", timeout=1)
+    notifier = Notifier(link, nonce=routes.nonce, limit=10, epoch="0123456789ab")
+    notes = [("a", '"t"', routes.route("repo", 'é"')), ("b", '"t"', routes.route("repo", "b"))]
+    told = []
+    for command in notifier._commands(notes, 3, base, 17):
+        reader = hiredis.Reader()
+        reader.feed(command.encode())
+        _, channel, message = reader.gets()
+        told.append((channel.decode(), decode_notification(message)))
+    assert [channel for channel, _ in told] == ['x:events:repo:é"', "x:events:repo:b"]
+    assert [notification.position for _, notification in told] == positions
+    assert [(n.id, n.type, n.source_id, n.log, n.ts) for _, n in told] == [
+        ("a", "t", 'é"', "0123456789ab", 17),
+        ("b", "t", "b", "0123456789ab", 17),
+    ]
+    assert [n.pub for _, n in told] == [f"{route.nonce}:1" for _, _, route in notes]
