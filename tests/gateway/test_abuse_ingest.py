@@ -90,6 +90,15 @@ class Answer(NamedTuple):
     interim: int
 
 
+def head_of(path: str, length: int | None, *, method: str = "POST", **headers: str) -> bytes:
+    """The head of a request; ``length`` None: its body comes in chunks."""
+    given = {"Host": "127.0.0.1", "Content-Type": LINES}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    given |= {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
 class Wire:
     """A connection, byte by byte."""
 
@@ -101,13 +110,9 @@ class Wire:
     async def to(cls, server: Server) -> Self:
         return cls(*await asyncio.open_connection(*server.address))
 
-    def head(self, path: str, length: int | None, *, method: str = "POST", **headers: str) -> None:
-        """The head of a request; ``length`` None: in chunks."""
-        given = {"Host": "127.0.0.1", "Content-Type": LINES}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        given |= {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-        self.writer.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
+    def head(self, path: str, length: int | None, **more: str) -> None:
+        """Send the head of a request."""
+        self.writer.write(head_of(path, length, **more))
 
     async def answer(self, timeout: float = 10) -> Answer:
         """The next one that is final."""
@@ -152,7 +157,7 @@ class Wire:
 
 @asynccontextmanager
 async def wires(server: Server, count: int = 1) -> AsyncIterator[list[Wire]]:
-    made = [await Wire.to(server) for _ in range(count)]
+    made = await asyncio.gather(*(Wire.to(server) for _ in range(count)))
     try:
         yield made
     finally:
@@ -195,7 +200,7 @@ def by(text: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def undisturbed(server: Server, *, within: float = 1.0) -> AsyncIterator[list[float]]:
+async def undisturbed(server: Server, *, within: float = 5.0) -> AsyncIterator[list[float]]:
     """Somebody beside whom others misbehave: each of its events, and of its webhooks, is taken in time."""
     times: list[float] = []
 
@@ -258,7 +263,7 @@ async def test_what_is_refused_is_not_unpacked(guarded):
     """Forty times 64 KiB that stand for 64 MiB: unpacked, they take seconds of this core."""
     packed = bomb(64 * KIB)
     process = psutil.Process(guarded.process.pid)
-    async with undisturbed(guarded, within=0.5), wires(guarded, 40) as many:
+    async with undisturbed(guarded), wires(guarded, 40) as many:
         before = sum(process.cpu_times()[:2])
         for number, wire in enumerate(many):
             path = "/ingest/github" if number % 2 else "/ingest"
@@ -547,3 +552,79 @@ async def test_a_token_that_ends_while_its_body_comes_sends_nothing(guarded):
         wire.writer.write(EVENT)
         answer = await wire.answer()
         assert (answer.status, answer.body["error"]) == (401, "the token has expired")
+
+
+# --- Heads
+
+
+async def test_heads_without_an_end_are_bounded(plain):
+    """Four hundred that go on for ever, of nobody knows whom: 380 MiB, if all of it is kept."""
+    head = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"".join(
+        b"X-%d: %08000d\r\n" % (n, n) for n in range(60)
+    )
+    with Peak(plain) as peak:
+        async with undisturbed(plain), wires(plain, 400) as many:
+            for wire in many:
+                wire.writer.write(head)
+            await asyncio.wait([asyncio.create_task(wire.ended()) for wire in many])
+            statuses = [wire.writer.transport.is_closing() for wire in many]
+    assert all(statuses)
+    assert peak.bytes < 120 * 2**20, f"{peak.bytes:,}"
+
+
+async def test_heads_that_come_slowly_leave_room_for_others(plain):
+    """A thousand that stop within 24 KiB: 16 MiB of them are kept, then only small ones."""
+    head = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"".join(
+        b"X-%d: %08000d\r\n" % (n, n) for n in range(3)
+    )
+    with Peak(plain) as peak:
+        async with undisturbed(plain), wires(plain, 1000) as many:
+            for wire in many:
+                wire.writer.write(head)
+            told = [asyncio.create_task(wire.reader.readline()) for wire in many]
+            await until(lambda: sum(task.done() for task in told) > 200)
+            assert {task.result()[:12] for task in told if task.done()} == {b"HTTP/1.1 431"}
+            assert sum(task.done() for task in told) < 500
+            answer = await post(plain, "/ingest", EVENT, Content_Type=JSON, X_Large="x" * 8000)
+            assert answer.status == 202, "one that comes at once may be large"
+            for task in told:
+                task.cancel()
+    assert peak.bytes < 80 * 2**20, f"{peak.bytes:,}"
+    async with wires(plain) as (wire,):  # and all that were counted are forgotten
+        wire.writer.write(head)
+        wire.writer.write(b"Content-Length: 0\r\n\r\n")
+        assert b" 404 " in await wire.reader.readuntil(b"\r\n")
+
+
+async def test_a_head_in_many_pieces_is_taken(plain):
+    head = head_of("/ingest", len(EVENT), Content_Type=JSON, **{f"X-{n}": "x" * 700 for n in range(30)})
+    async with wires(plain) as (wire,):
+        for _ in range(3):
+            for at in range(0, len(head), 1000):
+                wire.writer.write(head[at : at + 1000])
+                await asyncio.sleep(0.01)
+            wire.writer.write(EVENT)
+            assert (await wire.answer()).status == 202
+
+
+async def test_a_body_right_behind_its_head_is_no_head(plain):
+    """However the two come: in one piece, a hundred times, of ten connections at once."""
+    body = EVENT.rjust(300 * KIB)
+    whole = head_of("/ingest", len(body), Content_Type=JSON) + body
+
+    async def send(wire: Wire) -> None:
+        for _ in range(10):
+            wire.writer.write(whole)
+            assert (await wire.answer()).status == 202
+
+    async with wires(plain, 10) as many:
+        await asyncio.gather(*map(send, many))
+
+
+async def test_too_long_a_head_is_told_so(plain):
+    async with wires(plain) as (wire,):
+        for number in range(5):
+            wire.writer.write((b"GET / HTTP/1.1\r\n" if number == 0 else b"") + b"X: %07900d\r\n" % number)
+            await asyncio.sleep(0.05)
+        assert b" 431 " in await wire.reader.readuntil(b"\r\n\r\n")
+        assert await wire.ended()

@@ -312,7 +312,7 @@ async def test_lines_of_refusals_are_limited(plain):
         for _ in range(100):
             await asyncio.gather(*(raw(plain, request(host=b"[")) for _ in range(5)))
         most = 11 + 10 * (time.monotonic() - began)
-        assert 5 < len(lines()) <= most
+        assert 1 <= len(lines()) <= most
 
 
 async def test_no_token_is_logged(guarded):
