@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from dualstream_lab.rate_limit import RateLimit
 
 if TYPE_CHECKING:
+    from aiohttp.streams import StreamReader
     from aiohttp.typedefs import Handler
 
 __all__ = [
@@ -139,12 +140,13 @@ class HttpProtocol(web.RequestHandler):
     8 KiB for a minute, on every connection.
     """
 
-    __slots__ = ("_head",)
+    __slots__ = ("_body", "_head")
     heads: ClassVar[int] = 0
     """Bytes of unfinished heads, of all connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
+        self._body: StreamReader | None = None  # of the request that was begun last
         self._head = 0
         super().connection_made(transport)
 
@@ -155,12 +157,14 @@ class HttpProtocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """It has sent something."""
+        behind = (self._body is None or self._body.is_eof()) and not self._upgraded
+        begun = self._request_count
         super().data_received(data)
-        if self._waiter is None or self._waiter.done():  # it has asked for something
-            if self._head:
-                self._count_head(0)
-            return
-        self._count_head(self._head + len(data))
+        if self._request_count != begun:
+            self._body = self._messages[-1][1]
+            self._count_head(0)
+        elif behind:
+            self._count_head(self._head + len(data))
         if self._head > (_HEAD if HttpProtocol.heads <= _HEADS else _SMALL_HEAD):
             if self.transport is not None:
                 self.transport.write(_HEAD_TOO_LARGE)
