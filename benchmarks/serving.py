@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from pydantic import SecretStr
+
 from benchmarks.peer import CACHE, HERE, NotRun
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.kafka_log import partition_of
@@ -168,15 +170,22 @@ def _host(redis_url: str) -> str:
 
 
 @asynccontextmanager
-async def ours(settings: ServeSettings, *parts: str, core: int | None = None) -> AsyncIterator[Server]:
-    """``dualstream serve``, with these parts only where some are named."""
+async def ours(
+    settings: ServeSettings, *parts: str, core: int | None = None, ready: str | None = "/readyz"
+) -> AsyncIterator[Server]:
+    """``dualstream serve``, with these parts only where some are named, once it answers to ``ready``."""
     environment = {
-        f"DUALSTREAM_{name.upper()}": str(value)
+        f"DUALSTREAM_{name.upper()}": _text(value)
         for name, value in settings.model_dump(exclude_defaults=True).items()
     }
     async with _child([*_SERVE, *parts], core, environment) as child:
-        await asyncio.to_thread(_await_ready, f"http://{settings.listen}/readyz", child)
+        if ready is not None:
+            await asyncio.to_thread(_await_ready, f"http://{settings.listen}{ready}", child)
         yield Server("ours", settings.listen, child.process.pid)
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _await_ready(url: str, child: Child) -> None:

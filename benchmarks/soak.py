@@ -3,7 +3,8 @@
 Three runs break Redis, Kafka and a leader of three brokers, fault after fault of the catalogue; their
 ledgers are added up. Then the isolation proof in its quick form, a gateway checked through every fault that
 it can meet, and what must be caught: the publisher that awaits Redis, and the two classic wrong gateways.
-Then an estate of two topics on one Redis, shared with other people's producers (``estate``).
+Then an estate of two topics on one Redis, shared with other people's producers (``estate``). By itself, and
+short in the quick form: a gateway and an ingester under ``abuse``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.abuse import AbuseResult, abuse
+from benchmarks.abuse import lines as abuse_lines
 from benchmarks.estate import EstateResult, live_through
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.catalogue import CATALOGUE
@@ -30,13 +33,14 @@ from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.workload import Workload
 
-__all__ = ["WRONG_GATEWAYS", "soak", "wrong_gateway"]
+__all__ = ["WRONG_GATEWAYS", "abuse_soak", "soak", "wrong_gateway"]
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 _CLI = (sys.executable, "-m", "dualstream_lab.cli")
 _RATE = 15_000  # events/s
 _BEFORE, _FAULT = 5.0, 3.0  # s: of calm before the first fault, and of a fault
 _ESTATE_RATE = 10_000  # events/s, of which a million are to come through everything
+_ABUSE, _ABUSE_QUICK = 600.0, 33.0  # s
 _LEADER = 10.0  # s that a broker is away: its return takes the JVM as long again
 _GATEWAY_FAULTS = ("gateway.kill", "redis.kill", "redis.stop", "redis.kill-clients", "redis.output-buffer")
 WRONG_GATEWAYS = ("read_then_subscribe", "subscribe_then_read")
@@ -190,7 +194,15 @@ def soak(*, quick: bool = False) -> tuple[str, bool]:
         caught = asyncio.run(_wrong_caught(root))
         print("an estate of two topics on one Redis, through growth and kills", file=sys.stderr)
         estate = asyncio.run(live_through(root, seconds=30, rate=1_000) if quick else _whole_estate(root))
-    return _table(totals, proof, awaiting, gateway, caught, estate, quick=quick)
+        abused = asyncio.run(abuse(root, seconds=_ABUSE_QUICK, clients=1000, drops=500)) if quick else None
+    return _table(totals, proof, awaiting, gateway, caught, estate, abused, quick=quick)
+
+
+def abuse_soak() -> tuple[str, bool]:
+    """A table of a gateway and an ingester under abuse, and whether everything held."""
+    with tempfile.TemporaryDirectory() as directory:
+        result = asyncio.run(abuse(Path(directory), seconds=_ABUSE))
+    return _markdown(abuse_lines(result), result.problems), result.held
 
 
 async def _whole_estate(root: Path) -> EstateResult:
@@ -204,6 +216,7 @@ def _table(
     gateway: int,
     caught: dict[str, bool],
     estate: EstateResult,
+    abused: AbuseResult | None,
     *,
     quick: bool,
 ) -> tuple[str, bool]:
@@ -234,15 +247,24 @@ def _table(
         longest = max(led.values())
         value = f"{longest:.1f} s"
         lines.append(("Kafka leader killed, three brokers: longest silence", value, "≤ 10 s", longest <= 10))
-    text = "| figure | measured | target | |\n|---|---|---|---|\n" + "\n".join(
-        f"| {what} | **{value}** | {target} | {'' if held else 'missed'} |"
-        for what, value, target, held in lines
-    )
-    for problem in [*totals.problems, *estate.problems]:
-        text += f"\n\n{problem}"
+    problems = [*totals.problems, *estate.problems]
+    if abused is not None:
+        lines += abuse_lines(abused, quick=True)
+        problems += abused.problems
+    text = _markdown(lines, problems)
     # The short form is to see that all of it works: how fast is no matter of it.
     must = [held for what, _, _, held in lines if not quick or "live again" not in what]
-    return text, all(must) and not totals.problems and estate.held
+    return text, all(must) and not problems
+
+
+def _markdown(lines: Sequence[tuple[str, str, str, bool]], problems: Sequence[str]) -> str:
+    rows = [
+        f"| {what} | **{value}** | {target} | {'' if held else 'missed'} |"
+        for what, value, target, held in lines
+    ]
+    return "\n\n".join(
+        ["\n".join(["| figure | measured | target | |", "|---|---|---|---|", *rows]), *problems]
+    )
 
 
 def _estate_lines(estate: EstateResult, *, quick: bool) -> list[tuple[str, str, str, bool]]:

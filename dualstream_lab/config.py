@@ -106,6 +106,8 @@ class ServeSettings(Settings):
     """SQLite file of the recent-events store."""
     retention_age: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = 86_400.0
     retention_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    retention_bytes: Annotated[int, Field(ge=2**20, le=2**50)] = 8 * 2**30
+    """Of the store's file, beside which up to 64 MiB may wait to be written into it."""
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "dualstream-processor"
     """Consumer group of the processors."""
     dead_letter_topic: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = None
@@ -145,6 +147,8 @@ class ServeSettings(Settings):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     max_subscriptions: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Sources of one client."""
+    subscribe_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Subscriptions/s of one token (without tokens: of one address); 0: any number."""
     max_message_bytes: Annotated[int, Field(ge=64, le=64 * 2**20)] = 64 * 1024
     """Of one message of a WebSocket client."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024 * 2**20)] = 32 * 2**20
@@ -161,6 +165,8 @@ class ServeSettings(Settings):
     """Of one answer of ``/events``, which has one event in any case; ``more`` says that others follow."""
     client_buffer_bytes: Annotated[int, Field(ge=16_384, le=1024 * 2**20)] = 2**20
     """What may wait for a slow client before it is closed."""
+    all_clients_buffer_bytes: Annotated[int, Field(ge=2**20, le=64 * 2**30)] = 96 * 2**20
+    """What may wait for all clients together before those are closed that take nothing."""
     auth_timeout: Seconds = 5.0
     """For a client to show its token."""
 

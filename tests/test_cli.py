@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -324,7 +325,10 @@ def test_tail_goes_on_with_a_topic_that_was_made_anew(environment, monkeypatch, 
         client.publish("events:repo:o/r", notification("before", log=old))
         assert json.loads(process.stdout.readline())["id"] == "before"
         asyncio.run(make_anew(stack, topic))
-        client.publish("events:repo:o/r", notification("after", log=epoch()))
+        after = notification("after", log=epoch())
+        deadline = time.monotonic() + 20
+        while not select.select([process.stdout], [], [], 0.2)[0] and time.monotonic() < deadline:
+            client.publish("events:repo:o/r", after)  # what comes before it has looked is of another log
         assert json.loads(process.stdout.readline())["id"] == "after"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "bad_request",
     "bearer",
+    "client_of",
     "error_text",
     "forbidden",
     "grant_of",
     "not_found",
+    "too_many",
     "unavailable",
     "unsupported",
     "writer_of",
@@ -50,6 +53,13 @@ def not_found(reason: str, *, retry: bool = False) -> web.HTTPNotFound:
     return web.HTTPNotFound(text=error_text(reason), content_type=_JSON, headers=headers)
 
 
+def too_many(reason: str, *, retry_after: float) -> web.HTTPTooManyRequests:
+    """429, to be tried again after so many seconds."""
+    return web.HTTPTooManyRequests(
+        text=error_text(reason), content_type=_JSON, headers={"Retry-After": str(math.ceil(retry_after))}
+    )
+
+
 def unsupported(reason: str) -> web.HTTPUnsupportedMediaType:
     """415."""
     return web.HTTPUnsupportedMediaType(text=error_text(reason), content_type=_JSON)
@@ -68,6 +78,11 @@ def bearer(request: web.Request) -> str | None:
     if kind.lower() == "bearer" and token:
         return token.strip()
     return request.query.get("access_token")
+
+
+def client_of(request: web.Request, grant: Grant) -> str:
+    """Who has so much of something: the token's bearer, or without tokens an address."""
+    return grant.name or f"address {request.remote}"
 
 
 async def grant_of(request: web.Request, access: Access) -> Grant:

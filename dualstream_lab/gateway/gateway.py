@@ -48,7 +48,7 @@ class Gateway:
     def __init__(self, settings: ServeSettings, access: Access, store: Store) -> None:
         self.settings = settings
         self._access = access
-        self.seats = Seats(settings.max_connections)
+        self.seats = Seats(settings)
         self._store = store
         self._exits = AsyncExitStack()
 

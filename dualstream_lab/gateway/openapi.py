@@ -153,7 +153,7 @@ def _follow() -> Schema:
         'of the URL. Where tokens are asked for and the request has none, `{"token": …}` must come first.',
         parameters=[_parameter("query", "source", "Any number; more by `subscribe`.", sources), _SINCE],
         answers={"101": {"description": "A WebSocket. Errors from here on are messages and close codes."}},
-        errors=(400, 401, 403, 503),
+        errors=(400, 401, 403, 429, 503),
     )
     sockets["x-websocket"] = {
         "receives": ref("Command"),

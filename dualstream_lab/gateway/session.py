@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.hub import Hub
     from dualstream_lab.gateway.since import Since
+    from dualstream_lab.rate_limit import RateLimit
 
 __all__ = ["Command", "Session", "keep", "parse_command"]
 
@@ -61,32 +63,52 @@ def parse_command(text: str) -> Command:
 class Session:
     """The sources of one connection, each on its way in or live. Owns the tasks that bring it in."""
 
-    def __init__(self, hub: Hub, entry: Entry, connection: Connection, grant: Grant, *, most: int) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        entry: Entry,
+        connection: Connection,
+        grant: Grant,
+        *,
+        client: str,
+        rate: RateLimit,
+        most: int,
+    ) -> None:
         self._hub = hub
         self._entry = entry
         self._connection = connection
         self._grant = grant
+        self._client = client
+        self._rate = rate
         self._most = most
         self._entering: dict[str, asyncio.Task[None]] = {}
         self._feeds: dict[str, Feed] = {}
         self._closed = False
 
-    def subscribe(self, source: str, since: Since) -> None:
-        """Begin to follow a source. Raises Refused."""
-        if source in self._feeds or source in self._entering:
-            raise Refused(f"{source} is followed already")
-        self.check([source])
-        self._entering[source] = keep(asyncio.create_task(self._enter(source, since)))
+    def subscribe(self, wanted: Sequence[tuple[str, Since]]) -> None:
+        """Begin to follow sources that :meth:`check` has let pass."""
+        for source, since in wanted:
+            self._entering[source] = keep(asyncio.create_task(self._enter(source, since)))
 
     def check(self, sources: Sequence[str]) -> None:
-        """Raises Refused for sources that cannot be followed, too."""
-        for source in sources:
+        """Raises Refused for sources that cannot be followed, too, or not yet. What is let pass counts."""
+        for index, source in enumerate(sources):
+            if source in self._feeds or source in self._entering or source in sources[:index]:
+                raise Refused(f"{source} is followed already")
             if reason := source_problem(source):
                 raise Refused(reason)
             if not self._grant.may_read(source):
                 raise Refused(f"the token does not allow to read {source}", 4403)
         if len(self._feeds) + len(self._entering) + len(sources) > self._most:
             raise Refused(f"at most {self._most} sources can be followed on one connection", 4429)
+        now = time.monotonic()
+        if wait := self._rate.wait(self._client, now):
+            raise Refused(
+                f"too many subscriptions: at most {self._rate.rate:g}/s (DUALSTREAM_SUBSCRIBE_RATE); "
+                f"try again in {wait:.1f} s",
+                retry_after=wait,
+            )
+        self._rate.take(self._client, len(sources), now)
 
     def unsubscribe(self, source: str) -> None:
         """Follow it no more. Raises Refused."""

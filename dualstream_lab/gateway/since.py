@@ -19,11 +19,15 @@ Since: TypeAlias = Cursor | Literal["earliest"] | None
 
 
 class Refused(DualStreamError):
-    """What a client asked for is not to be had. ``code``: the WebSocket's close code; None: it may go on."""
+    """What a client asked for is not to be had.
 
-    def __init__(self, reason: str, code: int | None = None) -> None:
+    ``code``: the WebSocket's close code; None: it may go on. ``retry_after``: s until it may be had.
+    """
+
+    def __init__(self, reason: str, code: int | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.code = code
+        self.retry_after = retry_after
 
 
 def parse_since(text: str | None) -> Since:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
 
-from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of
+from dualstream_lab.gateway.answers import bad_request, client_of, forbidden, grant_of, too_many
 from dualstream_lab.gateway.clients import SseConnection
 from dualstream_lab.gateway.session import Session
 from dualstream_lab.gateway.since import Refused, parse_since
@@ -56,12 +56,20 @@ class ServerSentEvents:
             wanted = _wanted(request)
             connection = SseConnection(
                 transport,
+                self._seats.backlog,
                 [source for source, _ in wanted],
                 limit=self._settings.client_buffer_bytes,
                 slow=slow,
             )
-            most = self._settings.max_subscriptions
-            session = Session(self._hub, self._entry, connection, grant, most=most)
+            session = Session(
+                self._hub,
+                self._entry,
+                connection,
+                grant,
+                client=client_of(request, grant),
+                rate=self._seats.subscriptions,
+                most=self._settings.max_subscriptions,
+            )
             response = web.StreamResponse(
                 headers={
                     "Content-Type": "text/event-stream",
@@ -75,8 +83,7 @@ class ServerSentEvents:
                 await response.prepare(request)
                 await response.write(b"retry: 1000\n\n")
                 self._open.add(ended)
-                for source, since in wanted:
-                    session.subscribe(source, since)
+                session.subscribe(wanted)
                 async with asyncio.timeout(grant.left()):
                     await _keep_alive(response, ended)
             except TimeoutError:
@@ -88,12 +95,14 @@ class ServerSentEvents:
             return response
 
     async def _check(self, session: Session, wanted: list[tuple[str, Since]]) -> None:
-        """A refusal is an answer, as long as nothing was sent. Raises 400 or 403."""
+        """A refusal is an answer, as long as nothing was sent. Raises 400, 403 or 429."""
         try:
             session.check([source for source, _ in wanted])
             for _, since in wanted:
                 await self._entry.check(since)
         except Refused as error:
+            if error.retry_after is not None:
+                raise too_many(str(error), retry_after=error.retry_after) from error
             raise (bad_request if error.code is None else forbidden)(str(error)) from error
 
     def close(self) -> None:

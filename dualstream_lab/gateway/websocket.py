@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from dualstream_lab.gateway.access import Denied
-from dualstream_lab.gateway.answers import bad_request, bearer, grant_of
+from dualstream_lab.gateway.answers import bad_request, bearer, client_of, grant_of
 from dualstream_lab.gateway.clients import WebSocketConnection
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
 from dualstream_lab.gateway.session import Session, keep, parse_command
@@ -96,14 +96,24 @@ class WebSockets:
         grant: Grant,
     ) -> None:
         slow = asyncio.Event()
-        connection = WebSocketConnection(transport, limit=self._settings.client_buffer_bytes, slow=slow.set)
-        most = self._settings.max_subscriptions
-        session = Session(self._hub, self._entry, connection, grant, most=most)
+        connection = WebSocketConnection(
+            transport, self._seats.backlog, limit=self._settings.client_buffer_bytes, slow=slow.set
+        )
+        session = Session(
+            self._hub,
+            self._entry,
+            connection,
+            grant,
+            client=client_of(request, grant),
+            rate=self._seats.subscriptions,
+            most=self._settings.max_subscriptions,
+        )
         watch = keep(asyncio.create_task(self._watch(socket, transport, connection, slow, grant)))
         try:
             since = parse_since(request.query.get("since"))
-            for source in request.query.getall("source", []):
-                session.subscribe(source, since)
+            if sources := request.query.getall("source", []):
+                session.check(sources)
+                session.subscribe([(source, since) for source in sources])
             await _listen(socket, session)
         except Refused as error:
             await _close(socket, error.code or BAD_MESSAGE, str(error))
@@ -142,7 +152,9 @@ async def _listen(socket: web.WebSocketResponse, session: Session) -> None:
         command = parse_command(message.data)
         try:
             if command.subscribe is not None:
-                session.subscribe(command.subscribe, parse_since(command.since))
+                since = parse_since(command.since)
+                session.check([command.subscribe])
+                session.subscribe([(command.subscribe, since)])
             elif command.unsubscribe is not None:
                 session.unsubscribe(command.unsubscribe)
         except Refused as error:

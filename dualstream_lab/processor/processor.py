@@ -77,7 +77,7 @@ class Processor:
     added to the topic are read from their beginning, within ``refresh_interval``. ``handlers`` are called in
     their order before the store; for them it is at least once. What is no event, an invalid one, or refused
     by a handler, goes to the dead-letter topic (at least once, too) and no further. The store is pruned to
-    ``retention_age`` and ``retention_events`` every five seconds.
+    ``retention_age``, ``retention_events`` and ``retention_bytes`` every five seconds.
 
     A partition that cannot be read stops no other; a Kafka or a store that is away is waited for. Both are
     reported to the store every two seconds, where it can be written, and in :meth:`stats`.
@@ -178,7 +178,11 @@ class Processor:
         while True:
             await asyncio.sleep(_PRUNE)
             try:
-                await self._store.prune(age=settings.retention_age, count=settings.retention_events)
+                await self._store.prune(
+                    age=settings.retention_age,
+                    count=settings.retention_events,
+                    size=settings.retention_bytes,
+                )
             except StoreError as error:
                 log.warning("the store could not be pruned: %s", error)
 

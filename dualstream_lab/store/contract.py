@@ -150,8 +150,8 @@ class Store(Protocol):
         not ``first``: somebody else has applied what follows it.
         """
 
-    async def prune(self, *, age: float, count: int) -> int:
-        """Remove what is older than ``age`` seconds, and the oldest while there are more than ``count``.
+    async def prune(self, *, age: float, count: int, size: int = 2**62) -> int:
+        """Remove what is older than ``age`` seconds, and the oldest beyond ``count`` or ``size`` bytes.
 
         Returns how many were removed. From a partition the oldest offsets go first, and none that is young
         enough goes for its age. Works in short transactions; floors move in the same ones. A hole that lies

@@ -64,7 +64,7 @@ _ADVICE: Final = {
     "SQLITE_READONLY": "may not be written to: check its permissions and its directory's, or choose another "
     "--store",
     "SQLITE_PERM": "may not be opened: check its permissions, or choose another --store",
-    "SQLITE_FULL": "has no room left: free some of the disk, or keep fewer events (retention_events)",
+    "SQLITE_FULL": "has no room left: free some of the disk, or keep fewer events (retention_bytes)",
     "SQLITE_BUSY": f"was locked by another process for {_BUSY:g} s",
 }
 

@@ -113,11 +113,11 @@ class SqliteStore:
             partial(Writer.apply, partition=partition, first=first, next_=next_, events=events, holes=holes)
         )
 
-    async def prune(self, *, age: float, count: int) -> int:
+    async def prune(self, *, age: float, count: int, size: int = 2**62) -> int:
         """See :meth:`Store.prune`."""
         before = time.time_ns() - round(age * 1e9)
         removed = 0
-        while chunk := await self._write(partial(Writer.prune, before=before, count=count)):
+        while chunk := await self._write(partial(Writer.prune, before=before, count=count, size=size)):
             removed += chunk
         return removed
 

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
+from math import ceil
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -169,11 +170,12 @@ class Writer:
             known |= msgspec.json.decode(found, type=dict[str, int])
         return known
 
-    def prune(self, *, before: int, count: int) -> int:
-        """Remove one chunk of the events older than ``before`` (ns) or beyond ``count``; 0: there is none."""
+    def prune(self, *, before: int, count: int, size: int) -> int:
+        """Remove one chunk of what is older than ``before`` (ns), or beyond ``count`` or ``size``."""
         with self._transaction() as execute:
             held: dict[int, int] = dict(execute("SELECT id, events FROM partitions WHERE events > 0"))
-            excess = sum(held.values()) - count
+            total = sum(held.values())
+            excess = max(total - count, self._beyond(size, total))
             removed = dict.fromkeys(held, 0)
             ends: dict[int, int] = {}
             share = max(_PRUNED_LEAST, 2 * _PRUNED // max(1, len(held)))
@@ -202,6 +204,13 @@ class Writer:
                     given,
                 )
         return sum(removed.values())
+
+    def _beyond(self, size: int, events: int) -> int:
+        """About how many of the events are beyond so many bytes of the file."""
+        pragmas = ("page_count", "freelist_count", "page_size")
+        pages, free, page = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas)
+        used = (pages - free) * page  # what is free is used again
+        return 0 if used <= size else ceil(events * (used - size) / used)
 
     def _head(self, partition: int, count: int) -> list[tuple[int, int]]:
         base = key_of(partition, 0)

@@ -282,7 +282,7 @@ async def test_a_cursor_of_another_log_or_beyond_its_end_is_said(plain, publish,
         epoch, partition, offset = ear.cursor.split(":")
     strangers = (
         f"0123456789ab:{partition}:{offset}",
-        f"{epoch}:{(int(partition) + 1) % 6}:{offset}",
+        f"{epoch}:{(int(partition) + 1) % 6}:{int(offset) + 1_000_000}",
         f"{epoch}:{partition}:{int(offset) + 1_000_000}",
         f"{epoch}:{partition}:{10**18 - 1}",
     )

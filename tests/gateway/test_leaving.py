@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
-from contextlib import suppress
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from benchmarks.attacks import drop_at_random
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
@@ -22,41 +20,6 @@ from tests.gateway.published import new_source
 from tests.gateway.serving import served, until, until_so
 
 _CLIENTS = 1000
-
-
-async def left_at_once(url: str, seed: int, sources: list[str]) -> None:
-    """Connects, asks for something, and is gone within some milliseconds."""
-    chance = random.Random(seed)
-    host, port = urlsplit(url).hostname, urlsplit(url).port
-    _reader, writer = await asyncio.open_connection(host, port)
-    wanted = urlencode([("source", source) for source in sources])
-    kind = chance.choice(["ws", "ws commands", "sse", "events"])
-    if kind.startswith("ws"):
-        query = f"?{wanted}" if kind == "ws" else ""
-        head = (
-            f"GET /ws{query} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-    elif kind == "sse":
-        head = f"GET /sse?{wanted}&since=earliest HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
-    else:
-        head = f"GET /events?source={sources[0]} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
-    writer.write(head.encode())
-    if kind == "ws commands":
-        for source in sources:
-            body = json.dumps({chance.choice(["subscribe", "subscribe", "unsubscribe"]): source}).encode()
-            writer.write(bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body)
-    await asyncio.sleep(chance.random() ** 4 * 0.2)
-    if kind.startswith("ws") and chance.random() < 0.5:
-        # It says goodbye, and is gone before the answer: its handler ends, and is cancelled while it does.
-        writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
-        await asyncio.sleep(chance.random() ** 4 * 0.02)
-    if chance.random() < 0.5:
-        writer.transport.abort()
-    else:
-        writer.close()
-    with suppress(Exception):
-        await writer.wait_closed()
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["", "Redis confirms late"])
@@ -89,13 +52,17 @@ async def test_a_thousand_clients_that_come_and_drop_leave_nothing(
         await until_so(sources, 0)
         await asyncio.sleep(1.5)
         before = len(asyncio.all_tasks())
+        address = "127.0.0.1", port
         names = [new_source() for _ in range(50)]
         if slow:
             stack.redis.pause()
         for first in range(0, _CLIENTS, 50):
             chance = random.Random(first)
             await asyncio.gather(
-                *(left_at_once(url, number, chance.sample(names, 3)) for number in range(first, first + 50))
+                *(
+                    drop_at_random(address, number, chance.sample(names, 3))
+                    for number in range(first, first + 50)
+                )
             )
         if slow:
             stack.redis.resume()

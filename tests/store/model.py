@@ -123,7 +123,7 @@ class ModelStore:
         found = [e for _, e in sorted(self.events.items()) if e.id == event_id and source in {None, e.source}]
         return found[:limit]
 
-    async def prune(self, *, age, count):
+    async def prune(self, *, age, count, size=2**62):
         before = time.time_ns() - round(age * 1e9)
         removed = 0
         while self.events:

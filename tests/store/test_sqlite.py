@@ -455,3 +455,28 @@ async def test_a_busy_thread_does_not_hold_up_reading_a_thousand_events(tmp_path
         busy.join()
     assert len(events) == len(pages[0].rows) == 1000
     await store.close()
+
+
+async def test_what_is_beyond_the_bytes_goes_the_oldest_first_and_the_file_grows_no_more(tmp_path):
+    path = tmp_path / "store.db"
+    store = await SqliteStore.open(path)
+    await store.begin("e", dict.fromkeys(range(2), 0))
+    most = 2 * 2**20
+    for round_ in range(8):
+        for partition in range(2):
+            first = round_ * 500
+            new = [
+                event(o, partition=partition, hours=10_000 - o, value=b"x" * 2000)
+                for o in range(first, first + 500)
+            ]
+            await store.apply(partition, first, first + 500, new)
+        await store.prune(age=10**9, count=10**6, size=most)
+    (page,) = await store.pages([Query(SOURCES[0], {})], 10_000)
+    kept = [row.offset for row in page.rows if row.partition == 0]
+    assert kept == list(range(4000 - len(kept), 4000))
+    assert 300 < len(kept) < 500
+    assert page.places[0].floor == kept[0]
+    await store.close()
+    assert path.stat().st_size < most + 1000 * 2500, (
+        "of 16 MB: what is kept, and one round that was to be pruned"
+    )
