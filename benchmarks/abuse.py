@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -237,7 +237,7 @@ def _most(server: Server) -> int:
 @asynccontextmanager
 async def _served(stack: LocalStack, root: Path) -> AsyncIterator[tuple[ServeSettings, Server, Server]]:
     settings = fresh_settings(
-        stack, str(root), jwt_secret=_SECRET, channel_prefix="abuse:", linger=1.0, subscribe_rate=2000
+        stack, str(root), jwt_secret=_SECRET, channel_prefix="abuse:", linger=1.0, subscribe_rate=200
     )
     elsewhere = settings.model_copy(update={"listen": f"{HOST}:{free_ports(1)[0]}"})
     async with (
@@ -282,8 +282,15 @@ async def _attack(name: str, target: Target, result: AbuseResult) -> None:
     result.answers.update(harvest["answers"])
 
 
-async def abuse(root: Path, *, seconds: float, clients: int = 10_000, drops: int = 10_000) -> AbuseResult:
-    """All attacks, one after the other, in ``seconds`` together; the last with so many ``clients``."""
+async def abuse(
+    root: Path,
+    *,
+    seconds: float,
+    clients: int = 10_000,
+    drops: int = 10_000,
+    attacks: Sequence[str] = tuple(ATTACKS),
+) -> AbuseResult:
+    """The attacks, one after the other, in ``seconds`` together; the last with so many ``clients``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, clients + 1000)), hard))
     result = AbuseResult(seconds)
@@ -297,14 +304,14 @@ async def abuse(root: Path, *, seconds: float, clients: int = 10_000, drops: int
             try:
                 await asyncio.sleep(_SETTLING)
                 before = await _held(gateway, settings)
-                for name in ATTACKS:
+                for name in attacks:
                     target = Target(
                         gateway=_address(gateway),
                         ingester=_address(ingester),
                         redis_url=str(settings.redis_url),
                         channel=f"{settings.channel_prefix}events:repo:abuse/1",
                         token=_token("repo:abuse/*", "somebody"),
-                        seconds=seconds / len(ATTACKS) * (3 if name == "crowd" else 0.8),
+                        seconds=seconds / len(attacks) * (3 if name == "crowd" else 0.8),
                         clients=clients - 2 * _FOLLOWERS,
                         silent=clients // 20,
                         drops=drops,
@@ -376,7 +383,13 @@ async def _main() -> None:
 
     seconds, clients, drops = (int(word) for word in sys.argv[1:4])
     with tempfile.TemporaryDirectory() as directory:
-        result = await abuse(Path(directory), seconds=seconds, clients=clients, drops=drops)
+        result = await abuse(
+            Path(directory),
+            seconds=seconds,
+            clients=clients,
+            drops=drops,
+            attacks=sys.argv[4:] or tuple(ATTACKS),
+        )
     for name, during in result.latencies.items():
         worst = max(during, default=0) * 1e3
         print(f"{name}: {len(during):,} deliveries, p99 {_p99(during) * 1e3:.1f} ms, max {worst:.0f}")

@@ -1,4 +1,4 @@
-"""The store in one SQLite file: the contract, on two threads."""
+"""The store in one SQLite file: the contract, on three threads."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reading: Thread[Reader] | None = None
+        self._paging: Thread[Reader] | None = None  # pages of megabytes keep no short look waiting
         self._writing: Thread[Writer] | None = None
 
     @classmethod
@@ -49,6 +50,7 @@ class SqliteStore:
             if not read_only:
                 store._writing = await Thread.started("store-writing", partial(Writer, path))
             store._reading = await Thread.started("store-reading", partial(Reader, path))
+            store._paging = await Thread.started("store-paging", partial(Reader, path))
         except BaseException:
             await store.close()
             raise
@@ -56,10 +58,12 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See :meth:`Store.close`."""
-        reading, self._reading = self._reading, None
-        writing, self._writing = self._writing, None
-        if reading is not None:
-            await reading.end(Reader.close, _CLOSE_TIMEOUT)
+        readers = self._reading, self._paging
+        writing = self._writing
+        self._reading = self._paging = self._writing = None
+        for reader in readers:
+            if reader is not None:
+                await reader.end(Reader.close, _CLOSE_TIMEOUT)
         if writing is not None:  # the last, so that it can empty the write-ahead log
             await writing.end(Writer.close, _CLOSE_TIMEOUT)
 
@@ -84,9 +88,8 @@ class SqliteStore:
         max_bytes: int = 2**62,
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
-        return await self._read(
-            partial(Reader.recent, source=source, limit=limit, after=after, max_bytes=max_bytes)
-        )
+        question = partial(Reader.recent, source=source, limit=limit, after=after, max_bytes=max_bytes)
+        return await self._asked(self._paging, question)
 
     async def at(self, partition: int, offset: int) -> StoredEvent | None:
         """See :meth:`Store.at`."""
@@ -134,9 +137,12 @@ class SqliteStore:
         return await self._read(Reader.feeders)
 
     async def _read(self, question: Callable[[Reader], T]) -> T:
-        if self._reading is None:
+        return await self._asked(self._reading, question)
+
+    async def _asked(self, reader: Thread[Reader] | None, question: Callable[[Reader], T]) -> T:
+        if reader is None:
             raise StoreError(f"store {self._path} is closed")
-        return await self._reading.ask(question)
+        return await reader.ask(question)
 
     async def _write(self, change: Callable[[Writer], T]) -> T:
         if self._writing is None:
