@@ -240,12 +240,15 @@ async def _served(stack: LocalStack, root: Path) -> AsyncIterator[tuple[ServeSet
         stack, str(root), jwt_secret=_SECRET, channel_prefix="abuse:", linger=1.0, subscribe_rate=200
     )
     elsewhere = settings.model_copy(update={"listen": f"{HOST}:{free_ports(1)[0]}"})
-    async with (
-        ours(settings, "--only", "processor", ready=None),
-        ours(settings, "--only", "gateway") as gateway,
-        ours(elsewhere, "--only", "ingester", ready="/healthz") as ingester,
-    ):
-        yield settings, gateway, ingester
+    async with ours(settings, "--only", "processor", ready=None):
+        async with asyncio.timeout(30):
+            while not settings.store.exists():  # noqa: ASYNC110  (another process makes it)
+                await asyncio.sleep(0.05)
+        async with (
+            ours(settings, "--only", "gateway") as gateway,
+            ours(elsewhere, "--only", "ingester", ready="/healthz") as ingester,
+        ):
+            yield settings, gateway, ingester
 
 
 async def _prepare(settings: Settings) -> None:

@@ -106,6 +106,44 @@ async def test_ours_does_not_fail_when_redis_is_killed(stack: LocalStack, topic:
     assert Proof.of(proof.path).judgement == judgement  # from what is kept
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"options": 7}, "Expected `object`, got `int` - at `$.options`"),
+        ({"options": {"rate": "fast"}}, "at `$.options.rate`"),
+        ({"options": {"faults": ["rm"]}}, "--faults: 'rm' is none of"),
+        ({"options": {"timing": []}}, "at `$.options.timing`"),
+        ({"options": {"publisher": 3}}, "3 is no path"),
+        ({"notes": ["a"]}, "at `$.notes`"),
+        ({"state": "well"}, "at `$.state`"),
+        ({"machine": None}, "at `$.machine`"),
+        ({"seconds": "long"}, "at `$.seconds`"),
+        ([], "Expected `object`, got `array`"),
+        (b"[" * 100_000, "does not hold a proof"),
+        (b"\xff\xfe", "does not hold a proof"),
+        (None, "does not hold a proof"),
+    ],
+)
+def test_a_directory_of_a_strangers_is_one_line(
+    tmp_path: Path, wrong: object, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = json.loads(json.dumps(Options().as_dict()))
+    good = {
+        "proof": "redis-isolation", "options": kept, "state": "finished", "notes": {}, "began": "then",
+        "seconds": 1.5, "machine": {"cores": 2, "architecture": "x", "system": "y"}, "versions": {},
+    }  # fmt: skip
+    if isinstance(wrong, dict):
+        options_wrong = wrong.get("options")
+        wrong = good | wrong | ({"options": kept | options_wrong} if isinstance(options_wrong, dict) else {})
+    if wrong is not None:
+        text = wrong if isinstance(wrong, bytes) else json.dumps(wrong).encode()
+        (tmp_path / "proof.json").write_bytes(text)
+    assert run(["prove", "redis-isolation", "--from", str(tmp_path)]) != 0
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
 async def test_one_that_waits_for_redis_is_graded_as_failing(
     stack: LocalStack, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
+
+import msgspec
 
 from dualstream_lab.analysis.paired import LOOKS
 from dualstream_lab.config import Settings
@@ -94,19 +96,18 @@ class Options:
         """For JSON."""
         return asdict(self) | {"publisher": None if self.publisher is None else str(self.publisher)}
 
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """The reverse."""
-        publisher = values["publisher"]
-        return cls(
-            **values
-            | {
-                "faults": tuple(values["faults"]),
-                "timing": Timing(**values["timing"]),
-                "rules": Rules(**values["rules"]),
-                "publisher": None if publisher is None else Path(publisher),
-            }
-        )
+
+class _Facts(TypedDict):
+    """What is needed to judge again, as it stands in the file."""
+
+    proof: str
+    options: Options
+    state: Literal["running", "finished", "interrupted"]
+    notes: dict[str, str]
+    began: str
+    seconds: float
+    machine: dict[str, str | int]
+    versions: dict[str, str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,11 +136,11 @@ class Proof:
     def of(cls, path: Path) -> Self:
         """Judge the blocks of a directory anew. Raises RecordingError."""
         try:
-            facts = json.loads((path / _FILE).read_text(encoding="utf-8"))
-            options = Options.of(facts["options"])
-            notes, state = dict(facts["notes"]), str(facts["state"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            text = (path / _FILE).read_bytes()
+            read = msgspec.convert(msgspec.json.decode(text), _Facts, dec_hook=_path)
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise RecordingError(f"{path} does not hold a proof: {error}") from error
+        options = read["options"]
         blocks, problems = [], []
         for directory in list_runs(path):
             if isinstance(directory, RecordingError):
@@ -148,19 +149,25 @@ class Proof:
             blocks.append(figures_of(directory, options.timing))
             problems += [f"{directory.path.name}: {problem}" for problem in directory.problems]
         blocks.sort(key=lambda block: block.begin)
-        judgement = judge(blocks, options.faults, options.rules, notes)
+        judgement = judge(blocks, options.faults, options.rules, read["notes"])
         return cls(
             path=path,
             options=options,
-            state=state,
+            state=read["state"],
             judgement=judgement,
-            facts=facts,
+            facts=read | {"options": options.as_dict()},
             problems=tuple(problems),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return self.facts | {"judgement": self.judgement.as_dict(), "problems": list(self.problems)}
+
+
+def _path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"{value!r} is no path")
 
 
 async def prove(
