@@ -26,7 +26,7 @@ from benchmarks.throughput import SHAPES, measure
 from dualstream_lab.errors import DualStreamError
 from dualstream_lab.stack import LocalStack
 
-README = Path(__file__).parent.parent / "README.md"
+TABLES = Path(__file__).parent.parent / "docs/benchmarks.md"
 _ALONE = {"recorded": recorded, "ledger": ledger, "report": report, "simulation": simulation}
 """Those that measure neither broker."""
 _PACED = {"latency": latencies, "outage": outages}
@@ -50,7 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=10_000, help="events/s of latency, outage and memory")
     parser.add_argument("--seconds", type=float, default=10, help="length of one run of latency and outage")
     parser.add_argument("--minutes", type=float, default=10, help="length of memory")
-    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     given = parser.parse_args()
     for name, allowed in (("only", PEERS), ("shape", SHAPES)):
         chosen = [part.strip() for part in (getattr(given, name) or ";".join(allowed)).split(";")]
@@ -102,8 +102,8 @@ def main() -> int:
     text = f"{text}\n\nMeasured on {machine}."
     print(text)
     if given.write:
-        README.write_text(
-            put(README.read_text(encoding="utf-8"), "abuse" if given.abuse else given.what, text),
+        TABLES.write_text(
+            put(TABLES.read_text(encoding="utf-8"), "abuse" if given.abuse else given.what, text),
             encoding="utf-8",
         )
     return 0 if held else 99

@@ -292,6 +292,11 @@ async def crowd(target: Target, harvest: Harvest, until: float) -> None:
             raw.close()
 
 
+async def crowd_again(target: Target, harvest: Harvest, until: float) -> None:
+    """The same once more: what is still there of the first one would come on top."""
+    await crowd(target, harvest, until)
+
+
 async def large_pages(target: Target, harvest: Harvest, until: float) -> None:
     """Pages of megabytes, which are not read."""
 
@@ -439,6 +444,7 @@ ATTACKS: dict[str, _Attack] = {
         forged_notifications,
         subscriptions,
         crowd,
+        crowd_again,
     )
 }
 

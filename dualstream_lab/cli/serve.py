@@ -63,7 +63,7 @@ def serve(only: Sequence[str], rebuild_store: bool, **where: object) -> int:
     gateway    GET /ws, /sse, /events, /event, a live page at /, /metrics, /openapi.json
 
     On the brokers given, else on the local stack that runs, else on one of its own. Everything else is a
-    DUALSTREAM_… variable: README, "Serve".
+    DUALSTREAM_… variable: docs/reference/settings.md.
     """
     settings = ServeSettings.load(**where)
     info = running_stack()
