@@ -39,12 +39,16 @@ def parts_of(extras: list[str]) -> set[str]:
     return found
 
 
+def blocked_without(extras: str) -> list[str]:
+    """The modules that are missing where no more than these extras is installed."""
+    missing = parts_of(["lab"]) - parts_of(extras.split(",") if extras else [])
+    modules = packages_distributions().items()
+    return [name for name, parts in modules if missing & {part.lower() for part in parts}]
+
+
 def with_extras(extras: str, names: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Commands where no more than these extras is installed."""
-    missing = parts_of(["lab"]) - parts_of(extras.split(","))
-    modules = packages_distributions().items()
-    blocked = [name for name, parts in modules if missing & {part.lower() for part in parts}]
-    code = EXTRAS.format(blocked=blocked, names=names, arguments=arguments)
+    code = EXTRAS.format(blocked=blocked_without(extras), names=names, arguments=arguments)
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

@@ -9,8 +9,9 @@ In a notebook::
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from dualstream_lab.lazy import attribute
 
 if TYPE_CHECKING:
     from dualstream_lab.lab.fan_out_lab import coalescing, fan_out
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "coalescing", "fan_out", "run"]
 
-_WHERE = {
+_HOMES = {
     "Fault": "dualstream_lab.lab.scenario",
     "LocalStack": "dualstream_lab.stack",
     "Run": "dualstream_lab.lab.result",
@@ -34,7 +35,8 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    # Commands that need one module of this room must not need the extras of all of them.
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return attribute(__name__, name, _HOMES.get(name), extra="lab")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
