@@ -28,6 +28,7 @@ __all__ = ["ATTACKS", "Harvest", "Target", "drop_at_random"]
 
 _ANSWER = 10.0  # s
 _PER_SECOND = 500
+_COMING = 250  # clients of a crowd a second: of one in twenty the past is 10,000 events
 _SMALL_BUFFER = 4096  # bytes of a socket that nobody reads
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 _Address = tuple[str, int]
@@ -251,6 +252,7 @@ async def drops(target: Target, harvest: Harvest, _until: float) -> None:
             harvest.connections += 1
             sources = random.Random(number).sample(names, 3)
             await drop_at_random(target.gateway, number, sources, token=target.token)
+            await asyncio.sleep(30 / _PER_SECOND)
 
     await asyncio.gather(*(worker() for _ in range(30)))
 
@@ -282,7 +284,7 @@ async def crowd(target: Target, harvest: Harvest, until: float) -> None:
     try:
         for number in range(target.clients):
             if number % 10 == 0:
-                await asyncio.sleep(10 / 500)  # clients a second: a way in costs a look into the store
+                await asyncio.sleep(10 / _COMING)
             if time.monotonic() > until:
                 break
             await connect(number)

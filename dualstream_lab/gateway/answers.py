@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from dualstream_lab.errors import StoreError
 from dualstream_lab.gateway.access import Denied
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
 from dualstream_lab.http_server import printable, report_refusal
 
 if TYPE_CHECKING:
+    from dualstream_lab.errors import DualStreamError
     from dualstream_lab.gateway.access import Access, Grant
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "forbidden",
     "grant_of",
     "not_found",
+    "public_reason",
     "too_many",
     "unavailable",
     "unsupported",
@@ -30,6 +33,13 @@ __all__ = [
 ]
 
 _JSON = "application/json"
+
+
+def public_reason(error: DualStreamError) -> str:
+    """What a client may know of trouble: the error's own words name files, servers and users."""
+    if isinstance(error, StoreError):
+        return "the store of recent events cannot be read now"
+    return "Kafka cannot be asked now"
 
 
 def error_text(reason: str) -> str:

@@ -12,7 +12,14 @@ from aiohttp import web
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.gateway.access import is_host, is_origin
-from dualstream_lab.gateway.answers import bad_request, error_text, forbidden, unavailable, unsupported
+from dualstream_lab.gateway.answers import (
+    bad_request,
+    error_text,
+    forbidden,
+    public_reason,
+    unavailable,
+    unsupported,
+)
 from dualstream_lab.gateway.openapi import openapi_document
 from dualstream_lab.http_server import HEADERS, close_refused, report_refusal
 
@@ -91,12 +98,9 @@ async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamR
             error.text = error_text(f"{error.reason}: {request.method} {request.path}")
             error.content_type = "application/json"
         raise
-    except StoreError as error:  # whose words name files of ours
+    except (StoreError, StreamUnavailable) as error:
         report_refusal(request, str(error))
-        raise unavailable("the store of recent events cannot be read now") from error
-    except StreamUnavailable as error:  # and these, servers and users
-        report_refusal(request, str(error))
-        raise unavailable("Kafka cannot be asked now") from error
+        raise unavailable(public_reason(error)) from error
     except ConnectionError:  # the client has left: there is nobody to tell
         return web.Response()
 

@@ -67,6 +67,7 @@ class Backlog:
         self._bytes = 0
         self._taken: dict[Connection, int] = {}
         self._taken_at = -math.inf
+        self._stuck: set[Connection] = set()
 
     def count(self, connection: Connection, size: int) -> None:
         """So much waits for it now."""
@@ -78,6 +79,8 @@ class Backlog:
     def forget(self, connection: Connection) -> None:
         """It is gone."""
         self._bytes -= self._waiting.pop(connection, 0)
+        self._taken.pop(connection, None)
+        self._stuck.discard(connection)
 
     @property
     def bytes(self) -> int:
@@ -96,12 +99,11 @@ class Backlog:
     def _relieve(self) -> None:
         if self.bytes <= self._limit:
             return
-        before = self._taken
-        stuck = {one for one in self._waiting if before.get(one, -1) == one.taken}
         if (now := time.monotonic()) - self._taken_at > _STUCK:
+            self._stuck = {one for one in self._waiting if self._taken.get(one, -1) == one.taken}
             self._taken = {one: one.taken for one in self._waiting}
             self._taken_at = now
-        for one in sorted(self._waiting, key=lambda one: (one in stuck, one.waiting), reverse=True):
+        for one in sorted(self._waiting, key=lambda one: (one in self._stuck, one.waiting), reverse=True):
             if self._bytes <= self._limit * 7 // 8:  # not one by one, as each look is at all of them
                 return
             self.forget(one)

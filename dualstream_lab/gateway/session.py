@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dualstream_lab.errors import DualStreamError
+from dualstream_lab.gateway.answers import public_reason
 from dualstream_lab.gateway.channels import source_problem
 from dualstream_lab.gateway.frames import StateFrame, state_frame
 from dualstream_lab.gateway.since import Refused
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from dualstream_lab.rate_limit import RateLimit
 
 __all__ = ["Command", "Session", "keep", "parse_command"]
+
+log = logging.getLogger(__name__)
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds none
 
@@ -144,7 +148,8 @@ class Session:
         except Refused as error:
             self.complain(str(error), source)
         except DualStreamError as error:
-            self.complain(f"{error}; try again", source)
+            log.info("a client could not be let into %s: %s", source, error)
+            self.complain(f"{public_reason(error)}; try again", source)
         finally:
             if self._entering.get(source) is asyncio.current_task():
                 del self._entering[source]
