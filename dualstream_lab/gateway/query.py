@@ -125,22 +125,29 @@ class Queries:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         ends: dict[int, int] = {}
+        own = {*self._log.homes(source), *(after or ())}
+        asked = own if after is None else set[int]()  # of what is after a place there may be many pages
         while True:
-            page, events = await self._reads.store.recent(
-                source, limit=limit, after=after, max_bytes=max_bytes
-            )
-            asked = {*page.first, *self._log.homes(source), *(after or ())}
-            if after is not None and page.more:
-                return page, events, ends
-            if new := asked - ends.keys():  # also what the source turned up in meanwhile
+            if new := asked - ends.keys():
                 try:
                     async with asyncio.timeout(max(0.1, deadline - loop.time())):
                         ends.update(await self._log.ends(new))
                 except (StreamUnavailable, TimeoutError):
+                    page, events = await self._recent(source, limit, after, max_bytes)
                     return page, events, None
-            if not _is_behind(page, ends) or loop.time() >= deadline:
+            if ends:
+                await self._reads.reach(ends, max(0.0, deadline - loop.time()))
+            page, events = await self._recent(source, limit, after, max_bytes)
+            if after is not None and page.more:
                 return page, events, ends
-            await self._reads.reach(ends, deadline - loop.time())
+            asked = {*page.first, *own}  # also where the source turned up meanwhile
+            if asked <= ends.keys() and (not _is_behind(page, ends) or loop.time() >= deadline):
+                return page, events, ends
+
+    async def _recent(
+        self, source: str, limit: int, after: Positions | None, max_bytes: int
+    ) -> tuple[Page, list[StoredEvent]]:
+        return await self._reads.store.recent(source, limit=limit, after=after, max_bytes=max_bytes)
 
     # --- one whole event
 
