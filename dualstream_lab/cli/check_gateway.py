@@ -23,6 +23,7 @@ from dualstream_lab.lab.check_gateway import check_gateway as check_it
 from dualstream_lab.lab.check_gateway.judge import Wrong
 from dualstream_lab.lab.check_gateway.plan import VIAS
 from dualstream_lab.lab.check_gateway.verdict import SAYS
+from dualstream_lab.lab.junit import Case, write_junit
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.where import Destination, find_destination
 
@@ -196,21 +197,25 @@ def _sentence(check: Check) -> str:
 
 
 def _write_junit(check: Check, file: Path) -> None:
-    from junitparser import Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415
-
-    suite = TestSuite("dualstream check-gateway")
-    ran = TestCase("the check finished", classname="dualstream", time=round(check.seconds, 3))
-    if check.state != "finished" or check.away:
-        ran.result = [Failure(check.trouble or f"it was {check.state}")]
-    suite.add_testcase(ran)
-    found = {wrong.value: check.verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
-    for name, count in found.items():
-        case = TestCase(name, classname="dualstream.handover", time=0)
+    ran = Case(
+        name="the check finished",
+        classname="dualstream",
+        seconds=check.seconds,
+        failure=(check.trouble or f"it was {check.state}")
+        if check.state != "finished" or check.away
+        else None,
+    )
+    counts = {wrong.value: check.verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
+    cases = []
+    for name, count in counts.items():
         texts = [example.text for example in check.verdict.examples if example.wrong == name]
-        case.system_out = "\n".join([f"{count:,}", *texts, *(check.garbled if name == "garbled" else [])])
-        if count:
-            case.result = [Failure(f"{count:,}")]
-        suite.add_testcase(case)
-    xml = JUnitXml()
-    xml.add_testsuite(suite)
-    xml.write(str(file), pretty=True)
+        texts += check.garbled if name == "garbled" else []
+        cases.append(
+            Case(
+                name=name,
+                classname="dualstream.handover",
+                text="\n".join([f"{count:,}", *texts]),
+                failure=f"{count:,}" if count else None,
+            )
+        )
+    write_junit(file, "dualstream check-gateway", [ran, *cases], {})

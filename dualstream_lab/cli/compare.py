@@ -16,7 +16,7 @@ from dualstream_lab.cli.console import say, stdout, working
 from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.lab.compare.arguments import allowances, named_arms
 from dualstream_lab.lab.compare.compared import compare_runs
-from dualstream_lab.lab.compare.export import markdown, write_junit
+from dualstream_lab.lab.compare.export import markdown, write_comparison_junit
 from dualstream_lab.lab.compare.page import page
 from dualstream_lab.lab.compare.words import COLUMNS, arms, headline, row, title
 
@@ -87,7 +87,7 @@ def compare(
     write_files(
         (json_file, as_json(found.as_dict())),
         (markdown_file, lambda file: file.write_text(markdown(found), encoding="utf-8")),
-        (junit, lambda file: write_junit(found, file)),
+        (junit, lambda file: write_comparison_junit(found, file)),
         (html_file, lambda file: file.write_text(page(found, given), encoding="utf-8")),
     )
     if html_file is None:

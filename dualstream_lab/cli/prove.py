@@ -18,7 +18,7 @@ from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.lab.prove.judgement import Rules, Verdict
 from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.prove.proof import prove as make_proof
-from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row, write_junit
+from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row, write_proof_junit
 from dualstream_lab.lab.prove.session import Timing
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: 
 
     write_files(
         (json_file, as_json(proof.as_dict())),
-        (junit, lambda file: write_junit(proof, file)),
+        (junit, lambda file: write_proof_junit(proof, file)),
         (html_file, write_page),
     )
     if html_file is not None:

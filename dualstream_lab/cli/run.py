@@ -15,7 +15,7 @@ from dualstream_lab.cli.destination import destination_options, open_destination
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
-from dualstream_lab.cli.summary import tell, write_junit
+from dualstream_lab.cli.summary import tell, write_run_junit
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
@@ -165,7 +165,7 @@ def told(result: Run, *, junit: Path | None, json_file: Path | None) -> int:
     """Show what came of it, and write it where that was asked for; the exit code."""
     tell(result)
     values = result.verdict.as_dict(result.directory)
-    write_files((json_file, as_json(values)), (junit, lambda file: write_junit(result, file)))
+    write_files((json_file, as_json(values)), (junit, lambda file: write_run_junit(result, file)))
     if result.state == "interrupted":
         return INTERRUPTED
     return 0 if result.held else MISSED

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.ledger import show_recovery
+from dualstream_lab.lab.junit import Case, write_junit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.result import Run
     from dualstream_lab.recording import Manifest
 
-__all__ = ["tell", "write_junit"]
+__all__ = ["tell", "write_run_junit"]
 
 
 def tell(result: Run) -> None:
@@ -87,23 +88,22 @@ def _faults(manifest: Manifest) -> Table:
     return table
 
 
-def write_junit(result: Run, file: Path) -> None:
-    """The run, and each threshold, as a test case."""
-    from junitparser import Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415
-
-    suite = TestSuite(f"dualstream {result.directory.manifest.name}")
-    seconds = (result.directory.manifest.ended - result.directory.manifest.started) / 1e9
-    ran = TestCase("the run finished", classname="dualstream", time=round(max(seconds, 0), 3))
-    if result.state != "finished":
-        ran.result = [Failure(f"it was {result.state}")]
-    suite.add_testcase(ran)
-    for check in result.checks:
-        case = TestCase(check.threshold.text, classname="dualstream.thresholds", time=0)
-        case.system_out = check.text
-        if not check.held:
-            case.result = [Failure(check.text)]
-        suite.add_testcase(case)
-    suite.add_property("limit", result.limit)
-    xml = JUnitXml()
-    xml.add_testsuite(suite)
-    xml.write(str(file), pretty=True)
+def write_run_junit(result: Run, file: Path) -> None:
+    """The run, and each threshold, as a test case. Raises OSError."""
+    manifest = result.directory.manifest
+    ran = Case(
+        name="the run finished",
+        classname="dualstream",
+        seconds=max(0.0, (manifest.ended - manifest.started) / 1e9),
+        failure=None if result.state == "finished" else f"it was {result.state}",
+    )
+    checks = [
+        Case(
+            name=check.threshold.text,
+            classname="dualstream.thresholds",
+            text=check.text,
+            failure=None if check.held else check.text,
+        )
+        for check in result.checks
+    ]
+    write_junit(file, f"dualstream {manifest.name}", [ran, *checks], {"limit": result.limit})

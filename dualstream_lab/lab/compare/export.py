@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.lab.compare.words import COLUMNS, METHOD, arms, headline, row, title
+from dualstream_lab.lab.junit import Case, write_junit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dualstream_lab.analysis.comparison import Difference
     from dualstream_lab.lab.compare.compared import Compared
 
-__all__ = ["markdown", "write_junit"]
+__all__ = ["markdown", "write_comparison_junit"]
 
 
 _RULE = ["---", *["---:"] * (len(COLUMNS) - 1)]
@@ -32,25 +34,17 @@ def markdown(found: Compared) -> str:
     return "\n".join([*lines, "", f"<sub>{METHOD}</sub>", ""])
 
 
-def write_junit(found: Compared, file: Path) -> None:
+def write_comparison_junit(found: Compared, file: Path) -> None:
     """A test case a difference, which fails when it is a regression. Raises OSError."""
-    from junitparser import Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415
+    cases = [_case(arm.name, one) for arm in found.arms[1:] for one in found.of(arm)]
+    caveats = {f"caveat {number}": caveat for number, caveat in enumerate(found.caveats, 1)}
+    write_junit(file, "dualstream compare", cases, {"headline": headline(found)} | caveats)
 
-    suite = TestSuite("dualstream compare")
-    suite.add_property("headline", headline(found))
-    for number, caveat in enumerate(found.caveats, 1):
-        suite.add_property(f"caveat {number}", caveat)
-    for arm in found.arms[1:]:
-        for one in found.of(arm):
-            text = "\n".join(f"{name}: {cell}" for name, cell in zip(COLUMNS, row(one), strict=True))
-            case = TestCase(one.measure, classname=f"dualstream.compare.{arm.name}", time=0)
-            case.system_out = text
-            if one.finding is Finding.REGRESSION:
-                case.result = [Failure(text)]
-            suite.add_testcase(case)
-    xml = JUnitXml()
-    xml.add_testsuite(suite)
-    xml.write(str(file), pretty=True)
+
+def _case(arm: str, one: Difference) -> Case:
+    text = "\n".join(f"{name}: {cell}" for name, cell in zip(COLUMNS, row(one), strict=True))
+    failure = text if one.finding is Finding.REGRESSION else None
+    return Case(name=one.measure, classname=f"dualstream.compare.{arm}", text=text, failure=failure)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from dualstream_lab.lab.junit import Case, write_junit
 from dualstream_lab.lab.prove.judgement import Verdict
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.prove.judgement import FaultVerdict, Judgement
     from dualstream_lab.lab.prove.proof import Proof
 
-__all__ = ["COLUMNS", "facts", "headline", "row", "write_junit"]
+__all__ = ["COLUMNS", "facts", "headline", "row", "write_proof_junit"]
 
 COLUMNS = (
     "fault", "pairs", "Δp50, ms", "Δp99, ms", "allowed", "failed", "missing", "dropped", "live again",
@@ -143,23 +144,22 @@ def _again(times: tuple[float | None, ...]) -> str:
     return f"{max(known):.2f} s"
 
 
-def write_junit(proof: Proof, file: Path) -> None:
+def write_proof_junit(proof: Proof, file: Path) -> None:
     """A test case a fault; an inconclusive one is an error, not a failure. Raises OSError."""
-    from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415
+    write_junit(
+        file,
+        "dualstream prove redis-isolation",
+        map(_case, proof.judgement.faults),
+        {"headline": headline(proof), **dict(facts(proof))},
+    )
 
-    suite = TestSuite("dualstream prove redis-isolation")
-    suite.add_property("headline", headline(proof))
-    for name, value in facts(proof):
-        suite.add_property(name, value)
-    for fault in proof.judgement.faults:
-        case = TestCase(fault.fault, classname="dualstream.redis-isolation", time=0)
-        text = "; ".join(fault.reasons)
-        if fault.verdict is Verdict.FAILS:
-            case.result = [Failure(text)]
-        elif fault.verdict is Verdict.OPEN:
-            case.result = [Error(f"inconclusive: {text}")]
-        case.system_out = "\n".join(f"{n}: {v}" for n, v in zip(COLUMNS, row(fault), strict=True))
-        suite.add_testcase(case)
-    xml = JUnitXml()
-    xml.add_testsuite(suite)
-    xml.write(str(file), pretty=True)
+
+def _case(fault: FaultVerdict) -> Case:
+    reasons = "; ".join(fault.reasons)
+    return Case(
+        name=fault.fault,
+        classname="dualstream.redis-isolation",
+        text="\n".join(f"{name}: {value}" for name, value in zip(COLUMNS, row(fault), strict=True)),
+        failure=reasons if fault.verdict is Verdict.FAILS else None,
+        error=f"inconclusive: {reasons}" if fault.verdict is Verdict.OPEN else None,
+    )

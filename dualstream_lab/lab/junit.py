@@ -1,0 +1,45 @@
+"""JUnit XML of any verdict, for CI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["Case", "write_junit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One test case: it passes unless ``failure`` or ``error`` (not decided) says why not."""
+
+    name: str
+    classname: str
+    text: str | None = None
+    seconds: float = 0.0
+    failure: str | None = None
+    error: str | None = None
+
+
+def write_junit(file: Path, suite: str, cases: Iterable[Case], properties: Mapping[str, str]) -> None:
+    """Write one suite. Raises OSError."""
+    from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415  (of an extra)
+
+    made = TestSuite(suite)
+    for name, value in properties.items():
+        made.add_property(name, value)
+    for case in cases:
+        element = TestCase(case.name, classname=case.classname, time=round(case.seconds, 3))
+        if case.failure is not None:
+            element.result = [Failure(case.failure)]
+        elif case.error is not None:
+            element.result = [Error(case.error)]
+        if case.text is not None:
+            element.system_out = case.text
+        made.add_testcase(element)
+    xml = JUnitXml()
+    xml.add_testsuite(made)
+    xml.write(str(file), pretty=True)
