@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, Users
-from dualstream_lab.simulation.fit import fit
-from dualstream_lab.simulation.validation import validate
+from dualstream_lab.simulation.fitting.fit import fit
+from dualstream_lab.simulation.fitting.validate import validate
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.simulation.validation import Check
+    from dualstream_lab.simulation.fitting.validate import Check
     from dualstream_lab.stack import LocalStack
 
 __all__ = ["calibration"]

@@ -24,8 +24,8 @@ from benchmarks.abuse import lines as abuse_lines
 from benchmarks.estate import EstateResult, live_through
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.lab.check_gateway import Plan, check_gateway
-from dualstream_lab.lab.check_gateway.serving import serving, url_of
+from dualstream_lab.lab.gateway_check import Plan, check_gateway
+from dualstream_lab.lab.gateway_check.serving import serving, url_of
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario, Users
 from dualstream_lab.ledger import Ledger

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from benchmarks.soak import WRONG_GATEWAYS, wrong_gateway
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.lab.check_gateway import Plan, check_gateway
-from dualstream_lab.lab.check_gateway.history import (
+from dualstream_lab.lab.gateway_check import Plan, check_gateway
+from dualstream_lab.lab.gateway_check.history import (
     EVENT,
     LATE,
     NOWHERE,
@@ -38,9 +38,9 @@ from dualstream_lab.lab.check_gateway.history import (
     Truth,
     by_partition,
 )
-from dualstream_lab.lab.check_gateway.judge import Judgement, Wrong, judge, judge_all
-from dualstream_lab.lab.check_gateway.serving import serving, url_of
-from dualstream_lab.lab.check_gateway.verdict import Record, Verdict
+from dualstream_lab.lab.gateway_check.judge import Judgement, Wrong, judge, judge_all
+from dualstream_lab.lab.gateway_check.serving import serving, url_of
+from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
@@ -517,7 +517,7 @@ async def test_the_classic_wrong_orders_are_caught(
     settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dualstream_lab.lab.check_gateway.check._SURE", 1.0)
+    monkeypatch.setattr("dualstream_lab.lab.gateway_check.check._SURE", 1.0)
     async with wrong_gateway(name, gateway, stack.redis_url) as url:
         check = await check_gateway(url, settings(), QUICK)
     wrong = check.verdict.wrong
@@ -530,7 +530,7 @@ async def test_the_classic_wrong_orders_are_caught(
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dualstream_lab.lab.check_gateway.probe._STRANGER", 1.5)
+    monkeypatch.setattr("dualstream_lab.lab.gateway_check.probe._STRANGER", 1.5)
 
 
 @asynccontextmanager

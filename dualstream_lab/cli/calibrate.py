@@ -17,18 +17,18 @@ from dualstream_lab.cli.console import say, stdout, working
 from dualstream_lab.cli.options import check_writable
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.compare.arguments import run_directories
-from dualstream_lab.simulation.equations import NEEDED
-from dualstream_lab.simulation.fit import fit
+from dualstream_lab.simulation.fitting.equations import NEEDED
+from dualstream_lab.simulation.fitting.fit import fit
+from dualstream_lab.simulation.fitting.validate import validate
 from dualstream_lab.simulation.parameters import Costs
-from dualstream_lab.simulation.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import JustifyMethod
 
-    from dualstream_lab.simulation.fit import Fit
-    from dualstream_lab.simulation.validation import Check
+    from dualstream_lab.simulation.fitting.fit import Fit
+    from dualstream_lab.simulation.fitting.validate import Check
 
 __all__ = ["calibrate"]
 

@@ -13,12 +13,12 @@ from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.run import options, run_and_tell, verdict_options
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.injector import mend as mended
 from dualstream_lab.faults.journal import left_behind
-from dualstream_lab.faults.schedule import mend as mended
 from dualstream_lab.lab.scenario import Scenario
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.contract import Fault
+    from dualstream_lab.faults.fault import Fault
 
 __all__ = ["chaos"]
 

@@ -18,11 +18,11 @@ from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.target import brokers_needed
-from dualstream_lab.lab.check_gateway import Plan, check_local
-from dualstream_lab.lab.check_gateway import check_gateway as check_it
-from dualstream_lab.lab.check_gateway.judge import Wrong
-from dualstream_lab.lab.check_gateway.plan import VIAS
-from dualstream_lab.lab.check_gateway.verdict import SAYS
+from dualstream_lab.lab.gateway_check import Plan, check_local
+from dualstream_lab.lab.gateway_check import check_gateway as check_it
+from dualstream_lab.lab.gateway_check.judge import Wrong
+from dualstream_lab.lab.gateway_check.plan import VIAS
+from dualstream_lab.lab.gateway_check.verdict import SAYS
 from dualstream_lab.lab.junit import Case, write_junit
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.where import Destination, find_destination
@@ -30,8 +30,8 @@ from dualstream_lab.stack.where import Destination, find_destination
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dualstream_lab.lab.check_gateway import Check
-    from dualstream_lab.lab.check_gateway import Progress as CheckProgress
+    from dualstream_lab.lab.gateway_check import Check
+    from dualstream_lab.lab.gateway_check import Progress as CheckProgress
 
     Show = Callable[[CheckProgress], None]
 

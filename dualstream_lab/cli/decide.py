@@ -9,8 +9,8 @@ import click
 
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation.decide import Stream, Wants
-from dualstream_lab.simulation.decide import decide as find_stream
+from dualstream_lab.simulation.planning.decide import Stream, Wants
+from dualstream_lab.simulation.planning.decide import decide as find_stream
 
 __all__ = ["decide"]
 

@@ -12,20 +12,20 @@ from rich.text import Text
 
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import Duration, say, stdout, working
-from dualstream_lab.simulation.arithmetic import arithmetic
 from dualstream_lab.simulation.calibration import Calibration
-from dualstream_lab.simulation.plan import PUBLISHED, clusters, share_of, way
-from dualstream_lab.simulation.plan import plan as make_plan
-from dualstream_lab.simulation.requirements import Requirements
-from dualstream_lab.simulation.words import count, percent, seconds
+from dualstream_lab.simulation.planning.explain import arithmetic
+from dualstream_lab.simulation.planning.plan import PUBLISHED, clusters, share_of, way
+from dualstream_lab.simulation.planning.plan import plan as make_plan
+from dualstream_lab.simulation.planning.requirements import Requirements
+from dualstream_lab.units import count, percent, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import JustifyMethod
 
-    from dualstream_lab.simulation.outage_effects import Effect
-    from dualstream_lab.simulation.plan import Figure, Goal, Plan
+    from dualstream_lab.simulation.planning.outage_effects import Effect
+    from dualstream_lab.simulation.planning.plan import Figure, Goal, Plan
 
 __all__ = ["plan"]
 

@@ -15,14 +15,14 @@ from dualstream_lab.cli.console import Duration, say, stdout
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
-from dualstream_lab.lab.prove.judgement import Rules, Verdict
-from dualstream_lab.lab.prove.proof import QUICK, Options, Proof, redis_faults
-from dualstream_lab.lab.prove.proof import prove as make_proof
-from dualstream_lab.lab.prove.report import COLUMNS, facts, headline, row, write_proof_junit
-from dualstream_lab.lab.prove.session import Timing
+from dualstream_lab.lab.isolation.blocks import Timing
+from dualstream_lab.lab.isolation.judgement import Rules, Verdict
+from dualstream_lab.lab.isolation.proof import QUICK, Options, Proof, redis_faults
+from dualstream_lab.lab.isolation.proof import prove as make_proof
+from dualstream_lab.lab.isolation.text import COLUMNS, facts, headline, row, write_proof_junit
 
 if TYPE_CHECKING:
-    from dualstream_lab.lab.prove.proof import Progress
+    from dualstream_lab.lab.isolation.proof import Progress
 
 __all__ = ["prove"]
 
@@ -184,7 +184,7 @@ def _tell(proof: Proof) -> None:
 
 def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
     def write_page(file: Path) -> None:
-        from dualstream_lab.lab.prove.page import page  # noqa: PLC0415  (matplotlib)
+        from dualstream_lab.lab.isolation.page import page  # noqa: PLC0415  (matplotlib)
 
         file.write_text(page(proof), encoding="utf-8")
 

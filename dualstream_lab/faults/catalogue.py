@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.faults import gateway, kafka, network, redis, redis_clients, redis_settings
+from dualstream_lab.faults import gateway, network
+from dualstream_lab.faults.kafka import process as kafka
+from dualstream_lab.faults.redis import clients, settings
+from dualstream_lab.faults.redis import process as redis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dualstream_lab.faults.contract import Fault
+    from dualstream_lab.faults.fault import Fault
 
 __all__ = ["CATALOGUE"]
 
-_MODULES: Final = (redis, redis_settings, redis_clients, kafka, network, gateway)
+_MODULES: Final = (redis, settings, clients, kafka, network, gateway)
 
 CATALOGUE: Final[Mapping[str, type[Fault]]] = {
     kind.name: kind for module in _MODULES for kind in module.FAULTS

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.contract import Fault
-from dualstream_lab.faults.wire import HTTP, answers, is_refused
+from dualstream_lab.faults.evidence import HTTP, answers, is_refused
+from dualstream_lab.faults.fault import Fault
 from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.contract import ServedGateway
+    from dualstream_lab.faults.fault import ServedGateway
 
 __all__ = ["FAULTS"]
 

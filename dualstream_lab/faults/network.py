@@ -6,9 +6,7 @@ from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.contract import Fault, Parameter
-from dualstream_lab.faults.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset
-from dualstream_lab.faults.wire import (
+from dualstream_lab.faults.evidence import (
     KAFKA,
     REDIS,
     address_of,
@@ -19,13 +17,15 @@ from dualstream_lab.faults.wire import (
     pushed,
     took,
 )
+from dualstream_lab.faults.fault import Fault, Parameter
+from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset
 from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.kafka_proxy import KafkaProxy
-    from dualstream_lab.faults.proxy import Proxy
-    from dualstream_lab.faults.toxics import Toxic
-    from dualstream_lab.faults.wire import Address, Speech
+    from dualstream_lab.faults.evidence import Address, Speech
+    from dualstream_lab.faults.proxy.kafka_proxy import KafkaProxy
+    from dualstream_lab.faults.proxy.proxy import Proxy
+    from dualstream_lab.faults.proxy.toxics import Toxic
 
 __all__ = ["FAULTS", "Delayed", "NetworkFault"]
 

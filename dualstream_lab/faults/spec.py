@@ -12,7 +12,7 @@ from dualstream_lab.faults.catalogue import CATALOGUE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dualstream_lab.faults.contract import Fault
+    from dualstream_lab.faults.fault import Fault
 
 __all__ = ["FaultSpec", "check_overlaps", "checked", "fault_named"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dualstream_lab.errors import ConfigError, FaultInert
-from dualstream_lab.faults.contract import Target
+from dualstream_lab.faults.fault import Target
 from dualstream_lab.faults.journal import left_behind
-from dualstream_lab.faults.kafka_proxy import KafkaProxy
-from dualstream_lab.faults.proxy import Proxies, Proxy
+from dualstream_lab.faults.proxy.kafka_proxy import KafkaProxy
+from dualstream_lab.faults.proxy.proxy import Proxies, Proxy
 from dualstream_lab.faults.spec import fault_named
 from dualstream_lab.tasks import in_thread
 

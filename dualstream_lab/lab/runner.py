@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert
-from dualstream_lab.faults.schedule import carry_out
+from dualstream_lab.faults.injector import carry_out
 from dualstream_lab.faults.target import check_suits, open_target
 from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.progress import Progress
@@ -29,7 +29,7 @@ from dualstream_lab.workload import RunIds
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from dualstream_lab.faults.contract import Target
+    from dualstream_lab.faults.fault import Target
     from dualstream_lab.lab.scenario import Scenario
 
 __all__ = ["run_scenario"]

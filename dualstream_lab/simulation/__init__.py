@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
-from dualstream_lab.simulation.bins import Bins
-from dualstream_lab.simulation.model import Case, Outcome, simulate
+from dualstream_lab.simulation.engine.aggregates import Bins
+from dualstream_lab.simulation.engine.simulate import Case, Outcome, simulate
 from dualstream_lab.simulation.parameters import Costs, Deployment
-from dualstream_lab.simulation.recorded import record
+from dualstream_lab.simulation.run_directory import record
 
 __all__ = ["Bins", "Case", "Costs", "Deployment", "Outcome", "record", "simulate"]

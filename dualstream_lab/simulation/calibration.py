@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.parameters import Costs
-from dualstream_lab.simulation.words import count
+from dualstream_lab.units import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

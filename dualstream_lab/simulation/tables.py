@@ -9,8 +9,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dualstream_lab.simulation.plan import Plan
-    from dualstream_lab.simulation.validation import Check
+    from dualstream_lab.simulation.fitting.validate import Check
+    from dualstream_lab.simulation.planning.plan import Plan
 
 __all__ = ["bill_table", "check_table"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.contract import Fault, Target
-from dualstream_lab.faults.redis_probe import WRITE, Link
+from dualstream_lab.faults.fault import Fault, Target
+from dualstream_lab.faults.redis.probe import WRITE, Link
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.stack import LocalStack
 

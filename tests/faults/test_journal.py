@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.contract import Target
+from dualstream_lab.faults.fault import Target
+from dualstream_lab.faults.injector import broken, mend
 from dualstream_lab.faults.journal import Entry, Page, journal_path, left_behind
-from dualstream_lab.faults.redis_probe import ask
-from dualstream_lab.faults.redis_settings import OutOfMemory
-from dualstream_lab.faults.schedule import broken, mend
+from dualstream_lab.faults.redis.probe import ask
+from dualstream_lab.faults.redis.settings import OutOfMemory
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
@@ -30,8 +30,8 @@ NOTED = ["oom", "readonly", "output-buffer", "maxclients", "no-permission", "bus
 CRASHING = """
 import asyncio, sys
 from dualstream_lab.config import Settings
-from dualstream_lab.faults.contract import Target
-from dualstream_lab.faults.schedule import broken
+from dualstream_lab.faults.fault import Target
+from dualstream_lab.faults.injector import broken
 
 async def main(what, url):
     settings = Settings.load(kafka_url="127.0.0.1:1", redis_url=url)

@@ -13,15 +13,18 @@ import pytest
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.event import Event
-from dualstream_lab.faults import kafka, kafka_admin, kafka_fault, kafka_replicas
-from dualstream_lab.faults.contract import Target
+from dualstream_lab.faults.evidence import KAFKA, address_of, answers
+from dualstream_lab.faults.fault import Target
+from dualstream_lab.faults.injector import broken, mend
 from dualstream_lab.faults.journal import left_behind
-from dualstream_lab.faults.kafka import FAULTS, Restart, Slow, Stop, Throttled
-from dualstream_lab.faults.kafka_admin import administration
-from dualstream_lab.faults.kafka_replicas import LeaderLost, NotEnoughReplicas
-from dualstream_lab.faults.schedule import broken, mend
+from dualstream_lab.faults.kafka import admin as kafka_admin
+from dualstream_lab.faults.kafka import fault as kafka_fault
+from dualstream_lab.faults.kafka import process as kafka
+from dualstream_lab.faults.kafka import replicas as kafka_replicas
+from dualstream_lab.faults.kafka.admin import administration
+from dualstream_lab.faults.kafka.process import FAULTS, Restart, Slow, Stop, Throttled
+from dualstream_lab.faults.kafka.replicas import LeaderLost, NotEnoughReplicas
 from dualstream_lab.faults.target import open_target
-from dualstream_lab.faults.wire import KAFKA, address_of, answers
 from dualstream_lab.publisher import DualPublisher
 
 from .conftest import bites_each_time
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from dualstream_lab.faults.contract import Fault
-    from dualstream_lab.faults.kafka_admin import Admin
+    from dualstream_lab.faults.fault import Fault
+    from dualstream_lab.faults.kafka.admin import Admin
     from dualstream_lab.publisher import Receipt
     from dualstream_lab.stack import LocalStack
 

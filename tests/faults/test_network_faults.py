@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults import network, wire
-from dualstream_lab.faults.contract import Target
+from dualstream_lab.faults import evidence, network
+from dualstream_lab.faults.evidence import KAFKA, REDIS, address_of, answers
+from dualstream_lab.faults.fault import Target
+from dualstream_lab.faults.injector import broken
 from dualstream_lab.faults.network import FAULTS, NetworkFault
-from dualstream_lab.faults.schedule import broken
 from dualstream_lab.faults.target import open_target
-from dualstream_lab.faults.wire import KAFKA, REDIS, address_of, answers
 
 from .conftest import bites_each_time
 
@@ -66,8 +66,8 @@ async def test_without_it_there_is_no_evidence(
     await fault.end()
     assert await fault.ended()
     # and while it lasts it is not over
-    monkeypatch.setattr(wire, "_LONG", 0.4)
-    monkeypatch.setattr(wire, "_TRIES", 1)
+    monkeypatch.setattr(evidence, "_LONG", 0.4)
+    monkeypatch.setattr(evidence, "_TRIES", 1)
     monkeypatch.setattr(network, "_TRIES", 1)
     await fault.begin()
     if kind.word != "jitter":  # which may be little, now and then

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from dualstream_lab.errors import StackError
-from dualstream_lab.faults.proxy import Proxy
-from dualstream_lab.faults.toxics import (
+from dualstream_lab.faults.proxy.proxy import Proxy
+from dualstream_lab.faults.proxy.toxics import (
     Bandwidth,
     BlackHole,
     Delay,

@@ -9,8 +9,8 @@ import pytest
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.redis_probe import Link, answers, ask
-from dualstream_lab.faults.schedule import broken
+from dualstream_lab.faults.injector import broken
+from dualstream_lab.faults.redis.probe import Link, answers, ask
 
 from .conftest import PARAMETERS, REDIS_FAULTS, bites_each_time
 

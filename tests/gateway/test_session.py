@@ -47,7 +47,7 @@ class FakeEntry:
     ],
 )
 async def test_no_file_server_or_user_is_told(error, said, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "dualstream_lab.gateway.session")
     connection = FakeConnection()
     session = Session(
         None, FakeEntry(error), connection, EVERYTHING, client="somebody", rate=RateLimit(0), most=10

@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from dualstream_lab import DualPublisher
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import decode_notification, resync_channel
-from dualstream_lab.faults.proxy import Proxy
-from dualstream_lab.faults.toxics import Reset
+from dualstream_lab.faults.proxy.proxy import Proxy
+from dualstream_lab.faults.proxy.toxics import Reset
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.stack.ports import free_ports

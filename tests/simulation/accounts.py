@@ -6,7 +6,7 @@ import numpy as np
 
 from dualstream_lab.recording import Outcome as Said
 from dualstream_lab.simulation import Deployment
-from dualstream_lab.simulation.model import Outcome
+from dualstream_lab.simulation.engine.simulate import Outcome
 
 
 def check(outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.recording import DROPS
 from dualstream_lab.recording import Outcome as Said
 from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.model import Outcome, simulate
+from dualstream_lab.simulation.engine.simulate import Outcome, simulate
 from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
 from tests.simulation.accounts import check, check_publishers

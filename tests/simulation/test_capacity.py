@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualstream_lab.simulation import Costs, Deployment, Outcome, simulate
-from dualstream_lab.simulation.capacity import STATIONS, Traffic, capacity, listening
+from dualstream_lab.simulation.analytic.capacity import STATIONS, Traffic, capacity, listening
 from dualstream_lab.workload import Workload
 
 SMALL = settings(max_examples=60, deadline=None)

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation import rehearsal
 from dualstream_lab.simulation.calibration import unmeasured
-from dualstream_lab.simulation.decide import Form, Stream, Wants, decide
+from dualstream_lab.simulation.planning import trial_run
+from dualstream_lab.simulation.planning.decide import Form, Stream, Wants, decide
 
 KEPT, NOW = {"must_not_lose": True}, {"at_once": True}
 LOST, LATER = {"must_not_lose": False}, {"at_once": False}
@@ -18,7 +18,7 @@ LOST, LATER = {"must_not_lose": False}, {"at_once": False}
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Fewer events are enough to see that something comes of them."""
-    monkeypatch.setattr(rehearsal, "_EVENTS", 5_000)
+    monkeypatch.setattr(trial_run, "_EVENTS", 5_000)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.draws import Draws, draw
 from dualstream_lab.simulation.outages import Outages, outages
+from dualstream_lab.simulation.random_draws import Draws, draw
 
 
 def drawn(

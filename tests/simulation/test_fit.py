@@ -13,12 +13,12 @@ import pytest
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation import Costs, Deployment, record, simulate
+from dualstream_lab.simulation.analytic.capacity import Traffic, turns_per_call
 from dualstream_lab.simulation.calibration import COSTS
-from dualstream_lab.simulation.capacity import Traffic, turns_per_call
-from dualstream_lab.simulation.fit import fit
-from dualstream_lab.simulation.matching import pauses_matched
-from dualstream_lab.simulation.observed import observe
-from dualstream_lab.simulation.regression import System, normal
+from dualstream_lab.simulation.fitting.fit import fit
+from dualstream_lab.simulation.fitting.least_squares import System, normal
+from dualstream_lab.simulation.fitting.matching import pauses_matched
+from dualstream_lab.simulation.fitting.observations import observe
 from dualstream_lab.workload import Workload
 
 from .sweep import TRUE, sweep

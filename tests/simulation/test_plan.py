@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.recording import Outcome as Told
-from dualstream_lab.simulation import Costs, Deployment, Outcome, rehearsal, simulate
-from dualstream_lab.simulation.arithmetic import arithmetic
+from dualstream_lab.simulation import Costs, Deployment, Outcome, simulate
+from dualstream_lab.simulation.analytic.capacity import capacity
 from dualstream_lab.simulation.calibration import Calibration, unmeasured
-from dualstream_lab.simulation.capacity import capacity
-from dualstream_lab.simulation.outage_effects import ELECTION, effects
-from dualstream_lab.simulation.plan import PARTS, clusters, plan
-from dualstream_lab.simulation.requirements import Requirements
-from dualstream_lab.simulation.sizing import size
+from dualstream_lab.simulation.planning import trial_run
+from dualstream_lab.simulation.planning.explain import arithmetic
+from dualstream_lab.simulation.planning.outage_effects import ELECTION, effects
+from dualstream_lab.simulation.planning.plan import PARTS, clusters, plan
+from dualstream_lab.simulation.planning.requirements import Requirements
+from dualstream_lab.simulation.planning.sizing import size
 from dualstream_lab.simulation.tables import bill_table
 from dualstream_lab.workload import Workload
 
@@ -39,8 +40,8 @@ wishes = st.builds(
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Fewer events are enough to see that something comes of them."""
-    monkeypatch.setattr(rehearsal, "_EVENTS", 20_000)
-    monkeypatch.setattr(rehearsal, "_LEAST", 0.08)
+    monkeypatch.setattr(trial_run, "_EVENTS", 20_000)
+    monkeypatch.setattr(trial_run, "_LEAST", 0.08)
 
 
 def calibrated(**ranges: tuple[float, float]) -> Calibration:

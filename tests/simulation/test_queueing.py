@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.draws import Noise, draw
-from dualstream_lab.simulation.model import Outcome
+from dualstream_lab.simulation.engine.simulate import Outcome
 from dualstream_lab.simulation.outages import Outages
+from dualstream_lab.simulation.random_draws import Noise, draw
 from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
 

@@ -12,9 +12,9 @@ from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.recording import DROPS
 from dualstream_lab.recording import Outcome as Said
 from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.draws import draw
-from dualstream_lab.simulation.model import Outcome
+from dualstream_lab.simulation.engine.simulate import Outcome
 from dualstream_lab.simulation.outages import Outages
+from dualstream_lab.simulation.random_draws import draw
 from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
 from tests.simulation.accounts import check, check_publishers

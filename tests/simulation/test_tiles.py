@@ -12,8 +12,10 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.load.verdict import judge
-from dualstream_lab.simulation import Bins, Costs, Deployment, model, record, simulate, tiles
-from dualstream_lab.simulation.bins import LATENCIES
+from dualstream_lab.simulation import Bins, Costs, Deployment, record, simulate
+from dualstream_lab.simulation.engine import long_run
+from dualstream_lab.simulation.engine import simulate as model
+from dualstream_lab.simulation.engine.aggregates import LATENCIES
 from dualstream_lab.workload import Workload
 
 WORK = Workload(rate=20_000, duration=30, batch=20, sources=100_000, zipf=0)
@@ -27,7 +29,7 @@ STOPPED = FaultSpec(what="redis.stop", at=10, length=5)
 def small(monkeypatch):
     """Long runs begin early."""
     monkeypatch.setattr(model, "_MOST", 100_000)
-    monkeypatch.setattr(tiles, "_EVENTS", 120_000)
+    monkeypatch.setattr(long_run, "_EVENTS", 120_000)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_long_run_is_as_the_same_one_event_by_event(fault, deployment, monkeyp
     faults = [fault] if fault else []
     every = simulate(WORK, deployment, COSTS, faults=faults, sample=1)
     monkeypatch.setattr(model, "_MOST", 100_000)
-    monkeypatch.setattr(tiles, "_EVENTS", 120_000)
+    monkeypatch.setattr(long_run, "_EVENTS", 120_000)
     tiled = simulate(WORK, deployment, COSTS, faults=faults)
     assert isinstance(every, Bins)
     assert isinstance(tiled, Bins)
@@ -114,6 +116,6 @@ def test_a_long_run_is_refused_where_gateways_lose_their_connections(small):
 
 
 def test_outages_too_long_for_memory_are_refused_with_what_fits(small, monkeypatch):
-    monkeypatch.setattr(tiles, "_OUTAGES", 50_000)
+    monkeypatch.setattr(long_run, "_OUTAGES", 50_000)
     with pytest.raises(ConfigError, match=r"faults: .* can last 6 s together"):
         simulate(WORK, WIDE, COSTS, faults=[KILLED])

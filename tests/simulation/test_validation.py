@@ -13,7 +13,7 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation import Deployment, record, simulate
 from dualstream_lab.simulation.calibration import Calibration, unmeasured
-from dualstream_lab.simulation.validation import Check, validate
+from dualstream_lab.simulation.fitting.validate import Check, validate
 from dualstream_lab.workload import Workload
 
 from .sweep import TRUE, sweep

@@ -29,7 +29,7 @@ _TITLES: Final = {"bad": "regression", "open": "no regression for certain", "goo
 
 def page(found: Compared, arguments: Sequence[str]) -> str:
     """HTML; nothing is loaded from anywhere. ``arguments``: of the command line that makes it again."""
-    from dualstream_lab.lab.page import render  # noqa: PLC0415  (matplotlib takes half a second)
+    from dualstream_lab.lab.output import render  # noqa: PLC0415  (matplotlib takes half a second)
 
     names = " against ".join(arm.name for arm in reversed(found.arms))
     return render(
@@ -56,7 +56,7 @@ def _mood(found: Compared) -> str:
 
 def _section(found: Compared, arm: Arm) -> dict[str, object]:
     from dualstream_lab.analysis.plots import plot_differences  # noqa: PLC0415
-    from dualstream_lab.lab.page import canvas, drawing  # noqa: PLC0415
+    from dualstream_lab.lab.output import canvas, drawing  # noqa: PLC0415
 
     differences = found.of(arm)
     shown = [one.row for one in differences if one.unit != "share"]

@@ -8,18 +8,18 @@ import numpy as np
 import simpy
 
 from dualstream_lab.simulation.calibration import Calibration
-from dualstream_lab.simulation.model import Case, Outcome, circumstances
+from dualstream_lab.simulation.engine.simulate import Case, Outcome, circumstances
 from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.reference.notifying import Audience, Notifier, Shard
 from dualstream_lab.simulation.reference.publishing import Brokers, Publisher
 from dualstream_lab.simulation.reference.reading import Consumers
-from dualstream_lab.simulation.reference.telling import Audience, Notifier, Shard
 from dualstream_lab.simulation.reference.world import Notes, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.faults.spec import FaultSpec
-    from dualstream_lab.simulation.draws import Draws
+    from dualstream_lab.simulation.random_draws import Draws
     from dualstream_lab.workload import Workload
 
 __all__ = ["reference"]

@@ -11,8 +11,8 @@ import simpy
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from dualstream_lab.simulation.draws import Noise
     from dualstream_lab.simulation.outages import Spans
+    from dualstream_lab.simulation.random_draws import Noise
 
 __all__ = ["Job", "Station"]
 

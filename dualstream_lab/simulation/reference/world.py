@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import simpy
 
-    from dualstream_lab.simulation.draws import Draws
     from dualstream_lab.simulation.outages import Outages, Spans
     from dualstream_lab.simulation.parameters import Costs, Deployment
+    from dualstream_lab.simulation.random_draws import Draws
     from dualstream_lab.simulation.reference.station import Job
 
 __all__ = ["Notes", "World", "delay", "within"]

@@ -1,0 +1,1 @@
+"""Faults of Kafka: its processes, replicas and settings."""

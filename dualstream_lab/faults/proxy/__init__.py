@@ -1,0 +1,1 @@
+"""The fault proxy: toxics between a client and a broker."""

@@ -1,0 +1,1 @@
+"""Faults of Redis: its process, settings and clients."""

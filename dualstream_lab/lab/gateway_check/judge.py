@@ -1,0 +1,244 @@
+"""One client and one source: what it was told, held against the log, by event id. Pure.
+
+All that a gateway owes, it owes in each partition by itself: most sources are in one; where partitions were
+added, a source is in several, between which there is no order.
+
+What a gateway owes. From the first cursor that a client is given on, it owes every event of the source, on
+this connection or on a later one that resumes from the last cursor; what it says it cannot tell
+(``recovered: false``) is not owed. A cursor says that everything up to it was told. On one connection no
+event comes twice; after a resume it may. The past comes in the log's order, and so do one publisher's live
+events; those of two publishers may cross, and what was found by repair (``late``) comes when it is found.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.lab.gateway_check.history import EVENT, LATE, NOWHERE, OLD, REFUSED, SUBSCRIBED, SourceLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dualstream_lab.lab.gateway_check.history import Session, Stay
+
+__all__ = ["Finding", "Judgement", "Wrong", "judge", "judge_all"]
+
+_GRACE: Final = 1.0  # s
+
+
+class Wrong(StrEnum):
+    """What a gateway must not do."""
+
+    GAP = "gaps"
+    """Never told, though the client stayed (for a second after a cursor covered it), or resumed from a cursor
+    before it.
+    """
+    CURSOR = "lost_by_cursor"
+    """Never told, and the client resumed from a cursor that covers it, which it was given just before."""
+    AHEAD = "cursors_ahead"
+    """Told only after a cursor that covers it: who is cut off between loses it."""
+    DUPLICATE = "duplicates"
+    """Told again on one connection."""
+    INVERTED = "inversions"
+    """Told after a later event of the same publisher, or after a later one of the past."""
+    UNKNOWN = "unknown"
+    """In no log, or not of this source, or not at the place that was told."""
+
+
+class Finding(NamedTuple):
+    """``event``: its number. ``stay``: on which connection (where it was missed: the first that was told of
+    something beyond it); ``row``: the message there, -1 if there is none.
+    """
+
+    wrong: Wrong
+    event: int
+    stay: int
+    row: int
+
+
+@dataclass(slots=True)
+class Judgement:
+    """``told``: deliveries, ``old`` and ``late`` among them. ``declared``: events that the gateway said it
+    could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``: told after a
+    later event of another publisher: both are allowed. ``unsettled``: not told, and the client left before
+    it had to be.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    told: int = 0
+    old: int = 0
+    late: int = 0
+    declared: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+    crossed: int = 0
+    unsettled: int = 0
+
+
+def judge_all(
+    logs: Mapping[int, SourceLog], sessions: Sequence[Session], *, settled: bool
+) -> Iterator[tuple[SourceLog, list[Stay], Judgement]]:
+    """Every partition by itself. ``logs``: the source's, by partition; ``settled``: as of :func:`judge`."""
+    partitions = logs.keys() | {home for session in sessions for home in session.homes(logs)}
+    for number, partition in enumerate(sorted(partitions) or [0]):
+        log = logs.get(partition) or SourceLog(partition, ())
+        stays = [session.of(partition, logs) for session in sessions]
+        if number:  # what was refused was refused once
+            for stay in stays:
+                stay.refused = []
+        yield log, stays, judge(log, stays, settled=settled)
+
+
+def judge(log: SourceLog, stays: Sequence[Stay], *, settled: bool) -> Judgement:
+    """One partition. ``settled``: it was connected at the end, and there was time: whatever was not told is
+    missing.
+    """
+    judging = _Judging(log, stays)
+    for number, stay in enumerate(stays):
+        judging.resume(number, stay.since)
+        judging.found.refusals.update(stay.refused)
+        # Not strict: a message may be in the making.
+        for row, message in enumerate(zip(stay.kinds, stay.events, stay.places, stay.cursors, strict=False)):
+            judging.take(row, *message)
+    judging.end(settled=settled)
+    return judging.found
+
+
+class _Judging:
+    """``_swept``: entries of the log before it are covered by a cursor; of these, never told so far are those
+    ``_pending``, those ``_passed`` (a resume began behind them), and those ``_excused``.
+    """
+
+    def __init__(self, log: SourceLog, stays: Sequence[Stay]) -> None:
+        self.found = Judgement()
+        self._log = log
+        self._stays = stays
+        self._told: set[int] = set()
+        self._first: int | None = None
+        self._covered = -1
+        self._swept = 0
+        self._pending: dict[int, tuple[int, int]] = {}  # event: stay and row of the cursor
+        self._passed: dict[int, tuple[Wrong, int, int]] = {}
+        self._excused: set[int] = set()
+        self._stay = 0
+        self._begin_stay()
+
+    def _begin_stay(self) -> None:
+        self._here: Counter[int] = Counter()
+        self._newest: dict[int, int] = {}  # by writer
+        self._newest_old = self._newest_any = -1
+        self._joined = False
+        self._excuse = False
+
+    def resume(self, number: int, since: int | None) -> None:
+        """A connection begins."""
+        self._stay = number
+        self._begin_stay()
+        if since is None:
+            return
+        self._cursor(-1, since, refused=False)
+        for event in [one for one in self._pending if self._offset(one) <= since]:
+            self._passed[event] = self._missed(*self._pending.pop(event))
+
+    def take(self, row: int, kind: int, event: int, place: int, cursor: int) -> None:
+        """A message."""
+        if event >= 0:
+            self._event(row, kind, event, place)
+        if cursor != NOWHERE:
+            self._cursor(row, cursor, refused=kind == REFUSED)
+        elif kind == REFUSED:
+            self._excuse = True
+        if kind in {SUBSCRIBED, REFUSED}:
+            self._joined = True
+
+    def end(self, *, settled: bool) -> None:
+        """Nothing more comes."""
+        log, found = self._log, self.found
+        found.findings += [Finding(Wrong.GAP, event, *where) for event, where in self._pending.items()]
+        found.findings += [Finding(wrong, event, *where) for event, (wrong, *where) in self._passed.items()]
+        found.declared = len(self._excused)
+        if self._first is None:
+            return
+        rest = [event for event in log.events[self._swept :] if event not in self._told]
+        if settled:
+            found.findings += [Finding(Wrong.GAP, event, self._stay, -1) for event in rest]
+        else:
+            found.unsettled = len(rest)
+
+    def _event(self, row: int, kind: int, event: int, place: int) -> None:
+        found = self.found
+        found.told += 1
+        found.old += kind == OLD
+        found.late += kind == LATE
+        entry = self._log.index.get(event)
+        if entry is None or (
+            place != NOWHERE and place != self._log.offsets[entry] and not self._again(event)
+        ):
+            self._wrong(Wrong.UNKNOWN, event, row)
+        if entry is None:
+            return
+        self._here[event] += 1
+        if self._here[event] > 1:
+            if self._here[event] > self._log.copies.get(event, 1):
+                self._wrong(Wrong.DUPLICATE, event, row)
+            return
+        if kind in {EVENT, OLD}:
+            self._order(row, kind, event, entry)
+        if event in self._told:
+            found.repeated += 1
+            return
+        self._told.add(event)
+        self._excused.discard(event)
+        if self._pending.pop(event, None) or self._passed.pop(event, None):
+            self._wrong(Wrong.AHEAD, event, row)
+
+    def _again(self, event: int) -> bool:
+        return event in self._log.copies
+
+    def _order(self, row: int, kind: int, event: int, entry: int) -> None:
+        offset, writer = self._log.offsets[entry], self._log.writers[entry]
+        if offset < self._newest.get(writer, -1) or (kind == OLD and offset < self._newest_old):
+            self._wrong(Wrong.INVERTED, event, row)
+        elif offset < self._newest_any:
+            self.found.crossed += 1
+        self._newest[writer] = max(offset, self._newest.get(writer, -1))
+        self._newest_any = max(offset, self._newest_any)
+        if kind == OLD:
+            self._newest_old = max(offset, self._newest_old)
+
+    def _cursor(self, row: int, cursor: int, *, refused: bool) -> None:
+        if self._first is None:
+            self._owe_from(cursor)
+            return
+        end = bisect_right(self._log.offsets, cursor)
+        missing = [event for event in self._log.events[self._swept : end] if event not in self._told]
+        above = cursor > self._covered
+        if refused or (self._excuse and above):
+            self._excused.update(missing)
+            # Said in the midst of a connection, it is of what lies before the next cursor.
+            self._excuse = refused and self._joined and not above
+        else:
+            self._pending.update(dict.fromkeys(missing, (self._stay, row)))
+        if above:
+            self._covered, self._swept = cursor, end
+
+    def _owe_from(self, offset: int) -> None:
+        self._first = self._covered = offset
+        self._excuse = False
+        self._swept = bisect_right(self._log.offsets, offset)
+
+    def _missed(self, number: int, row: int) -> tuple[Wrong, int, int]:
+        """What it is if an event never comes whose cursor came there."""
+        stay = self._stays[number]
+        stayed = stay.times and row >= 0 and stay.times[-1] - stay.times[row] >= _GRACE
+        return Wrong.GAP if stayed else Wrong.CURSOR, number, row
+
+    def _offset(self, event: int) -> int:
+        return self._log.offsets[self._log.index[event]]
+
+    def _wrong(self, wrong: Wrong, event: int, row: int) -> None:
+        self.found.findings.append(Finding(wrong, event, self._stay, row))

@@ -1,0 +1,266 @@
+"""What the blocks of a proof come to: a verdict a fault, and one for all. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dualstream_lab.analysis.paired import Decision, Interval, beside, decide, interval
+from dualstream_lab.lab.isolation.blocks import HEALTHY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dualstream_lab.lab.isolation.block_figures import Figures
+
+__all__ = ["Judgement", "Rules", "Verdict", "judge", "judge_fault"]
+
+
+class Verdict(StrEnum):
+    """Of a fault, and of a proof."""
+
+    PASSES = "passes"
+    FAILS = "FAILS"
+    OPEN = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How much slower the p99 may be: ``share`` of the healthy p99, and ``ms`` at least. ``others``: cores
+    that other programs may use meanwhile; latencies of a block with more are not compared.
+    """
+
+    share: float = 0.1
+    ms: float = 1.0
+    others: float = 0.1
+
+    def allowed(self, healthy: float) -> float:
+        """In ms."""
+        return max(self.share * healthy, self.ms) if math.isfinite(healthy) else self.ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultVerdict:
+    """One fault. Latencies in ms; ``live_again``: s, of each block; None where it did not come within it.
+
+    ``p50``, ``p99``: of the differences. ``pairs``: p99 of each block, and of the healthy ones beside it;
+    ``healthy``: the mean of these. ``reasons``: why it does not pass. ``dropped``: notifications that
+    the publisher counted as dropped, by reason; None where it has no counters.
+    """
+
+    fault: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    p50: Interval
+    p99: Interval
+    pairs: tuple[tuple[float, float], ...]
+    healthy: float
+    margin: float
+    events: int
+    failed: int
+    missing: int
+    twice: int
+    dropped: Mapping[str, int] | None
+    unaccounted: int
+    live_again: tuple[float | None, ...]
+    stall: float
+    growth: float
+    errors: Mapping[str, int]
+    bite: str
+
+    @property
+    def decided(self) -> bool:
+        """More pairs would change nothing."""
+        return self.verdict is not Verdict.OPEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Of all blocks together. ``slope``: MiB/min of the publisher's process over the proof, None of too few.
+
+    ``healthy_failed``, ``healthy_missing``: what went wrong without any fault, which is no isolation either.
+    ``unread``: what of the topic was not read, of any block: what is missing there nobody knows.
+    """
+
+    faults: tuple[FaultVerdict, ...]
+    blocks: int
+    events: int
+    durable: int
+    failed: int
+    missing: int
+    healthy_failed: int
+    healthy_missing: int
+    notified: int | None
+    dropped: int
+    heard: int
+    nameless: int
+    wrong_source: int
+    unread: tuple[str, ...]
+    disturbed: int
+    slope: float | None
+    stall: float
+    healthy_p50: float
+    healthy_p99: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Passes when every fault does, and all blocks were read to their ends."""
+        found = [fault.verdict for fault in self.faults]
+        if self.healthy_failed or self.healthy_missing or Verdict.FAILS in found:
+            return Verdict.FAILS
+        return Verdict.OPEN if not found or Verdict.OPEN in found or self.unread else Verdict.PASSES
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, where infinite and undefined numbers are texts."""
+        found: dict[str, Any] = _plain(asdict(self) | {"verdict": self.verdict})
+        return found
+
+
+def judge(
+    blocks: Sequence[Figures], faults: Sequence[str], rules: Rules, notes: Mapping[str, str]
+) -> Judgement:
+    """``blocks`` in the order of time; those that did not end well are left out. ``notes``: of a fault that
+    was given up, why.
+    """
+    blocks = [block for block in blocks if block.state == "finished"]
+    healthy = [block for block in blocks if block.arm == HEALTHY]
+    calm = [block for block in healthy if block.others <= rules.others]
+    notified = [block.notified for block in blocks if block.notified is not None]
+    return Judgement(
+        faults=tuple(judge_fault(fault, blocks, rules, notes.get(fault, "")) for fault in faults),
+        blocks=len(blocks),
+        events=sum(block.intended for block in blocks),
+        durable=sum(block.durable for block in blocks),
+        failed=sum(sum(block.failed.values()) for block in blocks),
+        missing=sum(block.missing for block in blocks),
+        healthy_failed=sum(sum(block.failed.values()) for block in healthy),
+        healthy_missing=sum(block.missing for block in healthy),
+        notified=sum(notified) if notified else None,
+        dropped=sum(sum(block.dropped.values()) for block in blocks),
+        heard=sum(block.heard for block in blocks),
+        nameless=sum(block.nameless for block in blocks),
+        wrong_source=sum(block.wrong_source for block in blocks),
+        unread=_unread(blocks),
+        disturbed=sum(block.others > rules.others for block in blocks),
+        slope=_slope(blocks),
+        stall=max((block.stall for block in blocks), default=0.0),
+        healthy_p50=_mean([block.p50 for block in calm]),
+        healthy_p99=_mean([block.p99 for block in calm]),
+    )
+
+
+def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
+    """``blocks``: all finished ones, in the order of time."""
+    well = [block.arm == HEALTHY and block.others <= rules.others for block in blocks]
+    mine = [block for block in blocks if block.arm == fault]
+    pairs = [
+        (block, [blocks[number] for number in near])
+        for place, block in enumerate(blocks)
+        if block.arm == fault and block.others <= rules.others and (near := beside(well, place))
+    ]
+    spent = [(block.spent, np.mean([one.spent for one in near], axis=0)) for block, near in pairs]
+    p50, p99 = (interval(spent, share) for share in (0.5, 0.99))
+    tails = [(block.p99, _mean([one.p99 for one in near])) for block, near in pairs]
+    healthy = _mean([one for _, one in tails])
+    allowed = rules.allowed(healthy)
+    counts = {
+        "failed": sum(sum(block.failed.values()) for block in mine),
+        "missing": sum(block.missing for block in mine),
+        "twice": sum(block.twice for block in mine),
+        "unaccounted": sum(abs(block.unaccounted) for block in mine),
+    }
+    orphans = sum(block.orphans for block in mine)
+    reasons = [_BROKEN[name].format(count) for name, count in counts.items() if count]
+    if orphans:
+        reasons.append(f"{orphans:,} events were heard that nobody published")
+    decision = decide(p99, allowed)
+    if decision is Decision.EXCEEDS:
+        reasons.append(f"publish p99 is slower by {_ms(p99.low)} at least; {_ms(allowed)} are allowed")
+    verdict = Verdict.FAILS if reasons else Verdict.PASSES
+    if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in mine)):
+        verdict = Verdict.OPEN
+        reasons.append(note or _why_open(p99, allowed, mine))
+    counted = [block.dropped for block in mine if block.notified is not None]
+    return FaultVerdict(
+        fault=fault,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        p50=p50,
+        p99=p99,
+        pairs=tuple(tails),
+        healthy=healthy,
+        margin=allowed,
+        events=sum(block.intended for block in mine),
+        dropped=dict(sum((Counter(one) for one in counted), Counter())) if counted else None,
+        live_again=tuple(block.live_again for block in mine),
+        stall=max((block.stall for block in mine), default=0.0),
+        growth=_growth(mine) - _growth([block for block in blocks if block.arm == HEALTHY]),
+        errors=dict(sum((Counter(block.errors) for block in mine), Counter())),
+        bite=mine[-1].bite if mine else "",
+        **counts,
+    )
+
+
+_BROKEN = {
+    "failed": "{:,} events failed",
+    "missing": "{:,} acknowledged events are not in the topic",
+    "twice": "{:,} events are in the topic more than once",
+    "unaccounted": "{:,} notifications were neither sent nor counted as dropped",
+}
+
+
+def _why_open(p99: Interval, allowed: float, mine: Sequence[Figures]) -> str:
+    if not all(block.caught_up for block in mine):
+        return "; ".join(_unread(mine))
+    if not p99.pairs:
+        return "other programs used the machine in every block" if mine else "not measured"
+    return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
+
+
+def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
+    """What of the topic was not read, and why, each reason once."""
+    reasons = dict.fromkeys(reason for block in blocks for reason in block.unread)
+    whole = all(block.caught_up for block in blocks)
+    return () if whole else ("the topic could not be read to its end", *reasons)
+
+
+def _slope(blocks: Sequence[Figures]) -> float | None:
+    """Least squares through the sizes at the blocks' ends; without the first quarter, which is warming up."""
+    later = blocks[len(blocks) // 4 :]
+    if len(later) < 8:
+        return None
+    times = [block.begin / 6e10 for block in later]
+    sizes = [block.rss[1] for block in later]
+    middle, mean = fmean(times), fmean(sizes)
+    spread = sum((time - middle) ** 2 for time in times)
+    return sum((t - middle) * (s - mean) for t, s in zip(times, sizes, strict=True)) / spread
+
+
+def _growth(blocks: Sequence[Figures]) -> float:
+    """MiB/min within these blocks: mostly what is recorded of them, and let go of between them."""
+    minutes = sum(block.seconds for block in blocks) / 60
+    return sum(block.rss[1] - block.rss[0] for block in blocks) / minutes if minutes else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan
+
+
+def _ms(value: float) -> str:
+    return "for ever" if math.isinf(value) else f"{value:.2f} ms"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

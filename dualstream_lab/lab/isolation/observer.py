@@ -1,0 +1,219 @@
+"""What really became of a block's events, in a process of its own: it reads the topic, and listens on Redis.
+
+``python -m dualstream_lab.lab.isolation.observer`` is not for people: see :mod:`dualstream_lab.load.child`.
+It is told ``block {…}``, ``await SEQ`` (tell when an event from this one on is heard) and ``end``, again and
+again. Records and notifications may be of anybody's make: an event is known by its id, and by its source
+where a record tells it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from array import array
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from dualstream_lab.config import Settings
+from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.log_reader import open_log_reader, record_unread
+from dualstream_lab.load.recorder import Recorder
+from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
+from dualstream_lab.tasks import beside, end_tasks
+from dualstream_lab.workload import RunIds, Workload, source_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dualstream_lab.kafka_log import Records
+    from dualstream_lab.load.log_reader import LogReader
+
+__all__ = ["SourcesOfPlan", "identity_of_record"]
+
+_NEVER = 1e9  # s
+_QUIET = 0.05  # s without a message: then nothing more comes
+_HEAR = 3.0
+_READ = 30.0
+_FETCH_BYTES = 8 * 2**20
+
+
+class _Identity(msgspec.Struct):
+    id: str | None = None
+    source_type: str | None = None
+    source_id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Identity)
+
+
+def identity_of_record(
+    headers: Iterable[tuple[str, bytes]], value: bytes | None
+) -> tuple[str | None, str | None]:
+    """(source, id) of the event in a record of any make, each None where it is not told.
+
+    The id: header ``ce_id``, else ``id`` of the JSON object; the source: its ``source_type`` and
+    ``source_id``. A header ``ce_source`` is in words of the maker's own, and says nothing here.
+    """
+    found = _Identity()
+    with suppress(msgspec.DecodeError, UnicodeError):
+        found = _decoder.decode(value or b"")
+    source = None
+    if found.source_type is not None and found.source_id is not None:
+        source = f"{found.source_type}:{found.source_id}"
+    for name, content in headers:
+        if name == "ce_id":
+            return source, content.decode("ascii", "replace")
+    return source, found.id
+
+
+class SourcesOfPlan:
+    """The source (``type:id``) of each event of a plan, by its number, worked out as far as it is asked."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._slots = workload.slots()
+        self._ranks: list[int] = []
+
+    def __getitem__(self, seq: int) -> str:
+        while len(self._ranks) <= seq:
+            slots = next(self._slots, None)
+            if slots is None:
+                raise IndexError(f"the plan has no event {seq}")
+            self._ranks += slots.source.tolist()
+        return ":".join(source_name(self._ranks[seq]))
+
+
+class _Heard:
+    """What the subscriber hears of a block: any message in which an id of the block stands."""
+
+    def __init__(self) -> None:
+        self.start("")
+
+    def start(self, prefix: str) -> None:
+        """From now on, the events of these ids."""
+        self._prefix = prefix.encode()
+        self.seqs, self.times = array("q"), array("q")
+        self.last = time.monotonic()
+        self._wanted: int | None = None
+        self._found = asyncio.Event()
+
+    def __call__(self, _number: int, message: bytes, now: int) -> None:
+        prefix = self._prefix
+        at = message.find(prefix) if prefix else -1
+        if at < 0:
+            return
+        with suppress(ValueError):
+            at += len(prefix)
+            seq = int(message[at : at + 12], 16)
+            self.seqs.append(seq)
+            self.times.append(now)
+            self.last = time.monotonic()
+            if self._wanted is not None and seq >= self._wanted:
+                self._found.set()
+
+    async def wait(self, seq: int, timeout: float) -> bool:
+        """Whether an event from ``seq`` on is heard by then."""
+        self._found.clear()
+        self._wanted = seq
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._found.wait()
+        return self._found.is_set()
+
+
+class _Read:
+    """What the topic holds of a block."""
+
+    def __init__(self) -> None:
+        self.start(RunIds(""), Workload())
+
+    def start(self, ids: RunIds, workload: Workload) -> None:
+        """From now on, the events of these ids."""
+        self._ids = ids
+        self._sources = SourcesOfPlan(workload)
+        self.columns = {name: array("q") for name in ("seq", "at", "partition", "offset")}
+        self.nameless = self.wrong_source = 0
+
+    def __call__(self, part: Records, now: int) -> None:
+        """As of :class:`LogReader`."""
+        seqs, times, partitions, offsets = self.columns.values()
+        for record in part.records:
+            source, event_id = identity_of_record(record.headers, record.value)
+            if event_id is None:
+                self.nameless += 1
+            elif (seq := self._ids.seq(event_id)) is None:
+                continue
+            elif source not in {None, self._sources[seq]}:
+                self.wrong_source += 1
+            else:
+                seqs.append(seq)
+                times.append(now)
+                partitions.append(part.partition)
+                offsets.append(record.offset)
+
+
+async def _block(
+    task: dict[str, Any], orders: Orders, heard: _Heard, read: _Read, reader: LogReader
+) -> dict[str, Any] | None:
+    """One block, until all of it is read, heard and written; None when the parent has gone.
+
+    It is read when it is over, as reading takes a part of the machine.
+    """
+    reader.pause()
+    heard.start(task["ids"])
+    read.start(RunIds(task["ids"]), Workload(**task["workload"]))
+    say(ready=True)
+    while (order := await orders.next()) and order != "end":
+        _, seq, timeout = order.split()
+        say(live=await heard.wait(int(seq), float(timeout)))
+    if not order:
+        return None
+    unread = await reader.finish(_READ)
+    deadline = time.monotonic() + _HEAR
+    while time.monotonic() - heard.last < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    directory = Path(task["directory"])
+    seqs, times = (np.array(column, np.int64) for column in (heard.seqs, heard.times))
+    listening = Recorder(directory, "heard", "witness-redis", period=_NEVER)
+    listening.rows(seqs, at=times, subscriber=0)
+    listening.meter.count("heard", len(seqs))
+    listening.close()
+    columns: dict[str, Any] = {name: np.array(column, np.int64) for name, column in read.columns.items()}
+    reading = Recorder(directory, "consumed", "witness-kafka", period=_NEVER)
+    reading.rows(columns.pop("seq"), **columns)
+    reading.meter.count("consumed", len(columns["at"]))
+    reading.meter.count("nameless", read.nameless)
+    reading.meter.count("wrong_source", read.wrong_source)
+    record_unread(reading.meter, unread)
+    reading.close()
+    return {}
+
+
+async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
+    os.nice(19)  # what is measured is the publisher, on the same cores
+    settings = Settings(**task["settings"])
+    heard, read = _Heard(), _Read()
+    subscriber = RedisSubscriber(settings.redis_url or "", ["*"], heard, pattern=True)
+    running = [asyncio.create_task(subscriber.run())]
+    try:
+        async with open_log_reader(settings, read, max_partition_fetch_bytes=_FETCH_BYTES) as reader:
+            await all_ready([subscriber], 5)
+            settle_memory()
+            say(ready=True)
+            while line := await beside(running, orders.next()):
+                done = await beside(running, _block(json.loads(line), orders, heard, read, reader))
+                if done is None:
+                    break
+                say(block=done)
+    finally:
+        await end_tasks(running)
+    return {}
+
+
+if __name__ == "__main__":
+    serve(_main)

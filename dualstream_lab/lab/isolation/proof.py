@@ -1,0 +1,358 @@
+"""The proof: healthy blocks and blocks with faults in turn, until all is decided or the time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
+
+import msgspec
+
+from dualstream_lab.analysis.paired import LOOKS
+from dualstream_lab.config import Settings
+from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
+from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.target import open_target
+from dualstream_lab.lab.isolation.block_figures import Figures, figures_of
+from dualstream_lab.lab.isolation.blocks import HEALTHY, Session, Timing, open_sender
+from dualstream_lab.lab.isolation.judgement import Judgement, Rules, Verdict, judge, judge_fault
+from dualstream_lab.recording import RunDirectory, list_runs
+from dualstream_lab.recording.manifest import machine, versions
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.where import Destination
+from dualstream_lab.tasks import in_thread
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+__all__ = ["QUICK", "Options", "Progress", "Proof", "prove", "redis_faults"]
+
+NAME: Final = "redis-isolation"
+QUICK: Final = ("redis.kill", "redis.stop", "redis.slow")
+"""The telling faults: refused, mute, late."""
+
+_FILE = "proof.json"
+_LONGEST = 120.0  # s of a plan, which is longer than any block
+_ROUND = 3  # faults between two healthy blocks
+_CLOSING = 6.0  # s of the time that are left for the end
+_HOPELESS = 1000.0  # ms of p99 without any fault
+# A quarter of an hour at full rate is some gigabytes: what was read may go.
+_KAFKA = {
+    "log.segment.bytes": str(64 * 2**20),
+    "log.retention.bytes": str(128 * 2**20),
+    "log.retention.check.interval.ms": "20000",
+}
+
+
+def redis_faults() -> tuple[str, ...]:
+    """Those of the catalogue that break Redis."""
+    return tuple(name for name, kind in CATALOGUE.items() if kind.breaks == "redis")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to prove. ``rate``: events/s; ``time``: s for everything, also the start of the stack.
+
+    ``publisher``: the user's own, a file. ``quick``: only said in reports. Raises ConfigError.
+    """
+
+    faults: tuple[str, ...] = field(default_factory=redis_faults)
+    rate: float = 10_000.0
+    time: float = 880.0
+    timing: Timing = field(default_factory=Timing)
+    rules: Rules = field(default_factory=Rules)
+    publisher: Path | None = None
+    seed: int = 1
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        known = redis_faults()
+        if unknown := [name for name in self.faults if name not in known]:
+            raise ConfigError(f"--faults: {unknown[0]!r} is none of {', '.join(known)}")
+        if not self.faults or len(set(self.faults)) < len(self.faults):
+            raise ConfigError("--faults: must name at least one, and each once")
+        for name, value, low, high in (
+            ("--rate", self.rate, 100, 200_000), ("--time", self.time, 20, 86_400),
+            ("--block", self.timing.length, 1, 60), ("--margin", self.rules.ms, 0.01, 60_000),
+            ("--others", self.rules.others, 0, 1024),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value:,g})")
+
+    @property
+    def workload(self) -> Workload:
+        """Of every block: the same seed, so that both of a pair send the same."""
+        batch = max(1, round(self.rate / 1000))
+        return Workload(rate=self.rate, duration=_LONGEST, batch=batch, seed=self.seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"publisher": None if self.publisher is None else str(self.publisher)}
+
+
+class _Facts(TypedDict):
+    """What is needed to judge again, as it stands in the file."""
+
+    proof: str
+    options: Options
+    state: Literal["running", "finished", "interrupted"]
+    notes: dict[str, str]
+    began: str
+    seconds: float
+    machine: dict[str, str | int]
+    versions: dict[str, str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """So far. ``seconds`` of ``time`` are spent; ``decided`` of ``faults``; ``doing``: a word for people."""
+
+    time: float
+    faults: int
+    seconds: float = 0.0
+    decided: int = 0
+    doing: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What came of it. ``state``: ``finished``, ``interrupted``, or ``running`` where it died."""
+
+    path: Path
+    options: Options
+    state: str
+    judgement: Judgement
+    facts: dict[str, Any]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Judge the blocks of a directory anew. Raises RecordingError."""
+        try:
+            text = (path / _FILE).read_bytes()
+            read = msgspec.convert(msgspec.json.decode(text), _Facts, dec_hook=_path)
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
+            raise RecordingError(f"{path} does not hold a proof: {error}") from error
+        options = read["options"]
+        blocks, problems = [], []
+        for directory in list_runs(path):
+            if isinstance(directory, RecordingError):
+                problems.append(str(directory))
+                continue
+            blocks.append(figures_of(directory, options.timing))
+            problems += [f"{directory.path.name}: {problem}" for problem in directory.problems]
+        blocks.sort(key=lambda block: block.begin)
+        judgement = judge(blocks, options.faults, options.rules, read["notes"])
+        return cls(
+            path=path,
+            options=options,
+            state=read["state"],
+            judgement=judgement,
+            facts=read | {"options": options.as_dict()},
+            problems=tuple(problems),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.facts | {"judgement": self.judgement.as_dict(), "problems": list(self.problems)}
+
+
+def _path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"{value!r} is no path")
+
+
+async def prove(
+    options: Options,
+    *,
+    root: Path = Path("runs"),
+    stack: LocalStack | None = None,
+    topic: str | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+    show: Callable[[Progress], None] = lambda _progress: None,
+) -> Proof:
+    """Make the proof, on a local stack of its own, or on ``stack`` and a ``topic`` of it.
+
+    Cancelled (Ctrl-C), it ends the block, mends what is broken, and judges what was measured. Raises
+    ConfigError and StackError, also of the user's publisher; StreamUnavailable.
+    """
+    run = _Run(options, RunDirectory.create(root, NAME), say, show)
+    try:
+        await run.make(stack, topic)
+        run.state = "finished"
+    except ConfigError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    except asyncio.CancelledError:
+        if not run.blocks:
+            raise
+        run.state = "interrupted"
+    run.save()
+    run.tell("reading what was recorded")
+    proof = await asyncio.to_thread(Proof.of, run.path)
+    (run.path / "verdict.json").write_text(json.dumps(proof.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return proof
+
+
+class _Run:
+    """A proof while it is made."""
+
+    def __init__(
+        self, options: Options, path: Path, say: Callable[[str], None], show: Callable[[Progress], None]
+    ) -> None:
+        self.path = path
+        self.state = "running"
+        self.blocks: list[Figures] = []
+        self._options = options
+        self._say = say
+        self._show = show
+        self._began = time.monotonic()
+        self._progress = Progress(time=options.time, faults=len(options.faults))
+        self._notes: dict[str, str] = {}
+        self._decided: set[str] = set()
+        self._took: dict[str, list[float]] = {}
+        self._wall = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    @property
+    def _left(self) -> float:
+        return self._options.time - _CLOSING - (time.monotonic() - self._began)
+
+    def save(self) -> None:
+        """What is needed to judge again."""
+        facts = {
+            "proof": NAME,
+            "options": self._options.as_dict(),
+            "state": self.state,
+            "notes": self._notes,
+            "began": self._wall,
+            "seconds": round(time.monotonic() - self._began, 1),
+            "machine": machine(),
+            "versions": versions(),
+        }
+        (self.path / _FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def tell(self, doing: str) -> None:
+        """For the progress bar."""
+        self._progress.doing = doing
+        self._progress.seconds = time.monotonic() - self._began
+        self._progress.decided = len(self._decided)
+        self._show(self._progress)
+
+    async def make(self, stack: LocalStack | None, topic: str | None) -> None:
+        """All of it, from the sender's start to its end."""
+        options = self._options
+        self.save()
+        async with AsyncExitStack() as exits:
+            sender = await exits.enter_async_context(open_sender(options.publisher, self.path))
+            where = await exits.enter_async_context(_own_stack(self._say)) if stack is None else stack
+            settings = Settings.load(
+                kafka_url=where.kafka_url, redis_url=where.redis_url, topic=topic or where.topic
+            )
+            place = Destination(settings=settings, local=True, name="a local stack of its own")
+            self._say(f"load goes to {place}")
+            target = await exits.enter_async_context(open_target(settings, options.faults, stack=where))
+            session = Session(sender, target, options.timing, options.workload, self.path)
+            self._say(f"warming up for {options.timing.first:g} s …")
+            self.tell("warming up")
+            await exits.enter_async_context(session.opened())
+            try:
+                await self._rounds(session)
+            finally:
+                self._say(f"{session.warm_up:,} more events were sent to warm up, and are in no block")
+
+    async def _rounds(self, session: Session) -> None:
+        await self._block(session, HEALTHY)
+        while not self._hopeless(self.blocks[-1]) and (chosen := self._next()):
+            for fault in chosen:
+                await self._block(session, fault)
+            await self._block(session, HEALTHY)
+            for fault in chosen:
+                self._look(fault)
+
+    def _hopeless(self, healthy: Figures) -> bool:
+        """Whether a block without a fault already says that there is nothing to prove."""
+        if healthy.failed or healthy.missing:
+            self._say("with Redis healthy, events fail or are not in the topic: there is nothing to compare")
+            return True
+        if healthy.p99 <= _HOPELESS:
+            return False
+        text = (
+            f"publish p99 is {healthy.p99:,.0f} ms with Redis healthy: it does not hold "
+            f"{self._options.rate:,.0f} events/s here; give a lower --rate"
+        )
+        self._say(text)
+        open_ = [fault for fault in self._options.faults if fault not in self._decided]
+        self._notes |= dict.fromkeys(open_, text)
+        return True
+
+    def _next(self) -> list[str]:
+        """The faults of the next round, as many as the time allows: all are to be looked at once before any
+        is looked at again, and then those first that need the fewest pairs for it.
+        """
+        pairs = {fault: 0 for fault in self._options.faults if fault not in self._decided}
+        for block in self.blocks:
+            if block.arm in pairs and block.others <= self._options.rules.others:
+                pairs[block.arm] += 1
+
+        def urgency(fault: str) -> tuple[int, int]:
+            ahead = [look for look in LOOKS if look > pairs[fault]] or [LOOKS[-1] + 1]
+            return -len(ahead), ahead[0] - pairs[fault]
+
+        waiting = sorted(pairs, key=urgency)  # stable: else in their order
+        for count in range(min(_ROUND, len(waiting)), 0, -1):
+            if sum(map(self._lasts, waiting[:count])) + self._lasts(HEALTHY) <= self._left:
+                return waiting[:count]
+        return []
+
+    def _lasts(self, arm: str) -> float:
+        """So long as it took before."""
+        if arm in self._took:
+            return fmean(self._took[arm])
+        timing = self._options.timing
+        return timing.length + (1.5 if arm == HEALTHY else 3.0)
+
+    async def _block(self, session: Session, arm: str) -> None:
+        if arm in self._decided:
+            return
+        self.tell(arm)
+        began = time.monotonic()
+        try:
+            directory = await session.block(arm)
+        except FaultInert as error:
+            self._notes[arm] = str(error)
+            self._decided.add(arm)
+            self._say(f"{arm} was given up: {error}")
+            return
+        block = await asyncio.to_thread(figures_of, directory, self._options.timing)
+        self.blocks.append(block)
+        self._took.setdefault(arm, []).append(time.monotonic() - began)
+
+    def _look(self, fault: str) -> None:
+        """Decide about a fault, if its pairs are enough."""
+        if fault in self._decided:
+            return
+        found = judge_fault(fault, self.blocks, self._options.rules)
+        if found.verdict is Verdict.OPEN and found.p99.pairs < LOOKS[-1]:
+            return
+        self._decided.add(fault)
+        p99 = found.p99
+        limits = f"p99 {p99.value:+.2f} ms ({p99.low:+.2f} to {p99.high:+.2f}) in {p99.pairs} pairs"
+        self._say(f"{fault} {found.verdict}: {'; '.join(found.reasons) or limits}")
+
+
+@asynccontextmanager
+async def _own_stack(say: Callable[[str], None]) -> AsyncIterator[LocalStack]:
+    stack = LocalStack(progress=say, in_memory=True, kafka_settings=_KAFKA)
+    try:
+        await in_thread(stack.start)
+        yield stack
+    finally:
+        await in_thread(stack.stop)

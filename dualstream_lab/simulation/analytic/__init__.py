@@ -1,0 +1,1 @@
+"""Closed forms: the capacity of a deployment."""

@@ -1,0 +1,99 @@
+"""Lanes that share a server, in the mean: how many events a lane takes at once, and how long that lasts.
+
+A lane takes all that has come while its last batch was on its way; the server works on one batch after the
+other. Kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.simulation.kernels import kernel
+
+__all__ = ["Comings", "Work", "different", "log_other", "settled"]
+
+_STEPS: Final = 60  # of bisection
+_ALL: Final = 0.9999  # of the time: nothing but a longer queue comes with more lanes
+
+
+class Work(NamedTuple):
+    """Of a batch of n events, s: ``fixed``, ``part`` for each of the server's ``parts`` that it has something
+    for, and ``each`` for each event. ``noise``: its coefficient of variation.
+    """
+
+    fixed: float
+    part: float
+    parts: float
+    each: float
+    noise: float
+
+
+class Comings(NamedTuple):
+    """A batch is ``trip`` s elsewhere; ``lanes`` share the server. Something for an idle lane comes every
+    ``spacing`` s; ``even``: 1 where it comes evenly, 0 where it comes by chance (Poisson).
+    """
+
+    trip: float
+    lanes: int
+    spacing: float
+    even: float
+
+
+@kernel
+def log_other(parts: float) -> float:
+    """Log of the chance that an event belongs to another one of so many."""
+    return np.log1p(-1 / parts) if parts > 1 else -np.inf
+
+
+@kernel
+def different(events: float, parts: float) -> float:
+    """How many of the parts so many events are of."""
+    return -parts * math.expm1(events * log_other(parts)) if events else 0.0
+
+
+@kernel
+def idle(comings: Comings, time: float) -> float:
+    """The mean wait for something, after a time in which it may have come."""
+    by_chance = comings.spacing * math.exp(-time / comings.spacing)
+    return (1 - comings.even) * by_chance + comings.even * max(0.0, comings.spacing - time)
+
+
+@kernel
+def cycle(work: float, noise: float, comings: Comings) -> tuple[float, float]:
+    """Of a lane whose batches take so much work: s from one to the next, and of it on the way; by mean value
+    analysis.
+    """
+    waiting = at_work = lasts = away = 0.0
+    for lane in range(1, comings.lanes + 1):
+        response = work * (1 + waiting - at_work + at_work * (1 + noise**2) / 2)
+        away = comings.trip + response
+        lasts = away + idle(comings, away)
+        if lasts == 0:
+            return 0.0, 0.0
+        waiting, at_work = lane * response / lasts, lane * work / lasts
+        if at_work > _ALL:
+            return comings.lanes * work, comings.lanes * work
+    return lasts, away
+
+
+@kernel
+def settled(rate: float, most: float, work: Work, comings: Comings) -> tuple[float, float, float, float]:
+    """A lane at ``rate`` events/s, with ``most`` in a batch: (events of a batch, s from one to the next, the
+    share of it on the way, the share that the server works).
+    """
+    low, high = 0.0, most
+    for _ in range(_STEPS):
+        events = (low + high) / 2
+        spent = work.fixed + work.part * different(events, work.parts) + work.each * events
+        if rate * cycle(spent, work.noise, comings)[0] > events:
+            low = events
+        else:
+            high = events
+    spent = work.fixed + work.part * different(high, work.parts) + work.each * high
+    lasts, away = cycle(spent, work.noise, comings)
+    if lasts == 0:
+        return high, 0.0, 0.0, 0.0
+    return high, lasts, away / lasts, min(1.0, comings.lanes * spent / lasts)

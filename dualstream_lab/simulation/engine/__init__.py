@@ -1,0 +1,1 @@
+"""The model, event by event, in compiled kernels."""

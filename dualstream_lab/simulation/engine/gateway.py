@@ -1,0 +1,55 @@
+"""A gateway's loop, the beat at which its clients are written to, and what Redis keeps while it is late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dualstream_lab.simulation.kernels import kernel
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+__all__ = ["AWAY", "hand_out"]
+
+AWAY: Final = 0.5
+"""Seconds until a gateway whose connection was closed has another one."""
+
+
+@kernel
+def hand_out(heard: Floats, service: float, tick: float, limit: float, busy: Floats) -> tuple[Floats, Floats]:
+    """When clients have each notification, NaN for never; and for those, when the gateway is connected again.
+
+    ``heard``: when the gateway can have it, ascending. ``service``: s of its loop for each; ``tick``: they
+    are written at its multiples, or at once if it is 0. With ``limit`` that it has not taken, Redis closes
+    its connection: all of these are lost, and what comes until it has another one. ``busy``: by second; s
+    are added.
+    """
+    read, back = np.full(len(heard), np.nan), np.full(len(heard), np.nan)
+    taken, begin = np.empty(len(heard), np.int64), np.empty(len(heard))
+    count = first = 0
+    free = again = 0.0
+    for place in range(len(heard)):
+        now = heard[place]
+        while first < count and begin[first] <= now:
+            first += 1
+        if now >= again and count - first >= limit:
+            again = now + AWAY
+            back[taken[first:count]] = again
+            count = first
+            free = begin[first - 1] + service if first else 0.0
+        if now < again:
+            back[place] = again
+            continue
+        taken[count], begin[count] = place, max(free, now)
+        free = begin[count] + service
+        count += 1
+    for turn in range(count):
+        end = begin[turn] + service
+        read[taken[turn]] = np.ceil(end / tick) * tick if tick > 0 else end
+        if int(begin[turn]) < len(busy):
+            busy[int(begin[turn])] += service
+    return read, back

@@ -1,0 +1,1 @@
+"""What each step costs, from recorded runs, and how well that predicts."""

@@ -1,0 +1,239 @@
+"""What each observation of a run says of the costs, as a linear equation.
+
+A station is a server: what it does begins when the work arrives, or when it has done what came before,
+whichever is later. Of the first kind an observation is trip + work, of the second one work alone. So a trip
+and the fixed part of the work are told apart only by runs that have both kinds, which needs several
+publishers at one server; and parts of the work only by runs in which their numbers differ.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.simulation.analytic.capacity import at_work
+from dualstream_lab.simulation.kernels import kernel
+from dualstream_lab.simulation.parameters import Costs as Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from dualstream_lab.simulation.fitting.observations import Observed
+
+    Floats = npt.NDArray[np.float64]
+    Costs = Mapping[str, float]
+
+__all__ = ["IDLE", "LINEAR", "NEEDED", "Equations", "equations_of"]
+
+IDLE: Final = ("idle", "redis_idle", "consumer_idle", "wake")
+"""Measured, and no part of the model: what a process costs a second without any load, and how much later a
+caller is woken than the publisher has the ack that he writes down.
+"""
+
+LINEAR: Final = (
+    "call", "event", "turn", "request", "batch", "record", "record_byte", "kafka_trip", "replica", "exchange",
+    "publish", "deliver", "redis_trip", "hear", "poll", "consume", "fetch_trip", *IDLE,
+)  # fmt: skip
+"""The unknowns."""
+
+_COPIES: Final = "runs with copies, and to know who leads: that is of simulated ones only"
+_BATCHES: Final = "runs with calls of one event, and of many"
+_LOADS: Final = "runs at low and at high rates"
+_TWO: Final = "several publishers: runs on the same broker at the same time"
+_LISTENERS: Final = "runs with one subscriber, and with many"
+_ACK: Final = "the time of the ack itself: a real run has that of the caller who is woken by it"
+_GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` measures one"
+NEEDED: Final = {
+    "call": _BATCHES, "event": _BATCHES, "turn": _LOADS, "request": _TWO, "kafka_trip": _TWO,
+    "broker_noise": _TWO, "batch": _LOADS, "record": _LOADS,
+    "record_byte": "runs with small and with big events", "pauses": "longer runs", "pause": "longer runs",
+    "replica": _COPIES, "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _ACK,
+    "publish": _LISTENERS, "deliver": _LISTENERS,
+    "poll": _LOADS, "consume": _LOADS, "fetch_trip": _ACK, "receive": _GATEWAY, "write": _GATEWAY,
+}  # fmt: skip
+"""Which runs tell a cost, together with others that do not."""
+
+_WAITS: Final = {"kafka_trip", "replica", "redis_trip", "hear", "fetch_trip", "wake"}
+_FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the notifier takes them
+
+
+class Equations(NamedTuple):
+    """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
+    that the server had nothing to do before. ``busy``: the share of time that a publisher worked on events.
+    """
+
+    station: str
+    at: Floats
+    y: Floats
+    columns: Mapping[str, Floats]
+    idle: Floats
+    busy: float = 1.0
+
+    def work(self, costs: Costs) -> Floats:
+        """What of ``y`` the server was at work for."""
+        return self._sum(costs, [name for name in self.columns if name not in _WAITS])
+
+    def waits(self, costs: Costs) -> Floats:
+        """The rest: on the way."""
+        return self._sum(costs, [name for name in self.columns if name in _WAITS])
+
+    def _sum(self, costs: Costs, names: list[str]) -> Floats:
+        total = np.zeros(len(self.y))
+        for name in names:
+            total += self.columns[name] * costs[name]
+        return total
+
+
+def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
+    """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
+    seconds = run.publisher
+    calls = seconds.events / run.workload.batch
+    turns = calls * _turns(run)
+    yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
+                turn=turns, idle=seconds.end - seconds.begin)  # fmt: skip
+    if run.requests is not None:
+        busy = at_work(run.workload, run.deployment, _of_model(costs))
+        yield _broker(run, costs)._replace(busy=busy)
+    its = run.deployment
+    if run.beside:  # Redis and the consumer had the other runs' events, too
+        return
+    if its.shards == 1 and its.subscribers and not its.gateways and not np.isnan(run.events.heard).any():
+        yield from _shard(run, costs)
+    for member in range(its.consumers if run.events.member.min() >= 0 else 0):
+        yield _consumer(run, costs, member)
+    if its.consumers == 1 and len(run.consumer.cpu):
+        yield _consumer_cpu(run)
+
+
+def _of_model(costs: Costs) -> Parameters:
+    return Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
+
+
+def _turns(run: Observed) -> float:
+    """Of a call: one for each answer, and one for requests that leave together."""
+    answers = 1 + np.count_nonzero(np.diff(run.events.request))
+    per_call = float(answers * run.workload.batch / len(run.events.request))
+    return per_call + min(1.0, per_call)
+
+
+def _made(
+    station: str, at: Floats, y: Floats, free: Floats | None = None, **columns: Floats | float
+) -> Equations:
+    full = {name: np.broadcast_to(np.asarray(value, np.float64), y.shape) for name, value in columns.items()}
+    return Equations(station, at, y, full, np.zeros(len(y)) if free is None else free)
+
+
+def _broker(run: Observed, costs: Costs) -> Equations:
+    its, copies = run.requests, run.deployment.copies
+    assert its is not None  # noqa: S101
+    encoded = costs["call"] + costs["event"] * run.workload.batch
+    start = np.maximum(its.before, its.ready + encoded)
+    own, since = its.acked - start, its.acked - its.last
+    more = float(copies > 1)
+    trip = costs["kafka_trip"] + more * costs["replica"]
+    waited = since < own - trip
+    arrived = (~waited).astype(np.float64)
+    idle = np.where(waited, 0, np.maximum(since - own + trip, 0))
+    return _made(
+        "broker", its.acked, np.where(waited, since, own), idle,
+        kafka_trip=arrived, replica=more * arrived, request=1, batch=its.parts, record=copies * its.events,
+        record_byte=copies * its.bytes,
+    )  # fmt: skip
+
+
+class _Exchanges(NamedTuple):
+    """``last``: when its last notification was heard; ``before``: that of the one before it, where it waited
+    for that, else NaN; ``told``: how many notifications.
+    """
+
+    sent: Floats
+    last: Floats
+    before: Floats
+    told: Floats
+
+
+@kernel
+def _exchanges(acked: Floats, heard: Floats, answer: float) -> Floats:
+    """As one notifier makes them, one a row. ``answer``: s from the last one heard to the answer."""
+    found = np.empty((len(acked), 4))
+    rows, first, last = 0, 0, -np.inf
+    while first < len(acked):
+        now = max(last + answer, acked[first])
+        there = 0
+        while first + there < len(acked) and acked[first + there] <= now and there < _SHARE * _MOST:
+            there += 1
+        count = min(there, max(_FIRST, there // _SHARE), _MOST)
+        found[rows, 2] = last if last + answer > acked[first] else np.nan
+        last = heard[first : first + count].max()
+        found[rows, 0], found[rows, 1], found[rows, 3] = now, last, count
+        rows += 1
+        first += count
+    return found[:rows]
+
+
+def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
+    events, subscribers = run.events, run.deployment.subscribers
+    way, hear = costs["redis_trip"] / 2, costs["hear"]
+    bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
+    found = []
+    for begin, end in pairwise(bounds.tolist()):
+        found.append(_exchanges(events.acked[begin:end], events.heard[begin:end], way - hear))
+    its = _Exchanges(*np.concatenate(found).T)
+    order = np.argsort(its.last, kind="stable")
+    its = _Exchanges(*(column[order] for column in its))
+    served = np.concatenate([[-np.inf], its.last[:-1]])
+    queued = served - hear > its.sent + way  # behind another publisher's
+    backlog = ~queued & ~np.isnan(its.before)
+    since = np.where(queued, served, np.where(backlog, its.before, its.sent))
+    fresh = (~queued & ~backlog).astype(np.float64)
+    yield _made(
+        "shard", its.sent, its.last - since, redis_trip=backlog + fresh / 2, hear=fresh,
+        exchange=1, publish=its.told, deliver=its.told * subscribers, wake=_woken(run, fresh),
+    )  # fmt: skip
+    seconds = run.redis
+    if not len(seconds.cpu):
+        return
+    made = np.searchsorted(np.sort(its.sent), [seconds.begin, seconds.end])
+    told = np.searchsorted(np.sort(events.acked), [seconds.begin, seconds.end])
+    count = (told[1] - told[0]).astype(np.float64)
+    yield _made(
+        "shard's CPU", seconds.begin, seconds.cpu, exchange=(made[1] - made[0]).astype(np.float64),
+        publish=count, deliver=count * subscribers, redis_idle=seconds.end - seconds.begin,
+    )  # fmt: skip
+
+
+def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
+    """A poll begins when a record can be read, or when those of the last one are dealt with."""
+    its = np.flatnonzero(run.events.member == member)
+    its = its[np.argsort(run.events.consumed[its], kind="stable")]
+    at, first, count = np.unique(run.events.consumed[its], return_index=True, return_counts=True)
+    acked = np.minimum.reduceat(run.events.acked[its], first) if len(first) else at
+    readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2
+    readable += costs["wake"] * _woken(run, np.ones(len(readable)))
+    done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]
+    fresh = (readable >= done).astype(np.float64)
+    waited = 1 - fresh
+    return _made(
+        "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
+        fetch_trip=fresh, kafka_trip=-fresh / 2, poll=waited,
+        consume=waited * count[:-1], wake=_woken(run, fresh),
+    )  # fmt: skip
+
+
+def _consumer_cpu(run: Observed) -> Equations:
+    seconds = run.consumer
+    polls = np.unique(run.events.consumed[~np.isnan(run.events.consumed)])
+    made = np.searchsorted(polls, seconds.end) - np.searchsorted(polls, seconds.begin)
+    return _made(
+        "consumer's CPU", seconds.begin, seconds.cpu, poll=made.astype(np.float64), consume=seconds.events,
+        consumer_idle=seconds.end - seconds.begin,
+    )  # fmt: skip
+
+
+def _woken(run: Observed, since_ack: Floats) -> Floats:
+    """Of what is measured from an ack: the model's own are exact."""
+    return np.zeros(len(since_ack)) if run.simulated else -1.0 * since_ack

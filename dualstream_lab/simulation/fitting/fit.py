@@ -1,0 +1,301 @@
+"""Costs from recorded runs, with intervals, and which of them the runs do not tell.
+
+All equations of all runs (:mod:`~dualstream_lab.simulation.fitting.equations`) are one system of least
+squares. It is solved some times over: the costs decide which observations waited, and which are outliers.
+Intervals: runs of the same settings are resampled, and seconds within each.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration, load_of
+from dualstream_lab.simulation.fitting.equations import LINEAR, equations_of
+from dualstream_lab.simulation.fitting.least_squares import System, normal
+from dualstream_lab.simulation.fitting.matching import pauses_matched
+from dualstream_lab.simulation.fitting.observations import observe
+from dualstream_lab.simulation.fitting.paired_runs import side_by_side
+from dualstream_lab.simulation.fitting.resampling import Blocks
+from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, separate
+from dualstream_lab.simulation.parameters import Costs, most_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from dualstream_lab.recording import RunDirectory
+    from dualstream_lab.simulation.fitting.equations import Equations
+    from dualstream_lab.simulation.fitting.observations import Observed
+
+    Floats = npt.NDArray[np.float64]
+
+__all__ = ["Fit", "fit"]
+
+_TURNS: Final = 8
+_RESAMPLES: Final = 200
+_CUT: Final = 6.5  # standard deviations from which on an observation is an outlier
+_FLOOR: Final = 0.02  # nothing is known better than so, as a share
+_TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
+_NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
+_NOISIEST: Final = 2.0  # coefficient of variation
+_NOISES: Final = {"broker_noise": "broker", "redis_noise": "shard"}
+_FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
+"""A noise is a share of work, most of which is this cost."""
+
+_SIMULATED: Final = "simulated"
+_OF_LOOP: Final = ("call", "event", "turn")
+_BUSIEST: Final = 0.5  # share of a loop that is not the publisher's
+_NONE: Final = 1e-3  # probability below which an observation does not count
+_WIDE: Final = 2.2  # standard errors of a 95 % interval: Student's, of some ten blocks
+
+
+class _Kept(NamedTuple):
+    """Equations, with the number of their run, how much each counts (0 for an outlier), its standard error,
+    and that as a share.
+    """
+
+    run: int
+    its: Equations
+    usual: Floats
+    error: Floats
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """``observations``: how many there were, by station."""
+
+    calibration: Calibration
+    observations: Mapping[str, int]
+
+
+def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
+    """The costs that these runs had. At best they differ in rate, batch, size, subscribers and publishers:
+    what is the same in all of them cannot be told apart.
+
+    Raises ConfigError naming a run that cannot be used, and why; RecordingError for what cannot be read.
+    """
+    seen = side_by_side([observe(run) for run in runs])
+    machine = _machine(seen)
+    costs, kept, pauses = _solve(seen)
+    found = _estimated(costs, kept, pauses, Blocks(seen))
+    for name in _OF_LOOP:  # which has other work, too
+        found[name] = _times(found[name], 1 / (1 - min(costs["idle"], _BUSIEST)))
+    if "pauses" in found and machine != _SIMULATED:
+        known = Costs(**{name: found[name].value for name in COSTS if name in found})
+        if known.pauses:
+            found["pauses"] = _times(found["pauses"], pauses_matched(known, seen) / known.pauses)
+    return Fit(
+        calibration=_calibration(found, machine, seen),
+        observations={
+            station: sum(len(each.its.y) for each in kept if each.its.station == station)
+            for station in dict.fromkeys(each.its.station for each in kept)
+        },
+    )
+
+
+class _Estimate(NamedTuple):
+    """A cost, the ends of its interval, and its resolution."""
+
+    value: float
+    low: float
+    high: float
+    told: float
+
+
+def _estimated(
+    costs: Mapping[str, float], kept: Sequence[_Kept], pauses: Pauses, blocks: Blocks
+) -> dict[str, _Estimate]:
+    """Of all costs that there are observations of."""
+    equations = normal(_system(kept, blocks), _scale(), blocks.count)
+    squares = {name: _squares(kept, station, costs, blocks) for name, station in _NOISES.items()}
+    rng = np.random.default_rng(1)
+    drawn, noises = [], []
+    for _ in range(_RESAMPLES):
+        weights = blocks.resampled(rng)
+        drawn.append(equations.solve(weights))
+        noises.append([_noise(each, weights) for each in squares.values()])
+    found = {}
+    resolution = equations.resolution().tolist()
+    for place, (name, told) in enumerate(zip(LINEAR, resolution, strict=True)):
+        error = _WIDE * float(np.std([each[place] for each in drawn]))
+        low, high = (costs[name],) * 2 if told >= _TOLD else equations.extremes(place, UNKNOWN)
+        found[name] = _estimate(costs[name], low, high, error, told)
+    for place, (name, each) in enumerate(squares.items()):
+        value = _noise(each, np.ones(blocks.count))
+        told = found[_FIXED[name]].told
+        # Where a station's ways are noisier than its work, they hide it.
+        hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
+        if math.isfinite(value) and not hidden:
+            error = _WIDE * float(np.nanstd([noise[place] for noise in noises]))
+            ends = (value, value) if told >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
+            found[name] = _estimate(value, *ends, error, told)
+    if pauses.watched:
+        found["pauses"] = _Estimate(pauses.rate, *pauses.rates, told=1.0)
+    if pauses.seen >= ENOUGH:
+        found["pause"] = _Estimate(pauses.length, *pauses.lengths, told=1.0)
+    return found
+
+
+def _times(its: _Estimate, factor: float) -> _Estimate:
+    return _Estimate(its.value * factor, its.low * factor, its.high * factor, its.told)
+
+
+def _estimate(value: float, low: float, high: float, error: float, told: float) -> _Estimate:
+    half = max(error, _FLOOR * value)
+    return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, told)
+
+
+def _machine(seen: Sequence[Observed]) -> str:
+    """What they ran on. Raises ConfigError where there are none, or several."""
+    if not seen:
+        raise ConfigError("give one run at least; `dualstream runs` lists those that there are")
+    machines = {}
+    for run in seen:
+        its = run.directory.manifest.machine
+        memory = its.get("memory_bytes", 0) / 2**30
+        name = f"{its.get('cores')} cores ({its.get('architecture')}), {memory:.0f} GiB, {its.get('system')}"
+        machines[_SIMULATED if run.simulated else name] = run.name
+    if len(machines) > 1:
+        (one, first), (other, second), *_ = machines.items()
+        raise ConfigError(f"{first} ran on {one}, {second} on {other}: calibrate each by itself")
+    return next(iter(machines))
+
+
+def _scale() -> Floats:
+    defaults = asdict(Costs()) | {"idle": 0.01, "redis_idle": 0.01, "consumer_idle": 0.01, "wake": 1e-4}
+    return np.array([defaults[name] for name in LINEAR])
+
+
+def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pauses]:
+    """(the costs, the equations as they are with them, pauses of brokers)."""
+    costs = dict(zip(LINEAR, _scale().tolist(), strict=True))
+    costs |= _roughly(seen, costs)
+    blocks = Blocks(seen)
+    pauses = Pauses()
+    for _ in range(_TURNS):
+        kept, pauses = _keep(seen, costs, pauses)
+        solved = normal(_system(kept, blocks), _scale(), blocks.count).solve()
+        costs = dict(zip(LINEAR, solved.tolist(), strict=True))
+    return costs, *_keep(seen, costs, pauses)
+
+
+def _roughly(seen: Sequence[Observed], costs: Mapping[str, float]) -> dict[str, float]:
+    """The costs of each station in the defaults' proportion, so that the median observation is met."""
+    found: dict[str, float] = {}
+    each = [equations for run in seen for equations in equations_of(run, costs) if len(equations.y)]
+    for station in dict.fromkeys(its.station for its in each):
+        ours = [its for its in each if its.station == station]
+        seen_ = np.median(np.concatenate([its.y for its in ours]))
+        expected = np.median(np.concatenate([its.work(costs) + its.waits(costs) for its in ours]))
+        if seen_ > 0 and expected > 0:
+            for name in ours[0].columns:
+                found.setdefault(name, costs[name] * float(seen_ / expected))
+    return found
+
+
+def _keep(seen: Sequence[Observed], costs: Mapping[str, float], pauses: Pauses) -> tuple[list[_Kept], Pauses]:
+    each = [(n, its) for n, run in enumerate(seen) for its in equations_of(run, costs) if len(its.y)]
+    kept = []
+    for station in dict.fromkeys(its.station for _, its in each):
+        ours = [(number, its) for number, its in each if its.station == station]
+        if station == "broker":
+            pauses, free = separate([its for _, its in ours], costs, pauses)
+            kept += [
+                _Kept(number, its, none, pauses.spread * np.maximum(its.work(costs), 1e-9), pauses.spread)
+                for (number, its), none in zip(ours, free, strict=True)
+            ]
+        else:
+            kept += _without_outliers(ours, costs)
+    return kept, pauses
+
+
+def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str, float]) -> list[_Kept]:
+    """Of one station. While the costs are not right yet, it is off by as much in all of a run."""
+    bases, off = [], []
+    for _, its in ours:
+        work, waits = its.work(costs), its.waits(costs)
+        base = np.maximum(work, 1e-9) + (_NOISELESS if its.station == "shard" else 1) * np.abs(waits)
+        deviation = (its.y - work - waits) / base
+        bases.append(base)
+        off.append(np.abs(deviation - np.median(deviation)))
+    spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
+    return [
+        _Kept(number, its, (distance <= _CUT * spread).astype(np.float64), spread * base, spread)
+        for (number, its), base, distance in zip(ours, bases, off, strict=True)
+    ]
+
+
+def _system(kept: Sequence[_Kept], blocks: Blocks) -> System:
+    parts = [(each, np.flatnonzero(each.usual > _NONE)) for each in kept]
+    nothing = np.zeros(sum(len(its) for _, its in parts))
+    return System(
+        rows=np.column_stack(
+            [
+                np.concatenate([_column(each, name)[its] for each, its in parts]) if parts else nothing
+                for name in LINEAR
+            ]
+        ),
+        y=np.concatenate([each.its.y[its] for each, its in parts]),
+        error=np.concatenate([each.error[its] / np.sqrt(each.usual[its]) for each, its in parts]),
+        block=np.concatenate([blocks.of(each.run, each.its.at[its]) for each, its in parts]),
+    )
+
+
+def _column(each: _Kept, name: str) -> Floats:
+    return each.its.columns.get(name, np.zeros(len(each.its.y)))
+
+
+def _squares(
+    kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: Blocks
+) -> tuple[Floats, Floats]:
+    """By block, the sums of squares of what the station's work is off by, from its run's mean, and of the
+    work.
+    """
+    off, total = np.zeros(blocks.count), np.zeros(blocks.count)
+    for each in kept:
+        if each.its.station == station:
+            block = blocks.of(each.run, each.its.at)
+            work = each.its.work(costs)
+            left = each.its.y - work - each.its.waits(costs)
+            weight = float((each.usual * work) @ work)
+            left -= work * (float((each.usual * left) @ work) / weight if weight else 0.0)
+            off += np.bincount(block, each.usual * left**2, minlength=blocks.count)
+            total += np.bincount(block, each.usual * work**2, minlength=blocks.count)
+    return off, total
+
+
+def _noise(squares: tuple[Floats, Floats], weights: Floats) -> float:
+    """The coefficient of variation; NaN where the station was not seen."""
+    off, total = (float(weights @ each) for each in squares)
+    return math.sqrt(off / total) if total else math.nan
+
+
+def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Observed]) -> Calibration:
+    """What was not observed is a default."""
+    values, low, high = asdict(Costs()), {}, {}
+    for name, default in values.copy().items():
+        its = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
+        values[name], low[name], high[name] = (min(end, most_of(name)) for end in its[:3])
+    newest = max(run.directory.manifest.clocks.wall for run in seen)
+    return Calibration(
+        costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
+        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)), ranges=_ranges(seen),
+        told=frozenset(name for name in COSTS if name in found and found[name].told >= _TOLD),
+    )  # fmt: skip
+
+
+def _ranges(seen: Sequence[Observed]) -> dict[str, tuple[float, float]]:
+    """Of the runs' settings; those beside each other are publishers of one broker."""
+    loads = [load_of(run.workload, run.deployment) for run in seen]
+    for load, run in zip(loads, seen, strict=True):
+        load["publishers"] += run.beside
+    return {name: (min(load[name] for load in loads), max(load[name] for load in loads)) for name in loads[0]}

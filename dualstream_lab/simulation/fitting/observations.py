@@ -1,0 +1,251 @@
+"""What a recorded run shows of each station: requests, exchanges, polls, and what each second cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.recording import Outcome, RunDirectory
+from dualstream_lab.recording.joined import places
+from dualstream_lab.simulation.deployment_of import deployment_of
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from dualstream_lab.recording import Interval
+    from dualstream_lab.simulation.parameters import Deployment
+
+    Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
+__all__ = ["Events", "Observed", "Requests", "Seconds", "observe", "usable"]
+
+ENGINES: Final = ("lab", "simulation")
+_APART: Final = {"lab": 200e-6, "simulation": 1e-6}
+"""s between two calls' answers from which on they came with two requests. The calls of one request are woken
+one after the other, each some 50 µs after the last; an answer takes several times as long.
+"""
+_LEAST: Final = 100  # requests that say anything
+
+
+class Events(NamedTuple):
+    """Of all acknowledged events, by publisher and ack. Times: s of the plan; NaN for never.
+
+    ``acked``: that of the request it was in; ``member``: of the consumers, -1 where it was not consumed.
+    """
+
+    publisher: Integers
+    acked: Floats
+    heard: Floats
+    consumed: Floats
+    member: Integers
+    request: Integers
+
+
+class Requests(NamedTuple):
+    """By publisher, in order. ``ready``: when its first event was sent; ``before``: the lane's ack before it,
+    -inf for none; ``last``: the broker's.
+    """
+
+    acked: Floats
+    ready: Floats
+    before: Floats
+    last: Floats
+    events: Floats
+    bytes: Floats
+    parts: Floats
+
+
+class Seconds(NamedTuple):
+    """Intervals of one process that are wholly within the plan. ``cpu``: s of one of its loops (or shards);
+    ``events``: of one, too.
+    """
+
+    begin: Floats
+    end: Floats
+    cpu: Floats
+    events: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One run. ``requests``: None where it cannot be told which broker served which event. ``beside``: how
+    many other runs were made on the same broker at the same time.
+    """
+
+    name: str
+    directory: RunDirectory
+    workload: Workload
+    deployment: Deployment
+    events: Events
+    requests: Requests | None
+    publisher: Seconds
+    redis: Seconds
+    consumer: Seconds
+    beside: int = 0
+
+    @property
+    def setup(self) -> tuple[Workload, Deployment]:
+        """What it has in common with its repeats."""
+        return replace(self.workload, seed=0), self.deployment
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is the model's own."""
+        return self.directory.manifest.engine == "simulation"
+
+
+def observe(run: RunDirectory | Path | str) -> Observed:
+    """Read a run. Raises ConfigError naming the run and why no costs can be learned from it,
+    RecordingError where it cannot be read.
+    """
+    directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    name = directory.path.name
+    workload = usable(directory)
+    intervals = list(directory.intervals())
+    deployment = deployment_of(directory, intervals)
+    events, requests = _events(directory, workload, deployment)
+    if directory.problems:
+        raise _unusable(name, f"it is damaged: {directory.problems[0]}")
+    if len(np.unique(events.request)) < _LEAST:
+        raise _unusable(name, f"it has fewer than {_LEAST} requests; take a longer run")
+    if dropped := max((i.gauges.get("published.rows_dropped", 0.0) for i in intervals), default=0.0):
+        raise _unusable(name, f"{dropped:,.0f} of its rows were dropped, as the disk was too slow")
+    zero = directory.manifest.started
+    planned = zero + round(workload.duration * 1e9)
+    its = [each for each in intervals if each.begin >= zero and each.end <= planned]
+    loops = deployment.publishers / max(1, len({i.writer for i in its if "published.cpu" in i.gauges}))
+    return Observed(
+        name=name, directory=directory, workload=workload, deployment=deployment, events=events,
+        requests=requests,
+        publisher=_seconds(its, zero, "published.cpu", "sent", loops),
+        redis=_seconds(its, zero, "redis.cpu", "", 1),
+        consumer=_seconds(its, zero, "consumed.cpu", "consumed", 1),
+    )  # fmt: skip
+
+
+def _unusable(name: str, why: str) -> ConfigError:
+    return ConfigError(f"{name} cannot be used to calibrate: {why}")
+
+
+def usable(directory: RunDirectory, *, faults: bool = False) -> Workload:
+    """The run's workload, if the model can be compared with it; with ``faults``, also where it had some.
+
+    Raises ConfigError naming the run and why not.
+    """
+    manifest = directory.manifest
+    name = directory.path.name
+    if manifest.engine not in ENGINES:
+        raise _unusable(name, f"it was made by {manifest.engine}; `dualstream run` makes those that can be")
+    if manifest.state != "finished":
+        raise _unusable(name, f"it is {manifest.state}, not finished")
+    if manifest.faults and not faults:
+        raise _unusable(
+            name, f"it has a fault ({manifest.faults[0].what}); give it with --hold-out to see it predicted"
+        )
+    if manifest.sample > 1:
+        raise _unusable(name, f"only one event in {manifest.sample} has a row; raise max_rows")
+    workload = Workload.load(manifest.workload)
+    if workload.plan == "closed":
+        raise _unusable(name, "its plan is closed: what it sends depends on the answers")
+    return workload
+
+
+def _column(directory: RunDirectory, kind: str, *names: str) -> list[Integers]:
+    rows = directory.rows(kind)
+    return [rows.column(name).to_numpy().astype(np.int64) for name in names]
+
+
+def _events(
+    directory: RunDirectory, workload: Workload, deployment: Deployment
+) -> tuple[Events, Requests | None]:
+    name = directory.path.name
+    seq, sent, acked, outcome, size = _column(
+        directory, "published", "seq", "sent", "acked", "outcome", "size"
+    )
+    if not len(seq):
+        raise _unusable(name, "it has no rows")
+    if lost := int(np.isin(outcome, (Outcome.REJECTED, Outcome.UNKNOWN, Outcome.PENDING)).sum()):
+        raise _unusable(name, f"{lost:,} of its events were not acknowledged; take a lower rate")
+    its = np.flatnonzero(outcome == Outcome.DURABLE)
+    publisher = seq // workload.batch % deployment.publishers
+    its = its[np.lexsort((seq[its], acked[its], publisher[its]))]
+    seq, sent, acked, size, publisher = (each[its] for each in (seq, sent, acked, size, publisher))
+    zero = directory.manifest.started
+
+    heard = _first(seq, *_column(directory, "heard", "seq", "at"))[0]
+    where, at, partitions = _column(directory, "consumed", "seq", "at", "partition")
+    consumed, row = _first(seq, where, at)
+    partition = np.append(partitions, -1)[row]
+    times = (acked - zero) / 1e9
+    answered = _requests_of(times, publisher, _APART[directory.manifest.engine])
+    first = np.flatnonzero(np.diff(answered, prepend=-1))
+    events = Events(
+        publisher, times[first][answered], (heard - zero) / 1e9, (consumed - zero) / 1e9,
+        np.where(partition >= 0, partition % max(1, deployment.consumers), -1), answered,
+    )  # fmt: skip
+    events.heard[heard == 0] = events.consumed[consumed == 0] = np.nan
+    if deployment.brokers > 1 or (partition < 0).any():
+        return events, None
+    return events, _requests(events, (sent - zero) / 1e9, size, partition, first)
+
+
+def _first(seq: Integers, rows: Integers, at: Integers) -> tuple[Integers, Integers]:
+    """(of each of ``seq`` the first time, 0 for never; the place of its row, -1)."""
+    found, row = np.zeros(len(seq), np.int64), np.full(len(seq), -1)
+    if not len(rows) or not len(seq):
+        return found, row
+    order = np.argsort(seq)
+    backwards = np.argsort(-at, kind="stable")  # of several rows the first one is written last
+    place, there = places(seq[order], rows[backwards])
+    target = order[place[there]]
+    found[target], row[target] = at[backwards][there], backwards[there]
+    return found, row
+
+
+def _requests_of(acked: Floats, publisher: Integers, apart: float) -> Integers:
+    """The number of each event's request."""
+    new = (np.diff(acked, prepend=-np.inf) > apart) | (np.diff(publisher, prepend=-1) != 0)
+    return np.asarray(np.cumsum(new) - 1)
+
+
+def _requests(events: Events, sent: Floats, size: Integers, partition: Integers, first: Integers) -> Requests:
+    count = len(first)
+    acked, publisher = events.acked[first], events.publisher[first]
+    before = np.full(count, -np.inf)
+    before[1:] = np.where(publisher[1:] == publisher[:-1], acked[:-1], -np.inf)
+    order = np.argsort(acked, kind="stable")
+    last = np.full(count, -np.inf)
+    last[order[1:]] = acked[order[:-1]]
+    width = int(partition.max()) + 1
+    parts = np.bincount(np.unique(events.request * width + partition) // width, minlength=count)
+    return Requests(
+        acked=acked,
+        ready=np.minimum.reduceat(sent, first),
+        before=before,
+        last=last,
+        events=np.bincount(events.request, minlength=count).astype(np.float64),
+        bytes=np.bincount(events.request, size, minlength=count).astype(np.float64),
+        parts=parts.astype(np.float64),
+    )
+
+
+def _seconds(intervals: Iterable[Interval], zero: int, gauge: str, counter: str, loops: float) -> Seconds:
+    rows = [
+        (
+            (i.begin - zero) / 1e9,
+            (i.end - zero) / 1e9,
+            i.gauges[gauge] * (i.end - i.begin) / 1e9,
+            i.counters.get(counter, 0) / loops,
+        )
+        for i in intervals
+        if gauge in i.gauges and i.end > i.begin
+    ]
+    return Seconds(*np.array(rows, np.float64).reshape(-1, 4).T)

@@ -1,0 +1,1 @@
+"""How many of each part a load takes, and what an outage does."""

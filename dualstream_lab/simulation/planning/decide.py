@@ -1,0 +1,200 @@
+"""Which stream an event belongs on: the pattern's decision tree, with the figures behind each answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.analytic.capacity import listening, station
+from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.planning.plan import PUBLISHED, way
+from dualstream_lab.simulation.planning.requirements import Requirements
+from dualstream_lab.simulation.planning.sizing import size
+from dualstream_lab.simulation.planning.trial_run import Rehearsal, rehearse
+from dualstream_lab.units import count, many, percent, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+
+__all__ = ["Decision", "Form", "Reason", "Stream", "Wants", "decide"]
+
+_FAST: Final = 10_000  # events/s, from which one call and one exchange an event cost too much
+_MANY: Final = 100  # subscribers of a channel; with fewer there are hardly more of them than gateways
+_LONG: Final = 1e-3  # s that Redis may write one event to its subscribers: everybody else waits meanwhile
+_BUSY: Final = 0.6  # of Redis's one thread
+_CHANNELS: Final = 10_000  # that are subscribed to anew after each reconnect
+_OUTAGE: Final = 90.0  # s
+
+
+class Stream(StrEnum):
+    """Where events go."""
+
+    KAFKA = "Kafka only"
+    REDIS = "Redis only"
+    BOTH = "dual stream, Kafka first, then Redis"
+    NEITHER = "neither"
+
+
+class Form(StrEnum):
+    """How, where there is much of something."""
+
+    BATCHED = "batched Redis"
+    LOCAL_FAN_OUT = "Redis with local fan-out"
+    AGGREGATES = "aggregates or patterns"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wants:
+    """Raises ConfigError naming the field that is out of bounds.
+
+    ``must_not_lose``: each event will be missed. ``at_once``: somebody waits for it now. ``rate``: events/s.
+    ``per_channel``: subscribers of a channel. ``channels``: how many there are.
+    """
+
+    must_not_lose: bool
+    at_once: bool
+    rate: float = 100.0
+    per_channel: float = 1.0
+    channels: int = 100
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("rate", 1, 10_000_000), ("per_channel", 0, 100_000_000),
+                                ("channels", 1, 1_000_000_000)):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:  # also refuses NaN
+                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value:,.10g})")
+        if (subscribers := self.per_channel * self.channels) > 1e9:
+            raise ConfigError(
+                f"per_channel: {count(self.per_channel)} of each of {self.channels:,} channels are "
+                f"{count(subscribers)} subscribers; at most {count(1e9)} are planned"
+            )
+        if self.at_once and not self.per_channel:
+            raise ConfigError("per_channel: must be above 0 where events are seen at once (is 0)")
+
+
+class Reason(NamedTuple):
+    """``why``, and the figure behind it."""
+
+    why: str
+    figure: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """``forms``: what else it takes; in the order of ``reasons``, which begin with those for the stream."""
+
+    wants: Wants
+    stream: Stream
+    forms: tuple[Form, ...]
+    reasons: tuple[Reason, ...]
+    calibration: Calibration
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is outside of the pattern, which is about events that are kept."""
+        return self.stream in {Stream.REDIS, Stream.NEITHER}
+
+
+def decide(wants: Wants, calibration: Calibration | None = None) -> Decision:
+    """The recommended stream. Raises ConfigError where no number of parts carries the rate."""
+    its = calibration or Calibration.shipped()
+    if wants.must_not_lose:
+        stream = Stream.BOTH if wants.at_once else Stream.KAFKA
+    else:
+        stream = Stream.REDIS if wants.at_once else Stream.NEITHER
+    if stream is Stream.NEITHER:
+        reason = Reason("nobody misses an event, and nobody waits for one: ask for the state when it matters",
+                        "nothing to simulate")  # fmt: skip
+        return Decision(wants=wants, stream=stream, forms=(), reasons=(reason,), calibration=its)
+    needs = Requirements(
+        rate=wants.rate, subscribers=max(1, round(wants.per_channel * wants.channels)),
+        sources=wants.channels, batch=10 if wants.rate > _FAST else 1,
+    )  # fmt: skip
+    deployment = size(needs, its.costs)
+    forms = tuple(_forms(wants, needs, deployment, its.costs)) if wants.at_once else ()
+    return Decision(
+        wants=wants, stream=stream, forms=tuple(form for form, _ in forms), calibration=its,
+        reasons=(*_REASONS[stream](needs, deployment, its.costs), *(reason for _, reason in forms)),
+    )  # fmt: skip
+
+
+def _kafka(needs: Requirements, deployment: Deployment, costs: Costs) -> Iterator[Reason]:
+    trial = rehearse(needs, deployment, costs)
+    yield _kept(needs, trial)
+    yield Reason(
+        "whoever needs it reads the log; nobody waits for it now",
+        f"a consumer has it p99 {seconds(trial.quantile('durable', 0.99))}",
+    )
+
+
+def _redis(needs: Requirements, _deployment: Deployment, costs: Costs) -> Iterator[Reason]:
+    spent = sum(time for _, time in way(needs, costs)[PUBLISHED:])
+    yield Reason(
+        "what is seen at once or not at all needs no log: a signal that nobody would replay; this is "
+        "outside of the pattern",
+        f"a client has it {seconds(spent)} after it was published, the gateway's tick included",
+    )
+    yield Reason(
+        "what Redis loses is gone",
+        f"an outage of {seconds(_OUTAGE)} loses {many(needs.rate * _OUTAGE, 'event')} for good",
+    )
+
+
+def _both(needs: Requirements, deployment: Deployment, costs: Costs) -> Iterator[Reason]:
+    trial = rehearse(needs, deployment, costs)
+    yield _kept(needs, trial)
+    yield Reason(
+        "a light notification on Redis tells at once that it is there",
+        f"a client has it p99 {seconds(trial.quantile('live', 0.99))} after it was meant to be sent",
+    )
+    yield Reason(
+        "what Redis loses is repaired from Kafka, and no publish waits for Redis",
+        f"in an outage of {seconds(_OUTAGE)}, {many(needs.rate * _OUTAGE, 'event')} come late, none is lost",
+    )
+
+
+def _kept(needs: Requirements, trial: Rehearsal) -> Reason:
+    return Reason(
+        "what must not be lost is acknowledged only when Kafka has it, and can be read again",
+        f"acknowledged p99 {seconds(trial.quantile('publish', 0.99))}, on {needs.copies} copies",
+    )
+
+
+_REASONS: Final = {Stream.KAFKA: _kafka, Stream.REDIS: _redis, Stream.BOTH: _both}
+
+
+def _forms(
+    wants: Wants, needs: Requirements, deployment: Deployment, costs: Costs
+) -> Iterator[tuple[Form, Reason]]:
+    gateways = many(deployment.gateways, "gateway")
+    heard = listening(deployment.gateways, deployment.clients)
+    each = costs.publish + costs.deliver * heard
+    if wants.rate > _FAST:
+        single = costs.exchange + each
+        ceiling = station("shard", needs.traffic, deployment, costs).ceiling / deployment.shards
+        more = f": it takes {deployment.shards:,}, each with its sources" if deployment.shards > 1 else ""
+        reason = Reason(
+            f"more than {_FAST:,} events/s: many notifications in one exchange",
+            f"one at a time, a Redis carries {count(1 / single)}/s: this is {percent(wants.rate * single)} "
+            f"of it; in batches it carries {count(ceiling)}/s" + more,
+        )
+        yield Form.BATCHED, reason
+    direct = costs.publish + costs.deliver * wants.per_channel
+    if wants.per_channel >= _MANY and (direct > _LONG or wants.rate * direct > _BUSY):
+        reason = Reason(
+            "many subscribers of a channel: Redis tells gateways, each gateway its own clients",
+            f"to write an event to {count(wants.per_channel)} takes Redis {seconds(direct)}, and all else "
+            f"waits; to {heard:.3g} of {gateways} {seconds(each)}",
+        )
+        yield Form.LOCAL_FAN_OUT, reason
+    if wants.channels > _CHANNELS:
+        reason = Reason(
+            "many channels: shared ones (channel_policy=shard, upstream=aggregate), or one pattern",
+            f"one each makes {count(wants.channels * heard)} subscriptions of {gateways}, all of them made "
+            "again after each outage",
+        )
+        yield Form.AGGREGATES, reason

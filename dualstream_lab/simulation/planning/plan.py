@@ -1,0 +1,288 @@
+"""From requirements to a bill of materials, with what saturates first and what outages do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.analytic.capacity import STATIONS, Capacity, capacity, listening
+from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.planning.outage_effects import Effect, effects
+from dualstream_lab.simulation.planning.sizing import size, smallest, with_brokers
+from dualstream_lab.simulation.planning.trial_run import Rehearsal, rehearse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+    from dualstream_lab.simulation.planning.requirements import Requirements
+
+__all__ = ["PARTS", "PUBLISHED", "Figure", "Goal", "Plan", "clusters", "plan", "share_of", "way"]
+
+PARTS: Final = ("publishers", "brokers", "partitions", "shards", "gateways", "consumers")
+"""Of the bill, as the fields of Deployment."""
+
+_LATENCIES: Final = tuple((name, share) for name in ("publish", "live", "durable") for share in (0.5, 0.99))
+_TRIES: Final = 6  # times that a part is raised to reach a goal
+_CLUSTERS: Final = (2, 3, 5, 10, 30)
+_SECOND: Final = 0.999
+_SUM: Final = ("request", "kafka_trip")
+_BETTER: Final = 0.98  # of the latency; what helps less does not help
+
+
+class Figure(NamedTuple):
+    """``low`` to ``high``: with all costs at the low, or at the high ends of their intervals.
+
+    ``extrapolated``: it depends on something that is beyond what was measured.
+    """
+
+    value: float
+    low: float
+    high: float
+    extrapolated: bool
+
+
+class Goal(NamedTuple):
+    """A limit on a p99, in s. ``found``: with this plan; ``least``: what the way takes by itself, whatever
+    there is of each part.
+    """
+
+    name: str
+    limit: float
+    found: float
+    least: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the plan holds it."""
+        return self.found <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``bill``: by part. ``stations``: each with its load and ceiling (events/s); ``loads``: with intervals.
+    ``latency``: by name and quantile, s; infinite where the deployment would not keep up. ``effects``: of
+    outages, each with its interval. ``beyond``: what of it is outside of what was measured, by name.
+    """
+
+    needs: Requirements
+    calibration: Calibration
+    deployment: Deployment
+    bill: Mapping[str, Figure]
+    stations: Capacity
+    loads: Mapping[str, Figure]
+    latency: Mapping[tuple[str, float], Figure]
+    effects: tuple[tuple[Effect, Figure], ...]
+    goals: tuple[Goal, ...]
+    beyond: Mapping[str, float]
+
+    @property
+    def bottleneck(self) -> str:
+        """The station that saturates first as the rate grows."""
+        return max(self.stations, key=lambda name: self.stations[name].load)
+
+    @property
+    def missed(self) -> tuple[Goal, ...]:
+        """Goals that no number of parts reached; the plan is the nearest."""
+        return tuple(goal for goal in self.goals if not goal.reached)
+
+
+def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
+    """The smallest deployment that works below ``max_load`` everywhere, and then what it takes for the goals,
+    or comes nearest to them.
+
+    Raises ConfigError where no number of parts carries the rate.
+    """
+    its = calibration or Calibration.shipped()
+    deployment, trial = _towards(needs, size(needs, its.costs), its.costs)
+    ends = [_end(its, costs) for costs in (its.low, its.high)]
+    trials = [trial, *(_trial(needs, deployment, costs) for costs in ends)]
+    sizes = [deployment, *(_sized(needs, costs) for costs in ends)]
+    capacities = [capacity(needs.traffic, deployment, costs) for costs in (its.costs, *ends)]
+    told = [effects(needs, deployment, costs) for costs in (its.costs, *ends)]
+    beyond = _beyond(needs, deployment, its)
+    extrapolated = {part: bool(names & beyond.keys()) for part, names in _MATTERS.items()}
+    all_of_it = bool(beyond)
+    return Plan(
+        needs=needs, calibration=its, deployment=deployment, stations=capacities[0],
+        bill={
+            part: _figure([getattr(one, part) if one else math.inf for one in sizes], extrapolated[part])
+            for part in PARTS
+        },
+        loads={
+            name: _figure([one[name].load for one in capacities], extrapolated[part])
+            for name, part in zip(STATIONS, _OF_STATIONS, strict=True)
+        },
+        latency={
+            (name, share): _figure(
+                [one.quantile(name, share) if one else math.inf for one in trials], all_of_it
+            )
+            for name, share in _LATENCIES
+        },
+        effects=tuple(
+            (ways[0], _of_costs([one.value for one in ways], all_of_it)) for ways in zip(*told, strict=True)
+        ),
+        goals=_goals(needs, trial, its.costs), beyond=beyond,
+    )  # fmt: skip
+
+
+def share_of(needs: Requirements, number: int) -> Requirements:
+    """Of one of so many separate clusters: its events, sources and subscribers."""
+    return replace(
+        needs, rate=needs.rate / number, sources=math.ceil(needs.sources / number),
+        subscribers=math.ceil(needs.subscribers / number),
+    )  # fmt: skip
+
+
+def clusters(needs: Requirements, calibration: Calibration | None = None) -> int | None:
+    """How many separate clusters reach the goals together, each with its share; a few numbers are tried.
+    None: they do not, either.
+    """
+    costs = (calibration or Calibration.shipped()).costs
+    for number in _CLUSTERS:
+        part = share_of(needs, number)
+        try:
+            _, trial = _towards(part, smallest(part, costs), costs)
+        except ConfigError:
+            continue
+        if all(goal.reached for goal in _goals(part, trial, costs)):
+            return number
+    return None
+
+
+PUBLISHED: Final = 4
+"""Steps of the way until the ack."""
+
+
+def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
+    """What each step takes one event for itself, s: no number of parts makes the way shorter."""
+    bytes_ = needs.payload_bytes * costs.record_byte
+    return [
+        ("a call and its events", costs.call + needs.batch * costs.event),
+        ("to Kafka and back", costs.kafka_trip),
+        ("a request with one event", costs.request + costs.batch + needs.copies * (costs.record + bytes_)),
+        ("the wait for copies", costs.until_copied(needs.copies)),
+        ("to Redis", costs.redis_trip / 2),
+        ("an exchange with one notification", costs.exchange + costs.publish + costs.deliver),
+        ("to the gateway", costs.hear),
+        ("the gateway", costs.receive + costs.write),
+        ("until the gateway's tick, the slowest of 100", 0.99 * needs.tick),
+    ]
+
+
+def _end(calibration: Calibration, costs: Costs) -> Costs:
+    """What is only known as a sum is not at the same end together."""
+    if calibration.told & set(_SUM):
+        return costs
+    return replace(costs, **{name: getattr(calibration.costs, name) for name in _SUM})
+
+
+def _goals(needs: Requirements, trial: Rehearsal | None, costs: Costs) -> tuple[Goal, ...]:
+    steps = [spent for _, spent in way(needs, costs)]
+    wanted = (
+        ("publish", needs.publish_p99, sum(steps[:PUBLISHED])),
+        ("live", needs.live_p99, sum(steps)),
+    )
+    return tuple(
+        Goal(name, limit, trial.quantile(name, 0.99) if trial else math.inf, least)
+        for name, limit, least in wanted
+        if limit is not None
+    )
+
+
+def _trial(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehearsal | None:
+    """None where it would not keep up."""
+    stations = capacity(needs.traffic, deployment, costs)
+    if max(station.load for station in stations.values()) >= 1:
+        return None
+    return rehearse(needs, deployment, costs)
+
+
+def _sized(needs: Requirements, costs: Costs) -> Deployment | None:
+    try:
+        return smallest(needs, costs)
+    except ConfigError:  # not with any number of parts
+        return None
+
+
+def _towards(
+    needs: Requirements, deployment: Deployment, costs: Costs
+) -> tuple[Deployment, Rehearsal | None]:
+    """Half as many more of the part that costs most time, as long as a goal is missed and it helps."""
+    trial = _trial(needs, deployment, costs)
+    useless: set[str] = set()
+    for _ in range(_TRIES):
+        missed = [goal for goal in _goals(needs, trial, costs) if not goal.reached]
+        if trial is None or not missed:
+            break
+        # Brokers first; a publisher's loop is in the same figure.
+        spent = {"brokers": trial.quantile("publish", 0.99)}
+        spent["publishers"] = spent["brokers"] * _SECOND
+        if missed[0].name == "live":
+            spent |= {
+                "shards": trial.quantile("redis", 0.99), "gateways": trial.quantile("gateway", 0.99),
+            }  # fmt: skip
+        left = {part: time for part, time in spent.items() if part not in useless}
+        if not left:
+            break
+        part = max(left, key=lambda name: left[name])
+        more = _more(needs, deployment, part, costs)
+        better = _trial(needs, more, costs) if more else None
+        name = missed[0].name
+        if more and better and better.quantile(name, 0.99) < _BETTER * trial.quantile(name, 0.99):
+            deployment, trial = more, better
+        else:
+            useless.add(part)
+    return deployment, trial
+
+
+def _more(needs: Requirements, deployment: Deployment, part: str, costs: Costs) -> Deployment | None:
+    """Half as many more of it, and what else it takes then; None where there cannot be."""
+    parts = math.ceil(getattr(deployment, part) * 1.5)
+    try:
+        if part != "brokers":
+            return replace(deployment, **{part: parts})
+        return with_brokers(needs, deployment, parts, costs)
+    except ConfigError:
+        return None
+
+
+def _figure(values: Sequence[float], extrapolated: bool) -> Figure:
+    return Figure(values[0], min(values), max(values), extrapolated)
+
+
+def _of_costs(values: Sequence[float], extrapolated: bool) -> Figure:
+    """What does not depend on costs needs no measurement."""
+    return _figure(values, extrapolated and min(values) < max(values))
+
+
+def _beyond(needs: Requirements, deployment: Deployment, calibration: Calibration) -> dict[str, float]:
+    """What was not measured in this range: by name, its value."""
+    values = {
+        "rate": needs.rate / deployment.publishers,
+        "batch": needs.batch,
+        "payload_bytes": needs.payload_bytes,
+        "publishers": deployment.publishers,
+        "brokers": deployment.brokers,
+        "partitions": deployment.partitions,
+        "copies": deployment.copies,
+        "consumers": deployment.consumers,
+        "subscribers": listening(deployment.gateways, deployment.clients),
+        "clients_per_gateway": needs.subscribers / deployment.gateways,
+    }
+    return calibration.beyond(values)
+
+
+_MATTERS: Final = {
+    "publishers": {"rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies"},
+    "brokers": {"publishers", "brokers", "copies", "payload_bytes"},
+    "partitions": {"brokers", "partitions", "copies", "payload_bytes"},
+    "shards": {"publishers", "subscribers"},
+    "gateways": {"clients_per_gateway"},
+    "consumers": {"consumers", "payload_bytes"},
+}
+"""What a part's figures were measured with."""
+
+_OF_STATIONS: Final = ("publishers", "brokers", "shards", "consumers", "gateways")

@@ -1,0 +1,68 @@
+"""What somebody wants of the pipeline, before there is any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.simulation.analytic.capacity import Traffic
+
+__all__ = ["Requirements"]
+
+_BOUNDS = (
+    ("rate", 1, 10_000_000), ("sources", 1, 1_000_000_000), ("subscribers", 1, 1_000_000_000),
+    ("per_subscriber", 0.001, 1_000_000), ("batch", 1, 10_000), ("payload_bytes", 256, 900_000),
+    ("copies", 1, 5), ("max_load", 0.01, 0.95), ("max_connections", 1, 1_000_000), ("tick", 0, 10),
+    ("outage", 1, 86_400),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """Raises ConfigError naming the field that is out of bounds. Times in s.
+
+    ``rate``: events/s. ``sources``: what events are about, evenly. ``subscribers``: clients at gateways, each
+    of which hears ``per_subscriber`` sources. ``batch``: events of a call. ``publish_p99``, ``live_p99``:
+    limits from the intended time, if any. ``copies`` of a partition. ``max_load``: the share of its ceiling
+    at which a part may work. ``max_connections``, ``tick``: of a gateway. ``outage``: how long a part is
+    away, to say what that does.
+    """
+
+    rate: float
+    subscribers: int
+    sources: int = 100_000
+    per_subscriber: float = 1.0
+    batch: int = 10
+    payload_bytes: int = 300
+    publish_p99: float | None = None
+    live_p99: float | None = None
+    copies: int = 3
+    max_load: float = 0.6
+    max_connections: int = 10_000
+    tick: float = 0.005
+    outage: float = 90.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if not low <= value <= high:  # also refuses NaN
+                hint = "; where nobody hears them, Redis has no use" if name == "subscribers" else ""
+                raise ConfigError(f"{name}: must be from {low:,g} to {high:,.10g} (is {value:,.10g}){hint}")
+        for name in ("publish_p99", "live_p99"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 3600:
+                raise ConfigError(f"{name}: must be above 0 and up to 3,600 s (is {value!r})")
+        if self.per_subscriber > self.sources:
+            raise ConfigError(
+                f"per_subscriber: must be at most sources, {self.sources:,} (is {self.per_subscriber:,g})"
+            )
+
+    @property
+    def clients(self) -> float:
+        """Of an event, on average."""
+        return self.subscribers * self.per_subscriber / self.sources
+
+    @property
+    def traffic(self) -> Traffic:
+        """For the closed forms."""
+        return Traffic(rate=self.rate, batch=self.batch, size=self.payload_bytes, selective=True)

@@ -1,0 +1,116 @@
+"""A moment of a deployment, event by event: how long events take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from dualstream_lab.simulation.analytic.capacity import listening
+from dualstream_lab.simulation.engine.gateway import hand_out
+from dualstream_lab.simulation.engine.simulate import Outcome, simulate
+from dualstream_lab.workload import Workload
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+    from dualstream_lab.simulation.planning.requirements import Requirements
+
+    Floats = npt.NDArray[np.float64]
+
+__all__ = ["Rehearsal", "as_heard", "rehearse"]
+
+_EVENTS: Final = 200_000  # about
+_LEAST, _LONGEST = 0.25, 600.0  # s
+_SETTLED: Final = 0.2  # the share of it after which it counts
+_GATEWAYS: Final = 64  # so many are looked at
+_HEARD: Final = 1000  # events that each of them has at least, so that there is something to see
+
+
+class Rehearsal(NamedTuple):
+    """s of each event that counts; those that have no end are infinite. From the intended time: ``publish``
+    to the ack, ``live`` to the client, ``durable`` to the consumer. Of ``live``: ``redis`` from the ack to
+    the gateway, ``gateway`` from there to the client.
+    """
+
+    publish: Floats
+    live: Floats
+    durable: Floats
+    redis: Floats
+    gateway: Floats
+
+    def quantile(self, name: str, share: float) -> float:
+        """Of one of them, s."""
+        values = getattr(self, name)
+        return float(np.quantile(values, share, method="higher")) if len(values) else float("nan")
+
+
+def rehearse(needs: Requirements, deployment: Deployment, costs: Costs, seed: int = 1) -> Rehearsal:
+    """All publishers, brokers and shards for a moment (200,000 events or a quarter of a second, whatever is
+    more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the same result.
+    """
+    calls = max(1, round(max(_EVENTS / needs.rate, _LEAST) * needs.rate / needs.batch))
+    workload = Workload(
+        rate=needs.rate, duration=float(np.clip(calls * needs.batch / needs.rate, 0.1, _LONGEST)),
+        batch=needs.batch, sources=min(needs.sources, 1_000_000), zipf=0, payload_bytes=needs.payload_bytes,
+        plan="poisson", seed=seed,
+    )  # fmt: skip
+    outcome = simulate(workload, *as_heard(deployment, costs), seed=seed)
+    assert isinstance(outcome, Outcome)  # noqa: S101  (no sample was asked for)
+    counts = outcome.intended >= _SETTLED * workload.duration
+    intended, acked = outcome.intended[counts], outcome.acked[counts]
+    arrived, read, which = _through_gateways(outcome.heard, deployment, costs, seed)
+    some = counts[which]
+    return Rehearsal(
+        publish=_since(intended, acked),
+        live=_since(outcome.intended[which][some], read[some]),
+        durable=_since(intended, outcome.consumed[counts]),
+        redis=_since(acked, outcome.heard[counts]),
+        gateway=_since(arrived[some], read[some]),
+    )
+
+
+def as_heard(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
+    """For :func:`~dualstream_lab.simulation.simulate`, whose gateways hear everything: without gateways, and
+    each notification delivered as often as gateways have clients for it.
+    """
+    if not deployment.gateways:
+        return deployment, costs
+    heard = listening(deployment.gateways, deployment.clients)
+    return (
+        replace(deployment, gateways=0, clients=0, subscribers=1, catch_up=True),
+        replace(costs, deliver=min(60.0, costs.deliver * heard)),
+    )
+
+
+def _since(begin: Floats, end: Floats) -> Floats:
+    spent: Floats = end - begin
+    return np.where(np.isnan(spent), np.inf, spent)
+
+
+def _through_gateways(
+    heard: Floats, deployment: Deployment, costs: Costs, seed: int
+) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """(when they have what they hear, when its clients have it, which events): a gateway hears those that
+    its clients want, by chance.
+    """
+    if not deployment.gateways:
+        return heard, heard, np.arange(len(heard))
+    listeners = listening(deployment.gateways, deployment.clients)
+    share = max(listeners / deployment.gateways, min(1.0, _HEARD / len(heard)))
+    service = float(costs.receive + costs.write * deployment.clients / listeners)
+    rng = np.random.default_rng(seed)
+    order = np.argsort(heard, kind="stable")
+    order = order[: np.count_nonzero(~np.isnan(heard))]
+    wholes, reads = [], []
+    for _ in range(min(_GATEWAYS, deployment.gateways, max(1, round(1 / share)))):
+        its = order[rng.random(len(order)) < share]
+        wholes.append(its)
+        read, _ = hand_out(
+            heard[its], service, float(deployment.tick), float(deployment.output_buffer), np.zeros(1)
+        )
+        reads.append(read)
+    which = np.concatenate(wholes)
+    return heard[which], np.concatenate(reads), which
