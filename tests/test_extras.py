@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions, requires
 
 import pytest
 
-from dualstream_lab.cli.root import _COMMANDS
+from dualstream_lab.cli.root import _COMMANDS, _SECTIONS
 
 EXTRAS = """
 import sys
@@ -59,6 +59,10 @@ def test_the_extra_that_a_command_names_is_enough_for_it(extras):
     names = [name for name, (_, needed, _) in _COMMANDS.items() if needed == extras]
     done = with_extras(extras, names, "--help")
     assert done.returncode == 0, done.stderr
+
+
+def test_every_command_has_its_section_in_the_help():
+    assert sorted(name for names in _SECTIONS.values() for name in names) == sorted(_COMMANDS)
 
 
 def test_a_command_without_its_extra_names_it():

@@ -51,6 +51,16 @@ _COMMANDS = {
 }
 
 
+_SECTIONS = {
+    "Brokers": ("up", "status", "down"),
+    "Events": ("publish", "tail", "replay", "serve"),
+    "Load": ("demo", "smoke", "run", "find-rate", "chaos"),
+    "Proofs": ("prove", "check-gateway"),
+    "Runs": ("runs", "report", "ledger", "compare"),
+    "Model": ("simulate", "plan", "decide", "calibrate"),
+}
+
+
 class _Commands(click.Group):
     """Commands that are imported when they are called."""
 
@@ -73,8 +83,9 @@ class _Commands(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry[2]) for name, entry in _COMMANDS.items()])
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, _COMMANDS[name][2]) for name in names])
 
 
 @click.group(
