@@ -64,8 +64,9 @@ def verdict_options(command: _Command) -> _Command:
 
 def _print_measures(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
-        for name in MEASURES:
-            stdout.print(f"{name:34} {'time (us, ms, s, m)' if is_time(name) else 'number'}")
+        stdout.print("Of a time a threshold gives the unit: us, ms, s or m.\n")
+        for name, says in MEASURES.items():
+            stdout.print(f"{name:32} {'time' if is_time(name) else 'number':7} {says}", soft_wrap=True)
         ctx.exit()
 
 

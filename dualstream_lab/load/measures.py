@@ -18,6 +18,8 @@ from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from dualstream_lab.ledger import Ledger
@@ -78,13 +80,29 @@ _TIMES: Final = {
     "redis.answer": "Redis's answer to a small request, at worst",
 }
 
-MEASURES: Final = (
-    *(f"{name}.{q}" for name in _LATENCIES for q in QUANTILES),
-    *(f"{name}_arrived.{q}" for name in ("publish.latency", "live.latency") for q in QUANTILES),
-    *_COUNTS,
-    *_TIMES,
-)
-"""Every name that a threshold may use."""
+_ARRIVED: Final = ("publish.latency", "live.latency")
+_SAYS: Final = {
+    "publish.latency": "from when an event was due until Kafka acknowledged it",
+    "publish.latency_raw": "from when an event was sent until Kafka acknowledged it",
+    "live.latency": "from when an event was due until a subscriber heard of it",
+    "live.latency_raw": "from when an event was sent until a subscriber heard of it",
+    "live.delay": "from Kafka's acknowledgement until a subscriber heard of it",
+    "durable.latency": "from when an event was due until the Kafka consumer read it",
+    "generator.slip": "from when an event was due until it was sent",
+    **{f"{name}_arrived": f"the same as {name}, of those alone that arrived" for name in _ARRIVED},
+}
+_PARTS: Final = {"p50": "half", "p90": "90 %", "p99": "99 %", "p99.9": "99.9 %", "max": "all"}
+
+MEASURES: Final[Mapping[str, str]] = {
+    **{
+        f"{name}.{q}": f"{says}: {_PARTS[q]} took at most so long"
+        for name, says in _SAYS.items()
+        for q in QUANTILES
+    },
+    **_COUNTS,
+    **_TIMES,
+}
+"""Every name that a threshold may use, and what it is."""
 
 
 def is_time(name: str) -> bool:

@@ -1,0 +1,79 @@
+"""Write the reference pages that are made from the code. A test holds the pages to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dualstream_lab.cli.root import _COMMANDS, _SECTIONS, _dualstream
+from dualstream_lab.faults import CATALOGUE
+from dualstream_lab.load.measures import MEASURES
+
+__all__ = ["PAGES"]
+
+DIRECTORY = Path(__file__).parents[1] / "docs/reference"
+_MADE = "<!-- made by scripts/reference.py -->\n"
+
+
+def _table(*rows: tuple[str, ...]) -> str:
+    head, *rest = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *rest]) + "\n"
+
+
+def faults() -> str:
+    """Of the catalogue."""
+    rows = [("fault", "what it does", "parameters (default, allowed)", "where")]
+    for name, kind in CATALOGUE.items():
+        parameters = "; ".join(
+            f"`{one.name}`: {one.says} ({one.default:g}, {one.low:g} to {one.high:g})"
+            for one in kind.parameters
+        )
+        place = "local stack" if kind.needs_stack else "any brokers"
+        rows.append((f"`{name}`", kind.says, parameters, place))
+    return f"# Faults\n\n{_MADE}\nOf a scenario's `[[faults]]`, and `--fault` of a command.\n\n" + _table(
+        *rows
+    )
+
+
+def measures() -> str:
+    """Of a run, as thresholds name them."""
+    rows = [("measure", ""), *((f"`{name}`", says) for name, says in MEASURES.items())]
+    text = "Of a run, as thresholds name them: `live.latency.p99<5ms`. What never arrived took infinitely long.\n"
+    return f"# Measures\n\n{_MADE}\n{text}\n" + _table(*rows)
+
+
+def commands() -> str:
+    """Every command's help."""
+    text = f"# Commands\n\n{_MADE}"
+    for title, names in _SECTIONS.items():
+        text += f"\n## {title}\n"
+        for name in names:
+            parent = click.Context(
+                _dualstream, info_name="dualstream", max_content_width=100, terminal_width=100
+            )
+            command = _dualstream.get_command(parent, name)
+            assert command is not None, name
+            text += f"\n### dualstream {name}\n\n{_help(command, name, parent)}"
+            for inner, one in getattr(command, "commands", {}).items():
+                around = click.Context(command, info_name=name, parent=parent)
+                text += f"\n#### dualstream {name} {inner}\n\n{_help(one, inner, around)}"
+    assert sum(map(len, _SECTIONS.values())) == len(_COMMANDS)
+    return text
+
+
+def _help(command: click.Command, name: str, parent: click.Context) -> str:
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+    return f"```\n{command.get_help(context).rstrip()}\n```\n"
+
+
+PAGES = {"faults.md": faults, "measures.md": measures, "commands.md": commands}
+
+
+def main() -> None:
+    for name, make in PAGES.items():
+        (DIRECTORY / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
