@@ -39,7 +39,7 @@ def faults() -> str:
 def measures() -> str:
     """Of a run, as thresholds name them."""
     rows = [("measure", ""), *((f"`{name}`", says) for name, says in MEASURES.items())]
-    text = "Of a run, as thresholds name them: `live.latency.p99<5ms`. What never arrived counts as infinite.\n"
+    text = "As thresholds name them: `live.latency.p99<5ms`. What never arrived counts as infinite.\n"
     return f"# Measures\n\n{_MADE}\n{text}\n" + _table(*rows)
 
 
