@@ -49,9 +49,7 @@ def commands() -> str:
     for title, names in _SECTIONS.items():
         text += f"\n## {title}\n"
         for name in names:
-            parent = click.Context(
-                _dualstream, info_name="dualstream", max_content_width=100, terminal_width=100
-            )
+            parent = click.Context(_dualstream, info_name="dualstream", **_dualstream.context_settings)
             command = _dualstream.get_command(parent, name)
             assert command is not None, name
             text += f"\n### dualstream {name}\n\n{_help(command, name, parent)}"
