@@ -45,7 +45,7 @@ _RATE = 200  # events/s that the others follow
 _BATCH = 10
 _SETTLING = 3.0  # s before the first attack
 _AFTER = 20.0  # s that everything has to be as it was before
-_SLACK = 32 * 2**20  # bytes that the gateway may have more after the second crowd than after the first
+_SLACK = 64 * 2**20  # bytes that the gateway may have more after the second crowd than after the first
 _CROWDS = ("crowd", "crowd_again")
 
 
