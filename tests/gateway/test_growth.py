@@ -28,8 +28,8 @@ from tests.gateway.serving import until_so
 
 
 def moving_source(before: int, after: int) -> str:
-    """One that is written to another partition when there are more."""
-    while partition_of(source := new_source(), before) == partition_of(source, after):
+    """One that is written to a partition that is added, when there are more."""
+    while partition_of(source := new_source(), after) < before:
         pass
     return source
 
