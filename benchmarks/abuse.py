@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -305,8 +304,6 @@ async def abuse(
     attacks: Sequence[str] = tuple(ATTACKS),
 ) -> AbuseResult:
     """The attacks, one after the other, in ``seconds`` together; the last with so many ``clients``."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, clients + 1000)), hard))
     result = AbuseResult(seconds)
     with LocalStack(directory=root / "abuse") as stack:
         async with _served(stack, root) as (settings, gateway, ingester):

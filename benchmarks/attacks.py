@@ -11,7 +11,6 @@ import gzip
 import json
 import random
 import re
-import resource
 import socket
 import struct
 import sys
@@ -24,7 +23,9 @@ from urllib.parse import urlencode
 
 from redis.asyncio import Redis
 
-__all__ = ["ATTACKS", "Harvest", "Target", "drop_at_random"]
+from dualstream_lab.load.subscriber import allow_connections
+
+__all__ = ["ATTACKS", "Harvest", "Target", "ask_silently", "drop_at_random"]
 
 _ANSWER = 10.0  # s
 _PER_SECOND = 500
@@ -83,6 +84,24 @@ async def _send(address: _Address, data: bytes, harvest: Harvest, *, wait: float
             writer.transport.abort()
     harvest.take(answer)
     return answer
+
+
+def _socket(*, silent: bool) -> socket.socket:
+    """For who asks by hand; ``silent``: little fits into what nobody reads."""
+    raw = socket.socket()
+    raw.setblocking(False)
+    if silent:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+    return raw
+
+
+async def ask_silently(address: _Address, path: str, token: str = "") -> socket.socket:
+    """The connection of a client that asks for a WebSocket or a stream, and reads nothing."""
+    raw = _socket(silent=True)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, address)
+    await loop.sock_sendall(raw, _upgrade(path, token))
+    return raw
 
 
 def _head(path: str, *, method: str = "GET", length: int | None = None, **headers: str) -> bytes:
@@ -266,10 +285,7 @@ async def crowd(target: Target, harvest: Harvest, until: float) -> None:
     async def connect(number: int) -> None:
         silent = number % (target.clients // target.silent) == 0
         wanted = "source=repo:abuse/history&since=earliest" if silent else f"source=repo:abuse/{number % 50}"
-        raw = socket.socket()
-        raw.setblocking(False)
-        if silent:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+        raw = _socket(silent=silent)
         open_.append(raw)
         path = f"/sse?{wanted}" if silent and number % 2 else f"/ws?{wanted}"
         async with gate:
@@ -305,9 +321,7 @@ async def large_pages(target: Target, harvest: Harvest, until: float) -> None:
     async def one(_chance: random.Random) -> None:
         harvest.connections += 1
         harvest.requests += 1
-        raw = socket.socket()
-        raw.setblocking(False)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+        raw = _socket(silent=True)
         loop = asyncio.get_running_loop()
         headers = {"Authorization": f"Bearer {target.token}"}
         query = "/events?source=repo:abuse/large&since=earliest&limit=1000"
@@ -458,8 +472,8 @@ async def _main(name: str, target: Target) -> None:
 
 
 if __name__ == "__main__":
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     given = json.loads(sys.argv[2])
     given |= {name: tuple(given[name]) for name in ("gateway", "ingester")}
-    asyncio.run(_main(sys.argv[1], Target(**given)))
+    target = Target(**given)
+    allow_connections(target.clients)
+    asyncio.run(_main(sys.argv[1], target))

@@ -22,6 +22,7 @@ __all__ = [
     "HEADERS",
     "SERVER_OPTIONS",
     "HttpProtocol",
+    "client_of",
     "close_refused",
     "expect_nothing_else",
     "printable",
@@ -63,6 +64,11 @@ _reports: Final = RateLimit(10.0)
 def printable(text: str) -> str:
     """The text, with what is no Unicode (bytes of a request may be none) escaped."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def client_of(request: web.BaseRequest, name: str) -> str:
+    """Who has so much of something: the bearer of a token, by ``name``, or without tokens an address."""
+    return name or f"address {request.remote}"
 
 
 def report_refusal(request: web.BaseRequest, reason: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dualstream_lab.cli.chaos import _parameters, _where
 from dualstream_lab.cli.root import _COMMANDS, _SECTIONS, _dualstream
 from dualstream_lab.faults import CATALOGUE
 from dualstream_lab.load.measures import MEASURES
@@ -23,14 +24,9 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 def faults() -> str:
     """Of the catalogue."""
-    rows = [("fault", "what it does", "parameters (default, allowed)", "where")]
+    rows = [("fault", "what it does", "parameters", "where")]
     for name, kind in CATALOGUE.items():
-        parameters = "; ".join(
-            f"`{one.name}`: {one.says} ({one.default:g}, {one.low:g} to {one.high:g})"
-            for one in kind.parameters
-        )
-        place = "local stack" if kind.needs_stack else "any brokers"
-        rows.append((f"`{name}`", kind.says, parameters, place))
+        rows.append((f"`{name}`", kind.says, _parameters(kind).replace("\n", "; "), _where(kind)))
     return f"# Faults\n\n{_MADE}\nOf a scenario's `[[faults]]`, and `--fault` of a command.\n\n" + _table(
         *rows
     )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "bad_request",
     "bearer",
-    "client_of",
     "error_text",
     "forbidden",
     "grant_of",
@@ -88,11 +87,6 @@ def bearer(request: web.Request) -> str | None:
     if kind.lower() == "bearer" and token:
         return token.strip()
     return request.query.get("access_token")
-
-
-def client_of(request: web.Request, grant: Grant) -> str:
-    """Who has so much of something: the token's bearer, or without tokens an address."""
-    return grant.name or f"address {request.remote}"
 
 
 async def grant_of(request: web.Request, access: Access) -> Grant:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.gateway.answers import unavailable
 from dualstream_lab.gateway.frames import sse_chunk, websocket_frames
-from dualstream_lab.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,7 +32,7 @@ _ROOM_LOOKS: Final = 20
 class Seats:
     """How many clients may be connected, and what they may have together.
 
-    ``used``: how many are; ``slow``: closed for slowness; ``subscriptions``: how many of each are let in.
+    ``used``: how many are; ``slow``: closed for slowness.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -41,7 +40,6 @@ class Seats:
         self.used = 0
         self.slow = 0
         self.backlog = Backlog(settings.all_clients_buffer_bytes)
-        self.subscriptions = RateLimit(settings.subscribe_rate)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -82,9 +80,8 @@ class Backlog:
         self._taken.pop(connection, None)
         self._stuck.discard(connection)
 
-    @property
-    def bytes(self) -> int:
-        """What waits for those that more than a little waits for."""
+    def look(self) -> int:
+        """How many bytes wait now for those that more than a little waits for."""
         self._waiting = {one: size for one in self._waiting if (size := one.waiting) > _LITTLE}
         self._bytes = sum(self._waiting.values())
         return self._bytes
@@ -92,12 +89,12 @@ class Backlog:
     async def room(self) -> None:
         """Until less waits than half of what may; bounded: those that take nothing keep nobody else away."""
         for _ in range(_ROOM_LOOKS):
-            if self._bytes <= self._limit // 2 or self.bytes <= self._limit // 2:
+            if self._bytes <= self._limit // 2 or self.look() <= self._limit // 2:
                 return
             await asyncio.sleep(_ROOM_WAIT)
 
     def _relieve(self) -> None:
-        if self.bytes <= self._limit:
+        if self.look() <= self._limit:
             return
         if (now := time.monotonic()) - self._taken_at > _STUCK:
             self._stuck = {one for one in self._waiting if self._taken.get(one, -1) == one.taken}

@@ -21,6 +21,7 @@ from dualstream_lab.gateway.log import KafkaLog
 from dualstream_lab.gateway.metrics import Metrics
 from dualstream_lab.gateway.query import Queries
 from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.gateway.session import Sessions
 from dualstream_lab.gateway.sse import ServerSentEvents
 from dualstream_lab.gateway.upstream import Upstream
 from dualstream_lab.gateway.websocket import WebSockets
@@ -88,8 +89,9 @@ class Gateway:
                 resync=self.hub.resync,
             )
         entry = Entry(settings, self.hub, self._reads, self._log)
-        self._sockets = WebSockets(settings, self._access, self.hub, entry, self.seats)
-        self._events = ServerSentEvents(settings, self._access, self.hub, entry, self.seats)
+        sessions = Sessions(settings, self.hub, entry)
+        self._sockets = WebSockets(settings, self._access, sessions, self.seats)
+        self._events = ServerSentEvents(settings, self._access, sessions, self.seats)
         self._queries = Queries(settings, self._access, self._log, self._reads)
         self.metrics = Metrics(self.hub, self.seats, self.health)
 

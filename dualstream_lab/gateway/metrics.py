@@ -79,7 +79,7 @@ class Metrics(Collector):
         feeds = hub.feeds.values()
         for name, about, value in (
             ("clients", "Connected clients", seats.used),
-            ("clients_waiting_bytes", "Bytes that wait for slow clients", seats.backlog.bytes),
+            ("clients_waiting_bytes", "Bytes that wait for slow clients", seats.backlog.look()),
             ("sources", "Sources that are followed", len(feeds)),
             ("degraded_sources", "Sources served from the store", sum(1 for feed in feeds if feed.degraded)),
             ("redis_up", "Whether Redis is connected", int(hub.upstream is not None and hub.upstream.up)),

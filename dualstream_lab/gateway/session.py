@@ -14,19 +14,20 @@ from dualstream_lab.gateway.answers import public_reason
 from dualstream_lab.gateway.channels import source_problem
 from dualstream_lab.gateway.frames import StateFrame, state_frame
 from dualstream_lab.gateway.since import Refused
+from dualstream_lab.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Grant
     from dualstream_lab.gateway.clients import Connection
     from dualstream_lab.gateway.entry import Entry
     from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.hub import Hub
     from dualstream_lab.gateway.since import Since
-    from dualstream_lab.rate_limit import RateLimit
 
-__all__ = ["Command", "Session", "keep", "parse_command"]
+__all__ = ["Command", "Session", "Sessions", "keep", "parse_command"]
 
 log = logging.getLogger(__name__)
 
@@ -156,3 +157,19 @@ class Session:
 
     def _say(self, source: str, message: StateFrame) -> None:
         self._connection.tell([state_frame(message)], {}, source)
+
+
+class Sessions:
+    """Opens the sessions of a gateway, whichever way their clients come."""
+
+    def __init__(self, settings: ServeSettings, hub: Hub, entry: Entry) -> None:
+        self.entry = entry
+        self._hub = hub
+        self._rate = RateLimit(settings.subscribe_rate)
+        self._most = settings.max_subscriptions
+
+    def open(self, connection: Connection, grant: Grant, client: str) -> Session:
+        """One of ``client``, who may subscribe so often, on whichever connections."""
+        return Session(
+            self._hub, self.entry, connection, grant, client=client, rate=self._rate, most=self._most
+        )

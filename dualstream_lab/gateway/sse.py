@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
 
-from dualstream_lab.gateway.answers import bad_request, client_of, forbidden, grant_of, too_many
+from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of, too_many
 from dualstream_lab.gateway.clients import SseConnection
-from dualstream_lab.gateway.session import Session
 from dualstream_lab.gateway.since import Refused, parse_since
+from dualstream_lab.http_server import client_of
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access
     from dualstream_lab.gateway.clients import Seats
-    from dualstream_lab.gateway.entry import Entry
-    from dualstream_lab.gateway.hub import Hub
+    from dualstream_lab.gateway.session import Session, Sessions
     from dualstream_lab.gateway.since import Since
 
 __all__ = ["ServerSentEvents"]
@@ -29,11 +28,10 @@ _GOODBYE: Final = 2.0  # s for a client to take what it is told last
 class ServerSentEvents:
     """The handler of ``/sse``, and all that are connected."""
 
-    def __init__(self, settings: ServeSettings, access: Access, hub: Hub, entry: Entry, seats: Seats) -> None:
+    def __init__(self, settings: ServeSettings, access: Access, sessions: Sessions, seats: Seats) -> None:
         self._settings = settings
         self._access = access
-        self._hub = hub
-        self._entry = entry
+        self._sessions = sessions
         self._seats = seats
         self._open: set[asyncio.Event] = set()
 
@@ -61,15 +59,7 @@ class ServerSentEvents:
                 limit=self._settings.client_buffer_bytes,
                 slow=slow,
             )
-            session = Session(
-                self._hub,
-                self._entry,
-                connection,
-                grant,
-                client=client_of(request, grant),
-                rate=self._seats.subscriptions,
-                most=self._settings.max_subscriptions,
-            )
+            session = self._sessions.open(connection, grant, client_of(request, grant.name))
             response = web.StreamResponse(
                 headers={
                     "Content-Type": "text/event-stream",
@@ -99,7 +89,7 @@ class ServerSentEvents:
         try:
             session.check([source for source, _ in wanted])
             for _, since in wanted:
-                await self._entry.check(since)
+                await self._sessions.entry.check(since)
         except Refused as error:
             if error.retry_after is not None:
                 raise too_many(str(error), retry_after=error.retry_after) from error

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from dualstream_lab.gateway.access import Denied
-from dualstream_lab.gateway.answers import bad_request, bearer, client_of, grant_of
+from dualstream_lab.gateway.answers import bad_request, bearer, grant_of
 from dualstream_lab.gateway.clients import WebSocketConnection
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
-from dualstream_lab.gateway.session import Session, keep, parse_command
+from dualstream_lab.gateway.session import keep, parse_command
 from dualstream_lab.gateway.since import Refused, parse_since
-from dualstream_lab.http_server import printable
+from dualstream_lab.http_server import client_of, printable
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access, Grant
     from dualstream_lab.gateway.clients import Seats
-    from dualstream_lab.gateway.entry import Entry
-    from dualstream_lab.gateway.hub import Hub
+    from dualstream_lab.gateway.session import Session, Sessions
 
 __all__ = ["WebSockets"]
 
@@ -34,11 +33,10 @@ _MAX_ERRORS: Final = 20  # refused commands after which a client is closed
 class WebSockets:
     """The handler of ``/ws``, and all that are connected."""
 
-    def __init__(self, settings: ServeSettings, access: Access, hub: Hub, entry: Entry, seats: Seats) -> None:
+    def __init__(self, settings: ServeSettings, access: Access, sessions: Sessions, seats: Seats) -> None:
         self._settings = settings
         self._access = access
-        self._hub = hub
-        self._entry = entry
+        self._sessions = sessions
         self._seats = seats
         self._open: set[web.WebSocketResponse] = set()
 
@@ -99,15 +97,7 @@ class WebSockets:
         connection = WebSocketConnection(
             transport, self._seats.backlog, limit=self._settings.client_buffer_bytes, slow=slow.set
         )
-        session = Session(
-            self._hub,
-            self._entry,
-            connection,
-            grant,
-            client=client_of(request, grant),
-            rate=self._seats.subscriptions,
-            most=self._settings.max_subscriptions,
-        )
+        session = self._sessions.open(connection, grant, client_of(request, grant.name))
         watch = keep(asyncio.create_task(self._watch(socket, transport, connection, slow, grant)))
         try:
             since = parse_since(request.query.get("since"))

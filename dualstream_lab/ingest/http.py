@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from dualstream_lab.errors import EventError, PublishError, StreamUnavailable
-from dualstream_lab.http_server import close_refused, report_refusal
+from dualstream_lab.http_server import client_of, close_refused, report_refusal
 from dualstream_lab.ingest.answers import Refusal, answer, not_published, receipts
 from dualstream_lab.ingest.body import Bodies, Body, LineSplitter, content_type
 from dualstream_lab.ingest.intake import Intake
@@ -135,7 +135,7 @@ class _Events:
     async def handle(self, request: web.Request) -> web.Response:
         kind = content_type(request, _JSON, *_LINES)
         writer = await self._authorize(request)
-        client = writer.name or f"address {request.remote}"
+        client = client_of(request, writer.name)
         self._limit(client)
         self._requests.take(client, 1, time.monotonic())
         intake = Intake(writer.may_write, unit="event" if kind == _JSON else "line")

@@ -171,7 +171,10 @@ class Writer:
         return known
 
     def prune(self, *, before: int, count: int, size: int) -> int:
-        """Remove one chunk of what is older than ``before`` (ns), or beyond ``count`` or ``size``."""
+        """Remove one chunk of what is older than ``before`` (ns), or beyond ``count`` or ``size``.
+
+        Returns how many events it had; 0: there is none.
+        """
         with self._transaction() as execute:
             held: dict[int, int] = dict(execute("SELECT id, events FROM partitions WHERE events > 0"))
             total = sum(held.values())

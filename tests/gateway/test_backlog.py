@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import time
 from contextlib import AbstractAsyncContextManager, ExitStack
 
@@ -13,8 +11,10 @@ import jwt
 import psutil
 import pytest
 
+from benchmarks.attacks import ask_silently
 from dualstream_lab import Subscriber
 from tests.gateway.ears import hearing
+from tests.gateway.estate import metric
 from tests.gateway.published import Published, ids, new_source, undisturbed
 from tests.gateway.serving import SECRET, Delivery, Server
 
@@ -39,27 +39,6 @@ def token(name: str) -> str:
     return jwt.encode({"exp": time.time() + 60, "read": ["*"], "sub": name}, SECRET)
 
 
-async def metric(server: Server, name: str) -> float:
-    async with aiohttp.ClientSession() as session, session.get(f"{server.url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"dualstream_{name} "))
-
-
-async def silent(server: Server, source: str, kind: str) -> socket.socket:
-    """A client that wants all of the past, and reads nothing of it."""
-    raw = socket.socket()
-    raw.setblocking(False)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, server.address)
-    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    more = upgrade + key if kind == "ws" else ""
-    head = f"GET /{kind}?source={source}&since=earliest HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n"
-    await loop.sock_sendall(raw, head.encode())
-    return raw
-
-
 async def test_those_that_never_read_have_a_bound_together(narrow, publish: Published):
     """120 MiB would wait for them. Whoever reads is not cut off for it, and gets all of the past."""
     source = new_source()
@@ -71,7 +50,8 @@ async def test_those_that_never_read_have_a_bound_together(narrow, publish: Publ
     async with undisturbed(narrow, publish):
         with ExitStack() as clients:
             for number in range(_SILENT):
-                clients.enter_context(await silent(narrow, source, "ws" if number % 2 else "sse"))
+                path = f"/{'ws' if number % 2 else 'sse'}?source={source}&since=earliest"
+                clients.enter_context(await ask_silently(narrow.address, path))
                 if number % 20 == 19:
                     async with hearing(narrow.ws, source, since="earliest") as ear:
                         assert await ear.hear(_PAST) == sent

@@ -25,6 +25,7 @@ from dualstream_lab import DualPublisher, Event
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import PublishError
 from dualstream_lab.stack import LocalStack
+from tests.gateway.estate import metric
 from tests.gateway.serving import Delivery, Server, until
 from tests.publisher.helpers import read_log
 
@@ -478,10 +479,7 @@ async def storm(stack: LocalStack, topic: str) -> AsyncIterator[tuple[Storm, Ser
 
 async def connects(server: Server) -> float:
     """To Redis, so far."""
-    async with aiohttp.ClientSession() as session, session.get(f"{server.url}/metrics") as answer:
-        text = await answer.text()
-    (line,) = [line for line in text.splitlines() if line.startswith("dualstream_redis_connects_total ")]
-    return float(line.split()[1])
+    return await metric(server, "redis_connects_total")
 
 
 async def test_redis_in_trouble(stack, topic):
