@@ -13,6 +13,7 @@ from dualstream_lab.processor import Processor
 from dualstream_lab.store import Query
 
 PARTITIONS = 6
+_running: set[Processor] = set()
 
 
 def events(count, *, start=0, sources=20):
@@ -66,9 +67,11 @@ async def running(settings, store, handlers=()):
     """A started processor whose run() is on; what ends it is raised here."""
     async with Processor(settings, store, handlers) as processor:
         task = asyncio.create_task(processor.run())
+        _running.add(processor)
         try:
             yield processor
         finally:
+            _running.discard(processor)
             if not task.done():
                 task.cancel()
             (ended,) = await asyncio.gather(task, return_exceptions=True)
@@ -81,10 +84,14 @@ async def positions_of(store):
 
 
 async def reached(store, goal, *, timeout=60):
-    """Wait until the store's positions are these."""
+    """Wait until the store's positions are these, and processors have counted what they applied."""
     async with asyncio.timeout(timeout):
         while await positions_of(store) != goal:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        # The store's own thread has it before the processor's loop goes on.
+        applying = [one._pipeline._applying for one in _running if one._pipeline is not None]
+        if waited := [task for task in applying if task is not None]:
+            await asyncio.wait(waited)
 
 
 async def stored(store, sources=20):
