@@ -376,13 +376,15 @@ def test_tail_from_kafka_finds_a_source_everywhere_and_says_what_it_could_not_gi
         {"id": f"n{n}", "type": "t", "source_type": "repo", "source_id": "o/r", "data": n} for n in range(5)
     ]
 
+    recent = int(time.time() * 1000) - 60_000  # what is older than retention may be gone at any time
+
     async def fill() -> tuple[int, int]:
         async with producing(stack) as kafka:
             for number, item in enumerate(made):
                 value = json.dumps(item, indent=2).encode()
                 key = b"o/r" if number % 2 else None
                 bad = await kafka.send_and_wait(
-                    topic, value, key=key, partition=number, timestamp_ms=number + 1
+                    topic, value, key=key, partition=number, timestamp_ms=recent + number
                 )
             await kafka.send_and_wait(topic, b"no event", key=b"o/r", partition=0)
             await kafka.send_and_wait(topic, b"no event", key=b"o/other", partition=0)

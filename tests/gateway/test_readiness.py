@@ -270,15 +270,17 @@ async def test_without_kafka_a_page_says_that_there_may_be_more(stack: LocalStac
         server = await asyncio.to_thread(lambda: made.start("processor", "gateway"))
         async with Published(made) as publish:
             sent = ids(await publish(source, 3))
+
+        async def recovered() -> bool:
+            return bool((await events_of(server, source, since="earliest"))["recovered"])
+
         await until_ready(server)
+        await until_so(recovered, True)  # so the store has them
         stack.brokers[0].pause()
         began = time.monotonic()
         page = await events_of(server, source, since="earliest")
         assert time.monotonic() - began < 10
         assert (page["events"], page["recovered"], page["reason"]) == (sent, False, "log_unavailable")
         stack.brokers[0].resume()
-
-        async def recovered() -> bool:
-            return bool((await events_of(server, source, since="earliest"))["recovered"])
 
         await until_so(recovered, True)

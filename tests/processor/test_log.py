@@ -86,7 +86,9 @@ async def test_a_topic_made_anew_under_it_is_noticed_before_anything_of_it_is_ap
         assert "another one" in runner.stats().troubles["store"]
     assert await stored(store) == by_source(events(30))
     (feeder,) = await store.feeders()
-    assert (feeder.partitions, list(feeder.troubles)) == ([], ["store"])
+    # Its partitions' troubles may be there or not: the new topic was empty for a moment.
+    assert feeder.partitions == []
+    assert "another one" in feeder.troubles["store"]
 
 
 async def test_a_topic_made_anew_while_it_slept_is_noticed_too(stack, topic, serving, store):
@@ -130,7 +132,9 @@ async def test_a_batch_that_cannot_be_decoded_is_the_trouble_of_its_partition_al
         with damaged(stack, topic, bad.partition, bad.offset, "checksum"):
             await reached(store, goal | {bad.partition: bad.offset})
             await becomes(lambda: runner.stats().errors > 2)
-            (feeder,) = await store.feeders()
+            async with asyncio.timeout(30):
+                while not (feeder := (await store.feeders())[0]).troubles:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # it reports now and then
             assert (feeder.group, feeder.partitions) == (settings.group, list(range(PARTITIONS)))
             ((what, reason),) = feeder.troubles.items()
             assert what == f"partition {bad.partition}"
