@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DELETE_ON_ERROR:
-.PHONY: help install demo lab test test-fast lint bench soak lock clean
+.PHONY: help install demo lab test test-fast lint docs bench soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,11 @@ lint: $(STAMP) ## ruff, mypy strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP) ## the documentation as a site, notebooks run (15 min; ARGS='-D nb_execution_mode=off': not)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/requirements.lock
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html $(ARGS) docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 bench: $(STAMP) ## ratios against peers, measured side by side
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -45,6 +50,8 @@ soak: $(STAMP) ## millions of events through every fault, proved (20 min; ARGS=-
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --all-extras --group dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --constraint requirements.lock \
+		--no-emit-index-url --no-emit-find-links --group docs -o docs/requirements.lock
 
 clean: ## remove what was built
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

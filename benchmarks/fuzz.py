@@ -22,6 +22,7 @@ from dualstream_lab.stack import LocalStack
 
 _TOOLS = ("schemathesis==4.32.5", "boofuzz==0.4.2")
 _OPERATIONS = 5  # with parameters or a body: of the others there is only one request
+_ROUND = 5000  # requests of one run of schemathesis, each with a seed of its own
 _STREAMS = ("/ws", "/sse")  # an answer that does not end is no use to a fuzzer of requests
 
 
@@ -39,11 +40,14 @@ async def _run(tools: Path, requests: int, frames: int, log: Path) -> bool:
         async with ours(settings) as server:
             await _prepare(settings)
             url = f"http://{server.address}"
-            held = requests == 0 or await asyncio.to_thread(_requests, tools, url, requests)
+            held = True
+            for done in range(0, requests, _ROUND):
+                held &= await asyncio.to_thread(_requests, tools, url, min(_ROUND, requests - done))
             return (frames == 0 or await asyncio.to_thread(_frames, tools, server.address, frames)) and held
 
 
 def _requests(tools: Path, url: str, requests: int) -> bool:
+    """A round: what it found is said when it ends, so that an end before the last is no loss."""
     skipped = [word for path in _STREAMS for word in ("--exclude-path", path)]
     done = subprocess.run(
         [
@@ -56,8 +60,11 @@ def _requests(tools: Path, url: str, requests: int) -> bool:
         text=True,
         check=False,
     )
-    print(done.stdout[-3000:])
-    return done.returncode == 0
+    counted = re.search(r"(\d+) generated", done.stdout)
+    print(f"schemathesis: {counted[1] if counted else 0} requests", flush=True)
+    if done.returncode:
+        print(done.stdout[-3000:], flush=True)
+    return done.returncode == 0 and counted is not None
 
 
 def _frames(tools: Path, address: str, frames: int) -> bool:

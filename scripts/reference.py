@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import click
 
+from dualstream_lab import errors as error_tree
 from dualstream_lab.cli.chaos import _parameters, _where
 from dualstream_lab.cli.root import _COMMANDS, _SECTIONS, _dualstream
 from dualstream_lab.faults import CATALOGUE
+from dualstream_lab.gateway.metrics import Metrics
 from dualstream_lab.load.measures import MEASURES
 
 __all__ = ["PAGES"]
@@ -61,7 +64,45 @@ def _help(command: click.Command, name: str, parent: click.Context) -> str:
     return f"```\n{command.get_help(context).rstrip()}\n```\n"
 
 
-PAGES = {"faults.md": faults, "measures.md": measures, "commands.md": commands}
+def errors() -> str:
+    """The error tree."""
+    rows = [("error", "is a", "")]
+    for name in error_tree.__all__:
+        kind = getattr(error_tree, name)
+        parents = ", ".join(f"`{one.__name__}`" for one in kind.__bases__)
+        rows.append((f"`{name}`", parents, _prose(kind.__doc__)))
+    text = (
+        "Of `dualstream_lab.errors`, all at the top, too: `from dualstream_lab import PublishRejected`. "
+        "Errors of the clients below are mapped to these where they arise.\n"
+    )
+    return f"# Errors\n\n{_MADE}\n{text}\n" + _table(*rows)
+
+
+def _prose(docstring: str) -> str:
+    return " ".join(docstring.replace("``", "`").split())
+
+
+def metrics() -> str:
+    """Of the gateway, as its collector gives them: of nobody, so that no broker is needed."""
+    rows = [("metric", "type", "labels", "")]
+    for one in Metrics(MagicMock(), MagicMock(), MagicMock()).registry.collect():
+        name = one.name + "_total" * (one.type == "counter")
+        labels = ", ".join(f"`{label}`" for label in getattr(one, "_labelnames", ()))
+        rows.append((f"`{name}`", one.type, labels, one.documentation))
+    text = (
+        "`GET /metrics` of `dualstream serve`, in Prometheus's format. No metric has a source or channel as "
+        "its label: there are too many of them.\n"
+    )
+    return f"# Metrics\n\n{_MADE}\n{text}\n" + _table(*rows)
+
+
+PAGES = {
+    "commands.md": commands,
+    "errors.md": errors,
+    "faults.md": faults,
+    "measures.md": measures,
+    "metrics.md": metrics,
+}
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ class Arm:
 
     @classmethod
     def read(cls, name: str, runs: Iterable[HasPath | Path | str]) -> Arm:
-        """Of ``Run``s, or of paths of run directories. Raises RecordingError, too."""
+        """Read an arm from runs, or from paths of run directories. Raises RecordingError, too."""
         return cls(name=name, runs=tuple(Tally.read(run) for run in runs))
 
 
