@@ -36,7 +36,7 @@ from dualstream_lab.replay import (
     replay,
 )
 from dualstream_lab.replay import reading as reading_module
-from dualstream_lab.replay.merge import Merge
+from dualstream_lab.replay.reading import Merge
 
 from .kafka_log.hostile import (
     COMPACTED,

@@ -8,14 +8,13 @@ whether these change. ``ends`` and ``stretch``: where partitions end, and a part
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log.client import Bounds, LogClient
-from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer
-from dualstream_lab.kafka_log.ends import LogEnds
+from dualstream_lab.kafka_log.client import Bounds, LogClient, LogEnds
+from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer, read_range
 from dualstream_lab.kafka_log.fetched import Fetched, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
-from dualstream_lab.kafka_log.stretch import read_range
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
+    LogWatch,
     TopicInfo,
     client_options,
     is_there,
@@ -25,7 +24,6 @@ from dualstream_lab.kafka_log.topic import (
     unreachable,
 )
 from dualstream_lab.kafka_log.trouble import PartitionTrouble
-from dualstream_lab.kafka_log.watch import LogWatch
 
 __all__ = [
     "Bounds",

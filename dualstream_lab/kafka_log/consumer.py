@@ -19,19 +19,20 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.client import LogClient
-from dualstream_lab.kafka_log.fetched import Fetched, unpack
+from dualstream_lab.kafka_log.fetched import Fetched, Records, unpack
 from dualstream_lab.kafka_log.topic import unreachable
 from dualstream_lab.kafka_log.trouble import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 
     from aiokafka import TopicPartition
 
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log.trouble import PartitionTrouble
+    from dualstream_lab.record import Record
 
-__all__ = ["LogConsumer", "open_consumer"]
+__all__ = ["LogConsumer", "open_consumer", "read_range"]
 
 _POLL: Final = 0.5  # s to wait for records
 _MAX_RECORDS: Final = 5000
@@ -277,3 +278,33 @@ async def open_consumer(settings: Settings, **options: Any) -> AsyncIterator[Log
         yield consumer
     finally:
         await consumer.close()
+
+
+async def read_range(
+    settings: Settings, partition: int, first: int, end: int, *, limit: int
+) -> Sequence[Record]:
+    """All committed records of a partition with first <= offset < end; at most ``limit`` offsets.
+
+    Raises StreamUnavailable, also when some of them are not in Kafka any more (retention, compaction), or
+    cannot be decoded.
+    """
+    if end - first > limit:
+        raise StreamUnavailable(f"{end - first:,} records are too many to read at once (at most {limit:,})")
+    found: list[Record] = []
+    async with open_consumer(settings) as consumer:
+        try:
+            # 50,000 records take a second, and several on a busy machine.
+            async with asyncio.timeout(2 * settings.request_timeout):
+                consumer.assign({partition: first})
+                while consumer.positions[partition] < end:
+                    for part in await consumer.poll(Records, timeout=0.2):
+                        if any(hole < end for hole, _ in part.holes):
+                            raise StreamUnavailable(f"partition {partition} was compacted behind {first}")
+                        found += [record for record in part.records if record.offset < end]
+                    if (trouble := consumer.troubles.get(partition)) is not None:
+                        raise StreamUnavailable(
+                            f"partition {partition} cannot be read at {trouble.offset}: {trouble.reason}"
+                        )
+        except TimeoutError as error:
+            raise StreamUnavailable(f"partition {partition} could not be read: no answer") from error
+    return found

@@ -1,9 +1,10 @@
-"""Which log a topic is, and what its settings promise."""
+"""Which log a topic is, what its settings promise, and whether these change."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ from dualstream_lab.kafka_log.description import ask_any, describe
 from dualstream_lab.kafka_log.diagnosis import connection_problem, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiokafka.client import AIOKafkaClient
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LogIdentity",
+    "LogWatch",
     "TopicInfo",
     "client_options",
     "identity_of",
@@ -221,3 +223,47 @@ async def _settings(client: AIOKafkaClient, topic: str) -> dict[str, str]:
     request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
     response = await ask_any(client, request)
     return {entry[0]: entry[1] for resource in response.resources for entry in resource[4]}
+
+
+log = logging.getLogger(__name__)
+
+
+class LogWatch:
+    """Looks at the topic every ``interval`` seconds; ``identity`` is what it saw last.
+
+    ``ask`` is asked for the identity, for example :meth:`LogConsumer.identity`. ``on_change(before, after)``
+    is called in the loop when it has more partitions (``before.epoch == after.epoch``) or was made anew. A
+    Kafka that does not answer changes nothing. :meth:`run` is its task.
+    """
+
+    def __init__(
+        self,
+        identity: LogIdentity,
+        *,
+        interval: float,
+        ask: Callable[[], Awaitable[LogIdentity]],
+        on_change: Callable[[LogIdentity, LogIdentity], None],
+    ) -> None:
+        self.identity = identity
+        self._interval = interval
+        self._ask = ask
+        self._on_change = on_change
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.look()
+            except (StreamUnavailable, ConfigError) as error:
+                log.info("the topic could not be looked at: %s", error)
+
+    async def look(self) -> LogIdentity:
+        """Look now, and tell of a change. Raises StreamUnavailable; ConfigError where the topic is gone."""
+        before, after = self.identity, await self._ask()
+        if after.epoch == before.epoch and after.partitions < before.partitions:
+            return before  # a broker that does not know of the growth yet
+        if after != before:
+            self.identity = after
+            self._on_change(before, after)
+        return after

@@ -2,20 +2,122 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final, Protocol
 
+from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.processor.dead_letters import DeadLetter
-from dualstream_lab.processor.handling import handled
 from dualstream_lab.store import Hole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.processor.handling import Handler
-    from dualstream_lab.record import Decoder, Record
-    from dualstream_lab.store import StoredEvent
+    from dualstream_lab.record import Decoder, Record, StoredEvent
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Handler", "Placement", "handled"]
+
+log = logging.getLogger(__name__)
+
+_PAUSES: Final = (0.05, 0.2, None)  # s after each try of one event; three tries
+
+
+class Handler(Protocol):
+    """Is given every valid event, a batch at a time, in the order of each partition.
+
+    At least once: after a crash, a rebalance or a failed batch it sees events again, with the same id. An
+    event that is a duplicate for the store is given to it, too. While it works, nothing of its partition
+    goes on; for longer than five minutes, and the partition goes to another processor.
+    """
+
+    async def handle(self, events: Sequence[StoredEvent]) -> None:
+        """Do the work. An exception refuses the batch; then its events are tried alone, up to three times."""
+
+
+async def handled(
+    handler: Handler, events: Sequence[StoredEvent]
+) -> tuple[list[StoredEvent], list[tuple[StoredEvent, str]]]:
+    """Those that the handler took, and those that it refused, with the reason."""
+    try:
+        await handler.handle(events)
+    except Exception as error:  # noqa: BLE001  (whatever an application raises)
+        log.warning("%s refused %d events, trying each: %r", _name(handler), len(events), error)
+    else:
+        return list(events), []
+    taken: list[StoredEvent] = []
+    refused: list[tuple[StoredEvent, str]] = []
+    for event in events:
+        reason = await _refusal(handler, event)
+        if reason is None:
+            taken.append(event)
+        else:
+            refused.append((event, reason))
+    return taken, refused
+
+
+async def _refusal(handler: Handler, event: StoredEvent) -> str | None:
+    reason = ""
+    for pause in _PAUSES:
+        try:
+            await handler.handle([event])
+        except Exception as error:  # noqa: BLE001
+            reason = f"{_name(handler)} refused it {len(_PAUSES)} times, at last with {error!r}"
+            if pause is not None:
+                await asyncio.sleep(pause)
+        else:
+            return None
+    return reason
+
+
+def _name(handler: Handler) -> str:
+    return type(handler).__name__
+
+
+_WARN_EVERY: Final = 60.0  # s
+_MAX_SOURCES: Final = 100_000  # of one partition, kept in mind
+
+
+class Placement:
+    """Counts events in partitions where no publisher of ours would have put them, whatever count it saw.
+
+    They are read all the same; ``misplaced``: how many there were. It costs a look at a batch's sources.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._warned_at = float("-inf")
+        self._known: dict[int, dict[str, bool]] = {}
+        self.misplaced = 0
+
+    def note(self, partition: int, events: Sequence[StoredEvent], partitions: int) -> None:
+        """A batch of a partition, of a topic that has so many by now."""
+        known = self._known.setdefault(partition, {})
+        sources = {event.source for event in events}
+        for source in sources - known.keys():
+            known[source] = _is_home(source, partition, partitions)
+        if not all(known[source] for source in sources):
+            self._count(sum(not known[event.source] for event in events), partition)
+        if len(known) > _MAX_SOURCES:
+            known.clear()
+
+    def _count(self, count: int, partition: int) -> None:
+        self.misplaced += count
+        if (now := time.monotonic()) - self._warned_at >= _WARN_EVERY:
+            self._warned_at = now
+            log.warning(
+                "%d events of %s so far, the last in partition %d, are where another partitioner put them. "
+                "They are read, but the order of their sources is lost: set murmur2 (Java's default; "
+                "librdkafka: partitioner=murmur2_random) and the source_id as the key",
+                self.misplaced,
+                self._topic,
+                partition,
+            )
+
+
+def _is_home(source: str, partition: int, partitions: int) -> bool:
+    """Today's count first; the topic may have had any smaller one."""
+    return any(partition_of(source, count) == partition for count in range(partitions, partition, -1))
 
 
 class Batch:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.handling import Handler
+    from dualstream_lab.processor.batch import Handler
     from dualstream_lab.store import Store
 
 __all__ = ["Processor", "ProcessorStats"]

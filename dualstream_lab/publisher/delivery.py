@@ -7,9 +7,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import PublishRejected
-from dualstream_lab.publisher.buffer import Buffer
-from dualstream_lab.publisher.deadlines import Deadlines
-from dualstream_lab.publisher.lane import Call, Part, State
+from dualstream_lab.publisher.buffer import Buffer, Deadlines
+from dualstream_lab.publisher.call import Call, Part, State
 from dualstream_lab.publisher.outcome import Rejected
 from dualstream_lab.publisher.sender import Sender
 
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.publisher.batch_limit import BatchLimit
     from dualstream_lab.publisher.kafka import KafkaWriter
+    from dualstream_lab.publisher.record_batch import BatchLimit
 
 __all__ = ["Delivery"]
 

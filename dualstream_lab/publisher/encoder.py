@@ -17,15 +17,14 @@ from dualstream_lab.event import (
     id_invalid_reason,
     occasion_invalid_reason,
 )
-from dualstream_lab.publisher.lane import Call, Part
+from dualstream_lab.publisher.call import Call, Part
 from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dualstream_lab.event import Header
-    from dualstream_lab.publisher.batch_limit import BatchLimit
-    from dualstream_lab.publisher.compression import Codec
+    from dualstream_lab.publisher.record_batch import BatchLimit, Codec
     from dualstream_lab.publisher.route import Routes
 
 __all__ = ["Encoder"]

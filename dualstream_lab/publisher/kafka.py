@@ -1,31 +1,118 @@
-"""The adapter of aiokafka's producer: with ``produce`` the one place that knows its inside.
-
-aiokafka's batch interface suspends and resolves metadata on each call; a publisher that keeps one batch
-a partition outstanding, and makes its own batches, needs none of it. What is used of its
-inside: the accumulator, the sender's task, the client and the sequence numbers (aiokafka is pinned to one
-minor version for that).
-"""
+"""The adapter of aiokafka's producer: the one place that knows its inside."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
+from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.producer.sender import Sender, SendProduceReqHandler
+from aiokafka.protocol.api import Request
+from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.diagnosis import refusal
 from dualstream_lab.kafka_log.topic import client_options, info_of, unreachable
-from dualstream_lab.publisher.produce import BatchSender
+from dualstream_lab.publisher.refusals import BatchRefused, Meaning, answer_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiokafka.producer.message_accumulator import MessageBatch
+
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.publisher.record_batch import RecordBatch
+    from dualstream_lab.publisher.refusals import Answer
 
-__all__ = ["Barred", "KafkaWriter"]
+__all__ = ["Barred", "BatchSender", "KafkaWriter", "RepeatFilter", "limit_aiokafka"]
+
+
+class _Produce(Request[ProduceRequest_v7 | ProduceRequest_v8]):  # type: ignore[misc]
+    """Batches by topic and partition, to be acknowledged by all replicas in sync."""
+
+    API_KEY = 0
+    required_acks = -1
+
+    def __init__(self, topics: list[tuple[str, list[tuple[int, bytes]]]], timeout_ms: int) -> None:
+        self._topics = topics
+        self._timeout_ms = timeout_ms
+
+    def build(
+        self, request_struct_class: type[ProduceRequest_v7 | ProduceRequest_v8]
+    ) -> ProduceRequest_v7 | ProduceRequest_v8:
+        return request_struct_class(None, self.required_acks, self._timeout_ms, self._topics)
+
+
+class BatchSender(Sender):  # type: ignore[misc]
+    """aiokafka's sender of batches. A batch's future ends with its metadata or with
+
+    - BatchRefused: nothing of it is in the log;
+    - KafkaError: this producer sends it no more. It may be in the log if the batch is ``in_doubt``; otherwise
+      it was never taken.
+    """
+
+    async def _send_produce_req(self, node_id: int, batches: Mapping[TopicPartition, MessageBatch]) -> None:
+        await _Handler(self, batches).do(node_id)
+        self._in_flight.remove(node_id)
+        for target in batches:
+            self._muted_partitions.remove(target)
+
+
+class _Handler(SendProduceReqHandler):  # type: ignore[misc]
+    def create_request(self) -> _Produce:
+        topics: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        for target, batch in self._batches.items():
+            topics[target.topic].append((target.partition, batch.get_data_buffer()))
+        return _Produce(list(topics.items()), self._sender._request_timeout_ms)  # noqa: SLF001
+
+    def _can_retry(self, error: KafkaError, batch: MessageBatch) -> bool:
+        """Asked of every batch of a request that has failed."""
+        if not isinstance(error, NodeNotReadyError):  # that is: nothing was written
+            batch._builder.in_doubt = True  # noqa: SLF001
+        return bool(error.retriable)
+
+    def handle_response(self, response: Any) -> None:
+        for topic, partitions in response.topics:
+            for partition, code, offset, timestamp, begin, *said in partitions:
+                batch = self._batches.get(TopicPartition(topic, partition))
+                if batch is None:
+                    continue
+                answer = answer_of(code)
+                if answer.meaning is Meaning.DURABLE:
+                    batch.done(offset, timestamp, begin)
+                else:
+                    self._not_done(batch, answer, *said)
+
+    def _not_done(
+        self,
+        batch: MessageBatch,
+        answer: Answer,
+        records: list[tuple[int, str | None]] | None = None,
+        message: str | None = None,
+    ) -> None:
+        builder = batch._builder  # noqa: SLF001
+        if answer.meaning in {Meaning.RETRY, Meaning.RETRY_IN_DOUBT}:
+            builder.in_doubt |= answer.meaning is Meaning.RETRY_IN_DOUBT
+            if answer.stale:
+                self._client.force_metadata_update()
+            self._to_reenqueue.append(batch)
+            return
+        reason = f"{answer.name}: {message or answer.why}"
+        if answer.meaning is Meaning.DEFINITE and not builder.in_doubt:
+            named = {place: f"{answer.name}: {why}" if why else reason for place, why in records or ()}
+            batch.failure(BatchRefused(answer, reason, named))
+        else:
+            # An earlier attempt may have been appended: a refusal of this one says nothing of that.
+            builder.in_doubt = True
+            batch.failure(KafkaError(reason))
+
 
 _CLOSE_TIMEOUT: Final = 2.0
 _RETRY_BACKOFF_MS: Final = 100
@@ -144,3 +231,44 @@ class KafkaWriter:
                 await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT)
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await producer.client.close()
+
+
+_EVERY: Final = 5.0  # s
+_MAX_MESSAGES: Final = 1000
+# In an outage each of these says the same ten times a second.
+_LOUD: Final = ("aiokafka", "aiokafka.conn", "aiokafka.producer.sender")
+
+
+class RepeatFilter(logging.Filter):
+    """Lets a message of a logger through once in five seconds, whatever its arguments are.
+
+    For warnings and errors. The next one that passes says how many were held back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        if record.levelno < logging.WARNING:
+            return True
+        now, message = time.monotonic(), str(record.msg)
+        passed, held = self._passed.get(message, (float("-inf"), 0))
+        if now - passed < _EVERY:
+            self._passed[message] = passed, held + 1
+            return False
+        if len(self._passed) >= _MAX_MESSAGES:
+            self._passed.clear()
+        self._passed[message] = now, 0
+        if held:
+            record.msg = f"{message} ({held} more like this since the last one)"
+        return True
+
+
+def limit_aiokafka() -> None:
+    """Bound what aiokafka's client and producer log in this process; once is enough."""
+    for name in _LOUD:
+        logger = logging.getLogger(name)
+        if not any(isinstance(present, RepeatFilter) for present in logger.filters):
+            logger.addFilter(RepeatFilter())

@@ -17,7 +17,7 @@ from dualstream_lab.event import event_key, resync_channel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dualstream_lab.publisher.lane import Note
+    from dualstream_lab.publisher.call import Note
     from dualstream_lab.publisher.redis_link import RedisLink
     from dualstream_lab.publisher.route import Route
 

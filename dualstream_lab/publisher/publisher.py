@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Literal, Self
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
 from dualstream_lab.kafka_log import topic_info
-from dualstream_lab.publisher.batch_limit import BatchLimit
-from dualstream_lab.publisher.compression import CODECS
+from dualstream_lab.publisher.call import State
 from dualstream_lab.publisher.delivery import Delivery
 from dualstream_lab.publisher.encoder import Encoder, checked_headers
-from dualstream_lab.publisher.kafka import KafkaWriter
-from dualstream_lab.publisher.lane import State
-from dualstream_lab.publisher.log_limit import limit_aiokafka
+from dualstream_lab.publisher.kafka import KafkaWriter, limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.outcome import (
     BatchReceipt,
@@ -23,8 +20,9 @@ from dualstream_lab.publisher.outcome import (
     Receipt,
     Resolution,
 )
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.redis_link import RedisLink
-from dualstream_lab.publisher.resolve import find_in_log, resolution, unresolved
+from dualstream_lab.publisher.resolution import find_in_log, resolution, unresolved
 from dualstream_lab.publisher.route import Routes
 from dualstream_lab.publisher.topic import TopicWatch, check_topic
 from dualstream_lab.tasks import end_tasks
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.event import Event
-    from dualstream_lab.publisher.lane import Part
+    from dualstream_lab.publisher.call import Part
 
 __all__ = ["DualPublisher"]
 

@@ -16,7 +16,7 @@ from dualstream_lab.event import (
     source_invalid_reason,
     type_invalid_reason,
 )
-from dualstream_lab.publisher.generation import Generation
+from dualstream_lab.publisher.call import Generation
 from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header, prefixed
 
 if TYPE_CHECKING:

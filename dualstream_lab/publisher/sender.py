@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.publisher.compression import CODECS
-from dualstream_lab.publisher.kafka import Barred, KafkaWriter
-from dualstream_lab.publisher.lane import Flight, Lane, Part, State
-from dualstream_lab.publisher.log_limit import RepeatFilter
-from dualstream_lab.publisher.refusals import BatchRefused, Blame
-from dualstream_lab.publisher.triage import triage
+from dualstream_lab.publisher.call import Flight, Lane, Part, State
+from dualstream_lab.publisher.kafka import Barred, KafkaWriter, RepeatFilter
+from dualstream_lab.publisher.record_batch import CODECS
+from dualstream_lab.publisher.refusals import BatchRefused, Blame, triage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log import TopicInfo
-    from dualstream_lab.publisher.batch_limit import BatchLimit
+    from dualstream_lab.publisher.record_batch import BatchLimit
 
 __all__ = ["Sender"]
 

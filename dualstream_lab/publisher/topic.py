@@ -11,9 +11,9 @@ from dualstream_lab.kafka_log import LogWatch
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log import LogIdentity, TopicInfo
-    from dualstream_lab.publisher.batch_limit import BatchLimit
     from dualstream_lab.publisher.delivery import Delivery
     from dualstream_lab.publisher.notifier import Notifier
+    from dualstream_lab.publisher.record_batch import BatchLimit
     from dualstream_lab.publisher.route import Routes
 
 __all__ = ["TopicWatch", "check_topic"]

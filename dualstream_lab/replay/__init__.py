@@ -7,14 +7,10 @@ at a rate; ``republish``: the sink that is another topic.
 
 from __future__ import annotations
 
-from dualstream_lab.replay.find import find_event
-from dualstream_lab.replay.history import read, replay
-from dualstream_lab.replay.player import Player, Reject, Sink
-from dualstream_lab.replay.reading import Reading
-from dualstream_lab.replay.records import LogRecord
-from dualstream_lab.replay.republish import Republish
-from dualstream_lab.replay.selection import Found, Selection
-from dualstream_lab.replay.start import Start, parse_positions, positions_text
+from dualstream_lab.replay.history import find_event, read, replay
+from dualstream_lab.replay.player import Player, Reject, Republish, Sink
+from dualstream_lab.replay.reading import LogRecord, Reading
+from dualstream_lab.replay.selection import Found, Selection, Start, parse_positions, positions_text
 
 __all__ = [
     "Found",

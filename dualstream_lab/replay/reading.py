@@ -2,19 +2,121 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+import msgspec
 
 from dualstream_lab.errors import DualStreamError, StreamUnavailable
-from dualstream_lab.replay.merge import Merge
-from dualstream_lab.replay.records import LogRecord, Part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from dualstream_lab.kafka_log import LogConsumer, LogWatch, PartitionTrouble
+    from dualstream_lab.record import Record
 
-__all__ = ["Reading"]
+__all__ = ["LogRecord", "Merge", "Part", "Reading"]
+
+
+class LogRecord(msgspec.Struct, gc=False):
+    """A record, and where it is; ``timestamp`` in ms."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Part:
+    """A partition's next records, as the consumer puts them in; ``holes``: what is missing between them."""
+
+    def __init__(self, partition: int, first: int) -> None:
+        self.partition = partition
+        self.next_ = first
+        self.records: list[LogRecord] = []
+        self.holes: list[tuple[int, int]] = []
+
+    def add(self, record: Record) -> None:
+        """The next record."""
+        where = self.partition, record.offset, record.timestamp or 0  # (the oldest format has no time)
+        self.records.append(LogRecord(*where, record.key, record.value, record.headers))
+
+    def hole(self, first: int, end: int) -> None:
+        """Offsets that are not in the log any more."""
+        self.holes.append((first, end))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+_AHEAD = 4
+
+
+class Stamped(Protocol):
+    """A record, as far as it matters here."""
+
+    @property
+    def timestamp(self) -> int:
+        """Its time."""
+
+
+R = TypeVar("R", bound=Stamped)
+
+
+class Merge(Generic[R]):
+    """Records in order of time across partitions, and in the partition's own order within it.
+
+    An open partition without a record holds up the others, for its next one may be older; a closed one no
+    longer does. Where the stamps of one partition are not ascending its own order wins.
+    """
+
+    def __init__(self, partitions: Iterable[int]) -> None:
+        self.open = set(partitions)
+        self._batches: dict[int, deque[list[R]]] = {}  # each the wrong way round
+        self._heads: list[tuple[int, int]] = []
+
+    def add(self, partition: int, records: Iterable[R]) -> None:
+        """What comes next in a partition."""
+        batch = list(records)
+        if not batch:
+            return
+        batch.reverse()
+        batches = self._batches.setdefault(partition, deque())
+        batches.append(batch)
+        if len(batches) == 1:
+            heapq.heappush(self._heads, (batch[-1].timestamp, partition))
+
+    def close(self, partition: int) -> None:
+        """Wait for it no longer."""
+        self.open.discard(partition)
+
+    def wanted(self) -> list[int]:
+        """The open partitions that may give more: each is at most a few batches ahead of the others."""
+        return [partition for partition in self.open if len(self._batches.get(partition, ())) < _AHEAD]
+
+    def take(self, count: int) -> list[R]:
+        """The next records, at most so many; none while a partition holds them up."""
+        taken: list[R] = []
+        if any(not self._batches.get(partition) for partition in self.open):
+            return taken
+        while self._heads and len(taken) < count:
+            _, partition = self._heads[0]
+            batches = self._batches[partition]
+            taken.append(batches[0].pop())
+            if not batches[0]:
+                batches.popleft()
+            if batches:
+                heapq.heapreplace(self._heads, (batches[0][-1].timestamp, partition))
+                continue
+            heapq.heappop(self._heads)
+            if partition in self.open:
+                break
+        return taken
+
 
 _STALL: Final = 30.0  # s without a record after which Kafka is given up
 _TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it

@@ -33,8 +33,7 @@ from dualstream_lab.event import (
 )
 from dualstream_lab.kafka_log import Records, open_consumer, topic_info
 from dualstream_lab.publisher import InLog, Rejected, StillOpen, Unknown
-from dualstream_lab.publisher.generation import Generation
-from dualstream_lab.publisher.lane import Call, Part, State
+from dualstream_lab.publisher.call import Call, Generation, Part, State
 from dualstream_lab.publisher.record_batch import RecordBatch
 from dualstream_lab.record import Decoder, StoredEvent
 

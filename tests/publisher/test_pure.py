@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from dualstream_lab.config import Settings
 from dualstream_lab.event import decode_notification
 from dualstream_lab.publisher import BatchReceipt
-from dualstream_lab.publisher.buffer import Buffer
-from dualstream_lab.publisher.deadlines import Deadlines
+from dualstream_lab.publisher.buffer import Buffer, Deadlines
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.route import Routes, _json_text

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from dualstream_lab import DualPublisher, Event, Settings
 from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import cloudevents_source, encode_event, event_headers
-from dualstream_lab.publisher.batch_limit import BatchLimit
-from dualstream_lab.publisher.compression import CODECS
 from dualstream_lab.publisher.encoder import Encoder
-from dualstream_lab.publisher.record_batch import RecordBatch, varint
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit, RecordBatch, varint
 from dualstream_lab.publisher.route import Routes
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

@@ -17,14 +17,11 @@ from hypothesis import strategies as st
 
 from dualstream_lab import Settings
 from dualstream_lab.errors import OutcomeUnknown
-from dualstream_lab.publisher.batch_limit import BatchLimit
-from dualstream_lab.publisher.generation import Generation
-from dualstream_lab.publisher.lane import Call, Lane, Part, State
-from dualstream_lab.publisher.produce import BatchSender, _Handler
-from dualstream_lab.publisher.record_batch import RecordBatch
-from dualstream_lab.publisher.refusals import ANSWERS, BatchRefused, Blame, Meaning, answer_of
+from dualstream_lab.publisher.call import Call, Generation, Lane, Part, State
+from dualstream_lab.publisher.kafka import BatchSender, _Handler
+from dualstream_lab.publisher.record_batch import BatchLimit, RecordBatch
+from dualstream_lab.publisher.refusals import ANSWERS, BatchRefused, Blame, Meaning, answer_of, triage
 from dualstream_lab.publisher.route import Routes
-from dualstream_lab.publisher.triage import triage
 
 ROUTE = Routes(Settings.load(), partitions=6).route("repo", "a")
 

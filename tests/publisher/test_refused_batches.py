@@ -17,7 +17,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.errors import EventError, OutcomeUnknown, PublishRejected
 from dualstream_lab.publisher import Durable, InLog, NotInLog, Rejected, encoder
-from dualstream_lab.publisher.produce import _Produce
+from dualstream_lab.publisher.kafka import _Produce
 
 from .helpers import Ledger, assert_in_order, events, ids_of, key_of, mute, read_log, until
 from .kafka_admin import alter_topic

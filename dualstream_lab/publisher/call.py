@@ -1,4 +1,4 @@
-"""A call's events on their way: its parts wait in their partitions' lanes, one batch at a time. Pure."""
+"""A call's events on their way: its slices wait in their partitions' queues, one batch at a time. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dualstream_lab.publisher.compression import Codec
-    from dualstream_lab.publisher.generation import Generation
+    from dualstream_lab.publisher.record_batch import Codec
     from dualstream_lab.publisher.route import Route
 
-__all__ = ["Call", "Flight", "Lane", "Note", "Part", "State"]
+__all__ = ["Call", "Flight", "Generation", "Lane", "Note", "Part", "State"]
 
 _NO_ANSWER = "handed over, and not acknowledged in time"
 
@@ -206,3 +205,45 @@ def _move(queue: deque[Part], parts: list[Part], batch: RecordBatch) -> None:
                 parts.append(part)
             return
         parts.append(part)
+
+
+class Generation:
+    """The calls that were encoded while the topic had the same number of partitions.
+
+    From one generation to the next a source may be in another partition, and Kafka keeps no order between
+    partitions. So the calls of a generation are held until all of the one before are settled: acknowledged,
+    refused, or reported unknown at their deadline. That bounds the wait; what was reported unknown may still
+    arrive later.
+    """
+
+    __slots__ = ("after", "before", "held", "open")
+
+    def __init__(self, before: Generation | None = None) -> None:
+        self.open = 0
+        """Calls made and not settled."""
+        self.before = before
+        """The one that is waited for; None: calls go on at once."""
+        self.after: Generation | None = None
+        self.held: list[Call] = []
+        """Accepted calls that wait, in order."""
+
+    def next(self) -> Generation:
+        """The generation after this one, which is the newest."""
+        settled = not self.open and self.before is None
+        self.after = Generation(None if settled else self)
+        return self.after
+
+    def leave(self) -> Sequence[Call]:
+        """A call is settled. Returns those that may go on now, in the order in which they were accepted."""
+        self.open -= 1
+        if self.open or self.after is None:
+            return ()
+        freed: list[Call] = []
+        generation = self
+        while not generation.open and generation.before is None and (after := generation.after) is not None:
+            generation.after = None
+            after.before = None
+            freed += after.held
+            after.held = []
+            generation = after
+        return freed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import event_key
 from dualstream_lab.kafka_log import Records, open_consumer
-from dualstream_lab.publisher.lane import State
+from dualstream_lab.publisher.call import State
 from dualstream_lab.publisher.outcome import InLog, NotInLog, StillOpen
 from dualstream_lab.record import Decoder, StoredEvent
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
     from dualstream_lab.kafka_log import Bounds, LogConsumer
-    from dualstream_lab.publisher.lane import Part
+    from dualstream_lab.publisher.call import Part
     from dualstream_lab.publisher.outcome import Resolution
 
 __all__ = ["find_in_log", "resolution", "unresolved"]
