@@ -12,15 +12,15 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log.topic import client_options, identity_of
+from dualstream_lab.kafka_log.connection import client_options
+from dualstream_lab.kafka_log.topic import identity_of
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Hashable, Iterable, Mapping
 
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log.topic import LogIdentity
-
-__all__ = ["Bounds", "LogClient", "LogEnds"]
 
 _CLOSE_TIMEOUT: Final = 2.0
 _PATIENCE: Final = 3.0  # s more for a topic that no broker knows (yet)
@@ -48,14 +48,14 @@ class LogClient:
     def __init__(self, settings: Settings, **options: Any) -> None:
         self._topic = settings.topic
         self._timeout = settings.request_timeout
-        self._targets: dict[int, TopicPartition] = {}
-        given = {
-            "enable_auto_commit": False,
-            "auto_offset_reset": "none",  # a jump would be a silent gap
-            "isolation_level": "read_committed",
-        }
         self._options = client_options(settings)
-        self._consumer = AIOKafkaConsumer(**self._options, **(given | options))
+        self._consumer = AIOKafkaConsumer(
+            **self._options,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # a jump would be a silent gap
+            isolation_level="read_committed",
+            **options,
+        )
 
     async def start(self) -> None:
         """Connect. Raises KafkaError, OSError; the caller bounds it."""
@@ -64,13 +64,9 @@ class LogClient:
     async def close(self) -> None:
         """Stop it and disconnect, within seconds, whatever the brokers do; never raises."""
         # (With a dead broker stop() raises CancelledError and leaves its client open.)
-        stopping = asyncio.ensure_future(self._consumer.stop())
+        stopping = asyncio.create_task(self._consumer.stop())
         await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-            await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if stopping.done() and not stopping.cancelled():
-            stopping.exception()  # noticed
+        await end_tasks([stopping], timeout=_CLOSE_TIMEOUT)
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self._consumer._client.close()  # noqa: SLF001
@@ -92,9 +88,7 @@ class LogClient:
         """The first record of each partition that is not before a time (ms); its end where there is none."""
         # (For a time behind the last stable offset Kafka answers -1, as for one behind the end.)
         found = await self._offsets(dict.fromkeys(ends, max(0, timestamp)), "what it has of that time")
-        return {
-            partition: found[partition] if found[partition] >= 0 else end for partition, end in ends.items()
-        }
+        return {p: found[p] if found[p] >= 0 else end for p, end in ends.items()}
 
     async def bounds(self, partitions: Iterable[int]) -> Bounds:
         """Where each begins and ends; those that cannot be asked, for example without a leader, do not
@@ -163,12 +157,8 @@ class LogClient:
         while True:
             try:
                 groups = await self.leaders(times)
-                answers = await asyncio.gather(
-                    *(
-                        self._ask(leader, [(p, times[p]) for p in group], isolation)
-                        for leader, group in groups.items()
-                    )
-                )
+                asked = {leader: [(p, times[p]) for p in group] for leader, group in groups.items()}
+                answers = await asyncio.gather(*(self._ask(*one, isolation) for one in asked.items()))
             except KafkaError as error:
                 if not error.retriable or loop.time() > deadline:
                     raise
@@ -200,10 +190,7 @@ class LogClient:
             raise StreamUnavailable(f"Kafka does not say of {self._topic} {what}: {reason}") from error
 
     def _target(self, partition: int) -> TopicPartition:
-        target = self._targets.get(partition)
-        if target is None:
-            target = self._targets[partition] = TopicPartition(self._topic, partition)
-        return target
+        return TopicPartition(self._topic, partition)
 
 
 class LogEnds:

@@ -19,8 +19,8 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.client import LogClient
+from dualstream_lab.kafka_log.connection import connecting
 from dualstream_lab.kafka_log.fetched import Fetched, Records, unpack
-from dualstream_lab.kafka_log.topic import unreachable
 from dualstream_lab.kafka_log.trouble import Troubles
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log.trouble import PartitionTrouble
     from dualstream_lab.record import Record
-
-__all__ = ["LogConsumer", "open_consumer", "read_range"]
 
 _POLL: Final = 0.5  # s to wait for records
 _MAX_RECORDS: Final = 5000
@@ -270,11 +268,8 @@ async def open_consumer(settings: Settings, **options: Any) -> AsyncIterator[Log
     """
     consumer = LogConsumer(settings, **options)
     try:
-        try:
-            async with asyncio.timeout(settings.start_timeout):
-                await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise await unreachable(settings, error) from error
+        async with connecting(settings):
+            await consumer.start()
         yield consumer
     finally:
         await consumer.close()

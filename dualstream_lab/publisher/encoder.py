@@ -17,7 +17,7 @@ from dualstream_lab.event import (
     id_invalid_reason,
     occasion_invalid_reason,
 )
-from dualstream_lab.publisher.call import Call, Part
+from dualstream_lab.publisher.call import PartitionSlice, PublishCall
 from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ class Encoder:
         self._count = varint(_OWN + len(headers))
         self._count_with_trace = varint(_OWN + _OF_TRACE + len(headers))
 
-    def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> Call:
+    def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> PublishCall:
         """A call with its parts, by partition. Raises EventError naming every bad index."""
-        call = Call(_ids_of(events), self._routes.generation)
+        call = PublishCall(_ids_of(events), self._routes.generation)
         invalid: dict[int, str] = {}
-        parts: dict[int, Part] = {}
+        parts: dict[int, PartitionSlice] = {}
         timestamp = time.time_ns() // 1_000_000
         routes, types, limit = self._routes.routes, self._routes.types, self._limit.event_bytes
         count, more, known_sizes = self._count, self._headers, len(VARINTS)
@@ -138,9 +138,9 @@ class Encoder:
                 continue
             part = parts.get(route.partition)
             if part is None:
-                part = parts[route.partition] = Part(call, route.partition, timestamp)
+                part = parts[route.partition] = PartitionSlice(call, route.partition, timestamp)
             part.indices.append(index)
-            part.notes.append((name, kind.json, route))
+            part.notifications.append((name, kind.json, route))
             part.records.append(record)
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
@@ -179,7 +179,7 @@ def _trace_of(event: Event) -> bytes:
     return encoded_header(("traceparent", trace)) + encoded_header(("ce_traceparent", trace))
 
 
-def _refusal(call: Call, invalid: dict[int, str]) -> str:
+def _refusal(call: PublishCall, invalid: dict[int, str]) -> str:
     if len(call.event_ids) == 1:
         return f"event {call.event_ids[0]!r}: {invalid[0]}"
     named = "; ".join(f"[{index}] {reason}" for index, reason in list(invalid.items())[:_NAMED])

@@ -1,4 +1,12 @@
-"""The adapter of aiokafka's producer: the one place that knows its inside."""
+"""The adapter of aiokafka's producer: the one place that knows its inside.
+
+aiokafka's batch interface suspends and resolves metadata on each call; a publisher that keeps one batch
+a partition outstanding, and makes its own batches, needs none of it. And aiokafka asks in a version whose
+answers have no reasons, and takes every code that it does not know for an unexpected server error: version 8
+names the records that are to blame, and says why. What is used of its inside: the accumulator, the sender's
+task with its handler of produce requests and its batches, the client and the sequence numbers (aiokafka is
+pinned to one minor version for that).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +14,16 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka import errors as kafka_errors
 from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log.diagnosis import refusal
-from dualstream_lab.kafka_log.topic import client_options, info_of, unreachable
+from dualstream_lab.kafka_log import client_options, close_producer, connecting, info_of, refusal
 from dualstream_lab.publisher.refusals import BatchRefused, Meaning, answer_of
 
 if TYPE_CHECKING:
@@ -31,7 +36,12 @@ if TYPE_CHECKING:
     from dualstream_lab.publisher.record_batch import RecordBatch
     from dualstream_lab.publisher.refusals import Answer
 
-__all__ = ["Barred", "BatchSender", "KafkaWriter", "RepeatFilter", "limit_aiokafka"]
+_RETRY_BACKOFF_MS: Final = 100
+_SEQUENCES: Final = 2**31  # they begin again at 0 then
+_EVERY: Final = 5.0  # s between repeats of a message in the log
+_MAX_MESSAGES: Final = 1000
+# In an outage each of these says the same ten times a second.
+_LOUD: Final = ("aiokafka", "aiokafka.conn", "aiokafka.producer.sender")
 
 
 class _Produce(Request[ProduceRequest_v7 | ProduceRequest_v8]):  # type: ignore[misc]
@@ -114,11 +124,6 @@ class _Handler(SendProduceReqHandler):  # type: ignore[misc]
             batch.failure(KafkaError(reason))
 
 
-_CLOSE_TIMEOUT: Final = 2.0
-_RETRY_BACKOFF_MS: Final = 100
-_SEQUENCES: Final = 2**31  # they begin again at 0 then
-
-
 class Barred(StreamUnavailable):
     """Kafka is there, and lets this user write nothing; the message says why."""
 
@@ -130,7 +135,6 @@ class KafkaWriter:
         self._producer = producer
         self._accumulator = producer._message_accumulator  # noqa: SLF001
         self._sequences = producer._txn_manager  # noqa: SLF001
-        self._partitions: dict[int, TopicPartition] = {}
         self._topic = settings.topic
         self._timeout = settings.request_timeout
         producer._sender = BatchSender(  # noqa: SLF001
@@ -151,31 +155,27 @@ class KafkaWriter:
         options = client_options(settings)
         writer = cls(AIOKafkaProducer(**options, acks="all", enable_idempotence=True), settings)
         try:
-            async with asyncio.timeout(settings.start_timeout):
+            async with connecting(settings):
                 await writer._producer.start()
                 await writer._producer.partitions_for(settings.topic)
         except BaseException as error:
-            await writer.abort()
-            if said := refusal(error, options, settings.topic):
-                raise Barred(said) from error
-            if isinstance(error, (kafka_errors.KafkaError, OSError, TimeoutError)):
-                raise await unreachable(settings, error) from error
+            await writer.close(hard=True)
+            if (cause := error.__cause__) and (said := refusal(cause, options, settings.topic)):
+                raise Barred(said) from cause
             raise
         return writer
 
     def send(self, partition: int, batch: RecordBatch) -> asyncio.Future[Any]:
         """Hand a batch over; nothing else may be outstanding for its partition.
 
-        The future ends with the batch's RecordMetadata (its base offset), BatchRefused or a KafkaError (see
-        ``produce``); while Kafka is away it stays pending. Raises KafkaError, with nothing handed over, when
-        the producer is dead.
+        The future ends with the batch's RecordMetadata (its base offset), BatchRefused or a KafkaError, as
+        :class:`BatchSender` says; while Kafka is away it stays pending. Raises KafkaError, with nothing
+        handed over, when the producer is dead.
         """
         failure = self._accumulator._exception  # noqa: SLF001
         if failure is not None:
-            raise kafka_errors.KafkaError("the producer's sender has died") from failure
-        target = self._partitions.get(partition)
-        if target is None:
-            target = self._partitions[partition] = TopicPartition(self._topic, partition)
+            raise KafkaError("the producer's sender has died") from failure
+        target = TopicPartition(self._topic, partition)
         if self._sequences.sequence_number(target) < 0:
             self._move_sequence(target, 0)
         future: asyncio.Future[Any] = self._accumulator._append_batch(batch, target).future  # noqa: SLF001
@@ -186,7 +186,7 @@ class KafkaWriter:
 
         Otherwise Kafka would refuse whatever comes after them.
         """
-        self._move_sequence(self._partitions[partition], -batch.record_count())
+        self._move_sequence(TopicPartition(self._topic, partition), -batch.record_count())
 
     def _move_sequence(self, target: TopicPartition, by: int) -> None:
         """aiokafka's go on below zero after the last one, Kafka's at zero."""
@@ -195,7 +195,7 @@ class KafkaWriter:
             self._sequences.increment_sequence_number(target, _SEQUENCES)
 
     def refuses_topic(self) -> bool:
-        """Whether this user may not see the topic, as far as was heard."""
+        """Whether this user may not see the topic, as far as is known."""
         return self._topic in self._producer.client.cluster.unauthorized_topics
 
     async def topic_info(self) -> TopicInfo:
@@ -203,40 +203,15 @@ class KafkaWriter:
         try:
             async with asyncio.timeout(2 * self._timeout):
                 return await info_of(self._producer.client, self._topic)
-        except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError) as error:
             raise StreamUnavailable(f"Kafka does not describe {self._topic}: {error!r}") from error
         finally:
             if self._producer._closed:  # noqa: SLF001  (meanwhile; the client connects all the same)
                 await self._producer.client.close()
 
-    async def close(self) -> None:
-        """Close the connections in order; hard, if that takes too long."""
-        with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await self._producer.stop()
-                return
-        await self.abort()
-
-    async def abort(self) -> None:
-        """Close hard, within seconds. Futures that are pending stay so: settle their waiters yourself.
-
-        Bytes that are in a socket may still be written.
-        """
-        producer = self._producer
-        producer._closed = True  # noqa: SLF001  (so that it does not warn when collected)
-        sender = producer._sender.sender_task  # noqa: SLF001
-        with suppress(Exception):
-            if sender is not None:
-                sender.cancel()
-                await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT)
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await producer.client.close()
-
-
-_EVERY: Final = 5.0  # s
-_MAX_MESSAGES: Final = 1000
-# In an outage each of these says the same ten times a second.
-_LOUD: Final = ("aiokafka", "aiokafka.conn", "aiokafka.producer.sender")
+    async def close(self, *, hard: bool = False) -> None:
+        """Within seconds. Futures that are pending may stay so: settle their waiters yourself."""
+        await close_producer(self._producer, hard=hard)
 
 
 class RepeatFilter(logging.Filter):

@@ -44,8 +44,7 @@ class BatchLimit:
 
     def __init__(self, allowed: int, topic: int) -> None:
         self._allowed = allowed
-        self._topic = topic
-        self._learnt = topic
+        self._topic = self._learnt = topic
         self._update()
 
     def _update(self) -> None:
@@ -79,10 +78,6 @@ class Codec(NamedTuple):
     compress: Callable[[bytes], bytes]
 
 
-def _gzip(records: bytes) -> bytes:
-    return bytes(cramjam.gzip.compress(records, level=_LEVEL))
-
-
 def _snappy(records: bytes) -> bytes:
     # The raw format; of cramjam's framed one Kafka says UNKNOWN_SERVER_ERROR.
     return bytes(cramjam.snappy.compress_raw(records))
@@ -95,16 +90,12 @@ def _lz4(records: bytes) -> bytes:
     return bytes(compressor.finish())
 
 
-def _zstd(records: bytes) -> bytes:
-    return bytes(cramjam.zstd.compress(records, level=_LEVEL))
-
-
 CODECS: Final[Mapping[str, Codec | None]] = {
     "none": None,
-    "gzip": Codec(1, _gzip),
+    "gzip": Codec(1, lambda records: bytes(cramjam.gzip.compress(records, level=_LEVEL))),
     "snappy": Codec(2, _snappy),
     "lz4": Codec(3, _lz4),
-    "zstd": Codec(4, _zstd),
+    "zstd": Codec(4, lambda records: bytes(cramjam.zstd.compress(records, level=_LEVEL))),
 }
 """By the names that the setting ``compression`` allows."""
 

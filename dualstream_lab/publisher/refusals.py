@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dualstream_lab.publisher.call import Part
+    from dualstream_lab.publisher.call import PartitionSlice
 
 __all__ = ["ANSWERS", "Answer", "BatchRefused", "Blame", "Meaning", "Triage", "answer_of", "triage"]
 
@@ -148,43 +148,39 @@ def answer_of(code: int) -> Answer:
 class Triage(NamedTuple):
     """``rejected`` with their reasons. ``again``: in order, each to be sent in a batch of its own."""
 
-    rejected: list[tuple[Part, str]]
-    again: list[list[Part]]
+    rejected: list[tuple[PartitionSlice, str]]
+    again: list[list[PartitionSlice]]
 
 
-def triage(parts: list[Part], refused: BatchRefused) -> Triage:
+def triage(parts: list[PartitionSlice], refused: BatchRefused) -> Triage:
     """Who is to blame, as far as Kafka says; where it does not, they are separated until it is known.
 
-    A part that was reported unknown is never sent again: its caller may have done so.
+    A slice that was reported unknown is never sent again: its caller may have done so.
     """
-    reported = [(part, refused.reason) for part in parts if part.reported]
-    named = _named(parts, refused.records)
-    if named:
-        return Triage(reported + named.rejected, named.again)
+    rejected = [(part, refused.reason) for part in parts if part.reported]
+    if any(0 <= place < sum(map(len, parts)) for place in refused.records):
+        named, again = _named(parts, refused.records)
+        return Triage(rejected + named, again)
     suspects = [part for part in parts if not part.reported]
-    again = _separated(suspects, refused.answer.blame)
-    if again is None:
-        return Triage(reported + [(part, refused.reason) for part in suspects], [])
-    return Triage(reported, again)
+    separated = _separated(suspects, refused.answer.blame)
+    if separated is None:
+        rejected += [(part, refused.reason) for part in suspects]
+    return Triage(rejected, separated or [])
 
 
-def _named(parts: list[Part], records: Mapping[int, str]) -> Triage | None:
-    """The records that Kafka names are cut out, the others go on. None if it names none of these."""
-    if not any(0 <= place < sum(map(len, parts)) for place in records):
-        return None
-    rejected: list[tuple[Part, str]] = []
-    innocent: list[Part] = []
+def _named(parts: list[PartitionSlice], records: Mapping[int, str]) -> Triage:
+    """The records that Kafka names are cut out, the others go on."""
+    rejected: list[tuple[PartitionSlice, str]] = []
+    innocent: list[PartitionSlice] = []
     first = 0
     for part in parts:
         reasons = [records.get(first + place) for place in range(len(part))]
         first += len(part)
-        if part.reported:
-            continue
-        rest: Part | None = part
-        for reason, run in groupby(reasons):
-            assert rest is not None  # noqa: S101  (the runs are as long as the part)
-            size = len(list(run))
-            piece, rest = rest, rest.split(size) if size < len(rest) else None
+        rest = part
+        for reason, run in [] if part.reported else groupby(reasons):
+            piece, size = rest, len(list(run))
+            if size < len(piece):
+                rest = piece.split(size)
             if reason is None:
                 innocent.append(piece)
             else:
@@ -192,7 +188,7 @@ def _named(parts: list[Part], records: Mapping[int, str]) -> Triage | None:
     return Triage(rejected, [innocent] if innocent else [])
 
 
-def _separated(parts: list[Part], blame: Blame) -> list[list[Part]] | None:
+def _separated(parts: list[PartitionSlice], blame: Blame) -> list[list[PartitionSlice]] | None:
     """Smaller batches of them, of which the innocent will pass; None for those that cannot be separated."""
     if sum(map(len, parts)) <= 1:
         return None
@@ -204,17 +200,13 @@ def _separated(parts: list[Part], blame: Blame) -> list[list[Part]] | None:
     return _halves(parts) if blame is Blame.RECORD else None
 
 
-def _halves(parts: list[Part]) -> list[list[Part]]:
+def _halves(parts: list[PartitionSlice]) -> list[list[PartitionSlice]]:
     """The first and the second half of their events."""
     left = sum(map(len, parts)) // 2
-    halves: tuple[list[Part], list[Part]] = [], []
+    halves: list[list[PartitionSlice]] = [[], []]
     for part in parts:
-        count = min(left, len(part))
-        left -= count
-        if count == len(part):
-            halves[0].append(part)
-        else:
-            halves[1].append(part.split(count) if count else part)
-            if count:
-                halves[0].append(part)
-    return list(halves)
+        if 0 < left < len(part):
+            halves[1].append(part.split(left))
+        halves[0 if left else 1].append(part)
+        left -= min(left, len(part))
+    return halves

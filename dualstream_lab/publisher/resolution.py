@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,41 +20,41 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
     from dualstream_lab.kafka_log import Bounds, LogConsumer
-    from dualstream_lab.publisher.call import Part
+    from dualstream_lab.publisher.call import PartitionSlice
     from dualstream_lab.publisher.outcome import Resolution
-
-__all__ = ["find_in_log", "resolution", "unresolved"]
 
 _NAMED = 5  # events spelled out in a message
 _CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock
 
 
-def unresolved(
-    events: Iterable[Event | str], questions: Mapping[str, tuple[Part, int]]
-) -> dict[str, tuple[str, Part, int]]:
-    """What is asked for, by the name that it was given: its key, its part and its place in that.
+def named_slices(
+    events: Iterable[Event | str], unresolved: Mapping[str, tuple[PartitionSlice, int]]
+) -> dict[str, tuple[str, PartitionSlice, int]]:
+    """What is asked for, by the name that it was given: its key, its slice and its place in that.
 
-    ``questions``: what may be asked for, by key. Raises EventError for anything else.
+    ``unresolved``: what may be asked for, by key. Raises EventError for anything else.
     """
-    asked: dict[str, tuple[str, Part, int]] = {}
-    strangers: list[str] = []
-    keys_of: dict[str, list[str]] | None = None  # by bare id; made for whom gives one
+    asked: dict[str, tuple[str, PartitionSlice, int]] = {}
+    unknown: list[str] = []
+    keys_of: defaultdict[str, list[str]] = defaultdict(list)  # by bare id; made for whom gives one
     for event in events:
         name = event if isinstance(event, str) else _key_of(event)
         keys = [name]
-        if name not in questions:
-            keys_of = _keys_by_id(questions) if keys_of is None else keys_of
+        if name not in unresolved:
+            if not keys_of:
+                for key in unresolved:
+                    keys_of[key.rpartition(" ")[2]].append(key)
             keys = keys_of.get(name, [])
         if len(keys) > 1:
             raise EventError(f"id {name!r} is of several events: {', '.join(keys[:_NAMED])}; give their keys")
         if keys:
-            asked[name] = (keys[0], *questions[keys[0]])
+            asked[name] = (keys[0], *unresolved[keys[0]])
         else:
-            strangers.append(name)
-    if strangers:
+            unknown.append(name)
+    if unknown:
         raise EventError(
-            f"{len(strangers)} events were not reported unknown by this publisher, or too long ago: "
-            f"{', '.join(map(repr, strangers[:_NAMED]))}"
+            f"{len(unknown)} events were not reported unknown by this publisher, or too long ago: "
+            f"{', '.join(map(repr, unknown[:_NAMED]))}"
         )
     return asked
 
@@ -62,15 +63,8 @@ def _key_of(event: Event) -> str:
     return event_key(f"{event.source_type}:{event.source_id}", event.id)
 
 
-def _keys_by_id(keys: Iterable[str]) -> dict[str, list[str]]:
-    by_id: dict[str, list[str]] = {}
-    for key in keys:
-        by_id.setdefault(key.rpartition(" ")[2], []).append(key)
-    return by_id
-
-
-def resolution(part: Part, place: int, found: tuple[int, int] | None) -> Resolution:
-    """What became of an event that is, or was, in a part; ``found``: where it is in the log."""
+def resolution(part: PartitionSlice, place: int, found: tuple[int, int] | None) -> Resolution:
+    """What became of an event that is, or was, in a slice; ``found``: where it is in the log."""
     if part.state is State.DURABLE:
         return InLog(part.partition, part.base + place if part.base >= 0 else -1)
     if part.state is State.REJECTED:
@@ -83,7 +77,7 @@ def resolution(part: Part, place: int, found: tuple[int, int] | None) -> Resolut
 
 
 async def find_in_log(
-    settings: Settings, keys: Collection[str], parts: Iterable[Part], *, timeout: float
+    settings: Settings, keys: Collection[str], parts: Collection[PartitionSlice], *, timeout: float
 ) -> dict[str, tuple[int, int]]:
     """Where the log has the events of these keys: partition and offset of the first one found.
 
@@ -93,37 +87,32 @@ async def find_in_log(
     found: dict[str, tuple[int, int]] = {}
     with suppress(StreamUnavailable, TimeoutError):
         async with asyncio.timeout(timeout), open_consumer(settings) as consumer:
-            await _read(consumer, keys, list(parts), found)
+            bounds = await consumer.bounds({part.partition for part in parts})
+            unread = await _starts(consumer, parts, bounds)
+            consumer.assign(unread)
+            decode = Decoder()
+            while unread and len(found) < len(keys):
+                for fetched in await consumer.poll(Records, partitions=unread):
+                    for record in fetched.records:
+                        event = decode(fetched.partition, record)
+                        if isinstance(event, StoredEvent):
+                            key = event_key(event.source, event.id)
+                            if key in keys:
+                                found.setdefault(key, (event.partition, event.offset))
+                    if fetched.next_ >= bounds.ends[fetched.partition]:
+                        unread.pop(fetched.partition, None)
     return found
 
 
-async def _starts(consumer: LogConsumer, parts: list[Part], bounds: Bounds) -> dict[int, int]:
+async def _starts(consumer: LogConsumer, parts: Iterable[PartitionSlice], bounds: Bounds) -> dict[int, int]:
     """The earliest offset to look at, for each partition that can be asked and can hold any of it."""
     starts: dict[int, int] = {}
     for part in parts:
-        where, floor = part.partition, part.floor
-        if where not in bounds.ends:
+        partition, floor = part.partition, part.floor
+        if partition not in bounds.ends:
             continue
-        end = bounds.ends[where]
+        end = bounds.ends[partition]
         if floor < 0:
-            floor = (await consumer.at_time(part.timestamp - _CLOCK_MARGIN_MS, {where: end}))[where]
-        starts[where] = min(max(floor, bounds.begins[where]), starts.get(where, end))
-    return {where: start for where, start in starts.items() if start < bounds.ends[where]}
-
-
-async def _read(
-    consumer: LogConsumer, keys: Collection[str], parts: list[Part], found: dict[str, tuple[int, int]]
-) -> None:
-    bounds = await consumer.bounds({part.partition for part in parts})
-    starts = await _starts(consumer, parts, bounds)
-    consumer.assign(starts)
-    decode = Decoder()
-    unread = set(starts)
-    while unread and len(found) < len(keys):
-        for fetched in await consumer.poll(Records, partitions=unread):
-            for record in fetched.records:
-                event = decode(fetched.partition, record)
-                if isinstance(event, StoredEvent) and (key := event_key(event.source, event.id)) in keys:
-                    found.setdefault(key, (event.partition, event.offset))
-            if fetched.next_ >= bounds.ends[fetched.partition]:
-                unread.discard(fetched.partition)
+            floor = (await consumer.at_time(part.timestamp - _CLOCK_MARGIN_MS, {partition: end}))[partition]
+        starts[partition] = min(max(floor, bounds.begins[partition]), starts.get(partition, end))
+    return {partition: start for partition, start in starts.items() if start < bounds.ends[partition]}
