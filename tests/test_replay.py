@@ -244,7 +244,7 @@ async def test_an_id_of_several_sources_is_asked_back_and_letters_may_be_spelled
 
 
 async def test_our_own_ids_say_where_to_look(settings, monkeypatch):
-    from dualstream_lab.replay import find
+    from dualstream_lab.replay import history
 
     asked = []
 
@@ -252,7 +252,7 @@ async def test_our_own_ids_say_where_to_look(settings, monkeypatch):
         asked.append(start)
         return read(settings, start, **how)
 
-    monkeypatch.setattr(find, "read", noted)
+    monkeypatch.setattr(history, "read", noted)
     async with DualPublisher(settings()) as publisher:
         receipts = await publisher.publish_batch([event(n) for n in range(50)])
         ours = await publisher.publish(Event(type="push", source_type="repo", source_id="a", data=1))

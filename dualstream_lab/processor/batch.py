@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from dualstream_lab.record import Decoder, Record, StoredEvent
 
-__all__ = ["Batch", "Handler", "Placement", "handled"]
-
 log = logging.getLogger(__name__)
 
 _PAUSES: Final = (0.05, 0.2, None)  # s after each try of one event; three tries
+_WARN_EVERY: Final = 60.0  # s
+_MAX_SOURCES: Final = 100_000  # of one partition, kept in mind
 
 
 class Handler(Protocol):
@@ -35,25 +35,17 @@ class Handler(Protocol):
         """Do the work. An exception refuses the batch; then its events are tried alone, up to three times."""
 
 
-async def handled(
-    handler: Handler, events: Sequence[StoredEvent]
-) -> tuple[list[StoredEvent], list[tuple[StoredEvent, str]]]:
-    """Those that the handler took, and those that it refused, with the reason."""
+async def _refusals(handler: Handler, events: Sequence[StoredEvent]) -> dict[int, str]:
+    """Why it refuses some of them, by offset."""
     try:
         await handler.handle(events)
     except Exception as error:  # noqa: BLE001  (whatever an application raises)
-        log.warning("%s refused %d events, trying each: %r", _name(handler), len(events), error)
+        name = type(handler).__name__
+        log.warning("%s refused %d events, trying each: %r", name, len(events), error)
     else:
-        return list(events), []
-    taken: list[StoredEvent] = []
-    refused: list[tuple[StoredEvent, str]] = []
-    for event in events:
-        reason = await _refusal(handler, event)
-        if reason is None:
-            taken.append(event)
-        else:
-            refused.append((event, reason))
-    return taken, refused
+        return {}
+    reasons = {event.offset: await _refusal(handler, event) for event in events}
+    return {offset: reason for offset, reason in reasons.items() if reason is not None}
 
 
 async def _refusal(handler: Handler, event: StoredEvent) -> str | None:
@@ -62,20 +54,13 @@ async def _refusal(handler: Handler, event: StoredEvent) -> str | None:
         try:
             await handler.handle([event])
         except Exception as error:  # noqa: BLE001
-            reason = f"{_name(handler)} refused it {len(_PAUSES)} times, at last with {error!r}"
+            tries = f"refused it {len(_PAUSES)} times, at last with {error!r}"
+            reason = f"{type(handler).__name__} {tries}"
             if pause is not None:
                 await asyncio.sleep(pause)
         else:
             return None
     return reason
-
-
-def _name(handler: Handler) -> str:
-    return type(handler).__name__
-
-
-_WARN_EVERY: Final = 60.0  # s
-_MAX_SOURCES: Final = 100_000  # of one partition, kept in mind
 
 
 class Placement:
@@ -96,13 +81,12 @@ class Placement:
         sources = {event.source for event in events}
         for source in sources - known.keys():
             known[source] = _is_home(source, partition, partitions)
-        if not all(known[source] for source in sources):
-            self._count(sum(not known[event.source] for event in events), partition)
+        misplaced = {source for source in sources if not known[source]}
         if len(known) > _MAX_SOURCES:
             known.clear()
-
-    def _count(self, count: int, partition: int) -> None:
-        self.misplaced += count
+        if not misplaced:
+            return
+        self.misplaced += sum(event.source in misplaced for event in events)
         if (now := time.monotonic()) - self._warned_at >= _WARN_EVERY:
             self._warned_at = now
             log.warning(
@@ -131,8 +115,7 @@ class Batch:
     def __init__(self, topic: str, partition: int, first: int, decode: Decoder, *, keep: bool) -> None:
         self.topic = topic
         self.partition = partition
-        self.first = first
-        self.next_ = first
+        self.first = self.next_ = first
         self.events: list[StoredEvent] = []
         self.letters: list[DeadLetter] = []
         self.holes: list[Hole] = []
@@ -161,10 +144,10 @@ class Batch:
         for handler in handlers:
             if not self.events or self._records is None:
                 return
-            self.events, refused = await handled(handler, self.events)
-            for event, reason in refused:
-                self._refuse(self._records[event.offset], reason)
+            refused = await _refusals(handler, self.events)
+            self.events = [event for event in self.events if event.offset not in refused]
+            for offset, reason in refused.items():
+                self._refuse(self._records[offset], reason)
 
     def _refuse(self, record: Record, reason: str) -> None:
-        letter = DeadLetter(topic=self.topic, partition=self.partition, record=record, reason=reason)
-        self.letters.append(letter)
+        self.letters.append(DeadLetter(self.topic, self.partition, record, reason))

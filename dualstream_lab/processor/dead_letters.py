@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.record import Record
 
-__all__ = ["DeadLetter", "DeadLetters"]
-
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = 1.0  # s between tries

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.processor.dead_letters import DeadLetters
     from dualstream_lab.store import Store
 
-__all__ = ["Pipeline"]
-
 log = logging.getLogger(__name__)
 
 _MAX_RECORDS: Final = 5000  # of a poll
@@ -89,10 +87,8 @@ class Pipeline:
         if reading and len(reading) == len(self.positions) and all(t.silent for t in reading.values()):
             found["kafka"] = f"it has not answered for {now - min(t.since for t in reading.values()):.0f} s"
         else:
-            for partition, trouble in reading.items():
-                found[f"partition {partition}"] = (
-                    f"it cannot be read at offset {trouble.offset}: {trouble.reason}"
-                )
+            cannot = "it cannot be read at offset"
+            found |= {f"partition {p}": f"{cannot} {t.offset}: {t.reason}" for p, t in reading.items()}
         if self._settled != self.consumer.generation and now - self._polled_at > _UNSETTLED:
             group = self._settings.group
             found["kafka"] = f"group {group} has given no partitions for {now - self._polled_at:.0f} s"
@@ -100,10 +96,7 @@ class Pipeline:
             found["store"] = next(iter(self._unstored.values()))
         if self._letters.trouble is not None:
             found["dead letters"] = self._letters.trouble
-        if self._failure is not None:
-            what, reason = self._failure
-            found[what] = reason
-        return found
+        return found | dict([self._failure] if self._failure is not None else ())
 
     # --- where to go on
 
@@ -199,15 +192,15 @@ class Pipeline:
 
     async def commit(self) -> None:
         """Until cancelled, tell the group where the store is, for tools that show its lag."""
-        told: dict[int, int] = {}
+        committed: dict[int, int] = {}
         while True:
             await asyncio.sleep(_COMMIT)
             positions = dict(self.positions)
-            if positions == told:
+            if positions == committed:
                 continue
             try:
                 await self.consumer.commit(positions)
-                told = positions
+                committed = positions
             except StreamUnavailable as error:
                 log.info("%s", error)
 
@@ -249,20 +242,19 @@ class Pipeline:
 
     async def _stored(self, batch: Batch) -> int:
         """Until the store has it, however long that is full or gone: its letters are not written again."""
-        pause = _PAUSE
-        while True:
-            try:
-                new = await self._store.apply(
-                    batch.partition, batch.first, batch.next_, batch.events, batch.holes
-                )
-            except StoreConflict:
-                self._unstored.pop(batch.partition, None)
-                raise
-            except StoreError as error:
-                self._unstored[batch.partition] = str(error)
-                self._warn("store", error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST)
-            else:
-                self._unstored.pop(batch.partition, None)
-                return new
+        pause, partition = _PAUSE, batch.partition
+        try:
+            while True:
+                try:
+                    return await self._store.apply(
+                        partition, batch.first, batch.next_, batch.events, batch.holes
+                    )
+                except StoreConflict:
+                    raise
+                except StoreError as error:
+                    self._unstored[partition] = str(error)
+                    self._warn("store", error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST)
+        finally:
+            self._unstored.pop(partition, None)

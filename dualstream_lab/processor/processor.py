@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dualstream_lab.processor.batch import Handler
     from dualstream_lab.store import Store
 
-__all__ = ["Processor", "ProcessorStats"]
-
 log = logging.getLogger(__name__)
 
 _PRUNE: Final = 5.0  # s between prunings

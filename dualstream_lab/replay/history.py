@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import LogConsumer, LogIdentity
-    from dualstream_lab.replay.reading import LogRecord
+    from dualstream_lab.kafka_log import LogConsumer, LogIdentity, LogRecord
 
-__all__ = ["find_event", "read", "replay"]
+_CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock
+_NAMED = 5  # sources that are spelled out
 
 
 @asynccontextmanager
@@ -134,10 +134,6 @@ async def _doubts(
     return found
 
 
-_CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock
-_NAMED = 5  # sources that are spelled out
-
-
 async def find_event(
     settings: Settings, event_id: str, *, source: str | None = None, watch: Callable[[int, int], None]
 ) -> Start:
@@ -162,32 +158,23 @@ async def find_event(
                 log.done(chunk)
                 watch(log.read, log.total)
             looked = log.total
-        if found:
-            return _start_at(found, event_id)
+        if len(found) > 1:
+            names = ", ".join(sorted(found)[:_NAMED]) + (" …" if len(found) > _NAMED else "")
+            raise ConfigError(
+                f"id {event_id!r}: {len(found)} sources have it ({names}); say which: --source TYPE:ID"
+            )
+        for record in found.values():
+            return Start(timestamp=record.timestamp, positions={record.partition: record.offset})
     raise ConfigError(
         f"id {event_id!r}: none of the {looked:,} records of topic {settings.topic!r} has it"
         f"{f' as one of {source}' if source else ''}; retention may have removed it"
     )
 
 
-def _start_at(found: dict[str, LogRecord], event_id: str) -> Start:
-    if len(found) > 1:
-        names = ", ".join(sorted(found)[:_NAMED]) + (" …" if len(found) > _NAMED else "")
-        raise ConfigError(
-            f"id {event_id!r}: {len(found)} sources have it ({names}); say which: --source TYPE:ID"
-        )
-    (record,) = found.values()
-    return Start(timestamp=record.timestamp, positions={record.partition: record.offset})
-
-
 def _starts(event_id: str) -> Iterator[Start]:
     """Where to look first. Our ids tell when they were made, and no event is older than its id."""
-    try:
-        uuid = UUID(event_id)
-    except ValueError:
-        pass
-    else:
-        if uuid.version == 7:
+    with suppress(ValueError):
+        if (uuid := UUID(event_id)).version == 7:
             yield Start(timestamp=(uuid.int >> 80) - _CLOCK_MARGIN_MS)
     yield Start(offset=0)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.replay.selection import Found
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
-    from dualstream_lab.replay.reading import LogRecord, Reading
+    from dualstream_lab.kafka_log import LogRecord
+    from dualstream_lab.replay.reading import Reading
     from dualstream_lab.replay.selection import Selection
 
 __all__ = ["Player", "Reject", "Republish", "Sink"]
@@ -30,8 +30,7 @@ class Sink(Protocol):
         """Returns when they are there: how many of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
+class Reject(NamedTuple):
     """A record that was left out, and why."""
 
     partition: int
@@ -124,7 +123,7 @@ class Player:
 
 def reject(record: LogRecord, reason: str) -> Reject:
     """A record that is left out."""
-    return Reject(partition=record.partition, offset=record.offset, reason=reason, raw=record.value or b"")
+    return Reject(record.partition, record.offset, reason, record.value or b"")
 
 
 class Publisher(Protocol):

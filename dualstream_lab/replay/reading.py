@@ -5,69 +5,24 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import DualStreamError, StreamUnavailable
+from dualstream_lab.kafka_log import Records
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from dualstream_lab.kafka_log import LogConsumer, LogWatch, PartitionTrouble
-    from dualstream_lab.record import Record
+    from dualstream_lab.kafka_log import LogConsumer, LogRecord, LogWatch, PartitionTrouble
 
-__all__ = ["LogRecord", "Merge", "Part", "Reading"]
-
-
-class LogRecord(msgspec.Struct, gc=False):
-    """A record, and where it is; ``timestamp`` in ms."""
-
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+_STALL: Final = 30.0  # s without a record after which Kafka is given up
+_TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it
+_POLL: Final = 0.5
+_CHUNK: Final = 500
+_AHEAD: Final = 4  # batches of a partition that may wait for the other partitions
 
 
-class Part:
-    """A partition's next records, as the consumer puts them in; ``holes``: what is missing between them."""
-
-    def __init__(self, partition: int, first: int) -> None:
-        self.partition = partition
-        self.next_ = first
-        self.records: list[LogRecord] = []
-        self.holes: list[tuple[int, int]] = []
-
-    def add(self, record: Record) -> None:
-        """The next record."""
-        where = self.partition, record.offset, record.timestamp or 0  # (the oldest format has no time)
-        self.records.append(LogRecord(*where, record.key, record.value, record.headers))
-
-    def hole(self, first: int, end: int) -> None:
-        """Offsets that are not in the log any more."""
-        self.holes.append((first, end))
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-
-_AHEAD = 4
-
-
-class Stamped(Protocol):
-    """A record, as far as it matters here."""
-
-    @property
-    def timestamp(self) -> int:
-        """Its time."""
-
-
-R = TypeVar("R", bound=Stamped)
-
-
-class Merge(Generic[R]):
+class Merge:
     """Records in order of time across partitions, and in the partition's own order within it.
 
     An open partition without a record holds up the others, for its next one may be older; a closed one no
@@ -76,15 +31,13 @@ class Merge(Generic[R]):
 
     def __init__(self, partitions: Iterable[int]) -> None:
         self.open = set(partitions)
-        self._batches: dict[int, deque[list[R]]] = {}  # each the wrong way round
+        self._batches: dict[int, deque[list[LogRecord]]] = {}  # each the wrong way round
         self._heads: list[tuple[int, int]] = []
 
-    def add(self, partition: int, records: Iterable[R]) -> None:
+    def add(self, partition: int, records: Iterable[LogRecord]) -> None:
         """What comes next in a partition."""
-        batch = list(records)
-        if not batch:
+        if not (batch := list(records)[::-1]):
             return
-        batch.reverse()
         batches = self._batches.setdefault(partition, deque())
         batches.append(batch)
         if len(batches) == 1:
@@ -98,9 +51,9 @@ class Merge(Generic[R]):
         """The open partitions that may give more: each is at most a few batches ahead of the others."""
         return [partition for partition in self.open if len(self._batches.get(partition, ())) < _AHEAD]
 
-    def take(self, count: int) -> list[R]:
+    def take(self, count: int) -> list[LogRecord]:
         """The next records, at most so many; none while a partition holds them up."""
-        taken: list[R] = []
+        taken: list[LogRecord] = []
         if any(not self._batches.get(partition) for partition in self.open):
             return taken
         while self._heads and len(taken) < count:
@@ -116,12 +69,6 @@ class Merge(Generic[R]):
             if partition in self.open:
                 break
         return taken
-
-
-_STALL: Final = 30.0  # s without a record after which Kafka is given up
-_TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it
-_POLL: Final = 0.5
-_CHUNK: Final = 500
 
 
 class Reading:
@@ -162,7 +109,7 @@ class Reading:
         self._silence = 0.0
         self._added: list[int] = []
         unread = [partition for partition in end if begin[partition] < end[partition]]
-        self._merge = Merge[LogRecord](unread)
+        self._merge = Merge(unread)
         consumer.assign({partition: begin[partition] for partition in (end if follow else unread)})
 
     @property
@@ -246,40 +193,34 @@ class Reading:
         if not self.is_same_log:
             raise StreamUnavailable("the topic was made anew: its positions mean nothing any more")
         if self._added:
-            await self._add()
+            begins = await self._consumer.begins(self._added)
+            self._added.clear()
+            for known in (self.begin, self.at, self.end):
+                known.update(begins)
+            self._consumer.add(begins)
         began = time.monotonic()
-        parts = await self._consumer.poll(Part, partitions=self._merge.wanted() or None, timeout=_POLL)
-        for part in parts:
-            self._take(part)
+        parts = await self._consumer.poll(Records, partitions=self._merge.wanted() or None, timeout=_POLL)
+        for fetched in parts:
+            partition, end = fetched.partition, fetched.next_ if self._follow else self.end[fetched.partition]
+            self._merge.add(partition, [record for record in fetched.records if record.offset < end])
+            self.holes += sum(min(end, behind) - first for first, behind in fetched.holes if first < end)
         reached = [p for p in self._merge.open if self._consumer.positions[p] >= self.end[p]]
         for partition in reached:
             self._close(partition)
-        self._give_up_the_undecodable()
-        self._silence = 0.0 if parts or reached else self._silence + time.monotonic() - began
-        if self._silence > _STALL:
-            await self._stalled()
-
-    def _take(self, part: Part) -> None:
-        if self._follow:
-            end = part.next_
-        else:
-            end = self.end[part.partition]
-            part.records = [record for record in part.records if record.offset < end]
-        self._merge.add(part.partition, part.records)
-        self.holes += sum(min(end, behind) - first for first, behind in part.holes if first < end)
-
-    def _close(self, partition: int) -> None:
-        self._merge.close(partition)
-        if not self._follow:
-            self._consumer.pause(partition)
-
-    def _give_up_the_undecodable(self) -> None:
         tried = {p: t for p, t in self._consumer.troubles.items() if not t.silent and t.tries >= _TRIES}
         if self._follow and any(trouble.removed for trouble in tried.values()):
             raise StreamUnavailable(
                 "Kafka has removed what was to be read next (retention, or the topic was made anew)"
             )
         self._give_up(tried)
+        self._silence = 0.0 if parts or reached else self._silence + time.monotonic() - began
+        if self._silence > _STALL:
+            await self._stalled()
+
+    def _close(self, partition: int) -> None:
+        self._merge.close(partition)
+        if not self._follow:
+            self._consumer.pause(partition)
 
     def _give_up(self, partitions: Iterable[int]) -> None:
         """Wait for them no longer. Where what follows is read, they may still come back."""
@@ -287,14 +228,6 @@ class Reading:
             if not self._follow:
                 self.failed[partition] = self._consumer.troubles[partition]
             self._close(partition)
-
-    async def _add(self) -> None:
-        begins = await self._consumer.begins(self._added)
-        self._added.clear()
-        self.begin |= begins
-        self.at |= begins
-        self.end |= begins
-        self._consumer.add(begins)
 
     async def _stalled(self) -> None:
         silent = self._merge.open & self._consumer.troubles.keys()

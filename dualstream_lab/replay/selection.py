@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dualstream_lab.event import Event
-    from dualstream_lab.replay.reading import LogRecord
+    from dualstream_lab.kafka_log import LogRecord
 
 __all__ = ["Found", "Selection", "Start", "parse_positions", "positions_text"]
 
