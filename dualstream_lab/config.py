@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["ServeSettings", "Settings", "kafka_client_options", "redis_url_checked"]
-
 _KAFKA_OPTIONS = {"sasl_mechanism", "ssl_cafile", "ssl_certfile", "ssl_keyfile"}
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")

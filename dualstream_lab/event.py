@@ -17,30 +17,6 @@ import uuid_utils
 
 from dualstream_lab.errors import EventError
 
-__all__ = [
-    "ID_PATTERN",
-    "MAX_NESTING",
-    "Event",
-    "Notification",
-    "channel_of",
-    "cloudevents_source",
-    "decode_event",
-    "decode_notification",
-    "encode_event",
-    "encode_time",
-    "event_headers",
-    "event_key",
-    "id_invalid_reason",
-    "invalid_reason",
-    "is_too_deep",
-    "new_id",
-    "occasion_invalid_reason",
-    "resync_channel",
-    "shard_channel",
-    "source_invalid_reason",
-    "type_invalid_reason",
-]
-
 MAX_NESTING: Final = 512
 """Arrays and objects within one another, at most, in an event's JSON.
 

@@ -12,8 +12,6 @@ from dualstream_lab.event import ID_PATTERN, MAX_NESTING, Event, invalid_reason,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Decoder", "Record", "StoredEvent", "one_line"]
-
 _MAX_NAMES: Final = 50_000  # sources, and types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
 

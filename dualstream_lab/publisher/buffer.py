@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Generic, TypeVar
 
-__all__ = ["Buffer", "Deadlines"]
-
 T = TypeVar("T")
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dualstream_lab.publisher.record_batch import BatchLimit, Codec
     from dualstream_lab.publisher.route import Routes
 
-__all__ = ["Encoder"]
-
 _NAMED = 20  # bad events spelled out in a message
 _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096
 _WRITTEN = frozenset({"content-type", "traceparent"})

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.publisher.redis_link import RedisLink
     from dualstream_lab.publisher.route import Route
 
-__all__ = ["Notifier"]
-
 log = logging.getLogger(__name__)
 
 # Notifications in one exchange: 2 ms of Redis's time, which it gives in 16 kB turns; more when they pile up.

@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.event import Header
 
-__all__ = [
-    "CODECS",
-    "COMMON_HEADERS",
-    "VARINTS",
-    "BatchLimit",
-    "Codec",
-    "RecordBatch",
-    "encoded_header",
-    "prefixed",
-    "varint",
-]
-
 _OVERHEAD: Final = 100  # the batch's header (61 bytes) and one record's framing
 
 

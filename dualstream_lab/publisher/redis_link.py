@@ -14,8 +14,6 @@ from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 
-__all__ = ["RedisLink"]
-
 _INCOMPLETE: Final = object()
 _GRACE = 0.01
 _IDLE, _TURNS = 0.005, 3

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.publisher.call import PartitionSlice
 
-__all__ = ["ANSWERS", "Answer", "BatchRefused", "Blame", "Meaning", "Triage", "answer_of", "triage"]
-
 
 class Meaning(Enum):
     """What is known of a batch after an answer."""

@@ -22,8 +22,6 @@ from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
 
-__all__ = ["EventType", "Route", "Routes"]
-
 _MAX_ROUTES = 50_000  # about 60 MB at most
 _MAX_TYPES = 10_000
 

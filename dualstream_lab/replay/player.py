@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dualstream_lab.replay.reading import Reading
     from dualstream_lab.replay.selection import Selection
 
-__all__ = ["Player", "Reject", "Republish", "Sink"]
-
 _CHUNK = 500
 
 

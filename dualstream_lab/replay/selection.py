@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.kafka_log import LogRecord
 
-__all__ = ["Found", "Selection", "Start", "parse_positions", "positions_text"]
-
 _POSITION: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 
 

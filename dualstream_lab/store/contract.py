@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from dualstream_lab.record import StoredEvent
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Feeder", "Hole", "Page", "Place", "Query", "Row", "Store", "StoredEvent"]
+    from dualstream_lab.record import StoredEvent
 
 Removal = Literal["retention", "compaction"]
 

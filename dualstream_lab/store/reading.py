@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dualstream_lab.store.contract import Feeder, Page, Place, Removal, Row, StoredEvent
+from dualstream_lab.record import StoredEvent
+from dualstream_lab.store.contract import Feeder, Page, Place, Removal, Row
 from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, connect, storing
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dualstream_lab.store.contract import Hole, StoredEvent
+    from dualstream_lab.record import StoredEvent
+    from dualstream_lab.store.contract import Hole
 
 _LARGEST: Final = 4096  # events of one statement; SQLite takes 32,766 values
 _SMALLEST: Final = 128  # at the end of a batch, not more statements than one
