@@ -173,9 +173,7 @@ class Processor:
             await asyncio.sleep(_PRUNE)
             try:
                 await self._store.prune(
-                    age=settings.retention_age,
-                    count=settings.retention_events,
-                    size=settings.retention_bytes,
+                    age=settings.retention_age, count=settings.retention_events, size=settings.retention_bytes
                 )
             except StoreError as error:
                 log.warning("the store could not be pruned: %s", error)

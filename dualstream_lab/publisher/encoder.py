@@ -10,13 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from dualstream_lab.errors import ConfigError, EventError
-from dualstream_lab.event import (
-    ID_PATTERN,
-    Event,
-    encode_event,
-    id_invalid_reason,
-    occasion_invalid_reason,
-)
+from dualstream_lab.event import ID_PATTERN, Event, encode_event, id_invalid_reason, occasion_invalid_reason
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall
 from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
 
@@ -68,12 +62,7 @@ class Encoder:
     """
 
     def __init__(
-        self,
-        routes: Routes,
-        *,
-        limit: BatchLimit,
-        codec: Codec | None = None,
-        headers: Sequence[Header] = (),
+        self, routes: Routes, *, limit: BatchLimit, codec: Codec | None = None, headers: Sequence[Header] = ()
     ) -> None:
         self._routes = routes
         self._limit = limit

@@ -14,13 +14,7 @@ from dualstream_lab.publisher.call import State
 from dualstream_lab.publisher.encoder import Encoder, checked_headers
 from dualstream_lab.publisher.kafka import KafkaWriter, limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
-from dualstream_lab.publisher.outcome import (
-    BatchReceipt,
-    CloseReport,
-    PublisherStats,
-    Receipt,
-    Resolution,
-)
+from dualstream_lab.publisher.outcome import BatchReceipt, CloseReport, PublisherStats, Receipt, Resolution
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.resolution import find_in_log, named_slices, resolution
@@ -109,11 +103,7 @@ class DualPublisher:
             self._routes, limit=self._limit, codec=CODECS[settings.compression], headers=self._headers
         )
         self._accumulator = Accumulator(
-            settings,
-            writer,
-            partitions=info.partitions,
-            limit=self._limit,
-            acknowledged=self._acknowledged,
+            settings, writer, partitions=info.partitions, limit=self._limit, acknowledged=self._acknowledged
         )
         self._watching = asyncio.create_task(self._watch_topic(info.log), name="dualstream-topic")
 

@@ -102,12 +102,7 @@ class Store(Protocol):
         """One page a query, in order, all of one snapshot."""
 
     async def recent(
-        self,
-        source: str,
-        *,
-        limit: int,
-        after: Mapping[int, int] | None = None,
-        max_bytes: int = 2**62,
+        self, source: str, *, limit: int, after: Mapping[int, int] | None = None, max_bytes: int = 2**62
     ) -> tuple[Page, list[StoredEvent]]:
         """The newest ``limit`` events of a source; with ``after``, the first ``limit`` after it. As rows.
 

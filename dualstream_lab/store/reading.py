@@ -146,12 +146,7 @@ class Reader:
         ]
 
     def recent(
-        self,
-        source: str,
-        *,
-        limit: int,
-        after: Mapping[int, int] | None = None,
-        max_bytes: int = 2**62,
+        self, source: str, *, limit: int, after: Mapping[int, int] | None = None, max_bytes: int = 2**62
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
         places_found, origins_found, *events_found, count = self._ask(
