@@ -55,15 +55,12 @@ class LogConsumer(LogClient):
         self.positions: dict[int, int] = {}
         """What is to be returned next, of the partitions that are read."""
         self._troubles = Troubles(settings.topic)
+        self.troubles: Mapping[int, PartitionTrouble] = self._troubles.now
+        """Why partitions cannot be read now, by partition."""
         self._paused: set[int] = set()
         self._attended = time.monotonic()
         self._unanswered: dict[int, int] = {}  # looks in a row at which there was no answer
         self._silence = round(_SILENCE * settings.request_timeout / _ATTEND) or 1
-
-    @property
-    def troubles(self) -> Mapping[int, PartitionTrouble]:
-        """Why partitions cannot be read now, by partition."""
-        return self._troubles.now
 
     @property
     def errors(self) -> int:
@@ -245,11 +242,8 @@ class LogConsumer(LogClient):
 
     def held(self) -> dict[int, int]:
         """As :meth:`behind_transactions`, of the partitions that are read, as far as was heard."""
-        held = {}
-        for partition, state in self._states():
-            if state.highwater is not None and 0 <= state.lso < state.highwater:
-                held[partition] = state.highwater - state.lso
-        return held
+        known = [(p, state) for p, state in self._states() if state.highwater is not None]
+        return {p: state.highwater - state.lso for p, state in known if 0 <= state.lso < state.highwater}
 
     def _states(self) -> Iterator[tuple[int, Any]]:
         """What aiokafka knows of the partitions that are assigned: ``highwater``, ``lso``, ``timestamp``."""

@@ -78,7 +78,7 @@ class Accumulator:
             await call.future
         except asyncio.CancelledError:
             # What was handed over goes on; a call still in line leaves it.
-            if self.buffer.is_waiting(call):
+            if call in self.buffer.waiting:
                 call.bucket.pop(call, None)
                 self._admit(self.buffer.withdraw(call))
                 self._leave(call)

@@ -20,16 +20,8 @@ class Buffer(Generic[T]):
         self.max_bytes = max_bytes
         self.events = 0
         self.bytes = 0
-        self._line: OrderedDict[T, tuple[int, int]] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
+        self.waiting: OrderedDict[T, tuple[int, int]] = OrderedDict()
         """Requests in line."""
-        return len(self._line)
-
-    def is_waiting(self, ticket: T) -> bool:
-        """Whether the request is in line."""
-        return ticket in self._line
 
     def can_ever_hold(self, events: int, size: int) -> bool:
         """Whether a request of this size would fit into the empty buffer."""
@@ -37,7 +29,7 @@ class Buffer(Generic[T]):
 
     def reserve(self, events: int, size: int) -> bool:
         """Take room if there is some and nobody waits."""
-        if self._line or not self._fits(events, size):
+        if self.waiting or not self._fits(events, size):
             return False
         self.events += events
         self.bytes += size
@@ -47,30 +39,25 @@ class Buffer(Generic[T]):
         """Join the line. Raises ValueError for what can never fit."""
         if not self.can_ever_hold(events, size):
             raise ValueError(f"{events} events of {size} bytes can never fit")
-        self._line[ticket] = (events, size)
+        self.waiting[ticket] = (events, size)
 
     def withdraw(self, ticket: T) -> list[T]:
         """Leave the line; nothing if not in it. Returns who is let in thereby, in order."""
-        if self._line.pop(ticket, None) is None:
-            return []
-        return self._admit()
+        return self._admit() if self.waiting.pop(ticket, None) else []
 
     def release(self, events: int, size: int) -> list[T]:
         """Give room back. Returns who is let in thereby, in order: their room is taken already."""
         self.events -= events
         self.bytes -= size
-        return self._admit() if self._line else []
+        return self._admit() if self.waiting else []
 
     def _fits(self, events: int, size: int) -> bool:
         return self.events + events <= self.max_events and self.bytes + size <= self.max_bytes
 
     def _admit(self) -> list[T]:
         admitted = []
-        while self._line:
-            ticket, (events, size) = next(iter(self._line.items()))
-            if not self._fits(events, size):
-                break
-            del self._line[ticket]
+        while self.waiting and self._fits(*next(iter(self.waiting.values()))):
+            ticket, (events, size) = self.waiting.popitem(last=False)
             self.events += events
             self.bytes += size
             admitted.append(ticket)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
-from dualstream_lab.event import CONTENT_TYPE, SPEC_VERSION
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -134,7 +132,9 @@ def encoded_header(header: Header) -> bytes:
     return prefixed(header[0].encode()) + prefixed(header[1])
 
 
-COMMON_HEADERS: Final = encoded_header(SPEC_VERSION) + encoded_header(CONTENT_TYPE)
+COMMON_HEADERS: Final = encoded_header(("ce_specversion", b"1.0")) + encoded_header(
+    ("content-type", b"application/json")
+)
 """The two that every event has, to be followed by the others of the count."""
 
 
