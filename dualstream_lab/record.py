@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
 
-from dualstream_lab.event import ID_PATTERN, MAX_NESTING, invalid_reason, is_too_deep
+from dualstream_lab.event import ID_PATTERN, MAX_NESTING, Event, invalid_reason, is_too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from dualstream_lab.event import Event
 
 _MAX_NAMES: Final = 50_000  # sources, and types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns

@@ -13,14 +13,13 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.connection import client_options
-from dualstream_lab.kafka_log.topic import identity_of
+from dualstream_lab.kafka_log.topic import LogIdentity, identity_of
 from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Hashable, Iterable, Mapping
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.topic import LogIdentity
 
 _CLOSE_TIMEOUT: Final = 2.0
 _PATIENCE: Final = 3.0  # s more for a topic that no broker knows (yet)

@@ -11,20 +11,17 @@ import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
-from dualstream_lab.config import kafka_client_options
+from dualstream_lab.config import Settings, kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-
-    from aiokafka import AIOKafkaProducer
-
-    from dualstream_lab.config import Settings
 
 _CLOSE_TIMEOUT: Final = 2.0
 _TIMEOUT: Final = 3.0  # s for one look at one server

@@ -21,7 +21,7 @@ from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.client import LogClient
 from dualstream_lab.kafka_log.connection import connecting
 from dualstream_lab.kafka_log.fetched import Fetched, Records, unpack
-from dualstream_lab.kafka_log.trouble import Troubles
+from dualstream_lab.kafka_log.trouble import PartitionTrouble, Troubles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from aiokafka import TopicPartition
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.trouble import PartitionTrouble
     from dualstream_lab.record import Record
 
 _POLL: Final = 0.5  # s to wait for records

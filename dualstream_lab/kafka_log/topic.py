@@ -14,7 +14,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log.connection import connecting, open_admin
-from dualstream_lab.kafka_log.description import ask_any, describe
+from dualstream_lab.kafka_log.description import Description, ask_any, describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.description import Description
 
 log = logging.getLogger(__name__)
 

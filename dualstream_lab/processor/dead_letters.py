@@ -12,13 +12,12 @@ from aiokafka import errors as kafka_errors
 from aiokafka.admin import NewTopic
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.kafka_log import client_options, close_producer, is_there, open_admin
+from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, is_there, open_admin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.record import Record
 
 log = logging.getLogger(__name__)

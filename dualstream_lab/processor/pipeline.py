@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import GroupConsumer
-from dualstream_lab.processor.batch import Batch, Placement
+from dualstream_lab.processor.batch import Batch, Handler, Placement
 from dualstream_lab.processor.claim import AnotherLog, Claim
 from dualstream_lab.record import Decoder
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.batch import Handler
     from dualstream_lab.processor.dead_letters import DeadLetters
     from dualstream_lab.store import Store
 

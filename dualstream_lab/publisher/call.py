@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
 from dualstream_lab.event import event_key
 from dualstream_lab.publisher.outcome import IN_FLIGHT, Durable, Outcome, Rejected
-from dualstream_lab.publisher.record_batch import RecordBatch
+from dualstream_lab.publisher.record_batch import Codec, RecordBatch
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dualstream_lab.publisher.record_batch import Codec
     from dualstream_lab.publisher.route import Route
 
 Notification = tuple[str, str, "Route"]  # id, type as JSON, route: all that a notification needs

@@ -12,13 +12,12 @@ from msgspec import UNSET
 from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import ID_PATTERN, Event, encode_event, id_invalid_reason, occasion_invalid_reason
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall
-from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
+from dualstream_lab.publisher.record_batch import VARINTS, BatchLimit, Codec, encoded_header, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dualstream_lab.event import Header
-    from dualstream_lab.publisher.record_batch import BatchLimit, Codec
     from dualstream_lab.publisher.route import Routes
 
 _NAMED = 20  # bad events spelled out in a message

@@ -23,8 +23,8 @@ from aiokafka.protocol.api import Request
 from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log import client_options, close_producer, connecting, info_of, refusal
-from dualstream_lab.publisher.refusals import BatchRefused, Meaning, answer_of
+from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, connecting, info_of, refusal
+from dualstream_lab.publisher.refusals import Answer, BatchRefused, Meaning, answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from aiokafka.producer.message_accumulator import MessageBatch
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.publisher.record_batch import RecordBatch
-    from dualstream_lab.publisher.refusals import Answer
 
 _RETRY_BACKOFF_MS: Final = 100
 _SEQUENCES: Final = 2**31  # they begin again at 0 then

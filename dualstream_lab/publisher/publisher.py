@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
-from dualstream_lab.kafka_log import LogWatch, topic_info
+from dualstream_lab.kafka_log import LogIdentity, LogWatch, TopicInfo, topic_info
 from dualstream_lab.publisher.accumulator import Accumulator
-from dualstream_lab.publisher.call import State
+from dualstream_lab.publisher.call import PartitionSlice, State
 from dualstream_lab.publisher.encoder import Encoder, checked_headers
 from dualstream_lab.publisher.kafka import KafkaWriter, limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.event import Event
-    from dualstream_lab.kafka_log import LogIdentity, TopicInfo
-    from dualstream_lab.publisher.call import PartitionSlice
 
 log = logging.getLogger(__name__)
 

@@ -8,20 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import EventError, StreamUnavailable
-from dualstream_lab.event import event_key
-from dualstream_lab.kafka_log import Records, open_consumer
-from dualstream_lab.publisher.call import State
-from dualstream_lab.publisher.outcome import InLog, NotInLog, StillOpen
+from dualstream_lab.event import Event, event_key
+from dualstream_lab.kafka_log import Bounds, LogConsumer, Records, open_consumer
+from dualstream_lab.publisher.call import PartitionSlice, State
+from dualstream_lab.publisher.outcome import InLog, NotInLog, Resolution, StillOpen
 from dualstream_lab.record import Decoder, StoredEvent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.event import Event
-    from dualstream_lab.kafka_log import Bounds, LogConsumer
-    from dualstream_lab.publisher.call import PartitionSlice
-    from dualstream_lab.publisher.outcome import Resolution
 
 _NAMED = 5  # events spelled out in a message
 _CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.publisher.call import InFlightBatch, PartitionQueue, PartitionSlice, State
 from dualstream_lab.publisher.kafka import Barred, KafkaWriter, RepeatFilter
-from dualstream_lab.publisher.record_batch import CODECS
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.refusals import BatchRefused, Blame, triage
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log import TopicInfo
-    from dualstream_lab.publisher.record_batch import BatchLimit
 
 log = logging.getLogger(__name__)
 log.addFilter(RepeatFilter())

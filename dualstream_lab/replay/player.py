@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dualstream_lab.errors import EventError
-from dualstream_lab.replay.selection import Found
+from dualstream_lab.replay.selection import Found, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.kafka_log import LogRecord
     from dualstream_lab.replay.reading import Reading
-    from dualstream_lab.replay.selection import Selection
 
 _CHUNK = 500
 

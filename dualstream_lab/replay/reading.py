@@ -8,12 +8,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import DualStreamError, StreamUnavailable
-from dualstream_lab.kafka_log import Records
+from dualstream_lab.kafka_log import LogConsumer, LogRecord, LogWatch, PartitionTrouble, Records
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-
-    from dualstream_lab.kafka_log import LogConsumer, LogRecord, LogWatch, PartitionTrouble
 
 _STALL: Final = 30.0  # s without a record after which Kafka is given up
 _TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from dualstream_lab.record import StoredEvent
-from dualstream_lab.store.contract import Feeder, Page, Place, Removal, Row
+from dualstream_lab.store.contract import Feeder, Page, Place, Query, Removal, Row
 from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, connect, storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from dualstream_lab.store.contract import Query
 
 _CACHE: Final = 16 * 2**20  # bytes
 _OFFSET: Final = (1 << OFFSET_BITS) - 1
