@@ -32,22 +32,27 @@ class State(Enum):
     LOST = "its batch failed without a definite answer"
 
 
-@dataclass(slots=True, eq=False)
 class PartitionSlice:
     """The events of one call for one partition, in order. One that does not fit a batch is split."""
 
-    call: PublishCall
-    partition: int
-    timestamp: int  # ms since the epoch
-    indices: list[int] = field(default_factory=list)
-    notifications: list[Notification] = field(default_factory=list)
-    records: list[bytes] = field(default_factory=list)  # from the key on; let go once handed over
-    size: int = 0
-    state: State = State.WAITING
-    base: int = -1  # the offset of the first event, once durable
-    floor: int = -1  # where to look for it: no event of it is in the log before this offset
-    reason: str = ""
-    reported: bool = False  # as unknown, before this was settled
+    __slots__ = (
+        "base", "call", "floor", "indices", "notifications", "partition", "reason", "records", "reported",
+        "size", "state", "timestamp",
+    )  # fmt: skip
+
+    def __init__(self, call: PublishCall, partition: int, timestamp: int) -> None:
+        self.call = call
+        self.partition = partition
+        self.timestamp = timestamp  # ms since the epoch
+        self.indices: list[int] = []
+        self.notifications: list[Notification] = []
+        self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once handed over
+        self.size = 0
+        self.state = State.WAITING
+        self.base = -1  # the offset of the first event, once durable
+        self.floor = -1  # where to look for it: no event of it is in the log before this offset
+        self.reason = ""
+        self.reported = False  # as unknown, before this was settled
 
     def __len__(self) -> int:
         return len(self.notifications)
@@ -75,19 +80,21 @@ class PartitionSlice:
         return Rejected(self.reason) if self.state is State.REJECTED else IN_FLIGHT
 
 
-@dataclass(slots=True, eq=False)
 class PublishCall:
     """One ``publish`` or ``publish_batch``."""
 
-    event_ids: Sequence[str]
-    generation: Generation
-    invalid: Mapping[int, str] = field(default_factory=dict)
-    parts: list[PartitionSlice] = field(default_factory=list)
-    open: int = 0  # slices that are not settled
-    events: int = 0
-    size: int = 0
-    future: asyncio.Future[None] = field(init=False)
-    bucket: dict[PublishCall, None] = field(default_factory=dict)  # of the deadline that it waits for
+    __slots__ = ("bucket", "event_ids", "events", "future", "generation", "invalid", "open", "parts", "size")
+
+    def __init__(self, event_ids: Sequence[str], generation: Generation) -> None:
+        self.event_ids = event_ids
+        self.generation = generation
+        self.invalid: Mapping[int, str] = {}
+        self.parts: list[PartitionSlice] = []
+        self.open = 0  # slices that are not settled
+        self.events = 0
+        self.size = 0
+        self.future: asyncio.Future[None]
+        self.bucket: dict[PublishCall, None] = {}  # of the deadline that it waits for
 
     def outcomes(self) -> list[Outcome]:
         """What is known of each event, in input order."""
