@@ -115,7 +115,7 @@ def test_partitions_are_merged_by_time_and_each_keeps_its_order(stamps, random, 
         ]
         for partition, column in enumerate(stamps)
     }
-    merge, unread, merged = Merge[Stamped](logs), {p: list(log) for p, log in logs.items()}, []
+    merge, unread, merged = Merge(logs), {p: list(log) for p, log in logs.items()}, []
     while merge.open or unread:
         taken = merge.take(random.randint(1, 5))
         merged += taken
@@ -139,7 +139,7 @@ def test_partitions_are_merged_by_time_and_each_keeps_its_order(stamps, random, 
 
 
 def test_a_partition_is_never_far_ahead_of_the_others():
-    merge = Merge[Stamped]([0, 1])
+    merge = Merge([0, 1])
     while 0 in merge.wanted():
         merge.add(0, [Stamped(0, 0, 0)])
     assert 1 in merge.wanted()
