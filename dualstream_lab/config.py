@@ -5,20 +5,17 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dualstream_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from urllib.parse import SplitResult
 
     from pydantic_core import ErrorDetails
-
-__all__ = ["ServeSettings", "Settings", "kafka_client_options", "redis_url_checked"]
 
 _KAFKA_OPTIONS = {"sasl_mechanism", "ssl_cafile", "ssl_certfile", "ssl_keyfile"}
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -26,171 +23,6 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-
-
-class Settings(BaseSettings):
-    """Where to publish and within which bounds.
-
-    Every field can be given as an argument or as ``DUALSTREAM_<FIELD>`` in the environment; arguments
-    win. Use :meth:`load`, which raises :class:`ConfigError` naming the setting.
-
-    ``kafka_url``: ``host:port[,host:port]``, or ``kafka://`` / ``kafkas://`` (TLS) with
-    ``user:password@`` and ``?sasl_mechanism=…&ssl_cafile=…&ssl_certfile=…&ssl_keyfile=…``.
-    ``redis_url``: ``redis://``, ``rediss://`` (TLS; ``?ssl_ca_certs=…``) or ``unix://``, one server:
-    Redis Cluster and Sentinel are refused. ``None`` for either means "not said".
-    Times are in seconds.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="DUALSTREAM_", frozen=True, extra="forbid", hide_input_in_errors=True
-    )
-
-    kafka_url: str | None = None
-    redis_url: str | None = None
-    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "events"
-
-    buffer_events: Annotated[int, Field(ge=1, le=10_000_000)] = 150_000
-    buffer_bytes: Annotated[int, Field(ge=1024, le=16 * 2**30)] = 64 * 2**20
-    buffer_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 1.0
-    delivery_timeout: Seconds = 15.0
-    request_timeout: Annotated[float, Field(ge=0.5, le=60)] = 3.0
-    start_timeout: Seconds = 10.0
-    close_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 15.0
-    batch_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 256 * 1024
-    compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "none"
-    refresh_interval: Annotated[float, Field(ge=0.1, le=300)] = 5.0
-    """Between looks at the topic: whether it has more partitions, was made anew, or has other limits."""
-
-    redis_timeout: Annotated[float, Field(ge=0.001, le=60)] = 0.2
-    notify_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
-    notify_details: bool = True
-    channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] = ""
-    """Before every channel's name, for estates that share a Redis; channels ignore its database number."""
-    channel_policy: Literal["source", "shard"] = "source"
-    channel_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
-
-    @field_validator("kafka_url")
-    @classmethod
-    def _kafka(cls, url: str | None) -> str | None:
-        if url is not None:
-            _split_kafka_url(url)
-        return url
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis(cls, url: str | None) -> str | None:
-        return None if url is None else redis_url_checked(url)
-
-    @classmethod
-    def load(cls, **values: object) -> Self:
-        """Build from arguments and the environment. ``None`` counts as "not given".
-
-        Raises ConfigError for every bad value at once, each with its name and what is allowed.
-        """
-        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            known = sorted(cls.model_fields)
-            problems = "; ".join(_problem(detail, given, known) for detail in error.errors())
-            raise ConfigError(problems) from error
-
-
-class ServeSettings(Settings):
-    """What the delivery side needs beyond :class:`Settings`; the same environment, the same :meth:`load`.
-
-    Times are in seconds, sizes in bytes.
-    """
-
-    store: Path = Path("dualstream.db")
-    """SQLite file of the recent-events store."""
-    retention_age: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = 86_400.0
-    retention_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
-    retention_bytes: Annotated[int, Field(ge=2**20, le=2**50)] = 8 * 2**30
-    """Of the store's file, beside which up to 64 MiB may wait to be written into it."""
-    group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "dualstream-processor"
-    """Consumer group of the processors."""
-    dead_letter_topic: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = None
-    """Left out: the topic's name and ``.dead``."""
-
-    listen: Annotated[str, Field(pattern=r"^([^\s:/]+|\[[0-9a-fA-F:]+\]):\d{1,5}$")] = "127.0.0.1:8080"
-    upstream: Literal["source", "aggregate", "pattern"] = "source"
-    """Redis subscriptions of a gateway: one a source, one a shard channel, or one pattern for all."""
-    subscribe_timeout: Seconds = 1.0
-    """For Redis to confirm a subscription; then a client is served from the store, and told so."""
-    store_timeout: Seconds = 2.0
-    """For the store to reach what Kafka had when a client came."""
-    catch_up_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """The most that one client may be behind and still be caught up."""
-    check_interval: Seconds = 10.0
-    ready_lag: Seconds = 10.0
-    """How long the store may be behind Kafka's end before ``/readyz`` says so."""
-    linger: Annotated[float, Field(ge=0, le=3600)] = 5.0
-    """How long a source stays subscribed after its last client left."""
-    tick: Annotated[float, Field(ge=0, le=0.1)] = 0.005
-    """Longest time that messages wait to be written together."""
-
-    jwt_secret: SecretStr | None = None
-    """Shared secret (HS256) of the bearer tokens."""
-    jwt_public_key: Path | None = None
-    """PEM file of the key (RS256, ES256, EdDSA) of the bearer tokens."""
-    jwks_url: str | None = None
-    """Where their issuer publishes its keys, as a JSON Web Key Set."""
-    jwt_audience: str | None = None
-    """What their ``aud`` must name; left out: anything."""
-    jwt_issuer: str | None = None
-    """What their ``iss`` must be; left out: anything."""
-    allowed_origins: str = ""
-    """Origins, besides its own, whose pages may connect; separated by commas, or ``*``."""
-    github_secret: SecretStr | None = None
-    """Of the webhooks' ``X-Hub-Signature-256``."""
-    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    max_subscriptions: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Sources of one client."""
-    subscribe_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
-    """Subscriptions/s of one token (without tokens: of one address); 0: any number."""
-    max_message_bytes: Annotated[int, Field(ge=64, le=64 * 2**20)] = 64 * 1024
-    """Of one message of a WebSocket client."""
-    max_body_bytes: Annotated[int, Field(ge=1024, le=1024 * 2**20)] = 32 * 2**20
-    """Of one request to ``/ingest``."""
-    max_webhook_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
-    """Of one request to ``/ingest/github``; eight of these are held before their signatures are verified."""
-    min_body_rate: Annotated[float, Field(ge=0, le=2**30)] = 1024.0
-    """Bytes/s at which a body must come, but for pauses of 5 s in all; 0: any."""
-    ingest_request_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
-    """Requests/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
-    ingest_event_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
-    """Events/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
-    max_page_bytes: Annotated[int, Field(ge=1024, le=256 * 2**20)] = 8 * 2**20
-    """Of one answer of ``/events``, which has one event in any case; ``more`` says that others follow."""
-    client_buffer_bytes: Annotated[int, Field(ge=16_384, le=1024 * 2**20)] = 2**20
-    """What may wait for a slow client before it is closed."""
-    all_clients_buffer_bytes: Annotated[int, Field(ge=2**20, le=64 * 2**30)] = 96 * 2**20
-    """What may wait for all clients together before those are closed that take nothing."""
-    auth_timeout: Seconds = 5.0
-    """For a client to show its token."""
-
-    @field_validator("jwks_url")
-    @classmethod
-    def _jwks(cls, url: str | None) -> str | None:
-        return None if url is None else _jwks_url_checked(url)
-
-    @property
-    def dead_letters(self) -> str:
-        """The dead-letter topic."""
-        return self.dead_letter_topic or f"{self.topic}.dead"
-
-
-def _problem(detail: ErrorDetails, given: Mapping[str, object], known: list[str]) -> str:
-    name = str(detail["loc"][0])
-    reason = detail["msg"].removeprefix("Value error, ")
-    if name not in known:
-        return f"unknown setting {name}; known: {', '.join(known)}"
-    where = name if name in given else f"DUALSTREAM_{name.upper()}"
-    # A URL may hold a password: never repeat it, nor a secret.
-    secret = name.endswith(("_url", "_secret"))
-    value = "" if secret else f" (is {detail['input']!r})"
-    return f"{where}: {reason}{value}"
 
 
 def _split_url(url: str, example: str) -> SplitResult:
@@ -238,6 +70,11 @@ def _split_kafka_url(url: str) -> tuple[bool, str | None, str | None, list[str],
     if "sasl_mechanism" in options and not user:
         raise ConfigError("sasl_mechanism needs user:password@ before the host")
     return parts.scheme == "kafkas", unquote(user) or None, unquote(password) or None, servers, options
+
+
+def _kafka_url_checked(url: str) -> str:
+    _split_kafka_url(url)
+    return url
 
 
 def kafka_client_options(url: str) -> dict[str, Any]:
@@ -298,3 +135,151 @@ def _jwks_url_checked(url: str) -> str:
     if "@" in parts.netloc:
         raise ConfigError(f"a user or password is not allowed; allowed: {example}")
     return url
+
+
+class Settings(BaseSettings):
+    """Where to publish and within which bounds.
+
+    Every field can be given as an argument or as ``DUALSTREAM_<FIELD>`` in the environment; arguments
+    win. Use :meth:`load`, which raises :class:`ConfigError` naming the setting.
+
+    ``kafka_url``: ``host:port[,host:port]``, or ``kafka://`` / ``kafkas://`` (TLS) with
+    ``user:password@`` and ``?sasl_mechanism=…&ssl_cafile=…&ssl_certfile=…&ssl_keyfile=…``.
+    ``redis_url``: ``redis://``, ``rediss://`` (TLS; ``?ssl_ca_certs=…``) or ``unix://``, one server:
+    Redis Cluster and Sentinel are refused. ``None`` for either means "not said".
+    Times are in seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DUALSTREAM_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    kafka_url: Annotated[str, AfterValidator(_kafka_url_checked)] | None = None
+    redis_url: Annotated[str, AfterValidator(redis_url_checked)] | None = None
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "events"
+
+    buffer_events: Annotated[int, Field(ge=1, le=10_000_000)] = 150_000
+    buffer_bytes: Annotated[int, Field(ge=1024, le=16 * 2**30)] = 64 * 2**20
+    buffer_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 1.0
+    delivery_timeout: Seconds = 15.0
+    request_timeout: Annotated[float, Field(ge=0.5, le=60)] = 3.0
+    start_timeout: Seconds = 10.0
+    close_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 15.0
+    batch_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 256 * 1024
+    compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "none"
+    refresh_interval: Annotated[float, Field(ge=0.1, le=300)] = 5.0
+    """Between looks at the topic: whether it has more partitions, was made anew, or has other limits."""
+
+    redis_timeout: Annotated[float, Field(ge=0.001, le=60)] = 0.2
+    notify_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    notify_details: bool = True
+    channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] = ""
+    """Before every channel's name, for estates that share a Redis; channels ignore its database number."""
+    channel_policy: Literal["source", "shard"] = "source"
+    channel_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
+
+    @classmethod
+    def load(cls, **values: object) -> Self:
+        """Build from arguments and the environment. ``None`` counts as "not given".
+
+        Raises ConfigError for every bad value at once, each with its name and what is allowed.
+        """
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            known = sorted(cls.model_fields)
+            problems = "; ".join(_problem(detail, given, known) for detail in error.errors())
+            raise ConfigError(problems) from error
+
+
+class ServeSettings(Settings):
+    """What the delivery side needs beyond :class:`Settings`; the same environment, the same :meth:`load`.
+
+    Times are in seconds, sizes in bytes.
+    """
+
+    store: Path = Path("dualstream.db")
+    """SQLite file of the recent-events store."""
+    retention_age: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = 86_400.0
+    retention_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    retention_bytes: Annotated[int, Field(ge=2**20, le=2**50)] = 8 * 2**30
+    """Of the store's file, beside which up to 64 MiB may wait to be written into it."""
+    group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "dualstream-processor"
+    """Consumer group of the processors."""
+    dead_letter_topic: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = None
+    """Left out: the topic's name and ``.dead``."""
+
+    listen: Annotated[str, Field(pattern=r"^([^\s:/]+|\[[0-9a-fA-F:]+\]):\d{1,5}$")] = "127.0.0.1:8080"
+    upstream: Literal["source", "aggregate", "pattern"] = "source"
+    """Redis subscriptions of a gateway: one a source, one a shard channel, or one pattern for all."""
+    subscribe_timeout: Seconds = 1.0
+    """For Redis to confirm a subscription; then a client is served from the store, and told so."""
+    store_timeout: Seconds = 2.0
+    """For the store to reach what Kafka had when a client came."""
+    catch_up_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """The most that one client may be behind and still be caught up."""
+    check_interval: Seconds = 10.0
+    ready_lag: Seconds = 10.0
+    """How long the store may be behind Kafka's end before ``/readyz`` says so."""
+    linger: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """How long a source stays subscribed after its last client left."""
+    tick: Annotated[float, Field(ge=0, le=0.1)] = 0.005
+    """Longest time that messages wait to be written together."""
+
+    jwt_secret: SecretStr | None = None
+    """Shared secret (HS256) of the bearer tokens."""
+    jwt_public_key: Path | None = None
+    """PEM file of the key (RS256, ES256, EdDSA) of the bearer tokens."""
+    jwks_url: Annotated[str, AfterValidator(_jwks_url_checked)] | None = None
+    """Where their issuer publishes its keys, as a JSON Web Key Set."""
+    jwt_audience: str | None = None
+    """What their ``aud`` must name; left out: anything."""
+    jwt_issuer: str | None = None
+    """What their ``iss`` must be; left out: anything."""
+    allowed_origins: str = ""
+    """Origins, besides its own, whose pages may connect; separated by commas, or ``*``."""
+    github_secret: SecretStr | None = None
+    """Of the webhooks' ``X-Hub-Signature-256``."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_subscriptions: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Sources of one client."""
+    subscribe_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Subscriptions/s of one token (without tokens: of one address); 0: any number."""
+    max_message_bytes: Annotated[int, Field(ge=64, le=64 * 2**20)] = 64 * 1024
+    """Of one message of a WebSocket client."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1024 * 2**20)] = 32 * 2**20
+    """Of one request to ``/ingest``."""
+    max_webhook_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    """Of one request to ``/ingest/github``; eight of these are held before their signatures are verified."""
+    min_body_rate: Annotated[float, Field(ge=0, le=2**30)] = 1024.0
+    """Bytes/s at which a body must come, but for pauses of 5 s in all; 0: any."""
+    ingest_request_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Requests/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
+    ingest_event_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Events/s to ``/ingest`` of one token (without tokens: of one address); 0: any number."""
+    max_page_bytes: Annotated[int, Field(ge=1024, le=256 * 2**20)] = 8 * 2**20
+    """Of one answer of ``/events``, which has one event in any case; ``more`` says that others follow."""
+    client_buffer_bytes: Annotated[int, Field(ge=16_384, le=1024 * 2**20)] = 2**20
+    """What may wait for a slow client before it is closed."""
+    all_clients_buffer_bytes: Annotated[int, Field(ge=2**20, le=64 * 2**30)] = 96 * 2**20
+    """What may wait for all clients together before those are closed that take nothing."""
+    auth_timeout: Seconds = 5.0
+    """For a client to show its token."""
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter topic."""
+        return self.dead_letter_topic or f"{self.topic}.dead"
+
+
+def _problem(detail: ErrorDetails, given: Mapping[str, object], known: list[str]) -> str:
+    name = str(detail["loc"][0])
+    reason = detail["msg"].removeprefix("Value error, ")
+    if name not in known:
+        return f"unknown setting {name}; known: {', '.join(known)}"
+    setting = name if name in given else f"DUALSTREAM_{name.upper()}"
+    # A URL may hold a password: never repeat it, nor a secret.
+    secret = name.endswith(("_url", "_secret"))
+    value = "" if secret else f" (is {detail['input']!r})"
+    return f"{setting}: {reason}{value}"

@@ -10,8 +10,6 @@ from dualstream_lab.errors import EventError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Cursor"]
-
 _FORM: Final = re.compile(
     r"([0-9a-z]{1,32}):([0-9]{1,9}:(?:-1|[0-9]{1,18})(?:~[0-9]{1,9}:(?:-1|[0-9]{1,18}))*)"
 )

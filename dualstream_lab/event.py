@@ -17,30 +17,6 @@ import uuid_utils
 
 from dualstream_lab.errors import EventError
 
-__all__ = [
-    "ID_PATTERN",
-    "MAX_NESTING",
-    "Event",
-    "Notification",
-    "channel_of",
-    "cloudevents_source",
-    "decode_event",
-    "decode_notification",
-    "encode_event",
-    "encode_time",
-    "event_headers",
-    "event_key",
-    "id_invalid_reason",
-    "invalid_reason",
-    "is_too_deep",
-    "new_id",
-    "occasion_invalid_reason",
-    "resync_channel",
-    "shard_channel",
-    "source_invalid_reason",
-    "type_invalid_reason",
-]
-
 MAX_NESTING: Final = 512
 """Arrays and objects within one another, at most, in an event's JSON.
 
@@ -86,14 +62,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     data: Any = None
 
 
-class _StoredEvent(msgspec.Struct, kw_only=True):
-    """An event as read: like Event, with ``data`` left as it stands."""
+class _StoredEvent(Event, frozen=True, kw_only=True):
+    """An event as read: ``data`` is left as it stands."""
 
-    id: str = msgspec.field(default_factory=new_id)
-    type: str
-    source_type: str
-    source_id: str
-    occurred_at: datetime = msgspec.field(default_factory=_now)
     traceparent: str | msgspec.UnsetType = msgspec.UNSET
     data: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -170,11 +141,6 @@ def is_too_deep(value: bytes) -> bool:
         elif mark in b"]}":
             depth -= 1
     return False
-
-
-def encode_time(when: datetime) -> bytes:
-    """The time as it is in the JSON: RFC 3339."""
-    return _encode(when)[1:-1]
 
 
 def decode_event(value: bytes | str) -> Event:
@@ -292,27 +258,3 @@ def event_key(source: str, event_id: str) -> str:
 def cloudevents_source(source_type: str, source_id: str) -> str:
     """The source as a URI reference, for ``ce_source``: ``/{source_type}/{source_id}``, percent-encoded."""
     return f"/{source_type}/{quote(source_id, safe='/:@')}"
-
-
-SPEC_VERSION: Final[Header] = ("ce_specversion", b"1.0")
-CONTENT_TYPE: Final[Header] = ("content-type", b"application/json")
-
-
-def event_headers(event: Event, *, type_header: Header, source_header: Header) -> list[Header]:
-    """The Kafka headers of an event, CloudEvents 1.0 binary mode.
-
-    The caller passes the two that repeat. ``ce_traceparent`` is the trace that the event began in,
-    ``traceparent`` the hop's; at the publisher they are the same.
-    """
-    headers = [
-        SPEC_VERSION,
-        ("ce_id", event.id.encode()),
-        type_header,
-        source_header,
-        ("ce_time", encode_time(event.occurred_at)),
-        CONTENT_TYPE,
-    ]
-    if isinstance(event.traceparent, str):
-        trace = event.traceparent.encode()
-        headers += [("traceparent", trace), ("ce_traceparent", trace)]
-    return headers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
 
@@ -11,8 +11,6 @@ from dualstream_lab.event import ID_PATTERN, MAX_NESTING, Event, invalid_reason,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["Decoder", "Record", "StoredEvent", "one_line"]
 
 _MAX_NAMES: Final = 50_000  # sources, and types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns
@@ -44,7 +42,7 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What is looked at. The id must be there, as it is what repeats are known by."""
+    """What is looked at of an Event. The id must be there, as it is what repeats are known by."""
 
     id: str
     type: str
@@ -96,7 +94,9 @@ class Decoder:
             or not (type(occurred_at) is datetime and occurred_at.tzinfo is UTC)
             or _id_match(head.id) is None
         ):
-            if reason := _invalid(head):
+            if occurred_at is _UNSET:
+                head.occurred_at = datetime.now(UTC)
+            if reason := invalid_reason(cast("Event", head)):
                 return reason
             named = self._remember(head)
         source, source_key = named
@@ -109,10 +109,9 @@ class Decoder:
         return StoredEvent(partition, record.offset, head.id, head.type, source, ms * 1_000_000, value)
 
     def _remember(self, head: _Head) -> tuple[str, bytes]:
-        if len(self._sources) >= _MAX_NAMES:
-            self._sources.clear()
-        if len(self._types) >= _MAX_NAMES:
-            self._types.clear()
+        for known in (self._sources, self._types):
+            if len(known) >= _MAX_NAMES:
+                known.clear()
         self._types.add(head.type)
         named = f"{head.source_type}:{head.source_id}", head.source_id.encode()
         self._sources[head.source_type, head.source_id] = named
@@ -124,17 +123,3 @@ def one_line(value: bytes) -> bytes:
     if b"\n" in value or b"\r" in value:  # in JSON they can only be white space between its parts
         return msgspec.json.format(value, indent=-1)
     return value
-
-
-def _invalid(head: _Head) -> str | None:
-    occurred_at = datetime.now(UTC) if head.occurred_at is msgspec.UNSET else head.occurred_at
-    return invalid_reason(
-        Event(
-            id=head.id,
-            type=head.type,
-            source_type=head.source_type,
-            source_id=head.source_id,
-            occurred_at=occurred_at,
-            traceparent=head.traceparent,
-        )
-    )

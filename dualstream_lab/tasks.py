@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["beside", "end_tasks", "finished", "in_thread", "until"]
-
 T = TypeVar("T")
 _AGAIN = 1.0  # s: long enough for a task that is cleaning up
 

@@ -12,6 +12,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peers.common import event_headers
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import (
     Event,
@@ -21,7 +22,6 @@ from dualstream_lab.event import (
     decode_event,
     decode_notification,
     encode_event,
-    event_headers,
     id_invalid_reason,
     invalid_reason,
     new_id,
@@ -267,11 +267,7 @@ def test_shards_share_the_sources_evenly():
 
 @given(events())
 def test_the_headers_are_cloudevents_as_its_own_sdk_reads_them(event):
-    headers = event_headers(
-        event,
-        type_header=("ce_type", event.type.encode()),
-        source_header=("ce_source", cloudevents_source(event.source_type, event.source_id).encode()),
-    )
+    headers = event_headers(event)
     assert len({name for name, _ in headers}) == len(headers)
     read = from_binary_event(
         KafkaMessage(headers=dict(headers), key=event.source_id.encode(), value=encode_event(event))

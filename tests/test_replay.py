@@ -36,7 +36,7 @@ from dualstream_lab.replay import (
     replay,
 )
 from dualstream_lab.replay import reading as reading_module
-from dualstream_lab.replay.merge import Merge
+from dualstream_lab.replay.reading import Merge
 
 from .kafka_log.hostile import (
     COMPACTED,
@@ -115,7 +115,7 @@ def test_partitions_are_merged_by_time_and_each_keeps_its_order(stamps, random, 
         ]
         for partition, column in enumerate(stamps)
     }
-    merge, unread, merged = Merge[Stamped](logs), {p: list(log) for p, log in logs.items()}, []
+    merge, unread, merged = Merge(logs), {p: list(log) for p, log in logs.items()}, []
     while merge.open or unread:
         taken = merge.take(random.randint(1, 5))
         merged += taken
@@ -139,7 +139,7 @@ def test_partitions_are_merged_by_time_and_each_keeps_its_order(stamps, random, 
 
 
 def test_a_partition_is_never_far_ahead_of_the_others():
-    merge = Merge[Stamped]([0, 1])
+    merge = Merge([0, 1])
     while 0 in merge.wanted():
         merge.add(0, [Stamped(0, 0, 0)])
     assert 1 in merge.wanted()
@@ -244,7 +244,7 @@ async def test_an_id_of_several_sources_is_asked_back_and_letters_may_be_spelled
 
 
 async def test_our_own_ids_say_where_to_look(settings, monkeypatch):
-    from dualstream_lab.replay import find
+    from dualstream_lab.replay import history
 
     asked = []
 
@@ -252,7 +252,7 @@ async def test_our_own_ids_say_where_to_look(settings, monkeypatch):
         asked.append(start)
         return read(settings, start, **how)
 
-    monkeypatch.setattr(find, "read", noted)
+    monkeypatch.setattr(history, "read", noted)
     async with DualPublisher(settings()) as publisher:
         receipts = await publisher.publish_batch([event(n) for n in range(50)])
         ours = await publisher.publish(Event(type="push", source_type="repo", source_id="a", data=1))

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dualstream_lab.event import Event
+from dualstream_lab.event import Event, cloudevents_source
 
 
 @dataclass(frozen=True)
@@ -127,3 +127,19 @@ def report(*, acked: int, notified: int, dropped: int, seconds: float) -> None:
             }
         )
     )
+
+
+def event_headers(event: Event) -> list[tuple[str, bytes]]:
+    """The Kafka headers of an event, CloudEvents 1.0 binary mode, made anew for each."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.id.encode()),
+        ("ce_type", event.type.encode()),
+        ("ce_source", cloudevents_source(event.source_type, event.source_id).encode()),
+        ("ce_time", msgspec.json.encode(event.occurred_at)[1:-1]),
+        ("content-type", b"application/json"),
+    ]
+    if isinstance(event.traceparent, str):
+        trace = event.traceparent.encode()
+        headers += [("traceparent", trace), ("ce_traceparent", trace)]
+    return headers

@@ -5,8 +5,8 @@ import time
 
 from confluent_kafka import Producer
 
-from benchmarks.peers.common import Task, report
-from dualstream_lab.event import cloudevents_source, encode_event, event_headers
+from benchmarks.peers.common import Task, event_headers, report
+from dualstream_lab.event import encode_event
 
 
 def main() -> None:
@@ -33,11 +33,7 @@ def main() -> None:
     gc.freeze()
     started = time.perf_counter()
     for number, event in enumerate(events):
-        headers = event_headers(
-            event,
-            type_header=("ce_type", event.type.encode()),
-            source_header=("ce_source", cloudevents_source(event.source_type, event.source_id).encode()),
-        )
+        headers = event_headers(event)
         while True:
             try:
                 producer.produce(

@@ -9,15 +9,8 @@ import uvloop
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from benchmarks.peers.common import Task, report, spend
-from dualstream_lab.event import (
-    Event,
-    Notification,
-    channel_of,
-    cloudevents_source,
-    encode_event,
-    event_headers,
-)
+from benchmarks.peers.common import Task, event_headers, report, spend
+from dualstream_lab.event import Event, Notification, channel_of, encode_event
 
 
 class Naive:
@@ -38,14 +31,7 @@ class Naive:
                 self.topic,
                 key=event.source_id.encode(),
                 value=encode_event(event),
-                headers=event_headers(
-                    event,
-                    type_header=("ce_type", event.type.encode()),
-                    source_header=(
-                        "ce_source",
-                        cloudevents_source(event.source_type, event.source_id).encode(),
-                    ),
-                ),
+                headers=event_headers(event),
             )
             for event in events
         ]

@@ -1,31 +1,35 @@
 """The log itself: which one it is, how far it goes, and what is in it. What all who read ask of Kafka.
 
 ``consumer`` is the one adapter of aiokafka's consumer (``group`` of its group member), on ``client``, which
-asks, and ``fetched``, which takes apart what was fetched: what is private to aiokafka, and how it behaves in
-trouble, is known there and in ``description`` alone. ``topic``: the topic's identity and settings. ``watch``:
-whether these change. ``ends`` and ``stretch``: where partitions end, and a part of one.
+asks, also where partitions end, and ``fetched``, which takes apart what was fetched: what is private to
+aiokafka, and how it behaves in trouble, is known there and in ``description`` alone. ``topic``: the topic's
+identity and settings, and whether these change. ``connection``: how one connects, and why that fails.
 """
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log.client import Bounds, LogClient
-from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer
-from dualstream_lab.kafka_log.ends import LogEnds
-from dualstream_lab.kafka_log.fetched import Fetched, Records
+from dualstream_lab.kafka_log.client import Bounds, LogClient, LogEnds
+from dualstream_lab.kafka_log.connection import (
+    client_options,
+    close_producer,
+    connecting,
+    open_admin,
+    refusal,
+)
+from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer, read_range
+from dualstream_lab.kafka_log.fetched import Fetched, LogRecord, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
-from dualstream_lab.kafka_log.stretch import read_range
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
+    LogWatch,
     TopicInfo,
-    client_options,
+    info_of,
     is_there,
     log_identity,
     partition_of,
     topic_info,
-    unreachable,
 )
 from dualstream_lab.kafka_log.trouble import PartitionTrouble
-from dualstream_lab.kafka_log.watch import LogWatch
 
 __all__ = [
     "Bounds",
@@ -35,16 +39,21 @@ __all__ = [
     "LogConsumer",
     "LogEnds",
     "LogIdentity",
+    "LogRecord",
     "LogWatch",
     "PartitionTrouble",
     "Records",
     "TopicInfo",
     "client_options",
+    "close_producer",
+    "connecting",
+    "info_of",
     "is_there",
     "log_identity",
+    "open_admin",
     "open_consumer",
     "partition_of",
     "read_range",
+    "refusal",
     "topic_info",
-    "unreachable",
 ]

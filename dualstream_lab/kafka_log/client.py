@@ -12,15 +12,14 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log.topic import client_options, identity_of
+from dualstream_lab.kafka_log.connection import client_options
+from dualstream_lab.kafka_log.topic import LogIdentity, identity_of
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Hashable, Iterable, Mapping
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.topic import LogIdentity
-
-__all__ = ["Bounds", "LogClient"]
 
 _CLOSE_TIMEOUT: Final = 2.0
 _PATIENCE: Final = 3.0  # s more for a topic that no broker knows (yet)
@@ -48,14 +47,14 @@ class LogClient:
     def __init__(self, settings: Settings, **options: Any) -> None:
         self._topic = settings.topic
         self._timeout = settings.request_timeout
-        self._targets: dict[int, TopicPartition] = {}
-        given = {
-            "enable_auto_commit": False,
-            "auto_offset_reset": "none",  # a jump would be a silent gap
-            "isolation_level": "read_committed",
-        }
         self._options = client_options(settings)
-        self._consumer = AIOKafkaConsumer(**self._options, **(given | options))
+        self._consumer = AIOKafkaConsumer(
+            **self._options,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # a jump would be a silent gap
+            isolation_level="read_committed",
+            **options,
+        )
 
     async def start(self) -> None:
         """Connect. Raises KafkaError, OSError; the caller bounds it."""
@@ -64,13 +63,9 @@ class LogClient:
     async def close(self) -> None:
         """Stop it and disconnect, within seconds, whatever the brokers do; never raises."""
         # (With a dead broker stop() raises CancelledError and leaves its client open.)
-        stopping = asyncio.ensure_future(self._consumer.stop())
+        stopping = asyncio.create_task(self._consumer.stop())
         await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-            await asyncio.wait([stopping], timeout=_CLOSE_TIMEOUT)
-        if stopping.done() and not stopping.cancelled():
-            stopping.exception()  # noticed
+        await end_tasks([stopping], timeout=_CLOSE_TIMEOUT)
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self._consumer._client.close()  # noqa: SLF001
@@ -92,9 +87,7 @@ class LogClient:
         """The first record of each partition that is not before a time (ms); its end where there is none."""
         # (For a time behind the last stable offset Kafka answers -1, as for one behind the end.)
         found = await self._offsets(dict.fromkeys(ends, max(0, timestamp)), "what it has of that time")
-        return {
-            partition: found[partition] if found[partition] >= 0 else end for partition, end in ends.items()
-        }
+        return {p: found[p] if found[p] >= 0 else end for p, end in ends.items()}
 
     async def bounds(self, partitions: Iterable[int]) -> Bounds:
         """Where each begins and ends; those that cannot be asked, for example without a leader, do not
@@ -163,12 +156,8 @@ class LogClient:
         while True:
             try:
                 groups = await self.leaders(times)
-                answers = await asyncio.gather(
-                    *(
-                        self._ask(leader, [(p, times[p]) for p in group], isolation)
-                        for leader, group in groups.items()
-                    )
-                )
+                asked = {leader: [(p, times[p]) for p in group] for leader, group in groups.items()}
+                answers = await asyncio.gather(*(self._ask(*one, isolation) for one in asked.items()))
             except KafkaError as error:
                 if not error.retriable or loop.time() > deadline:
                     raise
@@ -200,7 +189,78 @@ class LogClient:
             raise StreamUnavailable(f"Kafka does not say of {self._topic} {what}: {reason}") from error
 
     def _target(self, partition: int) -> TopicPartition:
-        target = self._targets.get(partition)
-        if target is None:
-            target = self._targets[partition] = TopicPartition(self._topic, partition)
-        return target
+        return TopicPartition(self._topic, partition)
+
+
+class LogEnds:
+    """The last stable offset of each partition: what a reader of committed events can come to.
+
+    :meth:`run` is its task. An answer that was requested before a call is never given to that call. A
+    partition, or a broker, that cannot be asked fails those who asked for it, and nobody else waits for it.
+    """
+
+    def __init__(self, settings: Settings, consumer: LogClient) -> None:
+        self._timeout = settings.request_timeout
+        self._consumer = consumer
+        self._asked: dict[int, asyncio.Future[int]] = {}
+        self._busy: set[Hashable] = set()  # leaders that are being asked
+        self._wake = asyncio.Event()
+        self.known: dict[int, int] = {}
+        """The last answers: the log reaches at least so far."""
+
+    async def end(self, partition: int) -> int:
+        """The offset after the partition's last stable record, asked from now on; else StreamUnavailable."""
+        return (await self.ends([partition]))[partition]
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """As :meth:`end`, of several. Raises StreamUnavailable if one of them cannot be asked."""
+        asked = {partition: self._ask(partition) for partition in partitions}
+        if not asked:
+            return {}
+        try:
+            # The question before it, and its own: together with others, and then alone.
+            async with asyncio.timeout(4 * self._timeout):
+                return {partition: await asyncio.shield(future) for partition, future in asked.items()}
+        except TimeoutError as error:
+            raise StreamUnavailable("Kafka does not say where its log ends") from error
+
+    def _ask(self, partition: int) -> asyncio.Future[int]:
+        future = self._asked.get(partition)
+        if future is None:
+            future = self._asked[partition] = asyncio.get_running_loop().create_future()
+            self._wake.set()
+        return future
+
+    async def run(self) -> None:
+        """Until cancelled: answer what is asked, of each broker one question at a time."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for leader, partitions in (await self._consumer.leaders(list(self._asked))).items():
+                    if leader not in self._busy:
+                        self._busy.add(leader)
+                        group.create_task(self._answer(leader, {p: self._asked.pop(p) for p in partitions}))
+
+    async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int]]) -> None:
+        await self._answer_all(asked)
+        self._busy.discard(leader)
+        if self._asked:
+            self._wake.set()
+
+    async def _answer_all(self, asked: Mapping[int, asyncio.Future[int]]) -> None:
+        try:
+            ends = await self._consumer.ends(asked)
+        except StreamUnavailable as error:
+            if len(asked) > 1:  # one of them may be the trouble of all
+                await asyncio.gather(*(self._answer_all({p: future}) for p, future in asked.items()))
+                return
+            for future in asked.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # whoever asked may have left
+        else:
+            self.known.update(ends)
+            for partition, end in ends.items():
+                if not asked[partition].done():
+                    asked[partition].set_result(end)

@@ -19,19 +19,17 @@ from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.client import LogClient
-from dualstream_lab.kafka_log.fetched import Fetched, unpack
-from dualstream_lab.kafka_log.topic import unreachable
-from dualstream_lab.kafka_log.trouble import Troubles
+from dualstream_lab.kafka_log.connection import connecting
+from dualstream_lab.kafka_log.fetched import Fetched, Records, unpack
+from dualstream_lab.kafka_log.trouble import PartitionTrouble, Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 
     from aiokafka import TopicPartition
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.trouble import PartitionTrouble
-
-__all__ = ["LogConsumer", "open_consumer"]
+    from dualstream_lab.record import Record
 
 _POLL: Final = 0.5  # s to wait for records
 _MAX_RECORDS: Final = 5000
@@ -56,15 +54,12 @@ class LogConsumer(LogClient):
         self.positions: dict[int, int] = {}
         """What is to be returned next, of the partitions that are read."""
         self._troubles = Troubles(settings.topic)
+        self.troubles: Mapping[int, PartitionTrouble] = self._troubles.now
+        """Why partitions cannot be read now, by partition."""
         self._paused: set[int] = set()
         self._attended = time.monotonic()
         self._unanswered: dict[int, int] = {}  # looks in a row at which there was no answer
         self._silence = round(_SILENCE * settings.request_timeout / _ATTEND) or 1
-
-    @property
-    def troubles(self) -> Mapping[int, PartitionTrouble]:
-        """Why partitions cannot be read now, by partition."""
-        return self._troubles.now
 
     @property
     def errors(self) -> int:
@@ -246,11 +241,8 @@ class LogConsumer(LogClient):
 
     def held(self) -> dict[int, int]:
         """As :meth:`behind_transactions`, of the partitions that are read, as far as was heard."""
-        held = {}
-        for partition, state in self._states():
-            if state.highwater is not None and 0 <= state.lso < state.highwater:
-                held[partition] = state.highwater - state.lso
-        return held
+        known = [(p, state) for p, state in self._states() if state.highwater is not None]
+        return {p: state.highwater - state.lso for p, state in known if 0 <= state.lso < state.highwater}
 
     def _states(self) -> Iterator[tuple[int, Any]]:
         """What aiokafka knows of the partitions that are assigned: ``highwater``, ``lso``, ``timestamp``."""
@@ -269,11 +261,38 @@ async def open_consumer(settings: Settings, **options: Any) -> AsyncIterator[Log
     """
     consumer = LogConsumer(settings, **options)
     try:
-        try:
-            async with asyncio.timeout(settings.start_timeout):
-                await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise await unreachable(settings, error) from error
+        async with connecting(settings):
+            await consumer.start()
         yield consumer
     finally:
         await consumer.close()
+
+
+async def read_range(
+    settings: Settings, partition: int, first: int, end: int, *, limit: int
+) -> Sequence[Record]:
+    """All committed records of a partition with first <= offset < end; at most ``limit`` offsets.
+
+    Raises StreamUnavailable, also when some of them are not in Kafka any more (retention, compaction), or
+    cannot be decoded.
+    """
+    if end - first > limit:
+        raise StreamUnavailable(f"{end - first:,} records are too many to read at once (at most {limit:,})")
+    found: list[Record] = []
+    async with open_consumer(settings) as consumer:
+        try:
+            # 50,000 records take a second, and several on a busy machine.
+            async with asyncio.timeout(2 * settings.request_timeout):
+                consumer.assign({partition: first})
+                while consumer.positions[partition] < end:
+                    for part in await consumer.poll(Records, timeout=0.2):
+                        if any(hole < end for hole, _ in part.holes):
+                            raise StreamUnavailable(f"partition {partition} was compacted behind {first}")
+                        found += [record for record in part.records if record.offset < end]
+                    if (trouble := consumer.troubles.get(partition)) is not None:
+                        raise StreamUnavailable(
+                            f"partition {partition} cannot be read at {trouble.offset}: {trouble.reason}"
+                        )
+        except TimeoutError as error:
+            raise StreamUnavailable(f"partition {partition} could not be read: no answer") from error
+    return found

@@ -9,22 +9,12 @@ from uuid import UUID
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import (
-    Boolean,
-    CompactArray,
-    CompactString,
-    Int16,
-    Int32,
-    Schema,
-    TaggedFields,
-)
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 if TYPE_CHECKING:
     from io import BytesIO
 
     from aiokafka.client import AIOKafkaClient
-
-__all__ = ["Description", "ask_any", "describe"]
 
 _BROKERS: Final = 3
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
@@ -83,7 +73,18 @@ class _Uuid:
         return str(value)
 
 
+_TEXT = CompactString("utf-8")
 _INTEGERS = CompactArray(Int32)
+_TAGS = ("tags", TaggedFields)
+_BROKER = (("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT), _TAGS)
+_PARTITION = (
+    *(("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32)),
+    *(("replicas", _INTEGERS), ("isr", _INTEGERS), ("offline_replicas", _INTEGERS), _TAGS),
+)
+_TOPIC = (
+    *(("error_code", Int16), ("name", _TEXT), ("topic_id", _Uuid), ("is_internal", Boolean)),
+    *(("partitions", CompactArray(*_PARTITION)), ("authorized_operations", Int32), _TAGS),
+)
 
 
 class _DescribedTopics(Response):  # type: ignore[misc]
@@ -91,43 +92,11 @@ class _DescribedTopics(Response):  # type: ignore[misc]
     API_VERSION = 12
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("rack", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("cluster_id", CompactString("utf-8")),
+        ("brokers", CompactArray(*_BROKER)),
+        ("cluster_id", _TEXT),
         ("controller_id", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("error_code", Int16),
-                ("name", CompactString("utf-8")),
-                ("topic_id", _Uuid),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", _INTEGERS),
-                        ("isr", _INTEGERS),
-                        ("offline_replicas", _INTEGERS),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
+        ("topics", CompactArray(*_TOPIC)),
+        _TAGS,
     )
 
 
@@ -137,13 +106,10 @@ class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _DescribedTopics
     SCHEMA = Schema(
-        (
-            "topics",
-            CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
-        ),
+        ("topics", CompactArray(("topic_id", _Uuid), ("name", _TEXT), _TAGS)),
         ("allow_auto_topic_creation", Boolean),
         ("include_topic_authorized_operations", Boolean),
-        ("tags", TaggedFields),
+        _TAGS,
     )
 
 

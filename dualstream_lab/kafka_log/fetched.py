@@ -1,20 +1,21 @@
 """What a fetch brought, taken apart: records, and the offsets that are missing between them.
 
-As aiokafka's own PartitionRecords does it, whose inside is known here, and with what that does not tell.
+As aiokafka's own PartitionRecords does it, whose inside is known here, and with what that does not say.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
 from aiokafka.errors import CorruptRecordException
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiokafka.consumer.fetcher import PartitionRecords
 
     from dualstream_lab.record import Record
-
-__all__ = ["Fetched", "Records", "unpack"]
 
 _READ_COMMITTED: Final = 1
 
@@ -37,19 +38,32 @@ class Fetched(Protocol):
         """How many were added."""
 
 
+class LogRecord(msgspec.Struct, gc=False):
+    """A record, and where it is; ``timestamp`` in ms."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
 class Records:
     """A partition's next records, as a list: a :class:`Fetched` for those who want no more."""
 
     def __init__(self, partition: int, first: int) -> None:
         self.partition = partition
-        self.first = first
         self.next_ = first
-        self.records: list[Record] = []
+        self.records: list[LogRecord] = []
         self.holes: list[tuple[int, int]] = []
 
     def add(self, record: Record) -> None:
         """See :class:`Fetched`."""
-        self.records.append(record)
+        time = record.timestamp or 0  # (the oldest format has none)
+        self.records.append(
+            LogRecord(self.partition, record.offset, time, record.key, record.value, record.headers)
+        )
 
     def hole(self, first: int, end: int) -> None:
         """See :class:`Fetched`."""

@@ -12,9 +12,8 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log.connection import connecting, refusal
 from dualstream_lab.kafka_log.consumer import LogConsumer
-from dualstream_lab.kafka_log.diagnosis import refusal
-from dualstream_lab.kafka_log.topic import unreachable
 from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
@@ -22,16 +21,9 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
 
-__all__ = ["GroupConsumer"]
-
 log = logging.getLogger(__name__)
 
 _SESSION: Final = 6.0  # s until what a killed member had is given to others: the least that Kafka allows
-_FETCH: Final = {
-    "fetch_max_wait_ms": 100,  # also the time that a seek may wait for a fetch that is under way
-    "fetch_max_bytes": 16 * 2**20,
-    "max_partition_fetch_bytes": 2 * 2**20,  # a larger record is fetched all the same
-}
 
 
 class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[misc]
@@ -45,7 +37,9 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
     def __init__(self, settings: ServeSettings, let_go: Callable[[], Awaitable[None]]) -> None:
         super().__init__(
             settings,
-            **_FETCH,
+            fetch_max_wait_ms=100,  # also the time that a seek may wait for a fetch that is under way
+            fetch_max_bytes=16 * 2**20,
+            max_partition_fetch_bytes=2 * 2**20,  # a larger record is fetched all the same
             group_id=settings.group,
             session_timeout_ms=round(_SESSION * 1000),
             heartbeat_interval_ms=round(_SESSION * 1000 / 4),
@@ -63,11 +57,8 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         """Connect, within ``start_timeout``; :meth:`join` then joins the group. Raises StreamUnavailable."""
         consumer = cls(settings, let_go)
         try:
-            async with asyncio.timeout(settings.start_timeout):
+            async with connecting(settings):
                 await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            await consumer.close()
-            raise await unreachable(settings, error) from error
         except BaseException:
             await consumer.close()
             raise

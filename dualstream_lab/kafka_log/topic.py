@@ -1,46 +1,30 @@
-"""Which log a topic is, and what its settings promise."""
+"""Which log a topic is, what its settings promise, and whether these change."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import suppress
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResourceType
-from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.admin import DescribeConfigsRequest
 
-from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.kafka_log.description import ask_any, describe
-from dualstream_lab.kafka_log.diagnosis import connection_problem, refusal
+from dualstream_lab.kafka_log.connection import connecting, open_admin
+from dualstream_lab.kafka_log.description import Description, ask_any, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiokafka.client import AIOKafkaClient
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log.description import Description
 
-__all__ = [
-    "LogIdentity",
-    "TopicInfo",
-    "client_options",
-    "identity_of",
-    "info_of",
-    "is_there",
-    "log_identity",
-    "partition_of",
-    "topic_info",
-    "unreachable",
-]
+log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT: Final = 2.0
 _DEFAULT_MAX_MESSAGE: Final = 1_048_588
 _DEFAULT_RETENTION_MS: Final = 604_800_000
 
@@ -101,7 +85,7 @@ class TopicInfo:
         """Whether Kafka removes all but the newest record of each key."""
         return "compact" in self.settings.get("cleanup.policy", "delete")
 
-    def contradictions(self, *, retention_age: float | None = None) -> list[str]:
+    def contradictions(self, *, retention_age: float = 0.0) -> list[str]:
         """What in its settings contradicts "durable, replayable", each as a sentence for a warning.
 
         ``retention_age``: seconds that the store keeps events, which Kafka should keep at least as long.
@@ -112,14 +96,13 @@ class TopicInfo:
                 "cleanup.policy has 'compact': Kafka removes all but the newest event of each source, and "
                 "history cannot be replayed whole; set cleanup.policy=delete"
             )
-        if "delete" in self.settings.get("cleanup.policy", "delete") and retention_age is not None:
-            retention_ms = int(self.settings.get("retention.ms", _DEFAULT_RETENTION_MS))
-            if 0 <= retention_ms < retention_age * 1000:
-                found.append(
-                    f"retention.ms={retention_ms} keeps events for {retention_ms / 1000:g} s; the store is "
-                    f"to have {retention_age:g} s (retention_age): one that is filled anew would lack "
-                    "some; raise retention.ms"
-                )
+        kept = int(self.settings.get("retention.ms", _DEFAULT_RETENTION_MS))
+        if "delete" in self.settings.get("cleanup.policy", "delete") and 0 <= kept < retention_age * 1000:
+            found.append(
+                f"retention.ms={kept} keeps events for {kept / 1000:g} s; the store is to have "
+                f"{retention_age:g} s (retention_age): one that is filled anew would lack some; raise "
+                "retention.ms"
+            )
         return found
 
 
@@ -130,25 +113,6 @@ def partition_of(source: str, partitions: int) -> int:
     """
     hashed: int = murmur2(source.partition(":")[2].encode()) & 0x7FFFFFFF
     return hashed % partitions
-
-
-def client_options(settings: Settings) -> dict[str, Any]:
-    """aiokafka's arguments for this Kafka, with its time-out. Raises ConfigError."""
-    if settings.kafka_url is None:
-        raise ConfigError("kafka_url (DUALSTREAM_KAFKA_URL) is not set; allowed: host:port[,host:port…]")
-    options = kafka_client_options(settings.kafka_url)
-    return options | {"request_timeout_ms": round(settings.request_timeout * 1000)}
-
-
-async def unreachable(settings: Settings, error: BaseException) -> StreamUnavailable:
-    """The error for a Kafka that cannot be used, with what its servers say when asked anew, in seconds."""
-    options = kafka_client_options(settings.kafka_url or "")
-    servers = ", ".join(options["bootstrap_servers"])
-    if (refused := refusal(error, options, settings.topic)) is not None:
-        return StreamUnavailable(f"Kafka at {servers} cannot be used: {refused}")
-    problem = await connection_problem(options)
-    reason = problem or str(error) or f"no answer within {settings.start_timeout:g} s"
-    return StreamUnavailable(f"Kafka at {servers} could not be reached: {reason}; check kafka_url")
 
 
 async def identity_of(client: AIOKafkaClient, topic: str) -> LogIdentity:
@@ -169,23 +133,16 @@ async def topic_info(settings: Settings) -> TopicInfo:
 
     Raises ConfigError if it does not exist or Kafka is older than 3.1, StreamUnavailable if it is silent.
     """
-    admin = AIOKafkaAdminClient(**client_options(settings))
-    try:
-        async with asyncio.timeout(settings.start_timeout):
-            await admin.start()
-            return await info_of(admin._client, settings.topic)  # noqa: SLF001
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise await unreachable(settings, error) from error
-    finally:
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await admin.close()
+    async with connecting(settings), open_admin(settings) as admin:
+        return await info_of(admin._client, settings.topic)  # noqa: SLF001
 
 
 async def info_of(client: AIOKafkaClient, topic: str) -> TopicInfo:
     """As :func:`topic_info`, asked through a connected client. The caller bounds it."""
     description = await _described(client, topic)
-    settings = await _settings(client, topic)
+    request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
+    answer = await ask_any(client, request)  # of nothing, where this user may not read them
+    settings = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
     return TopicInfo(log=_identity(description), replicas=description.replicas, settings=settings)
 
 
@@ -216,8 +173,42 @@ def _digest(facts: str) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
-async def _settings(client: AIOKafkaClient, topic: str) -> dict[str, str]:
-    """The topic's settings; none where this user may not read them."""
-    request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
-    response = await ask_any(client, request)
-    return {entry[0]: entry[1] for resource in response.resources for entry in resource[4]}
+class LogWatch:
+    """Looks at the topic every ``interval`` seconds; ``identity`` is what it saw last.
+
+    ``ask`` is asked for the identity, for example :meth:`LogConsumer.identity`. ``on_change(before, after)``
+    is called in the loop when it has more partitions (``before.epoch == after.epoch``) or was made anew. A
+    Kafka that does not answer changes nothing. :meth:`run` is its task.
+    """
+
+    def __init__(
+        self,
+        identity: LogIdentity,
+        *,
+        interval: float,
+        ask: Callable[[], Awaitable[LogIdentity]],
+        on_change: Callable[[LogIdentity, LogIdentity], None],
+    ) -> None:
+        self.identity = identity
+        self._interval = interval
+        self._ask = ask
+        self._on_change = on_change
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.look()
+            except (StreamUnavailable, ConfigError) as error:
+                log.info("the topic could not be looked at: %s", error)
+
+    async def look(self) -> LogIdentity:
+        """Look now, and tell of a change. Raises StreamUnavailable; ConfigError where the topic is gone."""
+        before, after = self.identity, await self._ask()
+        if after.epoch == before.epoch and after.partitions < before.partitions:
+            return before  # a broker that does not know of the growth yet
+        if after != before:
+            self.identity = after
+            self._on_change(before, after)
+        return after

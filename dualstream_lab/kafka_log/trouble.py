@@ -9,8 +9,6 @@ from typing import Final
 
 from aiokafka.errors import OffsetOutOfRangeError
 
-__all__ = ["PartitionTrouble", "Troubles"]
-
 log = logging.getLogger(__name__)
 
 _PAUSES: Final = (0.5, 30.0)  # s until a partition in trouble is tried again: first, and at most
@@ -52,36 +50,25 @@ class Troubles:
             removed = isinstance(error, OffsetOutOfRangeError)
             reason = "the log does not have it (any more)" if removed else str(error) or type(error).__name__
             trouble = self.now[partition] = PartitionTrouble(offset=offset, reason=reason, removed=removed)
-        self._pause(trouble)
-        self._warn(partition, trouble)
+        self._note(partition, trouble, pause=True)
 
     def silent(self, partition: int, offset: int, *, pause: bool) -> None:
         """Kafka has not answered for it for a while. ``pause``: to be tried again after one."""
-        trouble = self.now.get(partition)
-        if trouble is None:
-            reason = "Kafka does not answer for this partition"
-            trouble = self.now[partition] = PartitionTrouble(offset=offset, reason=reason, silent=True)
+        reason = "Kafka does not answer for this partition"
+        known = self.now.setdefault(partition, PartitionTrouble(offset=offset, reason=reason, silent=True))
+        self._note(partition, known, pause=pause)
+
+    def _note(self, partition: int, trouble: PartitionTrouble, *, pause: bool) -> None:
+        now, (first, longest) = time.monotonic(), _PAUSES
         if pause:
-            self._pause(trouble)
-        self._warn(partition, trouble)
-
-    def _pause(self, trouble: PartitionTrouble) -> None:
-        self.count += 1
-        longest = _SILENT_PAUSE if trouble.silent else _PAUSES[1]
-        trouble.retry_at = time.monotonic() + min(_PAUSES[0] * 2 ** min(trouble.tries, 10), longest)
-        trouble.tries += 1
-
-    def _warn(self, partition: int, trouble: PartitionTrouble) -> None:
-        now = time.monotonic()
+            self.count += 1
+            most = _SILENT_PAUSE if trouble.silent else longest
+            trouble.retry_at = now + min(first * 2 ** min(trouble.tries, 10), most)
+            trouble.tries += 1
         if now - trouble.warned_at >= _WARN_EVERY:
             trouble.warned_at = now
-            log.warning(
-                "partition %d of %s cannot be read at offset %d: %s",
-                partition,
-                self._topic,
-                trouble.offset,
-                trouble.reason,
-            )
+            sentence = "partition %d of %s cannot be read at offset %d: %s"
+            log.warning(sentence, partition, self._topic, trouble.offset, trouble.reason)
 
     def recover(self, partition: int) -> None:
         """It can be read."""

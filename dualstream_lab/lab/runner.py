@@ -19,7 +19,7 @@ from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
-from dualstream_lab.publisher.topic import check_topic
+from dualstream_lab.publisher.publisher import check_topic
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.stack import LocalStack

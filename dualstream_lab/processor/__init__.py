@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualstream_lab.processor.handling import Handler
+from dualstream_lab.processor.batch import Handler
 from dualstream_lab.processor.processor import Processor, ProcessorStats
 
 __all__ = ["Handler", "Processor", "ProcessorStats"]

@@ -2,20 +2,106 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final, Protocol
 
+from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.processor.dead_letters import DeadLetter
-from dualstream_lab.processor.handling import handled
 from dualstream_lab.store import Hole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.processor.handling import Handler
-    from dualstream_lab.record import Decoder, Record
-    from dualstream_lab.store import StoredEvent
+    from dualstream_lab.record import Decoder, Record, StoredEvent
 
-__all__ = ["Batch"]
+log = logging.getLogger(__name__)
+
+_PAUSES: Final = (0.05, 0.2, None)  # s after each try of one event; three tries
+_WARN_EVERY: Final = 60.0  # s
+_MAX_SOURCES: Final = 100_000  # of one partition, kept in mind
+
+
+class Handler(Protocol):
+    """Is given every valid event, a batch at a time, in the order of each partition.
+
+    At least once: after a crash, a rebalance or a failed batch it sees events again, with the same id. An
+    event that is a duplicate for the store is given to it, too. While it works, nothing of its partition
+    goes on; for longer than five minutes, and the partition goes to another processor.
+    """
+
+    async def handle(self, events: Sequence[StoredEvent]) -> None:
+        """Do the work. An exception refuses the batch; then its events are tried alone, up to three times."""
+
+
+async def _refusals(handler: Handler, events: Sequence[StoredEvent]) -> dict[int, str]:
+    """Why it refuses some of them, by offset."""
+    try:
+        await handler.handle(events)
+    except Exception as error:  # noqa: BLE001  (whatever an application raises)
+        name = type(handler).__name__
+        log.warning("%s refused %d events, trying each: %r", name, len(events), error)
+    else:
+        return {}
+    reasons = {event.offset: await _refusal(handler, event) for event in events}
+    return {offset: reason for offset, reason in reasons.items() if reason is not None}
+
+
+async def _refusal(handler: Handler, event: StoredEvent) -> str | None:
+    reason = ""
+    for pause in _PAUSES:
+        try:
+            await handler.handle([event])
+        except Exception as error:  # noqa: BLE001
+            tries = f"refused it {len(_PAUSES)} times, at last with {error!r}"
+            reason = f"{type(handler).__name__} {tries}"
+            if pause is not None:
+                await asyncio.sleep(pause)
+        else:
+            return None
+    return reason
+
+
+class Placement:
+    """Counts events in partitions where no publisher of ours would have put them, whatever count it saw.
+
+    They are read all the same; ``misplaced``: how many there were. It costs a look at a batch's sources.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._warned_at = float("-inf")
+        self._known: dict[int, dict[str, bool]] = {}
+        self.misplaced = 0
+
+    def note(self, partition: int, events: Sequence[StoredEvent], partitions: int) -> None:
+        """A batch of a partition, of a topic that has so many by now."""
+        known = self._known.setdefault(partition, {})
+        sources = {event.source for event in events}
+        for source in sources - known.keys():
+            known[source] = _is_home(source, partition, partitions)
+        misplaced = {source for source in sources if not known[source]}
+        if len(known) > _MAX_SOURCES:
+            known.clear()
+        if not misplaced:
+            return
+        self.misplaced += sum(event.source in misplaced for event in events)
+        if (now := time.monotonic()) - self._warned_at >= _WARN_EVERY:
+            self._warned_at = now
+            log.warning(
+                "%d events of %s so far, the last in partition %d, are where another partitioner put them. "
+                "They are read, but the order of their sources is lost: set murmur2 (Java's default; "
+                "librdkafka: partitioner=murmur2_random) and the source_id as the key",
+                self.misplaced,
+                self._topic,
+                partition,
+            )
+
+
+def _is_home(source: str, partition: int, partitions: int) -> bool:
+    """Today's count first; the topic may have had any smaller one."""
+    return any(partition_of(source, count) == partition for count in range(partitions, partition, -1))
 
 
 class Batch:
@@ -29,8 +115,7 @@ class Batch:
     def __init__(self, topic: str, partition: int, first: int, decode: Decoder, *, keep: bool) -> None:
         self.topic = topic
         self.partition = partition
-        self.first = first
-        self.next_ = first
+        self.first = self.next_ = first
         self.events: list[StoredEvent] = []
         self.letters: list[DeadLetter] = []
         self.holes: list[Hole] = []
@@ -59,10 +144,10 @@ class Batch:
         for handler in handlers:
             if not self.events or self._records is None:
                 return
-            self.events, refused = await handled(handler, self.events)
-            for event, reason in refused:
-                self._refuse(self._records[event.offset], reason)
+            refused = await _refusals(handler, self.events)
+            self.events = [event for event in self.events if event.offset not in refused]
+            for offset, reason in refused.items():
+                self._refuse(self._records[offset], reason)
 
     def _refuse(self, record: Record, reason: str) -> None:
-        letter = DeadLetter(topic=self.topic, partition=self.partition, record=record, reason=reason)
-        self.letters.append(letter)
+        self.letters.append(DeadLetter(self.topic, self.partition, record, reason))

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.kafka_log import Bounds, LogConsumer
-    from dualstream_lab.store import Place, Store
-
-__all__ = ["AnotherLog", "Claim", "Positions"]
+    from dualstream_lab.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +45,7 @@ class Claim:
         self._store = store
         self._epoch = ""
         self._look_at = 0.0
-        self._beyond = 0
-        self.lost = 0
+        self._beyond = self.lost = 0
         self.partitions = 0
         """That the topic had when it was last made."""
 
@@ -67,20 +64,15 @@ class Claim:
                 raise AnotherLog(str(error)) from error
             raise
         self._epoch, self.partitions = identity.epoch, identity.partitions
-        self._note_lost(places, bounds.begins)
-        return bounds
-
-    def _note_lost(self, places: Mapping[int, Place], begins: Mapping[int, int]) -> None:
-        for partition, begin in begins.items():
+        for partition, begin in bounds.begins.items():
             position = places[partition].position if partition in places else begin
             if position < begin:
                 self.lost += begin - position
-                log.warning(
-                    "partition %d: offsets %d to %d went by Kafka's retention before they were processed",
-                    partition,
-                    position,
-                    begin - 1,
+                sentence = (
+                    "partition %d: offsets %d to %d went by Kafka's retention before they were processed"
                 )
+                log.warning(sentence, partition, position, begin - 1)
+        return bounds
 
     async def positions(self, consumer: LogConsumer, partitions: Collection[int]) -> Positions:
         """Make it, and say where the store is. Raises as :meth:`make`."""

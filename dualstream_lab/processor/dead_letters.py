@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.kafka_log import client_options, is_there
+from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, is_there, open_admin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.record import Record
-
-__all__ = ["DeadLetter", "DeadLetters"]
 
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = 1.0  # s between tries
-_CLOSE_TIMEOUT: Final = 2.0
 _AT_ONCE: Final = 500
 _MAX_REASON: Final = 2000  # characters
 _OUR_HEADERS: Final = 64 * 1024  # bytes: room for what is added to a record that was as big as allowed
@@ -37,8 +31,7 @@ _LEFT_OUT: Final = b"left out: larger than this topic takes"
 _TOO_BIG: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetter(NamedTuple):
     """A record, where it is, and why it could not be processed."""
 
     topic: str
@@ -72,9 +65,9 @@ class DeadLetters:
         """
         await _ensure_topic(settings, main)
         # Not idempotent: after a refused batch such a producer could never write to its partition again.
+        options = client_options(settings)
         letters = cls(
-            settings.dead_letters,
-            AIOKafkaProducer(**client_options(settings), acks="all", max_request_size=_NO_LIMIT),
+            settings.dead_letters, AIOKafkaProducer(**options, acks="all", max_request_size=_NO_LIMIT)
         )
         try:
             await letters._producer.start()
@@ -108,14 +101,8 @@ class DeadLetters:
                 partition = self._another_partition()
             else:
                 self.trouble = None
-                log.warning(
-                    "%s partition %d offset %d is in %s: %s",
-                    letter.topic,
-                    letter.partition,
-                    record.offset,
-                    self._topic,
-                    letter.reason,
-                )
+                place = letter.topic, letter.partition, record.offset
+                log.warning("%s partition %d offset %d is in %s: %s", *place, self._topic, letter.reason)
                 return
 
     def _another_partition(self) -> int | None:
@@ -130,35 +117,17 @@ class DeadLetters:
 
     async def close(self) -> None:
         """Within seconds; what is not written is given up."""
-        producer = self._producer
-        with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await producer.stop()
-                return
-        sender = producer._sender.sender_task  # noqa: SLF001
-        if sender is not None:
-            sender.cancel()
-            await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT)
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await producer.client.close()
+        await close_producer(self._producer)
 
 
 async def _ensure_topic(settings: ServeSettings, main: TopicInfo) -> None:
     """Like the main topic: as many partitions and copies, and a little room for our headers."""
-    options = client_options(settings)
-    admin = AIOKafkaAdminClient(**options)
-    try:
-        await admin.start()
+    async with open_admin(settings) as admin:
         if await is_there(admin._client, settings.dead_letters):  # noqa: SLF001
             return
-        new = NewTopic(
-            settings.dead_letters,
-            main.partitions,
-            main.replicas,
-            topic_configs={"max.message.bytes": str(main.max_batch_bytes + _OUR_HEADERS)},
-        )
-        answer = await admin.create_topics([new], timeout_ms=options["request_timeout_ms"])
+        configs = {"max.message.bytes": str(main.max_batch_bytes + _OUR_HEADERS)}
+        new = NewTopic(settings.dead_letters, main.partitions, main.replicas, topic_configs=configs)
+        answer = await admin.create_topics([new], timeout_ms=round(settings.request_timeout * 1000))
         _, code, message = answer.topic_errors[0][:3]
         reason = kafka_errors.for_code(code)
         if code and reason is not kafka_errors.TopicAlreadyExistsError:
@@ -166,7 +135,3 @@ async def _ensure_topic(settings: ServeSettings, main: TopicInfo) -> None:
                 f"dead-letter topic {settings.dead_letters!r} does not exist and could not be made "
                 f"({message or reason.__name__}); make it, or set DUALSTREAM_DEAD_LETTER_TOPIC to another"
             )
-    finally:
-        with suppress(Exception):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await admin.close()

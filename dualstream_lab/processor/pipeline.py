@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import GroupConsumer
-from dualstream_lab.processor.batch import Batch
+from dualstream_lab.processor.batch import Batch, Handler, Placement
 from dualstream_lab.processor.claim import AnotherLog, Claim
-from dualstream_lab.processor.placement import Placement
 from dualstream_lab.record import Decoder
 
 if TYPE_CHECKING:
@@ -19,10 +18,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.processor.dead_letters import DeadLetters
-    from dualstream_lab.processor.handling import Handler
     from dualstream_lab.store import Store
-
-__all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +86,8 @@ class Pipeline:
         if reading and len(reading) == len(self.positions) and all(t.silent for t in reading.values()):
             found["kafka"] = f"it has not answered for {now - min(t.since for t in reading.values()):.0f} s"
         else:
-            for partition, trouble in reading.items():
-                found[f"partition {partition}"] = (
-                    f"it cannot be read at offset {trouble.offset}: {trouble.reason}"
-                )
+            cannot = "it cannot be read at offset"
+            found |= {f"partition {p}": f"{cannot} {t.offset}: {t.reason}" for p, t in reading.items()}
         if self._settled != self.consumer.generation and now - self._polled_at > _UNSETTLED:
             group = self._settings.group
             found["kafka"] = f"group {group} has given no partitions for {now - self._polled_at:.0f} s"
@@ -101,10 +95,7 @@ class Pipeline:
             found["store"] = next(iter(self._unstored.values()))
         if self._letters.trouble is not None:
             found["dead letters"] = self._letters.trouble
-        if self._failure is not None:
-            what, reason = self._failure
-            found[what] = reason
-        return found
+        return found | dict([self._failure] if self._failure is not None else ())
 
     # --- where to go on
 
@@ -200,15 +191,15 @@ class Pipeline:
 
     async def commit(self) -> None:
         """Until cancelled, tell the group where the store is, for tools that show its lag."""
-        told: dict[int, int] = {}
+        committed: dict[int, int] = {}
         while True:
             await asyncio.sleep(_COMMIT)
             positions = dict(self.positions)
-            if positions == told:
+            if positions == committed:
                 continue
             try:
                 await self.consumer.commit(positions)
-                told = positions
+                committed = positions
             except StreamUnavailable as error:
                 log.info("%s", error)
 
@@ -250,20 +241,19 @@ class Pipeline:
 
     async def _stored(self, batch: Batch) -> int:
         """Until the store has it, however long that is full or gone: its letters are not written again."""
-        pause = _PAUSE
-        while True:
-            try:
-                new = await self._store.apply(
-                    batch.partition, batch.first, batch.next_, batch.events, batch.holes
-                )
-            except StoreConflict:
-                self._unstored.pop(batch.partition, None)
-                raise
-            except StoreError as error:
-                self._unstored[batch.partition] = str(error)
-                self._warn("store", error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST)
-            else:
-                self._unstored.pop(batch.partition, None)
-                return new
+        pause, partition = _PAUSE, batch.partition
+        try:
+            while True:
+                try:
+                    return await self._store.apply(
+                        partition, batch.first, batch.next_, batch.events, batch.holes
+                    )
+                except StoreConflict:
+                    raise
+                except StoreError as error:
+                    self._unstored[partition] = str(error)
+                    self._warn("store", error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST)
+        finally:
+            self._unstored.pop(partition, None)

@@ -11,10 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.kafka_log import topic_info, unreachable
+from dualstream_lab.kafka_log import connecting, topic_info
 from dualstream_lab.processor.dead_letters import DeadLetters
 from dualstream_lab.processor.pipeline import Pipeline
 
@@ -22,10 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.handling import Handler
+    from dualstream_lab.processor.batch import Handler
     from dualstream_lab.store import Store
-
-__all__ = ["Processor", "ProcessorStats"]
 
 log = logging.getLogger(__name__)
 
@@ -110,14 +107,11 @@ class Processor:
             return
         settings = self._settings
         try:
-            async with asyncio.timeout(settings.start_timeout):
+            async with connecting(settings):
                 info = await topic_info(settings)
                 self._letters = await DeadLetters.open(settings, info)
                 pipeline = Pipeline(settings, self._store, self._handlers, self._letters)
                 await pipeline.open()
-        except (KafkaError, OSError, TimeoutError) as error:
-            await self.close()
-            raise await unreachable(settings, error) from error
         except BaseException:
             await self.close()
             raise
@@ -132,8 +126,8 @@ class Processor:
         goes on where this one was.
         """
         pipeline = self._started()
-        works = (pipeline.consume, pipeline.commit, self._prune, self._keep_reporting)
-        tasks = [asyncio.create_task(work()) for work in works]
+        works = pipeline.consume(), pipeline.commit(), self._prune(), self._keep_reporting()
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -179,9 +173,7 @@ class Processor:
             await asyncio.sleep(_PRUNE)
             try:
                 await self._store.prune(
-                    age=settings.retention_age,
-                    count=settings.retention_events,
-                    size=settings.retention_bytes,
+                    age=settings.retention_age, count=settings.retention_events, size=settings.retention_bytes
                 )
             except StoreError as error:
                 log.warning("the store could not be pruned: %s", error)

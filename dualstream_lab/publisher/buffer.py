@@ -1,11 +1,9 @@
-"""The bound on what waits in memory. Pure: no clock, no loop."""
+"""The bounds on what waits: room in memory, and time. Pure: no clock, no loop."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Generic, TypeVar
-
-__all__ = ["Buffer"]
 
 T = TypeVar("T")
 
@@ -22,16 +20,8 @@ class Buffer(Generic[T]):
         self.max_bytes = max_bytes
         self.events = 0
         self.bytes = 0
-        self._line: OrderedDict[T, tuple[int, int]] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
+        self.waiting: OrderedDict[T, tuple[int, int]] = OrderedDict()
         """Requests in line."""
-        return len(self._line)
-
-    def is_waiting(self, ticket: T) -> bool:
-        """Whether the request is in line."""
-        return ticket in self._line
 
     def can_ever_hold(self, events: int, size: int) -> bool:
         """Whether a request of this size would fit into the empty buffer."""
@@ -39,7 +29,7 @@ class Buffer(Generic[T]):
 
     def reserve(self, events: int, size: int) -> bool:
         """Take room if there is some and nobody waits."""
-        if self._line or not self._fits(events, size):
+        if self.waiting or not self._fits(events, size):
             return False
         self.events += events
         self.bytes += size
@@ -49,31 +39,61 @@ class Buffer(Generic[T]):
         """Join the line. Raises ValueError for what can never fit."""
         if not self.can_ever_hold(events, size):
             raise ValueError(f"{events} events of {size} bytes can never fit")
-        self._line[ticket] = (events, size)
+        self.waiting[ticket] = (events, size)
 
     def withdraw(self, ticket: T) -> list[T]:
         """Leave the line; nothing if not in it. Returns who is let in thereby, in order."""
-        if self._line.pop(ticket, None) is None:
-            return []
-        return self._admit()
+        return self._admit() if self.waiting.pop(ticket, None) else []
 
     def release(self, events: int, size: int) -> list[T]:
         """Give room back. Returns who is let in thereby, in order: their room is taken already."""
         self.events -= events
         self.bytes -= size
-        return self._admit() if self._line else []
+        return self._admit() if self.waiting else []
 
     def _fits(self, events: int, size: int) -> bool:
         return self.events + events <= self.max_events and self.bytes + size <= self.max_bytes
 
     def _admit(self) -> list[T]:
         admitted = []
-        while self._line:
-            ticket, (events, size) = next(iter(self._line.items()))
-            if not self._fits(events, size):
-                break
-            del self._line[ticket]
+        while self.waiting and self._fits(*next(iter(self.waiting.values()))):
+            ticket, (events, size) = self.waiting.popitem(last=False)
             self.events += events
             self.bytes += size
             admitted.append(ticket)
         return admitted
+
+
+_BUCKETS = 50  # a wait ends at most one fiftieth late
+
+
+class Deadlines(Generic[T]):
+    """Items that are due ``timeout`` seconds after they were added; ``now`` never goes back."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._width = timeout / _BUCKETS
+        self._buckets: deque[tuple[float, dict[T, None]]] = deque()
+
+    def add(self, item: T, now: float) -> dict[T, None]:
+        """Watch an item. Returns its bucket: remove the item from it when the wait is over."""
+        if not self._buckets or now >= self._buckets[-1][0] - self.timeout:
+            self._buckets.append((now + self.timeout + self._width, {}))
+        bucket = self._buckets[-1][1]
+        bucket[item] = None
+        return bucket
+
+    def next_due(self) -> float | None:
+        """When :meth:`due` is to be called next; None when nothing is watched."""
+        while self._buckets and not self._buckets[0][1]:
+            self._buckets.popleft()
+        return self._buckets[0][0] if self._buckets else None
+
+    def due(self, now: float) -> list[T]:
+        """The items whose time has come, oldest first; they are no longer watched."""
+        items: list[T] = []
+        while self._buckets and self._buckets[0][0] <= now:
+            bucket = self._buckets.popleft()[1]
+            items.extend(bucket)
+            bucket.clear()
+        return items

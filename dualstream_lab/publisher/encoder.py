@@ -10,25 +10,15 @@ import msgspec
 from msgspec import UNSET
 
 from dualstream_lab.errors import ConfigError, EventError
-from dualstream_lab.event import (
-    ID_PATTERN,
-    Event,
-    encode_event,
-    id_invalid_reason,
-    occasion_invalid_reason,
-)
-from dualstream_lab.publisher.lane import Call, Part
-from dualstream_lab.publisher.record_batch import VARINTS, encoded_header, prefixed, varint
+from dualstream_lab.event import ID_PATTERN, Event, encode_event, id_invalid_reason, occasion_invalid_reason
+from dualstream_lab.publisher.call import PartitionSlice, PublishCall
+from dualstream_lab.publisher.record_batch import VARINTS, BatchLimit, Codec, encoded_header, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dualstream_lab.event import Header
-    from dualstream_lab.publisher.batch_limit import BatchLimit
-    from dualstream_lab.publisher.compression import Codec
     from dualstream_lab.publisher.route import Routes
-
-__all__ = ["Encoder"]
 
 _NAMED = 20  # bad events spelled out in a message
 _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096
@@ -71,12 +61,7 @@ class Encoder:
     """
 
     def __init__(
-        self,
-        routes: Routes,
-        *,
-        limit: BatchLimit,
-        codec: Codec | None = None,
-        headers: Sequence[Header] = (),
+        self, routes: Routes, *, limit: BatchLimit, codec: Codec | None = None, headers: Sequence[Header] = ()
     ) -> None:
         self._routes = routes
         self._limit = limit
@@ -85,11 +70,11 @@ class Encoder:
         self._count = varint(_OWN + len(headers))
         self._count_with_trace = varint(_OWN + _OF_TRACE + len(headers))
 
-    def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> Call:
+    def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> PublishCall:
         """A call with its parts, by partition. Raises EventError naming every bad index."""
-        call = Call(_ids_of(events), self._routes.generation)
+        call = PublishCall(_ids_of(events), self._routes.generation)
         invalid: dict[int, str] = {}
-        parts: dict[int, Part] = {}
+        parts: dict[int, PartitionSlice] = {}
         timestamp = time.time_ns() // 1_000_000
         routes, types, limit = self._routes.routes, self._routes.types, self._limit.event_bytes
         count, more, known_sizes = self._count, self._headers, len(VARINTS)
@@ -139,9 +124,9 @@ class Encoder:
                 continue
             part = parts.get(route.partition)
             if part is None:
-                part = parts[route.partition] = Part(call, route.partition, timestamp)
+                part = parts[route.partition] = PartitionSlice(call, route.partition, timestamp)
             part.indices.append(index)
-            part.notes.append((name, kind.json, route))
+            part.notifications.append((name, kind.json, route))
             part.records.append(record)
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
@@ -180,7 +165,7 @@ def _trace_of(event: Event) -> bytes:
     return encoded_header(("traceparent", trace)) + encoded_header(("ce_traceparent", trace))
 
 
-def _refusal(call: Call, invalid: dict[int, str]) -> str:
+def _refusal(call: PublishCall, invalid: dict[int, str]) -> str:
     if len(call.event_ids) == 1:
         return f"event {call.event_ids[0]!r}: {invalid[0]}"
     named = "; ".join(f"[{index}] {reason}" for index, reason in list(invalid.items())[:_NAMED])

@@ -1,35 +1,125 @@
-"""The adapter of aiokafka's producer: with ``produce`` the one place that knows its inside.
+"""The adapter of aiokafka's producer: the one place that knows its inside.
 
 aiokafka's batch interface suspends and resolves metadata on each call; a publisher that keeps one batch
-a partition outstanding, and makes its own batches, needs none of it. What is used of its
-inside: the accumulator, the sender's task, the client and the sequence numbers (aiokafka is pinned to one
-minor version for that).
+a partition outstanding, and makes its own batches, needs none of it. And aiokafka asks in a version whose
+answers have no reasons, and takes every code that it does not know for an unexpected server error: version 8
+names the records that are to blame, and says why. What is used of its inside: the accumulator, the sender's
+task with its handler of produce requests and its batches, the client and the sequence numbers (aiokafka is
+pinned to one minor version for that).
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import logging
+import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka import errors as kafka_errors
+from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.producer.sender import Sender, SendProduceReqHandler
+from aiokafka.protocol.api import Request
+from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log.diagnosis import refusal
-from dualstream_lab.kafka_log.topic import client_options, info_of, unreachable
-from dualstream_lab.publisher.produce import BatchSender
+from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, connecting, info_of, refusal
+from dualstream_lab.publisher.refusals import Answer, BatchRefused, Meaning, answer_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiokafka.producer.message_accumulator import MessageBatch
+
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import TopicInfo
     from dualstream_lab.publisher.record_batch import RecordBatch
 
-__all__ = ["Barred", "KafkaWriter"]
-
-_CLOSE_TIMEOUT: Final = 2.0
 _RETRY_BACKOFF_MS: Final = 100
 _SEQUENCES: Final = 2**31  # they begin again at 0 then
+_EVERY: Final = 5.0  # s between repeats of a message in the log
+_MAX_MESSAGES: Final = 1000
+# In an outage each of these says the same ten times a second.
+_LOUD: Final = ("aiokafka", "aiokafka.conn", "aiokafka.producer.sender")
+
+
+class _Produce(Request[ProduceRequest_v7 | ProduceRequest_v8]):  # type: ignore[misc]
+    """Batches by topic and partition, to be acknowledged by all replicas in sync."""
+
+    API_KEY = 0
+    required_acks = -1
+
+    def __init__(self, topics: list[tuple[str, list[tuple[int, bytes]]]], timeout_ms: int) -> None:
+        self._topics = topics
+        self._timeout_ms = timeout_ms
+
+    def build(
+        self, request_struct_class: type[ProduceRequest_v7 | ProduceRequest_v8]
+    ) -> ProduceRequest_v7 | ProduceRequest_v8:
+        return request_struct_class(None, self.required_acks, self._timeout_ms, self._topics)
+
+
+class BatchSender(Sender):  # type: ignore[misc]
+    """aiokafka's sender of batches. A batch's future ends with its metadata or with
+
+    - BatchRefused: nothing of it is in the log;
+    - KafkaError: this producer sends it no more. It may be in the log if the batch is ``in_doubt``; otherwise
+      it was never taken.
+    """
+
+    async def _send_produce_req(self, node_id: int, batches: Mapping[TopicPartition, MessageBatch]) -> None:
+        await _Handler(self, batches).do(node_id)
+        self._in_flight.remove(node_id)
+        for target in batches:
+            self._muted_partitions.remove(target)
+
+
+class _Handler(SendProduceReqHandler):  # type: ignore[misc]
+    def create_request(self) -> _Produce:
+        topics: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        for target, batch in self._batches.items():
+            topics[target.topic].append((target.partition, batch.get_data_buffer()))
+        return _Produce(list(topics.items()), self._sender._request_timeout_ms)  # noqa: SLF001
+
+    def _can_retry(self, error: KafkaError, batch: MessageBatch) -> bool:
+        """Asked of every batch of a request that has failed."""
+        if not isinstance(error, NodeNotReadyError):  # that is: nothing was written
+            batch._builder.in_doubt = True  # noqa: SLF001
+        return bool(error.retriable)
+
+    def handle_response(self, response: Any) -> None:
+        for topic, partitions in response.topics:
+            for partition, code, offset, timestamp, begin, *said in partitions:
+                batch = self._batches.get(TopicPartition(topic, partition))
+                if batch is None:
+                    continue
+                answer = answer_of(code)
+                if answer.meaning is Meaning.DURABLE:
+                    batch.done(offset, timestamp, begin)
+                else:
+                    self._not_done(batch, answer, *said)
+
+    def _not_done(
+        self,
+        batch: MessageBatch,
+        answer: Answer,
+        records: list[tuple[int, str | None]] | None = None,
+        message: str | None = None,
+    ) -> None:
+        builder = batch._builder  # noqa: SLF001
+        if answer.meaning in {Meaning.RETRY, Meaning.RETRY_IN_DOUBT}:
+            builder.in_doubt |= answer.meaning is Meaning.RETRY_IN_DOUBT
+            if answer.stale:
+                self._client.force_metadata_update()
+            self._to_reenqueue.append(batch)
+            return
+        reason = f"{answer.name}: {message or answer.why}"
+        if answer.meaning is Meaning.DEFINITE and not builder.in_doubt:
+            named = {place: f"{answer.name}: {why}" if why else reason for place, why in records or ()}
+            batch.failure(BatchRefused(answer, reason, named))
+        else:
+            # An earlier attempt may have been appended: a refusal of this one says nothing of that.
+            builder.in_doubt = True
+            batch.failure(KafkaError(reason))
 
 
 class Barred(StreamUnavailable):
@@ -43,7 +133,6 @@ class KafkaWriter:
         self._producer = producer
         self._accumulator = producer._message_accumulator  # noqa: SLF001
         self._sequences = producer._txn_manager  # noqa: SLF001
-        self._partitions: dict[int, TopicPartition] = {}
         self._topic = settings.topic
         self._timeout = settings.request_timeout
         producer._sender = BatchSender(  # noqa: SLF001
@@ -64,31 +153,27 @@ class KafkaWriter:
         options = client_options(settings)
         writer = cls(AIOKafkaProducer(**options, acks="all", enable_idempotence=True), settings)
         try:
-            async with asyncio.timeout(settings.start_timeout):
+            async with connecting(settings):
                 await writer._producer.start()
                 await writer._producer.partitions_for(settings.topic)
         except BaseException as error:
-            await writer.abort()
-            if said := refusal(error, options, settings.topic):
-                raise Barred(said) from error
-            if isinstance(error, (kafka_errors.KafkaError, OSError, TimeoutError)):
-                raise await unreachable(settings, error) from error
+            await writer.close(hard=True)
+            if (cause := error.__cause__) and (said := refusal(cause, options, settings.topic)):
+                raise Barred(said) from cause
             raise
         return writer
 
     def send(self, partition: int, batch: RecordBatch) -> asyncio.Future[Any]:
         """Hand a batch over; nothing else may be outstanding for its partition.
 
-        The future ends with the batch's RecordMetadata (its base offset), BatchRefused or a KafkaError (see
-        ``produce``); while Kafka is away it stays pending. Raises KafkaError, with nothing handed over, when
-        the producer is dead.
+        The future ends with the batch's RecordMetadata (its base offset), BatchRefused or a KafkaError, as
+        :class:`BatchSender` says; while Kafka is away it stays pending. Raises KafkaError, with nothing
+        handed over, when the producer is dead.
         """
         failure = self._accumulator._exception  # noqa: SLF001
         if failure is not None:
-            raise kafka_errors.KafkaError("the producer's sender has died") from failure
-        target = self._partitions.get(partition)
-        if target is None:
-            target = self._partitions[partition] = TopicPartition(self._topic, partition)
+            raise KafkaError("the producer's sender has died") from failure
+        target = TopicPartition(self._topic, partition)
         if self._sequences.sequence_number(target) < 0:
             self._move_sequence(target, 0)
         future: asyncio.Future[Any] = self._accumulator._append_batch(batch, target).future  # noqa: SLF001
@@ -99,7 +184,7 @@ class KafkaWriter:
 
         Otherwise Kafka would refuse whatever comes after them.
         """
-        self._move_sequence(self._partitions[partition], -batch.record_count())
+        self._move_sequence(TopicPartition(self._topic, partition), -batch.record_count())
 
     def _move_sequence(self, target: TopicPartition, by: int) -> None:
         """aiokafka's go on below zero after the last one, Kafka's at zero."""
@@ -108,7 +193,7 @@ class KafkaWriter:
             self._sequences.increment_sequence_number(target, _SEQUENCES)
 
     def refuses_topic(self) -> bool:
-        """Whether this user may not see the topic, as far as was heard."""
+        """Whether this user may not see the topic, as far as is known."""
         return self._topic in self._producer.client.cluster.unauthorized_topics
 
     async def topic_info(self) -> TopicInfo:
@@ -116,31 +201,47 @@ class KafkaWriter:
         try:
             async with asyncio.timeout(2 * self._timeout):
                 return await info_of(self._producer.client, self._topic)
-        except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError) as error:
             raise StreamUnavailable(f"Kafka does not describe {self._topic}: {error!r}") from error
         finally:
             if self._producer._closed:  # noqa: SLF001  (meanwhile; the client connects all the same)
                 await self._producer.client.close()
 
-    async def close(self) -> None:
-        """Close the connections in order; hard, if that takes too long."""
-        with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await self._producer.stop()
-                return
-        await self.abort()
+    async def close(self, *, hard: bool = False) -> None:
+        """Within seconds. Futures that are pending may stay so: settle their waiters yourself."""
+        await close_producer(self._producer, hard=hard)
 
-    async def abort(self) -> None:
-        """Close hard, within seconds. Futures that are pending stay so: settle their waiters yourself.
 
-        Bytes that are in a socket may still be written.
-        """
-        producer = self._producer
-        producer._closed = True  # noqa: SLF001  (so that it does not warn when collected)
-        sender = producer._sender.sender_task  # noqa: SLF001
-        with suppress(Exception):
-            if sender is not None:
-                sender.cancel()
-                await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT)
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await producer.client.close()
+class RepeatFilter(logging.Filter):
+    """Lets a message of a logger through once in five seconds, whatever its arguments are.
+
+    For warnings and errors. The next one that passes says how many were held back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        if record.levelno < logging.WARNING:
+            return True
+        now, message = time.monotonic(), str(record.msg)
+        passed, held = self._passed.get(message, (float("-inf"), 0))
+        if now - passed < _EVERY:
+            self._passed[message] = passed, held + 1
+            return False
+        if len(self._passed) >= _MAX_MESSAGES:
+            self._passed.clear()
+        self._passed[message] = now, 0
+        if held:
+            record.msg = f"{message} ({held} more like this since the last one)"
+        return True
+
+
+def limit_aiokafka() -> None:
+    """Bound what aiokafka's client and producer log in this process; once is enough."""
+    for name in _LOUD:
+        logger = logging.getLogger(name)
+        if not any(isinstance(present, RepeatFilter) for present in logger.filters):
+            logger.addFilter(RepeatFilter())

@@ -17,29 +17,27 @@ from dualstream_lab.event import event_key, resync_channel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dualstream_lab.publisher.lane import Note
+    from dualstream_lab.publisher.call import Notification
     from dualstream_lab.publisher.redis_link import RedisLink
     from dualstream_lab.publisher.route import Route
-
-__all__ = ["Notifier"]
 
 log = logging.getLogger(__name__)
 
 # Notifications in one exchange: 2 ms of Redis's time, which it gives in 16 kB turns; more when they pile up.
 _FLUSH, _MAX_FLUSH = 1000, 4000
-# In trouble and for a second after it, less, and a rest in between. A Redis that was mute does all at once
+# In trouble and for a second after it, less, and a pause in between. A Redis that was mute does all at once
 # what it was sent meanwhile, and so would we what has piled up: both take cores from those who publish.
-_GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
+_RECOVERING, _RECOVERING_FOR, _PAUSE = 250, 1.0, 0.005
 # After a failure: five attempts to connect in a row would keep the loop for 3 ms, and be over before a server
 # that restarts is back.
 _RETRY = 0.05  # s
-_MAX_FAILURES = 5
-_BREAK = 1.5  # s; live again within two after Redis is
+_MAX_FAILURES = 5  # then the circuit breaker opens
+_OPEN_FOR = 1.5  # s; live again within two after Redis is
 _REFUSED = 0.5  # s after an announcement was refused (no permission, …) until it is tried again
 _PROBE = 10.0
 _CLOSE_TIMEOUT = 2.0
 _WARN_EVERY = 5.0
-_MAX_DIRTY = 10_000
+_MAX_SKIPPED = 10_000
 _RESYNC_SOURCES = 500
 
 
@@ -62,7 +60,7 @@ class Notifier:
         self._limit = limit
         self._details = details
         # Packed commands, as plain strings: of a long queue of objects the garbage collector would make
-        # pauses of tens of milliseconds, and every publish would wait for them. Whose they are, beside.
+        # pauses of tens of milliseconds, and every publish would wait for them. Their routes, beside.
         self._queue: deque[str] = deque()
         self._routes: deque[Route] = deque()
         self._wake = asyncio.Event()
@@ -70,18 +68,14 @@ class Notifier:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
-        self._broken_until = 0.0
-        self._gentle_until = 0.0
-        self._refused_until = 0.0
-        self._dirty: dict[str, None] = {}
-        self._all_dirty = False
+        self._open_until = self._recovering_until = self._refused_until = 0.0
+        self._skipped: dict[str, None] = {}
+        self._all_skipped = False
         self._warned_at = float("-inf")
         self._unreported: Counter[str] = Counter()
-        self.sent = 0
-        self.receivers = 0
-        self.resyncs = 0
+        self.sent = self.receivers = self.resyncs = 0
         self.dropped: Counter[str] = Counter()
-        self.told: Callable[[list[str], str], None] | None = None
+        self.on_drop: Callable[[list[str], str], None] | None = None
         """Gets the events' keys and the reason of all that is dropped; must be quick, and not raise."""
 
     @property
@@ -95,35 +89,36 @@ class Notifier:
         return len(self._queue)
 
     @property
-    def dirty_sources(self) -> int:
+    def skipped_sources(self) -> int:
         """Sources with skipped notifications, not yet announced; past the bound it stays there."""
-        return len(self._dirty)
+        return len(self._skipped)
 
     @property
-    def _is_dirty(self) -> bool:
-        return self._all_dirty or bool(self._dirty)
+    def _has_skipped(self) -> bool:
+        return self._all_skipped or bool(self._skipped)
 
     async def start(self) -> None:
         """Try to connect, within the link's timeouts, and go on either way. Raises ConfigError only."""
         try:
             await self._link.connect()
         except StreamUnavailable as error:
-            self._trouble(str(error))
+            self._failed(str(error))
         self._task = asyncio.create_task(self._work(), name="dualstream-notifier")
 
-    def enqueue(self, notes: list[Note], *, partition: int, base: int, ts: int) -> None:
+    def enqueue(self, notifications: list[Notification], *, partition: int, base: int, ts: int) -> None:
         """Take consecutive events of a partition, acknowledged together. Never fails, never waits.
 
         ``base``: the offset of the first, -1 if not known. ``ts``: the ack, wall clock, ns.
         """
-        if self._broken_until:
+        routes = [route for _, _, route in notifications]
+        if self._open_until:
             # They take their numbers all the same, so that a subscriber sees a hole.
-            for _, _, route in notes:
+            for route in routes:
                 route.count += 1
-            self._drop([route for _, _, route in notes], "redis down", (note[0] for note in notes))
+            self._drop(routes, "redis down", (event_id for event_id, _, _ in notifications))
             return
-        self._queue += self._commands(notes, partition, base, ts)
-        self._routes += [route for _, _, route in notes]
+        self._queue += self._commands(notifications, partition, base, ts)
+        self._routes += routes
         if (over := len(self._queue) - self._limit) > 0:
             self._drop_queued(over, "queue full")
             self._warn("the queue of notifications is full")
@@ -133,7 +128,7 @@ class Notifier:
     def start_anew(self, epoch: str) -> None:
         """The log was made anew: from now on notifications are of this one, and all sources are announced."""
         self._epoch = epoch
-        self._all_dirty = True
+        self._all_skipped = True
         self._wake.set()
 
     async def drain(self, timeout: float) -> bool:
@@ -159,30 +154,28 @@ class Notifier:
             try:
                 await self._step()
             except StreamUnavailable as error:
-                self._trouble(str(error))
+                self._failed(str(error))
             except ConfigError as error:
-                self._failures = _MAX_FAILURES
-                self._trouble(str(error))
+                self._failed(str(error), for_good=True)
             except Exception:
                 # A bug here must not end the live half for good.
                 log.exception("the notifier failed; its connection is made anew")
-                self._failures = _MAX_FAILURES
-                self._trouble("unexpected error")
+                self._failed("unexpected error", for_good=True)
 
     async def _step(self) -> None:
-        if self._broken_until:
-            await asyncio.sleep(max(0.0, self._broken_until - time.monotonic()))
+        if self._open_until:
+            await asyncio.sleep(max(0.0, self._open_until - time.monotonic()))
         elif self._failures:
             await asyncio.sleep(_RETRY)
         if not await self._link.check():
             await self._link.connect()
-            self._broken_until = 0.0
-        if self._queue and (began := time.monotonic()) < self._gentle_until:
-            await self._flush(_GENTLE)
-            await asyncio.sleep(min(time.monotonic() - began, _REST))
+            self._open_until = 0.0
+        if self._queue and (began := time.monotonic()) < self._recovering_until:
+            await self._flush(_RECOVERING)
+            await asyncio.sleep(min(time.monotonic() - began, _PAUSE))
         elif self._queue:
             await self._flush(min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH))
-        elif self._is_dirty and time.monotonic() >= self._refused_until:
+        elif self._has_skipped and time.monotonic() >= self._refused_until:
             await self._announce()
         else:
             self._idle.set()
@@ -191,16 +184,16 @@ class Notifier:
     async def _sleep_until_woken(self) -> None:
         self._wake.clear()
         try:
-            async with asyncio.timeout(_REFUSED if self._is_dirty else _PROBE):
+            async with asyncio.timeout(_REFUSED if self._has_skipped else _PROBE):
                 await self._wake.wait()
         except TimeoutError:
-            if self._is_dirty or not await self._link.check():
+            if self._has_skipped or not await self._link.check():
                 return
             if (role := await self._link.role()) not in {"master", "unknown"}:
                 self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")
 
     def _take(self, most: int) -> tuple[list[str], list[Route]]:
-        """The oldest commands, at most so many, and whose they are."""
+        """The oldest commands, at most so many, and their routes."""
         count = range(min(most, len(self._queue)))
         return [self._queue.popleft() for _ in count], [self._routes.popleft() for _ in count]
 
@@ -220,17 +213,17 @@ class Notifier:
         except TypeError:
             self._count_replies(commands, routes, replies)
 
-    def _commands(self, notes: list[Note], partition: int, base: int, ts: int) -> list[str]:
+    def _commands(self, notifications: list[Notification], partition: int, base: int, ts: int) -> list[str]:
         """Packed PUBLISH commands. The message is ASCII, so its length is its length in bytes."""
         commands = []
         if not self._details:
-            for event_id, event_type, route in notes:
+            for event_id, event_type, route in notifications:
                 body = f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}}}'
                 commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
             return commands
         log, end = f'"log":"{self._epoch}","pub":"', f'","ts":{ts}}}'
         pos, log = (f',"pos":"{partition}:', f'",{log}') if base >= 0 else (",", log)
-        for place, (event_id, event_type, route) in enumerate(notes, base):
+        for place, (event_id, event_type, route) in enumerate(notifications, base):
             route.count = number = route.count + 1
             offset = place if base >= 0 else ""
             body = (
@@ -241,13 +234,16 @@ class Notifier:
         return commands
 
     def _count_replies(self, commands: list[str], routes: list[Route], replies: list[Any]) -> None:
-        """Some were refused (no permission, loading, …): those sources are dirty."""
+        """Some were refused (no permission, loading, …): those sources are skipped."""
         places = [place for place, reply in enumerate(replies) if not isinstance(reply, int)]
-        refused = [routes[place] for place in places]
-        self.sent += len(replies) - len(refused)
+        self.sent += len(replies) - len(places)
         self.receivers += sum(reply for reply in replies if isinstance(reply, int))
-        self._drop(refused, "redis refused", (_id_in(commands[place]) for place in places))
-        self._warn(f"Redis refused notifications: {next(r for r in replies if not isinstance(r, int))}")
+        self._drop(
+            [routes[place] for place in places],
+            "redis refused",
+            (_id_in(commands[place]) for place in places),
+        )
+        self._warn(f"Redis refused notifications: {replies[places[0]]}")
 
     def _drop_queued(self, most: int, reason: str) -> None:
         """The oldest, at most so many."""
@@ -255,40 +251,35 @@ class Notifier:
         self._drop(routes, reason, map(_id_in, commands))
 
     def _drop(self, routes: list[Route], reason: str, ids: Iterable[str]) -> None:
-        """Count them as dropped, and their sources as dirty. ``ids`` are made only if anybody is told."""
+        """Count them as dropped, and their sources as skipped. ``ids`` are made only if anybody asks."""
         if not routes:
             return
-        for route in routes:
-            if not self._all_dirty and route.source not in self._dirty:
-                self._soil(route.source)
+        self._mark_skipped(route.source for route in routes)
         self.dropped[reason] += len(routes)
         self._unreported[reason] += len(routes)
-        if self.told is not None:
+        if self.on_drop is not None:
             keys = [event_key(route.source, event_id) for route, event_id in zip(routes, ids, strict=True)]
-            self.told(keys, reason)
+            self.on_drop(keys, reason)
 
-    def _soil(self, source: str) -> None:
-        if len(self._dirty) < _MAX_DIRTY:
-            self._dirty[source] = None
-        else:
-            self._all_dirty = True
-
-    def _soil_again(self, sources: list[str], *, everything: bool) -> None:
-        """They have not been announced."""
+    def _mark_skipped(self, sources: Iterable[str]) -> None:
         for source in sources:
-            self._soil(source)
-        self._all_dirty |= everything
+            if self._all_skipped:
+                return
+            if len(self._skipped) < _MAX_SKIPPED:
+                self._skipped[source] = None
+            else:
+                self._all_skipped = source not in self._skipped
 
     def _recovered(self) -> None:
         if self._failures:
             self._failures = 0
-            self._gentle_until = time.monotonic() + _GENTLE_FOR
+            self._recovering_until = time.monotonic() + _RECOVERING_FOR
 
-    def _trouble(self, reason: str) -> None:
-        self._failures += 1
-        self._gentle_until = math.inf
+    def _failed(self, reason: str, *, for_good: bool = False) -> None:
+        self._failures = max(self._failures, _MAX_FAILURES if for_good else 0) + 1
+        self._recovering_until = math.inf
         if self._failures >= _MAX_FAILURES:
-            self._broken_until = time.monotonic() + _BREAK
+            self._open_until = time.monotonic() + _OPEN_FOR
             self._drop_queued(self._limit, "redis down")
             self._idle.set()
         self._warn(f"Redis: {reason}")
@@ -304,36 +295,36 @@ class Notifier:
 
     async def _announce(self) -> None:
         """Name the skipped sources on the resync channel, once; all of them where they are too many."""
-        dirty, everything = list(self._dirty), self._all_dirty
-        starts = [0] if everything else range(0, len(dirty), _RESYNC_SOURCES)
-        commands = [
-            self._announcement([] if everything else dirty[start : start + _RESYNC_SOURCES])
-            for start in starts
-        ]
+        skipped, everything = list(self._skipped), self._all_skipped
+        starts = [0] if everything else range(0, len(skipped), _RESYNC_SOURCES)
+        named = [[] if everything else skipped[start : start + _RESYNC_SOURCES] for start in starts]
+        commands = [self._announcement(sources) for sources in named]
         # Cleared first: what is dropped meanwhile is for the next announcement.
-        self._dirty, self._all_dirty = {}, False
+        self._skipped, self._all_skipped = {}, False
+        refused: list[Any] = []
+        announced = False
         try:
             replies = await self._link.exchange(b"".join(commands), len(commands))
-        except BaseException:
-            self._soil_again(dirty, everything=everything)
-            raise
+            refused = [reply for reply in replies if not isinstance(reply, int)]
+            announced = not refused
+        finally:
+            if not announced:
+                self._mark_skipped(skipped)
+                self._all_skipped |= everything
         self._recovered()
-        if refused := [reply for reply in replies if not isinstance(reply, int)]:
-            self._soil_again(dirty, everything=everything)
+        if refused:
             self._refused_until = time.monotonic() + _REFUSED
             self._warn(f"Redis refused to announce skipped sources: {refused[0]}")
             return
         self.resyncs += 1
-        log.info("announced %s skipped sources on %s", "all" if everything else len(dirty), self._resync)
+        log.info("announced %s skipped sources on %s", "all" if everything else len(skipped), self._resync)
 
     def _announcement(self, sources: list[str]) -> bytes:
         """PUBLISH of the sources (``type:id``) to repair; an empty list with ``all`` means every one."""
         message = {"sources": sources, "all": not sources, "publisher": self._nonce, "log": self._epoch}
         body, channel = msgspec.json.encode(message), self._resync.encode()
-        return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-            *(len(channel), channel),
-            *(len(body), body),
-        )
+        sizes_and_texts = len(channel), channel, len(body), body
+        return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % sizes_and_texts
 
 
 def _id_in(command: str) -> str:

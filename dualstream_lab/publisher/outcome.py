@@ -10,22 +10,6 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = [
-    "IN_FLIGHT",
-    "BatchReceipt",
-    "CloseReport",
-    "Durable",
-    "InLog",
-    "NotInLog",
-    "Outcome",
-    "PublisherStats",
-    "Receipt",
-    "Rejected",
-    "Resolution",
-    "StillOpen",
-    "Unknown",
-]
-
 
 class Receipt(msgspec.Struct, frozen=True):
     """The event is durable at ``partition``, ``offset``.

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Literal, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
-from dualstream_lab.kafka_log import topic_info
-from dualstream_lab.publisher.batch_limit import BatchLimit
-from dualstream_lab.publisher.compression import CODECS
-from dualstream_lab.publisher.delivery import Delivery
+from dualstream_lab.kafka_log import LogIdentity, LogWatch, TopicInfo, topic_info
+from dualstream_lab.publisher.accumulator import Accumulator
+from dualstream_lab.publisher.call import PartitionSlice, State
 from dualstream_lab.publisher.encoder import Encoder, checked_headers
-from dualstream_lab.publisher.kafka import KafkaWriter
-from dualstream_lab.publisher.lane import State
-from dualstream_lab.publisher.log_limit import limit_aiokafka
+from dualstream_lab.publisher.kafka import KafkaWriter, limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
-from dualstream_lab.publisher.outcome import (
-    BatchReceipt,
-    CloseReport,
-    PublisherStats,
-    Receipt,
-    Resolution,
-)
+from dualstream_lab.publisher.outcome import BatchReceipt, CloseReport, PublisherStats, Receipt, Resolution
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.redis_link import RedisLink
-from dualstream_lab.publisher.resolve import find_in_log, resolution, unresolved
+from dualstream_lab.publisher.resolution import find_in_log, named_slices, resolution
 from dualstream_lab.publisher.route import Routes
-from dualstream_lab.publisher.topic import TopicWatch, check_topic
 from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.event import Event
-    from dualstream_lab.publisher.lane import Part
 
-__all__ = ["DualPublisher"]
+log = logging.getLogger(__name__)
 
 _DRAIN = 0.5  # seconds that closing gives to notifications
 
@@ -64,8 +55,10 @@ class DualPublisher:
     ) -> None:
         self._settings = settings if settings is not None else Settings.load()
         self._headers = checked_headers(headers)
-        self._delivery: Delivery | None = None
+        self._accumulator: Accumulator | None = None
         self._encoder: Encoder
+        self._routes: Routes
+        self._limit: BatchLimit
         self._notifier: Notifier | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[CloseReport] | None = None
@@ -86,14 +79,14 @@ class DualPublisher:
         """
         if self._closing is not None:
             raise StreamUnavailable("the publisher was closed: it cannot be started again, make a new one")
-        if self._delivery is not None:
+        if self._accumulator is not None:
             return
         limit_aiokafka()
         settings = self._settings
         info = await topic_info(settings)
         check_topic(settings.topic, info)
-        routes = Routes(settings, partitions=info.partitions)
-        notifier = _notifier(settings, routes.nonce, info.log.epoch)
+        self._routes = Routes(settings, partitions=info.partitions)
+        notifier = _notifier(settings, self._routes.nonce, info.log.epoch)
         if notifier is not None:
             await notifier.start()
         try:
@@ -102,18 +95,15 @@ class DualPublisher:
             if notifier is not None:
                 await notifier.close()
             raise
-        limit = BatchLimit(settings.batch_bytes, info.max_batch_bytes)
         self._notifier = notifier
+        self._limit = BatchLimit(settings.batch_bytes, info.max_batch_bytes)
         self._encoder = Encoder(
-            routes, limit=limit, codec=CODECS[settings.compression], headers=self._headers
+            self._routes, limit=self._limit, codec=CODECS[settings.compression], headers=self._headers
         )
-        self._delivery = Delivery(
-            settings, writer, partitions=info.partitions, limit=limit, acknowledged=self._acknowledged
+        self._accumulator = Accumulator(
+            settings, writer, partitions=info.partitions, limit=self._limit, acknowledged=self._acknowledged
         )
-        watch = TopicWatch(
-            settings, info, routes=routes, limit=limit, delivery=self._delivery, notifier=notifier
-        )
-        self._watching = asyncio.create_task(watch.run(), name="dualstream-topic")
+        self._watching = asyncio.create_task(self._watch_topic(info.log), name="dualstream-topic")
 
     async def publish(self, event: Event) -> Receipt:
         """Returns when the event is durable.
@@ -121,13 +111,13 @@ class DualPublisher:
         Raises EventError (the event is invalid; nothing was sent), BufferFull, PublishRejected or
         OutcomeUnknown.
         """
-        delivery = self._started()
+        accumulator = self._started()
         try:
             call = self._encoder.call((event,))
         except EventError:
-            delivery.refused += 1
+            accumulator.refused += 1
             raise
-        await delivery.deliver(call)
+        await accumulator.deliver(call)
         part = call.parts[0]
         return Receipt(event.id, part.partition, part.base)
 
@@ -140,17 +130,17 @@ class DualPublisher:
         every bad index to its reason), or is left out with ``on_invalid="skip"``. Otherwise raises as
         :meth:`publish`; ``.outcomes`` has one entry an event, in input order.
         """
-        delivery = self._started()
+        accumulator = self._started()
         if on_invalid not in {"refuse", "skip"}:
             raise ConfigError(f"on_invalid must be 'refuse' or 'skip' (is {on_invalid!r})")
         try:
             batch = events if isinstance(events, (list, tuple)) else list(events)
             call = self._encoder.call(batch, skip_invalid=on_invalid == "skip")
         except EventError as error:
-            delivery.refused += len(error.invalid)
+            accumulator.refused += len(error.invalid)
             raise
-        delivery.refused += len(call.invalid)
-        await delivery.deliver(call)
+        accumulator.refused += len(call.invalid)
+        await accumulator.deliver(call)
         runs = [(part.partition, part.base, part.indices) for part in call.parts]
         return BatchReceipt(call.event_ids, runs, call.invalid)
 
@@ -163,15 +153,14 @@ class DualPublisher:
         still arrive. Raises EventError for what this publisher did not report unknown (it remembers the last
         ``buffer_events``), and for a bare id that several sources have.
         """
-        delivery = self._started()
-        asked = unresolved(events, delivery.questions)
-        open_parts = {
+        asked = named_slices(events, self._started().unresolved)
+        still_open = {
             key: part for key, part, _ in asked.values() if part.state in {State.IN_FLIGHT, State.LOST}
         }
         found: dict[str, tuple[int, int]] = {}
-        if open_parts:
-            parts = {id(part): part for part in open_parts.values()}.values()
-            found = await find_in_log(self._settings, open_parts, parts, timeout=timeout)
+        if still_open:
+            parts = list({id(part): part for part in still_open.values()}.values())
+            found = await find_in_log(self._settings, still_open, parts, timeout=timeout)
         return {name: resolution(part, place, found.get(key)) for name, (key, part, place) in asked.items()}
 
     async def flush(self, timeout: float | None = None) -> bool:
@@ -179,43 +168,43 @@ class DualPublisher:
 
         ``timeout`` in seconds, ``close_timeout`` if left out. False if it was not enough.
         """
-        delivery = self._started()
+        accumulator = self._started()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._settings.close_timeout if timeout is None else timeout)
-        settled = await delivery.settle(deadline - loop.time())
+        settled = await accumulator.settle(deadline - loop.time())
         if self._notifier is None:
             return settled
         return await self._notifier.drain(max(0.0, deadline - loop.time())) and settled
 
-    def tell_drops(self, told: Callable[[list[str], str], None]) -> None:
-        """From now on, call ``told(keys, reason)`` with the events whose notifications are given up.
+    def tell_drops(self, callback: Callable[[list[str], str], None]) -> None:
+        """From now on, call ``callback(keys, reason)`` with the events whose notifications are given up.
 
         It is called within the event loop, and must be quick and not raise. Redis may have delivered them all
         the same, where the reason is ``redis timeout`` or ``redis connection``.
         """
         self._started()
         if self._notifier is not None:
-            self._notifier.told = told
+            self._notifier.on_drop = callback
 
     def stats(self) -> PublisherStats:
         """The counters now."""
-        delivery, notifier = self._started(), self._notifier
+        accumulator, notifier = self._started(), self._notifier
         return PublisherStats(
-            accepted=delivery.accepted,
-            durable=delivery.durable,
-            rejected=delivery.rejected,
-            unknown=delivery.unknown,
-            late=delivery.late,
-            refused=delivery.refused,
-            producers=delivery.sender.producers,
+            accepted=accumulator.accepted,
+            durable=accumulator.durable,
+            rejected=accumulator.rejected,
+            unknown=accumulator.unknown,
+            late=accumulator.late,
+            refused=accumulator.refused,
+            producers=accumulator.sender.producers,
             notified=notifier.sent if notifier else 0,
             receivers=notifier.receivers if notifier else 0,
             dropped=dict(notifier.dropped) if notifier else {},
             resyncs=notifier.resyncs if notifier else 0,
-            buffered_events=delivery.buffer.events,
-            buffered_bytes=delivery.buffer.bytes,
+            buffered_events=accumulator.buffer.events,
+            buffered_bytes=accumulator.buffer.bytes,
             queued_notifications=notifier.queued if notifier else 0,
-            dirty_sources=notifier.dirty_sources if notifier else 0,
+            dirty_sources=notifier.skipped_sources if notifier else 0,
             redis_up=notifier.up if notifier else False,
         )
 
@@ -230,13 +219,13 @@ class DualPublisher:
         return await asyncio.shield(self._closing)
 
     async def _close(self) -> CloseReport:
-        if self._delivery is None:
+        if self._accumulator is None:
             return CloseReport(durable=0, rejected=(), unresolved=(), dropped_notifications=0)
         if self._watching is not None:
             await end_tasks([self._watching])
-        delivery, notifier = self._delivery, self._notifier
-        durable = delivery.durable + delivery.late
-        rejected, unresolved = await delivery.close(self._settings.close_timeout)
+        accumulator, notifier = self._accumulator, self._notifier
+        durable = accumulator.durable + accumulator.late
+        rejected, unresolved = await accumulator.close(self._settings.close_timeout)
         dropped = 0
         if notifier is not None:
             before = notifier.dropped.total()
@@ -244,20 +233,62 @@ class DualPublisher:
             await notifier.close()
             dropped = notifier.dropped.total() - before
         return CloseReport(
-            durable=delivery.durable + delivery.late - durable,
+            durable=accumulator.durable + accumulator.late - durable,
             rejected=rejected,
             unresolved=unresolved,
             dropped_notifications=dropped,
         )
 
-    def _started(self) -> Delivery:
-        if self._delivery is None:
+    def _started(self) -> Accumulator:
+        if self._accumulator is None:
             raise StreamUnavailable("the publisher is not started: use `async with DualPublisher(settings)`")
-        return self._delivery
+        return self._accumulator
 
-    def _acknowledged(self, part: Part, ack: int) -> None:
+    def _acknowledged(self, part: PartitionSlice, ack: int) -> None:
         if self._notifier is not None:
-            self._notifier.enqueue(part.notes, partition=part.partition, base=part.base, ts=ack)
+            self._notifier.enqueue(part.notifications, partition=part.partition, base=part.base, ts=ack)
+
+    async def _watch_topic(self, identity: LogIdentity) -> None:
+        """Until cancelled, look at the topic every ``refresh_interval``, and follow it."""
+        interval = self._settings.refresh_interval
+        watch = LogWatch(identity, interval=interval, ask=self._look_at_topic, on_change=self._follow_topic)
+        while True:
+            try:
+                await watch.run()
+            except Exception:
+                # A bug here must not be the end of following the topic.
+                log.exception("topic %s could not be looked at", self._settings.topic)
+
+    async def _look_at_topic(self) -> LogIdentity:
+        sender = self._started().sender
+        sender.check_age()
+        info = await sender.topic_info()
+        self._limit.read(info.max_batch_bytes)
+        return info.log
+
+    def _follow_topic(self, before: LogIdentity, after: LogIdentity) -> None:
+        accumulator, topic = self._started(), self._settings.topic
+        if after.epoch != before.epoch:
+            log.warning("topic %s was made anew: what was in it is gone", topic)
+            accumulator.forget_offsets()
+            if self._notifier is not None:
+                self._notifier.start_anew(after.epoch)
+        if after.partitions != self._routes.partitions:
+            log.info("topic %s has %d partitions now", topic, after.partitions)
+            self._routes.resize(after.partitions)
+            accumulator.sender.resize(after.partitions)
+
+
+def check_topic(name: str, info: TopicInfo) -> None:
+    """Raises ConfigError where nothing could ever be acknowledged; warns of what is not kept whole."""
+    if info.min_insync_replicas > info.replicas:
+        raise ConfigError(
+            f"topic {name!r} has {info.replicas} replica(s) but min.insync.replicas="
+            f"{info.min_insync_replicas}: nothing could ever be acknowledged; add replicas or lower "
+            "min.insync.replicas"
+        )
+    for contradiction in info.contradictions():
+        log.warning("topic %s: %s", name, contradiction)
 
 
 def _notifier(settings: Settings, nonce: str, epoch: str) -> Notifier | None:

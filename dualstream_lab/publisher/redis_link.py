@@ -14,8 +14,6 @@ from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 
-__all__ = ["RedisLink"]
-
 _INCOMPLETE: Final = object()
 _GRACE = 0.01
 _IDLE, _TURNS = 0.005, 3
@@ -84,12 +82,25 @@ class RedisLink:
             raise
         self._connection = connection
         self._replies = hiredis.Reader(notEnoughData=_INCOMPLETE)
-        await self._refuse_cluster()
+        mode = await self._info(b"redis_mode") or await self._info(b"server_mode")
+        if mode in {"cluster", "sentinel"}:
+            await self.close()
+            raise ConfigError(
+                f"redis_url names a Redis {mode.title()}, which is not supported; give one plain server "
+                "(of a Sentinel, the primary itself)"
+            )
 
     async def role(self) -> str:
         """``master``, ``slave``, or ``unknown`` where this user may not ask."""
-        replication, _ = await self.exchange(_INFO, 2)
-        return _field(replication, b"role") or "unknown"
+        return await self._info(b"role") or "unknown"
+
+    async def _info(self, name: bytes) -> str:
+        """A field of what the server says of itself; empty where it does not."""
+        for reply in await self.exchange(_INFO, 2):
+            for line in reply.splitlines() if isinstance(reply, bytes) else ():
+                if line.startswith(name + b":"):
+                    return str(line[len(name) + 1 :], "ascii", "replace")
+        return ""
 
     async def exchange(self, packed: bytes, count: int) -> list[Any]:
         """Send packed commands and read ``count`` replies; an error reply is an exception in the list."""
@@ -140,22 +151,3 @@ class RedisLink:
         if connection is not None:
             with suppress(Exception):
                 await connection.disconnect(nowait=True)
-
-    async def _refuse_cluster(self) -> None:
-        _, server = await self.exchange(_INFO, 2)
-        mode = _field(server, b"redis_mode") or _field(server, b"server_mode")
-        if mode in {"cluster", "sentinel"}:
-            await self.close()
-            raise ConfigError(
-                f"redis_url names a Redis {mode.title()}, which is not supported; give one plain server "
-                "(of a Sentinel, the primary itself)"
-            )
-
-
-def _field(info: object, name: bytes) -> str:
-    """A field of an INFO reply; empty where there is none."""
-    if isinstance(info, bytes):
-        for line in info.splitlines():
-            if line.startswith(name + b":"):
-                return line[len(name) + 1 :].decode("ascii", "replace")
-    return ""

@@ -8,12 +8,13 @@ of the batch be in the log, now or later? Whatever is checked before the broker 
 from __future__ import annotations
 
 from enum import Enum
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ANSWERS", "Answer", "BatchRefused", "Blame", "Meaning", "answer_of"]
+    from dualstream_lab.publisher.call import PartitionSlice
 
 
 class Meaning(Enum):
@@ -140,3 +141,70 @@ def answer_of(code: int) -> Answer:
     """The meaning of a code; UNKNOWN for one that is not known."""
     known = ANSWERS.get(code)
     return Answer(code, f"error {code}", Meaning.UNKNOWN, "of a later Kafka") if known is None else known
+
+
+class Triage(NamedTuple):
+    """``rejected`` with their reasons. ``again``: in order, each to be sent in a batch of its own."""
+
+    rejected: list[tuple[PartitionSlice, str]]
+    again: list[list[PartitionSlice]]
+
+
+def triage(parts: list[PartitionSlice], refused: BatchRefused) -> Triage:
+    """Who is to blame, as far as Kafka says; where it does not, they are separated until it is known.
+
+    A slice that was reported unknown is never sent again: its caller may have done so.
+    """
+    rejected = [(part, refused.reason) for part in parts if part.reported]
+    if any(0 <= place < sum(map(len, parts)) for place in refused.records):
+        named, again = _named(parts, refused.records)
+        return Triage(rejected + named, again)
+    suspects = [part for part in parts if not part.reported]
+    separated = _separated(suspects, refused.answer.blame)
+    if separated is None:
+        rejected += [(part, refused.reason) for part in suspects]
+    return Triage(rejected, separated or [])
+
+
+def _named(parts: list[PartitionSlice], records: Mapping[int, str]) -> Triage:
+    """The records that Kafka names are cut out, the others go on."""
+    rejected: list[tuple[PartitionSlice, str]] = []
+    innocent: list[PartitionSlice] = []
+    first = 0
+    for part in parts:
+        reasons = [records.get(first + place) for place in range(len(part))]
+        first += len(part)
+        rest = part
+        for reason, run in [] if part.reported else groupby(reasons):
+            piece, size = rest, len(list(run))
+            if size < len(piece):
+                rest = piece.split(size)
+            if reason is None:
+                innocent.append(piece)
+            else:
+                rejected.append((piece, reason))
+    return Triage(rejected, [innocent] if innocent else [])
+
+
+def _separated(parts: list[PartitionSlice], blame: Blame) -> list[list[PartitionSlice]] | None:
+    """Smaller batches of them, of which the innocent will pass; None for those that cannot be separated."""
+    if sum(map(len, parts)) <= 1:
+        return None
+    if blame is Blame.SIZE:
+        return [parts]  # as many as have room: by now the limit is lower
+    if blame is Blame.CALL:
+        calls = [list(of_call) for _, of_call in groupby(parts, key=lambda part: id(part.call))]
+        return calls if len(calls) > 1 else None
+    return _halves(parts) if blame is Blame.RECORD else None
+
+
+def _halves(parts: list[PartitionSlice]) -> list[list[PartitionSlice]]:
+    """The first and the second half of their events."""
+    left = sum(map(len, parts)) // 2
+    halves: list[list[PartitionSlice]] = [[], []]
+    for part in parts:
+        if 0 < left < len(part):
+            halves[1].append(part.split(left))
+        halves[0 if left else 1].append(part)
+        left -= min(left, len(part))
+    return halves

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from aiokafka.partitioner import murmur2
@@ -16,40 +17,21 @@ from dualstream_lab.event import (
     source_invalid_reason,
     type_invalid_reason,
 )
-from dualstream_lab.publisher.generation import Generation
+from dualstream_lab.publisher.call import Generation
 from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header, prefixed
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
 
-__all__ = ["EventType", "Route", "Routes"]
-
 _MAX_ROUTES = 50_000  # about 60 MB at most
 _MAX_TYPES = 10_000
 
 
-def _json_text(text: str) -> str:
-    """A JSON string in ASCII alone, so that its length in characters is its length in bytes."""
-    return '"' + "".join(_escaped(character) for character in text) + '"'
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if " " <= character <= "~":
-        return character
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-
-
-class EventType:
+class EventType(NamedTuple):
     """A valid event type, as JSON, and as a record has it (after the headers that are always the same)."""
 
-    __slots__ = ("headers", "json")
-
-    def __init__(self, name: str) -> None:
-        self.headers = COMMON_HEADERS + encoded_header(("ce_type", name.encode()))
-        self.json = _json_text(name)
+    json: str
+    headers: bytes
 
 
 class Route:
@@ -67,7 +49,7 @@ class Route:
         self.key = prefixed(source_id.encode())
         self.partition = partition
         self.header = encoded_header(("ce_source", cloudevents_source(source_type, source_id).encode()))
-        self.source_id_json = _json_text(source_id)
+        self.source_id_json = json.dumps(source_id)  # in ASCII: as many characters as bytes
         self.command = f"*3\r\n$7\r\nPUBLISH\r\n${len(channel.encode())}\r\n{channel}\r\n$"
         self.nonce = nonce
         self.count = 0
@@ -107,7 +89,8 @@ class Routes:
                 raise EventError(reason) from None
         if len(self.types) >= _MAX_TYPES:
             self.types.popitem(last=False)
-        made = self.types[name] = EventType(name)
+        headers = COMMON_HEADERS + encoded_header(("ce_type", name.encode()))
+        made = self.types[name] = EventType(json.dumps(name), headers)
         return made
 
     def resize(self, partitions: int) -> None:
@@ -136,11 +119,7 @@ class Routes:
             channel = channel_of(source_type, source_id, self._prefix)
         else:
             channel = shard_channel(source_type, source_id, self._shards, self._prefix)
-        route = self.routes[source_type, source_id] = Route(
-            source_type,
-            source_id,
-            partition=self._partition_of(source_id.encode()),
-            channel=channel,
-            nonce=f"{self.nonce}{self._made:x}",
-        )
+        partition, nonce = self._partition_of(source_id.encode()), f"{self.nonce}{self._made:x}"
+        route = Route(source_type, source_id, partition=partition, channel=channel, nonce=nonce)
+        self.routes[source_type, source_id] = route
         return route

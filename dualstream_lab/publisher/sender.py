@@ -1,4 +1,4 @@
-"""From the lanes to Kafka and back: batches handed over, answers sorted out, a failed producer replaced."""
+"""From the queues to Kafka and back: batches handed over, answers sorted out, a failed producer replaced."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import KafkaError
 
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.publisher.compression import CODECS
-from dualstream_lab.publisher.kafka import Barred, KafkaWriter
-from dualstream_lab.publisher.lane import Flight, Lane, Part, State
-from dualstream_lab.publisher.log_limit import RepeatFilter
-from dualstream_lab.publisher.refusals import BatchRefused, Blame
-from dualstream_lab.publisher.triage import triage
+from dualstream_lab.publisher.call import InFlightBatch, PartitionQueue, PartitionSlice, State
+from dualstream_lab.publisher.kafka import Barred, KafkaWriter, RepeatFilter
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
+from dualstream_lab.publisher.refusals import BatchRefused, Blame, triage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log import TopicInfo
-    from dualstream_lab.publisher.batch_limit import BatchLimit
-
-__all__ = ["Sender"]
 
 log = logging.getLogger(__name__)
 log.addFilter(RepeatFilter())
@@ -39,11 +34,11 @@ _UNSEEN: Final = "TOPIC_AUTHORIZATION_FAILED: Kafka does not let this user see t
 
 
 class Sender:
-    """Sends what waits in the lanes, one batch a partition, and settles every part that Kafka answers for.
+    """Sends what waits, one batch a partition, and settles every slice that Kafka answers for.
 
     While a batch of a partition is in flight the next one fills: that is all the batching there is, and no
-    timer. ``settled(part)`` is told of every part that is durable, rejected or lost, once, and
-    ``acknowledged(part, ack_ns)`` of the durable ones, in the order of the log, when there is time;
+    timer. ``settled(part)`` is called once for every slice that is durable, rejected or lost,
+    ``acknowledged(part, ack_ns)`` for the durable ones, in the order of the log, when there is time, and
     ``announced()`` after that.
     """
 
@@ -54,8 +49,8 @@ class Sender:
         *,
         partitions: int,
         limit: BatchLimit,
-        settled: Callable[[Part], None],
-        acknowledged: Callable[[Part, int], None],
+        settled: Callable[[PartitionSlice], None],
+        acknowledged: Callable[[PartitionSlice, int], None],
         announced: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -66,10 +61,11 @@ class Sender:
         self._acknowledged = acknowledged
         self._announced = announced
         self._loop = asyncio.get_running_loop()
-        self._lanes = [Lane(partition) for partition in range(partitions)]
+        self._queues = [PartitionQueue(partition) for partition in range(partitions)]
         self._partitions = partitions
-        self._ready: dict[Lane, None] = {}
-        self._acked: list[tuple[Part, int]] = []
+        self._ready: dict[PartitionQueue, None] = {}
+        self.acked: list[tuple[PartitionSlice, int]] = []
+        """Acknowledged slices that are still to be announced, and when they were."""
         self._pumping = False
         self._replacement: asyncio.Task[None] | None = None
         self._closing = False
@@ -78,36 +74,30 @@ class Sender:
         """Why nothing can be sent now; empty when something can."""
         self.producers = 1
 
-    @property
-    def has_acked(self) -> bool:
-        """Whether acknowledged parts are still to be told."""
-        return bool(self._acked)
-
-    def enqueue(self, parts: Iterable[Part]) -> None:
-        """Take the parts of a call, each to be sent after all that its lane has."""
+    def enqueue(self, parts: Iterable[PartitionSlice]) -> None:
+        """Take the slices of a call, each to be sent after all that its queue has."""
         for part in parts:
-            lane = self._lanes[part.partition]
-            lane.waiting.append(part)
-            if lane.flight is None:
-                self._ready[lane] = None
+            queue = self._queues[part.partition]
+            queue.waiting.append(part)
+            if queue.in_flight is None:
+                self._ready[queue] = None
         self._schedule_pump()
 
     # The topic changes
 
     def resize(self, partitions: int) -> None:
         """The topic has so many partitions now; what waits for one that is gone is rejected."""
-        for number in range(len(self._lanes), partitions):
-            self._lanes.append(Lane(number))
+        self._queues += map(PartitionQueue, range(len(self._queues), partitions))
         self._partitions = partitions
-        self._ready |= dict.fromkeys(self._lanes[partitions:])
+        self._ready |= dict.fromkeys(self._queues[partitions:])
         self._schedule_pump()
 
     def forget_offsets(self) -> None:
         """The topic was made anew: offsets of before mean nothing."""
-        for lane in self._lanes:
-            lane.next_offset = -1
-            for part in lane.flight.parts if lane.flight is not None else ():
-                part.floor = -1
+        for queue in self._queues:
+            queue.next_offset = -1
+        for part in self.in_flight():
+            part.floor = -1
 
     async def topic_info(self) -> TopicInfo:
         """The topic as it is now. Raises StreamUnavailable, and ConfigError where it is gone."""
@@ -119,9 +109,12 @@ class Sender:
         """Why nothing can be sent to a partition; empty when something can, or may be able to soon."""
         return self._bar or ("" if partition < self._partitions else _GONE)
 
-    def in_flight(self) -> list[Part]:
+    def in_flight(self) -> list[PartitionSlice]:
         """What Kafka has, and has not answered for."""
-        return [part for lane in self._lanes if lane.flight is not None for part in lane.flight.parts]
+        return [part for batch in self._batches() for part in batch.parts]
+
+    def _batches(self) -> list[InFlightBatch]:
+        return [queue.in_flight for queue in self._queues if queue.in_flight is not None]
 
     # Handing over
 
@@ -134,101 +127,98 @@ class Sender:
     def _pump(self) -> None:
         self._pumping = False
         while self._ready and (self._replacement is None or self._bar):
-            lane, _ = self._ready.popitem()
-            if bar := self._bar_of(lane.partition):
-                for part in lane.take_all():
+            queue, _ = self._ready.popitem()
+            if bar := self._bar_of(queue.partition):
+                for part in queue.take_all():
                     self._reject(part, bar)
-            elif lane.flight is None:
-                self._hand_over(lane)
+            elif queue.in_flight is None:
+                self._hand_over(queue)
         # Announced only now, while Kafka works on what it was just given.
-        acked, self._acked = self._acked, []
+        acked, self.acked = self.acked, []
         for part, ack in acked:
             self._acknowledged(part, ack)
         self._announced()
 
-    def _hand_over(self, lane: Lane) -> None:
-        parts, batch = lane.next_batch(self._limit.bytes, self._codec)
+    def _hand_over(self, queue: PartitionQueue) -> None:
+        parts, batch = queue.next_batch(self._limit.bytes, self._codec)
         if not parts:
             return
         try:
-            future = self._writer.send(lane.partition, batch)
+            future = self._writer.send(queue.partition, batch)
         except KafkaError as error:
-            lane.give_back([parts])
+            queue.give_back([parts])
             self._replace(f"the producer died ({error})")
             return
         for part in parts:
             part.state = State.IN_FLIGHT
-            part.floor = lane.next_offset
+            part.floor = queue.next_offset
             part.records = []  # the batch has them now
-        lane.flight = Flight(parts, batch, future, self._loop.time())
-        future.add_done_callback(partial(self._landed, lane, lane.flight))
+        queue.in_flight = InFlightBatch(parts, batch, future, self._loop.time())
+        future.add_done_callback(partial(self._answered, queue, queue.in_flight))
 
     # Answers
 
-    def _landed(self, lane: Lane, flight: Flight, future: asyncio.Future[Any]) -> None:
+    def _answered(self, queue: PartitionQueue, sent: InFlightBatch, future: asyncio.Future[Any]) -> None:
         error = future.exception()
-        if lane.flight is not flight:  # given up, with its producer
+        if queue.in_flight is not sent:  # given up, with its producer
             return
-        lane.flight = None
+        queue.in_flight = None
         if error is None:
-            self._durable(lane, flight, future.result().offset)
+            self._durable(queue, sent, future.result().offset)
         elif isinstance(error, BatchRefused):
-            self._refused(lane, flight, error)
-        elif flight.batch.in_doubt:
-            self._lost(flight, f"its answer leaves that open ({error})")
-            self._replace(f"a batch for partition {lane.partition} failed ({error!r})")
+            self._refused(queue, sent, error)
+        elif sent.batch.in_doubt:
+            self._lost(sent, f"its answer leaves that open ({error})")
+            self._replace(f"a batch for partition {queue.partition} failed ({error!r})")
         else:
-            self._untaken(lane, flight, error)
-        if lane.waiting or lane.again:
-            self._ready[lane] = None
+            self._untaken(queue, sent, error)
+        if queue.waiting or queue.again:
+            self._ready[queue] = None
         self._schedule_pump()
 
-    def _durable(self, lane: Lane, flight: Flight, offset: int) -> None:
+    def _durable(self, queue: PartitionQueue, sent: InFlightBatch, offset: int) -> None:
         ack = time.time_ns()
-        for part in flight.parts:
+        for part in sent.parts:
             part.state = State.DURABLE
             part.base = offset
             if offset >= 0:
-                offset += len(part.notes)
-            self._acked.append((part, ack))
+                offset += len(part.notifications)
+            self.acked.append((part, ack))
             self._settled(part)
-        lane.next_offset = offset
+        queue.next_offset = offset
         self.trouble = ""
 
-    def _refused(self, lane: Lane, flight: Flight, refused: BatchRefused) -> None:
+    def _refused(self, queue: PartitionQueue, sent: InFlightBatch, refused: BatchRefused) -> None:
         """Nothing of it is in the log: the guilty are rejected, the others are sent again."""
-        self._writer.take_back(lane.partition, flight.batch)
+        self._writer.take_back(queue.partition, sent.batch)
+        count = sent.batch.record_count()
         if refused.answer.blame is Blame.SIZE:
-            self._limit.refused(flight.batch.size(), flight.batch.record_count())
-        log.warning(
-            "Kafka refused a batch of %d events for partition %d: %s",
-            flight.batch.record_count(),
-            lane.partition,
-            refused.reason,
-        )
-        flight.return_to_waiting()
-        rejected, again = triage(flight.parts, refused)
-        for part, reason in rejected:
-            self._reject(part, f"Kafka refused it: {reason}")
-        lane.give_back(again)
+            self._limit.refused(sent.batch.size(), count)
+        partition, reason = queue.partition, refused.reason
+        log.warning("Kafka refused a batch of %d events for partition %d: %s", count, partition, reason)
+        sent.return_to_waiting()
+        rejected, again = triage(sent.parts, refused)
+        for part, why in rejected:
+            self._reject(part, f"Kafka refused it: {why}")
+        queue.give_back(again)
 
-    def _untaken(self, lane: Lane, flight: Flight, error: BaseException) -> None:
+    def _untaken(self, queue: PartitionQueue, sent: InFlightBatch, error: BaseException) -> None:
         """It never left this process, for want of a leader: it waits on, until its deadline."""
-        self._writer.take_back(lane.partition, flight.batch)
-        self.trouble = f"partition {lane.partition} has no leader ({error})"
-        bar = self._bar_of(lane.partition) or (_UNSEEN if self._writer.refuses_topic() else "")
-        flight.return_to_waiting()
-        for part in flight.parts:
+        self._writer.take_back(queue.partition, sent.batch)
+        self.trouble = f"partition {queue.partition} has no leader ({error})"
+        bar = self._bar_of(queue.partition) or (_UNSEEN if self._writer.refuses_topic() else "")
+        sent.return_to_waiting()
+        for part in sent.parts:
             if bar or part.reported:
                 self._reject(part, bar or self.trouble)
-        lane.give_back([flight.parts])
+        queue.give_back([sent.parts])
 
-    def _lost(self, flight: Flight, reason: str) -> None:
-        for part in flight.parts:
+    def _lost(self, sent: InFlightBatch, reason: str) -> None:
+        for part in sent.parts:
             part.state, part.reason = State.LOST, reason
             self._settled(part)
 
-    def _reject(self, part: Part, reason: str) -> None:
+    def _reject(self, part: PartitionSlice, reason: str) -> None:
         part.state, part.reason, part.records = State.REJECTED, reason, []
         self._settled(part)
 
@@ -236,10 +226,8 @@ class Sender:
 
     def check_age(self) -> None:
         """Give up a producer whose batches are older than a broker might remember."""
-        oldest = min(
-            (lane.flight.began for lane in self._lanes if lane.flight is not None), default=float("inf")
-        )
-        if self._loop.time() - oldest > _MAX_FLIGHT:
+        now = self._loop.time()
+        if any(now - batch.began > _MAX_FLIGHT for batch in self._batches()):
             self._replace(f"a batch has waited for {_MAX_FLIGHT:g} s for its answer")
 
     def _replace(self, reason: str) -> None:
@@ -252,20 +240,19 @@ class Sender:
     async def _make_anew(self, reason: str) -> None:
         # The other partitions' batches may still be acknowledged: a second producer before that could
         # overtake them.
-        flying = [lane.flight.future for lane in self._lanes if lane.flight is not None]
-        if flying:
-            await asyncio.wait(flying, timeout=self._settings.delivery_timeout)
-            await asyncio.sleep(0)  # let them land
-        await self._writer.abort()
-        for lane in self._lanes:
-            if (flight := lane.flight) is not None:
-                lane.flight = None
-                self._lost(flight, f"its producer was given up ({reason})")
+        if open_batches := [batch.future for batch in self._batches()]:
+            await asyncio.wait(open_batches, timeout=self._settings.delivery_timeout)
+            await asyncio.sleep(0)  # for their answers
+        await self._writer.close(hard=True)
+        for queue in self._queues:
+            if (sent := queue.in_flight) is not None:
+                queue.in_flight = None
+                self._lost(sent, f"its producer was given up ({reason})")
         self._writer = await self._opened()
         self.producers += 1
         self._replacement = None
         self._bar = self.trouble = ""
-        self._ready = dict.fromkeys(lane for lane in self._lanes if lane.waiting or lane.again)
+        self._ready = {queue: None for queue in self._queues if queue.waiting or queue.again}
         self._schedule_pump()
 
     async def _opened(self) -> KafkaWriter:
@@ -279,7 +266,7 @@ class Sender:
                 self.trouble = f"there is no producer: {error}"
                 self._bar = self.trouble if isinstance(error, Barred) else ""
             if self._bar:
-                self._ready = dict.fromkeys(self._lanes)
+                self._ready = dict.fromkeys(self._queues)
                 self._schedule_pump()
             await asyncio.sleep(pause)
             pause = min(2 * pause, most)
@@ -290,4 +277,4 @@ class Sender:
         if self._replacement is not None:
             self._replacement.cancel()
             await asyncio.wait([self._replacement])
-        await (self._writer.abort() if self.in_flight() else self._writer.close())
+        await self._writer.close(hard=bool(self.in_flight()))

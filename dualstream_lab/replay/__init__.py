@@ -1,20 +1,17 @@
 """History from Kafka: from an offset, a time or an id; never as a member of a group.
 
-``start``: where to begin. ``history``: a ``reading`` of the log, whose ``records`` come in order of time (by
-``merge``). ``selection``: which of them. ``find``: where an id is. ``player``: what was chosen into a sink,
-at a rate; ``republish``: the sink that is another topic.
+``selection``: where to begin, and which records are wanted. ``history``: a ``reading`` of the log, whose
+records come in order of time, and where an id is. ``player``: what was chosen into a sink, at a rate, also
+into another topic.
 """
 
 from __future__ import annotations
 
-from dualstream_lab.replay.find import find_event
-from dualstream_lab.replay.history import read, replay
-from dualstream_lab.replay.player import Player, Reject, Sink
+from dualstream_lab.kafka_log import LogRecord
+from dualstream_lab.replay.history import find_event, read, replay
+from dualstream_lab.replay.player import Player, Reject, Republish, Sink
 from dualstream_lab.replay.reading import Reading
-from dualstream_lab.replay.records import LogRecord
-from dualstream_lab.replay.republish import Republish
-from dualstream_lab.replay.selection import Found, Selection
-from dualstream_lab.replay.start import Start, parse_positions, positions_text
+from dualstream_lab.replay.selection import Found, Selection, Start, parse_positions, positions_text
 
 __all__ = [
     "Found",

@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
+import heapq
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import DualStreamError, StreamUnavailable
-from dualstream_lab.replay.merge import Merge
-from dualstream_lab.replay.records import LogRecord, Part
+from dualstream_lab.kafka_log import LogConsumer, LogRecord, LogWatch, PartitionTrouble, Records
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-
-    from dualstream_lab.kafka_log import LogConsumer, LogWatch, PartitionTrouble
-
-__all__ = ["Reading"]
 
 _STALL: Final = 30.0  # s without a record after which Kafka is given up
 _TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it
 _POLL: Final = 0.5
 _CHUNK: Final = 500
+_AHEAD: Final = 4  # batches of a partition that may wait for the other partitions
+
+
+class Merge:
+    """Records in order of time across partitions, and in the partition's own order within it.
+
+    An open partition without a record holds up the others, for its next one may be older; a closed one no
+    longer does. Where the stamps of one partition are not ascending its own order wins.
+    """
+
+    def __init__(self, partitions: Iterable[int]) -> None:
+        self.open = set(partitions)
+        self._batches: dict[int, deque[list[LogRecord]]] = {}  # each the wrong way round
+        self._heads: list[tuple[int, int]] = []
+
+    def add(self, partition: int, records: Iterable[LogRecord]) -> None:
+        """What comes next in a partition."""
+        if not (batch := list(records)[::-1]):
+            return
+        batches = self._batches.setdefault(partition, deque())
+        batches.append(batch)
+        if len(batches) == 1:
+            heapq.heappush(self._heads, (batch[-1].timestamp, partition))
+
+    def close(self, partition: int) -> None:
+        """Wait for it no longer."""
+        self.open.discard(partition)
+
+    def wanted(self) -> list[int]:
+        """The open partitions that may give more: each is at most a few batches ahead of the others."""
+        return [partition for partition in self.open if len(self._batches.get(partition, ())) < _AHEAD]
+
+    def take(self, count: int) -> list[LogRecord]:
+        """The next records, at most so many; none while a partition holds them up."""
+        taken: list[LogRecord] = []
+        if any(not self._batches.get(partition) for partition in self.open):
+            return taken
+        while self._heads and len(taken) < count:
+            _, partition = self._heads[0]
+            batches = self._batches[partition]
+            taken.append(batches[0].pop())
+            if not batches[0]:
+                batches.popleft()
+            if batches:
+                heapq.heapreplace(self._heads, (batches[0][-1].timestamp, partition))
+                continue
+            heapq.heappop(self._heads)
+            if partition in self.open:
+                break
+        return taken
 
 
 class Reading:
@@ -60,7 +107,7 @@ class Reading:
         self._silence = 0.0
         self._added: list[int] = []
         unread = [partition for partition in end if begin[partition] < end[partition]]
-        self._merge = Merge[LogRecord](unread)
+        self._merge = Merge(unread)
         consumer.assign({partition: begin[partition] for partition in (end if follow else unread)})
 
     @property
@@ -144,40 +191,34 @@ class Reading:
         if not self.is_same_log:
             raise StreamUnavailable("the topic was made anew: its positions mean nothing any more")
         if self._added:
-            await self._add()
+            begins = await self._consumer.begins(self._added)
+            self._added.clear()
+            for known in (self.begin, self.at, self.end):
+                known.update(begins)
+            self._consumer.add(begins)
         began = time.monotonic()
-        parts = await self._consumer.poll(Part, partitions=self._merge.wanted() or None, timeout=_POLL)
-        for part in parts:
-            self._take(part)
+        parts = await self._consumer.poll(Records, partitions=self._merge.wanted() or None, timeout=_POLL)
+        for fetched in parts:
+            partition, end = fetched.partition, fetched.next_ if self._follow else self.end[fetched.partition]
+            self._merge.add(partition, [record for record in fetched.records if record.offset < end])
+            self.holes += sum(min(end, behind) - first for first, behind in fetched.holes if first < end)
         reached = [p for p in self._merge.open if self._consumer.positions[p] >= self.end[p]]
         for partition in reached:
             self._close(partition)
-        self._give_up_the_undecodable()
-        self._silence = 0.0 if parts or reached else self._silence + time.monotonic() - began
-        if self._silence > _STALL:
-            await self._stalled()
-
-    def _take(self, part: Part) -> None:
-        if self._follow:
-            end = part.next_
-        else:
-            end = self.end[part.partition]
-            part.records = [record for record in part.records if record.offset < end]
-        self._merge.add(part.partition, part.records)
-        self.holes += sum(min(end, behind) - first for first, behind in part.holes if first < end)
-
-    def _close(self, partition: int) -> None:
-        self._merge.close(partition)
-        if not self._follow:
-            self._consumer.pause(partition)
-
-    def _give_up_the_undecodable(self) -> None:
         tried = {p: t for p, t in self._consumer.troubles.items() if not t.silent and t.tries >= _TRIES}
         if self._follow and any(trouble.removed for trouble in tried.values()):
             raise StreamUnavailable(
                 "Kafka has removed what was to be read next (retention, or the topic was made anew)"
             )
         self._give_up(tried)
+        self._silence = 0.0 if parts or reached else self._silence + time.monotonic() - began
+        if self._silence > _STALL:
+            await self._stalled()
+
+    def _close(self, partition: int) -> None:
+        self._merge.close(partition)
+        if not self._follow:
+            self._consumer.pause(partition)
 
     def _give_up(self, partitions: Iterable[int]) -> None:
         """Wait for them no longer. Where what follows is read, they may still come back."""
@@ -185,14 +226,6 @@ class Reading:
             if not self._follow:
                 self.failed[partition] = self._consumer.troubles[partition]
             self._close(partition)
-
-    async def _add(self) -> None:
-        begins = await self._consumer.begins(self._added)
-        self._added.clear()
-        self.begin |= begins
-        self.at |= begins
-        self.end |= begins
-        self._consumer.add(begins)
 
     async def _stalled(self) -> None:
         silent = self._merge.open & self._consumer.troubles.keys()

@@ -1,20 +1,73 @@
-"""Which records are wanted. Pure."""
+"""Which records are wanted: where to begin, and which of them. Pure."""
 
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.errors import EventError
-from dualstream_lab.event import decode_event
+from dualstream_lab.errors import ConfigError, EventError
+from dualstream_lab.event import Event, decode_event
 from dualstream_lab.record import Decoder, StoredEvent
 
 if TYPE_CHECKING:
-    from dualstream_lab.event import Event
-    from dualstream_lab.replay.records import LogRecord
+    from collections.abc import Mapping
 
-__all__ = ["Found", "Selection"]
+    from dualstream_lab.kafka_log import LogRecord
+
+_POSITION: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where to begin in every partition; with nothing said, at the end as it is now.
+
+    ``offset``: the first one; a negative one counts from the end. ``timestamp``: ms since the epoch.
+    ``positions``: partition to offset; with neither of the others, partitions not named are not read.
+    """
+
+    offset: int | None = None
+    timestamp: int | None = None
+    positions: Mapping[int, int] | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether what lies before the log's beginning can have been asked for: 0 is all that is kept."""
+        return self.positions is not None or (self.offset or 0) > 0
+
+    def partitions(self, count: int) -> list[int]:
+        """Which of a topic's partitions are read. Raises ConfigError for positions in others."""
+        positions = self.positions or {}
+        if unknown := sorted(partition for partition in positions if partition >= count):
+            raise ConfigError(f"the topic has no partition {unknown[0]}; it has {count}, from 0")
+        if positions and self.offset is None and self.timestamp is None:
+            return sorted(positions)
+        return list(range(count))
+
+    def offset_of(self, partition: int) -> int:
+        """Where to go on in a partition of which nothing is known: all that was asked for is behind it."""
+        return (self.positions or {}).get(partition, max(0, self.offset or 0))
+
+
+def parse_positions(text: str) -> dict[int, int]:
+    """``0:123,1:456``: partition to the offset to read next. Raises ConfigError."""
+    positions: dict[int, int] = {}
+    for part in text.split(","):
+        match = _POSITION.fullmatch(part.strip())
+        if match is None:
+            raise ConfigError(
+                f"position {part.strip()!r}: allowed: partition:offset[,…], for example 0:123,1:456"
+            )
+        if int(match[1]) in positions:
+            raise ConfigError(f"position {part.strip()!r}: partition {match[1]} is named twice")
+        positions[int(match[1])] = int(match[2])
+    return positions
+
+
+def positions_text(positions: Mapping[int, int]) -> str:
+    """As :func:`parse_positions` reads it."""
+    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(positions.items()))
 
 
 class Found(NamedTuple):

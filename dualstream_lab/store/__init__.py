@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dualstream_lab.store.contract import Feeder, Hole, Page, Place, Query, Row, Store, StoredEvent
+from dualstream_lab.record import StoredEvent
+from dualstream_lab.store.contract import Feeder, Hole, Page, Place, Query, Row, Store
 from dualstream_lab.store.schema import move_away
 from dualstream_lab.store.sqlite import SqliteStore
 

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from dualstream_lab.record import StoredEvent
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Feeder", "Hole", "Page", "Place", "Query", "Row", "Store", "StoredEvent"]
+    from dualstream_lab.record import StoredEvent
 
 Removal = Literal["retention", "compaction"]
 
@@ -104,12 +102,7 @@ class Store(Protocol):
         """One page a query, in order, all of one snapshot."""
 
     async def recent(
-        self,
-        source: str,
-        *,
-        limit: int,
-        after: Mapping[int, int] | None = None,
-        max_bytes: int = 2**62,
+        self, source: str, *, limit: int, after: Mapping[int, int] | None = None, max_bytes: int = 2**62
     ) -> tuple[Page, list[StoredEvent]]:
         """The newest ``limit`` events of a source; with ``after``, the first ``limit`` after it. As rows.
 

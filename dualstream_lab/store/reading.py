@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dualstream_lab.store.contract import Feeder, Page, Place, Removal, Row, StoredEvent
+from dualstream_lab.record import StoredEvent
+from dualstream_lab.store.contract import Feeder, Page, Place, Query, Removal, Row
 from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, connect, storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from dualstream_lab.store.contract import Query
-
-__all__ = ["Reader"]
 
 _CACHE: Final = 16 * 2**20  # bytes
 _OFFSET: Final = (1 << OFFSET_BITS) - 1
@@ -92,8 +89,9 @@ SELECT {_EVENTS.format(turn=0)} FROM (
 ) AS e JOIN sources AS s ON s.id = e.source
 """  # noqa: S608
 _FEEDERS: Final = """
-SELECT json_group_array(json_array(
-    name, max(0, :now - seen), json(partitions), consumer_group, json(troubles)
+SELECT json_group_array(json_object(
+    'name', name, 'seen', max(0, :now - seen), 'partitions', json(partitions), 'group', consumer_group,
+    'troubles', json(troubles)
 )) FROM (SELECT * FROM feeders WHERE seen > :now - :kept ORDER BY seen DESC, name)
 """
 
@@ -101,7 +99,7 @@ _places = msgspec.json.Decoder(list[tuple[int, int, int, int, Removal | None]])
 _stretches = msgspec.json.Decoder(list[tuple[int, int, int, list[tuple[int, str, str, int]]]])
 _origins = msgspec.json.Decoder(list[tuple[int, int, int | None]])
 _events = msgspec.json.Decoder(list[tuple[int, int, str, str, str, int, int]])
-_feeders = msgspec.json.Decoder(list[tuple[str, float, list[int], str, dict[str, str]]])
+_feeders = msgspec.json.Decoder(list[Feeder])
 _time_of = attrgetter("ts")
 
 
@@ -146,7 +144,7 @@ class Reader:
         ]
 
     def recent(
-        self, source: str, *, limit: int, after: Mapping[int, int] | None, max_bytes: int
+        self, source: str, *, limit: int, after: Mapping[int, int] | None = None, max_bytes: int = 2**62
     ) -> tuple[Page, list[StoredEvent]]:
         """See :meth:`Store.recent`."""
         places_found, origins_found, *events_found, count = self._ask(
@@ -174,17 +172,14 @@ class Reader:
             return None  # whoever asks may have it from anywhere
         return next(iter(_events_in(*self._ask(_AT, partition=partition, offset=offset))), None)
 
-    def find(self, event_id: str, *, source: str | None, limit: int) -> list[StoredEvent]:
+    def find(self, event_id: str, *, source: str | None = None, limit: int = 100) -> list[StoredEvent]:
         """See :meth:`Store.find`."""
         return _events_in(*self._ask(_FIND, id=event_id, source=source, limit=limit))
 
     def feeders(self) -> list[Feeder]:
         """See :meth:`Store.feeders`."""
         (found,) = self._ask(_FEEDERS, now=time.time(), kept=FEEDERS_KEPT)
-        return [
-            Feeder(name=name, seen=seen, partitions=partitions, group=group, troubles=troubles)
-            for name, seen, partitions, group, troubles in _feeders.decode(found)
-        ]
+        return _feeders.decode(found)
 
     def _ask(self, statement: str, **values: object) -> tuple[Any, ...]:
         with storing(self._path):

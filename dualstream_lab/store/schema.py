@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["FEEDERS_KEPT", "OFFSET_BITS", "REBUILD", "connect", "key_of", "move_away", "storing"]
-
 OFFSET_BITS: Final = 48
 """An event's key is its partition and its offset in one integer, which SQLite keeps its rows sorted by."""
 FEEDERS_KEPT: Final = 3600.0

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dualstream_lab.store.contract import Hole, StoredEvent
-
-__all__ = ["Writer"]
+    from dualstream_lab.record import StoredEvent
+    from dualstream_lab.store.contract import Hole
 
 _LARGEST: Final = 4096  # events of one statement; SQLite takes 32,766 values
 _SMALLEST: Final = 128  # at the end of a batch, not more statements than one
@@ -96,7 +95,12 @@ class Writer:
                 )
 
     def apply(
-        self, partition: int, first: int, next_: int, events: Sequence[StoredEvent], holes: Sequence[Hole]
+        self,
+        partition: int,
+        first: int,
+        next_: int,
+        events: Sequence[StoredEvent],
+        holes: Sequence[Hole] = (),
     ) -> int:
         """See :meth:`Store.apply`."""
         key_of(partition, next_)
@@ -108,20 +112,15 @@ class Writer:
                 raise self._conflict(partition, first)
             if holes:
                 _, end, reason = max(holes, key=itemgetter(1))
-                execute(
-                    "UPDATE partitions SET floor = :end, hole = :end, reason = :reason WHERE id = :id",
-                    {"end": end, "reason": reason, "id": partition},
-                )
-            if not events:
-                return 0
+                change = "UPDATE partitions SET floor = ?, hole = ?, reason = ? WHERE id = ?"
+                execute(change, (end, end, reason, partition))
             new = self._insert(partition, events)
             execute("UPDATE partitions SET events = events + ? WHERE id = ?", (new, partition))
         return new
 
     def _conflict(self, partition: int, first: int) -> StoreError:
-        found = self._connection.execute(
-            "SELECT position FROM partitions WHERE id = ?", (partition,)
-        ).fetchone()
+        asked = "SELECT position FROM partitions WHERE id = ?"
+        found = self._connection.execute(asked, (partition,)).fetchone()
         if found is None:
             return StoreError(f"store {self._path} does not know partition {partition}: begin() names all")
         return StoreConflict(
@@ -134,14 +133,8 @@ class Writer:
         numbers = self._numbers(partition, events)
         values: list[object] = []
         for event in events:
-            values += (
-                base + event.offset,
-                event.id,
-                numbers[event.source],
-                event.type,
-                event.ts,
-                event.value,
-            )
+            key, source = base + event.offset, numbers[event.source]
+            values += (key, event.id, source, event.type, event.ts, event.value)
         new = begin = 0
         left = len(events)
         while left:
@@ -229,10 +222,7 @@ class Writer:
     ) -> None:
         """See :meth:`Store.report`."""
         now = time.time()
-        lists = (
-            msgspec.json.encode(sorted(partitions)).decode(),
-            msgspec.json.encode(dict(troubles)).decode(),
-        )
+        lists = [msgspec.json.encode(one).decode() for one in (sorted(partitions), dict(troubles))]
         with self._transaction() as execute:
             execute("DELETE FROM feeders WHERE seen < ?", (now - FEEDERS_KEPT,))
             execute("INSERT OR REPLACE INTO feeders VALUES (?, ?, ?, ?, ?)", (name, now, group, *lists))

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from dualstream_lab import DualPublisher, Settings
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log.diagnosis import connection_problem
+from dualstream_lab.kafka_log.connection import connection_problem
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.settings import TlsMaterial
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dualstream_lab.kafka_log import partition_of
-from dualstream_lab.processor.placement import Placement
+from dualstream_lab.processor.batch import Placement
 from dualstream_lab.record import StoredEvent
 
 SOURCE = "repo:o/x"

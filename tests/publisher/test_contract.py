@@ -33,8 +33,7 @@ from dualstream_lab.event import (
 )
 from dualstream_lab.kafka_log import Records, open_consumer, topic_info
 from dualstream_lab.publisher import InLog, Rejected, StillOpen, Unknown
-from dualstream_lab.publisher.generation import Generation
-from dualstream_lab.publisher.lane import Call, Part, State
+from dualstream_lab.publisher.call import Generation, PartitionSlice, PublishCall, State
 from dualstream_lab.publisher.record_batch import RecordBatch
 from dualstream_lab.record import Decoder, StoredEvent
 
@@ -104,7 +103,7 @@ async def test_every_codec_is_taken_by_kafka_and_read_by_the_product(stack, sett
     source = {"type": "t", "source_type": "repo", "source_id": "a"}
     sent: list[bytes] = []
     async with DualPublisher(where) as publisher:
-        writer = publisher._delivery.sender._writer
+        writer = publisher._accumulator.sender._writer
         batches: list[RecordBatch] = []
         send, writer.send = writer.send, lambda p, batch: (batches.append(batch), send(p, batch))[1]
         batch = events(2000, sources=3, size=200)
@@ -325,7 +324,7 @@ async def test_two_sources_may_have_the_same_ids_and_are_resolved_apart(stack, s
         of_a, of_b, two = (log[e.source_id.encode(), e.id] for e in batch)
         for forget in (False, True):
             if forget:  # as if it had never been acknowledged: read from the log
-                for part, _ in publisher._delivery.questions.values():
+                for part, _ in publisher._accumulator.unresolved.values():
                     part.state = State.LOST
             assert await publisher.resolve(batch) == {
                 "repo:owner/a 1": of_a,
@@ -478,9 +477,9 @@ async def test_an_event_is_in_the_log_when_its_json_is_committed_whatever_header
     other = Event(id="other", type="t", source_type="repo", source_id="owner/a")
     options = {"key": b"owner/a", "partition": 3}
     async with DualPublisher(settings()) as publisher:
-        lost = Part(Call([], Generation()), 3, time.time_ns() // 1_000_000)
+        lost = PartitionSlice(PublishCall([], Generation()), 3, time.time_ns() // 1_000_000)
         lost.state, lost.reason = State.LOST, "the test says so"
-        publisher._delivery.questions[key_of(ghost)] = (lost, 0)
+        publisher._accumulator.unresolved[key_of(ghost)] = (lost, 0)
         producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)
         await producer.start()
         try:

@@ -10,13 +10,12 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.peers.common import event_headers
 from dualstream_lab import DualPublisher, Event, Settings
 from dualstream_lab.errors import ConfigError, EventError
-from dualstream_lab.event import cloudevents_source, encode_event, event_headers
-from dualstream_lab.publisher.batch_limit import BatchLimit
-from dualstream_lab.publisher.compression import CODECS
+from dualstream_lab.event import encode_event
 from dualstream_lab.publisher.encoder import Encoder
-from dualstream_lab.publisher.record_batch import RecordBatch, varint
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit, RecordBatch, varint
 from dualstream_lab.publisher.route import Routes
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -67,10 +66,7 @@ def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shif
         assert record.timestamp == 1_700_000_000_000 + shifts[place // len(events)]
         assert record.key == event.source_id.encode()
         assert record.value == encode_event(event)
-        source = cloudevents_source(event.source_type, event.source_id).encode()
-        expected = event_headers(
-            event, type_header=("ce_type", event.type.encode()), source_header=("ce_source", source)
-        )
+        expected = event_headers(event)
         assert sorted(record.headers) == sorted(expected + headers)
 
 

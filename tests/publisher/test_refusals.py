@@ -17,14 +17,11 @@ from hypothesis import strategies as st
 
 from dualstream_lab import Settings
 from dualstream_lab.errors import OutcomeUnknown
-from dualstream_lab.publisher.batch_limit import BatchLimit
-from dualstream_lab.publisher.generation import Generation
-from dualstream_lab.publisher.lane import Call, Lane, Part, State
-from dualstream_lab.publisher.produce import BatchSender, _Handler
-from dualstream_lab.publisher.record_batch import RecordBatch
-from dualstream_lab.publisher.refusals import ANSWERS, BatchRefused, Blame, Meaning, answer_of
+from dualstream_lab.publisher.call import Generation, PartitionQueue, PartitionSlice, PublishCall, State
+from dualstream_lab.publisher.kafka import BatchSender, _Handler
+from dualstream_lab.publisher.record_batch import BatchLimit, RecordBatch
+from dualstream_lab.publisher.refusals import ANSWERS, BatchRefused, Blame, Meaning, answer_of, triage
 from dualstream_lab.publisher.route import Routes
-from dualstream_lab.publisher.triage import triage
 
 ROUTE = Routes(Settings.load(), partitions=6).route("repo", "a")
 
@@ -143,13 +140,13 @@ def test_a_refusal_says_nothing_of_an_attempt_before_that_may_have_been_appended
 # --- who is to blame
 
 
-def part(call: Call, names: str, *, reported: bool = False) -> Part:
+def part(call: PublishCall, names: str, *, reported: bool = False) -> PartitionSlice:
     """One event for each letter."""
-    made = Part(call, 3, 1)
+    made = PartitionSlice(call, 3, 1)
     for name in names:
         made.indices.append(len(call.event_ids))
         call.event_ids.append(name)
-        made.notes.append((name, '"t"', ROUTE))
+        made.notifications.append((name, '"t"', ROUTE))
         made.records.append(name.encode() * 10)
     made.size = 10 * len(names)
     made.reported = reported
@@ -158,18 +155,18 @@ def part(call: Call, names: str, *, reported: bool = False) -> Part:
     return made
 
 
-def names_of(parts: list[Part]) -> str:
+def names_of(parts: list[PartitionSlice]) -> str:
     for each in parts:
-        assert len(each.notes) == len(each.records) == len(each.indices) == len(each)
-    return "".join(note[0] for each in parts for note in each.notes)
+        assert len(each.notifications) == len(each.records) == len(each.indices) == len(each)
+    return "".join(note[0] for each in parts for note in each.notifications)
 
 
 def refused(code: int, records: dict[int, str] | None = None) -> BatchRefused:
     return BatchRefused(ANSWERS[code], f"{ANSWERS[code].name}: because", records)
 
 
-def parts_of(*groups: str) -> list[Part]:
-    return [part(Call([], Generation()), names) for names in groups]
+def parts_of(*groups: str) -> list[PartitionSlice]:
+    return [part(PublishCall([], Generation()), names) for names in groups]
 
 
 @pytest.mark.parametrize("code", sorted(of(Meaning.DEFINITE)))
@@ -201,7 +198,7 @@ def test_names_that_are_not_of_the_batch_name_nobody():
 
 
 def test_of_a_time_nobody_is_named_for_the_calls_are_separated():
-    one, two = Call([], Generation()), Call([], Generation())
+    one, two = PublishCall([], Generation()), PublishCall([], Generation())
     _, again = triage([part(one, "ab"), part(two, "c"), part(one, "de")], refused(32))
     assert [names_of(group) for group in again] == ["ab", "c", "de"]
     rejected, again = triage([part(one, "ab"), part(one, "c")], refused(32))
@@ -215,8 +212,8 @@ def test_too_large_together_they_are_packed_anew():
 
 @pytest.mark.parametrize("code", [10, 32, 87, 29])
 def test_what_was_reported_unknown_is_never_sent_again(code):
-    call = Call([], Generation())
-    parts = [part(call, "ab", reported=True), part(Call([], Generation()), "cd")]
+    call = PublishCall([], Generation())
+    parts = [part(call, "ab", reported=True), part(PublishCall([], Generation()), "cd")]
     rejected, again = triage(parts, refused(code))
     assert names_of([each for each, _ in rejected]).startswith("ab")
     assert "ab" not in "".join(names_of(group) for group in again)
@@ -230,7 +227,7 @@ class Broker:
         self.log: list[str] = []
         self.requests = 0
 
-    def produce(self, parts: list[Part], batch: RecordBatch) -> BatchRefused | None:
+    def produce(self, parts: list[PartitionSlice], batch: RecordBatch) -> BatchRefused | None:
         self.requests += 1
         written = names_of(parts)
         if batch.size() > self.limit:
@@ -252,14 +249,16 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
 def test_only_the_guilty_are_rejected_and_the_others_keep_their_order(sizes, bad, names, limit):
     rest = deque(LETTERS)
-    parts = [part(Call([], Generation()), "".join(rest.popleft() for _ in range(size))) for size in sizes]
+    parts = [
+        part(PublishCall([], Generation()), "".join(rest.popleft() for _ in range(size))) for size in sizes
+    ]
     all_names = names_of(parts)
-    lane, broker = Lane(3), Broker(bad, 87, names=names, limit=limit)
+    queue, broker = PartitionQueue(3), Broker(bad, 87, names=names, limit=limit)
     bound = BatchLimit(10**6, 10**6)
-    lane.waiting += parts
+    queue.waiting += parts
     rejected: list[str] = []
     while True:
-        taken, batch = lane.next_batch(bound.bytes, None)
+        taken, batch = queue.next_batch(bound.bytes, None)
         if not taken:
             break
         assert broker.requests < 300
@@ -271,7 +270,7 @@ def test_only_the_guilty_are_rejected_and_the_others_keep_their_order(sizes, bad
         for each, _ in guilty:
             each.state = State.REJECTED
             rejected += names_of([each])
-        lane.give_back(again)
+        queue.give_back(again)
     assert set(rejected) == bad & set(all_names)
     assert broker.log == [name for name in all_names if name not in bad]
 
@@ -316,12 +315,12 @@ class Calls:
     def __init__(self) -> None:
         self.generation = Generation()
         self.number = 0
-        self.open: dict[Call, int] = {}
-        self.made: list[Call] = []
-        self.gone: list[Call] = []
+        self.open: dict[PublishCall, int] = {}
+        self.made: list[PublishCall] = []
+        self.gone: list[PublishCall] = []
 
     def call(self) -> None:
-        made = Call([], self.generation)
+        made = PublishCall([], self.generation)
         self.made.append(made)
         self.open[made] = self.number
         self.generation.open += 1
@@ -354,7 +353,7 @@ def test_the_calls_of_a_generation_go_on_when_all_before_are_settled_and_not_ear
 
 
 def test_the_text_of_an_unknown_outcome_speaks_of_time_only_where_there_was_no_answer():
-    call = Call([], Generation())
+    call = PublishCall([], Generation())
     answered_part, silent = part(call, "ab"), part(call, "c")
     silent.state = State.IN_FLIGHT
     answered_part.state = State.DURABLE

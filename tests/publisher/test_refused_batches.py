@@ -17,7 +17,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.errors import EventError, OutcomeUnknown, PublishRejected
 from dualstream_lab.publisher import Durable, InLog, NotInLog, Rejected, encoder
-from dualstream_lab.publisher.produce import _Produce
+from dualstream_lab.publisher.kafka import _Produce
 
 from .helpers import Ledger, assert_in_order, events, ids_of, key_of, mute, read_log, until
 from .kafka_admin import alter_topic
@@ -92,7 +92,7 @@ async def test_a_limit_that_sinks_is_learnt_and_a_small_event_does_not_fall_with
 
 async def test_the_topics_new_limit_is_heard_of_within_the_refresh_interval(stack, settings, topic):
     async with DualPublisher(settings(refresh_interval=0.2)) as publisher:
-        limit = publisher._delivery.sender._limit
+        limit = publisher._accumulator.sender._limit
         await alter_topic(stack.kafka_url, topic, max_message_bytes="5000")
         await until(lambda: limit.bytes == 5000)
         with pytest.raises(EventError, match="the topic takes at most 4900"):
@@ -121,7 +121,7 @@ async def test_a_segment_that_is_too_small_splits_batches_too(stack, settings, t
 async def test_after_refusals_the_same_producer_appends_once_and_in_order(stack, settings, topic):
     """Also where Kafka's sequence numbers begin again, after 2^31 of them."""
     async with DualPublisher(settings(refresh_interval=300)) as publisher:
-        sequences = publisher._delivery.sender._writer._sequences
+        sequences = publisher._accumulator.sender._writer._sequences
         for partition in range(6):
             sequences.increment_sequence_number(TopicPartition(topic, partition), 2**31 - 200)
         await publisher.publish_batch(events(600))
@@ -218,7 +218,7 @@ class Inspector:
     def __init__(self, publisher: DualPublisher, code: int, word: bytes, *, names: bool) -> None:
         self.code, self.word, self.names = code, word, names
         self.asked = 0
-        self.client = publisher._delivery.sender._writer._producer.client
+        self.client = publisher._accumulator.sender._writer._producer.client
         self.passed_on = self.client.send
         self.client.send = self.send
 
@@ -360,7 +360,7 @@ async def test_a_batch_that_waits_too_long_for_its_answer_is_never_sent_again(
         await mute(stack.brokers[0])
         with pytest.raises(OutcomeUnknown):
             await publisher.publish_batch(events(20, start=20))
-        await until(lambda: not publisher._delivery.sender.in_flight(), timeout=60)
+        await until(lambda: not publisher._accumulator.sender.in_flight(), timeout=60)
         stack.brokers[0].resume()
         await until(lambda: publisher.stats().producers == 2, timeout=60)
         await publisher.publish_batch(events(20, start=40))

@@ -125,7 +125,7 @@ async def test_while_there_can_be_no_new_producer_every_call_learns_why(guarded,
         await rejected(publisher, 100)
         waiting = asyncio.create_task(publisher.publish_batch(events(20, start=500)))
         await asyncio.sleep(0)
-        publisher._delivery.sender._replace("the test says so")
+        publisher._accumulator.sender._replace("the test says so")
         with caplog.at_level(logging.INFO), pytest.raises(PublishRejected):
             await asyncio.wait_for(waiting, 20)
         with caplog.at_level(logging.INFO):
@@ -162,7 +162,7 @@ async def test_a_topic_that_may_not_be_seen_any_more_rejects_what_waits(guarded)
         await publisher.publish_batch(events(20))
         for right in (WRITE, DESCRIBE):
             await revoke(guarded.kafka_url, "unseen", USER, right)
-        client = publisher._delivery.sender._writer._producer.client
+        client = publisher._accumulator.sender._writer._producer.client
         await until(lambda: client.force_metadata_update() and "unseen" in client.cluster.unauthorized_topics)
         why, took = await rejected(publisher, 100)
         assert "TOPIC_AUTHORIZATION_FAILED" in why

@@ -75,7 +75,7 @@ class Held:
     """A publisher that hears of its topic's new partitions when the test says so."""
 
     def __init__(self, publisher: DualPublisher) -> None:
-        self.sender = publisher._delivery.sender
+        self.sender = publisher._accumulator.sender
         self.routes = publisher._encoder._routes
         self.told = asyncio.Event()
         self.sends: list[tuple[int, int]] = []
@@ -182,8 +182,8 @@ async def test_a_topic_made_anew_is_noticed_and_announced(stack, settings, topic
         before = (await topic_info(settings())).log.epoch
         await publisher.publish_batch(events(60))
         await publisher.flush()
-        lanes = publisher._delivery.sender._lanes
-        assert any(lane.next_offset > 0 for lane in lanes)
+        queues = publisher._accumulator.sender._queues
+        assert any(queue.next_offset > 0 for queue in queues)
         await make_anew(stack.kafka_url, topic)
         after = (await topic_info(settings())).log.epoch
         await until(lambda: any(channel == resync_channel() for channel, _ in messages))
@@ -194,7 +194,7 @@ async def test_a_topic_made_anew_is_noticed_and_announced(stack, settings, topic
             "publisher": publisher._encoder._routes.nonce,
             "log": after,
         }
-        assert all(lane.next_offset == -1 for lane in lanes)
+        assert all(queue.next_offset == -1 for queue in queues)
         receipt = await publisher.publish_batch(events(60, start=100))
         assert min(receipt.offsets) == 0, "its offsets begin again"
         await publisher.flush()

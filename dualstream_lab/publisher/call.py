@@ -1,8 +1,9 @@
-"""A call's events on their way: its parts wait in their partitions' lanes, one batch at a time. Pure."""
+"""A call's events on their way: its slices wait in their partitions' queues, one batch at a time. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -10,25 +11,19 @@ from typing import TYPE_CHECKING, Any
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
 from dualstream_lab.event import event_key
 from dualstream_lab.publisher.outcome import IN_FLIGHT, Durable, Outcome, Rejected
-from dualstream_lab.publisher.record_batch import RecordBatch
+from dualstream_lab.publisher.record_batch import Codec, RecordBatch
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dualstream_lab.publisher.compression import Codec
-    from dualstream_lab.publisher.generation import Generation
     from dualstream_lab.publisher.route import Route
 
-__all__ = ["Call", "Flight", "Lane", "Note", "Part", "State"]
-
-_NO_ANSWER = "handed over, and not acknowledged in time"
-
-Note = tuple[str, str, "Route"]  # id, type as JSON, route: all that a notification needs
+Notification = tuple[str, str, "Route"]  # id, type as JSON, route: all that a notification needs
 
 
 class State(Enum):
-    """Where the events of a part are."""
+    """Where the events of a slice are."""
 
     WAITING = "waiting for room in a batch"
     IN_FLIGHT = "handed to Kafka"
@@ -37,40 +32,40 @@ class State(Enum):
     LOST = "its batch failed without a definite answer"
 
 
-class Part:
+class PartitionSlice:
     """The events of one call for one partition, in order. One that does not fit a batch is split."""
 
     __slots__ = (
-        "base", "call", "floor", "indices", "notes", "partition", "reason", "records", "reported", "size",
-        "state", "timestamp",
+        "base", "call", "floor", "indices", "notifications", "partition", "reason", "records", "reported",
+        "size", "state", "timestamp",
     )  # fmt: skip
 
-    def __init__(self, call: Call, partition: int, timestamp: int) -> None:
+    def __init__(self, call: PublishCall, partition: int, timestamp: int) -> None:
         self.call = call
         self.partition = partition
         self.timestamp = timestamp  # ms since the epoch
         self.indices: list[int] = []
-        self.notes: list[Note] = []
+        self.notifications: list[Notification] = []
         self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once handed over
         self.size = 0
         self.state = State.WAITING
         self.base = -1  # the offset of the first event, once durable
         self.floor = -1  # where to look for it: no event of it is in the log before this offset
         self.reason = ""
-        self.reported = False  # the caller has been told, before this was settled
+        self.reported = False  # as unknown, before this was settled
 
     def __len__(self) -> int:
-        return len(self.notes)
+        return len(self.notifications)
 
     def event_keys(self) -> list[str]:
         """The identities of the events: their keys."""
-        return [event_key(route.source, event_id) for event_id, _, route in self.notes]
+        return [event_key(route.source, event_id) for event_id, _, route in self.notifications]
 
-    def split(self, count: int) -> Part:
-        """Keep the first ``count`` events; returns the rest as a part of the same call."""
-        rest = Part(self.call, self.partition, self.timestamp)
+    def split(self, count: int) -> PartitionSlice:
+        """Keep the first ``count`` events; returns the rest as a slice of the same call."""
+        rest = PartitionSlice(self.call, self.partition, self.timestamp)
         rest.indices, self.indices = self.indices[count:], self.indices[:count]
-        rest.notes, self.notes = self.notes[count:], self.notes[:count]
+        rest.notifications, self.notifications = self.notifications[count:], self.notifications[:count]
         rest.records, self.records = self.records[count:], self.records[:count]
         rest.size = self.size * len(rest) // (len(rest) + count)
         self.size -= rest.size
@@ -82,12 +77,10 @@ class Part:
         """What is known of the event at ``place``."""
         if self.state is State.DURABLE:
             return Durable(self.partition, self.base + place if self.base >= 0 else -1)
-        if self.state is State.REJECTED:
-            return Rejected(self.reason)
-        return IN_FLIGHT
+        return Rejected(self.reason) if self.state is State.REJECTED else IN_FLIGHT
 
 
-class Call:
+class PublishCall:
     """One ``publish`` or ``publish_batch``."""
 
     __slots__ = ("bucket", "event_ids", "events", "future", "generation", "invalid", "open", "parts", "size")
@@ -96,12 +89,12 @@ class Call:
         self.event_ids = event_ids
         self.generation = generation
         self.invalid: Mapping[int, str] = {}
-        self.parts: list[Part] = []
-        self.open = 0  # parts that are not settled
+        self.parts: list[PartitionSlice] = []
+        self.open = 0  # slices that are not settled
         self.events = 0
         self.size = 0
         self.future: asyncio.Future[None]
-        self.bucket: dict[Call, None] = {}
+        self.bucket: dict[PublishCall, None] = {}  # of the deadline that it waits for
 
     def outcomes(self) -> list[Outcome]:
         """What is known of each event, in input order."""
@@ -118,8 +111,9 @@ class Call:
         outcomes = self.outcomes()
         total = len(outcomes)
         if count := sum(outcome is IN_FLIGHT for outcome in outcomes):
-            # Where there was an answer, it is told, and nothing of time.
-            why = next((part.reason for part in self.parts if part.state is State.LOST), _NO_ANSWER)
+            # Where there was an answer, that is the reason, and not the time.
+            silent = "handed over, and not acknowledged in time"
+            why = next((part.reason for part in self.parts if part.state is State.LOST), silent)
             message = f"{count} of {total} events may be in the log: {why}; resolve() finds out"
             return OutcomeUnknown(message, outcomes=outcomes)
         reason = next(part.reason for part in self.parts if part.state is State.REJECTED)
@@ -128,21 +122,21 @@ class Call:
 
     def no_room(self, message: str) -> BufferFull:
         """The error for a call that was never accepted."""
-        return BufferFull(message, outcomes=[Rejected("no room in the buffer")] * len(self.event_ids))
+        return BufferFull(message, outcomes=self.all_rejected("no room in the buffer"))
+
+    def all_rejected(self, reason: str) -> list[Rejected]:
+        """The outcomes of a call of which nothing was sent."""
+        return [Rejected(reason)] * len(self.event_ids)
 
 
-class Flight:
+@dataclass(slots=True, eq=False)
+class InFlightBatch:
     """A batch that Kafka has, since a moment of the loop's clock."""
 
-    __slots__ = ("batch", "began", "future", "parts")
-
-    def __init__(
-        self, parts: list[Part], batch: RecordBatch, future: asyncio.Future[Any], began: float
-    ) -> None:
-        self.parts = parts
-        self.batch = batch
-        self.future = future
-        self.began = began
+    parts: list[PartitionSlice]
+    batch: RecordBatch
+    future: asyncio.Future[Any]
+    began: float
 
     def return_to_waiting(self) -> None:
         """Nothing of the batch is in the log: its events wait again, with what is to be sent of them."""
@@ -152,22 +146,20 @@ class Flight:
             part.records = list(islice(records, len(part)))
 
 
-class Lane:
+@dataclass(slots=True, eq=False)
+class PartitionQueue:
     """One partition: what waits for it, and the one batch in flight.
 
     ``again``: what Kafka gave back, each to be a batch of its own (or several), before all that waits.
     """
 
-    __slots__ = ("again", "flight", "next_offset", "partition", "waiting")
+    partition: int
+    again: deque[deque[PartitionSlice]] = field(default_factory=deque)
+    waiting: deque[PartitionSlice] = field(default_factory=deque)
+    in_flight: InFlightBatch | None = None
+    next_offset: int = -1  # after the last event acknowledged; -1 before the first
 
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
-        self.again: deque[deque[Part]] = deque()
-        self.waiting: deque[Part] = deque()
-        self.flight: Flight | None = None
-        self.next_offset = -1  # after the last event acknowledged; -1 before the first
-
-    def take_all(self) -> list[Part]:
+    def take_all(self) -> list[PartitionSlice]:
         """All that waits, in order; nothing does any more."""
         groups = (*self.again, self.waiting)
         waiting = [part for group in groups for part in group if part.state is State.WAITING]
@@ -175,34 +167,69 @@ class Lane:
         self.waiting.clear()
         return waiting
 
-    def give_back(self, groups: Iterable[Iterable[Part]]) -> None:
+    def give_back(self, groups: Iterable[Iterable[PartitionSlice]]) -> None:
         """Send these again, in this order, before all else."""
         self.again.extendleft(reversed([deque(group) for group in groups]))
 
-    def next_batch(self, limit: int, codec: Codec | None) -> tuple[list[Part], RecordBatch]:
-        """The next events, as many as have room in a batch; no parts where nothing waits."""
-        parts: list[Part] = []
+    def next_batch(self, limit: int, codec: Codec | None) -> tuple[list[PartitionSlice], RecordBatch]:
+        """The next events, as many as have room in a batch; no slices where nothing waits."""
+        parts: list[PartitionSlice] = []
         batch = RecordBatch(limit, codec)
         while self.again and not parts:
-            group = self.again[0]
-            _move(group, parts, batch)
-            if not group:
+            _move(self.again[0], parts, batch)
+            if not self.again[0]:
                 self.again.popleft()
         if not parts:
             _move(self.waiting, parts, batch)
         return parts, batch
 
 
-def _move(queue: deque[Part], parts: list[Part], batch: RecordBatch) -> None:
-    """Parts into a batch, until it is full; one that does not fit as a whole is split."""
+def _move(queue: deque[PartitionSlice], parts: list[PartitionSlice], batch: RecordBatch) -> None:
+    """Slices into a batch, until it is full; one that does not fit as a whole is split."""
     while queue:
         part = queue.popleft()
-        if part.state is not State.WAITING:  # its caller has been told that it was given up
+        if part.state is not State.WAITING:  # it was given up at its deadline
             continue
         taken = batch.add(part.records, part.timestamp)
-        if taken < len(part.notes):
+        if taken:
+            parts.append(part)
+        if taken < len(part.notifications):
             queue.appendleft(part.split(taken) if taken else part)
-            if taken:
-                parts.append(part)
             return
-        parts.append(part)
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """The calls that were encoded while the topic had the same number of partitions.
+
+    From one generation to the next a source may be in another partition, and Kafka keeps no order between
+    partitions. So the calls of a generation are held until all of the one before are settled: acknowledged,
+    refused, or reported unknown at their deadline. That bounds the wait; what was reported unknown may still
+    arrive later.
+    """
+
+    before: Generation | None = None  # the one that is waited for; None: calls go on at once
+    after: Generation | None = None
+    open: int = 0  # calls made and not settled
+    held: list[PublishCall] = field(default_factory=list)  # accepted calls that wait, in order
+
+    def next(self) -> Generation:
+        """The generation after this one, which is the newest."""
+        settled = not self.open and self.before is None
+        self.after = Generation(None if settled else self)
+        return self.after
+
+    def leave(self) -> Sequence[PublishCall]:
+        """A call is settled. Returns those that may go on now, in the order in which they were accepted."""
+        self.open -= 1
+        if self.open or self.after is None:
+            return ()
+        freed: list[PublishCall] = []
+        generation = self
+        while not generation.open and generation.before is None and (after := generation.after) is not None:
+            generation.after = None
+            after.before = None
+            freed += after.held
+            after.held = []
+            generation = after
+        return freed

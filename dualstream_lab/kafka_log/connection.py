@@ -1,28 +1,32 @@
-"""Why Kafka cannot be used, in a sentence: aiokafka itself only says that it could not bootstrap."""
+"""Connecting to Kafka: with which options, within which time, and why it cannot be used, in a sentence.
+
+aiokafka itself only says that it could not bootstrap.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
+from dualstream_lab.config import Settings, kafka_client_options
+from dualstream_lab.errors import ConfigError, StreamUnavailable
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["connection_problem", "refusal"]
-
+_CLOSE_TIMEOUT: Final = 2.0
 _TIMEOUT: Final = 3.0  # s for one look at one server
 _SERVERS: Final = 3  # looked at, at most
-_TLS_ALERT: Final = (
-    0x1503000000 >> 8,
-    0x1503FFFFFF >> 8,
-)  # read as a length: a TLS listener's answer to plain text
+_TLS_ALERT: Final = range(0x15030000, 0x15040000)  # read as a length: a TLS listener's answer to plain text
 
 _LOG_IN: Final = "refused the log-in of user {user} (SASL {mechanism}): {said}"
 _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
@@ -40,6 +44,68 @@ _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (socket.gaierror, "cannot be found: its name does not resolve"),
     (ConnectionRefusedError, "refuses connections: nothing listens there"),
 )
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """aiokafka's arguments for this Kafka, with its time-out. Raises ConfigError."""
+    if settings.kafka_url is None:
+        raise ConfigError("kafka_url (DUALSTREAM_KAFKA_URL) is not set; allowed: host:port[,host:port…]")
+    options = kafka_client_options(settings.kafka_url)
+    return options | {"request_timeout_ms": round(settings.request_timeout * 1000)}
+
+
+@asynccontextmanager
+async def connecting(settings: Settings) -> AsyncIterator[None]:
+    """Bounds what it encloses by ``start_timeout``; Kafka's errors in it are StreamUnavailable, with why."""
+    try:
+        async with asyncio.timeout(settings.start_timeout):
+            yield
+    except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+        raise await _unreachable(settings, error) from error
+
+
+@asynccontextmanager
+async def open_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected admin client. The caller bounds it. Raises KafkaError, OSError, ConfigError."""
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await admin.close()
+
+
+async def close_producer(producer: AIOKafkaProducer, *, hard: bool = False) -> None:
+    """Within seconds, whatever the brokers do; hard, if it takes too long in order.
+
+    Then futures that are pending stay so, and bytes that are in a socket may still be written.
+    """
+    if not hard:
+        with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await producer.stop()
+                return
+    producer._closed = True  # noqa: SLF001  (so that it does not warn when collected)
+    sender = producer._sender.sender_task  # noqa: SLF001
+    with suppress(Exception):
+        if sender is not None:
+            sender.cancel()
+            await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT)
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await producer.client.close()
+
+
+async def _unreachable(settings: Settings, error: BaseException) -> StreamUnavailable:
+    """The error for a Kafka that cannot be used, with what its servers say when asked anew, in seconds."""
+    options = kafka_client_options(settings.kafka_url or "")
+    servers = ", ".join(options["bootstrap_servers"])
+    if (refused := refusal(error, options, settings.topic)) is not None:
+        return StreamUnavailable(f"Kafka at {servers} cannot be used: {refused}")
+    problem = await connection_problem(options)
+    reason = problem or str(error) or f"no answer within {settings.start_timeout:g} s"
+    return StreamUnavailable(f"Kafka at {servers} could not be reached: {reason}; check kafka_url")
 
 
 def refusal(error: BaseException, options: Mapping[str, Any], topic: str) -> str | None:
@@ -94,7 +160,7 @@ def _silence(server: str, error: BaseException, *, logged_in: bool) -> str:
     """A listener that hangs up says nothing; what came before that says something."""
     cause = error.__cause__
     if isinstance(cause, asyncio.IncompleteReadError):
-        if _TLS_ALERT[0] <= (cause.expected or 0) <= _TLS_ALERT[1]:
+        if cause.expected in _TLS_ALERT:
             return f"{server} expects TLS: use kafkas://"
         if not logged_in:
             return f"{server} hangs up on a client without a log-in: it expects SASL, give user:password@"
@@ -105,10 +171,9 @@ def _silence(server: str, error: BaseException, *, logged_in: bool) -> str:
 async def _talk(server: str, options: Mapping[str, Any]) -> None:
     """As a client begins: connect, log in, ask for metadata."""
     host, _, port = server.rpartition(":")
+    bounded = {**options, "request_timeout_ms": round(_TIMEOUT * 1000)}
     async with asyncio.timeout(_TIMEOUT):
-        connection = await create_conn(
-            host.strip("[]"), int(port), **(dict(options) | {"request_timeout_ms": round(_TIMEOUT * 1000)})
-        )
+        connection = await create_conn(host.strip("[]"), int(port), **bounded)
         try:
             await connection.send(MetadataRequest([]))
         finally:

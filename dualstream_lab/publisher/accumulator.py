@@ -1,4 +1,4 @@
-"""From a call to its end: room in the buffer, deadlines, and what its caller is told."""
+"""From a call to its end: room in the buffer, deadlines, and what its caller gets."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import PublishRejected
-from dualstream_lab.publisher.buffer import Buffer
-from dualstream_lab.publisher.deadlines import Deadlines
-from dualstream_lab.publisher.lane import Call, Part, State
-from dualstream_lab.publisher.outcome import Rejected
+from dualstream_lab.publisher.buffer import Buffer, Deadlines
+from dualstream_lab.publisher.call import PartitionSlice, PublishCall, State
 from dualstream_lab.publisher.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.publisher.batch_limit import BatchLimit
     from dualstream_lab.publisher.kafka import KafkaWriter
+    from dualstream_lab.publisher.record_batch import BatchLimit
 
-__all__ = ["Delivery"]
 
+class Accumulator:
+    """Takes calls, has their slices sent, and settles every one by its deadline.
 
-class Delivery:
-    """Takes calls, has their parts sent, and settles every one by its deadline.
-
-    ``acknowledged(part, ack_ns)`` is told of every durable part, in the order of the log.
+    ``acknowledged(part, ack_ns)`` is called for every durable slice, in the order of the log.
     """
 
     def __init__(
@@ -36,7 +32,7 @@ class Delivery:
         *,
         partitions: int,
         limit: BatchLimit,
-        acknowledged: Callable[[Part, int], None],
+        acknowledged: Callable[[PartitionSlice, int], None],
     ) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -47,23 +43,23 @@ class Delivery:
             limit=limit,
             settled=self._settled,
             acknowledged=acknowledged,
-            announced=self._tell_if_empty,
+            announced=self._wake_if_empty,
         )
-        self._open = Deadlines[Call](settings.delivery_timeout)
-        self._in_line = Deadlines[Call](max(settings.buffer_timeout, 0.001))
+        self._open = Deadlines[PublishCall](settings.delivery_timeout)
+        self._in_line = Deadlines[PublishCall](max(settings.buffer_timeout, 0.001))
         self._alarm: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
         self._closing = False
-        self.buffer = Buffer[Call](max_events=settings.buffer_events, max_bytes=settings.buffer_bytes)
-        self.questions: OrderedDict[str, tuple[Part, int]] = OrderedDict()
-        """Events reported unknown, by their key: their part, and their place in it."""
+        self.buffer = Buffer[PublishCall](max_events=settings.buffer_events, max_bytes=settings.buffer_bytes)
+        self.unresolved: OrderedDict[str, tuple[PartitionSlice, int]] = OrderedDict()
+        """Events reported unknown, by their key: their slice, and their place in it."""
         self.accepted = self.durable = self.rejected = self.unknown = self.late = self.refused = 0
 
-    async def deliver(self, call: Call) -> None:
-        """Returns when every part is durable; raises PublishError otherwise. Cancelling does not unsend."""
+    async def deliver(self, call: PublishCall) -> None:
+        """Returns when every slice is durable; raises PublishError otherwise. Cancelling does not unsend."""
         if self._closing:
             self.refused += call.events
-            raise PublishRejected("the publisher is closed", outcomes=_rejected(call, "closed"))
+            raise PublishRejected("the publisher is closed", outcomes=call.all_rejected("closed"))
         if not self.buffer.can_ever_hold(call.events, call.size):
             self.refused += call.events
             raise call.no_room(
@@ -82,7 +78,7 @@ class Delivery:
             await call.future
         except asyncio.CancelledError:
             # What was handed over goes on; a call still in line leaves it.
-            if self.buffer.is_waiting(call):
+            if call in self.buffer.waiting:
                 call.bucket.pop(call, None)
                 self._admit(self.buffer.withdraw(call))
                 self._leave(call)
@@ -91,7 +87,7 @@ class Delivery:
     async def settle(self, timeout: float) -> bool:
         """Wait until nothing is open. False if that takes longer."""
         deadline = self._loop.time() + timeout
-        while self.buffer.events or self.buffer.waiting or self.sender.has_acked:
+        while self.buffer.events or self.buffer.waiting or self.sender.acked:
             if self._empty is None or self._empty.done():
                 self._empty = self._loop.create_future()
             done, _ = await asyncio.wait([self._empty], timeout=max(0.0, deadline - self._loop.time()))
@@ -106,30 +102,29 @@ class Delivery:
         """
         self._closing = True
         await self.settle(timeout)
-        rejected: list[str] = []
+        rejected: list[PartitionSlice] = []
         for call in self._in_line.due(float("inf")):
             self.buffer.withdraw(call)
             self._refuse(call, "the publisher was closed")
-            rejected += [key for part in call.parts for key in part.event_keys()]
-        unresolved = [key for part in self.sender.in_flight() for key in part.event_keys()]
+            rejected += call.parts
+        unresolved = _keys_of(self.sender.in_flight())
         for call in self._open.due(float("inf")):
-            waiting = [part for part in call.parts if part.state is State.WAITING]
-            rejected += [key for part in waiting for key in part.event_keys()]
+            rejected += [part for part in call.parts if part.state is State.WAITING]
             self._expire(call, "the publisher was closed before it was handed to Kafka")
         if self._alarm is not None:
             self._alarm.cancel()
         await self.sender.close()
-        return rejected, unresolved
+        return _keys_of(rejected), unresolved
 
     def forget_offsets(self) -> None:
         """The topic was made anew: offsets of before mean nothing."""
         self.sender.forget_offsets()
-        for part, _ in self.questions.values():
+        for part, _ in self.unresolved.values():
             part.floor = -1
 
     # Taking calls
 
-    def _accept(self, call: Call) -> None:
+    def _accept(self, call: PublishCall) -> None:
         self.accepted += call.events
         if not call.parts:
             self._leave(call)
@@ -143,29 +138,29 @@ class Delivery:
         if self._alarm is None:
             self._set_alarm()
 
-    def _admit(self, calls: Iterable[Call]) -> None:
+    def _admit(self, calls: Iterable[PublishCall]) -> None:
         for call in calls:
             call.bucket.pop(call, None)
             self._accept(call)
 
-    def _refuse(self, call: Call, message: str) -> None:
+    def _refuse(self, call: PublishCall, message: str) -> None:
         self.refused += call.events
         self._leave(call)
         if not call.future.done():
             call.future.set_exception(call.no_room(message))
 
-    def _release(self, part: Part) -> None:
-        self._admit(self.buffer.release(len(part.notes), part.size))
-        self._tell_if_empty()
+    def _release(self, part: PartitionSlice) -> None:
+        self._admit(self.buffer.release(len(part.notifications), part.size))
+        self._wake_if_empty()
 
-    def _tell_if_empty(self) -> None:
-        if not (self.buffer.events or self.sender.has_acked or self._empty is None or self._empty.done()):
+    def _wake_if_empty(self) -> None:
+        if not (self.buffer.events or self.sender.acked or self._empty is None or self._empty.done()):
             self._empty.set_result(None)
 
-    # The end of a part, and of a call
+    # The end of a slice, and of a call
 
-    def _settled(self, part: Part) -> None:
-        count, call = len(part.notes), part.call
+    def _settled(self, part: PartitionSlice) -> None:
+        count, call = len(part.notifications), part.call
         if part.reported:
             self.late += count if part.state is State.DURABLE else 0
         else:
@@ -179,32 +174,31 @@ class Delivery:
             if not call.open:
                 call.bucket.pop(call, None)
                 self._leave(call)
-                # A few turns of the loop later: what waits in the lanes goes to Kafka first, which then works
-                # while the callers that are woken encode their next batches.
+                # A few turns of the loop later: what waits in the queues goes to Kafka first, which then
+                # works while the callers that are woken encode their next batches.
                 soon = self._loop.call_soon
                 soon(soon, soon, self._finish, call)
         self._release(part)
 
-    def _leave(self, call: Call) -> None:
+    def _leave(self, call: PublishCall) -> None:
         for freed in call.generation.leave():
             self.sender.enqueue(part for part in freed.parts if part.state is State.WAITING)
 
-    def _finish(self, call: Call) -> None:
+    def _finish(self, call: PublishCall) -> None:
         if call.future.done():
             return
-        error = call.error()
-        if error is None:
+        if (error := call.error()) is None:
             call.future.set_result(None)
         else:
             call.future.set_exception(error)
 
-    def _report_unknown(self, part: Part) -> None:
+    def _report_unknown(self, part: PartitionSlice) -> None:
         part.reported = True
         self.unknown += len(part)
         for place, key in enumerate(part.event_keys()):
-            self.questions[key] = (part, place)
-        while len(self.questions) > self.buffer.max_events:
-            self.questions.popitem(last=False)
+            self.unresolved[key] = (part, place)
+        while len(self.unresolved) > self.buffer.max_events:
+            self.unresolved.popitem(last=False)
 
     # Deadlines
 
@@ -215,24 +209,22 @@ class Delivery:
         self._alarm = self._loop.call_at(min(due), self._ring) if due else None
 
     def _ring(self) -> None:
-        now = self._loop.time()
+        now, settings = self._loop.time(), self._settings
         for call in self._in_line.due(now):
             self._admit(self.buffer.withdraw(call))
             self._refuse(
                 call,
-                f"no room for {call.events} events within buffer_timeout={self._settings.buffer_timeout:g} s "
+                f"no room for {call.events} events within buffer_timeout={settings.buffer_timeout:g} s "
                 f"({self.buffer.events} events of {self.buffer.bytes} bytes wait for Kafka); retry later",
             )
         for call in self._open.due(now):
             why = f": {self.sender.trouble}" if self.sender.trouble else ""
-            self._expire(
-                call,
-                f"not handed to Kafka within delivery_timeout={self._settings.delivery_timeout:g} s{why}",
-            )
+            limit = f"delivery_timeout={settings.delivery_timeout:g} s"
+            self._expire(call, f"not handed to Kafka within {limit}{why}")
         self._alarm = None
         self._set_alarm()
 
-    def _expire(self, call: Call, reason: str) -> None:
+    def _expire(self, call: PublishCall, reason: str) -> None:
         for part in call.parts:
             if part.state is State.WAITING:
                 part.state, part.reason, part.records = State.REJECTED, reason, []
@@ -244,5 +236,5 @@ class Delivery:
         self._finish(call)
 
 
-def _rejected(call: Call, reason: str) -> list[Rejected]:
-    return [Rejected(reason)] * len(call.event_ids)
+def _keys_of(parts: Iterable[PartitionSlice]) -> list[str]:
+    return [key for part in parts for key in part.event_keys()]
