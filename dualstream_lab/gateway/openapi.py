@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from dualstream_lab.event import ID_PATTERN, Event
-from dualstream_lab.gateway.frames import EventFrame
+from dualstream_lab.gateway.clients import EventFrame
 from dualstream_lab.gateway.past import Refusal
 from dualstream_lab.gateway.session import Command
 

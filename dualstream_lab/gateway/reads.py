@@ -102,7 +102,6 @@ class Reads:
                 await self._look(batch)
 
     async def _watch_positions(self) -> None:
-        """One look for all who wait."""
         while True:
             await self._waited.wait()
             with suppress(StoreError):

@@ -60,9 +60,8 @@ def checked_since(since: str | Mapping[str, str], sources: Sequence[str]) -> dic
         try:
             Cursor.parse(place)
         except (EventError, TypeError) as error:
-            raise ConfigError(
-                f"since {place!r} (of {source}): a cursor, {EARLIEST!r} or {LATEST!r} is allowed"
-            ) from error
+            allowed = f"a cursor, {EARLIEST!r} or {LATEST!r} is allowed"
+            raise ConfigError(f"since {place!r} (of {source}): {allowed}") from error
         if len(sources) > 1 and not isinstance(since, Mapping):
             raise ConfigError("since: a cursor is of one source; for several give {source: cursor}")
     return places
