@@ -23,21 +23,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.errors import DualStreamError
 
-__all__ = [
-    "HEADERS",
-    "SERVER_OPTIONS",
-    "HttpProtocol",
-    "HttpRefusal",
-    "RateLimit",
-    "client_of",
-    "close_refused",
-    "expect_nothing_else",
-    "json_answer",
-    "printable",
-    "public_reason",
-    "report_refusal",
-]
-
 log = logging.getLogger(__name__)
 
 _LINE: Final = 8190  # bytes of a request line, or of a header

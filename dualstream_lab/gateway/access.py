@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
 
-__all__ = [
-    "EVERYTHING",
-    "Access",
-    "Denied",
-    "Grant",
-    "bearer",
-    "grant_of",
-    "writer_of",
-]
-
 _PUBLIC_KEY_ALGORITHMS: Final = ["RS256", "ES256", "EdDSA"]
 _MIN_SECRET: Final = 32
 _LAST_YEAR: Final = 253_402_300_800  # the year 10000: what is later is no time in seconds

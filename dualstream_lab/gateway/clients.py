@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
 
-__all__ = [
-    "Connection",
-    "ConnectionLimit",
-    "EventFrame",
-    "Frame",
-    "SseConnection",
-    "StateFrame",
-    "WebSocketConnection",
-    "event_frame",
-    "state_frame",
-]
-
 _SEND_BUFFER: Final = 128 * 1024  # Linux's 4 MB and more a transport never sees: a slow client looks quick
 _ROOM: Final = 0.02  # s between looks whether a client that catches up has room for more
 _LITTLE: Final = 32 * 1024  # bytes that may wait for a client without being counted

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.session import Sessions
     from dualstream_lab.gateway.since import Since
 
-__all__ = ["Endpoints"]
-
 BAD_MESSAGE, UNAUTHENTICATED, SLOW = 4400, 4401, 4408
 _HEARTBEAT: Final = 15.0  # s: a client that does not answer a ping for half of it is gone
 _KEEP_ALIVE: Final = 15.0  # s between comments

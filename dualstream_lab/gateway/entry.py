@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.since import Since
     from dualstream_lab.store import Row
 
-__all__ = ["Entry"]
-
 _MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
 _NO_PLACE: Final = Place(position=0, floor=0)
 _time_of = attrgetter("ts")

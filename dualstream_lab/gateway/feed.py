@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Row
 
-__all__ = ["Feed"]
-
 
 class Feed:
     """``live``: clients that follow the stream. ``users``: those, and clients on their way in.

@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from dualstream_lab.kafka_log import LogIdentity
     from dualstream_lab.store import Store
 
-__all__ = ["Gateway", "application"]
-
 log = logging.getLogger(__name__)
 
 _PREFLIGHT: Final = {

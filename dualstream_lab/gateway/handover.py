@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Row
 
-__all__ = ["Join", "Phase", "Stream"]
-
 T = TypeVar("T")
 _NONCES: Final = 64
 _DIGITS: Final = 18  # anybody may publish on Redis, and int() raises for thousands of them

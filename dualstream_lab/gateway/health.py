@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.kafka_log import LogConsumer
     from dualstream_lab.store import Feeder, Store
 
-__all__ = ["Health"]
-
 _EVERY: Final = 1.0  # s
 _SEEN: Final = 6.0  # s since a processor's last word, given every two, in which it counts as alive
 _OLD: Final = 3.0  # s without a new look after which the one before says nothing any more

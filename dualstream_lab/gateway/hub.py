@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dualstream_lab.kafka_log import LogIdentity
     from dualstream_lab.store import Row
 
-__all__ = ["Hub", "HubStats"]
-
 _MANY_PENDING: Final = 2000  # events told and not compared, after which a stream is compared before its time
 
 

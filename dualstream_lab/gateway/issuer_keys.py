@@ -16,8 +16,6 @@ from dualstream_lab.errors import DualStreamError
 if TYPE_CHECKING:
     from jwt import PyJWK
 
-__all__ = ["IssuerKeys", "KeysUnavailable"]
-
 log = logging.getLogger(__name__)
 
 _ALGORITHMS: Final = {f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)} | {"EdDSA"}

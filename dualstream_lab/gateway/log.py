@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     OnChange = Callable[[LogIdentity, LogIdentity], None]
 
-__all__ = ["Log", "Tail", "each_end"]
-
 log = logging.getLogger(__name__)
 
 _MARGIN: Final = 10_000

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.health import Health
     from dualstream_lab.gateway.hub import Hub
 
-__all__ = ["Metrics"]
-
 _TEMPLATE: Final = "events:{source_type}:{source_id}"  # never a channel itself: there are too many
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 

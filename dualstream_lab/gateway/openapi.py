@@ -15,8 +15,6 @@ from dualstream_lab.gateway.clients import EventFrame
 from dualstream_lab.gateway.past import Refusal
 from dualstream_lab.gateway.session import Command
 
-__all__ = ["openapi_document"]
-
 _Schema = dict[str, Any]
 
 _PLACE: Final = "#/components/schemas/"

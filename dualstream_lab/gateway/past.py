@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.store import Page, Place
 
-__all__ = ["Lag", "Positions", "Refusal", "behind", "hole_of", "later", "removed"]
-
 Positions: TypeAlias = "Mapping[int, int]"
 """Partition to offset. Never changed: many streams share the one of a look into the store."""
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.since import Since
     from dualstream_lab.store import Page, StoredEvent
 
-__all__ = ["Queries"]
-
 _MAX_LIMIT: Final = 1000
 _MAX_DIGITS: Final = 9  # int() raises for thousands of them
 _HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}

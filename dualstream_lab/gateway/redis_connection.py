@@ -17,8 +17,6 @@ import hiredis
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Connection", "Subscription"]
-
 _QUIET: Final = 2.0  # s of silence after which Redis is asked for a sign
 _SIGN: Final = 2.0  # s that it has to give one
 _CONFIRMATIONS: Final = frozenset({b"subscribe", b"psubscribe"})

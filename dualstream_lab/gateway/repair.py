@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     _Feeds = Callable[[], Iterable[Feed]]
     _Say = Callable[[Feed, list[Frame]], None]
 
-__all__ = ["Claim", "Claims", "Repairs", "position_of"]
-
 log = logging.getLogger(__name__)
 
 # s between looks for what is suspected: first, and while the store does not move

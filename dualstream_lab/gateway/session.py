@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.since import Since
     from dualstream_lab.http_server import RateLimit
 
-__all__ = ["Command", "Session", "Sessions", "keep", "parse_command"]
-
 log = logging.getLogger(__name__)
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds none

@@ -12,17 +12,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.log import Log
     from dualstream_lab.gateway.past import Positions
 
-__all__ = [
-    "EARLIEST",
-    "Refused",
-    "Since",
-    "check_partitions",
-    "check_since",
-    "check_source",
-    "known_by",
-    "parse_since",
-]
-
 EARLIEST: Final = "earliest"
 Since: TypeAlias = Cursor | Literal["earliest"] | None
 """After a cursor, from all that is kept, or (None) new events only."""

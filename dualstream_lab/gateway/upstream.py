@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.event import Notification
 
-__all__ = ["Channels", "Upstream"]
-
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT: Final = 2.0

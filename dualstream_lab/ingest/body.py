@@ -14,8 +14,6 @@ from dualstream_lab.http_server import HttpRefusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Bodies", "Body", "LineSplitter", "content_type"]
-
 _TIME: Final = 60.0
 _PATIENCE: Final = 5.0  # s that a body may be behind its minimum rate
 _OVERHEAD: Final = 16 * 1024  # bytes that a body counts before its first one has come

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.ingest.lines import Format
 
-__all__ = ["Ingest", "Progress", "Publisher", "Reader", "Reject"]
-
 T = TypeVar("T")
 
 _BATCH: Final = 500

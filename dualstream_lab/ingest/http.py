@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     Authorize = Callable[[web.Request], Awaitable["Writer"]]
     _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
-__all__ = ["Writer", "ingest_routes"]
-
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 _LINES = ("application/x-ndjson", "application/jsonl")
 _WHITE = b" \t\r\n"

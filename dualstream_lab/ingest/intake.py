@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.errors import PublishError
     from dualstream_lab.event import Event
 
-__all__ = ["Intake", "malformed", "not_published", "receipts"]
-
 _NAMED = 20  # bad events spelled out in an answer
 _AT_ONCE = 500  # events checked before others have their turn
 _BLANKS = 100_000  # empty lines of one request

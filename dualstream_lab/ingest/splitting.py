@@ -16,8 +16,6 @@ from dualstream_lab.errors import EventError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_TEXT", "Splitter", "Unreadable"]
-
 MAX_TEXT: Final = 32 * 2**20
 """Bytes of one event, at most: more than any Kafka is set up for, and what ``/ingest`` takes."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.subscriber.received import Received, SubscriberStats
 
-__all__ = ["Api", "Page"]
-
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = (0.05, 2.0)  # s between tries: first, and at most

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.subscriber.receiver import Arrival, State
 
-__all__ = ["Subscriber"]
-
 log = logging.getLogger(__name__)
 
 _INBOX: Final = 1000  # received and not handed out; then the socket is not read

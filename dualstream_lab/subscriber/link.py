@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     Deliver = Callable[[str], Awaitable[None]]
     Texts = Mapping[str, str]
 
-__all__ = ["Transport", "listen_sse", "listen_ws", "stay_connected"]
-
 log = logging.getLogger(__name__)
 
 Transport = Literal["ws", "sse"]

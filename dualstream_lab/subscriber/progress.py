@@ -9,8 +9,6 @@ from dualstream_lab.event import event_key
 if TYPE_CHECKING:
     from dualstream_lab.cursor import Cursor
 
-__all__ = ["Progress", "Recent"]
-
 _ABOVE: Final = 50_000  # ids above a confirmed cursor
 _RECENT: Final = 20_000
 

@@ -12,8 +12,6 @@ from dualstream_lab.errors import DualStreamError
 if TYPE_CHECKING:
     from dualstream_lab.event import Event
 
-__all__ = ["Gap", "Received", "StreamGap", "SubscriberStats"]
-
 NOT_FETCHED: Final = "not_fetched"
 
 

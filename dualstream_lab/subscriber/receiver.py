@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dualstream_lab.subscriber.api import Api
     from dualstream_lab.subscriber.received import SubscriberStats
 
-__all__ = ["Arrival", "Confirmed", "Inbox", "Receiver", "Source", "State", "TooFarBehind"]
-
 log = logging.getLogger(__name__)
 
 State = Literal["away", "catching up", "live", "degraded"]

@@ -14,8 +14,6 @@ from dualstream_lab.event import source_invalid_reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EARLIEST", "LATEST", "checked_since", "checked_sources", "checked_url"]
-
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
 

@@ -10,22 +10,6 @@ import msgspec
 
 from dualstream_lab.errors import ConfigError, DualStreamError, StreamUnavailable
 
-__all__ = [
-    "CONNECT_TIMEOUT",
-    "MAX_MESSAGE_BYTES",
-    "WHOLE",
-    "Dropped",
-    "Message",
-    "ServerEvent",
-    "SseParser",
-    "TokenRefused",
-    "closed",
-    "decode",
-    "pause",
-    "position_of",
-    "refused",
-]
-
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 CONNECT_TIMEOUT: Final = 10.0
 WHOLE: Final = frozenset({"log_unavailable"})
