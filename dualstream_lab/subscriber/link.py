@@ -10,17 +10,8 @@ import aiohttp
 import msgspec
 
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.subscriber import wire
 from dualstream_lab.subscriber.receiver import TooFarBehind
-from dualstream_lab.subscriber.wire import (
-    CONNECT_TIMEOUT,
-    MAX_MESSAGE_BYTES,
-    Dropped,
-    SseParser,
-    TokenRefused,
-    closed,
-    pause,
-    refused,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -55,13 +46,13 @@ async def stay_connected(
         began = loop.time()
         try:
             await _connection(api, receiver, transport, silence, renew=renew)
-        except TokenRefused as error:
+        except wire.TokenRefused as error:
             # One that was good until now has expired; a new one that is refused is refused for good.
             if not (api.renews and receiver.welcomed):
                 raise
             renew, why = True, str(error)
             receiver.welcomed = False
-        except Dropped as error:
+        except wire.Dropped as error:
             renew, why = False, str(error)
         receiver.away()
         api.stats.drops += 1
@@ -70,7 +61,7 @@ async def stay_connected(
             failures = 0
         if failures == 0:
             log.warning("%s: %s. Connecting again", api.base, why)
-        wait = pause(failures)
+        wait = wire.pause(failures)
         failures += 1
         if give_up is not None:
             left = receiver.heard_at + give_up - now
@@ -104,30 +95,30 @@ async def listen_ws(
     an answer to a ping, after which the connection counts as dead.
     """
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(wire.CONNECT_TIMEOUT):
             socket = await session.ws_connect(
                 url,
                 headers=dict(headers),
                 heartbeat=silence / 1.5,  # aiohttp waits half of it for the answer
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE),
-                max_msg_size=MAX_MESSAGE_BYTES,
+                max_msg_size=wire.MAX_MESSAGE_BYTES,
             )
     except aiohttp.WSServerHandshakeError as error:
-        raise refused(error.status, "") from error
+        raise wire.refused(error.status, "") from error
     except (aiohttp.ClientError, OSError) as error:  # time-outs among them
-        raise Dropped(str(error) or type(error).__name__) from error
+        raise wire.Dropped(str(error) or type(error).__name__) from error
     try:
         for source, place in since.items():
             await socket.send_str(msgspec.json.encode({"subscribe": source, "since": place}).decode())
         while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
             await deliver(message.data)
     except (aiohttp.ClientError, OSError) as error:
-        raise Dropped(str(error) or type(error).__name__) from error
+        raise wire.Dropped(str(error) or type(error).__name__) from error
     finally:
         await socket.close()
     if message.type in _ENDS:
-        raise closed(socket.close_code, str(message.extra or socket.exception() or ""))
-    raise Dropped(f"the connection failed: {message.data}")
+        raise wire.closed(socket.close_code, str(message.extra or socket.exception() or ""))
+    raise wire.Dropped(f"the connection failed: {message.data}")
 
 
 async def listen_sse(
@@ -138,17 +129,17 @@ async def listen_sse(
     Raises ConfigError. ``silence``: s without a byte after which the connection counts as dead; while
     ``deliver`` waits, nothing is read, and nothing is expected.
     """
-    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=silence)
+    timeout = aiohttp.ClientTimeout(total=None, connect=wire.CONNECT_TIMEOUT, sock_read=silence)
     sources, places = [("source", source) for source in since], ",".join(since.values())  # in one order
     asked = {**headers, "Accept": "text/event-stream", "Last-Event-ID": places}
     try:
         async with session.get(url.with_query(sources), headers=asked, timeout=timeout) as answer:
             if answer.status != 200 or answer.content_type != "text/event-stream":
-                raise refused(answer.status, (await answer.content.read(500)).decode(errors="replace"))
-            parser = SseParser()
+                raise wire.refused(answer.status, (await answer.content.read(500)).decode(errors="replace"))
+            parser = wire.SseParser()
             while chunk := await answer.content.readany():
                 for event in parser.feed(chunk):
                     await deliver(event.data)
     except (aiohttp.ClientError, OSError) as error:  # time-outs among them
-        raise Dropped(str(error) or type(error).__name__) from error
-    raise Dropped("the gateway ended the stream")
+        raise wire.Dropped(str(error) or type(error).__name__) from error
+    raise wire.Dropped("the gateway ended the stream")
