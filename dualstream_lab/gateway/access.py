@@ -74,10 +74,10 @@ def _matches(pattern: str, text: str) -> bool:
     if at > end or not (text.startswith(first) and text.endswith(last)):
         return False
     for part in inner:
-        found = text.find(part, at, end)
-        if found < 0:
+        hit = text.find(part, at, end)
+        if hit < 0:
             return False
-        at = found + len(part)
+        at = hit + len(part)
     return True
 
 

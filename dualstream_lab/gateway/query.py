@@ -80,8 +80,8 @@ class Queries:
         if not text.isdecimal() or len(text) > _MAX_DIGITS or not 1 <= (limit := int(text)) <= _MAX_LIMIT:
             raise HttpRefusal(400, f"limit: must be from 1 to {_MAX_LIMIT} (is {text[:100]!r})")
         since = parse_since(request.query.get("since"))
-        foreign = await check_since(self._log, since)
-        ask = partial(self._page, self._log.identity.epoch, source, limit, since, foreign=foreign)
+        other_log = await check_since(self._log, since)
+        ask = partial(self._page, self._log.identity.epoch, source, limit, since, other_log=other_log)
         body, cut = await ask(_SMALL)
         if not cut:
             return web.Response(body=body, headers=_HEADERS)
@@ -90,15 +90,15 @@ class Queries:
             return await _write(request, body)
 
     async def _page(
-        self, epoch: str, source: str, limit: int, since: Since, max_bytes: int, *, foreign: bool
+        self, epoch: str, source: str, limit: int, since: Since, max_bytes: int, *, other_log: bool
     ) -> tuple[bytes, bool]:
         """The answer, and whether it is shorter than was asked for, as it would have had too many bytes."""
-        after = None if foreign else known_by(since)
+        after = None if other_log else known_by(since)
         page, events, ends = await self._whole(source, limit, after, max_bytes)
         if epoch != self._log.identity.epoch:
             raise StoreError("the topic was made anew just now; ask again")
         homes = self._log.homes(source)
-        refusal = Refusal.EPOCH_CHANGED if foreign else _refusal(page, since, after, ends, homes)
+        refusal = Refusal.EPOCH_CHANGED if other_log else _refusal(page, since, after, ends, homes)
         through = page.through
         if refusal is not None and refusal not in _WHOLE and since != EARLIEST:
             page, events = msgspec.structs.replace(page, more=False), []
@@ -201,11 +201,13 @@ class Queries:
             if source is None:
                 return None
             # What a source has twice is stored once, where it was first: the same event.
-        found = [event for event in await store.find(event_id, source=source) if grant.may_read(event.source)]
-        if len(found) > 1:
+        events = [
+            event for event in await store.find(event_id, source=source) if grant.may_read(event.source)
+        ]
+        if len(events) > 1:
             which = "say which one by source=type:id or pos=partition:offset"
-            raise HttpRefusal(400, f"id {event_id!r} names events of {len(found)} sources: {which}")
-        return found[0] if found else None
+            raise HttpRefusal(400, f"id {event_id!r} names events of {len(events)} sources: {which}")
+        return events[0] if events else None
 
 
 async def _write(request: web.Request, body: bytes) -> web.StreamResponse:

@@ -74,14 +74,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        made: Any,
+        client: Any,
         *,
         heard: Callable[[bytes, bytes], None],
         confirmed: Callable[[Subscription], None],
         refused: Callable[[Sequence[Subscription], str], None],
     ) -> None:
-        self._made = made  # it closes the transport when it is collected
-        self._transport: asyncio.Transport = made._writer.transport  # noqa: SLF001
+        self._client = client  # it closes the transport when it is collected
+        self._transport: asyncio.Transport = client._writer.transport  # noqa: SLF001
         self._reader = hiredis.Reader()
         self._heard = heard
         self._confirmed = confirmed
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         """At once, also where this is cancelled."""
         self._transport.abort()
         with suppress(Exception):  # it is closed already; redis-py only has to know
-            await self._made.disconnect(nowait=True)
+            await self._client.disconnect(nowait=True)
 
     async def ended(self) -> str:
         """Why, once it has."""

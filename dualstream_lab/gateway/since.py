@@ -64,7 +64,7 @@ async def check_partitions(log: Log, partitions: Positions, what: str) -> None:
 
 async def check_since(log: Log, since: Since) -> bool:
     """Whether it is a cursor of another log. Raises Refused for partitions that ours does not have."""
-    foreign = isinstance(since, Cursor) and not log.identity.is_named(since.epoch)
-    if not foreign:
+    other_log = isinstance(since, Cursor) and not log.identity.is_named(since.epoch)
+    if not other_log:
         await check_partitions(log, known_by(since) or {}, "since")
-    return foreign
+    return other_log

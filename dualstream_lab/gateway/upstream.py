@@ -154,15 +154,17 @@ class Upstream:
         # Bounded below: redis-py's own time-outs can swallow a cancellation on Python 3.11.
         once: Any = {"retry": Retry(NoBackoff(), 0), "socket_timeout": None}
         pool: Any = ConnectionPool.from_url(self._url, protocol=2, **once)
-        made = pool.make_connection()
+        client = pool.make_connection()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await made.connect()
+                await client.connect()
         except BaseException:
             with suppress(Exception):
-                await made.disconnect(nowait=True)
+                await client.disconnect(nowait=True)
             raise
-        connection = Connection(made, heard=self._heard, confirmed=self._in_effect, refused=self._not_allowed)
+        connection = Connection(
+            client, heard=self._heard, confirmed=self._in_effect, refused=self._not_allowed
+        )
         self.connects += 1
         self._connection = connection
         if self._pattern is not None:

@@ -214,11 +214,11 @@ class _Elements(_Open):
                 if self._quoted:  # its end, or an escape's second half, is still to come
                     data, self._escape = data[:at], data[at:]
                 continue
-            found = (_WITHIN if self._depth or self._ended else _BETWEEN).search(data, at)
-            if found is None:
+            mark = (_WITHIN if self._depth or self._ended else _BETWEEN).search(data, at)
+            if mark is None:
                 break
-            at = found.end()
-            if self._structure(found[0]):
+            at = mark.end()
+            if self._structure(mark[0]):
                 self.add(data[begin : at - 1])
                 begin = at
                 yield self.take()

@@ -103,8 +103,8 @@ class Api:
         """The event, if it is the one that was announced: who may write one source speaks for no other."""
         # What a source has twice is announced twice, and the store keeps the first: never one behind it.
         source = f"{event.source_type}:{event.source_id}"
-        found = position_of(pos)
-        behind = found and found[0] == announced.partition and found[1] > (announced.offset or 0)
+        place = position_of(pos)
+        behind = place and place[0] == announced.partition and place[1] > (announced.offset or 0)
         if (source, event.id) == (announced.source, announced.id) and not behind:
             return event
         self.stats.refused += 1
