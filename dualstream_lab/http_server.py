@@ -1,4 +1,4 @@
-"""How our HTTP servers treat connections: what is refused is neither read, nor unpacked, nor kept open."""
+"""How our HTTP servers refuse: in JSON; what is refused is neither read, nor unpacked, nor kept open."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from dualstream_lab.rate_limit import RateLimit
+from dualstream_lab.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.streams import StreamReader
     from aiohttp.typedefs import Handler
 
-__all__ = [
-    "HEADERS",
-    "SERVER_OPTIONS",
-    "HttpProtocol",
-    "client_of",
-    "close_refused",
-    "expect_nothing_else",
-    "printable",
-    "report_refusal",
-]
+    from dualstream_lab.errors import DualStreamError
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +52,87 @@ _HEADS: Final = 16 * 2**20  # of all that have not come to their end; beyond, of
 _SMALL_HEAD: Final = 4 * 1024
 _CLOSING: Final = frozenset({400, 401, 403, 408, 413, 415, 417, 429, 431})
 _FAREWELL: Final = 1.0  # s for a client that still sends to read its answer
+_BURST: Final = 1.0  # s whose units may be had at once
+_MOST: Final = 10_000  # clients that are remembered
+
+
+class RateLimit:
+    """Lets each client have ``rate`` units/s in the mean, and those of a second at once; 0: any number.
+
+    What was begun may take more than is left, and the client waits the longer afterwards. So a request need
+    not say beforehand how much it is, and one that is larger than a second's units still passes.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._paid_at: dict[str, float] = {}  # when each client's units so far will have been paid for
+
+    def wait(self, client: str, now: float) -> float:
+        """How long (s) the client has to wait until it may take something; 0.0: it may now."""
+        return max(0.0, self._paid_at.get(client, now) - now - _BURST)
+
+    def take(self, client: str, units: float, now: float) -> None:
+        """Count what the client has had."""
+        if self.rate == 0:
+            return
+        before = max(now, self._paid_at.pop(client, now))
+        self._paid_at[client] = before + units / self.rate
+        if len(self._paid_at) > _MOST:
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Those that owe nothing; if all do, those that took something the longest ago."""
+        owing = {client: at for client, at in self._paid_at.items() if at > now}
+        self._paid_at = dict(list(owing.items())[-_MOST // 2 :])
+
+
 _reports: Final = RateLimit(10.0)
 
 
 def printable(text: str) -> str:
     """The text, with what is no Unicode (bytes of a request may be none) escaped."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def json_answer(status: int, fields: Mapping[str, object]) -> web.Response:
+    """The fields as JSON."""
+    return web.Response(status=status, body=msgspec.json.encode(fields), content_type="application/json")
+
+
+class HttpRefusal(web.HTTPException):
+    """An answer in JSON: ``error`` says what is wrong, ``allowed`` what would be right.
+
+    ``retry_after``: s until it may be right. ``more``: further fields.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        allowed: str | None = None,
+        *,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **more: object,
+    ) -> None:
+        self.status_code = status
+        fields = {"error": printable(error)} | ({} if allowed is None else {"allowed": allowed}) | more
+        text = msgspec.json.encode(fields).decode()
+        super().__init__(text=text, content_type="application/json", headers=headers)
+        self.charset = None
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(max(1, ceil(retry_after)))
+
+    def answer(self) -> web.Response:
+        """The same without what the error's frames hold: a body that counts no more, until all is written."""
+        return web.Response(status=self.status, headers=self.headers, body=self.body)
+
+
+def public_reason(error: DualStreamError) -> str:
+    """What a client may know of trouble: the error's own words name files, servers and users."""
+    if isinstance(error, StoreError):
+        return "the store of recent events cannot be read now"
+    return "Kafka cannot be asked now"
 
 
 def client_of(request: web.BaseRequest, name: str) -> str:
@@ -121,8 +190,8 @@ _HEAD_TOO_LARGE: Final = (
 
 
 def _refusal(status: int, reason: str) -> web.Response:
-    body = msgspec.json.encode({"error": reason})
-    response = web.Response(status=status, body=body, content_type="application/json", headers=HEADERS)
+    response = json_answer(status, {"error": reason})
+    response.headers.update(HEADERS)
     response.force_close()
     return response
 
@@ -190,8 +259,7 @@ class HttpProtocol(web.RequestHandler):
         """The answer to what no handler has answered."""
         if isinstance(exc, HttpProcessingError):
             report_refusal(request, f"not HTTP: {type(exc).__name__}")  # its words quote what may be a token
-            return _refusal(
-                status, f"not HTTP, or a line of more than {_LINE} bytes, or more than {_LINES} headers"
-            )
+            reason = f"not HTTP, or a line of more than {_LINE} bytes, or more than {_LINES} headers"
+            return _refusal(status, reason)
         super().handle_error(request, status, exc, message)  # logs it: a mistake of ours
         return _refusal(status, "an error of the server's")

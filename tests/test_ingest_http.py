@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dualstream_lab import DualPublisher
 from dualstream_lab.config import ServeSettings
-from dualstream_lab.ingest.answers import Refusal
+from dualstream_lab.http_server import HttpRefusal
 from dualstream_lab.ingest.body import Bodies, LineSplitter
 from dualstream_lab.ingest.http import _Events, ingest_routes
 
@@ -327,7 +327,7 @@ async def test_a_publisher_that_is_not_started_is_503(settings):
 
 def test_a_refusal_may_quote_bytes_that_are_no_text():
     """As aiohttp's parser does that is not compiled, of a chunk's size."""
-    assert json.loads(Refusal(400, "not a size: \udcff").response().body)["error"] == "not a size: \\udcff"
+    assert json.loads(HttpRefusal(400, "not a size: \udcff").body)["error"] == "not a size: \\udcff"
 
 
 async def test_a_client_that_leaves_in_mid_body_sends_nothing_and_disturbs_nobody(server, stack, topic):

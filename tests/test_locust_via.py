@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.gateway.frames import Frame, sse_chunk, websocket_frames
+from dualstream_lab.gateway.clients import Frame, sse_chunk, websocket_frames
 from dualstream_lab.load.gateway_subscriber import (
     SOURCES_EACH,
     GatewayHearing,

@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.subscriber import Gap, Received, StreamGap, Subscriber
-from dualstream_lab.subscriber.link import pause
 from dualstream_lab.subscriber.progress import Progress, Recent
-from dualstream_lab.subscriber.sse import SseParser
-from dualstream_lab.subscriber.wire import Dropped
+from dualstream_lab.subscriber.wire import Dropped, SseParser, pause
 from tests.fake_gateway import SOURCE, Talk, cursor, event, fake_gateway, subscribed, sync, whole
 
 if TYPE_CHECKING:

@@ -14,12 +14,15 @@ from urllib.parse import urlsplit
 import jwt
 
 from dualstream_lab.errors import ConfigError, DualStreamError
-from dualstream_lab.gateway.issuer_keys import IssuerKeys
+from dualstream_lab.gateway.issuer_keys import IssuerKeys, KeysUnavailable
+from dualstream_lab.http_server import HttpRefusal, report_refusal
 
 if TYPE_CHECKING:
-    from dualstream_lab.config import ServeSettings
+    from pathlib import Path
 
-__all__ = ["EVERYTHING", "Access", "Denied", "Grant", "is_host", "is_loopback", "is_origin"]
+    from aiohttp import web
+
+    from dualstream_lab.config import ServeSettings
 
 _PUBLIC_KEY_ALGORITHMS: Final = ["RS256", "ES256", "EdDSA"]
 _MIN_SECRET: Final = 32
@@ -71,28 +74,22 @@ def _matches(pattern: str, text: str) -> bool:
     if at > end or not (text.startswith(first) and text.endswith(last)):
         return False
     for part in inner:
-        found = text.find(part, at, end)
-        if found < 0:
+        hit = text.find(part, at, end)
+        if hit < 0:
             return False
-        at = found + len(part)
+        at = hit + len(part)
     return True
 
 
 @lru_cache(maxsize=1000)
-def is_loopback(host: str) -> bool:
-    """Whether a host, as a name or an address, is this machine alone."""
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def is_host(text: str) -> bool:
-    """Whether it can be what a request calls this server: ``host`` or ``host:port``."""
-    return _HOST.fullmatch(text) is not None
-
-
-def is_origin(text: str) -> bool:
+def _is_origin(text: str) -> bool:
     """Whether it can be what a browser calls the origin of a page."""
     try:
         urlsplit(text)
@@ -117,14 +114,14 @@ class Access:
             if len(self._key.encode()) < _MIN_SECRET:
                 raise ConfigError(f"jwt_secret: must have at least {_MIN_SECRET} bytes")
         elif settings.jwt_public_key is not None:
-            self._key, self._algorithms = _public_key(settings)
+            self._key, self._algorithms = _public_key(settings.jwt_public_key)
         elif settings.jwks_url is not None:
             self._issuer_keys = IssuerKeys(settings.jwks_url)
         if (self._audience or self._issuer) and not self.required:
             raise ConfigError("jwt_audience and jwt_issuer: only with jwt_secret, jwt_public_key or jwks_url")
         self._origins = {text.strip().rstrip("/") for text in settings.allowed_origins.split(",")} - {""}
         host = settings.listen.rpartition(":")[0]
-        if not self.required and not is_loopback(host):
+        if not self.required and not _is_loopback(host):
             raise ConfigError(
                 f"listen: {settings.listen} is not a loopback address, and anybody could read and write; set "
                 "DUALSTREAM_JWT_SECRET, DUALSTREAM_JWT_PUBLIC_KEY or DUALSTREAM_JWKS_URL, or listen on "
@@ -154,12 +151,13 @@ class Access:
             raise Denied(f"the token is not valid: {error}") from error
         if not expires < _LAST_YEAR:
             raise Denied("the token is not valid: exp must be seconds since 1970")
-        return Grant(
-            read=_patterns(claims, "read"),
-            write=_patterns(claims, "write"),
-            expires=expires,
-            name=_name(claims, token),
-        )
+        subject = claims.get("sub")
+        if isinstance(subject, str) and subject:
+            name = f"subject {subject}"
+        else:
+            name = f"token {hashlib.sha256(token.encode()).hexdigest()[:32]}"
+        read, write = _patterns(claims, "read"), _patterns(claims, "write")
+        return Grant(read=read, write=write, expires=expires, name=name)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         key, algorithms = self._key, self._algorithms
@@ -169,44 +167,75 @@ class Access:
             if key is None:
                 raise Denied("the token is not valid: its kid is none of the issuer's keys")
             algorithms = [key.algorithm_name]
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=algorithms,
-            audience=self._audience,
-            issuer=self._issuer,
-            options={"require": ["exp"], "verify_aud": self._audience is not None},
-        )
-        return claims
+        options: Any = {"require": ["exp"], "verify_aud": self._audience is not None}
+        named: Any = {"audience": self._audience, "issuer": self._issuer}
+        return jwt.decode(token, key, algorithms, options, **named)
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
         """Whether a page of this origin may connect; ``host``: what the request calls this server."""
         if origin is None:
             return True
-        if not is_origin(origin):
+        if not _is_origin(origin):
             return False
         allowed = "*" in self._origins or origin.rstrip("/") in self._origins
         return allowed or urlsplit(origin).netloc == host
 
-    def host_allowed(self, host: str) -> bool:
-        """Without tokens only this machine's names: else any page could reach in by a name of its own."""
+    def let_in(self, request: web.Request) -> None:
+        """Raises 400 or 403 for a page, or a name of this server, that may not."""
+        host, origin = request.host, request.headers.get("Origin")
+        for name, value, well_formed in ("Host", host, _HOST.fullmatch), ("Origin", origin, _is_origin):
+            if value is not None and not well_formed(value):
+                report_refusal(request, f"{name} is malformed: {value!r}")
+                raise HttpRefusal(400, f"{name} is malformed")
+        # Without tokens only this machine's names: else any page could reach in by a name of its own.
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        return self.required or is_loopback(name)
+        if not (self.required or _is_loopback(name)):
+            raise HttpRefusal(403, f"without tokens this server answers to localhost only, not to {host}")
+        if not self.origin_allowed(origin, host):
+            raise HttpRefusal(403, f"pages of {origin} may not connect (DUALSTREAM_ALLOWED_ORIGINS)")
 
 
-def _public_key(settings: ServeSettings) -> tuple[Any, list[str]]:
-    assert settings.jwt_public_key is not None  # noqa: S101
+def bearer(request: web.Request) -> str | None:
+    """The token of a request: its header, or ``access_token`` where a browser cannot set one."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer" and token:
+        return token.strip()
+    return request.query.get("access_token")
+
+
+async def grant_of(request: web.Request, access: Access) -> Grant:
+    """What the request's token allows. Raises 401, and 503 where tokens cannot be checked."""
+    token = bearer(request)
     try:
-        text = settings.jwt_public_key.read_bytes()
+        return await access.grant(token)
+    except KeysUnavailable as error:
+        raise HttpRefusal(503, str(error), retry_after=2) from error
+    except Denied as error:
+        if token:
+            report_refusal(request, str(error))
+        raise HttpRefusal(401, str(error), headers={"WWW-Authenticate": "Bearer"}) from error
+
+
+async def writer_of(request: web.Request, access: Access) -> Grant:
+    """The same of one who sends events. Raises 403, too, for one who may write nothing."""
+    grant = await grant_of(request, access)
+    if not grant.write:
+        raise HttpRefusal(403, "the token does not allow to write anything")
+    return grant
+
+
+def _public_key(path: Path) -> tuple[Any, list[str]]:
+    try:
+        text = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"jwt_public_key: {settings.jwt_public_key}: {error.strerror}") from error
+        raise ConfigError(f"jwt_public_key: {path}: {error.strerror}") from error
     for name in _PUBLIC_KEY_ALGORITHMS:
         try:
             return jwt.get_algorithm_by_name(name).prepare_key(text), [name]
         except (jwt.PyJWTError, ValueError, TypeError):
             continue
     allowed = ", ".join(_PUBLIC_KEY_ALGORITHMS)
-    raise ConfigError(f"jwt_public_key: {settings.jwt_public_key} holds no PEM public key for {allowed}")
+    raise ConfigError(f"jwt_public_key: {path} holds no PEM public key for {allowed}")
 
 
 def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...]:
@@ -214,10 +243,3 @@ def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise Denied(f"the token's claim {name!r} must be a list of source patterns, such as repo:octo/*")
     return tuple(value)
-
-
-def _name(claims: dict[str, Any], token: str) -> str:
-    subject = claims.get("sub")
-    if isinstance(subject, str) and subject:
-        return f"subject {subject}"
-    return f"token {hashlib.sha256(token.encode()).hexdigest()[:32]}"

@@ -11,25 +11,22 @@ from typing import TYPE_CHECKING, Final
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.gateway.handover import Join, Phase
 from dualstream_lab.gateway.past import Refusal, later
-from dualstream_lab.gateway.since import check_partitions, is_foreign, known_by
+from dualstream_lab.gateway.since import check_since, known_by
 from dualstream_lab.store import Page, Place, Query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.feed import Client, Feed
-    from dualstream_lab.gateway.frames import Frame
+    from dualstream_lab.gateway.clients import Connection, Frame
+    from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.handover import Stream
     from dualstream_lab.gateway.hub import Hub
-    from dualstream_lab.gateway.log import Log
+    from dualstream_lab.gateway.log import Log, Tail
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.gateway.reads import Reads
     from dualstream_lab.gateway.since import Since
-    from dualstream_lab.gateway.tails import Tail
     from dualstream_lab.store import Row
-
-__all__ = ["Entry"]
 
 _MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
 _NO_PLACE: Final = Place(position=0, floor=0)
@@ -45,7 +42,7 @@ class Entry:
         self._reads = reads
         self._log = log
 
-    async def enter(self, client: Client, source: str, since: Since) -> Feed:
+    async def enter(self, client: Connection, source: str, since: Since) -> Feed:
         """Bring a client into a source's stream.
 
         Returns when it is live, with the feed to give back by :meth:`Hub.release`. Bounded by the settings'
@@ -71,11 +68,8 @@ class Entry:
         return feed
 
     async def check(self, since: Since) -> bool:
-        """Whether it is a cursor of another log. Raises Refused for partitions that ours does not have."""
-        stranger = is_foreign(since, self._log)
-        if not stranger:
-            await check_partitions(self._log, known_by(since) or {}, "since")
-        return stranger
+        """As :func:`check_since`."""
+        return await check_since(self._log, since)
 
     async def _subscribe(self, feed: Feed) -> None:
         upstream = self._hub.upstream

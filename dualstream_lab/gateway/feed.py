@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dualstream_lab.cursor import Cursor
-from dualstream_lab.gateway.frames import EventFrame, Frame, StateFrame, event_frame, state_frame
+from dualstream_lab.gateway.clients import EventFrame, StateFrame, event_frame, state_frame
 from dualstream_lab.gateway.handover import Stream
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
-    from contextlib import AbstractAsyncContextManager
 
     from dualstream_lab.event import Notification
+    from dualstream_lab.gateway.clients import Connection, Frame
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Row
-
-__all__ = ["Client", "Feed"]
-
-
-class Client(Protocol):
-    """Somebody who is told; telling never blocks and never raises."""
-
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """To be told a source's past: one source at a time, and not before there is room."""
-
-    def tell(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
-        """Write the frames, all of one source. ``shared``: bytes made for others of the same frames."""
-
-    def catch_up(self, frames: list[Frame], source: str) -> None:
-        """Write the past, as much as it may be."""
 
 
 class Feed:
@@ -41,31 +26,11 @@ class Feed:
     ``degraded``: why it is polled from the store instead, or None.
     """
 
-    __slots__ = (
-        "_cursor",
-        "begun",
-        "channel",
-        "degraded",
-        "epoch",
-        "frames",
-        "homes",
-        "leaving",
-        "live",
-        "partitions",
-        "placed",
-        "source",
-        "source_id",
-        "stream",
-        "subscribed",
-        "synced",
-        "users",
-    )
-
     def __init__(self, source: str, homes: tuple[int, ...], epoch: str, channel: bytes) -> None:
         self.source = source
         self.source_id = source.partition(":")[2]
         self.channel = channel
-        self.live: set[Client] = set()
+        self.live: set[Connection] = set()
         self.users = 0
         self.subscribed = False
         self.degraded: str | None = None
@@ -109,16 +74,15 @@ class Feed:
         named = sorted({*self.partitions, *more}) if more else self.partitions
         return str(Cursor(self.epoch, tuple((partition, offsets.get(partition, -1)) for partition in named)))
 
-    def heard(self, note: Notification) -> Frame:
+    def announced(self, note: Notification) -> Frame:
         """An event that Redis announced."""
         return event_frame(EventFrame(self.source, note.id, note.type, note.pos or "", self.cursor, note.ts))
 
-    def found(self, rows: Iterable[Row], known: Positions, *, old: bool = False) -> list[Frame]:
+    def stored(self, rows: Iterable[Row], known: Positions, *, old: bool = False) -> list[Frame]:
         """Events of the store: late, or from before the client came, who had been told up to ``known``.
 
-        Each names its own place, and not what is confirmed with the last of them: who is cut off between two
-        resumes there. What is before it was told. A partition that is not known is not named before it has
-        an event.
+        Each names its own place, and not what is confirmed with the last: who is cut off between two resumes
+        there. A partition that is not known is not named before it has an event.
         """
         at = dict(known)
         frames = []
@@ -133,11 +97,6 @@ class Feed:
     def state(self, kind: str, *, cursor: str | None = None, **about: object) -> Frame:
         """Word of the source's state."""
         return state_frame(StateFrame(kind, self.source, cursor, **about))  # type: ignore[arg-type]
-
-    def say(self, frames: list[Frame]) -> None:
-        """For every live client, in order, at the next flush."""
-        if self.live:
-            self.frames += frames
 
     def flush(self) -> int:
         """Write what was said; how many deliveries that makes."""

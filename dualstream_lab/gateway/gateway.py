@@ -1,42 +1,66 @@
-"""The gateway, put together: its parts, its routes, and what they need to run."""
+"""The gateway, put together: its parts, its routes, and the HTTP application around them."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final, Self
 
-import msgspec
 from aiohttp import web
 
-from dualstream_lab.errors import StoreError
-from dualstream_lab.gateway.answers import grant_of
-from dualstream_lab.gateway.app import api_document, live_page
-from dualstream_lab.gateway.clients import Seats
+from dualstream_lab.errors import StoreError, StreamUnavailable
+from dualstream_lab.gateway.access import grant_of
+from dualstream_lab.gateway.clients import ConnectionLimit
+from dualstream_lab.gateway.endpoints import Endpoints
 from dualstream_lab.gateway.entry import Entry
 from dualstream_lab.gateway.health import Health
 from dualstream_lab.gateway.hub import Hub
-from dualstream_lab.gateway.log import KafkaLog
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.metrics import Metrics
+from dualstream_lab.gateway.openapi import openapi_document
 from dualstream_lab.gateway.query import Queries
 from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.gateway.session import Sessions
-from dualstream_lab.gateway.sse import ServerSentEvents
+from dualstream_lab.gateway.since import Refused
 from dualstream_lab.gateway.upstream import Upstream
-from dualstream_lab.gateway.websocket import WebSockets
+from dualstream_lab.http_server import (
+    HEADERS,
+    HttpRefusal,
+    RateLimit,
+    close_refused,
+    json_answer,
+    public_reason,
+    report_refusal,
+)
 from dualstream_lab.kafka_log import open_consumer, topic_info
 from dualstream_lab.store.schema import REBUILD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiohttp.typedefs import Handler
+
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access
     from dualstream_lab.kafka_log import LogIdentity
     from dualstream_lab.store import Store
 
-__all__ = ["Gateway"]
-
 log = logging.getLogger(__name__)
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+_POLICY: Final = (
+    "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class Gateway:
@@ -49,9 +73,7 @@ class Gateway:
     def __init__(self, settings: ServeSettings, access: Access, store: Store) -> None:
         self.settings = settings
         self._access = access
-        self.seats = Seats(settings)
         self._store = store
-        self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         settings, store = self.settings, self._store
@@ -64,36 +86,30 @@ class Gateway:
             )
         for sentence in info.contradictions(retention_age=settings.retention_age):
             log.warning("topic %s: %s", settings.topic, sentence)
-        try:
-            await self._open(info.log)
-        except BaseException:
-            await self._exits.aclose()
-            raise
+        async with AsyncExitStack() as exits:
+            consumer = await exits.enter_async_context(open_consumer(settings))
+            self._log = Log(settings, info.log, consumer, self._change)
+            self._reads = Reads(store, limit=settings.catch_up_events)
+            self.health = Health(settings, self._log, store, self._reads, consumer)
+            self.hub = Hub(settings, self._reads, self._log)
+            if settings.redis_url is not None:
+                self.hub.upstream = Upstream(
+                    settings.redis_url,
+                    heard=self.hub.receive,
+                    confirmed=self.hub.confirmed,
+                    refused=self.hub.refused,
+                    lost=self.hub.lost,
+                    pattern=self.hub.pattern,
+                    resync=self.hub.resync,
+                )
+            entry = Entry(settings, self.hub, self._reads, self._log)
+            limit, rate = ConnectionLimit(settings), RateLimit(settings.subscribe_rate)
+            sessions = Sessions(settings, self._access, self.hub, entry, limit, rate)
+            self._endpoints = Endpoints(sessions)
+            self._queries = Queries(settings, self._access, self._log, self._reads)
+            self.metrics = Metrics(self.hub, limit, self.health)
+            self._exits = exits.pop_all()
         return self
-
-    async def _open(self, identity: LogIdentity) -> None:
-        settings, store = self.settings, self._store
-        consumer = await self._exits.enter_async_context(open_consumer(settings))
-        self._log = KafkaLog(settings, identity, consumer, changed=self._change)
-        self._reads = Reads(store, limit=settings.catch_up_events)
-        self.health = Health(settings, self._log, store, self._reads, held=consumer.behind_transactions)
-        self.hub = Hub(settings, self._reads, self._log)
-        if settings.redis_url is not None:
-            self.hub.upstream = Upstream(
-                settings.redis_url,
-                heard=self.hub.hear,
-                confirmed=self.hub.confirmed,
-                refused=self.hub.refused,
-                lost=self.hub.lost,
-                pattern=self.hub.pattern,
-                resync=self.hub.resync,
-            )
-        entry = Entry(settings, self.hub, self._reads, self._log)
-        sessions = Sessions(settings, self.hub, entry)
-        self._sockets = WebSockets(settings, self._access, sessions, self.seats)
-        self._events = ServerSentEvents(settings, self._access, sessions, self.seats)
-        self._queries = Queries(settings, self._access, self._log, self._reads)
-        self.metrics = Metrics(self.hub, self.seats, self.health)
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
@@ -109,11 +125,9 @@ class Gateway:
                 group.create_task(part())
 
     def _change(self, before: LogIdentity, after: LogIdentity) -> None:
-        topic = self.settings.topic
+        topic, count = self.settings.topic, after.partitions
         if before.epoch == after.epoch:
-            log.warning(
-                "topic %s has %d partitions now, after %d", topic, after.partitions, before.partitions
-            )
+            log.warning("topic %s has %d partitions now, after %d", topic, count, before.partitions)
         else:
             log.error("topic %s was made anew: epoch %s after %s", topic, after.epoch, before.epoch)
             self.health.renew()
@@ -121,33 +135,101 @@ class Gateway:
 
     async def goodbye(self) -> None:
         """Tell the clients that it ends; bounded."""
-        self._events.close()
-        await self._sockets.close()
-
-    # --- HTTP
+        await self._endpoints.close()
 
     def routes(self) -> list[web.RouteDef]:
         """All but the ingester's."""
         return [
-            web.get("/", live_page),
-            web.get("/ws", self._sockets.handle, allow_head=False),
-            web.get("/sse", self._events.handle, allow_head=False),
+            web.get("/", _live_page),
+            web.get("/ws", self._endpoints.ws, allow_head=False),
+            web.get("/sse", self._endpoints.sse, allow_head=False),
             web.get("/events", self._queries.events),
             web.get("/event", self._queries.event),
             web.get("/events/{id:[^/]+}", self._queries.event),  # (the default leaves braces out)
             web.get("/readyz", self._ready),
             web.get("/metrics", self._metrics),
-            web.get("/openapi.json", api_document),
+            web.get("/openapi.json", _api_document),
         ]
 
     async def _ready(self, _request: web.Request) -> web.Response:
         ready, parts = await self.health.ready()
         redis = {"redis": "up" if self.hub.upstream and self.hub.upstream.up else "away"}
-        body = msgspec.json.encode({"ready": ready} | redis | dict(parts))
-        return web.Response(body=body, status=200 if ready else 503, content_type="application/json")
+        return json_answer(200 if ready else 503, {"ready": ready, **redis, **parts})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await grant_of(request, self._access)
-        return web.Response(
-            body=self.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=self.metrics.text(), headers=headers)
+
+
+def application(routes: Iterable[web.RouteDef], access: Access) -> web.Application:
+    """The application, with ``/healthz``."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        access.let_in(request)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return web.Response(status=204, headers=_PREFLIGHT)
+        if request.body_exists and "Content-Encoding" in request.headers:
+            reason = "Content-Encoding is not taken: send the body as it is, without that header"
+            raise HttpRefusal(415, reason)
+        return await handler(request)
+
+    async def let_read(request: web.Request, response: web.StreamResponse) -> None:
+        policy = response.headers.get("Content-Security-Policy")  # the page has one of its own
+        response.headers.update(HEADERS)
+        if policy is not None:
+            response.headers["Content-Security-Policy"] = policy
+        origin = request.headers.get("Origin")
+        if origin is not None and access.origin_allowed(origin, request.host):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Vary"] = "Origin"
+
+    app = web.Application(middlewares=[close_refused, _errors_in_json, guard])
+    app.on_response_prepare.append(let_read)
+    app.add_routes([web.get("/healthz", _alive), *routes])
+    return app
+
+
+@web.middleware
+async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.content_type == "text/plain":  # aiohttp's own words: no such path, method not allowed
+            error.body = HttpRefusal(error.status, f"{error.reason}: {request.method} {request.path}").body
+            error.content_type = "application/json"
+        raise
+    except Refused as error:
+        status = 400 if error.code is None else 403
+        if error.retry_after is not None:
+            status = 429
+        raise HttpRefusal(status, str(error), retry_after=error.retry_after) from error
+    except (StoreError, StreamUnavailable) as error:
+        report_refusal(request, str(error))
+        raise HttpRefusal(503, public_reason(error), retry_after=2) from error
+    except ConnectionError:  # the client has left: there is nobody to tell
+        return web.Response()
+
+
+async def _live_page(_request: web.Request) -> web.Response:
+    page, headers = _page()
+    return web.Response(body=page, headers=headers)
+
+
+async def _api_document(_request: web.Request) -> web.Response:
+    return web.Response(body=openapi_document(), content_type="application/json")
+
+
+@cache
+def _page() -> tuple[bytes, dict[str, str]]:
+    """The page, and with it a policy that lets it run its own script and no other."""
+    page = resources.files(__package__).joinpath("page.html").read_bytes()
+    script = page.partition(b"<script>")[2].partition(b"</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    policy = _POLICY.format(script=digest)
+    return page, {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy}
+
+
+async def _alive(_request: web.Request) -> web.Response:
+    return json_answer(200, {"alive": True})

@@ -34,14 +34,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from dualstream_lab.gateway.past import HasPlace, Refusal, hole_of, later, removed
+from dualstream_lab.gateway.past import Refusal, behind, hole_of, later, removed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from dualstream_lab.gateway.past import Page, Positions
-
-__all__ = ["Join", "Phase", "Stream"]
+    from dualstream_lab.gateway.past import Positions
+    from dualstream_lab.store import Page, Row
 
 T = TypeVar("T")
 _NONCES: Final = 64
@@ -49,8 +48,6 @@ _DIGITS: Final = 18  # anybody may publish on Redis, and int() raises for thousa
 _MAX_SEEN: Final = 50_000
 
 _NOWHERE: Final[Positions] = {}
-
-R = TypeVar("R", bound=HasPlace)
 
 
 class Stream(Generic[T]):
@@ -119,7 +116,7 @@ class Stream(Generic[T]):
         """Something below where Kafka ends may have been lost: look when the store is there."""
         self.needs = later(ends, self.needs)
 
-    def repair(self, page: Page[R]) -> list[R]:
+    def repair(self, page: Page) -> list[Row]:
         """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late."""
         confirmed, seen = self.confirmed, self._seen
         late = [
@@ -134,11 +131,11 @@ class Stream(Generic[T]):
             self.needs = {p: end for p, end in self.needs.items() if reached.get(p, -1) < end - 1}
         return late
 
-    def lost(self, page: Page[R], homes: Collection[int]) -> Refusal | None:
+    def lost(self, page: Page, homes: Collection[int]) -> Refusal | None:
         """Why events may never be told: they were removed before they were compared. None: none was."""
         return removed(page, self.confirmed, homes)
 
-    def level(self, page: Page[R]) -> bool:
+    def level(self, page: Page) -> bool:
         """Whether it is repaired exactly up to the page's positions, and not by a later look beyond them."""
         confirmed, places = self.confirmed, page.places
         return all(
@@ -231,7 +228,7 @@ class Join:
         self._sure = True
         self._refuse(Refusal.EPOCH_CHANGED, _NOWHERE)
 
-    def read(self, page: Page[R], homes: Collection[int]) -> Sequence[R]:
+    def read(self, page: Page, homes: Collection[int]) -> Sequence[Row]:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
 
         Only for a page that the stream is :meth:`~Stream.level` with, else read again. When LIVE, the caller
@@ -239,7 +236,7 @@ class Join:
         partitions that the source's publishers write it to.
         """
         places = page.places
-        if any(p not in places or places[p].position < end for p, end in self.fence.items() if end > 0):
+        if behind(page, self.fence):
             return ()
         # The stream holds nothing below the positions any more: who is refused here is live from there only.
         positions = {partition: place.position for partition, place in places.items()}

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.lag import Lag
+from dualstream_lab.gateway.log import each_end
+from dualstream_lab.gateway.past import Lag
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.log import KafkaLog
+    from dualstream_lab.gateway.log import Log
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.gateway.reads import Reads
+    from dualstream_lab.kafka_log import LogConsumer
     from dualstream_lab.store import Feeder, Store
-
-__all__ = ["Health", "Ready"]
 
 _EVERY: Final = 1.0  # s
 _SEEN: Final = 6.0  # s since a processor's last word, given every two, in which it counts as alive
@@ -26,43 +27,28 @@ _OLD: Final = 3.0  # s without a new look after which the one before says nothin
 _LISTED: Final = 20  # partitions that are named
 
 
-class Ready(NamedTuple):
-    """``parts``: of each part ``up``, or what is wrong."""
-
-    ready: bool
-    parts: Mapping[str, str]
-
-
 class Health:
-    """What is known of Kafka, the store and its processors. :meth:`run` is its task.
+    """What is known of Kafka, the store and its processors (``feeders``: those alive). :meth:`run` it.
 
-    ``held``: asks what open transactions hold back. ``beside``: what is wrong with a
+    ``held``: what open transactions hold back, in messages by partition. ``beside``: what is wrong with a
     processor in the same process; empty: nothing, or there is none.
     """
 
     def __init__(
-        self,
-        settings: ServeSettings,
-        log: KafkaLog,
-        store: Store,
-        reads: Reads,
-        *,
-        held: Callable[[Iterable[int]], Awaitable[Positions]],
+        self, settings: ServeSettings, log: Log, store: Store, reads: Reads, consumer: LogConsumer
     ) -> None:
         self._settings = settings
         self._log = log
         self._store = store
         self._reads = reads
-        self._ask_held = held
+        self._consumer = consumer
         self._looked_at = float("-inf")
         self._covered: dict[int, float] = {}
         self._kafka = self._store_says = "it has not been asked yet"
         self._first = asyncio.Event()
         self.lag = Lag()
         self.held: Positions = {}
-        """Messages that open transactions hold back, by partition."""
         self.feeders: list[Feeder] = []
-        """Processors that are alive."""
         self._last_feeder: Feeder | None = None
         self.beside: Callable[[], str] = str
 
@@ -81,41 +67,21 @@ class Health:
         self.lag.forget()
         self._covered.clear()
 
-    # --- looking
-
     async def _look(self) -> None:
-        partitions = range(self._log.identity.partitions)
-        ends, self._kafka = await self._ask_ends(partitions)
+        ends, away = await each_end(self._log, range(self._log.identity.partitions))
+        self._kafka = next(iter(away.values()), "up")
+        if ends and away:
+            self._kafka = f"{_named(away)}: {self._kafka}"
         try:
             await self._ask_store(ends)
             self._store_says = "up"
         except StoreError as error:
             self._store_says = self._without_path(str(error))
         try:
-            self.held = await self._ask_held(ends)
+            self.held = await self._consumer.behind_transactions(ends)
         except StreamUnavailable:
             self.held = {}
         self._looked_at = time.monotonic()
-
-    async def _ask_ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], str]:
-        """Those that can be asked, and what is wrong with the others."""
-        asked = list(partitions)
-        answers = await asyncio.gather(
-            *(self._log.ends([partition]) for partition in asked), return_exceptions=True
-        )
-        ends: dict[int, int] = {}
-        silent: dict[int, str] = {}
-        for partition, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, StreamUnavailable):
-                silent[partition] = str(answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                ends.update(answer)
-        if not silent:
-            return ends, "up"
-        reason = next(iter(silent.values()))
-        return ends, reason if not ends else f"{_named(silent)}: {reason}"
 
     async def _ask_store(self, ends: Positions) -> None:
         epoch = self._log.identity.epoch
@@ -132,8 +98,8 @@ class Health:
             self.feeders = []
             raise StoreError(self._reads.refusal)
         self._reads.refusal = None
-        positions = {partition: place.position for partition, place in places.items()}
         now = time.monotonic()
+        positions = {partition: place.position for partition, place in places.items()}
         self._log.reached(positions)
         self.lag.sample(now, ends, positions)
         self.feeders = [feeder for feeder in feeders if feeder.seen <= _SEEN]
@@ -141,23 +107,18 @@ class Health:
         for feeder in self.feeders:
             self._covered.update(dict.fromkeys(feeder.partitions, now))
 
-    # --- what is said
-
-    async def ready(self) -> Ready:
-        """As of the last look."""
-        if not self._first.is_set():
-            try:
-                async with asyncio.timeout(_OLD):
-                    await self._first.wait()
-            except TimeoutError:
-                pass
+    async def ready(self) -> tuple[bool, dict[str, str]]:
+        """Whether it can serve, and of each part ``up``, or what is wrong; as of the last look."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_OLD):
+                await self._first.wait()
         age = time.monotonic() - self._looked_at
         kafka = self._kafka if age <= _OLD else f"no answer for {min(age, 1e6):.0f} s"
         parts = {"kafka": kafka, "store": self._store_says, "processor": self.processor()}
         ready = all(said == "up" for said in parts.values())
         if self.held:
             parts["open_transactions"] = f"{sum(self.held.values()):,} messages wait in {_named(self.held)}"
-        return Ready(ready, parts)
+        return ready, parts
 
     def processor(self) -> str:
         """``up``, or why what is published does not come into the store."""
@@ -179,11 +140,10 @@ class Health:
     def _silence(self) -> str:
         if self.feeders:
             return ""
-        last = self._last_feeder
-        when = (
-            "" if last is None else f"; the last one, of group {last.group}, was heard {last.seen:.0f} s ago"
-        )
-        return f"no processor feeds this store{when}"
+        silence = "no processor feeds this store"
+        if last := self._last_feeder:
+            silence += f"; the last one, of group {last.group}, was heard {last.seen:.0f} s ago"
+        return silence
 
     def _uncovered(self) -> str:
         since = time.monotonic() - _SEEN
@@ -191,10 +151,8 @@ class Health:
         if not missing:
             return ""
         groups = ", ".join(sorted({feeder.group for feeder in self.feeders}))
-        return (
-            f"{_named(missing)}: no processor that feeds this store has them; perhaps one of group {groups} "
-            "that feeds another store"
-        )
+        perhaps = f"perhaps one of group {groups} that feeds another store"
+        return f"{_named(missing)}: no processor that feeds this store has them; {perhaps}"
 
     def _troubled(self) -> str:
         said = {f"{part}: {why}" for feeder in self.feeders for part, why in feeder.troubles.items()}

@@ -12,26 +12,23 @@ import msgspec
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import decode_notification
-from dualstream_lab.gateway.channels import Channels
-from dualstream_lab.gateway.claims import Claim, Claims, position_of
 from dualstream_lab.gateway.feed import Feed
 from dualstream_lab.gateway.past import Refusal, later
-from dualstream_lab.gateway.repair import Repairs
+from dualstream_lab.gateway.repair import Claim, Claims, Repairs, position_of
+from dualstream_lab.gateway.upstream import Channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.event import Notification
-    from dualstream_lab.gateway.feed import Client
+    from dualstream_lab.gateway.clients import Connection, Frame
     from dualstream_lab.gateway.handover import Join
     from dualstream_lab.gateway.log import Log
     from dualstream_lab.gateway.reads import Reads
     from dualstream_lab.gateway.upstream import Upstream
     from dualstream_lab.kafka_log import LogIdentity
     from dualstream_lab.store import Row
-
-__all__ = ["Hub", "HubStats"]
 
 _MANY_PENDING: Final = 2000  # events told and not compared, after which a stream is compared before its time
 
@@ -81,15 +78,13 @@ class Hub:
         self._own: dict[bytes, Feed] = {}  # of the channels that are one source's
         self.stats = HubStats()
         self.upstream: Upstream | None = None
-        self.repairs = Repairs(settings, reads, log, feeds=self.feeds.values, touch=self._touch)
+        self.repairs = Repairs(settings, reads, log, self.feeds.values, self._say)
         self.claims = Claims(log, take=self._take_verified, fence=self.repairs.fence)
         self._why_lost: str | None = "Redis is not connected yet"
-        self._dirty: set[Feed] = set()
+        self._unwritten: set[Feed] = set()
         self._flushing: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
         self._newest = 0
-
-    # --- who follows what
 
     def acquire(self, source: str) -> Feed:
         """The source's feed, kept for one more user until :meth:`release`."""
@@ -107,15 +102,15 @@ class Hub:
         feed.users += 1
         return feed
 
-    def admit(self, client: Client, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
+    def admit(self, client: Connection, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
         """The client's step into the stream: its past, what was heard since, and it is live."""
-        self._write(feed)
+        self.stats.told += feed.flush()
         # While a client without a past came in, what it might have heard was told to others and compared.
         after = later(join.after, feed.stream.confirmed)
         refusal = join.refusal.value if join.refusal else None
         about = {"recovered": refusal is None, "reason": refusal}
         frames = [
-            *feed.found(rows, join.known, old=True),
+            *feed.stored(rows, join.known, old=True),
             feed.state("subscribed", cursor=feed.cursor_at(after, join.fence), **about),
             *feed.stream.heard_after(after),  # only now: their cursors may be beyond a past that is refused
         ]
@@ -128,7 +123,7 @@ class Hub:
         if refusal:
             self.stats.refused[refusal] += 1
 
-    def release(self, feed: Feed, client: Client | None = None) -> None:
+    def release(self, feed: Feed, client: Connection | None = None) -> None:
         """A user left. The last one's feed stays subscribed for a while: people reload pages."""
         if client is not None:
             feed.live.discard(client)
@@ -149,20 +144,20 @@ class Hub:
             if self.upstream is not None:
                 self.upstream.unsubscribe(feed.channel)
 
-    # --- what Redis says
-
-    def hear(self, channel: bytes, message: bytes) -> None:
+    def receive(self, channel: bytes, message: bytes) -> None:
         """A message of the upstream."""
         try:
             note = decode_notification(message)
         except EventError:
-            self._hear_other(channel, message)
+            self._receive_other(channel, message)
             return
-        feed = self._own.get(channel) or self._feed_of(channel, note)
+        feed = self._own.get(channel)
+        if feed is None and self._channels.shared:
+            feed = self.feeds.get(self._channels.source(channel, note))
         if feed is None:
             return
         if note.log != feed.epoch or note.source_id != feed.source_id or note.pos is None:
-            self._hear_hint(feed, note)
+            self._receive_hint(feed, note)
             return
         place = position_of(note.pos)
         if place is None:
@@ -180,12 +175,11 @@ class Hub:
             self._take(*claim)
 
     def _take(self, feed: Feed, note: Notification, partition: int, offset: int) -> None:
-        """An event that the log has."""
         self.stats.heard += 1
         stream = feed.stream
         if note.pub is not None:
             stream.count(note.pub)
-        frame = feed.heard(note)
+        frame = feed.announced(note)
         if stream.hear(partition, offset, note.id, frame):
             self._newest = note.ts or self._newest
             if feed.live:
@@ -198,7 +192,7 @@ class Hub:
         if stream.needs or stream.pending > _MANY_PENDING:
             self.repairs.look(feed)
 
-    def _hear_hint(self, feed: Feed, note: Notification) -> None:
+    def _receive_hint(self, feed: Feed, note: Notification) -> None:
         """Of another log it says nothing; without a place in ours only that there may be something."""
         if note.log not in {None, feed.epoch}:
             self.stats.foreign += 1
@@ -209,10 +203,7 @@ class Hub:
             self.stats.bare += 1
             self.repairs.fence([feed])
 
-    def _feed_of(self, channel: bytes, note: Notification) -> Feed | None:
-        return self.feeds.get(self._channels.source(channel, note)) if self._channels.shared else None
-
-    def _hear_other(self, channel: bytes, message: bytes) -> None:
+    def _receive_other(self, channel: bytes, message: bytes) -> None:
         """What is no notification: a publisher's word on what it skipped, or nothing of ours."""
         try:
             said = _resyncs.decode(message) if channel == self.resync else None
@@ -226,8 +217,6 @@ class Hub:
             named = self.feeds if said.all else said.sources
             self.repairs.fence(self.feeds[source] for source in named if source in self.feeds)
 
-    # --- what becomes of the log, and of the connection to Redis
-
     def change(self, before: LogIdentity, after: LogIdentity) -> None:
         """The log has more partitions; or it was made anew, and all of it is new to everybody."""
         for feed in self.feeds.values():
@@ -237,8 +226,7 @@ class Hub:
                 continue
             feed.renew(after.epoch, homes)
             why = Refusal.EPOCH_CHANGED.value
-            feed.say([feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why)])
-            self._touch(feed)
+            self._say(feed, [feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why)])
         self.repairs.fence(feed for feed in self.feeds.values() if feed.begun)
 
     def confirmed(self, channels: Iterable[bytes]) -> None:
@@ -268,29 +256,28 @@ class Hub:
         """Serve the feed from the store, and say so."""
         if feed.degraded is None:
             feed.degraded = reason or self._why_lost or "Redis does not confirm the subscription"
-            feed.say([feed.state("degraded", reason=feed.degraded)])
-            self._touch(feed)
+            self._say(feed, [feed.state("degraded", reason=feed.degraded)])
             self.repairs.poll()
 
-    # --- writing
+    def _say(self, feed: Feed, frames: list[Frame]) -> None:
+        """Tell every live client of the feed, in order, at the next flush."""
+        if feed.live:
+            feed.frames += frames
+        self._touch(feed)
 
     def _touch(self, feed: Feed) -> None:
         """It has something to write: at once after a pause, else with all that comes within a tick."""
-        self._dirty.add(feed)
+        self._unwritten.add(feed)
         if self._flushing is None:
             loop = asyncio.get_running_loop()
-            self._flushing = loop.call_later(
-                max(0.0, self._flushed_at + self._tick - loop.time()), self._flush
-            )
+            pause = max(0.0, self._flushed_at + self._tick - loop.time())
+            self._flushing = loop.call_later(pause, self._flush)
 
     def _flush(self) -> None:
         self._flushing = None
-        dirty, self._dirty = self._dirty, set()
-        self.stats.told += sum(feed.flush() for feed in dirty)
+        unwritten, self._unwritten = self._unwritten, set()
+        self.stats.told += sum(feed.flush() for feed in unwritten)
         self._flushed_at = asyncio.get_running_loop().time()
         if self._newest:
             self.stats.latency(max(0.0, (time.time_ns() - self._newest) / 1e9))
             self._newest = 0
-
-    def _write(self, feed: Feed) -> None:
-        self.stats.told += feed.flush()

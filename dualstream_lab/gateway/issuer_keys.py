@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 import jwt
@@ -16,13 +16,9 @@ from dualstream_lab.errors import DualStreamError
 if TYPE_CHECKING:
     from jwt import PyJWK
 
-__all__ = ["IssuerKeys", "KeysUnavailable"]
-
 log = logging.getLogger(__name__)
 
-_ALGORITHMS: Final = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-)
+_ALGORITHMS: Final = {f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)} | {"EdDSA"}
 """All that sign with a private key: with a shared one the published keys would be secrets."""
 _LIFESPAN: Final = 300.0  # s that keys count as the issuer's present ones
 _STALE: Final = 3600.0  # s that they count while the issuer cannot be reached
@@ -37,9 +33,8 @@ class KeysUnavailable(DualStreamError):
 class IssuerKeys:
     """Fetched when a token needs them, off the loop, one fetch at a time and at most one in ten seconds.
 
-    Keys count for five minutes. A token whose key is not among them has them fetched anew, so a new key is
-    known within ten seconds of its first token, and a withdrawn one is forgotten within five minutes. While
-    the issuer cannot be reached, the last keys count for an hour. Every wait is bounded by five seconds.
+    So a new key is known within ten seconds of its first token, and a withdrawn one forgotten within five
+    minutes; while the issuer cannot be reached, the last keys count for an hour. Waits last five seconds.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,11 +57,9 @@ class IssuerKeys:
         return key
 
     def _is_away(self) -> bool:
-        """Whether the last attempt failed."""
         return self._tried_at > self._fetched_at
 
     def _refresh(self) -> asyncio.Task[None] | None:
-        """The fetch that is under way, or that may begin now."""
         if self._fetching is None and time.monotonic() - self._tried_at >= _PAUSE:
             self._fetching = asyncio.create_task(self._fetch())
         return self._fetching
@@ -86,29 +79,17 @@ class IssuerKeys:
 
 def _in_thread(client: jwt.PyJWKClient) -> asyncio.Future[dict[str, PyJWK]]:
     """Fetch in a thread that nobody has to wait for: a server may never end its answer."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[dict[str, PyJWK]] = loop.create_future()
-
-    def settle(outcome: dict[str, PyJWK] | KeysUnavailable) -> None:
-        if future.done():  # nobody waits any more
-            return
-        if isinstance(outcome, KeysUnavailable):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+    keys: Future[dict[str, PyJWK]] = Future()
+    keys.set_running_or_notify_cancel()  # so that it may still be settled when nobody waits any more
 
     def fetch() -> None:
-        outcome: dict[str, PyJWK] | KeysUnavailable
         try:
-            outcome = _usable(client.get_jwk_set())
+            keys.set_result(_usable(client.get_jwk_set()))
         except Exception as error:  # noqa: BLE001  (whatever a stranger's answer makes of its parsers)
-            outcome = KeysUnavailable(f"{type(error).__name__}: {error}")
-            outcome.__cause__ = error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, outcome)
+            keys.set_exception(KeysUnavailable(f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=fetch, name="issuer keys", daemon=True).start()
-    return future
+    return asyncio.wrap_future(keys)
 
 
 def _usable(keys: jwt.PyJWKSet) -> dict[str, PyJWK]:

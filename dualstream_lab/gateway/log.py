@@ -4,116 +4,171 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.gateway.tails import Tails
-from dualstream_lab.kafka_log import LogEnds, LogWatch, partition_of
+from dualstream_lab.kafka_log import LogEnds, LogWatch, partition_of, read_range
+from dualstream_lab.record import Decoder
+from dualstream_lab.store import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.past import Positions
-    from dualstream_lab.gateway.tails import Tail
     from dualstream_lab.kafka_log import LogConsumer, LogIdentity
+    from dualstream_lab.record import Record
 
-__all__ = ["KafkaLog", "Log"]
+    OnChange = Callable[[LogIdentity, LogIdentity], None]
 
 log = logging.getLogger(__name__)
 
 _MARGIN: Final = 10_000
 """Messages beyond the last known end that are believed: what comes in a second, until the next sample."""
 _LOOKS: Final = 1.0  # s between looks at the topic that others than its watch ask for
+_MOST: Final = 50_000  # records of one read
+_PARTITIONS: Final = 4  # that are read at once
+_CHUNK: Final = 1000  # records, about 1 ms, between which the loop goes on
 
 
-class Log(Protocol):
-    """What the gateway asks of Kafka."""
+class Tail(NamedTuple):
+    """A source's events from where was asked on, and everything of its partition below ``end``."""
 
-    @property
-    def identity(self) -> LogIdentity:
-        """The log, as it was seen last."""
+    end: int
+    rows: list[Row]
 
-    def homes(self, source: str) -> tuple[int, ...]:
-        """The partitions that publishers write a source to: today's, and those of fewer partitions before."""
 
-    @property
-    def reach(self) -> Positions:
-        """How far each partition goes, as far as is known, or may have grown since; one object."""
+class _Asked(NamedTuple):
+    source: str
+    first: int
+    end: int
+    answer: asyncio.Future[Tail]
 
-    @property
-    def known(self) -> Positions:
-        """Where its partitions ended when they were asked last."""
 
-    async def ends(self, partitions: Iterable[int]) -> Positions:
-        """Where committed messages end, asked from now on. Raises StreamUnavailable."""
+class _Tails:
+    """Reads what the store does not have yet from Kafka: one read a partition for all who ask meanwhile.
 
-    async def has(self, partitions: Iterable[int]) -> bool:
-        """Whether it has these partitions; looks whether some were added."""
+    They all get the same ``end``, so that clients of one source do not overtake each other.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._timeout = settings.store_timeout + settings.request_timeout
+        self._asked: dict[int, list[_Asked]] = {}
+        self._reading: set[int] = set()
+        self._slots = asyncio.Semaphore(_PARTITIONS)
+        self._wake = asyncio.Event()
+        self._decoder = Decoder()
 
     async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
         """The source's events from ``first`` to ``end``, or further. Raises StreamUnavailable."""
+        answer: asyncio.Future[Tail] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(partition, []).append(_Asked(source, first, end, answer))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(2 * self._timeout):  # a read that is under way, and the next
+                return await answer
+        except TimeoutError as error:
+            raise StreamUnavailable("Kafka gave no records in time") from error
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for partition in self._asked.keys() - self._reading:
+                    self._reading.add(partition)
+                    group.create_task(self._serve(partition))
+
+    async def _serve(self, partition: int) -> None:
+        async with self._slots:
+            asked = [one for one in self._asked.pop(partition) if not one.answer.done()]
+            if asked:
+                await self._answer(partition, asked)
+        self._reading.discard(partition)
+        self._wake.set()
+
+    async def _answer(self, partition: int, asked: Sequence[_Asked]) -> None:
+        first, end = min(one.first for one in asked), max(one.end for one in asked)
+        try:
+            async with asyncio.timeout(self._timeout):
+                records = await read_range(self._settings, partition, first, end, limit=_MOST)
+                rows = await self._rows(partition, records, {one.source for one in asked})
+        except (StreamUnavailable, TimeoutError) as error:
+            for one in asked:
+                if not one.answer.done():
+                    one.answer.set_exception(StreamUnavailable(str(error) or "Kafka gave no records in time"))
+            return
+        for one in asked:
+            if not one.answer.done():
+                one.answer.set_result(Tail(end, [row for row in rows[one.source] if row.offset >= one.first]))
+
+    async def _rows(
+        self, partition: int, records: Sequence[Record], sources: set[str]
+    ) -> dict[str, list[Row]]:
+        """The sources' events among the records; what is no event is left out, as the processor does."""
+        rows: dict[str, list[Row]] = {source: [] for source in sources}
+        keys = {None, *(source.partition(":")[2].encode() for source in sources)}
+        for number, record in enumerate(records, 1):
+            if number % _CHUNK == 0:
+                await asyncio.sleep(0)
+            if record.key not in keys:
+                continue
+            event = self._decoder(partition, record)
+            if not isinstance(event, str) and event.source in rows:
+                rows[event.source].append(Row(partition, event.offset, event.id, event.type, event.ts))
+        return rows
 
 
-class KafkaLog:
-    """As :class:`Log`. ``changed(before, after)`` is told when it grew, or was made anew. :meth:`run` it."""
+class Log:
+    """What the gateway knows of Kafka, and asks it. :meth:`run` is its task.
+
+    ``changed(before, after)`` is told when it grew, or was made anew. ``reach``: how far each partition goes,
+    as far as is known, or may have grown since; one object. ``known``: where it ended when it was asked last.
+    """
 
     def __init__(
-        self,
-        settings: ServeSettings,
-        identity: LogIdentity,
-        consumer: LogConsumer,
-        *,
-        changed: Callable[[LogIdentity, LogIdentity], None],
+        self, settings: ServeSettings, identity: LogIdentity, consumer: LogConsumer, changed: OnChange
     ) -> None:
         self._ends = LogEnds(settings, consumer)
-        self._tails = Tails(settings)
-        self._watch = LogWatch(
-            identity, interval=settings.refresh_interval, ask=consumer.identity, on_change=self._change
-        )
+        self._tails = _Tails(settings)
+        self.read = self._tails.read
+        every, ask = settings.refresh_interval, consumer.identity
+        self._watch = LogWatch(identity, interval=every, ask=ask, on_change=self._change)
         self._changed = changed
         self._counts = {identity.partitions}
-        self._highest: dict[int, int] = {}
+        self.known: dict[int, int] = {}
         self.reach: dict[int, int] = {}
         self._looking: asyncio.Task[None] | None = None
         self._looked = float("-inf")
 
     @property
     def identity(self) -> LogIdentity:
-        """As :class:`Log`."""
+        """Which log it is, as it was seen last."""
         return self._watch.identity
 
-    @property
-    def known(self) -> Positions:
-        """As :class:`Log`."""
-        return self._highest
-
     def homes(self, source: str) -> tuple[int, ...]:
-        """As :class:`Log`."""
+        """The partitions that publishers write a source to: today's, and those of fewer partitions before."""
         return tuple(dict.fromkeys(partition_of(source, count) for count in sorted(self._counts)))
 
     async def ends(self, partitions: Iterable[int]) -> Positions:
-        """As :class:`Log`."""
+        """Where committed messages end, asked from now on. Raises StreamUnavailable."""
         ends = await self._ends.ends(partitions)
-        if any(end < self._highest.get(partition, 0) for partition, end in ends.items()):
+        if any(end < self.known.get(partition, 0) for partition, end in ends.items()):
             await self._look()  # it was made anew, or has lost a part: which one, before that is told
         self._know(ends)
         return ends
 
     async def has(self, partitions: Iterable[int]) -> bool:
-        """As :class:`Log`."""
+        """Whether it has these partitions; looks whether some were added."""
         highest = max(partitions, default=-1)
         if highest >= self.identity.partitions:
             await self._look()
         return highest < self.identity.partitions
 
-    async def read(self, source: str, partition: int, first: int, end: int) -> Tail:
-        """As :class:`Log`."""
-        return await self._tails.read(source, partition, first, end)
-
     def reached(self, positions: Positions) -> None:
         """The store has come so far."""
-        self._know({p: position for p, position in positions.items() if position > self._highest.get(p, 0)})
+        self._know({p: position for p, position in positions.items() if position > self.known.get(p, 0)})
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -127,7 +182,7 @@ class KafkaLog:
 
     def _know(self, ends: Positions) -> None:
         for partition, end in ends.items():
-            self._highest[partition] = end
+            self.known[partition] = end
             self.reach[partition] = end + _MARGIN
 
     async def _look(self) -> None:
@@ -149,8 +204,23 @@ class KafkaLog:
 
     def _change(self, before: LogIdentity, after: LogIdentity) -> None:
         if before.epoch != after.epoch:
-            self._highest.clear()
+            self.known.clear()
             self.reach.clear()
             self._counts.clear()
         self._counts.add(after.partitions)
         self._changed(before, after)
+
+
+async def each_end(log: Log, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
+    """Where those end that can be asked, and why the others cannot: one must not hold up the others."""
+
+    async def ask(partition: int) -> int | str:
+        try:
+            return (await log.ends([partition]))[partition]
+        except StreamUnavailable as error:
+            return str(error)
+
+    asked = list(partitions)
+    answers = list(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+    ends = {partition: answer for partition, answer in answers if isinstance(answer, int)}
+    return ends, {partition: answer for partition, answer in answers if isinstance(answer, str)}

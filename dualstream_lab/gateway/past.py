@@ -1,81 +1,20 @@
-"""What a look into the store says of a source's past, and how offsets of several partitions compare. Pure."""
+"""What a look into the store says of a source's past and of its lag, and how offsets compare. Pure."""
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["HasPlace", "Page", "Positions", "Refusal", "hole_of", "later", "removed"]
+    from dualstream_lab.store import Page, Place
 
 Positions: TypeAlias = "Mapping[int, int]"
 """Partition to offset. Never changed: many streams share the one of a look into the store."""
 
-
-class HasPlace(Protocol):
-    """An event as the store has it."""
-
-    @property
-    def partition(self) -> int:
-        """Where it is,"""
-
-    @property
-    def offset(self) -> int:
-        """and its place there."""
-
-    @property
-    def id(self) -> str:
-        """Unique in its source."""
-
-
-class Place(Protocol):
-    """A partition in the store. See :class:`dualstream_lab.store.Place`."""
-
-    @property
-    def position(self) -> int:
-        """W: everything of the partition below it is in the store."""
-
-    @property
-    def floor(self) -> int:
-        """Nothing at or above it was removed, nor was missing in the log."""
-
-    @property
-    def hole(self) -> int:
-        """0, or below what the log had lost events before they were stored."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why, where there is a hole."""
-
-
-R = TypeVar("R", bound=HasPlace)
-R_co = TypeVar("R_co", bound=HasPlace, covariant=True)
-
-
-class Page(Protocol[R_co]):
-    """What one look into the store found: all of it at one moment. See :class:`dualstream_lab.store.Page`."""
-
-    @property
-    def places(self) -> Mapping[int, Place]:
-        """Every partition that the store knows."""
-
-    @property
-    def first(self) -> Positions:
-        """The partitions that the source has been in, each with the offset of its first event there."""
-
-    @property
-    def rows(self) -> Sequence[R_co]:
-        """The source's events after what was asked and below the positions, each partition's ascending."""
-
-    @property
-    def through(self) -> Positions:
-        """Of every partition: the rows are all of the source's up to and including this offset."""
-
-    @property
-    def more(self) -> bool:
-        """Whether there are more of them than were asked for."""
+_MARKS: Final = 600  # ends of a partition that are remembered, at one a second ten minutes
 
 
 class Refusal(Enum):
@@ -98,7 +37,7 @@ def later(one: Positions, other: Positions) -> Positions:
     return {**one, **ahead} if ahead else one
 
 
-def removed(page: Page[R], after: Positions, strict: Collection[int]) -> Refusal | None:
+def removed(page: Page, after: Positions, strict: Collection[int]) -> Refusal | None:
     """Why events of the source after these offsets are not in the page; None: none is missing.
 
     In the ``strict`` partitions whatever was removed may have been the source's; in the others it was only
@@ -117,7 +56,13 @@ def _why(place: Place) -> Refusal:
     return Refusal(place.reason) if place.reason else Refusal.RETENTION
 
 
-def hole_of(page: Page[R], homes: Collection[int]) -> Refusal | None:
+def behind(page: Page, ends: Positions) -> bool:
+    """Whether the store has not come as far as these ends."""
+    places = page.places
+    return any(end > 0 and (p not in places or places[p].position < end) for p, end in ends.items())
+
+
+def hole_of(page: Page, homes: Collection[int]) -> Refusal | None:
     """Why the log had lost events, perhaps of the source, before they were stored; None: it had not.
 
     ``homes``: the partitions that its publishers write it to.
@@ -127,3 +72,39 @@ def hole_of(page: Page[R], homes: Collection[int]) -> Refusal | None:
         if place is not None and place.hole:
             return _why(place)
     return None
+
+
+class Lag:
+    """Remembers when each partition's end was first seen where it was, until the store has come so far."""
+
+    def __init__(self) -> None:
+        self._marks: dict[int, deque[tuple[float, int]]] = {}
+        self._now = 0.0
+        self.messages: dict[int, int] = {}
+        """Of each partition whose end is known: what the store lacks."""
+
+    def sample(self, now: float, ends: Positions, positions: Positions) -> None:
+        """The ends as they were at ``now`` (s), and the store's positions, read after them."""
+        self._now = now
+        for partition, end in ends.items():
+            marks = self._marks.setdefault(partition, deque())
+            position = positions.get(partition, 0)
+            self.messages[partition] = max(0, end - position)
+            while marks and marks[0][1] <= position:
+                marks.popleft()
+            if end > position and len(marks) < _MARKS and (not marks or end > marks[-1][1]):
+                marks.append((now, end))
+
+    def seconds(self, partition: int) -> float:
+        """For how long the log has had what the store lacks, as far as was watched; 0: it lacks nothing."""
+        marks = self._marks.get(partition)
+        return max(0.0, self._now - marks[0][0]) if marks else 0.0
+
+    def longest(self, partitions: Iterable[int]) -> float:
+        """Of these the most seconds."""
+        return max(map(self.seconds, partitions), default=0.0)
+
+    def forget(self) -> None:
+        """The log was made anew."""
+        self._marks.clear()
+        self.messages.clear()

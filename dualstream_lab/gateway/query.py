@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import Counter
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from aiohttp import web
@@ -11,21 +14,22 @@ from aiohttp import web
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.event import id_invalid_reason
-from dualstream_lab.gateway.answers import bad_request, forbidden, grant_of, not_found
-from dualstream_lab.gateway.channels import source_problem
-from dualstream_lab.gateway.claims import position_of
-from dualstream_lab.gateway.large_answers import LargeAnswers
-from dualstream_lab.gateway.past import Refusal, hole_of, later, removed
+from dualstream_lab.gateway.access import grant_of
+from dualstream_lab.gateway.past import Refusal, behind, hole_of, later, removed
+from dualstream_lab.gateway.repair import position_of
 from dualstream_lab.gateway.since import (
     EARLIEST,
-    Refused,
     check_partitions,
-    is_foreign,
+    check_since,
+    check_source,
     known_by,
     parse_since,
 )
+from dualstream_lab.http_server import HttpRefusal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access, Grant
     from dualstream_lab.gateway.log import Log
@@ -34,26 +38,21 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.since import Since
     from dualstream_lab.store import Page, StoredEvent
 
-__all__ = ["Queries"]
-
-_DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
+_MAX_LIMIT: Final = 1000
 _MAX_DIGITS: Final = 9  # int() raises for thousands of them
 _HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 _WHOLE: Final = frozenset({Refusal.STORE_LAG, Refusal.LOG_UNAVAILABLE})
 """Reasons with which what is given is whole up to the cursor, and more may follow."""
 
 _SMALL: Final = 64 * 1024  # bytes up to which an answer is made without waiting for others
+_SLOTS: Final = 6  # large answers at once: what they hold is some 20 times the largest
+_OF_ONE_CLIENT: Final = 3  # address: nobody keeps all of them from the others
+_PIECE: Final = 256 * 1024  # bytes
+_PIECE_TIME: Final = 2.0  # s that a client has to take one
 
 
-class _Asked(NamedTuple):
-    """What ``GET /events`` is asked for."""
-
-    source: str
-    limit: int
-    since: Since
-    after: Positions | None
-    epoch: str
-    foreign: bool
+def _too_many(whence: str = "") -> HttpRefusal:
+    return HttpRefusal(503, f"too many large pages are being read{whence}; try again", retry_after=2)
 
 
 class Queries:
@@ -62,12 +61,11 @@ class Queries:
     def __init__(self, settings: ServeSettings, access: Access, log: Log, reads: Reads) -> None:
         self._timeout = settings.store_timeout
         self._max_bytes = settings.max_page_bytes
-        self._answers = LargeAnswers(patience=settings.store_timeout)
+        self._slots = asyncio.Semaphore(_SLOTS)
+        self._clients: Counter[str | None] = Counter()
         self._access = access
         self._log = log
         self._reads = reads
-
-    # --- recent events
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """``GET /events?source=…&since=…&limit=…``: the newest, or the first after ``since``; ascending.
@@ -75,36 +73,32 @@ class Queries:
         A page has at most ``max_page_bytes``, and one event in any case.
         """
         source = request.query.get("source", "")
-        if reason := source_problem(source):
-            raise bad_request(reason)
+        check_source(source)
         if not (await grant_of(request, self._access)).may_read(source):
-            raise forbidden(f"the token does not allow to read {source}")
-        limit = _integer(request, "limit", _DEFAULT_LIMIT, 1, MAX_LIMIT)
-        try:
-            since = parse_since(request.query.get("since"))
-            foreign = is_foreign(since, self._log)
-            if not foreign:
-                await check_partitions(self._log, known_by(since) or {}, "since")
-        except Refused as error:
-            raise bad_request(str(error)) from error
-        epoch = self._log.identity.epoch
-        after = None if foreign else known_by(since)
-        asked = _Asked(source, limit, since, after, epoch, foreign)
-        body, cut = await self._page(asked, _SMALL)
+            raise HttpRefusal(403, f"the token does not allow to read {source}")
+        text = request.query.get("limit", "50")
+        if not text.isdecimal() or len(text) > _MAX_DIGITS or not 1 <= (limit := int(text)) <= _MAX_LIMIT:
+            raise HttpRefusal(400, f"limit: must be from 1 to {_MAX_LIMIT} (is {text[:100]!r})")
+        since = parse_since(request.query.get("since"))
+        other_log = await check_since(self._log, since)
+        ask = partial(self._page, self._log.identity.epoch, source, limit, since, other_log=other_log)
+        body, cut = await ask(_SMALL)
         if not cut:
             return web.Response(body=body, headers=_HEADERS)
-        async with self._answers.slot(request):
-            body, _ = await self._page(asked, self._max_bytes)
-            return await self._answers.write(request, body, _HEADERS)
+        async with self._large_slot(request):
+            body, _ = await ask(self._max_bytes)
+            return await _write(request, body)
 
-    async def _page(self, asked: _Asked, max_bytes: int) -> tuple[bytes, bool]:
+    async def _page(
+        self, epoch: str, source: str, limit: int, since: Since, max_bytes: int, *, other_log: bool
+    ) -> tuple[bytes, bool]:
         """The answer, and whether it is shorter than was asked for, as it would have had too many bytes."""
-        source, limit, since, after, epoch, foreign = asked
+        after = None if other_log else known_by(since)
         page, events, ends = await self._whole(source, limit, after, max_bytes)
         if epoch != self._log.identity.epoch:
             raise StoreError("the topic was made anew just now; ask again")
         homes = self._log.homes(source)
-        refusal = Refusal.EPOCH_CHANGED if foreign else _refusal(page, since, after, ends, homes)
+        refusal = Refusal.EPOCH_CHANGED if other_log else _refusal(page, since, after, ends, homes)
         through = page.through
         if refusal is not None and refusal not in _WHOLE and since != EARLIEST:
             page, events = msgspec.structs.replace(page, more=False), []
@@ -125,6 +119,10 @@ class Queries:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         ends: dict[int, int] = {}
+
+        async def recent() -> tuple[Page, list[StoredEvent]]:
+            return await self._reads.store.recent(source, limit=limit, after=after, max_bytes=max_bytes)
+
         own = {*self._log.homes(source), *(after or ())}
         asked = own if after is None else set[int]()  # of what is after a place there may be many pages
         while True:
@@ -133,23 +131,37 @@ class Queries:
                     async with asyncio.timeout(max(0.1, deadline - loop.time())):
                         ends.update(await self._log.ends(new))
                 except (StreamUnavailable, TimeoutError):
-                    page, events = await self._recent(source, limit, after, max_bytes)
-                    return page, events, None
+                    return *await recent(), None
             if ends:
                 await self._reads.reach(ends, max(0.0, deadline - loop.time()))
-            page, events = await self._recent(source, limit, after, max_bytes)
+            page, events = await recent()
             if after is not None and page.more:
                 return page, events, ends
             asked = {*page.first, *own}  # also where the source turned up meanwhile
-            if asked <= ends.keys() and (not _is_behind(page, ends) or loop.time() >= deadline):
+            if asked <= ends.keys() and (not behind(page, ends) or loop.time() >= deadline):
                 return page, events, ends
 
-    async def _recent(
-        self, source: str, limit: int, after: Positions | None, max_bytes: int
-    ) -> tuple[Page, list[StoredEvent]]:
-        return await self._reads.store.recent(source, limit=limit, after=after, max_bytes=max_bytes)
-
-    # --- one whole event
+    @asynccontextmanager
+    async def _large_slot(self, request: web.Request) -> AsyncIterator[None]:
+        """While a large answer is made and written: six at once, three of one address. Raises 503."""
+        client = request.remote
+        if self._clients[client] >= _OF_ONE_CLIENT:
+            raise _too_many(" from this address")
+        self._clients[client] += 1
+        try:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._slots.acquire()
+            except TimeoutError as error:
+                raise _too_many() from error
+            try:
+                yield
+            finally:
+                self._slots.release()
+        finally:
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
 
     async def event(self, request: web.Request) -> web.Response:
         """The event as it is in Kafka: the one at ``pos``, or of ``source``, or the only one of that id.
@@ -159,21 +171,22 @@ class Queries:
         grant = await grant_of(request, self._access)
         event_id = request.match_info.get("id", request.query.get("id", ""))
         if reason := id_invalid_reason(event_id):
-            raise bad_request(reason)
+            raise HttpRefusal(400, reason)
         source = request.query.get("source")
-        if source is not None and (reason := source_problem(source)):
-            raise bad_request(reason)
-        place = _place(request.query.get("pos"))
-        reached = True
-        if place is not None:
-            try:
-                await check_partitions(self._log, dict([place]), "pos")
-            except Refused as error:
-                raise bad_request(str(error)) from error
+        if source is not None:
+            check_source(source)
+        place, reached = None, True
+        if (pos := request.query.get("pos")) is not None:
+            place = position_of(pos)
+            if place is None:
+                allowed = "must be partition:offset, as in the notification"
+                raise HttpRefusal(400, f"pos: {allowed} (is {pos[:100]!r})")
+            await check_partitions(self._log, dict([place]), "pos")
             reached = await self._reads.reach({place[0]: place[1] + 1}, self._timeout)
         event = await self._find(grant, event_id, source, place)
         if event is None or not grant.may_read(event.source):
-            raise not_found(f"there is no event {event_id!r} (any more)", retry=not reached)
+            reason = f"there is no event {event_id!r} (any more)"
+            raise HttpRefusal(404, reason, retry_after=None if reached else 1)
         where = f"{event.partition}:{event.offset}"
         return web.Response(body=event.value, headers=_HEADERS | {"X-Position": where})
 
@@ -188,27 +201,35 @@ class Queries:
             if source is None:
                 return None
             # What a source has twice is stored once, where it was first: the same event.
-        found = [event for event in await store.find(event_id, source=source) if grant.may_read(event.source)]
-        if len(found) > 1:
-            raise bad_request(
-                f"id {event_id!r} names events of {len(found)} sources: say which one by source=type:id or "
-                "pos=partition:offset"
-            )
-        return found[0] if found else None
+        events = [
+            event for event in await store.find(event_id, source=source) if grant.may_read(event.source)
+        ]
+        if len(events) > 1:
+            which = "say which one by source=type:id or pos=partition:offset"
+            raise HttpRefusal(400, f"id {event_id!r} names events of {len(events)} sources: {which}")
+        return events[0] if events else None
 
 
-def _is_behind(page: Page, ends: Positions) -> bool:
-    places = page.places
-    return any(
-        end > 0 and (partition not in places or places[partition].position < end)
-        for partition, end in ends.items()
-    )
+async def _write(request: web.Request, body: bytes) -> web.StreamResponse:
+    """Write a large answer. A client that does not take 128 kB/s is cut off."""
+    response = web.StreamResponse(headers=_HEADERS)
+    response.content_length = len(body)
+    try:
+        await response.prepare(request)
+        for begin in range(0, len(body), _PIECE):
+            async with asyncio.timeout(_PIECE_TIME):
+                await response.write(body[begin : begin + _PIECE])
+        async with asyncio.timeout(_PIECE_TIME):
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+    return response
 
 
 def _refusal(
     page: Page, since: Since, after: Positions | None, ends: Positions | None, homes: tuple[int, ...]
 ) -> Refusal | None:
-    """Why the answer is not all that was asked for; None: it is."""
     if since == EARLIEST:
         why = hole_of(page, homes)
     elif after is None:
@@ -219,7 +240,7 @@ def _refusal(
         why = removed(page, after, after)
     if why is None and ends is None:
         return Refusal.LOG_UNAVAILABLE
-    if why is None and _is_behind(page, ends or {}) and not (after is not None and page.more):
+    if why is None and behind(page, ends or {}) and not (after is not None and page.more):
         return Refusal.STORE_LAG
     return why
 
@@ -231,21 +252,3 @@ def _body(page: Page, events: list[StoredEvent], cursor: Cursor, refusal: Refusa
     # The events are JSON already, byte for byte as they were published.
     listed = b",".join(event.value for event in events)
     return b'{"events":[' + listed + b"]," + msgspec.json.encode(about)[1:]
-
-
-def _integer(request: web.Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or len(text) > _MAX_DIGITS or not low <= int(text) <= high:
-        raise bad_request(f"{name}: must be from {low} to {high} (is {text[:100]!r})")
-    return int(text)
-
-
-def _place(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    place = position_of(text)
-    if place is None:
-        raise bad_request(f"pos: must be partition:offset, as in the notification (is {text[:100]!r})")
-    return place

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Query, Store
 
-__all__ = ["Reads"]
-
 _BATCH = 500  # queries of one look at most, about 10 ms where they find little
 _ASKED = 10  # who is answered by one look at most: each may be far behind
 _ROWS = 20_000  # that a look may find, about 0.1 s, before the next ones are made of fewer queries
@@ -102,7 +100,6 @@ class Reads:
                 await self._look(batch)
 
     async def _watch_positions(self) -> None:
-        """One look for all who wait."""
         while True:
             await self._waited.wait()
             with suppress(StoreError):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-__all__ = ["Connection"]
 
 _QUIET: Final = 2.0  # s of silence after which Redis is asked for a sign
 _SIGN: Final = 2.0  # s that it has to give one
@@ -24,27 +23,49 @@ _CONFIRMATIONS: Final = frozenset({b"subscribe", b"psubscribe"})
 _ENDINGS: Final = frozenset({b"unsubscribe", b"punsubscribe"})
 
 
-class Named(Protocol):
-    """What is subscribed to."""
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """A channel or pattern that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes."""
 
     name: bytes
+    confirmed: bool = False
+    refusal: str | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    tries: int = 0
+    retry: asyncio.TimerHandle | None = None
+
+    def settle(self, refusal: str | None = None) -> None:
+        """Redis has confirmed it, or refused it for this reason."""
+        self.confirmed = refusal is None
+        self.refusal = refusal
+        if self.confirmed:
+            self.tries = 0
+        self.settled.set()
+
+    def cancel(self) -> None:
+        """Do not ask for it again."""
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+
+    def lose(self) -> None:
+        """Its connection is gone. What was refused will hardly be allowed: nobody need wait for that."""
+        self.cancel()
+        self.confirmed = False
+        if self.refusal is None:
+            self.settled.clear()
 
 
-N = TypeVar("N", bound=Named)
-
-
-class _Sent(Generic[N]):
+@dataclass(slots=True)
+class _Sent:
     """A command that is not answered yet, or not for all of its channels."""
 
-    __slots__ = ("answered", "channels", "verb")
-
-    def __init__(self, verb: bytes, channels: Sequence[N]) -> None:
-        self.verb = verb
-        self.channels = channels
-        self.answered = 0
+    verb: bytes
+    channels: Sequence[Subscription]
+    answered: int = 0
 
 
-class Connection(asyncio.Protocol, Generic[N]):
+class Connection(asyncio.Protocol):
     """Until it ends or gives no sign of life.
 
     ``heard(channel, message)``; ``confirmed(channel)``, one at a time; ``refused(channels, reason)``: all of
@@ -53,24 +74,24 @@ class Connection(asyncio.Protocol, Generic[N]):
 
     def __init__(
         self,
-        made: Any,
+        client: Any,
         *,
         heard: Callable[[bytes, bytes], None],
-        confirmed: Callable[[N], None],
-        refused: Callable[[Sequence[N], str], None],
+        confirmed: Callable[[Subscription], None],
+        refused: Callable[[Sequence[Subscription], str], None],
     ) -> None:
-        self._made = made  # it closes the transport when it is collected
-        self._transport: asyncio.Transport = made._writer.transport  # noqa: SLF001
+        self._client = client  # it closes the transport when it is collected
+        self._transport: asyncio.Transport = client._writer.transport  # noqa: SLF001
         self._reader = hiredis.Reader()
         self._heard = heard
         self._confirmed = confirmed
         self._refused = refused
-        self._sent: deque[_Sent[N]] = deque()
+        self._sent: deque[_Sent] = deque()
         self._signs = 0
         self._reason = asyncio.get_running_loop().create_future()
         self._transport.set_protocol(self)
 
-    def send(self, verb: bytes, channels: Sequence[N] = ()) -> None:
+    def send(self, verb: bytes, channels: Sequence[Subscription] = ()) -> None:
         """Nothing where it has ended and nobody has noticed yet: whoever comes next says it all again."""
         if self._transport.is_closing():
             return
@@ -83,7 +104,7 @@ class Connection(asyncio.Protocol, Generic[N]):
         """At once, also where this is cancelled."""
         self._transport.abort()
         with suppress(Exception):  # it is closed already; redis-py only has to know
-            await self._made.disconnect(nowait=True)
+            await self._client.disconnect(nowait=True)
 
     async def ended(self) -> str:
         """Why, once it has."""
@@ -127,14 +148,14 @@ class Connection(asyncio.Protocol, Generic[N]):
             self._heard(message[2], message[3])
         elif kind in _CONFIRMATIONS:
             channel = self._answered()
-            if channel is not None and channel.name == message[1]:
-                self._confirmed(channel)
-            else:
+            if channel is None or channel.name != message[1]:
                 self._end("an answer to what was not asked")
+            else:
+                self._confirmed(channel)
         elif kind in _ENDINGS or kind == b"pong":
             self._answered()
 
-    def _answered(self) -> N | None:
+    def _answered(self) -> Subscription | None:
         """The channel that the next answer is for, where the command that it answers has any."""
         if not self._sent:
             return None

@@ -1,4 +1,4 @@
-"""Finds what Redis lost: by a hole in a publisher's numbers, after a reconnect, when told, or by looking."""
+"""What Redis announced and Kafka may not have, and what Redis lost: both are looked for before they count."""
 
 from __future__ import annotations
 
@@ -6,53 +6,122 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from itertools import compress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.errors import StoreError, StreamUnavailable
+from dualstream_lab.errors import StoreError
+from dualstream_lab.gateway.log import each_end
 from dualstream_lab.store import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dualstream_lab.config import ServeSettings
+    from dualstream_lab.event import Notification
+    from dualstream_lab.gateway.clients import Frame
     from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.log import Log
-    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.gateway.reads import Reads
     from dualstream_lab.store import Page
 
-__all__ = ["Repairs"]
+    _Feeds = Callable[[], Iterable[Feed]]
+    _Say = Callable[[Feed, list[Frame]], None]
 
 log = logging.getLogger(__name__)
 
-_LOOKS: Final = (
-    0.02,
-    0.25,
-)  # s between looks for what is suspected: first, and while the store does not move
+# s between looks for what is suspected: first, and while the store does not move
+_LOOKS: Final = (0.02, 0.25)
 _POLL: Final = 0.25  # s between looks while Redis is away
 _JITTER: Final = 0.05  # s: gateways that lost the same Redis do not ask in one moment
 _AGAIN: Final = 0.5
 _GROUP: Final = 200  # feeds of one look
 _WARN_EVERY: Final = 5.0  # s between warnings of one kind
+_DIGITS: Final = 18  # of the largest offset; int() raises for thousands of them
+_MOST_CLAIMS: Final = 10_000  # that wait for Kafka's answer
+_PAUSE: Final = 0.01  # s after what was not true: whoever makes it up must not make Kafka busy
+
+
+class Claim(NamedTuple):
+    """An announcement of an event at a place."""
+
+    feed: Feed
+    note: Notification
+    partition: int
+    offset: int
+
+
+def position_of(pos: str) -> tuple[int, int] | None:
+    """Partition and offset in ``partition:offset``; None for another form."""
+    partition, _, offset = pos.partition(":")
+    if not (partition.isdecimal() and offset.isdecimal() and len(pos) <= _DIGITS + 10):
+        return None
+    return int(partition), int(offset)
+
+
+class Claims:
+    """Positions that Redis told and that may be beyond the log's end: Kafka is asked before they count.
+
+    What comes meanwhile of the same source and partition is to wait behind them, as ``holds`` says: else the
+    first event in a partition that was added would be told after the next ones. ``take`` gets those that are
+    true, ``fence`` the feeds of those that could not be verified. :meth:`run` is its task.
+    """
+
+    def __init__(
+        self, log: Log, *, take: Callable[[Claim], None], fence: Callable[[Iterable[Feed]], None]
+    ) -> None:
+        self._log, self._take, self._fence = log, take, fence
+        self._waiting: list[Claim] = []
+        self._held: Counter[tuple[str, int]] = Counter()
+        self._wake = asyncio.Event()
+        self.beyond = 0
+
+    def verify(self, claim: Claim) -> None:
+        """Ask Kafka; what is more than may wait is found by looking."""
+        if len(self._waiting) >= _MOST_CLAIMS:
+            self._fence([claim.feed])
+            return
+        self._waiting.append(claim)
+        self._held[_key(claim)] += 1
+        self._wake.set()
+
+    def holds(self, feed: Feed, partition: int) -> bool:
+        """Whether one of this source and partition waits for Kafka."""
+        return bool(self._held) and (feed.source, partition) in self._held
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            waiting, self._waiting = self._waiting, []
+            partitions = list({claim.partition for claim in waiting})
+            there = await asyncio.gather(*(self._log.has([partition]) for partition in partitions))
+            ends, away = await each_end(self._log, compress(partitions, there))
+            self._held.subtract(map(_key, waiting))
+            self._held = +self._held  # without those of which none waits
+            beyond = self.beyond
+            for claim in waiting:
+                if claim.partition in away:
+                    self._fence([claim.feed])
+                elif claim.offset < ends.get(claim.partition, 0):
+                    self._take(claim)
+                else:
+                    self.beyond += 1
+            if self.beyond > beyond:
+                await asyncio.sleep(_PAUSE)
+
+
+def _key(claim: Claim) -> tuple[str, int]:
+    return claim.feed.source, claim.partition
 
 
 class Repairs:
-    """Compares feeds with the store. :meth:`run` is its task; ``touch`` is told who has news to write."""
+    """Compares feeds with the store. :meth:`run` is its task; ``say`` tells a feed's clients."""
 
-    def __init__(
-        self,
-        settings: ServeSettings,
-        reads: Reads,
-        log: Log,
-        *,
-        feeds: Callable[[], Iterable[Feed]],
-        touch: Callable[[Feed], None],
-    ) -> None:
+    def __init__(self, settings: ServeSettings, reads: Reads, log: Log, feeds: _Feeds, say: _Say) -> None:
         self._interval = settings.check_interval
-        self._reads = reads
-        self._log = log
-        self._feeds = feeds
-        self._touch = touch
+        self._reads, self._log, self._feeds, self._say = reads, log, feeds, say
         self._due: set[Feed] = set()
         self._unfenced: set[Feed] = set()
         self._asking: set[Feed] = set()
@@ -61,7 +130,6 @@ class Repairs:
         self._poll_wake = asyncio.Event()
         self._warned: dict[str, float] = {}
         self.late = 0
-        self.lost = 0
         self.looks = 0
 
     def look(self, feed: Feed) -> None:
@@ -97,19 +165,15 @@ class Repairs:
         stream = feed.stream
         feed.learn(page)
         if why := stream.lost(page, feed.homes):
-            self.lost += 1
-            feed.say([feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
-            self._touch(feed)
+            self._say(feed, [feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
         before = stream.confirmed
         if late := stream.repair(page):
             self.late += len(late)
-            feed.say(feed.found(late, {p: before.get(p, -1) for p in feed.partitions}))
-            self._touch(feed)
+            self._say(feed, feed.stored(late, {p: before.get(p, -1) for p in feed.partitions}))
         waits = feed in self._unfenced or feed in self._asking
         if not stream.needs and feed.degraded and feed.subscribed and not waits:
             feed.degraded = None
-            feed.say([feed.state("live", cursor=feed.cursor)])
-            self._touch(feed)
+            self._say(feed, [feed.state("live", cursor=feed.cursor)])
 
     async def _ask_fences(self) -> None:
         while True:
@@ -118,7 +182,7 @@ class Repairs:
             self._fence_wake.clear()
             # Who asks from now on is not served by these answers.
             self._asking, self._unfenced = self._unfenced, set()
-            ends = await self._ends({p for feed in self._asking for p in feed.partitions})
+            ends, _ = await each_end(self._log, {p for feed in self._asking for p in feed.partitions})
             waiting, self._asking = self._asking, set()
             unanswered = {feed for feed in waiting if not ends.keys() >= set(feed.partitions)}
             for feed in waiting - unanswered:
@@ -129,23 +193,7 @@ class Repairs:
                 self.fence(unanswered)
                 await asyncio.sleep(_AGAIN)
 
-    async def _ends(self, partitions: Iterable[int]) -> Positions:
-        """Where those end that can be asked: one that cannot must not hold up the others."""
-        asked = list(partitions)
-        answers = await asyncio.gather(
-            *(self._log.ends([partition]) for partition in asked), return_exceptions=True
-        )
-        ends: dict[int, int] = {}
-        for answer in answers:
-            if isinstance(answer, StreamUnavailable):
-                continue
-            if isinstance(answer, BaseException):
-                raise answer
-            ends.update(answer)
-        return ends
-
     async def _look_at_suspects(self) -> None:
-        pause = _LOOKS[0]
         while True:
             await self._due_wake.wait()
             self._due_wake.clear()
@@ -176,8 +224,7 @@ class Repairs:
             for feed in feeds:
                 if feed.synced != feed.cursor:
                     feed.synced = feed.cursor
-                    feed.say([feed.state("sync", cursor=feed.cursor)])
-                    self._touch(feed)
+                    self._say(feed, [feed.state("sync", cursor=feed.cursor)])
 
     async def _compare(self, feeds: Sequence[Feed]) -> None:
         for first in range(0, len(feeds), _GROUP):

@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dualstream_lab.errors import DualStreamError
-from dualstream_lab.gateway.answers import public_reason
-from dualstream_lab.gateway.channels import source_problem
-from dualstream_lab.gateway.frames import StateFrame, state_frame
-from dualstream_lab.gateway.since import Refused
-from dualstream_lab.rate_limit import RateLimit
+from dualstream_lab.gateway.clients import StateFrame, state_frame
+from dualstream_lab.gateway.since import Refused, check_source
+from dualstream_lab.http_server import public_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.access import Grant
-    from dualstream_lab.gateway.clients import Connection
+    from dualstream_lab.gateway.access import Access, Grant
+    from dualstream_lab.gateway.clients import Connection, ConnectionLimit
     from dualstream_lab.gateway.entry import Entry
     from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.hub import Hub
     from dualstream_lab.gateway.since import Since
-
-__all__ = ["Command", "Session", "Sessions", "keep", "parse_command"]
+    from dualstream_lab.http_server import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -65,27 +63,29 @@ def parse_command(text: str) -> Command:
     return command
 
 
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What a gateway's sessions share; ``rate``: how often a client may subscribe, over all connections."""
+
+    settings: ServeSettings
+    access: Access
+    hub: Hub
+    entry: Entry
+    limit: ConnectionLimit
+    rate: RateLimit
+
+
 class Session:
     """The sources of one connection, each on its way in or live. Owns the tasks that bring it in."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        entry: Entry,
-        connection: Connection,
-        grant: Grant,
-        *,
-        client: str,
-        rate: RateLimit,
-        most: int,
-    ) -> None:
-        self._hub = hub
-        self._entry = entry
+    def __init__(self, sessions: Sessions, connection: Connection, grant: Grant, client: str) -> None:
+        self._hub = sessions.hub
+        self._entry = sessions.entry
         self._connection = connection
         self._grant = grant
         self._client = client
-        self._rate = rate
-        self._most = most
+        self._rate = sessions.rate
+        self._most = sessions.settings.max_subscriptions
         self._entering: dict[str, asyncio.Task[None]] = {}
         self._feeds: dict[str, Feed] = {}
         self._closed = False
@@ -100,8 +100,7 @@ class Session:
         for index, source in enumerate(sources):
             if source in self._feeds or source in self._entering or source in sources[:index]:
                 raise Refused(f"{source} is followed already")
-            if reason := source_problem(source):
-                raise Refused(reason)
+            check_source(source)
             if not self._grant.may_read(source):
                 raise Refused(f"the token does not allow to read {source}", 4403)
         if len(self._feeds) + len(self._entering) + len(sources) > self._most:
@@ -157,19 +156,3 @@ class Session:
 
     def _say(self, source: str, message: StateFrame) -> None:
         self._connection.tell([state_frame(message)], {}, source)
-
-
-class Sessions:
-    """Opens the sessions of a gateway, whichever way their clients come."""
-
-    def __init__(self, settings: ServeSettings, hub: Hub, entry: Entry) -> None:
-        self.entry = entry
-        self._hub = hub
-        self._rate = RateLimit(settings.subscribe_rate)
-        self._most = settings.max_subscriptions
-
-    def open(self, connection: Connection, grant: Grant, client: str) -> Session:
-        """One of ``client``, who may subscribe so often, on whichever connections."""
-        return Session(
-            self._hub, self.entry, connection, grant, client=client, rate=self._rate, most=self._most
-        )

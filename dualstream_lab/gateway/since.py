@@ -1,4 +1,4 @@
-"""Where a client wants to begin, and whether the log has such a place."""
+"""What a client asks for: a source, where it wants to begin, and whether the log has such a place."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import DualStreamError, EventError
+from dualstream_lab.event import source_invalid_reason
 
 if TYPE_CHECKING:
     from dualstream_lab.gateway.log import Log
     from dualstream_lab.gateway.past import Positions
-
-__all__ = ["EARLIEST", "Refused", "Since", "check_partitions", "is_foreign", "known_by", "parse_since"]
 
 EARLIEST: Final = "earliest"
 Since: TypeAlias = Cursor | Literal["earliest"] | None
@@ -30,14 +29,23 @@ class Refused(DualStreamError):
         self.retry_after = retry_after
 
 
+def check_source(source: str) -> None:
+    """Raises Refused for a source (``type:id``) that cannot be followed."""
+    source_type, colon, source_id = source.partition(":")
+    if not colon:
+        raise Refused(f"source {source!r}: must be type:id, for example repo:owner/name")
+    if reason := source_invalid_reason(source_type, source_id):
+        raise Refused(reason)
+
+
 def parse_since(text: str | None) -> Since:
     """From what was given. Raises Refused."""
-    if text in {None, "", "latest"}:
+    if not text or text == "latest":
         return None
     if text == EARLIEST:
         return EARLIEST
     try:
-        return Cursor.parse(text or "")
+        return Cursor.parse(text)
     except EventError as error:
         raise Refused(f"since: {error}; or: latest, earliest") from error
 
@@ -47,14 +55,16 @@ def known_by(since: Since) -> Positions | None:
     return since.by_partition if isinstance(since, Cursor) else None if since is None else {}
 
 
-def is_foreign(since: Since, log: Log) -> bool:
-    """Whether it is a cursor of another log."""
-    return isinstance(since, Cursor) and not log.identity.is_named(since.epoch)
-
-
 async def check_partitions(log: Log, partitions: Positions, what: str) -> None:
     """Raises Refused where the log does not have these partitions. Looks, where some may have been added."""
     if not await log.has(partitions):
-        raise Refused(
-            f"{what}: names partition {max(partitions)}; the topic has {log.identity.partitions} (from 0)"
-        )
+        has = f"the topic has {log.identity.partitions} (from 0)"
+        raise Refused(f"{what}: names partition {max(partitions)}; {has}")
+
+
+async def check_since(log: Log, since: Since) -> bool:
+    """Whether it is a cursor of another log. Raises Refused for partitions that ours does not have."""
+    other_log = isinstance(since, Cursor) and not log.identity.is_named(since.epoch)
+    if not other_log:
+        await check_partitions(log, known_by(since) or {}, "since")
+    return other_log

@@ -1,4 +1,4 @@
-"""What a gateway hears of Redis: subscriptions that are asked for again when they, or all, are lost."""
+"""What a gateway receives of Redis: which channels, and subscriptions that outlive their connection."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from dualstream_lab.event import resync_channel
-from dualstream_lab.gateway.redis_connection import Connection
+from dualstream_lab.event import channel_of, resync_channel, shard_channel
+from dualstream_lab.gateway.redis_connection import Connection, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Upstream"]
+    from dualstream_lab.config import ServeSettings
+    from dualstream_lab.event import Notification
 
 log = logging.getLogger(__name__)
 
@@ -31,52 +32,40 @@ _WARN_EVERY: Final = 60.0
 _BATCH: Final = 500  # channels in one SUBSCRIBE
 
 
-class _Channel:
-    """A subscription that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes."""
+class Channels:
+    """``source``: a channel each. ``aggregate``: the publisher's shard channels. ``pattern``: all by one.
 
-    __slots__ = ("confirmed", "name", "refusal", "retry", "settled", "tries")
+    ``shared``: whether a channel is several sources'.
+    """
 
-    def __init__(self, name: bytes) -> None:
-        self.name = name
-        self.confirmed = False
-        self.refusal: str | None = None
-        self.settled = asyncio.Event()
-        self.tries = 0
-        self.retry: asyncio.TimerHandle | None = None
+    def __init__(self, settings: ServeSettings) -> None:
+        self._prefix = settings.channel_prefix
+        self._head = len(f"{self._prefix}events:".encode())
+        self._shards = settings.channel_shards if settings.upstream == "aggregate" else None
+        self.shared = self._shards is not None
+        self.resync = resync_channel(self._prefix).encode()
+        self.pattern = f"{self._prefix}events:*".encode() if settings.upstream == "pattern" else None
 
-    def confirm(self) -> None:
-        self.confirmed = True
-        self.refusal = None
-        self.tries = 0
-        self.settled.set()
+    def channel(self, source: str) -> bytes:
+        """Where the source is announced."""
+        source_type, _, source_id = source.partition(":")
+        if self._shards is None:
+            return channel_of(source_type, source_id, self._prefix).encode()
+        return shard_channel(source_type, source_id, self._shards, self._prefix).encode()
 
-    def refuse(self, reason: str) -> None:
-        self.confirmed = False
-        self.refusal = reason
-        self.settled.set()
-
-    def cancel(self) -> None:
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-
-    def lose(self) -> None:
-        """Its connection is gone. What was refused will hardly be allowed: nobody need wait for that."""
-        self.cancel()
-        self.confirmed = False
-        if self.refusal is None:
-            self.settled.clear()
+    def source(self, channel: bytes, note: Notification) -> str:
+        """Whom a message on a shared channel is about."""
+        source_type = channel[self._head :].partition(b":")[0].decode("utf-8", "replace")
+        return f"{source_type}:{note.source_id}"
 
 
 class Upstream:
-    """Subscriptions that outlive their connection.
+    """Subscriptions that outlive their connection. :meth:`run` is the task that keeps it.
 
-    ``heard(channel, message)`` gets every message. ``confirmed(channels)`` is told which channels are in
-    effect from now on: also after the connection was made anew, and then what was said between is lost.
-    ``refused(channels, reason)`` is told of those that Redis does not allow; they are asked for again, with
-    growing pauses, and the others are not concerned. ``lost(reason)`` is told when nothing is heard any more.
-    All are called in the loop and must not block. ``pattern``: one subscription that covers every channel.
-    :meth:`run` is the task that keeps it.
+    ``heard(channel, message)`` gets every message. ``confirmed(channels)`` is told which are in effect from
+    now on: also after the connection was made anew, and what was said between is lost. ``refused(channels,
+    reason)`` is told of those that Redis does not allow; they are asked for again, with growing pauses.
+    ``lost(reason)``: nothing is heard any more. None may block. ``pattern``: covers every channel.
     """
 
     def __init__(
@@ -92,17 +81,17 @@ class Upstream:
     ) -> None:
         self._url = url
         self._heard = heard
-        self._told_confirmed = confirmed
-        self._told_refused = refused
-        self._told_lost = lost
-        self._pattern = None if pattern is None else _Channel(pattern)
-        self._wanted: dict[bytes, _Channel] = {}
-        self._connection: Connection[_Channel] | None = None
+        self._on_confirmed = confirmed
+        self._on_refused = refused
+        self._on_lost = lost
+        self._pattern = None if pattern is None else Subscription(pattern)
+        self._wanted: dict[bytes, Subscription] = {}
+        self._connection: Connection | None = None
         self._confirmations = 0
         self._warned: dict[str, float] = {}
         self.connects = 0
         if pattern is None:
-            self._wanted[resync] = _Channel(resync)
+            self._wanted[resync] = Subscription(resync)
 
     @property
     def up(self) -> bool:
@@ -126,13 +115,11 @@ class Upstream:
         """
         wanted = self._wanted.get(channel)
         if wanted is None:
-            wanted = self._wanted[channel] = _Channel(channel)
+            wanted = self._wanted[channel] = Subscription(channel)
             if self._pattern is None:
                 self._ask([wanted])
-            elif self._pattern.confirmed:
-                wanted.confirm()
-            elif self._pattern.refusal is not None:
-                wanted.refuse(self._pattern.refusal)
+            elif self._pattern.confirmed or self._pattern.refusal is not None:
+                wanted.settle(self._pattern.refusal)
         await wanted.settled.wait()
         return wanted.refusal
 
@@ -157,26 +144,27 @@ class Upstream:
             finally:
                 await self._disconnect()
             self._warn("connection", f"{reason}. Clients are served from the store meanwhile")
-            self._told_lost(reason)
+            self._on_lost(reason)
             if self._confirmations > confirmations:  # a connection alone is no success
                 backoff = _BACKOFF[0]
             await asyncio.sleep(random.uniform(backoff / 4, backoff))  # noqa: S311
             backoff = min(backoff * 2, _BACKOFF[1])
 
-    async def _connect(self) -> Connection[_Channel]:
+    async def _connect(self) -> Connection:
         # Bounded below: redis-py's own time-outs can swallow a cancellation on Python 3.11.
-        pool: Any = ConnectionPool.from_url(
-            self._url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None
-        )
-        made = pool.make_connection()
+        once: Any = {"retry": Retry(NoBackoff(), 0), "socket_timeout": None}
+        pool: Any = ConnectionPool.from_url(self._url, protocol=2, **once)
+        client = pool.make_connection()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await made.connect()
+                await client.connect()
         except BaseException:
             with suppress(Exception):
-                await made.disconnect(nowait=True)
+                await client.disconnect(nowait=True)
             raise
-        connection = Connection(made, heard=self._heard, confirmed=self._in_effect, refused=self._not_allowed)
+        connection = Connection(
+            client, heard=self._heard, confirmed=self._in_effect, refused=self._not_allowed
+        )
         self.connects += 1
         self._connection = connection
         if self._pattern is not None:
@@ -199,31 +187,36 @@ class Upstream:
         if connection is not None:
             await connection.close()
 
-    def _ask(self, channels: Sequence[_Channel]) -> None:
-        """In one command; all are asked for anyway when there is a connection again."""
+    def _ask(self, channels: Sequence[Subscription]) -> None:
         if self._connection is not None:
             verb = b"SUBSCRIBE" if self._pattern is None else b"PSUBSCRIBE"
             self._connection.send(verb, channels)
 
-    def _ask_later(self, channel: _Channel) -> None:
+    def _ask_later(self, channel: Subscription) -> None:
         pause = min(_REFUSED[0] * 2**channel.tries, _REFUSED[1])
         channel.tries = min(channel.tries + 1, 10)
         delay = random.uniform(pause / 2, pause)  # noqa: S311
         channel.cancel()
         channel.retry = asyncio.get_running_loop().call_later(delay, self._ask, [channel])
 
-    def _in_effect(self, channel: _Channel) -> None:
+    def _in_effect(self, channel: Subscription) -> None:
         """Redis confirmed a channel, or the pattern that covers all of them."""
         self._confirmations += 1
-        channel.confirm()
-        if channel is self._pattern:
-            for covered in self._wanted.values():
-                covered.confirm()
-            self._told_confirmed(list(self._wanted))
-        elif self._wanted.get(channel.name) is channel:  # else it was left, and perhaps is wanted anew
-            self._told_confirmed([channel.name])
+        names = self._settle(channel, None)
+        if names or channel is self._pattern:
+            self._on_confirmed(names)
 
-    def _not_allowed(self, channels: Sequence[_Channel], reason: str) -> None:
+    def _settle(self, channel: Subscription, refusal: str | None) -> list[bytes]:
+        """The names of those that are wanted and concerned."""
+        channel.settle(refusal)
+        if channel is not self._pattern:
+            # Else it was left, and perhaps is wanted anew.
+            return [channel.name] if self._wanted.get(channel.name) is channel else []
+        for covered in self._wanted.values():
+            covered.settle(refusal)
+        return list(self._wanted)
+
+    def _not_allowed(self, channels: Sequence[Subscription], reason: str) -> None:
         """Redis refused a command. It does not say because of which channel."""
         channels = [c for c in channels if c is self._pattern or self._wanted.get(c.name) is c]
         if len(channels) != 1:
@@ -232,20 +225,13 @@ class Upstream:
                 self._ask(part)
             return
         (channel,) = channels
-        channel.refuse(reason)
-        if channel is self._pattern:
-            for covered in self._wanted.values():
-                covered.refuse(reason)
-            self._told_refused(list(self._wanted), reason)
-        else:
-            self._told_refused([channel.name], reason)
+        self._on_refused(self._settle(channel, reason), reason)
         self._ask_later(channel)
         refused = sum(1 for channel in self._wanted.values() if channel.refusal is not None)
         name = channel.name.decode("utf-8", "replace")
         self._warn("channel", f"{reason}. {refused} channels are refused, {name} last")
 
     def _warn(self, what: str, reason: str) -> None:
-        """At most one a minute of each kind."""
         now = time.monotonic()
         if now - self._warned.get(what, float("-inf")) >= _WARN_EVERY:
             self._warned[what] = now

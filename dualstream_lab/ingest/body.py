@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Final, Self
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from dualstream_lab.ingest.answers import Refusal
+from dualstream_lab.http_server import HttpRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["Bodies", "Body", "LineSplitter", "content_type"]
 
 _TIME: Final = 60.0
 _PATIENCE: Final = 5.0  # s that a body may be behind its minimum rate
@@ -33,14 +31,13 @@ class Bodies:
     """The bodies that are held now: each of at most ``max_bytes``, all together of at most ``max_held``.
 
     One client's are at most half of that, or one body. Where there is no room, whose bodies hold the most
-    gives way: the oldest of them that is still coming is cut off with 503. So nobody is kept out by bodies
-    that are large, or slow, or many. A body that comes more slowly than ``min_rate`` bytes/s for 5 s is cut
-    off with 408, and so is one that takes longer than ``timeout`` seconds. ``limit``: the name of the
-    setting that ``max_bytes`` is.
+    gives way: the oldest of them that is still coming is cut off with 503. One that comes more slowly than
+    ``min_rate`` bytes/s for 5 s, or takes longer than ``timeout`` s, is cut off with 408. ``limit``: the name
+    of the setting ``max_bytes``.
     """
 
     def __init__(
-        self, *, max_bytes: int, max_held: int, min_rate: float, limit: str, timeout: float = _TIME
+        self, max_bytes: int, max_held: int, min_rate: float, limit: str, timeout: float = _TIME
     ) -> None:
         self.max_bytes = max_bytes
         self.min_rate = min_rate
@@ -52,12 +49,12 @@ class Bodies:
         self._clients: dict[str, _Holding] = {}
 
     def enter(self, body: Body) -> None:
-        """One begins to come. Raises Refusal."""
+        """One begins to come. Raises HttpRefusal."""
         self._clients.setdefault(body.client, _Holding()).coming[body] = None
         self.add(body, _OVERHEAD)
 
     def add(self, body: Body, size: int) -> None:
-        """It holds so many bytes more. Raises Refusal where nobody else can give way."""
+        """It holds so many bytes more. Raises HttpRefusal where nobody else can give way."""
         holding = self._clients[body.client]
         body.size += size
         holding.size += size
@@ -84,20 +81,20 @@ class Bodies:
             del self._clients[body.client]
 
     def _cut(self, holdings: Sequence[_Holding], newcomer: Body) -> None:
-        heaviest = max((one for one in holdings if one.coming), key=lambda one: one.size, default=None)
-        body = next(iter(heaviest.coming)) if heaviest is not None else newcomer
+        coming = [one for one in holdings if one.coming]
+        body = next(iter(max(coming, key=lambda one: one.size).coming)) if coming else newcomer
         if body is newcomer:
             raise self.no_room()
         self.leave(body)
         body.cut()
 
-    def no_room(self) -> Refusal:
+    def no_room(self) -> HttpRefusal:
         """The answer to a body that there is no room for."""
-        return Refusal(503, f"{self._max_held:,} bytes of requests are being worked on", retry_after=1)
+        return HttpRefusal(503, f"{self._max_held:,} bytes of requests are being worked on", retry_after=1)
 
 
 class Body:
-    """One request's body, of a ``client``, held from its first byte until the block ends. Raises Refusal."""
+    """One request's body, of a ``client``, held from its first byte until the block ends."""
 
     def __init__(self, bodies: Bodies, request: web.Request, client: str) -> None:
         self.client = client
@@ -117,7 +114,7 @@ class Body:
     def __enter__(self) -> Self:
         try:
             self._bodies.enter(self)
-        except Refusal:
+        except HttpRefusal:
             self._bodies.leave(self)
             raise
         return self
@@ -132,7 +129,7 @@ class Body:
             self._timer.reschedule(asyncio.get_running_loop().time())
 
     def move(self, bodies: Bodies) -> None:
-        """It is whole, and counts among others from now on. Raises Refusal."""
+        """It is whole, and counts among others from now on. Raises HttpRefusal."""
         size = self.size
         self._bodies.leave(self)
         self._bodies = bodies
@@ -167,7 +164,7 @@ class Body:
         except TimeoutError as error:
             raise (self._bodies.no_room() if self._cut_off else self._too_slow()) from error
         except (web.RequestPayloadError, BadHttpMessage) as error:
-            raise Refusal(400, f"the body cannot be read: {error}") from error
+            raise HttpRefusal(400, f"the body cannot be read: {error}") from error
         finally:
             self._timer = None
         if rate := self._bodies.min_rate:
@@ -182,21 +179,15 @@ class Body:
             pieces.append(data)
         return b"".join(pieces)
 
-    def _too_large(self) -> Refusal:
+    def _too_large(self) -> HttpRefusal:
         limit = self._bodies.max_bytes
-        return Refusal(
-            413,
-            f"the body is larger than {limit:,} bytes",
-            f"at most {limit:,} bytes a request ({self._bodies.limit}); send several",
-        )
+        allowed = f"at most {limit:,} bytes a request ({self._bodies.limit}); send several"
+        return HttpRefusal(413, f"the body is larger than {limit:,} bytes", allowed)
 
-    def _too_slow(self) -> Refusal:
+    def _too_slow(self) -> HttpRefusal:
         rate, seconds = self._bodies.min_rate, self._bodies.timeout
-        return Refusal(
-            408,
-            f"the body did not come at {rate:g} bytes/s, or not within {seconds:g} s",
-            "a smaller one, or faster (DUALSTREAM_MIN_BODY_RATE)",
-        )
+        reason = f"the body did not come at {rate:g} bytes/s, or not within {seconds:g} s"
+        return HttpRefusal(408, reason, "a smaller one, or faster (DUALSTREAM_MIN_BODY_RATE)")
 
 
 class LineSplitter:
@@ -221,12 +212,12 @@ class LineSplitter:
 
 
 def content_type(request: web.Request, *allowed: str) -> str:
-    """The content type, one of those, of a body that is not compressed. Raises Refusal."""
+    """The content type, one of those, of a body that is not compressed. Raises HttpRefusal."""
     if "Content-Encoding" in request.headers:
-        raise Refusal(415, "Content-Encoding is not taken", "the body as it is, without that header")
+        raise HttpRefusal(415, "Content-Encoding is not taken", "the body as it is, without that header")
     kind = request.content_type if "Content-Type" in request.headers else "none"
     if kind not in allowed:
-        raise Refusal(415, f"Content-Type is {kind}", " or ".join(allowed))
+        raise HttpRefusal(415, f"Content-Type is {kind}", " or ".join(allowed))
     if (charset := request.charset or "utf-8").lower().replace("_", "-") not in {"utf-8", "utf8", "us-ascii"}:
-        raise Refusal(415, f"charset is {charset}", "utf-8")
+        raise HttpRefusal(415, f"charset is {charset}", "utf-8")
     return kind

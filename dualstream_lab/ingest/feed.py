@@ -1,28 +1,84 @@
-"""The texts of a file of events through a publisher: nothing is skipped without a reason on record."""
+"""A file of events through a publisher: nothing is skipped without a reason on record."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from dualstream_lab.errors import DualStreamError, EventError
 from dualstream_lab.ingest.lines import parse_line
-from dualstream_lab.ingest.splitting import Unreadable
+from dualstream_lab.ingest.splitting import Splitter, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from typing import IO
 
     from dualstream_lab.event import Event
     from dualstream_lab.ingest.lines import Format
 
-__all__ = ["Ingest", "Progress", "Publisher", "Reject"]
-
 T = TypeVar("T")
 
-_BATCH = 500
-_IN_FLIGHT = 4
+_BATCH: Final = 500
+_IN_FLIGHT: Final = 4
+_CHUNK: Final = 2**18
+_BATCH_BYTES: Final = 2**20  # after which a batch is long enough
+
+
+class Reader:
+    """The texts of an open file's events. ``unit``: what a text is, ``line`` or (of a JSON array) ``event``.
+
+    A pipe or terminal never blocks the loop; of a regular file a piece is read at once.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._splitter = Splitter()
+        self._texts: Iterator[bytes | Unreadable] = iter(())
+        self._stream: asyncio.StreamReader | None = None
+        self._opened = self._ended = False
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return self._splitter.unit
+
+    async def read(self, count: int) -> list[bytes | Unreadable]:
+        """At least one text and at most ``count``, or none at the end.
+
+        Raises OSError where the file cannot be read, EventError for what is surely no file of events.
+        """
+        texts: list[bytes | Unreadable] = []
+        size = 0
+        while len(texts) < count and size < _BATCH_BYTES:
+            text = next(self._texts, None)
+            if text is not None:
+                texts.append(text)
+                size += len(text) if isinstance(text, bytes) else 0
+            elif texts or self._ended:
+                break
+            else:
+                data = await self._chunk()
+                self._ended = not data
+                self._texts = self._splitter.feed(data) if data else self._splitter.finish()
+        return texts
+
+    async def _chunk(self) -> bytes:
+        if not self._opened:
+            self._opened = True
+            mode = os.fstat(self._file.fileno()).st_mode
+            # What may keep a reader waiting goes through the loop; it takes no files and no /dev/null.
+            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or self._file.isatty():
+                self._stream = stream = asyncio.StreamReader(limit=_CHUNK)
+                protocol = asyncio.StreamReaderProtocol(stream)
+                await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._file)
+        if self._stream is not None:
+            return await self._stream.read(_CHUNK)
+        await asyncio.sleep(0)  # a file without a single line's end must not keep Ctrl-C out
+        return os.read(self._file.fileno(), _CHUNK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +113,13 @@ class _Batch:
     last: int
     events: list[Event] = field(default_factory=list)
     lines: list[tuple[int, bytes]] = field(default_factory=list)
-    call: asyncio.Task[None] | None = None
 
 
 class Ingest:
-    """Publishes lines in order, a few batches in flight.
+    """Publishes lines in order, a few batches in flight. ``on_reject`` is told of every line that is refused.
 
-    ``on_reject`` is told of every line that is refused; the rest goes on. ``rate``: lines/s at most.
-    :meth:`stop` ends it after what is in flight. A failure of Kafka, of the file or of ``on_reject`` ends it,
-    too, and is raised; ``progress.up_to`` then says where to go on.
+    ``rate``: lines/s at most. A failure of Kafka, of the file or of ``on_reject`` ends it and is raised;
+    ``progress.up_to`` then says where to go on.
     """
 
     def __init__(
@@ -84,7 +138,7 @@ class Ingest:
         self._rate = rate
         self._first = first_line
         self._size = _BATCH if rate is None else max(1, min(_BATCH, int(rate / 20)))
-        self._flying: deque[_Batch] = deque()
+        self._flying: deque[tuple[_Batch, asyncio.Task[None]]] = deque()
         self._stopping = asyncio.Event()
 
     @property
@@ -112,7 +166,9 @@ class Ingest:
                     if self.progress.read >= self._first:
                         taken += 1
                         self._take(batch, self.progress.read, line)
-                await self._launch(batch)
+                while len(self._flying) >= _IN_FLIGHT:
+                    await self._land()
+                self._flying.append((batch, asyncio.create_task(self._publish(batch))))
                 if self._rate is not None:
                     pause = asyncio.sleep(max(0.0, started + taken / self._rate - loop.time()))
                     await self._unless_stopped(pause)
@@ -121,7 +177,6 @@ class Ingest:
                 await self._land()
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
-        """The work's result; None when stopped first."""
         doing = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait([doing, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -144,12 +199,6 @@ class Ingest:
         except EventError as error:
             self._reject(number, str(error), line)
 
-    async def _launch(self, batch: _Batch) -> None:
-        while len(self._flying) >= _IN_FLIGHT:
-            await self._land()
-        batch.call = asyncio.create_task(self._publish(batch))
-        self._flying.append(batch)
-
     async def _publish(self, batch: _Batch) -> None:
         if not batch.events:
             return
@@ -158,20 +207,20 @@ class Ingest:
         except EventError as error:
             # Only the publisher knows the topic's limit: leave out what it names.
             for index, reason in error.invalid.items():
-                self._reject(*_at(batch, index, reason))
+                number, line = batch.lines[index]
+                self._reject(number, reason, line)
             batch.events = [event for i, event in enumerate(batch.events) if i not in error.invalid]
             if batch.events:
                 await self._publisher.publish_batch(batch.events)
 
     async def _land(self) -> None:
-        batch = self._flying.popleft()
-        assert batch.call is not None  # noqa: S101
+        batch, call = self._flying.popleft()
         try:
-            await batch.call
+            await call
         except DualStreamError:
             self._stopping.set()
             # Later batches may be durable, but a resume begins here.
-            later = [other.call for other in self._flying if other.call is not None]
+            later = [other for _, other in self._flying]
             self._flying.clear()
             await asyncio.gather(*later, return_exceptions=True)
             raise
@@ -181,8 +230,3 @@ class Ingest:
     def _reject(self, number: int, reason: str, line: bytes) -> None:
         self.progress.rejected += 1
         self._on_reject(Reject(line=number, reason=reason, raw=line.rstrip(b"\r\n")))
-
-
-def _at(batch: _Batch, index: int, reason: str) -> tuple[int, str, bytes]:
-    number, line = batch.lines[index]
-    return number, reason, line

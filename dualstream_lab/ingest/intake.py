@@ -1,24 +1,23 @@
-"""The events of one request: every one is checked before any is sent."""
+"""The events of one request: every one is checked before any is sent, and what became of them is said."""
 
 from __future__ import annotations
 
 import asyncio
 from array import array
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dualstream_lab.errors import EventError
-from dualstream_lab.ingest.answers import Refusal
+from dualstream_lab.errors import BufferFull, EventError, OutcomeUnknown
+from dualstream_lab.http_server import HttpRefusal
 from dualstream_lab.ingest.lines import parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from dualstream_lab.errors import PublishError
     from dualstream_lab.event import Event
-
-__all__ = ["Intake", "malformed"]
 
 _NAMED = 20  # bad events spelled out in an answer
 _AT_ONCE = 500  # events checked before others have their turn
@@ -29,6 +28,8 @@ _EVENT: Final = (
     "you have them"
 )
 
+_RETRY = "what follows the first `accepted`, later, with the ids given here: consumers deduplicate by id"
+
 
 def malformed(error: EventError) -> bool:
     """Whether the bytes were no JSON at all, rather than JSON of another form."""
@@ -37,11 +38,9 @@ def malformed(error: EventError) -> bool:
 
 
 class Intake:
-    """Takes events one by one; :meth:`batches` gives them when none was bad.
+    """Takes events one by one; :meth:`batches` gives them when none was bad. ``unit``: line or event.
 
-    ``may_write(source)``: whether the client may publish to it. ``unit`` is what a bad event is counted as:
-    line or event, from 1. What was good is kept as bytes, one after the other: small events are as large
-    again as objects.
+    What was good is kept as bytes, one after the other: small events are as large again as objects.
     """
 
     def __init__(self, may_write: Callable[[str], bool], *, unit: str) -> None:
@@ -62,14 +61,14 @@ class Intake:
         return len(self._ends)
 
     async def add(self, line: bytes) -> None:
-        """Check the next one; an empty line only counts. Raises Refusal when too many are bad."""
+        """Check the next one; an empty line only counts. Raises HttpRefusal when too many are bad."""
         self._taken += 1
         if self._taken % _AT_ONCE == 0:
             await asyncio.sleep(0)
         if not line or line.isspace():
             self._blanks += 1
             if self._blanks > _BLANKS:
-                raise Refusal(413, f"more than {_BLANKS:,} empty lines", "an event a line")
+                raise HttpRefusal(413, f"more than {_BLANKS:,} empty lines", "an event a line")
             return
         try:
             event = parse_line(line, "event")
@@ -78,31 +77,28 @@ class Intake:
                 self._status = 400
             self._bad.append((self._taken, str(error)))
             if len(self._bad) == _NAMED:
-                raise self._refusal() from error
+                raise self.refuse(self._bad, status=self._status) from error
             return
-        self._authorize(f"{event.source_type}:{event.source_id}")
+        source = f"{event.source_type}:{event.source_id}"
+        if source not in self._sources:
+            self._authorize(source)
         self._events += line
         self._ends.append(len(self._events))
         self._numbers.append(self._taken)
 
     def _authorize(self, source: str) -> None:
-        if source in self._sources:
-            return
         if not self._may_write(source):
-            raise Refusal(403, f"the token does not allow to write {source}")
+            raise HttpRefusal(403, f"the token does not allow to write {source}")
         if len(self._sources) == _SOURCES:
             self._sources.clear()
         self._sources.add(source)
 
     def batches(self, *, max_events: int, max_bytes: int) -> Iterator[tuple[Sequence[int], list[Event]]]:
-        """(numbers, events) of the whole request, in order. Raises Refusal if one is bad or there is none."""
+        """(numbers, events) of all, in order. Raises HttpRefusal if one is bad or there is none."""
         if self._bad:
-            raise self._refusal()
+            raise self.refuse(self._bad, status=self._status)
         if not self._ends:
-            raise Refusal(400, "the body has no event", _EVENT)
-        return self._batches(max_events, max_bytes)
-
-    def _batches(self, max_events: int, max_bytes: int) -> Iterator[tuple[Sequence[int], list[Event]]]:
+            raise HttpRefusal(400, "the body has no event", _EVENT)
         first = begin = before = 0
         for number, end in enumerate(self._ends):
             if number > first and (number - first == max_events or end - begin > max_bytes):
@@ -116,18 +112,47 @@ class Intake:
         lines = [bytes(self._events[begin:end]) for begin, end in pairwise(ends)]
         return self._numbers[first:last], [parse_line(line, "event") for line in lines]
 
-    def _refusal(self) -> Refusal:
-        return self.refuse(self._bad, status=self._status)
-
-    def refuse(self, bad: Sequence[tuple[int, str]], *, status: int = 422, accepted: int = 0) -> Refusal:
+    def refuse(self, bad: Sequence[tuple[int, str]], *, status: int = 422, accepted: int = 0) -> HttpRefusal:
         """The answer that names bad events, each by its number and the reason."""
         number, reason = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         sent = f"{accepted} events before it are durable" if accepted else "nothing was sent"
+        error = f"{self._unit} {number}: {reason}{more}; {sent}"
         named = [{self._unit: number, "reason": reason} for number, reason in bad[:_NAMED]]
-        return Refusal(
-            status,
-            f"{self._unit} {number}: {reason}{more}; {sent}",
-            _EVENT,
-            more={"accepted": accepted, "invalid": named},
-        )
+        return HttpRefusal(status, error, _EVENT, accepted=accepted, invalid=named)
+
+
+def receipts(receipt: Any) -> list[dict[str, str | None]]:
+    """Where each event of a batch is; ``pos`` is null where Kafka does not say it of a repeated batch."""
+    places = zip(receipt.event_ids, receipt.partitions, receipt.offsets, strict=True)
+    return [{"id": event_id, "pos": _pos(partition, offset)} for event_id, partition, offset in places]
+
+
+def _pos(partition: int, offset: int) -> str | None:
+    return f"{partition}:{offset}" if offset >= 0 else None
+
+
+def not_published(
+    error: PublishError, events: Sequence[Event], *, before: int, retry_after: float
+) -> HttpRefusal:
+    """The answer when a batch did not become durable; ``before``: events of the request that were by then."""
+    if isinstance(error, BufferFull):
+        reason = f"{before} events are durable and the rest was not sent: {error}"
+        return HttpRefusal(503, reason, "the rest, later", retry_after=retry_after, accepted=before)
+    outcomes = zip(events, error.outcomes, strict=True)
+    known = [{"id": event.id} | _known(outcome) for event, outcome in outcomes]
+    status, reason = 503, str(error)
+    if isinstance(error, OutcomeUnknown):
+        unknown = sum("unknown" in entry for entry in known)
+        status = 504
+        reason = f"Kafka had {unknown} events and did not acknowledge them in time: they may be in the log"
+    return HttpRefusal(status, reason, _RETRY, retry_after=retry_after, accepted=before, events=known)
+
+
+def _known(outcome: object) -> dict[str, object]:
+    fields: dict[str, Any] = msgspec.to_builtins(outcome)
+    if fields["type"] == "Durable":
+        return {"pos": _pos(fields["partition"], fields["offset"])}
+    if fields["type"] == "Rejected":
+        return {"rejected": fields["reason"]}
+    return {"unknown": True}

@@ -9,8 +9,6 @@ import msgspec
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import Event, decode_event, invalid_reason, new_id
 
-__all__ = ["FORMATS", "Format", "parse_line", "webhook_event"]
-
 Format = Literal["event", "github-webhook"]
 FORMATS: tuple[Format, ...] = ("event", "github-webhook")
 

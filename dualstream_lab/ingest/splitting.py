@@ -16,8 +16,6 @@ from dualstream_lab.errors import EventError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_TEXT", "Splitter", "Unreadable"]
-
 MAX_TEXT: Final = 32 * 2**20
 """Bytes of one event, at most: more than any Kafka is set up for, and what ``/ingest`` takes."""
 
@@ -63,25 +61,24 @@ class Splitter:
 
     def __init__(self) -> None:
         self.unit = "line"
+        self._sniffed = False
         self._packed: _Gzip | None = None
         self._texts: _Lines | _Elements | None = None
         self._begin = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Text]:
         """The next bytes."""
-        if self._packed is not None:
-            yield from self._unpacked(data)
-        elif self._texts is not None:
-            yield from self._texts.feed(data)
-        else:
+        if not self._sniffed:
             self._begin += data
-            if len(self._begin) >= _SNIFFED:
-                yield from self._sniffed()
+            if len(self._begin) < _SNIFFED:
+                return
+            data = self._sniff()
+        yield from self._read(data)
 
     def finish(self) -> Iterator[Text]:
         """There are no more."""
-        if self._packed is None and self._texts is None:
-            yield from self._sniffed()
+        if not self._sniffed:
+            yield from self._read(self._sniff())
         if self._texts is None:
             yield from self._plain(ended=True)
         damage = self._packed.finish() if self._packed is not None else None
@@ -90,17 +87,16 @@ class Splitter:
         if damage is not None:
             yield damage
 
-    def _sniffed(self) -> Iterator[Text]:
+    def _sniff(self) -> bytes:
+        """The first bytes, of which it is known now whether they are packed."""
+        self._sniffed = True
         if self._begin.startswith(_GZIP):
             self._packed = _Gzip()
-            packed, self._begin = bytes(self._begin), bytearray()
-            yield from self._unpacked(packed)
-        else:
-            yield from self._plain()
+        data, self._begin = bytes(self._begin), bytearray()
+        return data
 
-    def _unpacked(self, data: bytes) -> Iterator[Text]:
-        assert self._packed is not None  # noqa: S101
-        for piece in self._packed.feed(data):
+    def _read(self, data: bytes) -> Iterator[Text]:
+        for piece in (data,) if self._packed is None else self._packed.feed(data):
             if self._texts is not None:
                 yield from self._texts.feed(piece)
             else:
@@ -154,88 +150,12 @@ class _Gzip:
         return self._damage
 
 
-class _Lines:
-    """Texts with a line's end behind each."""
-
-    def __init__(self) -> None:
-        self._open = _Open()
-
-    def feed(self, data: bytes) -> Iterator[Text]:
-        first, *others = data.split(b"\n")
-        self._open.add(first)
-        for other in others:
-            yield self._open.take()
-            self._open.add(other)
-
-    def finish(self) -> Iterator[Text]:
-        if self._open.size:
-            yield self._open.take()
-
-
-class _Elements:
-    """The elements of an array, from behind its bracket."""
-
-    def __init__(self) -> None:
-        self._open = _Open()
-        self._depth = 0
-        self._quoted = False
-        self._escape = b""
-        self._ended = False
-
-    def feed(self, data: bytes) -> Iterator[Text]:
-        data, self._escape = self._escape + data, b""
-        begin = at = 0
-        while at < len(data):
-            if self._quoted:
-                rest = _STRING.match(data, at)
-                assert rest is not None  # noqa: S101  (it matches whatever comes)
-                at, self._quoted = rest.end(), not rest[1]
-                if self._quoted:  # its end, or an escape's second half, is still to come
-                    data, self._escape = data[:at], data[at:]
-                continue
-            found = (_WITHIN if self._depth or self._ended else _BETWEEN).search(data, at)
-            if found is None:
-                break
-            at = found.end()
-            if self._structure(found[0]):
-                self._open.add(data[begin : at - 1])
-                begin = at
-                yield self._open.take()
-        self._open.add(data[begin:])
-
-    def _structure(self, mark: bytes) -> bool:
-        """Whether an element ends here."""
-        if mark == b'"':
-            self._quoted = True
-        elif mark == b",":
-            return True
-        elif mark in b"[{":
-            self._depth += 1
-        elif self._depth:
-            self._depth -= 1
-        elif mark == b"]" and not self._ended:
-            self._ended = True
-            return True
-        return False
-
-    def finish(self) -> Iterator[Text]:
-        self._open.add(self._escape)
-        if self._ended and not self._open.blank:
-            yield self._open.unreadable("is behind the end of the array")
-        elif not self._ended:
-            yield self._open.unreadable("the file ends within the array")
-
-
 class _Open:
     """A text that is not complete yet: its bytes, or, when they are too many, only their beginning."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self.size = 0
-
-    @property
-    def blank(self) -> bool:
-        return not self._bytes.strip()
 
     def add(self, data: bytes) -> None:
         self.size += len(data)
@@ -256,3 +176,71 @@ class _Open:
         raw = bytes(self._bytes[:_KEPT])
         self._bytes, self.size = bytearray(), 0
         return Unreadable(reason=reason, raw=raw)
+
+
+class _Lines(_Open):
+    """Texts with a line's end behind each."""
+
+    def feed(self, data: bytes) -> Iterator[Text]:
+        first, *others = data.split(b"\n")
+        self.add(first)
+        for other in others:
+            yield self.take()
+            self.add(other)
+
+    def finish(self) -> Iterator[Text]:
+        if self.size:
+            yield self.take()
+
+
+class _Elements(_Open):
+    """The elements of an array, from behind its bracket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+        self._quoted = False
+        self._escape = b""
+        self._ended = False
+
+    def feed(self, data: bytes) -> Iterator[Text]:
+        data, self._escape = self._escape + data, b""
+        begin = at = 0
+        while at < len(data):
+            if self._quoted:
+                rest = _STRING.match(data, at)
+                assert rest is not None  # noqa: S101  (it matches whatever comes)
+                at, self._quoted = rest.end(), not rest[1]
+                if self._quoted:  # its end, or an escape's second half, is still to come
+                    data, self._escape = data[:at], data[at:]
+                continue
+            mark = (_WITHIN if self._depth or self._ended else _BETWEEN).search(data, at)
+            if mark is None:
+                break
+            at = mark.end()
+            if self._structure(mark[0]):
+                self.add(data[begin : at - 1])
+                begin = at
+                yield self.take()
+        self.add(data[begin:])
+
+    def _structure(self, mark: bytes) -> bool:
+        if mark == b'"':
+            self._quoted = True
+        elif mark == b",":
+            return True
+        elif mark in b"[{":
+            self._depth += 1
+        elif self._depth:
+            self._depth -= 1
+        elif mark == b"]" and not self._ended:
+            self._ended = True
+            return True
+        return False
+
+    def finish(self) -> Iterator[Text]:
+        self.add(self._escape)
+        if self._ended and self._bytes.strip():
+            yield self.unreadable("is behind the end of the array")
+        elif not self._ended:
+            yield self.unreadable("the file ends within the array")

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from dualstream_lab.errors import ConfigError, DualStreamError
-from dualstream_lab.gateway.access import Access
-from dualstream_lab.gateway.answers import writer_of
-from dualstream_lab.gateway.app import application
-from dualstream_lab.gateway.gateway import Gateway
+from dualstream_lab.gateway.access import Access, writer_of
+from dualstream_lab.gateway.gateway import Gateway, application
 from dualstream_lab.http_server import SERVER_OPTIONS, HttpProtocol, expect_nothing_else
 from dualstream_lab.ingest.http import ingest_routes
 from dualstream_lab.processor import Processor

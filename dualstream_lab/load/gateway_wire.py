@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from dualstream_lab.subscriber.sse import SseParser
-from dualstream_lab.subscriber.wire import Dropped
+from dualstream_lab.subscriber.wire import Dropped, SseParser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

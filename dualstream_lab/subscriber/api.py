@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
-import random
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ import msgspec
 
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import decode_event
-from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, position_of, refused
+from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, pause, position_of, refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.subscriber.received import Received, SubscriberStats
 
-__all__ = ["Api", "Page"]
-
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = (0.05, 2.0)  # s between tries: first, and at most
-_ANSWER: Final = 15.0  # s for one answer; the gateway's own wait for its store is within it
+# s for one answer; the gateway's own wait for its store is within it
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=15.0, connect=CONNECT_TIMEOUT)
 _PAGE: Final = 1000
 
 
@@ -49,50 +49,42 @@ class Page(msgspec.Struct, frozen=True):
 _pages: Final = msgspec.json.Decoder(Page)
 
 
+@dataclass(slots=True, repr=False)
 class Api:
     """``token``: as given to the Subscriber. What it yields is kept until the gateway refuses it."""
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        base: URL,
-        token: str | Callable[[], str | Awaitable[str]] | None,
-        stats: SubscriberStats,
-    ) -> None:
-        self._stats = stats
-        self._session = session
-        self._base = base
-        self._token = token
-        self._headers: dict[str, str] | None = None
+    session: aiohttp.ClientSession
+    base: URL
+    token: str | Callable[[], str | Awaitable[str]] | None
+    stats: SubscriberStats
+    _headers: dict[str, str] | None = None
 
     @property
     def renews(self) -> bool:
         """Whether a token that was refused can be replaced."""
-        return callable(self._token)
+        return callable(self.token)
 
     async def headers(self, *, renew: bool = False) -> Mapping[str, str]:
         """``Authorization``, where there is a token. ``renew``: ask the caller's function anew."""
         if self._headers is None or renew:
-            token = self._token() if callable(self._token) else self._token
+            token = self.token() if callable(self.token) else self.token
             if inspect.isawaitable(token):
                 token = await token
             self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         return self._headers
 
     async def event(self, announced: Received, *, within: float) -> Event | None:
-        """The whole event; None when the gateway does not have it, not even ``within`` that many seconds,
-        or answers with another one.
+        """The whole event; None when the gateway does not have it ``within`` so many s, or has another one.
 
         Waits as long as it takes for a gateway that is away. Raises ConfigError when it is not allowed.
         """
         asked = {"id": announced.id, "source": announced.source}
         if announced.offset is not None:
             asked["pos"] = f"{announced.partition}:{announced.offset}"
-        url = (self._base / "event").with_query(asked)
+        url = (self.base / "event").with_query(asked)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        pause = _PAUSE[0]
-        while True:
+        for failures in itertools.count():
             try:
                 status, body, headers = await self._get(url)
                 if status == HTTPStatus.OK:
@@ -104,25 +96,18 @@ class Api:
                 return None
             except Dropped:
                 deadline = loop.time() + within  # behind a gateway that comes back, the store may lag anew
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
-            pause = min(pause * 2, _PAUSE[1])
+            await asyncio.sleep(pause(failures, *_PAUSE))
+        return None
 
     def _checked(self, announced: Received, event: Event, pos: str | None) -> Event | None:
-        """The event, if it is the one that was announced: who may write one source speaks for no other.
-
-        What a source has twice in the log is announced twice, and the store keeps the first: it may lie
-        before the position that was announced, but not behind it.
-        """
+        """The event, if it is the one that was announced: who may write one source speaks for no other."""
+        # What a source has twice is announced twice, and the store keeps the first: never one behind it.
         source = f"{event.source_type}:{event.source_id}"
-        found = position_of(pos)
-        behind = (
-            found is not None
-            and announced.offset is not None
-            and (found[0] == announced.partition and found[1] > announced.offset)
-        )
+        place = position_of(pos)
+        behind = place and place[0] == announced.partition and place[1] > (announced.offset or 0)
         if (source, event.id) == (announced.source, announced.id) and not behind:
             return event
-        self._stats.refused += 1
+        self.stats.refused += 1
         log.warning(
             "event %s of %s at %s:%s was asked for, and the gateway's answer is %s of %s at %s",
             *(announced.id, announced.source, announced.partition, announced.offset),
@@ -132,7 +117,7 @@ class Api:
 
     async def page(self, source: str, since: str) -> Page:
         """The first events after a cursor. Raises Dropped, ConfigError."""
-        url = (self._base / "events").with_query({"source": source, "since": since, "limit": str(_PAGE)})
+        url = (self.base / "events").with_query({"source": source, "since": since, "limit": str(_PAGE)})
         status, body, _ = await self._get(url)
         if status != HTTPStatus.OK:
             raise Dropped(f"the gateway answers {status} for the past")
@@ -145,20 +130,17 @@ class Api:
         """(status, body, headers). Raises Dropped when it is away, ConfigError where it refuses for good."""
         renew = False
         while True:
-            status, body, headers = await self._ask(url, await self.headers(renew=renew))
+            authorization = await self.headers(renew=renew)
+            try:
+                async with self.session.get(url, headers=authorization, timeout=_TIMEOUT) as answer:
+                    status, body, headers = answer.status, await answer.read(), answer.headers
+            except (aiohttp.ClientError, OSError) as error:  # time-outs among them
+                raise Dropped(str(error) or type(error).__name__) from error
             if status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
                 return status, body, headers
-            error = refused(status, body[:500].decode(errors="replace"))
-            if isinstance(error, Dropped):
+            refusal = refused(status, body[:500].decode(errors="replace"))
+            if isinstance(refusal, Dropped):
                 return status, body, headers
-            if renew or not (isinstance(error, TokenRefused) and self.renews):
-                raise error
+            if renew or not (isinstance(refusal, TokenRefused) and self.renews):
+                raise refusal
             renew = True
-
-    async def _ask(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes, Mapping[str, str]]:
-        timeout = aiohttp.ClientTimeout(total=_ANSWER, connect=CONNECT_TIMEOUT)
-        try:
-            async with self._session.get(url, headers=headers, timeout=timeout) as answer:
-                return answer.status, await answer.read(), answer.headers
-        except (aiohttp.ClientError, OSError) as error:  # time-outs among them
-            raise Dropped(str(error) or type(error).__name__) from error

@@ -7,17 +7,18 @@ import inspect
 import logging
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, get_args
 
 import aiohttp
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.subscriber.api import Api
-from dualstream_lab.subscriber.inbox import Inbox
-from dualstream_lab.subscriber.link import Link, Transport
+from dualstream_lab.subscriber.link import Transport, stay_connected
 from dualstream_lab.subscriber.received import NOT_FETCHED, Gap, Received, StreamGap, SubscriberStats
-from dualstream_lab.subscriber.receiver import Confirmed, Receiver
+from dualstream_lab.subscriber.receiver import Confirmed, Inbox, Receiver
 from dualstream_lab.subscriber.wanted import checked_since, checked_sources, checked_url
+from dualstream_lab.tasks import beside, end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,15 +26,11 @@ if TYPE_CHECKING:
     from dualstream_lab.event import Event
     from dualstream_lab.subscriber.receiver import Arrival, State
 
-__all__ = ["Subscriber"]
-
 log = logging.getLogger(__name__)
 
 _INBOX: Final = 1000  # received and not handed out; then the socket is not read
 _FETCHES: Final = 16  # whole events asked for at once, and kept in advance
-_FETCH_WITHIN: Final = (
-    90.0  # s: a transaction that holds an event back may be open for a minute and ten seconds
-)
+_FETCH_WITHIN: Final = 90.0  # s: a transaction that holds one back may be open for a minute and ten seconds
 _CLOSE: Final = 3.0
 
 
@@ -63,12 +60,10 @@ class Subscriber:
     not answer the gateway, the subscriber asks again: for ``recover_within`` seconds before that is a gap.
 
     If you are slow, the socket is not read; the gateway then closes it, and the subscriber resumes.
-    ``silence``: seconds without a sign of life (the gateway gives one every 15) before a connection counts
-    as dead.
+    ``silence``: seconds without a sign of life (the gateway gives one every 15) until it connects anew.
 
-    Raises ConfigError for bad arguments at once, and while iterating when the gateway refuses the token or
-    a source; closing is bounded by about 3 s, and what was received but not handed out is not in the
-    cursors.
+    Raises ConfigError for bad arguments at once, and while iterating when the gateway refuses the token or a
+    source. Closing takes about 3 s at most; what was received but not handed out is not in the cursors.
     """
 
     def __init__(
@@ -94,20 +89,18 @@ class Subscriber:
         self._base = checked_url(url)
         self._sources = checked_sources(source, sources)
         self._since = checked_since(since, self._sources)
-        self._transport: Transport = transport
         self._token = token
         self._fetch = fetch
         self._on_gap = on_gap
-        self._give_up = give_up
         self._recover_within = recover_within
-        self._silence = silence
+        self._stay = partial(stay_connected, transport=transport, silence=silence, give_up=give_up)
         self._cursors = {source: place for source, place in self._since.items() if ":" in place}
         self._in_hand: Received | None = None
         self._session: aiohttp.ClientSession | None = None
         self._api: Api
         self._receiver: Receiver | None = None
         self._task: asyncio.Task[None] | None = None
-        self._inbox: Inbox[Arrival]
+        self._inbox: Inbox
         self._window: deque[tuple[Arrival, asyncio.Task[Event | None] | None]] = deque()
         self.stats = SubscriberStats()
         """Counters since the subscriber was made."""
@@ -134,21 +127,10 @@ class Subscriber:
         self._inbox = Inbox(_INBOX)
         self._session = aiohttp.ClientSession()
         self._api = Api(self._session, self._base, self._token, self.stats)
-        self._receiver = Receiver(
-            self._since | self._cursors, self._inbox, self.stats, recover_within=self._recover_within
-        )
-        link = Link(
-            self._session,
-            self._api,
-            self._base,
-            self._receiver,
-            self.stats,
-            transport=self._transport,
-            silence=self._silence,
-            give_up=self._give_up,
-        )
-        self._task = asyncio.create_task(link.run())
-        self._task.add_done_callback(self._wake)
+        since = self._since | self._cursors
+        self._receiver = Receiver(since, self._inbox, self.stats, recover_within=self._recover_within)
+        self._task = asyncio.create_task(self._stay(self._api, self._receiver))
+        self._task.add_done_callback(self._inbox.wake)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -162,12 +144,7 @@ class Subscriber:
         self._in_hand = None
         tasks = [task, *(fetch for _, fetch in self._window if fetch is not None)]
         self._window.clear()
-        for one in tasks:
-            one.cancel()
-        await asyncio.wait(tasks, timeout=_CLOSE)
-        for one in tasks:
-            if one.done() and not one.cancelled():
-                one.exception()  # who iterated was told, or did not want to know
+        await end_tasks(tasks, _CLOSE)
         self._receiver = None
         self._inbox.wake()
         await self._session.close()
@@ -180,35 +157,25 @@ class Subscriber:
         """
         if self._task is None or self._receiver is None:
             raise ConfigError("this Subscriber is not open: use `async with`")
-        live = asyncio.ensure_future(self._receiver.live.wait())
         try:
-            await asyncio.wait([live, self._task], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if self._task.done():
-                self._task.result()
-            if not live.done():
-                raise StreamUnavailable(f"not live within {timeout:g} s: {self.states}")
-        finally:
-            live.cancel()
-
-    def _wake(self, _done: object) -> None:
-        self._inbox.wake()
+            async with asyncio.timeout(timeout):
+                await beside([self._task], self._receiver.live.wait())
+        except TimeoutError as error:
+            raise StreamUnavailable(f"not live within {timeout:g} s: {self.states}") from error
 
     def __aiter__(self) -> AsyncIterator[Received]:
         return self._alone() if self._task is None else self
 
     async def _alone(self) -> AsyncIterator[Received]:
-        """Open for this iteration only."""
         async with self:
-            while True:
-                try:
-                    received = await anext(self)
-                except StopAsyncIteration:
-                    return
+            async for received in self:
                 yield received
 
     async def __anext__(self) -> Received:
         """Waits for the next event. Nothing is lost if this is cancelled."""
-        self._dealt_with()
+        received, self._in_hand = self._in_hand, None
+        if received is not None and received.cursor is not None:
+            self._cursors[received.source] = received.cursor  # it was dealt with
         while True:
             arrival = await self._next()
             if isinstance(arrival, Received):
@@ -218,11 +185,6 @@ class Subscriber:
                 self._cursors[arrival.source] = arrival.cursor
             else:
                 await self._tell(arrival)
-
-    def _dealt_with(self) -> None:
-        received, self._in_hand = self._in_hand, None
-        if received is not None and received.cursor is not None:
-            self._cursors[received.source] = received.cursor
 
     async def _tell(self, gap: Gap) -> None:
         if gap.until is not None:
@@ -251,37 +213,28 @@ class Subscriber:
         del self._window[place]
         if fetch is None or not isinstance(arrival, Received):
             return arrival
-        return self._whole(arrival, fetch.result())
+        if event := fetch.result():
+            return replace(arrival, event=event)
+        self.stats.gaps += 1
+        gap = Gap(source=arrival.source, reason=NOT_FETCHED, until=arrival.cursor, event=arrival)
+        log.warning("%s", gap)
+        return gap
 
     def _ready(self) -> int | None:
         """Where in the window the first is that is there and has none of its source before it."""
-        self._fill()
+        window, inbox = self._window, self._inbox
+        while len(window) < _FETCHES and not inbox.empty():
+            arrival = inbox.get_nowait()
+            fetch = None
+            if self._fetch and isinstance(arrival, Received) and arrival.event is None:
+                fetch = asyncio.create_task(self._api.event(arrival, within=_FETCH_WITHIN))
+                fetch.add_done_callback(inbox.wake)
+            window.append((arrival, fetch))
         waiting: set[str] = set()
-        for place, (arrival, fetch) in enumerate(self._window):
+        for place, (arrival, fetch) in enumerate(window):
             if arrival.source in waiting:
                 continue
             if fetch is None or fetch.done():
                 return place
             waiting.add(arrival.source)
         return None
-
-    def _fill(self) -> None:
-        """Begin to fetch what has arrived."""
-        window, inbox = self._window, self._inbox
-        while len(window) < _FETCHES and len(inbox):
-            arrival = inbox.take()
-            fetch = None
-            if self._fetch and isinstance(arrival, Received) and arrival.event is None:
-                fetch = asyncio.create_task(self._api.event(arrival, within=_FETCH_WITHIN))
-                fetch.add_done_callback(self._wake)
-            window.append((arrival, fetch))
-
-    def _whole(self, received: Received, event: Event | None) -> Arrival:
-        if event is not None:
-            return replace(received, event=event)
-        self.stats.gaps += 1
-        gap = Gap(
-            source=received.source, reason=NOT_FETCHED, after=None, until=received.cursor, event=received
-        )
-        log.warning("%s", gap)
-        return gap

@@ -9,33 +9,22 @@ from dualstream_lab.event import event_key
 if TYPE_CHECKING:
     from dualstream_lab.cursor import Cursor
 
-__all__ = ["Progress", "Recent"]
-
 _ABOVE: Final = 50_000  # ids above a confirmed cursor
 _RECENT: Final = 20_000
 
 
-class Recent:
+class Recent(dict[str, None]):
     """The last events, of all sources, by their keys (source and id)."""
 
-    __slots__ = ("_keys", "_limit")
-
     def __init__(self, limit: int = _RECENT) -> None:
+        super().__init__()
         self._limit = limit
-        self._keys: dict[str, None] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     def add(self, key: str) -> None:
         """Remember it, and forget the oldest above the limit."""
-        keys = self._keys
-        keys[key] = None
-        if len(keys) > self._limit:
-            del keys[next(iter(keys))]
+        self[key] = None
+        if len(self) > self._limit:
+            del self[next(iter(self))]
 
 
 class Progress:
@@ -98,7 +87,6 @@ class Progress:
                 self._retire(above)
 
     def _retire(self, above: dict[str, int]) -> None:
-        """The oldest of a partition."""
         event_id = next(iter(above))
         del above[event_id]
         self._kept -= 1

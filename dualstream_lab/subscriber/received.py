@@ -12,8 +12,6 @@ from dualstream_lab.errors import DualStreamError
 if TYPE_CHECKING:
     from dualstream_lab.event import Event
 
-__all__ = ["Gap", "Received", "StreamGap", "SubscriberStats"]
-
 NOT_FETCHED: Final = "not_fetched"
 
 
@@ -32,13 +30,13 @@ class Received:
     id: str
     type: str
     source: str
-    event: Event | None
+    event: Event | None = None
     cursor: str | None
-    late: bool
-    old: bool
-    partition: int | None
-    offset: int | None
-    ts: int | None
+    late: bool = False
+    old: bool = False
+    partition: int | None = None
+    offset: int | None = None
+    ts: int | None = None
     at: int
 
     @property
@@ -69,8 +67,8 @@ class Gap:
 
     source: str
     reason: str
-    after: str | None
-    until: str | None
+    after: str | None = None
+    until: str | None = None
     event: Received | None = None
 
     def __str__(self) -> str:

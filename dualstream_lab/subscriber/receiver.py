@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.event import Event
     from dualstream_lab.subscriber.api import Api
-    from dualstream_lab.subscriber.inbox import Inbox
     from dualstream_lab.subscriber.received import SubscriberStats
-
-__all__ = ["Arrival", "Confirmed", "Receiver", "Source", "State", "TooFarBehind"]
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +43,33 @@ class Confirmed(NamedTuple):
 Arrival = Received | Gap | Confirmed
 
 
+class Inbox(asyncio.Queue[Arrival]):
+    """What was received and not yet handed out, in order: when it is full, the writer waits."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._arrived = asyncio.Event()
+
+    def _put(self, item: Arrival) -> None:
+        super()._put(item)
+        self._arrived.set()
+
+    def wake(self, _done: object = None) -> None:
+        """Let the reader look, though nothing arrived."""
+        self._arrived.set()
+
+    async def wait(self) -> None:
+        """Until something is there to be taken, or :meth:`wake`."""
+        if self.empty():
+            self._arrived.clear()
+            await self._arrived.wait()
+
+
 class Source:
     """One source's way so far. ``begin``: the caller's ``since``; ``refused_at``: of a past not told yet.
 
     ``asked``: after what this connection is to tell. ``joined``: it has told its past, and is live.
     """
-
-    __slots__ = ("asked", "begin", "joined", "name", "progress", "refused_at", "state")
 
     def __init__(self, name: str, begin: str, recent: Recent) -> None:
         self.name = name
@@ -90,12 +107,7 @@ class Receiver:
     """
 
     def __init__(
-        self,
-        since: Mapping[str, str],
-        inbox: Inbox[Arrival],
-        stats: SubscriberStats,
-        *,
-        recover_within: float,
+        self, since: Mapping[str, str], inbox: Inbox, stats: SubscriberStats, *, recover_within: float
     ) -> None:
         recent = Recent()
         self.sources = {name: Source(name, begin, recent) for name, begin in since.items()}
@@ -161,23 +173,18 @@ class Receiver:
         self._stats.late += message.late
         self._stats.old += message.old
         partition, offset = position or (None, None)
-        await self._put(
-            Received(
-                id=message.id,
-                type=message.type,
-                source=source.name,
-                event=None,
-                cursor=source.cursor,
-                late=message.late,
-                old=message.old,
-                partition=partition,
-                offset=offset,
-                ts=message.ts,
-                at=now,
-            )
+        received = Received(
+            id=message.id,
+            type=message.type,
+            source=source.name,
+            cursor=source.cursor,
+            late=message.late,
+            old=message.old,
+            partition=partition,
+            offset=offset,
+            ts=message.ts,
+            at=now,
         )
-
-    async def _put(self, received: Received) -> None:
         self._stats.received += 1
         await self._inbox.put(received)
 
@@ -247,40 +254,23 @@ class Receiver:
             event: Event = decode_event(value)
         except EventError as error:
             raise StreamUnavailable(f"the gateway's store holds what is no event: {error}") from error
+        name, cursor, at = source.name, source.cursor, time.time_ns()
         received = Received(
-            id=event.id,
-            type=event.type,
-            source=source.name,
-            event=event,
-            cursor=source.cursor,
-            late=False,
-            old=True,
-            partition=None,
-            offset=None,
-            ts=None,
-            at=time.time_ns(),
+            id=event.id, type=event.type, source=name, event=event, cursor=cursor, old=True, at=at
         )
-        if f"{event.source_type}:{event.source_id}" != source.name:
-            await self._refuse(received)
+        if f"{event.source_type}:{event.source_id}" != name:
+            # Another source's event is not handed out under this one's name.
+            self._stats.refused += 1
+            self._stats.gaps += 1
+            gap = Gap(source=name, reason=NOT_FETCHED, event=replace(received, event=None))
+            log.warning("%s: the gateway's page of the source has another source's", gap)
+            await self._inbox.put(gap)
         elif source.progress.fresh(event.id, None):
             self._stats.old += 1
-            await self._put(received)
+            self._stats.received += 1
+            await self._inbox.put(received)
         else:
             self._stats.repeats += 1
-
-    async def _refuse(self, received: Received) -> None:
-        """Another source's event is not handed out under this one's name."""
-        self._stats.refused += 1
-        self._stats.gaps += 1
-        gap = Gap(
-            source=received.source,
-            reason=NOT_FETCHED,
-            after=None,
-            until=None,
-            event=replace(received, event=None),
-        )
-        log.warning("%s: the gateway's page of the source has another source's", gap)
-        await self._inbox.put(gap)
 
 
 def _cursor(text: str) -> Cursor:

@@ -14,8 +14,6 @@ from dualstream_lab.event import source_invalid_reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EARLIEST", "LATEST", "checked_since", "checked_sources", "checked_url"]
-
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
 
@@ -60,9 +58,8 @@ def checked_since(since: str | Mapping[str, str], sources: Sequence[str]) -> dic
         try:
             Cursor.parse(place)
         except (EventError, TypeError) as error:
-            raise ConfigError(
-                f"since {place!r} (of {source}): a cursor, {EARLIEST!r} or {LATEST!r} is allowed"
-            ) from error
+            allowed = f"a cursor, {EARLIEST!r} or {LATEST!r} is allowed"
+            raise ConfigError(f"since {place!r} (of {source}): {allowed}") from error
         if len(sources) > 1 and not isinstance(since, Mapping):
             raise ConfigError("since: a cursor is of one source; for several give {source: cursor}")
     return places

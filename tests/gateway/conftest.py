@@ -37,7 +37,11 @@ def processor(_processor: Server) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def plain(delivery: Delivery, _processor: Server) -> Server:
     """All as it is, but for waits: a client that answers no ping is gone after 1.5 times the heartbeat."""
-    waits = {"gateway.websocket._HEARTBEAT": 4.0, "gateway.sse._KEEP_ALIVE": 0.5, "lab.serve._IDLE": 3.0}
+    waits = {
+        "gateway.endpoints._HEARTBEAT": 4.0,
+        "gateway.endpoints._KEEP_ALIVE": 0.5,
+        "lab.serve._IDLE": 3.0,
+    }
     return delivery.start("gateway", constants=waits)
 
 
@@ -60,7 +64,7 @@ def small(delivery: Delivery, _processor: Server) -> Server:
     """With tight limits."""
     return delivery.start(
         "gateway",
-        constants={"gateway.tails._MOST": 10},
+        constants={"gateway.log._MOST": 10},
         catch_up_events=20,
         max_connections=6,
         max_subscriptions=3,

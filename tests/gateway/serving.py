@@ -22,7 +22,7 @@ from dualstream_lab.store import SqliteStore
 
 SECRET = "a secret of the tests, long enough for every algorithm that signs with one"
 CHECK = 1.0  # s: check_interval of the gateways of most tests
-# Set in the process before it serves, where a test would wait too long: {"gateway.sse._KEEP_ALIVE": 1}.
+# Set in the process before it serves, where a test would wait too long: {"gateway.endpoints._KEEP_ALIVE": 1}.
 Constants = Mapping[str, float]
 
 _PROGRAM = """

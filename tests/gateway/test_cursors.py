@@ -101,7 +101,7 @@ def told(rows: list[Row], ends: dict[int, int], since: str) -> list[tuple[str, s
     join.subscribed()
     named = {*feed.partitions, *join.after}
     join.fenced({partition: end for partition, end in ends.items() if partition in named})
-    frames = feed.found(join.read(page, feed.homes), join.known, old=True)
+    frames = feed.stored(join.read(page, feed.homes), join.known, old=True)
     last = feed.cursor_at(join.after, join.fence)
     said = [msgspec.json.decode(frame.body) for frame in frames]
     return [*((message["id"], message["cursor"]) for message in said), ("", last)]

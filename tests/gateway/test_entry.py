@@ -15,10 +15,10 @@ from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.gateway.entry import Entry
 from dualstream_lab.gateway.hub import Hub
+from dualstream_lab.gateway.log import Tail
 from dualstream_lab.gateway.past import Positions
 from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.gateway.since import EARLIEST, Refused
-from dualstream_lab.gateway.tails import Tail
 from dualstream_lab.kafka_log import LogIdentity
 from dualstream_lab.store import Page, Place, Query, Row
 from tests.gateway.serving import until
@@ -198,7 +198,7 @@ class Gateway:
             "pos": f"{partition}:{offset}",
             "log": self.log.identity.epoch,
         }
-        self.hub.hear(CHANNEL, msgspec.json.encode(note | other))
+        self.hub.receive(CHANNEL, msgspec.json.encode(note | other))
 
     async def enter(self, client: Client, since: Any = None) -> None:
         await self.entry.enter(client, SOURCE, since)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualstream_lab.gateway import lag as lag_module
-from dualstream_lab.gateway.lag import Lag
+from dualstream_lab.gateway import past
+from dualstream_lab.gateway.past import Lag
 
 
 def test_the_time_is_since_the_log_first_had_what_the_store_lacks():
@@ -48,7 +48,7 @@ def test_one_that_stands_still_for_ever_needs_no_memory():
     for second in range(5000):
         lag.sample(second, {0: second}, {})
     assert lag.seconds(0) == 4998
-    assert len(lag._marks[0]) == lag_module._MARKS
+    assert len(lag._marks[0]) == past._MARKS
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 30)), max_size=40))

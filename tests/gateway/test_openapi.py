@@ -18,10 +18,9 @@ from openapi_spec_validator import validate
 
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.gateway.access import Access
-from dualstream_lab.gateway.app import application
-from dualstream_lab.gateway.gateway import Gateway
+from dualstream_lab.gateway.endpoints import BAD_MESSAGE, SLOW, UNAUTHENTICATED
+from dualstream_lab.gateway.gateway import Gateway, application
 from dualstream_lab.gateway.openapi import openapi_document
-from dualstream_lab.gateway.websocket import BAD_MESSAGE, SLOW, UNAUTHENTICATED
 from dualstream_lab.ingest.http import ingest_routes
 from dualstream_lab.store import SqliteStore
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.gateway.access import EVERYTHING
 from dualstream_lab.gateway.session import Session
-from dualstream_lab.rate_limit import RateLimit
+from dualstream_lab.http_server import RateLimit
 from tests.gateway.serving import until
 
 
@@ -49,9 +50,9 @@ class FakeEntry:
 async def test_no_file_server_or_user_is_told(error, said, caplog):
     caplog.set_level("INFO", "dualstream_lab.gateway.session")
     connection = FakeConnection()
-    session = Session(
-        None, FakeEntry(error), connection, EVERYTHING, client="somebody", rate=RateLimit(0), most=10
-    )
+    settings = SimpleNamespace(max_subscriptions=10)
+    sessions = SimpleNamespace(hub=None, entry=FakeEntry(error), rate=RateLimit(0), settings=settings)
+    session = Session(sessions, connection, EVERYTHING, "somebody")
     session.check(["repo:o/r"])
     session.subscribe([("repo:o/r", None)])
     await until(lambda: connection.told)

@@ -30,7 +30,7 @@ from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StoreError, StreamUnavailable
 from dualstream_lab.gateway import issuer_keys
 from dualstream_lab.gateway.access import Access, Denied, Grant
-from dualstream_lab.gateway.app import application
+from dualstream_lab.gateway.gateway import application
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
 from dualstream_lab.stack import LocalStack
 from tests.gateway.ears import curl, hearing, streaming

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import decode_notification
-from dualstream_lab.gateway.channels import Channels
-from dualstream_lab.gateway.upstream import Upstream
+from dualstream_lab.gateway.upstream import Channels, Upstream
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing

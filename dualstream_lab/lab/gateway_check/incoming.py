@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.load.gateway_wire import SseIncoming
-from dualstream_lab.subscriber.sse import SseParser
+from dualstream_lab.subscriber.wire import SseParser
 
 if TYPE_CHECKING:
-    from dualstream_lab.subscriber.sse import ServerEvent
+    from dualstream_lab.subscriber.wire import ServerEvent
 
 __all__ = ["CLOSE", "IdentifiedEvents"]
 

@@ -9,9 +9,8 @@ import aiohttp
 
 from dualstream_lab.errors import ConfigError, PublishError, StreamUnavailable
 from dualstream_lab.lab.gateway_check.publishing import event_of
-from dualstream_lab.subscriber.sse import listen_sse
+from dualstream_lab.subscriber.link import listen_sse, listen_ws
 from dualstream_lab.subscriber.wire import Dropped, decode
-from dualstream_lab.subscriber.ws import listen_ws
 from dualstream_lab.tasks import beside, end_tasks
 
 if TYPE_CHECKING:
