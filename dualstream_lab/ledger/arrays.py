@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Int64 = npt.NDArray[np.int64]
-    Int32 = npt.NDArray[np.int32]
+    from dualstream_lab.recording.rows import Codes, Int32, Int64, Outcomes
 
-__all__ = ["FOREVER", "NO_ROW", "CaughtUp", "Consumed", "Events", "Heard", "Subscriber", "Window"]
+__all__ = ["FOREVER", "NO_ROW", "CaughtUp", "Consumed", "Drops", "Events", "Heard", "Subscriber", "Window"]
 
 NO_ROW: Final = -1
 """The outcome of an event that has no row of its publishing."""
@@ -40,7 +39,7 @@ class Events:
     intended: Int64
     sent: Int64
     acked: Int64
-    outcome: npt.NDArray[np.int8]
+    outcome: Outcomes
     source: Int32
     writer: npt.NDArray[np.uint16]
 
@@ -98,3 +97,15 @@ class Subscriber:
     sources: tuple[int, ...] = (-1,)
     windows: Sequence[Window] = field(default=(Window(0, FOREVER, Ending.CLOSED),))
     holes: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drops:
+    """``cause``: for each event, 0, or ``Cause.DROPPED`` plus the reason why its notification was given up.
+
+    ``exact``: told event by event; else it is what the publisher gave up in the second of the event's
+    acknowledgement, and counts only for events that nobody heard.
+    """
+
+    cause: Codes
+    exact: bool = True

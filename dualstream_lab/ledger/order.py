@@ -9,13 +9,14 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from dualstream_lab.recording.rows import Flags, Int64
+
     Integers = npt.NDArray[Any]
-    Booleans = npt.NDArray[np.bool_]
 
 __all__ = ["behind", "combined", "first_rows", "grouped", "ranks"]
 
 
-def grouped(groups: Integers) -> npt.NDArray[np.int64]:
+def grouped(groups: Integers) -> Int64:
     """The order that puts equal groups together, and keeps the order within each."""
     if len(groups) and groups.max() < 65_536:
         groups = groups.astype(np.uint16)  # numpy sorts these by radix, ten times as fast
@@ -28,7 +29,7 @@ def combined(groups: Integers, other: Integers) -> Integers:
     return groups.astype(np.int64) * (most + 1) + other if most else groups
 
 
-def behind(groups: Integers, keys: Integers) -> Booleans:
+def behind(groups: Integers, keys: Integers) -> Flags:
     """Which entries come after one of their group that has a higher key.
 
     Both are not negative, and the product of their ranges fits 63 bits.
@@ -46,7 +47,7 @@ def behind(groups: Integers, keys: Integers) -> Booleans:
     return late
 
 
-def ranks(times: Integers) -> npt.NDArray[np.int64]:
+def ranks(times: Integers) -> Int64:
     """The place of each entry in the order of time; equal times keep their order."""
     places = np.arange(len(times))
     if np.all(times[1:] >= times[:-1]):
@@ -56,7 +57,7 @@ def ranks(times: Integers) -> npt.NDArray[np.int64]:
     return found
 
 
-def first_rows(places: Integers, count: int) -> npt.NDArray[np.int64] | None:
+def first_rows(places: Integers, count: int) -> Int64 | None:
     """The rows that are the first with their place (0 to ``count`` - 1), ascending; None if all are."""
     seen = np.zeros(count, np.bool_)
     seen[places] = True

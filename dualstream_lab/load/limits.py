@@ -17,17 +17,18 @@ _FULL = 0.95  # of all cores
 _BUFFER = 0.8  # of the publisher's room
 _OUTPUT = 8 * 2**20  # bytes: Redis's soft limit for a subscriber
 _SLOW_ANSWER = 200.0  # ms
+_FULL_PARTS = (
+    ("redis.cpu", _BUSY, "Redis was busy: {:.2f} of its one core"),
+    ("redis.output_buffer", _OUTPUT, "Redis kept {mib:,.0f} MiB for a client that reads slowly"),
+    ("heard.cpu", _BUSY, "the subscribers' process was busy: {:.2f} of one core"),
+    ("consumed.cpu", _BUSY, "the Kafka consumer was busy: {:.2f} of one core"),
+)
 
 
 def limit_sentence(
-    measures: Mapping[str, float],
-    whole: Totals,
-    *,
-    lanes: int,
-    batch: int,
-    buffer_events: int,
+    measures: Mapping[str, float], whole: Totals, *, lanes: int, batch: int, buffer_events: int,
     faults: bool = False,
-) -> str:
+) -> str:  # fmt: skip
     """Who saturated, with the figures that say so. ``lanes``: open calls, at most, of ``batch``."""
     slip = measures.get("generator.slip.p99", 0.0)
     peaks = whole.peaks
@@ -57,16 +58,9 @@ def limit_sentence(
             f"Kafka was the limit: answers took {_ms(answer)} (p50) and {_ms(slowest)} (p99), "
             f"{in_flight:,.0f} of {lanes:,} calls were open, {buffered:,.0f} events waited in the buffer"
         )
-    if peaks.get("redis.cpu", 0) >= _BUSY:
-        found.append(f"Redis was busy: {peaks['redis.cpu']:.2f} of its one core")
-    if peaks.get("redis.output_buffer", 0) >= _OUTPUT:
-        found.append(
-            f"Redis kept {peaks['redis.output_buffer'] / 2**20:,.0f} MiB for a client that reads slowly"
-        )
-    if peaks.get("heard.cpu", 0) >= _BUSY:
-        found.append(f"the subscribers' process was busy: {peaks['heard.cpu']:.2f} of one core")
-    if peaks.get("consumed.cpu", 0) >= _BUSY:
-        found.append(f"the Kafka consumer was busy: {peaks['consumed.cpu']:.2f} of one core")
+    for gauge, most, text in _FULL_PARTS:
+        if peaks.get(gauge, 0) >= most:
+            found.append(text.format(peaks[gauge], mib=peaks[gauge] / 2**20))
     if peaks.get("kafka.answer_ms", 0) >= _SLOW_ANSWER and not found:
         found.append(f"Kafka answered a small request in {peaks['kafka.answer_ms']:,.0f} ms at worst")
     busy_ms, idle_ms = (whole.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
@@ -78,8 +72,7 @@ def limit_sentence(
             f"nothing was at its limit: events sent {slip:.1f} ms after their time (p99), "
             f"generator at {cpu:.2f} of one core"
         )
-    text = "; ".join(found)
-    return f"{text} (with faults on the way)" if faults else text
+    return "; ".join(found) + " (with faults on the way)" * faults
 
 
 def _ms(value: float) -> str:

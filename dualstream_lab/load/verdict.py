@@ -11,8 +11,9 @@ import msgspec
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
 from dualstream_lab.load.limits import limit_sentence
-from dualstream_lab.load.measures import measures, totals_of
+from dualstream_lab.load.measures import QUANTILES, measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
+from dualstream_lab.recording import drops_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,18 @@ _LATENCIES = (
     ("Kafka consumer: intended to read", "durable.latency"),
     ("generator: intended to sent", "generator.slip"),
 )
-_COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
+_COUNTS = (
+    ("heard by subscribers", "{}", "live.heard"),
+    ("durable and never heard, share", "{}", "live.missing"),
+    ("skipped between two that were heard", "{}", "live.skipped"),
+    ("of another log on this Redis, and ignored", "{}", "live.other_epoch"),
+    ("the gateway found late, could not recover", "{1}, {0}", "live.gaps", "live.late"),
+    ("read by the Kafka consumer", "{}, {} again", "durable.consumed", "durable.repeated"),
+    ("Kafka lag, at worst", "{}, {} messages", "durable.lag.max", "durable.lag.messages.max"),
+    ("acknowledged and lost", "{}", "ledger.lost"),
+)
+_ONLY_SOME = {"live.skipped", "live.other_epoch"}
+"""Of what there is none, nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +70,7 @@ class Verdict:
         try:
             return cls(
                 measures=_Stored({name: float(value) for name, value in values["measures"].items()}),
-                checks=tuple(
-                    Check(
-                        threshold=Threshold.parse(one["threshold"]),
-                        value=None if one["value"] is None else float(one["value"]),
-                    )
-                    for one in values["thresholds"]
-                ),
+                checks=tuple(_check(one) for one in values["thresholds"]),
                 limit=str(values["limit"]),
                 counters={str(name): int(count) for name, count in values["counters"].items()},
                 entries=tuple(map(_entry, values["ledger"])),
@@ -83,15 +89,12 @@ class Verdict:
     def latency_table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows, of the latencies that were measured."""
         found = self.measures
-        rows = [
-            [title, *(_cell(found[f"{name}.{q}"]) for q in _COLUMNS)]
-            for title, name in _LATENCIES
-            if f"{name}.p50" in found
-            and not (
-                name.endswith("_arrived") and math.isfinite(found[f"{name.removesuffix('_arrived')}.max"])
-            )
-        ]
-        return ["ms", *_COLUMNS], rows
+        rows = []
+        for title, name in _LATENCIES:
+            whole = name.removesuffix("_arrived")
+            if f"{name}.p50" in found and (whole == name or not math.isfinite(found[f"{whole}.max"])):
+                rows.append([title, *(_cell(found[f"{name}.{q}"]) for q in QUANTILES)])
+        return ["ms", *QUANTILES], rows
 
     def count_table(self) -> list[tuple[str, str]]:
         """What became of the events."""
@@ -102,31 +105,11 @@ class Verdict:
             ("durable on Kafka", f"{show('publish.durable')} ({show('publish.events_per_second')}/s)"),
             ("rejected, unknown, no room, unsent", failed),
             ("notifications: taken by Redis, dropped", f"{show('live.notified')}, {show('live.dropped')}"),
+            *((f"dropped: {why}", f"{n:,}") for why, n in sorted(drops_of(self.counters).items())),
         ]
-        dropped = {
-            n.removeprefix("dropped: "): c for n, c in self.counters.items() if n.startswith("dropped: ")
-        }
-        rows += [(f"dropped: {why}", f"{count:,}") for why, count in sorted(dropped.items())]
-        if "live.heard" in found:
-            rows.append(("heard by subscribers", show("live.heard")))
-        if "live.missing" in found:
-            rows.append(("durable and never heard, share", show("live.missing")))
-        if found.get("live.skipped"):
-            rows.append(("skipped between two that were heard", show("live.skipped")))
-        if found.get("live.other_epoch"):
-            rows.append(("of another log on this Redis, and ignored", show("live.other_epoch")))
-        if "live.gaps" in found:
-            rows.append(
-                ("the gateway found late, could not recover", f"{show('live.late')}, {show('live.gaps')}")
-            )
-        if "durable.consumed" in found:
-            consumed = f"{show('durable.consumed')}, {show('durable.repeated')} again"
-            rows.append(("read by the Kafka consumer", consumed))
-        if "durable.lag.max" in found:
-            lag = f"{show('durable.lag.max')}, {show('durable.lag.messages.max')} messages"
-            rows.append(("Kafka lag, at worst", lag))
-        if "ledger.lost" in found:
-            rows.append(("acknowledged and lost", show("ledger.lost")))
+        for title, form, *names in _COUNTS:
+            if names[0] in found and (found[names[0]] or names[0] not in _ONLY_SOME):
+                rows.append((title, form.format(*map(show, names))))
         return rows + [
             (f"ledger: {entry.name}{entry.cause and f', {entry.cause}'}", f"{entry.count:,}")
             for entry in self.entries
@@ -139,9 +122,7 @@ class Verdict:
         """For JSON: +inf and NaN become text."""
         manifest = directory.manifest
         return {
-            "name": manifest.name,
-            "run": manifest.run,
-            "state": manifest.state,
+            **{name: getattr(manifest, name) for name in ("name", "run", "state")},
             "held": self.held,
             "limit": self.limit,
             "thresholds": [
@@ -164,24 +145,15 @@ def judge(directory: RunDirectory) -> Verdict:
     whole = totals_of(directory)
     ledger = Ledger.of(directory)
     found = measures(directory, whole, ledger)
-    sentence = limit_sentence(
-        found,
-        whole,
-        lanes=manifest.users.get("lanes", 1),
-        batch=int(manifest.workload.get("batch", 1)),
-        buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
-        faults=bool(manifest.faults),
-    )
+    limit = limit_sentence(
+        found, whole, lanes=manifest.users.get("lanes", 1), batch=int(manifest.workload.get("batch", 1)),
+        buffer_events=int(manifest.settings.get("buffer_events", 150_000)), faults=bool(manifest.faults),
+    )  # fmt: skip
     return Verdict(
-        measures=found,
-        checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
-        limit=sentence,
-        counters=whole.counters,
-        entries=ledger.entries,
-        marks=ledger.marks,
-        recoveries=ledger.recoveries,
-        problems=ledger.problems,
-    )
+        measures=found, checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
+        limit=limit, counters=whole.counters, entries=ledger.entries, marks=ledger.marks,
+        recoveries=ledger.recoveries, problems=ledger.problems,
+    )  # fmt: skip
 
 
 class _Stored(dict[str, float]):
@@ -192,6 +164,11 @@ class _Stored(dict[str, float]):
 
 
 _MEANINGS: Final = dict((*CLASSES.values(), *MARKS.values()))
+
+
+def _check(values: Mapping[str, Any]) -> Check:
+    value = None if values["value"] is None else float(values["value"])
+    return Check(threshold=Threshold.parse(values["threshold"]), value=value)
 
 
 def _entry(values: Mapping[str, Any]) -> Entry:

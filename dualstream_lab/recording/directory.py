@@ -91,6 +91,11 @@ class RunDirectory:
                 self._problem(f"{path.name} is damaged and was left out ({reason})")
                 yield Part(writer, None)
 
+    def columns(self, kind: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+        """(writer, arrays by name; None where it is damaged or missing), part by part."""
+        for writer, rows in self.parts(kind, names):
+            yield writer, None if rows is None else {name: rows.column(name).to_numpy() for name in names}
+
     def _check_rows(self, rows: pa.Table) -> None:
         """Raises RecordingError for what no writer of ours can have seen."""
         if not len(rows):
@@ -133,10 +138,8 @@ class RunDirectory:
 
     def _interval(self, line: bytes | None, names: set[str]) -> Interval:
         interval = Interval.read(line)
-        seconds = round(
-            interval.gauges.get("published.seconds", 0) * 1e9
-        )  # from the start to the last answer
-        last = max(interval.end, self.manifest.started + seconds)
+        seconds = interval.gauges.get("published.seconds", 0)  # from the start to the last answer
+        last = max(interval.end, self.manifest.started + round(seconds * 1e9))
         if not within_run(self.manifest, interval.begin, last):
             raise RecordingError("it has times that are not of this run")
         names.update(interval.counters, interval.gauges, interval.histograms)

@@ -55,9 +55,9 @@ def read_lines(path: Path) -> Iterator[bytes | None]:
     """Its lines; None for one that is too long to be of ours. Raises RecordingError, OSError."""
     check_plain(path)
     with path.open("rb") as file:
+        long = False
         while line := file.readline(_LINE):
             whole = line.endswith(b"\n") or len(line) < _LINE
-            yield line if whole else None
-            while not whole:
-                line = file.readline(_LINE)
-                whole = line.endswith(b"\n") or len(line) < _LINE
+            if not long:
+                yield line if whole else None
+            long = not whole

@@ -6,24 +6,23 @@ a colour differ in their dashes.
 
 from __future__ import annotations
 
-from dualstream_lab.analysis.plots.differences import plot_differences
-from dualstream_lab.analysis.plots.fan_out import plot_fan_out
+from dualstream_lab.analysis.plots.differences import plot_differences, plot_predictions
 from dualstream_lab.analysis.plots.heatmap import plot_latency_heatmap
-from dualstream_lab.analysis.plots.lag import plot_lag_and_latency
 from dualstream_lab.analysis.plots.latency import (
+    plot_lag_and_latency,
     plot_latency_over_time,
     plot_latency_percentiles,
     plot_percentiles,
 )
 from dualstream_lab.analysis.plots.ledger import plot_ledger
 from dualstream_lab.analysis.plots.look import COLORS
-from dualstream_lab.analysis.plots.model import plot_bill, plot_predictions
-from dualstream_lab.analysis.plots.rates import plot_outcomes, plot_rates, plot_timeline
+from dualstream_lab.analysis.plots.rates import draw_live, plot_outcomes, plot_rates, plot_timeline
 from dualstream_lab.analysis.plots.recovery import plot_recovery
-from dualstream_lab.analysis.plots.sweep import plot_sweep
+from dualstream_lab.analysis.plots.scaling import plot_bill, plot_fan_out, plot_sweep
 
 __all__ = [
     "COLORS",
+    "draw_live",
     "plot_bill",
     "plot_differences",
     "plot_fan_out",

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter
 
+from dualstream_lab.analysis.paired import log_bins
 from dualstream_lab.analysis.plots.look import (
     LABELS,
     finish,
@@ -17,16 +18,14 @@ from dualstream_lab.analysis.plots.look import (
     plain_numbers,
     shade,
     time_axis,
-)
+)  # fmt: skip
 from dualstream_lab.analysis.statistics import latencies
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from matplotlib.axes import Axes
 
     from dualstream_lab.analysis.frames import Frames
-
-    Counts = npt.NDArray[np.int64]
+    from dualstream_lab.recording.rows import Int64
 
 __all__ = ["plot_latency_heatmap"]
 
@@ -79,16 +78,13 @@ def _round_up(least: float) -> float:
     return next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9))
 
 
-def _cells(frames: Frames, column: str, width: float) -> Counts:
+def _cells(frames: Frames, column: str, width: float) -> Int64:
     """Events by window (rows) and latency (columns, the last one: never)."""
     values, begin = latencies(frames, column), frames.events["intended_s"].to_numpy()
     windows = max(1, math.ceil(frames.duration / width - 1e-9))
     found = np.zeros(windows * (_BINS + 1), np.int64)
     for start in range(0, len(values), _CHUNK):
-        part = values[start : start + _CHUNK]
-        full = np.where(np.isnan(part), np.inf, np.maximum(part, _SMALLEST))
-        bins = np.minimum(np.log10(full / _SMALLEST) * _PER_DECADE, _BINS - 1)
-        bins[np.isinf(full)] = _BINS
+        bins = log_bins(values[start : start + _CHUNK], _SMALLEST, _PER_DECADE, _BINS)
         window = np.clip(begin[start : start + _CHUNK] / width + 1e-9, 0, windows - 1).astype(np.int64)
-        found += np.bincount(window * (_BINS + 1) + bins.astype(np.int64), minlength=len(found))
+        found += np.bincount(window * (_BINS + 1) + bins, minlength=len(found))
     return found.reshape(windows, _BINS + 1)

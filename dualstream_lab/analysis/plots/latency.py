@@ -1,4 +1,4 @@
-"""Latency: by percentile, and over time."""
+"""Latency and Kafka lag: by percentile, and over time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dualstream_lab.analysis.plots.look import (
     new_axes,
     shade,
     time_axis,
-)
-from dualstream_lab.analysis.statistics import latencies, over_time
+)  # fmt: skip
+from dualstream_lab.analysis.statistics import lag, latencies, over_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     Values = npt.NDArray[np.float32]
 
-__all__ = ["plot_latency_over_time", "plot_latency_percentiles", "plot_percentiles"]
+__all__ = ["plot_lag_and_latency", "plot_latency_over_time", "plot_latency_percentiles", "plot_percentiles"]
 
 _PATHS: Final = ("publish_ms", "live_ms", "consumed_ms")
 _NINES: Final = np.linspace(0, 5, 301)
 _SMALLEST: Final = 1e-3  # ms
+_NO_LAG: Final = 0.1  # ms: a log axis has no zero
 
 
 def plot_latency_percentiles(
@@ -104,7 +105,28 @@ def plot_latency_over_time(
         color, (of_p99, of_p50) = COLORS[column], DASHES.get(column, ("-", "--"))
         axes.plot(table.index, table["p99"], color=color, linestyle=of_p99, label=f"{LABELS[column]}, p99")
         axes.plot(table.index, table["p50"], color=color, linestyle=of_p50, linewidth=1, label="p50")
+    return _finish_over_time(axes, frames, "Latency over time")
+
+
+def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float = 0.25) -> Axes:
+    """Kafka lag beside live latency, on one clock and one axis: both in ms."""
+    axes = new_axes(ax)
+    table = lag(frames, width=0.02)
+    windows = np.floor(table.index.to_numpy() / width)
+    highest = table["seconds"].groupby(windows).max() * 1e3
+    axes.plot(
+        (highest.index.to_numpy() + 0.5) * width,
+        np.maximum(highest.to_numpy(), _NO_LAG), color=COLORS["lag"], linestyle=DASHES["lag"][0],
+        label=f"Kafka lag: age of the oldest unread record, highest\n(at the bottom: {_NO_LAG:g} ms or none)",
+    )  # fmt: skip
+    live = over_time(frames, "live_ms", width=width).replace(np.inf, np.nan)
+    axes.plot(live.index, live["p99"], color=COLORS["live_ms"], label="live: intended to heard on Redis, p99")
+    axes.plot(live.index, live["p50"], color=COLORS["live_ms"], linestyle="--", linewidth=1, label="p50")
+    return _finish_over_time(axes, frames, "Kafka lag and live latency", "lag, latency (ms)")
+
+
+def _finish_over_time(axes: Axes, frames: Frames, title: str, label: str = "latency (ms)") -> Axes:
     shade(axes, frames)
-    latency_axis(axes)
+    latency_axis(axes, label)
     time_axis(axes, frames)
-    return finish(axes, "Latency over time", simulated=frames.manifest.simulated)
+    return finish(axes, title, simulated=frames.manifest.simulated)

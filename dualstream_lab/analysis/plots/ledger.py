@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from matplotlib.ticker import FuncFormatter, NullLocator
-
-from dualstream_lab.analysis.plots.look import finish, new_axes, plain_numbers
+from dualstream_lab.analysis.plots.look import (
+    BAD,
+    DOUBTFUL,
+    GOOD,
+    few_numbers,
+    finish,
+    name_rows,
+    new_axes,
+    plain_numbers,
+)  # fmt: skip
 from dualstream_lab.ledger import CLASSES, Class, Ledger
+from dualstream_lab.ledger.tables import share_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_ledger"]
 
 _NEVER: Final = {CLASSES[which][0] for which in (Class.LOST, Class.ORPHAN)}
-_GOOD, _BAD = "#009E73", "#D55E00"
-_COLORS: Final = {"heard": _GOOD, "silent": "#E69F00", "heard-after-giving-up": "#56B4E9"}
+_COLORS: Final = {"heard": GOOD, "silent": DOUBTFUL, "heard-after-giving-up": "#56B4E9"}
 _OTHERS: Final = "#999999"
 _DECADES: Final = 30  # a count that is so many times another one would hide it on a linear axis
 
@@ -46,24 +53,22 @@ def plot_ledger(ledger: Ledger | Sequence[Entry], ax: Axes | None = None) -> Axe
     if log:
         axes.set_xscale("log")
         axes.set_xlim(0.5, most * (2 * most) ** 0.3)  # room for the texts
-        axes.xaxis.set_minor_locator(NullLocator())
+        few_numbers(axes.xaxis)
     else:
         axes.set_xlim(0, most * 1.3)
+        axes.xaxis.set_major_formatter(plain_numbers)
     for place, bar in enumerate(bars):
         axes.barh(place, bar.events, height=0.7, color=bar.color)
         axes.annotate(
             bar.text, (max(bar.events, axes.get_xlim()[0]), place), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=9,
-            color=_BAD if bar.color == _BAD and bar.events else "#000000",
+            color=BAD if bar.color == BAD and bar.events else "#000000",
         )  # fmt: skip
-    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
-    axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.xaxis.set_major_formatter(FuncFormatter(plain_numbers))
+    name_rows(axes, [bar.name for bar in bars])
     sample = ledger.sample if isinstance(ledger, Ledger) else 1
     axes.set_xlabel(
         f"events{' (log)' if log else ''}{f'; one in {sample} was recorded' if sample > 1 else ''}"
     )
-    axes.tick_params(axis="y", length=0)
     simulated = isinstance(ledger, Ledger) and ledger.directory.manifest.simulated
     finish(axes, f"What became of {sum(counts):,} events", simulated=simulated)
     axes.grid(visible=False, axis="y")
@@ -75,19 +80,14 @@ def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
     """By class, as the ledger has them."""
     if isinstance(ledger, Ledger):
         entries: Sequence[Entry] = ledger.entries
-        told = {"lost": ledger.lost is not None, "orphan": ledger.orphans is not None}
+        known = {"lost": ledger.lost is not None, "orphan": ledger.orphans is not None}
     else:
-        entries, told = ledger, {"lost": True, "orphan": True}
+        entries, known = ledger, {"lost": True, "orphan": True}
     for name, _ in CLASSES.values():
         found = [entry for entry in entries if entry.name == name]
         if name in _NEVER and not found:
-            yield _Bar(name, 0, "none" if told[name] else "cannot be told: rows are missing", _OTHERS)
+            yield _Bar(name, 0, "none" if known[name] else "cannot be told: rows are missing", _OTHERS)
         for entry in found:
-            share = f"{entry.share:.2%}" if entry.share >= 0.0001 else f"{entry.share:.1e}"
-            text = f"{entry.count:,}  ({share})"
-            if name in _NEVER:
-                text += ": must never happen"
-            yield _Bar(
-                f"{name}: {entry.cause}" if entry.cause else name, entry.count, text,
-                _BAD if name in _NEVER else _COLORS.get(name, _OTHERS),
-            )  # fmt: skip
+            text = f"{entry.count:,}  ({share_text(entry.share)}){': must never happen' * (name in _NEVER)}"
+            color = BAD if name in _NEVER else _COLORS.get(name, _OTHERS)
+            yield _Bar(f"{name}: {entry.cause}" if entry.cause else name, entry.count, text, color)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dualstream_lab.analysis.plots.look import fault_name, finish, new_axes
+from dualstream_lab.analysis.plots.look import fault_name, finish, name_rows, new_axes
+from dualstream_lab.ledger.recovery import PATHS
+from dualstream_lab.ledger.tables import detected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_recovery"]
 
-_FAULT, _SILENT, _DRAINED, _BACK = "#F0E442", "#000000", "#56B4E9", "#009E73"
+_FAULT, _SILENT, _BACK = "#F0E442", "#000000", "#009E73"
+_DRAINS: Final[dict[str, Any]] = {
+    "color": "#56B4E9",
+    "hatch": "////",
+    "edgecolor": "#ffffff",
+    "linewidth": 0,
+}
 _SIGN: Final = "#D55E00"
 
 
@@ -44,11 +52,9 @@ def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axe
             _draw_path(axes, place, row, reach)
     _label(axes, rows)
     axes.set_xlim(0, reach)
-    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    name_rows(axes, [row.name for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("normal" if row.path else "bold")
-    axes.tick_params(axis="y", length=0)
     axes.set_xlabel("time (s after the fault's begin)")
     return finish(axes, "How each fault was got over", nothing="there was no fault")
 
@@ -56,7 +62,7 @@ def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axe
 def _rows(recoveries: Sequence[Recovery]) -> Iterator[_Row]:
     for recovery in recoveries:
         yield _Row(recovery, f"{fault_name(recovery.what)} at {recovery.begin:.1f} s", None)
-        for name in ("publish", "live", "consumer"):
+        for name in PATHS:
             path: Path | None = getattr(recovery, name)
             if path is not None:
                 yield _Row(recovery, name, path)
@@ -95,14 +101,10 @@ def _draw_fault(axes: Axes, place: int, recovery: Recovery, reach: float) -> Non
         axes.axhline(place - 0.5, color="#cccccc", linewidth=0.7)
     end = reach if recovery.lasted is None else recovery.lasted
     axes.barh(place, end, height=0.62, color=_FAULT, edgecolor="#666666", linewidth=0.7)
-    text = "no sign of it"
     if recovery.detected is not None:
         axes.plot(recovery.detected, place, marker="v", color=_SIGN, markersize=7, clip_on=False)
-        text = f"{_seconds(recovery.detected)}: {recovery.sign}"
-    right = max(recovery.detected or 0.0, end if end < reach / 2 else 0.0)
-    axes.annotate(
-        text, (right, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8,
-    )  # fmt: skip
+    at = (max(recovery.detected or 0.0, end if end < reach / 2 else 0.0), place)
+    axes.annotate(detected(recovery), at, xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
@@ -116,10 +118,7 @@ def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
         if end is None:
             axes.plot(reach, place, marker=">", color=_SILENT, markersize=8, clip_on=False)
         elif drained is not None:
-            axes.barh(
-                place, drained - end, left=end, height=0.4, color=_DRAINED, hatch="////",
-                edgecolor="#ffffff", linewidth=0,
-            )  # fmt: skip
+            axes.barh(place, drained - end, left=end, height=0.4, **_DRAINS)
     if path.back is not None and lasted is not None:
         axes.plot(lasted + path.back, place, marker="D", color=_BACK, markersize=6, markeredgecolor="white")
     elif path.normal is not None and not (path.silent and _silence(row)[1] is None):
@@ -136,9 +135,5 @@ def _label(axes: Axes, rows: Sequence[_Row]) -> None:
     axes.barh(0, 0, color=_FAULT, edgecolor="#666666", linewidth=0.7, label="the fault is on")
     axes.plot([], [], "v", color=_SIGN, markersize=7, label="it shows")
     axes.barh(0, 0, color=_SILENT, label="silent")
-    axes.barh(0, 0, color=_DRAINED, hatch="////", edgecolor="#ffffff", linewidth=0, label="drains")
+    axes.barh(0, 0, label="drains", **_DRAINS)
     axes.plot([], [], "D", color=_BACK, markersize=6, markeredgecolor="white", label="p99 is as before")
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
