@@ -20,19 +20,6 @@ from dualstream_lab.ledger.recovery import Path, Recovery, Series, grade, grade_
 from dualstream_lab.ledger.story import Moment, Story
 
 __all__ = [
-    "CAUSES",
-    "CLASSES",
-    "MARKS",
-    "Cause",
-    "Class",
-    "Entry",
-    "Ledger",
-    "Mark",
-    "Moment",
-    "Path",
-    "Recovery",
-    "Series",
-    "Story",
-    "grade",
-    "grade_all",
-]
+    "CAUSES", "CLASSES", "MARKS", "Cause", "Class", "Entry", "Ledger", "Mark", "Moment", "Path", "Recovery",
+    "Series", "Story", "grade", "grade_all",
+]  # fmt: skip

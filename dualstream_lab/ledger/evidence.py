@@ -16,9 +16,9 @@ from dualstream_lab.ledger.arrays import (
     Heard,
     Subscriber,
     Window,
+    grouped,
 )
 from dualstream_lab.ledger.classes import Cause, LogState
-from dualstream_lab.ledger.order import grouped
 from dualstream_lab.ledger.seconds import Seconds
 from dualstream_lab.recording import DROPS, Ending
 from dualstream_lab.recording.joined import by_seq, column_types, places, stacked

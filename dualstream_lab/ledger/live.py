@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import FOREVER
+from dualstream_lab.ledger.arrays import FOREVER, behind, combined, first_rows, grouped, ranks
 from dualstream_lab.ledger.classes import Cause, LogState
-from dualstream_lab.ledger.order import behind, combined, first_rows, grouped, ranks
 from dualstream_lab.recording import Ending, Outcome
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import Consumed
-from dualstream_lab.ledger.order import behind, combined, first_rows, grouped, ranks
+from dualstream_lab.ledger.arrays import Consumed, behind, combined, first_rows, grouped, ranks
 
 if TYPE_CHECKING:
     from dualstream_lab.ledger.arrays import Events

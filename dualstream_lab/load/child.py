@@ -42,17 +42,11 @@ class Child:
 
     async def __aenter__(self) -> Self:
         with self._log.open("ab") as log:
+            # In a session of its own: Ctrl-C is for the parent, which then says `stop`.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self._module,
-                json.dumps(self._task),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=_LINE,
-                start_new_session=True,  # Ctrl-C is for the parent, which then says `stop`
-            )
+                sys.executable, "-m", self._module, json.dumps(self._task), stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, stderr=log, limit=_LINE, start_new_session=True,
+            )  # fmt: skip
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,9 +80,8 @@ class Child:
                 line = await self._process.stdout.readline()
                 code = None if line else await self._process.wait()
         except TimeoutError as error:
-            raise StackError(
-                f"the {self.name} process said nothing for {timeout:g} s; see {self._log}"
-            ) from error
+            silent = f"the {self.name} process said nothing for {timeout:g} s; see {self._log}"
+            raise StackError(silent) from error
         if not line:
             raise StackError(f"the {self.name} process ended with exit code {code}; see {self._log}")
         message = json.loads(line)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.joined import Joined
     from dualstream_lab.recording.rows import Int64
 
-__all__ = ["LATENCIES", "MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals_of"]
+__all__ = ["MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals_of"]
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
-LATENCIES: Final = {
+_LATENCIES: Final = {
     "publish.latency": ("publish", "from when an event was due until Kafka acknowledged it"),
     "publish.latency_raw": ("publish_raw", "from when an event was sent until Kafka acknowledged it"),
     "live.latency": ("live", "from when an event was due until a subscriber heard of it"),
@@ -39,7 +39,6 @@ LATENCIES: Final = {
     "durable.latency": ("durable", "from when an event was due until the Kafka consumer read it"),
     "generator.slip": ("slip", "from when an event was due until it was sent"),
 }
-"""The histogram of each, and what it is."""
 
 _COUNTS: Final = {
     "publish.intended": "events that the plan wanted sent",
@@ -100,7 +99,7 @@ MEASURES: Final[Mapping[str, str]] = {
     **{
         f"{name}.{q}": f"{says}: {_PARTS[q]} took at most so long"
         for name, says in (
-            *((name, says) for name, (_, says) in LATENCIES.items()),
+            *((name, says) for name, (_, says) in _LATENCIES.items()),
             *((f"{name}_arrived", f"the same as {name}, of those alone that arrived") for name in _ARRIVED),
         )
         for q in QUANTILES
@@ -156,7 +155,7 @@ def measures(directory: RunDirectory, whole: Totals, ledger: Ledger) -> dict[str
         found["ledger.lost"] = ledger.lost
     if ledger.orphans is not None and len(joined) and "heard" in whole.counters:
         found["ledger.orphan"] = ledger.orphans
-    for name, (key, _) in LATENCIES.items():
+    for name, (key, _) in _LATENCIES.items():
         if histogram := histograms.get(key):
             for q, share in QUANTILES.items():
                 found[f"{name}.{q}"] = histogram.quantile(share)

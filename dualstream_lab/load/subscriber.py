@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._slow = slow
         self._stay = stay
         self._listening = listening
-        self._since = 0  # when the subscription was confirmed; 0 while there is none
+        self.since = 0  # when the subscription was confirmed; 0 while there is none
         self._transport: asyncio.Transport | None = None
         self._settled = asyncio.Event()  # ready, or over
         self._ended = asyncio.Event()
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
     def _confirm(self, now: int) -> None:
         """The subscription is confirmed."""
         self.joined += 1
-        self._since = now
+        self.since = now
         if self._listening is not None:
             self._listening(self, now, 0, Ending.OPEN)
         self.ready.set()
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def over(self, ending: Ending, now: int) -> None:
         """As :class:`Listening`."""
-        since, self._since = self._since, 0
+        since, self.since = self.since, 0
         if since and self._listening is not None:
             self._listening(self, since, now, ending)
 

@@ -10,7 +10,6 @@ import msgspec
 
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
-from dualstream_lab.load.limits import limit_sentence
 from dualstream_lab.load.measures import QUANTILES, measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
 from dualstream_lab.recording import drops_of
@@ -18,21 +17,35 @@ from dualstream_lab.recording import drops_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dualstream_lab.load.measures import Totals
     from dualstream_lab.recording import RunDirectory
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "judge", "limit_sentence"]
 
-_LATENCIES = (
-    ("publish: intended to ack", "publish.latency"),
-    ("publish: of those that are durable", "publish.latency_arrived"),
-    ("publish: sent to ack (raw)", "publish.latency_raw"),
-    ("live: intended to heard", "live.latency"),
-    ("live: of those that were heard", "live.latency_arrived"),
-    ("live: sent to heard (raw)", "live.latency_raw"),
-    ("live: ack to heard", "live.delay"),
-    ("Kafka consumer: intended to read", "durable.latency"),
-    ("generator: intended to sent", "generator.slip"),
+_LATE = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
+_BUSY = 0.9  # of a core
+_FULL = 0.95  # of all cores
+_BUFFER = 0.8  # of the publisher's room
+_OUTPUT = 8 * 2**20  # bytes: Redis's soft limit for a subscriber
+_SLOW_ANSWER = 200.0  # ms
+_FULL_PARTS = (
+    ("redis.cpu", _BUSY, "Redis was busy: {:.2f} of its one core"),
+    ("redis.output_buffer", _OUTPUT, "Redis kept {mib:,.0f} MiB for a client that reads slowly"),
+    ("heard.cpu", _BUSY, "the subscribers' process was busy: {:.2f} of one core"),
+    ("consumed.cpu", _BUSY, "the Kafka consumer was busy: {:.2f} of one core"),
 )
+
+_LATENCIES = {
+    "publish.latency": "publish: intended to ack",
+    "publish.latency_arrived": "publish: of those that are durable",
+    "publish.latency_raw": "publish: sent to ack (raw)",
+    "live.latency": "live: intended to heard",
+    "live.latency_arrived": "live: of those that were heard",
+    "live.latency_raw": "live: sent to heard (raw)",
+    "live.delay": "live: ack to heard",
+    "durable.latency": "Kafka consumer: intended to read",
+    "generator.slip": "generator: intended to sent",
+}
 _COUNTS = (
     ("heard by subscribers", "{}", "live.heard"),
     ("durable and never heard, share", "{}", "live.missing"),
@@ -90,7 +103,7 @@ class Verdict:
         """Header and rows, of the latencies that were measured."""
         found = self.measures
         rows = []
-        for title, name in _LATENCIES:
+        for name, title in _LATENCIES.items():
             whole = name.removesuffix("_arrived")
             if f"{name}.p50" in found and (whole == name or not math.isfinite(found[f"{whole}.max"])):
                 rows.append([title, *(_cell(found[f"{name}.{q}"]) for q in QUANTILES)])
@@ -154,6 +167,60 @@ def judge(directory: RunDirectory) -> Verdict:
         limit=limit, counters=whole.counters, entries=ledger.entries, marks=ledger.marks,
         recoveries=ledger.recoveries, problems=ledger.problems,
     )  # fmt: skip
+
+
+def limit_sentence(
+    measures: Mapping[str, float], whole: Totals, *, lanes: int, batch: int, buffer_events: int,
+    faults: bool = False,
+) -> str:  # fmt: skip
+    """Who saturated, with the figures that say so. ``lanes``: open calls, at most, of ``batch``."""
+    slip = measures.get("generator.slip.p99", 0.0)
+    peaks = whole.peaks
+    late = slip > _LATE
+    kept = measures.get("publish.rate", 1.0) >= 0.95
+    cpu = peaks.get("published.cpu", 0.0)
+    lag = peaks.get("published.loop_lag_ms", 0.0)
+    in_flight = peaks.get("published.in_flight", 0.0)
+    buffered = peaks.get("publisher.buffered_events", 0.0)
+    found: list[str] = []
+    answer = measures.get("publish.latency_raw.p50", 0.0)
+    # Little's law: how many lanes the answers kept busy.
+    busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
+    # All lanes were open at some time: in an outage of Kafka; or as the generator itself had stalled so long.
+    blocked = in_flight >= lanes and slip > 2 * lag
+    refused = measures.get("publish.no_room", 0) > 0
+    full = refused or blocked or busy >= 0.7 * lanes or buffered >= _BUFFER * buffer_events
+    # Late though lanes were free: then nobody but the generator itself held the events back.
+    if late and (cpu >= _BUSY or not full):
+        found.append(
+            f"your generator was the limit: {cpu:.2f} of one core, its loop up to {lag:,.0f} ms late, "
+            f"events sent {slip:,.0f} ms after their time (p99)"
+        )
+    elif full and (late or not kept or refused):
+        slowest = measures.get("publish.latency_raw.p99", 0.0)
+        found.append(
+            f"Kafka was the limit: answers took {_ms(answer)} (p50) and {_ms(slowest)} (p99), "
+            f"{in_flight:,.0f} of {lanes:,} calls were open, {buffered:,.0f} events waited in the buffer"
+        )
+    for gauge, most, text in _FULL_PARTS:
+        if peaks.get(gauge, 0) >= most:
+            found.append(text.format(peaks[gauge], mib=peaks[gauge] / 2**20))
+    if peaks.get("kafka.answer_ms", 0) >= _SLOW_ANSWER and not found:
+        found.append(f"Kafka answered a small request in {peaks['kafka.answer_ms']:,.0f} ms at worst")
+    busy_ms, idle_ms = (whole.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
+    used = busy_ms / max(1, busy_ms + idle_ms)
+    if used >= _FULL:
+        found.append(f"all cores of this machine were busy ({used:.0%}), whoever it was")
+    if not found:
+        return (
+            f"nothing was at its limit: events sent {slip:.1f} ms after their time (p99), "
+            f"generator at {cpu:.2f} of one core"
+        )
+    return "; ".join(found) + " (with faults on the way)" * faults
+
+
+def _ms(value: float) -> str:
+    return "for ever" if value == float("inf") else f"{value:,.0f} ms"
 
 
 class _Stored(dict[str, float]):

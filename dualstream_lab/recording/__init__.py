@@ -23,20 +23,6 @@ from dualstream_lab.recording.manifest import Clocks, FaultRecord, Manifest
 from dualstream_lab.recording.rows import DROPS, KINDS, Ending, Outcome, RowWriter, sampled
 
 __all__ = [
-    "DROPS",
-    "KINDS",
-    "Clocks",
-    "Ending",
-    "FaultRecord",
-    "Interval",
-    "IntervalWriter",
-    "LatencyHistogram",
-    "Manifest",
-    "Meter",
-    "Outcome",
-    "RowWriter",
-    "RunDirectory",
-    "drops_of",
-    "list_runs",
-    "sampled",
-]
+    "DROPS", "KINDS", "Clocks", "Ending", "FaultRecord", "Interval", "IntervalWriter", "LatencyHistogram",
+    "Manifest", "Meter", "Outcome", "RowWriter", "RunDirectory", "drops_of", "list_runs", "sampled",
+]  # fmt: skip

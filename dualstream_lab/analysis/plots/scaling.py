@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dualstream_lab.analysis.plots.look import (
-    LINES,
-    MARKERS,
-    few_numbers,
-    finish,
-    latency_axis,
-    new_axes,
-    plain_numbers,
-)
+from dualstream_lab.analysis.plots import look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +30,13 @@ def plot_sweep(
 
     What is 0 has a hollow marker, below all others.
     """
-    axes = new_axes(ax)
+    axes = look.new_axes(ax)
     ordered = table.sort_values(x)
     rates = ordered[x].to_numpy()
     measures = [ordered[column].replace(np.inf, np.nan).to_numpy(np.float64) for column in columns]
     every = np.concatenate(measures)
     lowest = min(every[every > 0], default=2.0) / 2  # a log axis has no zero
-    styles = cycle(zip(LINES, MARKERS, strict=True))
+    styles = cycle(zip(look.LINES, look.MARKERS, strict=True))
     for column, values, ((color, _), marker) in zip(columns, measures, styles, strict=False):
         none = values == 0
         shown = np.where(none, lowest, values)
@@ -54,8 +46,8 @@ def plot_sweep(
         axes.plot([], [], color="#999999", marker="o", mfc="white", linestyle="", label="0")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("intended events/s" if x == "rate" else x)
-    latency_axis(axes, "ms")
-    return finish(axes, "Where each bends")
+    look.latency_axis(axes, "ms")
+    return look.finish(axes, "Where each bends")
 
 
 def plot_fan_out(table: pd.DataFrame, ax: Axes | None = None, *, x: str, y: str, by: str) -> Axes:
@@ -65,12 +57,12 @@ def plot_fan_out(table: pd.DataFrame, ax: Axes | None = None, *, x: str, y: str,
     most. ``y`` is logarithmic where it spans decades and is nowhere 0. A unit that ends a column's name
     (``storm_s``, ``memory_mib``, ``redis_cpu``) is written out.
     """
-    axes = new_axes(ax)
+    axes = look.new_axes(ax)
     values = table[y].replace([np.inf, -np.inf], np.nan)
     groups = values.groupby([table[by], table[x]], sort=True)
     spread = groups.agg(["median", "min", "max", "count"])
     names = dict.fromkeys(table[by])
-    for name, (color, dashes), marker in zip(names, cycle(LINES), cycle(MARKERS), strict=False):
+    for name, (color, dashes), marker in zip(names, cycle(look.LINES), cycle(look.MARKERS), strict=False):
         points = spread.loc[name]
         axes.plot(points.index, points["median"], label=str(name), **_line(color, dashes, marker))
         if (points["count"] > 1).any():
@@ -79,16 +71,16 @@ def plot_fan_out(table: pd.DataFrame, ax: Axes | None = None, *, x: str, y: str,
             )
     if len(table):
         axes.set_xscale("log")
-        few_numbers(axes.xaxis, sorted(set(table[x])))
+        look.few_numbers(axes.xaxis, sorted(set(table[x])))
     if values.min() > 0 and values.max() >= _DECADES * values.min():
         axes.set_yscale("log")
-        few_numbers(axes.yaxis)
+        look.few_numbers(axes.yaxis)
     else:
         axes.set_ylim(0, None if values.max() > 0 else 1)
-        axes.yaxis.set_major_formatter(plain_numbers)
+        axes.yaxis.set_major_formatter(look.plain_numbers)
     axes.set_xlabel(_with_unit(x))
     axes.set_ylabel(_with_unit(y))
-    return finish(axes, f"{_with_unit(y)} by {_with_unit(x)}")
+    return look.finish(axes, f"{_with_unit(y)} by {_with_unit(x)}")
 
 
 def _line(color: str, dashes: Any, marker: str) -> dict[str, Any]:
@@ -108,8 +100,8 @@ def plot_bill(table: pd.DataFrame, ax: Axes | None = None, *, x: str = "rate") -
     """How many of each ``part``, against ``x``, both logarithmic: ``value``, and a band from ``low`` to
     ``high``; columns of ``dualstream_lab.simulation.tables.bill_table``.
     """
-    axes = new_axes(ax)
-    styles = cycle(zip((*LINES, _SIXTH), MARKERS + "*", strict=True))
+    axes = look.new_axes(ax)
+    styles = cycle(zip((*look.LINES, _SIXTH), look.MARKERS + "*", strict=True))
     for (part, points), ((color, dashes), marker) in zip(
         table.groupby("part", sort=False), styles, strict=False
     ):
@@ -119,8 +111,8 @@ def plot_bill(table: pd.DataFrame, ax: Axes | None = None, *, x: str = "rate") -
     if len(table):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        few_numbers(axes.xaxis)
-        few_numbers(axes.yaxis)
+        look.few_numbers(axes.xaxis)
+        look.few_numbers(axes.yaxis)
     axes.set_xlabel({"rate": "events/s"}.get(x, x.replace("_", " ")))
     axes.set_ylabel("how many (band: all costs low, or all high)")
-    return finish(axes, "How many of each part it takes", simulated=True)
+    return look.finish(axes, "How many of each part it takes", simulated=True)
