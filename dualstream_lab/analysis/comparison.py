@@ -209,12 +209,9 @@ class Difference:
 
 
 def compare_arms(
-    base: Arm,
-    *others: Arm,
-    allow: float = ALLOW,
-    allow_of: Mapping[str, float] | None = None,
+    base: Arm, *others: Arm, allow: float = ALLOW, allow_of: Mapping[str, float] | None = None,
     assumed: Mapping[str, float] = ASSUMED,
-) -> tuple[Difference, ...]:
+) -> tuple[Difference, ...]:  # fmt: skip
     """Every measure that all runs have, of each of ``others`` beside ``base``; what changed comes first.
 
     ``allow``: how much worse a rate or a latency may be; ``allow_of``: the same by measure, of shares in
@@ -237,10 +234,8 @@ def _allowed(allow: float, allow_of: Mapping[str, float]) -> dict[str, float]:
     for name, size in (("", allow), *allow_of.items()):
         if not 0 <= size < math.inf:
             raise ConfigError(f"allow: must be 0 or more{f' of {name}' if name else ''} (is {size!r})")
-    return {
-        name: allow_of.get(name, allow if measure.ratio else ALLOW_SHARE)
-        for name, measure in MEASURES.items()
-    }
+    default = {name: allow if measure.ratio else ALLOW_SHARE for name, measure in MEASURES.items()}
+    return default | dict(allow_of)
 
 
 class _Estimate(NamedTuple):

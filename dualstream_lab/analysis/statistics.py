@@ -41,14 +41,9 @@ _SMALLEST = 1e-3  # ms
 
 
 def percentiles(
-    values: Values,
-    *,
-    qs: Sequence[float] = (0.5, 0.9, 0.99, 0.999),
-    at: Values | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 1,
-) -> pd.DataFrame:
+    values: Values, *, qs: Sequence[float] = (0.5, 0.9, 0.99, 0.999), at: Values | None = None,
+    confidence: float = 0.95, resamples: int = 2000, seed: int = 1,
+) -> pd.DataFrame:  # fmt: skip
     """Percentiles of latencies, with bootstrap intervals; one row a quantile, index ``q``.
 
     NaN stands for "never arrived" and counts as +inf. Columns: ``value``, ``low``, ``high`` (of the
@@ -128,7 +123,7 @@ def latency_ms(values: npt.NDArray[np.floating]) -> Latency:
     values = values[~np.isnan(values)]
     if not len(values):
         return Latency(count=0, p50=np.nan, p99=np.nan, p999=np.nan, max=np.nan)
-    p50, p99, p999 = (float(value) for value in np.quantile(values, [0.5, 0.99, 0.999], method="higher"))
+    p50, p99, p999 = np.quantile(values, [0.5, 0.99, 0.999], method="higher").tolist()
     return Latency(count=len(values), p50=p50, p99=p99, p999=p999, max=float(values.max()))
 
 

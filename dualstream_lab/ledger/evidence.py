@@ -77,7 +77,12 @@ class Evidence:
             parts.append(part)
         columns = stacked(parts, column_types("published", _COLUMNS) | {"writer": np.uint16})
         rows = len(columns["seq"])
-        self._check_published(rows)
+        if not rows and not self.seconds.counted("published"):
+            self.problems.append("no published rows were recorded")
+        if running := self._directory.manifest.state == "running":
+            self.problems.append("the run did not end: its writers died, or it still runs")
+        if self._are_missing("published", rows) or running:
+            self.published_whole = False
         columns = by_seq(columns)
         if twice := rows - len(columns["seq"]):
             self.problems.append(f"{twice:,} events were published twice: the first row of each counts")
@@ -88,15 +93,6 @@ class Evidence:
             order = np.argsort(columns["seq"])
             columns = {name: column[order] for name, column in columns.items()}
         return Events(**columns)
-
-    def _check_published(self, rows: int) -> None:
-        if not rows and not self.seconds.counted("published"):
-            self.problems.append("no published rows were recorded")
-        if self._directory.manifest.state == "running":
-            self.published_whole = False
-            self.problems.append("the run did not end: its writers died, or it still runs")
-        if self._are_missing("published", rows):
-            self.published_whole = False
 
     def _are_missing(self, kind: str, rows: int) -> bool:
         """Whether there are fewer rows than were counted, which is a problem then."""

@@ -117,11 +117,9 @@ def _recovery(
             seen.append((path.slow_at, what))
     at, sign = min((each for each in seen if fault.begin <= each[0] < until), default=(0, ""))
     return Recovery(
-        what=fault.what,
-        begin=(fault.begin - zero) / 1e9,
+        what=fault.what, begin=(fault.begin - zero) / 1e9, bite=fault.bite, over=fault.over,
         lasted=(fault.end - fault.begin) / 1e9 if fault.end else None,
-        detected=(at - fault.begin) / 1e9 if sign else None,
-        sign=sign, bite=fault.bite, over=fault.over,
+        detected=(at - fault.begin) / 1e9 if sign else None, sign=sign,
         publish=paths.get("publish"), live=paths.get("live"), consumer=paths.get("consumer"),
     )  # fmt: skip
 

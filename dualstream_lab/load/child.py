@@ -96,14 +96,15 @@ class Orders:
 
     def __init__(self, stdin: asyncio.StreamReader) -> None:
         self._stdin = stdin
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[bytes] | None = None
         self.stopped = asyncio.Event()
 
     async def started(self) -> int | None:
         """Wait for ``start NS``; the time, or None when told to stop instead."""
         line = (await self._stdin.readline()).decode().split()
         if len(line) == 2 and line[0] == "start":
-            self._reading = asyncio.create_task(self._read())
+            self._reading = asyncio.create_task(self._stdin.readline())
+            self._reading.add_done_callback(lambda _: self.stopped.set())
             return int(line[1])
         self.stopped.set()
         return None
@@ -111,10 +112,6 @@ class Orders:
     async def next(self) -> str:
         """Wait for an order of any kind, by a parent that gives many; empty when there is no more parent."""
         return (await self._stdin.readline()).decode().strip()
-
-    async def _read(self) -> None:
-        await self._stdin.readline()
-        self.stopped.set()
 
 
 def say(**message: object) -> None:

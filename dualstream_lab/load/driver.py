@@ -161,7 +161,11 @@ class Driver:
                 await self._publisher.publish_batch(events)
             acked, outcome = time.monotonic_ns(), Outcome.DURABLE
         except PublishError as error:
-            outcome, failure = _outcome(error), error
+            failure, outcome = error, Outcome.REJECTED
+            if isinstance(error, BufferFull):
+                outcome = Outcome.NO_ROOM
+            elif isinstance(error, OutcomeUnknown):
+                outcome = Outcome.UNKNOWN
         finally:
             self.in_flight -= 1
             done = Call(
@@ -200,12 +204,6 @@ def _calls(plan: Iterator[Slots], batch: int) -> Iterator[Slots]:
         for first in range(0, len(slots), batch):
             part = slice(first, first + batch)
             yield type(slots)(**{name: getattr(slots, name)[part] for name in _COLUMNS})
-
-
-def _outcome(error: PublishError) -> Outcome:
-    if isinstance(error, BufferFull):
-        return Outcome.NO_ROOM
-    return Outcome.UNKNOWN if isinstance(error, OutcomeUnknown) else Outcome.REJECTED
 
 
 def load_headers(run: str) -> list[tuple[str, bytes]]:

@@ -117,9 +117,5 @@ async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task
     await end_tasks([recording])
 
 
-async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    return await (_listen_redis if task["kind"] == "redis" else _listen_kafka)(task, orders)
-
-
 if __name__ == "__main__":
-    serve(_main)
+    serve(lambda task, orders: (_listen_redis if task["kind"] == "redis" else _listen_kafka)(task, orders))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["check_plain", "read_json", "read_lines", "read_whole"]
+__all__ = ["check_plain", "read_json", "read_lines", "read_whole", "replace_json"]
 
 T = TypeVar("T")
 
@@ -61,3 +62,10 @@ def read_lines(path: Path) -> Iterator[bytes | None]:
             if not long:
                 yield line if whole else None
             long = not whole
+
+
+def replace_json(path: Path, value: dict[str, Any]) -> None:
+    """Write it in one step: nobody ever reads a half of it."""
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    hidden.replace(path)

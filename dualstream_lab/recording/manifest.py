@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 import msgspec
 
 from dualstream_lab.errors import RecordingError
-from dualstream_lab.recording.files import read_json
+from dualstream_lab.recording.files import read_json, replace_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,10 +41,8 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that the figures depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -123,9 +121,7 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Replace ``manifest.json`` in one step."""
-        hidden = directory / ".manifest.json"
-        hidden.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        hidden.replace(directory / "manifest.json")
+        replace_json(directory / "manifest.json", asdict(self))
 
     @classmethod
     def read(cls, directory: Path) -> Self:

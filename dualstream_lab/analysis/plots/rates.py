@@ -69,16 +69,9 @@ def plot_outcomes(frames: Frames, ax: Axes | None = None, *, width: float = 0.25
         if chosen.any():
             found = _rates(frames, begin[chosen], width, windows)
             axes.bar(
-                edges[:-1],
-                found,
-                width,
-                below,
-                align="edge",
-                color=color,
-                hatch=hatch,
-                linewidth=0,
+                edges[:-1], found, width, below, align="edge", color=color, hatch=hatch, linewidth=0,
                 label=label,
-            )
+            )  # fmt: skip
             below += found
     return _finish_rates(frames, axes, "What became of publishing, by intended time")
 
