@@ -67,14 +67,10 @@ class Story:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "id": self.event_id,
-            "class": self.name,
-            "cause": self.cause or None,
-            "marks": list(self.marks),
-            "source": self.source or None,
-            "due_s": self.due,
+            "id": self.event_id, "class": self.name, "cause": self.cause or None, "marks": list(self.marks),
+            "source": self.source or None, "due_s": self.due,
             "moments": [{"at_ms": moment.at, "what": moment.what} for moment in self.moments],
-        }
+        }  # fmt: skip
 
 
 def story_of(

@@ -205,7 +205,7 @@ class GatewayHearing(Hearing):
         elif (seq := self._arrived(message, now)) is not None:
             self._caught_up.append((seq, now, number, late))
 
-    def _look(self, number: int, message: bytes, now: int) -> None:  # noqa: ARG002
+    def _inspect(self, number: int, message: bytes, now: int) -> None:  # noqa: ARG002
         at = message.find(b'"ts":')
         if at >= 0 and message.endswith(b"}"):
             self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))

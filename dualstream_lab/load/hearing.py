@@ -78,7 +78,7 @@ class Hearing(Recorder):
         self._times.append(now)
         self._numbers.append(number)
         if self._details:
-            self._look(number, message, now)
+            self._inspect(number, message, now)
 
     def _arrived(self, message: bytes, now: int) -> int | None:
         """The event's number in the plan; None for one of another run, or of another log."""
@@ -101,7 +101,7 @@ class Hearing(Recorder):
         for source in subscriber.sources:
             self._listened.append((subscriber.number, source, begin, end, why))
 
-    def _look(self, number: int, message: bytes, now: int) -> None:
+    def _inspect(self, number: int, message: bytes, now: int) -> None:
         """It ends with ,"pub":"nonce:17","ts":1234}."""
         at = message.rfind(b'"ts":')
         if at < 0:

@@ -80,16 +80,12 @@ _WAITS: Final = {
 }
 
 _PEAKS: Final = {
-    "live.subscriptions": "heard.subscriptions",
-    "durable.lag.messages.max": "consumed.lag_messages",
-    "generator.cpu": "published.cpu",
-    "generator.loop_lag": "published.loop_lag_ms",
-    "redis.cpu": "redis.cpu",
-    "redis.output_buffer": "redis.output_buffer",
-    "kafka.answer": "kafka.answer_ms",
-    "redis.answer": "redis.answer_ms",
+    "live.subscriptions": "heard.subscriptions", "durable.lag.messages.max": "consumed.lag_messages",
+    "generator.cpu": "published.cpu", "generator.loop_lag": "published.loop_lag_ms",
+    "redis.cpu": "redis.cpu", "redis.output_buffer": "redis.output_buffer",
+    "kafka.answer": "kafka.answer_ms", "redis.answer": "redis.answer_ms",
     "publisher.buffered_events": "publisher.buffered_events",
-}
+}  # fmt: skip
 """Measures that are a gauge at its worst."""
 
 _ARRIVED: Final = ("publish.latency", "live.latency")
