@@ -260,7 +260,7 @@ def sentence(measures, peaks, counts=()):
         histograms: dict[str, object] = {}  # noqa: RUF012
 
     Whole.peaks = peaks
-    return limit_sentence(measures, Whole, lanes=10, batch=1, buffer_events=1000)
+    return limit_sentence(measures, Whole, concurrency=10, batch=1, buffer_events=1000)
 
 
 @pytest.mark.parametrize(

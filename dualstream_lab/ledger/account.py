@@ -47,7 +47,7 @@ def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_
     classes[unknown & outside] = Class.UNKNOWN_NOT_IN_LOG
     classes[stray & (refused | unknown)] = Class.ORPHAN
 
-    acked = outcome == Outcome.DURABLE
+    acked = events.durable
     classes[acked] = Class.UNREAD
     classes[acked & outside] = Class.LOST
     durable = acked & inside
@@ -72,7 +72,7 @@ def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Flags, 
         return read, outside & ~read
     if published_whole:
         outside |= events.outcome == NO_ROW  # nobody here published it
-    return np.asarray(events.outcome == Outcome.DURABLE), outside
+    return events.durable, outside
 
 
 def _causes(silent: Flags, heard: Flags, live: Live, drops: Drops) -> Codes:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from dualstream_lab.recording import Ending
+from dualstream_lab.recording.joined import Published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64, Outcomes
+    from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
     Integers = npt.NDArray[Any]
 
@@ -34,23 +35,13 @@ FOREVER: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
-    """One entry an event that any row names, by ascending ``seq``.
+class Events(Published):
+    """All events that any row names. ``writer``: which process published it.
 
-    ``writer``: which process published it. Without a row of its publishing, ``outcome`` is ``NO_ROW`` and the
-    rest 0.
+    Without a row of its publishing, ``outcome`` is ``NO_ROW`` and the rest 0.
     """
 
-    seq: Int64
-    intended: Int64
-    sent: Int64
-    acked: Int64
-    outcome: Outcomes
-    source: Int32
     writer: npt.NDArray[np.uint16]
-
-    def __len__(self) -> int:
-        return len(self.seq)
 
 
 class Consumed(NamedTuple):

@@ -17,7 +17,7 @@ from dualstream_lab.ledger.log import log_of
 from dualstream_lab.ledger.recovery import Recovery, Series, grade_all
 from dualstream_lab.ledger.story import Story, story_of
 from dualstream_lab.ledger.tables import entry_table
-from dualstream_lab.recording import Ending, Outcome, RunDirectory
+from dualstream_lab.recording import Ending, RunDirectory
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ def _recoveries(
     published = events.outcome >= 0
     if not manifest.faults or not published.any():
         return ()
-    durable = events.outcome == Outcome.DURABLE
-    intended, acked = events.intended, events.acked
+    durable, intended, acked = events.durable, events.intended, events.acked
     paths = {"publish": _series(intended, np.where(durable, acked, 0), published)}
     if subscribers:
         paths["live"] = _series(intended, live.first, durable)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dualstream_lab.ledger.arrays import FOREVER, behind, combined, first_rows, grouped, ranks
 from dualstream_lab.ledger.classes import Cause, LogState
-from dualstream_lab.recording import Ending, Outcome
+from dualstream_lab.recording import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +86,7 @@ class _Subscriptions:
         self._until = np.maximum(live.first, events.sent)
         unheard = live.first == 0
         self._until[unheard] = np.maximum(events.sent[unheard], events.acked[unheard])
-        self._announced = events.outcome == Outcome.DURABLE
-        self._announced |= (log.at > 0) & (events.outcome >= 0)
+        self._announced = events.durable | (log.at > 0) & (events.outcome >= 0)
         self._in_log = None if log.state is LogState.ABSENT else log.at > 0
         self._log = log
         self._key = ranks(events.sent) if log.state is LogState.ABSENT else log.offset

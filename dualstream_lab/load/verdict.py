@@ -159,8 +159,9 @@ def judge(directory: RunDirectory) -> Verdict:
     ledger = Ledger.of(directory)
     found = measures(directory, whole, ledger)
     limit = limit_sentence(
-        found, whole, lanes=manifest.users.get("lanes", 1), batch=int(manifest.workload.get("batch", 1)),
-        buffer_events=int(manifest.settings.get("buffer_events", 150_000)), faults=bool(manifest.faults),
+        found, whole, concurrency=manifest.users.get("lanes", 1), faults=bool(manifest.faults),
+        batch=int(manifest.workload.get("batch", 1)),
+        buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
     )  # fmt: skip
     return Verdict(
         measures=found, checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
@@ -170,27 +171,24 @@ def judge(directory: RunDirectory) -> Verdict:
 
 
 def limit_sentence(
-    measures: Mapping[str, float], whole: Totals, *, lanes: int, batch: int, buffer_events: int,
+    measures: Mapping[str, float], whole: Totals, *, concurrency: int, batch: int, buffer_events: int,
     faults: bool = False,
 ) -> str:  # fmt: skip
-    """Who saturated, with the figures that say so. ``lanes``: open calls, at most, of ``batch``."""
-    slip = measures.get("generator.slip.p99", 0.0)
-    peaks = whole.peaks
-    late = slip > _LATE
-    kept = measures.get("publish.rate", 1.0) >= 0.95
-    cpu = peaks.get("published.cpu", 0.0)
-    lag = peaks.get("published.loop_lag_ms", 0.0)
-    in_flight = peaks.get("published.in_flight", 0.0)
-    buffered = peaks.get("publisher.buffered_events", 0.0)
+    """Who saturated, with the figures that say so. ``concurrency``: open calls, at most, of ``batch``."""
     found: list[str] = []
+    peaks = whole.peaks
+    gauges = ("published.cpu", "published.loop_lag_ms", "published.in_flight", "publisher.buffered_events")
+    cpu, lag, in_flight, buffered = (peaks.get(name, 0.0) for name in gauges)
     answer = measures.get("publish.latency_raw.p50", 0.0)
-    # Little's law: how many lanes the answers kept busy.
+    slip = measures.get("generator.slip.p99", 0.0)
+    late, kept = slip > _LATE, measures.get("publish.rate", 1.0) >= 0.95
+    # Little's law: how many calls the answers kept open.
     busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
-    # All lanes were open at some time: in an outage of Kafka; or as the generator itself had stalled so long.
-    blocked = in_flight >= lanes and slip > 2 * lag
+    # All calls were open at some time: in an outage of Kafka; or as the generator had stalled so long.
+    blocked = in_flight >= concurrency and slip > 2 * lag
     refused = measures.get("publish.no_room", 0) > 0
-    full = refused or blocked or busy >= 0.7 * lanes or buffered >= _BUFFER * buffer_events
-    # Late though lanes were free: then nobody but the generator itself held the events back.
+    full = refused or blocked or busy >= 0.7 * concurrency or buffered >= _BUFFER * buffer_events
+    # Late though more calls could be open: then nobody but the generator itself held the events back.
     if late and (cpu >= _BUSY or not full):
         found.append(
             f"your generator was the limit: {cpu:.2f} of one core, its loop up to {lag:,.0f} ms late, "
@@ -200,7 +198,8 @@ def limit_sentence(
         slowest = measures.get("publish.latency_raw.p99", 0.0)
         found.append(
             f"Kafka was the limit: answers took {_ms(answer)} (p50) and {_ms(slowest)} (p99), "
-            f"{in_flight:,.0f} of {lanes:,} calls were open, {buffered:,.0f} events waited in the buffer"
+            f"{in_flight:,.0f} of {concurrency:,} calls were open, {buffered:,.0f} events waited in the "
+            "buffer"
         )
     for gauge, most, text in _FULL_PARTS:
         if peaks.get(gauge, 0) >= most:

@@ -16,20 +16,14 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.directory import RunDirectory
     from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64, Outcomes
 
-__all__ = ["Joined", "by_seq", "column_types", "durable_lag", "join", "places", "stacked"]
+__all__ = ["Joined", "Published", "by_seq", "column_types", "durable_lag", "join", "places", "stacked"]
 
 _NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """One entry a recorded event, by ascending ``seq``. Times: ns of the monotonic clock, 0 for "never".
-
-    ``heard``: by the first subscriber that heard it, live or later; ``consumed``: when it was first read from
-    Kafka. ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber).
-    ``orphans``: events that were heard and never published by the recorded generators. ``rows``: how many of
-    each kind were read; ``damaged``: kinds of which parts are missing.
-    """
+class Published:
+    """One entry an event, by ascending ``seq``. Times: ns of the monotonic clock, 0 for "never"."""
 
     seq: Int64
     intended: Int64
@@ -37,13 +31,6 @@ class Joined:
     acked: Int64
     outcome: Outcomes
     source: Int32
-    heard: Int64
-    consumed: Int64
-    heard_again: int
-    consumed_again: int
-    orphans: int
-    rows: Mapping[str, int]
-    damaged: frozenset[str]
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -52,6 +39,25 @@ class Joined:
     def durable(self) -> Flags:
         """Which are acknowledged."""
         return np.asarray(self.outcome == Outcome.DURABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined(Published):
+    """With what became of them on both paths.
+
+    ``heard``: by the first subscriber that heard it, live or later; ``consumed``: when it was first read from
+    Kafka. ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber).
+    ``orphans``: events that were heard and never published by the recorded generators. ``rows``: how many of
+    each kind were read; ``damaged``: kinds of which parts are missing.
+    """
+
+    heard: Int64
+    consumed: Int64
+    heard_again: int
+    consumed_again: int
+    orphans: int
+    rows: Mapping[str, int]
+    damaged: frozenset[str]
 
 
 def join(directory: RunDirectory) -> Joined:
