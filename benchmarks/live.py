@@ -16,7 +16,7 @@ import uvloop
 
 from benchmarks.throughput import side
 from dualstream_lab import DualPublisher, Event, Settings
-from dualstream_lab.analysis.latency import Latency, latency
+from dualstream_lab.analysis.statistics import Latency, latency
 from dualstream_lab.load.driver import Call, Driver
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import RunIds, Workload

@@ -14,9 +14,9 @@ from matplotlib.patches import StepPatch
 from scipy import stats
 
 from dualstream_lab import analysis
-from dualstream_lab.analysis.live import draw_live
+from dualstream_lab.analysis import plot_differences
 from dualstream_lab.analysis.paired import Interval
-from dualstream_lab.analysis.plots import plot_differences
+from dualstream_lab.analysis.plots.rates import draw_live
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.recording import Clocks, FaultRecord, Manifest, RowWriter, RunDirectory
 from dualstream_lab.workload import Workload

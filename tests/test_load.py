@@ -11,11 +11,10 @@ import pytest
 
 from dualstream_lab.errors import BufferFull, ConfigError, OutcomeUnknown, PublishRejected
 from dualstream_lab.load.driver import Driver
-from dualstream_lab.load.limits import limit_sentence
 from dualstream_lab.load.measures import MEASURES, QUANTILES, Totals, is_time
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.load.thresholds import Threshold, format_measure
-from dualstream_lab.load.verdict import judge
+from dualstream_lab.load.verdict import judge, limit_sentence
 from dualstream_lab.recording import Clocks, Manifest, Outcome, RunDirectory
 from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import RunIds, Workload
@@ -261,7 +260,7 @@ def sentence(measures, peaks, counts=()):
         histograms: dict[str, object] = {}  # noqa: RUF012
 
     Whole.peaks = peaks
-    return limit_sentence(measures, Whole, lanes=10, batch=1, buffer_events=1000)
+    return limit_sentence(measures, Whole, concurrency=10, batch=1, buffer_events=1000)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from dualstream_lab.analysis.paired import (
     EARLIEST,
     LOOKS,
     Decision,
-    beside,
     counts_of,
     decide,
     interval,
+    neighbours,
     student,
 )
 
@@ -36,11 +36,11 @@ def test_students_quantile_is_that_of_scipy(freedom: int, share: float) -> None:
 
 def test_a_block_stands_beside_two_healthy_ones_before_it_and_one_after() -> None:
     healthy = [True, True, True, False, False, True, True, False]
-    assert beside(healthy, 3) == beside(healthy, 4) == [1, 2, 5]
-    assert beside(healthy[1:], 2) == [0, 1, 4]
-    assert beside([True, False, True], 1) == [0, 2]
-    assert beside(healthy, 7) == []  # nothing after it yet
-    assert beside([False, True], 0) == []
+    assert neighbours(healthy, 3) == neighbours(healthy, 4) == [1, 2, 5]
+    assert neighbours(healthy[1:], 2) == [0, 1, 4]
+    assert neighbours([True, False, True], 1) == [0, 2]
+    assert neighbours(healthy, 7) == []  # nothing after it yet
+    assert neighbours([False, True], 0) == []
 
 
 def pair(shift: float, *, spread: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +107,7 @@ def healthy_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
         blocks.append(counts)
     well = [True] * len(blocks)
     return [
-        (block, np.mean([blocks[near] for near in beside(well, place)], axis=0))
+        (block, np.mean([blocks[near] for near in neighbours(well, place)], axis=0))
         for place, block in enumerate(blocks)
         if 2 <= place < len(blocks) - 1
     ]

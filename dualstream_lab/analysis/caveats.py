@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.analysis.circumstances import differing, in_turns, setup, surroundings
-from dualstream_lab.analysis.comparison import ASSUMED
+from dualstream_lab.analysis.comparison import ASSUMED, differing, in_turns, setup, surroundings
 from dualstream_lab.analysis.measure import MEASURES
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from dualstream_lab.analysis.circumstances import differing, setup
 from dualstream_lab.analysis.measure import MEASURES, Measure
 from dualstream_lab.analysis.paired import student, student_share
 from dualstream_lab.analysis.tally import Tally
@@ -27,9 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from dualstream_lab.analysis.tally import Counts, HasPath
+    from dualstream_lab.analysis.tally import HasPath
+    from dualstream_lab.recording import Manifest
+    from dualstream_lab.recording.rows import Floats
 
-__all__ = ["ALLOW", "ALLOW_SHARE", "ASSUMED", "Arm", "Difference", "Finding", "compare_arms"]
+__all__ = [
+    "ALLOW", "ALLOW_SHARE", "ASSUMED", "Arm", "Difference", "Finding", "compare_arms", "differing",
+    "in_turns", "setup", "surroundings",
+]  # fmt: skip
 
 ALLOW: Final = 0.1
 """How much worse a rate or a latency may be, as a share of the base's."""
@@ -49,6 +54,44 @@ that others used as well. A machine that has nothing else to do may do better; t
 _LEVEL: Final = 0.95
 _CERTAIN: Final = 1000  # degrees of freedom: Student's t is the normal distribution
 _MANY: Final = 100  # repeats that nobody makes
+_NO_SETUP: Final = {
+    "settings.kafka_url", "settings.redis_url", "settings.topic", "workload.seed", "settings.seed",
+}  # fmt: skip
+
+
+def setup(manifest: Manifest) -> dict[str, Any]:
+    """What was asked for, by name. Where the brokers are is no matter, nor which plan of the same kind."""
+    found: dict[str, Any] = {"engine": manifest.engine}
+    for part in ("workload", "settings", "users"):
+        found |= {f"{part}.{name}": value for name, value in getattr(manifest, part).items()}
+    found["faults"] = ", ".join(fault.what for fault in manifest.faults) or "none"
+    return {name: value for name, value in found.items() if name not in _NO_SETUP}
+
+
+def surroundings(manifest: Manifest) -> dict[str, Any]:
+    """On what, and with which versions, by name."""
+    return {
+        f"{part}.{name}": value
+        for part in ("machine", "versions")
+        for name, value in getattr(manifest, part).items()
+    }
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """``name: this, that`` of whatever is not the same in both."""
+    return [
+        f"{name}: {one.get(name, 'none')}, {other.get(name, 'none')}"
+        for name in sorted({*one, *other})
+        if one.get(name) != other.get(name)
+    ]
+
+
+def in_turns(one: Sequence[Manifest], other: Sequence[Manifest]) -> bool:
+    """Whether the runs of both took turns at least twice, so that what changes with time is in both."""
+    times = sorted(
+        (manifest.clocks.wall, number) for number, arm in enumerate((one, other)) for manifest in arm
+    )
+    return sum(before[1] != after[1] for before, after in pairwise(times)) > 1
 
 
 class Finding(StrEnum):
@@ -166,12 +209,9 @@ class Difference:
 
 
 def compare_arms(
-    base: Arm,
-    *others: Arm,
-    allow: float = ALLOW,
-    allow_of: Mapping[str, float] | None = None,
+    base: Arm, *others: Arm, allow: float = ALLOW, allow_of: Mapping[str, float] | None = None,
     assumed: Mapping[str, float] = ASSUMED,
-) -> tuple[Difference, ...]:
+) -> tuple[Difference, ...]:  # fmt: skip
     """Every measure that all runs have, of each of ``others`` beside ``base``; what changed comes first.
 
     ``allow``: how much worse a rate or a latency may be; ``allow_of``: the same by measure, of shares in
@@ -194,10 +234,8 @@ def _allowed(allow: float, allow_of: Mapping[str, float]) -> dict[str, float]:
     for name, size in (("", allow), *allow_of.items()):
         if not 0 <= size < math.inf:
             raise ConfigError(f"allow: must be 0 or more{f' of {name}' if name else ''} (is {size!r})")
-    return {
-        name: allow_of.get(name, allow if measure.ratio else ALLOW_SHARE)
-        for name, measure in MEASURES.items()
-    }
+    default = {name: allow if measure.ratio else ALLOW_SHARE for name, measure in MEASURES.items()}
+    return default | dict(allow_of)
 
 
 class _Estimate(NamedTuple):
@@ -232,7 +270,7 @@ def _difference(name: str, base: Arm, other: Arm, allowed: float, assumed: float
     )  # fmt: skip
 
 
-def _pooled(one: Counts, two: Counts) -> _Estimate:
+def _pooled(one: Floats, two: Floats) -> _Estimate:
     """Of the values of several runs."""
     freedom = len(one) + len(two) - 2
     squares = sum(float(((each - each.mean()) ** 2).sum()) for each in (one, two))

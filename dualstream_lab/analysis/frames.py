@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dualstream_lab.analysis.tally import open_run
 from dualstream_lab.ledger.seconds import UNREAD
-from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     import numpy.typing as npt
 
-    from dualstream_lab.recording import Manifest
+    from dualstream_lab.analysis.tally import HasPath
+    from dualstream_lab.recording import Manifest, RunDirectory
     from dualstream_lab.recording.joined import Joined
+    from dualstream_lab.recording.rows import Flags, Int64
 
 __all__ = ["Frames", "compare", "load"]
 
-
-class _HasPath(Protocol):
-    @property
-    def path(self) -> Path: ...
+_KINDS: Final = ("published", "heard", "consumed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,18 +75,15 @@ class Frames:
         return last if last >= self.duration + 1 else self.duration
 
 
-def load(run: _HasPath | Path | str) -> Frames:
+def load(run: HasPath | Path | str) -> Frames:
     """Read a run: a ``Run``, or the path of a run directory, also one whose writers died.
 
     Raises RecordingError for what is not a run directory. Ten million events take seconds and < 2 GB.
     """
-    path = run if isinstance(run, (str, Path)) else run.path
-    directory = RunDirectory.open(path)
-    joined = join(directory)
-    zero = directory.manifest.started or (int(joined.intended.min()) if len(joined) else 0)
-    has = {
-        kind for kind in ("published", "heard", "consumed") if any(directory.path.glob(f"{kind}-*.parquet"))
-    }
+    directory = open_run(run)
+    manifest, joined = directory.manifest, join(directory)
+    zero = manifest.started or (int(joined.intended.min()) if len(joined) else 0)
+    has = frozenset(kind for kind in _KINDS if any(directory.path.glob(f"{kind}-*.parquet")))
     events = _events(joined, zero)
     del joined
     pa.default_memory_pool().release_unused()  # it would keep as much again as the frame is big
@@ -95,21 +91,13 @@ def load(run: _HasPath | Path | str) -> Frames:
     unread = [name for name in seconds.columns if name.startswith(UNREAD)]
     problems = [*directory.problems]
     problems += [f"the Kafka consumer did not read all: {name.removeprefix(UNREAD)}" for name in unread]
-    problems += [
-        f"no {kind} rows were recorded" for kind in ("published", "heard", "consumed") if kind not in has
-    ]
-    if directory.manifest.state == "running":
+    problems += [f"no {kind} rows were recorded" for kind in _KINDS if kind not in has]
+    if manifest.state == "running":
         problems.append("the run did not end: its writers died, or it still runs")
     return Frames(
-        name=directory.manifest.name,
-        events=events,
-        seconds=seconds.drop(columns=unread),
-        faults=_faults(directory.manifest, zero),
-        manifest=directory.manifest,
-        sample=directory.manifest.sample,
-        problems=tuple(problems),
-        has=frozenset(has),
-    )
+        name=manifest.name, events=events, seconds=seconds.drop(columns=unread), manifest=manifest,
+        faults=_faults(manifest, zero), sample=manifest.sample, problems=tuple(problems), has=has,
+    )  # fmt: skip
 
 
 class _Judged(Protocol):
@@ -139,14 +127,15 @@ def compare(runs: Iterable[_Judged]) -> pd.DataFrame:
 
 
 def _events(joined: Joined, zero: int) -> pd.DataFrame:
-    durable = joined.durable
-
-    def spent(begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def spent(begin: Int64, end: Int64, among: Flags | None = None) -> npt.NDArray[np.float32]:
         found = (end - begin).astype(np.float32)
         found /= 1e6
         found[end == 0] = np.nan
+        if among is not None:
+            found[~among] = np.nan
         return found
 
+    durable = joined.durable
     frame = pd.DataFrame(
         {
             "seq": joined.seq,
@@ -154,11 +143,11 @@ def _events(joined: Joined, zero: int) -> pd.DataFrame:
             "outcome": joined.outcome.astype(np.int8),
             "intended_s": (joined.intended - zero) / 1e9,
             "slip_ms": spent(joined.intended, joined.sent),
-            "publish_ms": spent(joined.intended, np.where(durable, joined.acked, 0)),
-            "publish_raw_ms": spent(joined.sent, np.where(durable, joined.acked, 0)),
+            "publish_ms": spent(joined.intended, joined.acked, durable),
+            "publish_raw_ms": spent(joined.sent, joined.acked, durable),
             "live_ms": spent(joined.intended, joined.heard),
             "live_raw_ms": spent(joined.sent, joined.heard),
-            "delay_ms": spent(joined.acked, np.where(durable, joined.heard, 0)),
+            "delay_ms": spent(joined.acked, joined.heard, durable),
             "consumed_ms": spent(joined.intended, joined.consumed),
         },
         copy=False,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from dualstream_lab.analysis.paired import resamples, standard_error
 from dualstream_lab.analysis.tally import quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy.typing as npt
-
-    from dualstream_lab.analysis.tally import Counts, Tally
+    from dualstream_lab.analysis.tally import Tally
+    from dualstream_lab.recording.rows import Floats, Int64
 
 __all__ = ["MEASURES", "Measure"]
 
@@ -52,7 +51,7 @@ class Measure:
         """Of the whole run."""
         return float(self._values(run, np.ones((1, 1)), np.zeros(1, np.int64))[0])
 
-    def scaled(self, values: Sequence[float] | Counts) -> Counts:
+    def scaled(self, values: Sequence[float] | Floats) -> Floats:
         """Where differences count: the logarithm, of shares themselves."""
         with np.errstate(divide="ignore"):
             return np.log(values) if self.ratio else np.asarray(values, np.float64)
@@ -72,13 +71,13 @@ class Measure:
         blocks = max(_FEWEST, round(math.sqrt(seconds) / 1.5))
         if seconds < _FEWEST:
             return math.inf, 1
-        values = self.scaled(self._values(run, _draws(blocks), np.arange(blocks) * seconds // blocks))
+        first = np.arange(blocks) * seconds // blocks
+        values = self.scaled(self._values(run, resamples(blocks, _RESAMPLES), first))
         if not np.isfinite(values).all():
             return math.inf, 1
-        # A resample of n has a variance that is too small by (n - 1) / n.
-        return float(values.std(ddof=1)) * math.sqrt(blocks / (blocks - 1)), blocks - 1
+        return standard_error(values, blocks), blocks - 1
 
-    def _values(self, run: Tally, weights: Counts, first: npt.NDArray[np.int64]) -> Counts:
+    def _values(self, run: Tally, weights: Floats, first: Int64) -> Floats:
         """By each row of ``weights``, those of the blocks that begin at the slices ``first``."""
         if self.share:
             return quantiles(np.add.reduceat(run.latencies[self.of[0]], first), self.share, weights)
@@ -86,13 +85,6 @@ class Measure:
         part, whole = (weights @ np.add.reduceat(counts[name], first) for name in self.of)
         with np.errstate(invalid="ignore"):
             return np.asarray(part / whole)
-
-
-@cache
-def _draws(blocks: int) -> Counts:
-    """How often each block is in a resample; a resample a row."""
-    drawn = np.random.default_rng(1).integers(0, blocks, (_RESAMPLES, blocks))
-    return np.array([np.bincount(row, minlength=blocks) for row in drawn], np.float64)
 
 
 def _latencies(name: str, of: str, *shares: float) -> dict[str, Measure]:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,21 +19,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Counts = npt.NDArray[np.float64]
+    from dualstream_lab.recording.rows import Floats, Int64
 
 __all__ = [
-    "EARLIEST",
-    "LEVEL",
-    "LOOKS",
-    "Decision",
-    "Interval",
-    "beside",
-    "counts_of",
-    "decide",
-    "interval",
-    "student",
-    "student_share",
-]
+    "EARLIEST", "LEVEL", "LOOKS", "Decision", "Interval", "counts_of", "decide", "interval", "log_bins",
+    "neighbours", "resamples", "standard_error", "student", "student_share",
+]  # fmt: skip
 
 LOOKS: Final = (6, 9, 13, 19, 28, 40, 60, 90)
 """After so many pairs it may be found good. Each time half as many again, as every look has its price."""
@@ -72,17 +63,24 @@ class Interval:
     pairs: int
 
 
-def counts_of(latencies: npt.NDArray[np.float64]) -> Counts:
+def log_bins(values: npt.NDArray[Any], smallest: float, per_decade: float, bins: int) -> Int64:
+    """The bin of each value, of so many a decade; the last of ``bins`` for what is larger; ``bins`` itself
+    for +inf and NaN.
+    """
+    found = np.full(len(values), bins, np.int64)
+    finite = np.isfinite(values)
+    decades = np.log10(np.maximum(values[finite], smallest) / smallest)
+    found[finite] = np.minimum((decades * per_decade).astype(np.int64), bins - 1)
+    return found
+
+
+def counts_of(latencies: Floats) -> Floats:
     """How many of these latencies (ms, +inf for "never") are in each bin, 2 % wide."""
-    ended = np.isfinite(latencies)
-    decades = np.log10(np.maximum(latencies[ended], _SMALLEST) / _SMALLEST)
-    places = np.minimum((decades * _PER_DECADE).astype(np.int64), _NEVER - 1)
-    counts = np.bincount(places, minlength=_NEVER + 1).astype(np.float64)
-    counts[_NEVER] = np.count_nonzero(~ended)
-    return counts
+    bins = log_bins(latencies, _SMALLEST, _PER_DECADE, _NEVER)
+    return np.bincount(bins, minlength=_NEVER + 1).astype(np.float64)
 
 
-def beside(healthy: Sequence[bool], place: int) -> list[int]:
+def neighbours(healthy: Sequence[bool], place: int) -> list[int]:
     """The nearest healthy blocks: up to two before ``place``, one after it; none where a side has none.
 
     Only one after it, so that a pair does not change when blocks are added.
@@ -93,7 +91,7 @@ def beside(healthy: Sequence[bool], place: int) -> list[int]:
 
 
 def interval(
-    pairs: Sequence[tuple[Counts, Counts]], share: float, *, level: float = LEVEL, seed: int = 1
+    pairs: Sequence[tuple[Floats, Floats]], share: float, *, level: float = LEVEL, seed: int = 1
 ) -> Interval:
     """The difference of a percentile: of all blocks with the fault together, less all beside them together.
 
@@ -106,17 +104,18 @@ def interval(
     if not n:
         return Interval(value=math.nan, low=-math.inf, high=math.inf, pairs=0)
     faulty, healthy = (np.array(side) for side in zip(*pairs, strict=True))
-    value = float((_quantile(np.ones((1, n)), faulty, share) - _quantile(np.ones((1, n)), healthy, share))[0])
+
+    def difference(weights: Floats) -> Floats:
+        return _quantile(weights, faulty, share) - _quantile(weights, healthy, share)
+
+    value = float(difference(np.ones((1, n)))[0])
     if n == 1 or math.isnan(value):
         return Interval(value=value, low=-math.inf, high=math.inf, pairs=n)
-    draws = _draws(n, seed)
-    resampled = _quantile(draws, faulty, share) - _quantile(draws, healthy, share)
+    resampled = difference(resamples(n, _RESAMPLES, seed))
     if not np.isfinite(resampled).all():
         low = math.inf if np.isposinf(resampled).all() else -math.inf
         return Interval(value=value, low=low, high=math.inf, pairs=n)
-    # A resample of n has a variance that is too small by (n - 1) / n.
-    error = float(resampled.std(ddof=1)) * math.sqrt(n / (n - 1))
-    half = student((1 + level) / 2, n - 1) * error
+    half = student((1 + level) / 2, n - 1) * standard_error(resampled, n)
     return Interval(value=value, low=value - half, high=value + half, pairs=n)
 
 
@@ -134,13 +133,20 @@ def decide(found: Interval, margin: float) -> Decision:
 
 
 @cache
-def _draws(n: int, seed: int) -> npt.NDArray[np.float64]:
-    """How often each of n pairs is in a resample; a resample a row."""
-    drawn = np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n))
-    return np.array([np.bincount(row, minlength=n) for row in drawn], np.float64)
+def resamples(blocks: int, times: int, seed: int = 1) -> Floats:
+    """How often each block is in a resample of as many; a resample a row."""
+    drawn = np.random.default_rng(seed).integers(0, blocks, (times, blocks))
+    return np.array([np.bincount(row, minlength=blocks) for row in drawn], np.float64)
 
 
-def _quantile(weights: npt.NDArray[np.float64], counts: Counts, share: float) -> npt.NDArray[np.float64]:
+def standard_error(resampled: Floats, blocks: int) -> float:
+    """Of a value of so many blocks, from the values of their resamples: their variance is too small by
+    (n - 1) / n.
+    """
+    return float(resampled.std(ddof=1)) * math.sqrt(blocks / (blocks - 1))
+
+
+def _quantile(weights: Floats, counts: Floats, share: float) -> Floats:
     """Of the blocks together, by each row of weights.
 
     By bisection, not by a product of these matrices: BLAS spreads that over threads, which wait for each

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from dualstream_lab.analysis.paired import log_bins
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import Outcome
 from dualstream_lab.recording.joined import durable_lag
@@ -18,24 +20,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dualstream_lab.analysis.frames import Frames
+    from dualstream_lab.recording.rows import Floats, Int64
 
-    Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+    Values = pd.Series[float] | Floats | npt.NDArray[np.float32]
 
-__all__ = ["lag", "latencies", "outage_windows", "over_time", "percentiles"]
+__all__ = [
+    "Latency", "lag", "latencies", "latency", "latency_ms", "outage_windows", "over_time", "percentiles",
+]  # fmt: skip
 
 _BINS_PER_DECADE = 400  # bins of a block's histogram: 0.6 % wide
+_BINS = 100 * _BINS_PER_DECADE
 _SMALLEST = 1e-3  # ms
 
 
 def percentiles(
-    values: pd.Series[float] | Floats,
-    *,
-    qs: Sequence[float] = (0.5, 0.9, 0.99, 0.999),
-    at: pd.Series[float] | Floats | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 1,
-) -> pd.DataFrame:
+    values: Values, *, qs: Sequence[float] = (0.5, 0.9, 0.99, 0.999), at: Values | None = None,
+    confidence: float = 0.95, resamples: int = 2000, seed: int = 1,
+) -> pd.DataFrame:  # fmt: skip
     """Percentiles of latencies, with bootstrap intervals; one row a quantile, index ``q``.
 
     NaN stands for "never arrived" and counts as +inf. Columns: ``value``, ``low``, ``high`` (of the
@@ -50,67 +51,73 @@ def percentiles(
     data = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
     missing = int(np.count_nonzero(np.isnan(data)))
-    filled = np.where(np.isnan(data), np.inf, data)
+    ordered = np.where(np.isnan(data), np.inf, data)
     tail = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     shares = np.asarray(qs, np.float64)
-    if not len(filled):
-        frame = pd.DataFrame(
-            {"value": np.nan, "low": np.nan, "high": np.nan}, index=pd.Index(shares, name="q")
-        )
-        return frame.assign(n=0, missing=0)
-    ordered = np.sort(filled)
     n = len(ordered)
-    ranks = np.clip(np.ceil(np.round(shares * n, 6)).astype(np.int64), 1, n)
-    if at is None:
-        drawn = [
-            ordered[np.minimum((rng.beta(k, n - k + 1, resamples) * n).astype(np.int64), n - 1)]
-            for k in ranks
-        ]
-    else:
-        drawn = _by_second(filled, np.asarray(at, np.float64), shares, resamples, rng)
-    bounds = [np.quantile(column, tail, method="inverted_cdf") for column in drawn]
-    return pd.DataFrame(
-        {
-            "value": ordered[ranks - 1],
-            "low": [low for low, _ in bounds],
-            "high": [high for _, high in bounds],
-            "n": n,
-            "missing": missing,
-        },
-        index=pd.Index(shares, name="q"),
-    )
+    table = np.full((len(shares), 3), np.nan)
+    if n:
+        if at is not None:
+            drawn = _by_second(ordered, np.asarray(at, np.float64), shares, resamples, rng)
+        ordered.sort()
+        ranks = np.clip(np.ceil(np.round(shares * n, 6)).astype(np.int64), 1, n)
+        if at is None:
+            drawn = [
+                ordered[np.minimum((rng.beta(k, n - k + 1, resamples) * n).astype(np.int64), n - 1)]
+                for k in ranks
+            ]
+        table[:, 0] = ordered[ranks - 1]
+        table[:, 1:] = [np.quantile(column, tail, method="inverted_cdf") for column in drawn]
+    frame = pd.DataFrame(table, columns=["value", "low", "high"], index=pd.Index(shares, name="q"))
+    return frame.assign(n=n, missing=missing)
 
 
 def _by_second(
-    values: npt.NDArray[np.float64],
-    at: npt.NDArray[np.float64],
-    shares: npt.NDArray[np.float64],
-    resamples: int,
-    rng: np.random.Generator,
-) -> list[npt.NDArray[np.float64]]:
+    values: Floats, at: Floats, shares: Floats, resamples: int, rng: np.random.Generator
+) -> list[Floats]:
     """The quantiles of resampled seconds, through one histogram a second."""
     _, block = np.unique(np.floor(at).astype(np.int64), return_inverse=True)
     blocks = int(block.max()) + 1
+    place = log_bins(values, _SMALLEST, _BINS_PER_DECADE, _BINS)
     finite = np.isfinite(values)
-    place = np.zeros(len(values), np.int64)
-    place[finite] = np.floor(
-        np.log10(np.maximum(values[finite], _SMALLEST) / _SMALLEST) * _BINS_PER_DECADE
-    ).astype(np.int64)
-    bins = int(place.max()) + 2
+    bins = int(place[finite].max(initial=0)) + 2
     place[~finite] = bins - 1
-    counts = (
-        np.bincount(block * bins + place, minlength=blocks * bins).reshape(blocks, bins).astype(np.float64)
-    )
+    counts = np.bincount(block * bins + place, minlength=blocks * bins).reshape(blocks, bins).astype(float)
     middles = _SMALLEST * 10 ** ((np.arange(bins) + 0.5) / _BINS_PER_DECADE)
     middles[-1] = np.inf
     found = np.empty((len(shares), resamples))
     for turn in range(resamples):
         weights = np.bincount(rng.integers(0, blocks, blocks), minlength=blocks)
         cumulative = np.cumsum(weights @ counts)
-        found[:, turn] = middles[
-            np.minimum(np.searchsorted(cumulative, shares * cumulative[-1] - 1e-9), bins - 1)
-        ]
+        reached = np.searchsorted(cumulative, shares * cumulative[-1] - 1e-9)
+        found[:, turn] = middles[np.minimum(reached, bins - 1)]
     return list(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Quantiles of a latency, ms; NaN where there is none."""
+
+    count: int
+    p50: float
+    p99: float
+    p999: float
+    max: float
+
+
+def latency(begin: Int64, end: Int64) -> Latency:
+    """From ``begin`` to ``end`` in ns, of the rows that have an end (not 0)."""
+    there = end > 0
+    return latency_ms((end[there] - begin[there]) / 1e6)
+
+
+def latency_ms(values: npt.NDArray[np.floating]) -> Latency:
+    """Of these values in ms; NaN, "never", is left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Latency(count=0, p50=np.nan, p99=np.nan, p999=np.nan, max=np.nan)
+    p50, p99, p999 = np.quantile(values, [0.5, 0.99, 0.999], method="higher").tolist()
+    return Latency(count=len(values), p50=p50, p99=p99, p999=p999, max=float(values.max()))
 
 
 def latencies(frames: Frames, column: str) -> npt.NDArray[np.float32]:
@@ -162,14 +169,14 @@ def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
     # before the publisher hears that it was written.
     first, until = np.searchsorted(now, acked), np.searchsorted(now, consumed)
     open_ = first < until
-    change = np.bincount(first[open_], minlength=len(now) + 1) - np.bincount(
-        until[open_], minlength=len(now) + 1
-    )
+    opened, closed = (np.bincount(each[open_], minlength=len(now) + 1) for each in (first, until))
     seconds = durable_lag(acked[open_], consumed[open_], now)
-    return pd.DataFrame({"seconds": seconds, "messages": np.cumsum(change)[:-1] * frames.sample}, index=index)
+    return pd.DataFrame(
+        {"seconds": seconds, "messages": np.cumsum(opened - closed)[:-1] * frames.sample}, index=index
+    )
 
 
-def _acked_and_consumed(frames: Frames) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _acked_and_consumed(frames: Frames) -> tuple[Int64, Int64]:
     """Of every durable event, ns; what was never consumed was so at the end of time."""
     names = ("outcome", "intended_s", "publish_ms", "consumed_ms")
     outcome, begin, publish, read = (frames.events[name].to_numpy() for name in names)
@@ -183,7 +190,7 @@ def _acked_and_consumed(frames: Frames) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return acked, consumed
 
 
-def _nanoseconds(begin_s: Floats, spent_ms: Floats) -> npt.NDArray[np.int64]:
+def _nanoseconds(begin_s: Floats, spent_ms: npt.NDArray[np.floating]) -> Int64:
     found = spent_ms * np.float64(1e-3)
     found += begin_s
     found *= 1e9

@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from dualstream_lab.analysis.arrivals import NEVER, Arrivals, read_arrivals
+from dualstream_lab.errors import RecordingError
+from dualstream_lab.ledger.seconds import Seconds
 from dualstream_lab.recording import RunDirectory
-from dualstream_lab.recording.joined import durable_lag
+from dualstream_lab.recording.joined import durable_lag, join, places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
     from dualstream_lab.recording import Manifest
+    from dualstream_lab.recording.joined import Joined
+    from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64
 
-    Counts = npt.NDArray[np.float64]
-    Int64 = npt.NDArray[np.int64]
-
-__all__ = ["BINS", "Counts", "HasPath", "Tally", "counted", "quantiles"]
+__all__ = ["BINS", "Arrivals", "HasPath", "Tally", "counted", "open_run", "quantiles", "read_arrivals"]
 
 BINS: Final = 1853
 """Of latencies, each 1 % wide, from 0.01 ms to 1000 s; the last one is "never"."""
 
+_NEVER: Final = np.iinfo(np.int64).max
 _SMALLEST: Final = 0.01  # ms
 _WIDTH: Final = math.log(1.01)
 _SLICES: Final = 600  # a run of more seconds is cut into so many at most
@@ -44,6 +43,59 @@ class HasPath(Protocol):
         """The run directory."""
 
 
+def open_run(run: HasPath | Path | str) -> RunDirectory:
+    """Raises RecordingError for what is not a run directory."""
+    return RunDirectory.open(run if isinstance(run, (str, Path)) else run.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """When each event arrived, 0 for never; ns of the monotonic clock.
+
+    ``heard``, ``consumed`` and ``dropped`` (whether its notification was given up) are None where they were
+    not recorded, where rows are missing, or where the log was not read to its end: nobody knows then what
+    "never" is. ``whole``: no row of publishing is missing. ``problems`` names what is. ``busy``: the share of
+    the machine's cores that anybody used, NaN where nobody looked.
+    """
+
+    joined: Joined
+    heard: Int64 | None
+    consumed: Int64 | None
+    dropped: Flags | None
+    whole: bool
+    problems: tuple[str, ...]
+    busy: float
+
+
+def read_arrivals(directory: RunDirectory) -> Arrivals:
+    """Of a run. Raises RecordingError for one without rows of publishing."""
+    joined = join(directory)
+    if not len(joined):
+        raise RecordingError(f"{directory.path} has no rows: there is nothing to compare")
+    seconds, damaged, rows = Seconds(directory), set(joined.damaged), dict(joined.rows)
+    dropped, rows["dropped"] = np.zeros(len(joined), np.bool_), 0
+    for _, columns in directory.columns("dropped", ("seq",)):
+        if columns is None:
+            damaged.add("dropped")
+        else:
+            rows["dropped"] += len(columns["seq"])
+            place, known = places(joined.seq, columns["seq"])
+            dropped[place[known]] = True
+    missing = {kind: problem for kind, count in rows.items() if (problem := seconds.missing(kind, count))}
+    problems = [*directory.problems, *missing.values(), *([seconds.unread] if seconds.unread else ())]
+    damaged |= {*missing, *(["consumed"] if seconds.unread else ())}
+    counters = seconds.counters
+    heard = ("heard" in counters or joined.heard.any()) and not damaged & {"heard", "caught_up"}
+    consumed = ("consumed" in counters or joined.consumed.any()) and "consumed" not in damaged
+    notified = ("notified" in counters or seconds.counted("dropped")) and "dropped" not in damaged
+    used, idle = counters["machine.busy_ms"], counters["machine.idle_ms"]
+    return Arrivals(
+        joined=joined, heard=joined.heard if heard else None, consumed=joined.consumed if consumed else None,
+        dropped=dropped if notified else None, whole="published" not in damaged, problems=tuple(problems),
+        busy=used / (used + idle) if used + idle else math.nan,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """One run in slices of a second (of a run beyond ten minutes, of some seconds), by intended time.
@@ -54,15 +106,14 @@ class Tally:
     least 1 ms), a hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``,
     ``failed`` (not durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and
     never heard), ``dropped``. What was not recorded, or of which rows are missing, is not there, and
-    ``problems`` names it.
-    ``busy``: the share of the machine's cores that anybody used, NaN where nobody looked.
+    ``problems`` names it. ``busy``: as of :class:`Arrivals`.
     """
 
     name: str
     manifest: Manifest
-    lengths: Counts
-    latencies: Mapping[str, Counts]
-    counts: Mapping[str, Counts]
+    lengths: Floats
+    latencies: Mapping[str, Floats]
+    counts: Mapping[str, Floats]
     problems: tuple[str, ...] = ()
     busy: float = math.nan
 
@@ -71,22 +122,17 @@ class Tally:
         """Of a ``Run``, or of the path of a run directory, also of one whose writers died.
 
         Raises RecordingError for what is no run directory, and for one without rows. Ten million events take
-        some seconds and 1 GB.
+        some seconds and < 2 GB.
         """
-        directory = RunDirectory.open(run if isinstance(run, (str, Path)) else run.path)
-        found = read_arrivals(directory)
-        edges = _edges(directory.manifest, found)
-        counts, latencies = _cut(found, edges)
-        sample = directory.manifest.sample
+        directory = open_run(run)
+        manifest, arrivals = directory.manifest, read_arrivals(directory)
+        edges = _edges(manifest, arrivals.joined)
+        counts, latencies = _cut(arrivals, edges)
         return cls(
-            name=directory.path.name,
-            manifest=directory.manifest,
-            lengths=np.diff(edges) / 1e9,
-            latencies=latencies,
-            counts={name: count * sample for name, count in counts.items()},
-            problems=found.problems,
-            busy=found.busy,
-        )
+            name=directory.path.name, manifest=manifest, lengths=np.diff(edges) / 1e9, latencies=latencies,
+            counts={name: count * manifest.sample for name, count in counts.items()},
+            problems=arrivals.problems, busy=arrivals.busy,
+        )  # fmt: skip
 
     @property
     def events(self) -> int:
@@ -94,18 +140,18 @@ class Tally:
         return int(self.counts["intended"].sum())
 
 
-def counted(slices: npt.NDArray[np.int32], spent: Int64, rows: int) -> Counts:
-    """Latencies (ns, ``NEVER`` for never) as a row a slice and a column a bin."""
+def counted(slices: Int32, spent: Int64, rows: int) -> Floats:
+    """Latencies (ns, the highest number for never) as a row a slice and a column a bin."""
     found = np.zeros(rows * BINS)
     for first in range(0, len(spent), _CHUNK):
         part = slice(first, first + _CHUNK)
         bins = (np.log(np.maximum(spent[part] / 1e6, _SMALLEST) / _SMALLEST) / _WIDTH).astype(np.int64)
-        bins = np.where(spent[part] == NEVER, BINS - 1, np.minimum(bins, BINS - 2))
+        bins = np.where(spent[part] == _NEVER, BINS - 1, np.minimum(bins, BINS - 2))
         found += np.bincount(slices[part].astype(np.int64) * BINS + bins, minlength=len(found))
     return found.reshape(rows, BINS)
 
 
-def quantiles(counts: Counts, share: float, weights: Counts | None = None) -> Counts:
+def quantiles(counts: Floats, share: float, weights: Floats | None = None) -> Floats:
     """Of each row of ``counts``, or of their sums by each row of ``weights``; ms.
 
     What ``share`` of all stay within; +inf where so many never arrived, NaN of none. Within a bin they count
@@ -127,13 +173,13 @@ def quantiles(counts: Counts, share: float, weights: Counts | None = None) -> Co
     return found
 
 
-def _edges(manifest: Manifest, found: Arrivals) -> Int64:
+def _edges(manifest: Manifest, joined: Joined) -> Int64:
     """From the plan's zero to its end, or to the last answer where that was a second or more later."""
-    zero = manifest.started or int(found.intended.min())
-    answered = int(found.acked.max()) - zero
+    zero = manifest.started or int(joined.intended.min())
+    answered = int(joined.acked[joined.durable].max(initial=0)) - zero
     end = round(float(manifest.workload["duration"]) * 1e9)
     if manifest.state != "finished":
-        end = min(end, max(int(found.intended.max()) - zero, answered))
+        end = min(end, max(int(joined.intended.max()) - zero, answered))
     if answered >= end + 1_000_000_000:  # one answer's time after the plan is not a lower rate
         end = answered
     end = max(end, 1)
@@ -141,37 +187,39 @@ def _edges(manifest: Manifest, found: Arrivals) -> Int64:
     return zero + np.append(np.arange(0, end, width), end)
 
 
-def _cut(found: Arrivals, edges: Int64) -> tuple[dict[str, Counts], dict[str, Counts]]:
-    rows = len(edges) - 1
-    slices, durable = _slices(edges, found.intended), found.durable
-    ours, begin = slices[durable], found.intended[durable]
+def _cut(arrivals: Arrivals, edges: Int64) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    joined, durable, rows = arrivals.joined, arrivals.joined.durable, len(edges) - 1
+    slices = _slices(edges, joined.intended)
+    among, begin, acked = slices[durable], joined.intended[durable], joined.acked[durable]
 
-    def number(among: npt.NDArray[np.int32]) -> Counts:
-        return np.bincount(among, minlength=rows).astype(np.float64)
+    def number(chosen: Int32) -> Floats:
+        return np.bincount(chosen, minlength=rows).astype(np.float64)
 
-    counts = {"intended": number(slices), "durable": number(ours)}
+    def until(end: Int64) -> Floats:
+        return counted(among, np.where(end > 0, end - begin, _NEVER), rows)
+
+    counts = {"intended": number(slices), "durable": number(among)}
     counts["failed"] = counts["intended"] - counts["durable"]
-    spent = np.where(durable, found.acked - found.intended, NEVER)
+    spent = np.where(durable, joined.acked - joined.intended, _NEVER)
     latencies = {"publish": counted(slices, spent, rows)}
     del spent
-    if found.whole:
-        counts["acked"] = number(_slices(edges, found.acked[durable]))
-    if found.heard is not None:
-        heard = found.heard[durable]
-        latencies["live"] = counted(ours, np.where(heard < NEVER, heard - begin, NEVER), rows)
-        counts["silent"] = number(ours[heard == NEVER])
-    if found.consumed is not None:
-        consumed = found.consumed[durable]
-        latencies["durable"] = counted(ours, np.where(consumed < NEVER, consumed - begin, NEVER), rows)
+    if arrivals.whole:
+        counts["acked"] = number(_slices(edges, acked))
+    if arrivals.heard is not None:
+        heard = arrivals.heard[durable]
+        latencies["live"] = until(heard)
+        counts["silent"] = number(among[heard == 0])
+    if arrivals.consumed is not None:
+        consumed = arrivals.consumed[durable]
+        latencies["durable"] = until(consumed)
         at = np.arange(edges[0], edges[-1], _LAG_STEP)
-        lag = durable_lag(found.acked[durable], np.where(consumed < NEVER, consumed, 0), at)
-        waited = np.maximum((lag * 1e9).astype(np.int64), _NO_LAG)
-        latencies["lag"] = counted(_slices(edges, at), waited, rows)
-    if found.dropped is not None:
-        counts["dropped"] = number(slices[found.dropped])
+        lag = np.maximum((durable_lag(acked, consumed, at) * 1e9).astype(np.int64), _NO_LAG)
+        latencies["lag"] = counted(_slices(edges, at), lag, rows)
+    if arrivals.dropped is not None:
+        counts["dropped"] = number(slices[arrivals.dropped])
     return counts, latencies
 
 
-def _slices(edges: Int64, times: Int64) -> npt.NDArray[np.int32]:
+def _slices(edges: Int64, times: Int64) -> Int32:
     place = np.searchsorted(edges, times, side="right") - 1
     return np.clip(place, 0, len(edges) - 2).astype(np.int32)

@@ -19,7 +19,7 @@ from dualstream_lab.stack.where import Destination
 from dualstream_lab.workload import PAYLOADS, Workload
 
 if TYPE_CHECKING:
-    from dualstream_lab.analysis.latency import Latency
+    from dualstream_lab.analysis.statistics import Latency
     from dualstream_lab.lab.demo import Result
     from dualstream_lab.lab.progress import Progress as RunProgress
 

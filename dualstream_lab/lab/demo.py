@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from dualstream_lab.analysis import load, plot_latency_over_time, plot_timeline
-from dualstream_lab.analysis.latency import Latency, latency_ms
+from dualstream_lab.analysis.statistics import Latency, latency_ms
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario

@@ -117,7 +117,7 @@ class _Display:
     def _draw(self, progress: Progress) -> None:
         from IPython.display import Image  # noqa: PLC0415
 
-        from dualstream_lab.analysis.live import draw_live  # noqa: PLC0415
+        from dualstream_lab.analysis.plots.rates import draw_live  # noqa: PLC0415
 
         figure = draw_live(progress.series, duration=progress.duration, rate=self._scenario.workload.rate)
         picture = BytesIO()

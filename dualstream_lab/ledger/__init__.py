@@ -14,26 +14,12 @@ A directory's rows become arrays (:mod:`.evidence`); the two paths are looked at
 
 from __future__ import annotations
 
-from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Cause, Class, Mark
-from dualstream_lab.ledger.entry import Entry
+from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Cause, Class, Entry, Mark
 from dualstream_lab.ledger.ledger import Ledger
 from dualstream_lab.ledger.recovery import Path, Recovery, Series, grade, grade_all
 from dualstream_lab.ledger.story import Moment, Story
 
 __all__ = [
-    "CAUSES",
-    "CLASSES",
-    "MARKS",
-    "Cause",
-    "Class",
-    "Entry",
-    "Ledger",
-    "Mark",
-    "Moment",
-    "Path",
-    "Recovery",
-    "Series",
-    "Story",
-    "grade",
-    "grade_all",
-]
+    "CAUSES", "CLASSES", "MARKS", "Cause", "Class", "Entry", "Ledger", "Mark", "Moment", "Path", "Recovery",
+    "Series", "Story", "grade", "grade_all",
+]  # fmt: skip

@@ -12,28 +12,12 @@ from dualstream_lab.ledger.classes import Cause, Class, LogState, Mark
 from dualstream_lab.recording import Outcome
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from dualstream_lab.ledger.arrays import Events
+    from dualstream_lab.ledger.arrays import Drops, Events
     from dualstream_lab.ledger.live import Live
     from dualstream_lab.ledger.log import Log
+    from dualstream_lab.recording.rows import Codes, Flags
 
-    Booleans = npt.NDArray[np.bool_]
-    Codes = npt.NDArray[np.uint8]
-
-__all__ = ["Account", "Drops", "account_of"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drops:
-    """``cause``: for each event, 0, or ``Cause.DROPPED`` plus the reason why its notification was given up.
-
-    ``exact``: told event by event; else it is what the publisher gave up in the second of the event's
-    acknowledgement, and counts only for events that nobody heard.
-    """
-
-    cause: Codes
-    exact: bool = True
+__all__ = ["Account", "account_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +47,7 @@ def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_
     classes[unknown & outside] = Class.UNKNOWN_NOT_IN_LOG
     classes[stray & (refused | unknown)] = Class.ORPHAN
 
-    acked = outcome == Outcome.DURABLE
+    acked = events.durable
     classes[acked] = Class.UNREAD
     classes[acked & outside] = Class.LOST
     durable = acked & inside
@@ -77,7 +61,7 @@ def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_
     )
 
 
-def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Booleans, Booleans]:
+def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Flags, Flags]:
     """Which events are in the log, and which are not. The others are not known to be either."""
     read = log.at > 0
     if log.state is LogState.COMPLETE:
@@ -88,10 +72,10 @@ def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Boolean
         return read, outside & ~read
     if published_whole:
         outside |= events.outcome == NO_ROW  # nobody here published it
-    return np.asarray(events.outcome == Outcome.DURABLE), outside
+    return events.durable, outside
 
 
-def _causes(silent: Booleans, heard: Booleans, live: Live, drops: Drops) -> Codes:
+def _causes(silent: Flags, heard: Flags, live: Live, drops: Drops) -> Codes:
     causes = np.zeros(len(silent), np.uint8)
     causes[silent] = Cause.NO_SUBSCRIBER
     causes[silent & live.gap] = Cause.RECONNECT_GAP

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from enum import Enum, IntEnum, IntFlag
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dualstream_lab.recording import DROPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CAUSES", "CLASSES", "MARKS", "Cause", "Class", "LogState", "Mark"]
+__all__ = ["CAUSES", "CLASSES", "MARKS", "Cause", "Class", "Entry", "LogState", "Mark"]
+
+
+E = TypeVar("E", bound=Enum)
+
+
+def _named(kinds: type[E], *meanings: str) -> dict[E, tuple[str, str]]:
+    return {k: (k.name.lower().replace("_", "-"), text) for k, text in zip(kinds, meanings, strict=True)}
 
 
 class LogState(IntEnum):
@@ -41,23 +49,21 @@ class Class(IntEnum):
     UNRECORDED = 11
 
 
-CLASSES: Final[Mapping[Class, tuple[str, str]]] = {
-    Class.HEARD: ("heard", "durable, and every subscriber that was listening heard it"),
-    Class.SILENT: ("silent", "durable, and a listening subscriber never heard it, or nobody was listening"),
-    Class.HEARD_AFTER_GIVING_UP: (
-        "heard-after-giving-up",
-        "durable; the publisher gave its notification up, and Redis delivered it all the same",
-    ),
-    Class.LOST: ("lost", "acknowledged, but not in Kafka: must never happen"),
-    Class.ORPHAN: ("orphan", "heard, but neither acknowledged nor in Kafka: must never happen"),
-    Class.UNKNOWN_IN_LOG: ("unknown-in-log", "not acknowledged by the deadline, and then in the log"),
-    Class.UNKNOWN_NOT_IN_LOG: ("unknown-not-in-log", "not acknowledged by the deadline, nor in the log"),
-    Class.UNKNOWN_OPEN: ("unknown-open", "not acknowledged by the deadline; nobody looked for it in the log"),
-    Class.REFUSED: ("refused", "rejected, or no room for it; and not in the log"),
-    Class.REFUSED_IN_LOG: ("refused-in-log", "refused, by its publisher's word, and in the log all the same"),
-    Class.UNREAD: ("unread", "acknowledged; the consumer's rows are not complete enough to find it"),
-    Class.UNRECORDED: ("unrecorded", "seen on a stream; the rows of its publishing are missing"),
-}
+CLASSES: Final[Mapping[Class, tuple[str, str]]] = _named(
+    Class,
+    "durable, and every subscriber that was listening heard it",
+    "durable, and a listening subscriber never heard it, or nobody was listening",
+    "durable; the publisher gave its notification up, and Redis delivered it all the same",
+    "acknowledged, but not in Kafka: must never happen",
+    "heard, but neither acknowledged nor in Kafka: must never happen",
+    "not acknowledged by the deadline, and then in the log",
+    "not acknowledged by the deadline, nor in the log",
+    "not acknowledged by the deadline; nobody looked for it in the log",
+    "rejected, or no room for it; and not in the log",
+    "refused, by its publisher's word, and in the log all the same",
+    "acknowledged; the consumer's rows are not complete enough to find it",
+    "seen on a stream; the rows of its publishing are missing",
+)
 """Name and meaning."""
 
 
@@ -75,11 +81,7 @@ class Cause(IntEnum):
 
 
 CAUSES: Final[Mapping[int, str]] = {
-    Cause.NO_SUBSCRIBER: "no subscriber",
-    Cause.RECONNECT_GAP: "reconnect gap",
-    Cause.KILLED_FOR_SLOWNESS: "killed for slowness",
-    Cause.GENERATOR_FAULT: "generator fault",
-    Cause.UNEXPLAINED: "unexplained",
+    cause: cause.name.lower().replace("_", " ") for cause in Cause if Cause.NONE < cause < Cause.DROPPED
 } | {Cause.DROPPED + place: f"publisher dropped: {why}" for place, why in enumerate(DROPS)}
 
 
@@ -95,13 +97,38 @@ class Mark(IntFlag):
     MISSED_IN_GAP = 64
 
 
-MARKS: Final[Mapping[Mark, tuple[str, str]]] = {
-    Mark.LATE: ("late", "a subscriber got it only by catch-up or repair"),
-    Mark.EARLY: ("early", "heard before the Kafka consumer, or a store behind it, could have it"),
-    Mark.DUPLICATED_LOG: ("duplicated-log", "in the log more than once"),
-    Mark.DUPLICATED_LIVE: ("duplicated-live", "a subscriber heard it more than once"),
-    Mark.REORDERED_LOG: ("reordered-log", "in the log after an event of its source that was sent later"),
-    Mark.REORDERED_LIVE: ("reordered-live", "heard after an event of its source that is later in the log"),
-    Mark.MISSED_IN_GAP: ("missed-in-gap", "a subscriber missed it while it was not connected"),
-}
+MARKS: Final[Mapping[Mark, tuple[str, str]]] = _named(
+    Mark,
+    "a subscriber got it only by catch-up or repair",
+    "heard before the Kafka consumer, or a store behind it, could have it",
+    "in the log more than once",
+    "a subscriber heard it more than once",
+    "in the log after an event of its source that was sent later",
+    "heard after an event of its source that is later in the log",
+    "a subscriber missed it while it was not connected",
+)
 """Name and meaning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line: a class and, where it is silent, its cause; or a mark. ``share``: of all events. ``examples``:
+    ids. ``delay``: p50, p99 and the most, ms, of what has a "by how much".
+    """
+
+    name: str
+    meaning: str
+    count: int
+    share: float
+    examples: tuple[str, ...]
+    cause: str = ""
+    delay: tuple[float, float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found: dict[str, Any] = {"name": self.name, "count": self.count, "share": self.share}
+        if self.cause:
+            found["cause"] = self.cause
+        if self.delay is not None:
+            found["delay_ms"] = dict(zip(("p50", "p99", "max"), self.delay, strict=True))
+        return found | {"examples": list(self.examples)}

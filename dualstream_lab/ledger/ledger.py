@@ -10,27 +10,25 @@ import numpy as np
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.ledger.account import account_of
-from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, LogState, Mark
-from dualstream_lab.ledger.entry import Entry
+from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, Entry, LogState, Mark
 from dualstream_lab.ledger.evidence import Evidence
 from dualstream_lab.ledger.live import live_of
 from dualstream_lab.ledger.log import log_of
 from dualstream_lab.ledger.recovery import Recovery, Series, grade_all
-from dualstream_lab.ledger.story import Story, tell
+from dualstream_lab.ledger.story import Story, story_of
 from dualstream_lab.ledger.tables import entry_table
-from dualstream_lab.recording import Ending, Outcome, RunDirectory
+from dualstream_lab.recording import Ending, RunDirectory
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from dualstream_lab.ledger.account import Account
     from dualstream_lab.ledger.arrays import Events, Subscriber
     from dualstream_lab.ledger.live import Live
     from dualstream_lab.ledger.log import Log
+    from dualstream_lab.recording.rows import Flags, Int64
 
 __all__ = ["Ledger"]
 
@@ -56,7 +54,7 @@ class Ledger:
     lost: int | None
     orphans: int | None
     problems: tuple[str, ...]
-    seq: npt.NDArray[np.int64]
+    seq: Int64
     account: Account
 
     @classmethod
@@ -74,26 +72,20 @@ class Ledger:
             evidence.problems.append(
                 f"a sample: one event in {directory.manifest.sample} was recorded, and counts are of those"
             )
-        counting = _Counting(RunIds(directory.manifest.ids), events.seq, account)
-        entries = counting.classes()
+        entries = tuple(_class_entries(directory, events, account))
         counts = {entry.name: entry.count for entry in entries}
         whole = log.state is LogState.COMPLETE
         # Without a consumer, an orphan is what nobody published.
-        told = whole or (log.state is LogState.ABSENT and evidence.published_whole)
+        published = whole or (log.state is LogState.ABSENT and evidence.published_whole)
         return cls(
-            directory=directory,
-            events=len(events),
-            entries=entries,
-            marks=counting.marks(events, log, live),
+            directory=directory, events=len(events), entries=entries,
+            marks=tuple(_mark_entries(directory, events, log, live, account)),
             recoveries=_recoveries(directory, evidence, events, log, live, subscribers),
-            sample=directory.manifest.sample,
-            unsent=evidence.seconds.counters.get("unsent", 0),
+            sample=directory.manifest.sample, unsent=evidence.seconds.counters["unsent"],
             lost=counts.get("lost", 0) if whole else None,
-            orphans=counts.get("orphan", 0) if told else None,
-            problems=(*directory.problems, *evidence.problems),
-            seq=events.seq,
-            account=account,
-        )
+            orphans=counts.get("orphan", 0) if published else None,
+            problems=(*directory.problems, *evidence.problems), seq=events.seq, account=account,
+        )  # fmt: skip
 
     def count(self, name: str) -> int:
         """How many events are in a class, or have a mark."""
@@ -119,9 +111,9 @@ class Ledger:
 
     def entry(self, event_id: str) -> Story:
         """One event's story. Raises EventError where the run has no such event, or did not record it."""
-        seq = RunIds(self.directory.manifest.ids).seq(event_id)
+        ids = self.directory.manifest.ids
+        seq = RunIds(ids).seq(event_id)
         if seq is None:
-            ids = self.directory.manifest.ids
             raise EventError(
                 f"{event_id!r} is not an id of this run: they begin with {ids} and have 36 letters"
             )
@@ -130,27 +122,17 @@ class Ledger:
             why = f"one event in {self.sample} was recorded" if self.sample > 1 else "no row names it"
             raise EventError(f"the run has no row of {event_id}: {why}")
         account = self.account
-        which = Class(account.classes[place])
-        marks = [MARKS[mark][0] for mark in Mark if account.marks[place] & mark]
-        return tell(
-            self.directory,
-            seq,
-            name=CLASSES[which][0],
-            meaning=CLASSES[which][1],
-            cause=CAUSES.get(int(account.causes[place]), ""),
-            marks=marks,
-        )
+        name, meaning = CLASSES[Class(account.classes[place])]
+        cause = CAUSES.get(int(account.causes[place]), "")
+        marks = tuple(MARKS[mark][0] for mark in Mark if account.marks[place] & mark)
+        return story_of(self.directory, seq, name=name, meaning=meaning, cause=cause, marks=marks)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         manifest = self.directory.manifest
         return {
-            "run": manifest.run,
-            "name": manifest.name,
-            "state": manifest.state,
-            "events": self.events,
-            "sample": self.sample,
-            "unsent": self.unsent,
+            **{name: getattr(manifest, name) for name in ("run", "name", "state")},
+            **{name: getattr(self, name) for name in ("events", "sample", "unsent")},
             "classes": [entry.as_dict() for entry in self.entries],
             "marks": [entry.as_dict() for entry in self.marks],
             "recovery": [recovery.as_dict() for recovery in self.recoveries],
@@ -169,63 +151,40 @@ class Ledger:
         return "".join(parts)
 
 
-class _Counting:
-    """Counts and examples of an account."""
+def _class_entries(directory: RunDirectory, events: Events, account: Account) -> Iterator[Entry]:
+    for which, (name, meaning) in CLASSES.items():
+        inside = account.classes == which
+        for cause in np.flatnonzero(np.bincount(account.causes[inside])).tolist():
+            chosen = inside & (account.causes == cause) if which is Class.SILENT else inside
+            yield _entry(directory, events, chosen, name=name, meaning=meaning, cause=CAUSES.get(cause, ""))
 
-    def __init__(self, ids: RunIds, seq: npt.NDArray[np.int64], account: Account) -> None:
-        self._ids = ids
-        self._seq = seq
-        self._account = account
 
-    def classes(self) -> tuple[Entry, ...]:
-        classes, causes = self._account.classes, self._account.causes
-        found = []
-        for which, (name, meaning) in CLASSES.items():
-            inside = classes == which
-            for cause in np.flatnonzero(np.bincount(causes[inside])).tolist():
-                chosen = inside & (causes == cause) if which is Class.SILENT else inside
-                found.append(self._entry(name, meaning, chosen, cause=CAUSES.get(cause, "")))
-        return tuple(found)
+def _mark_entries(
+    directory: RunDirectory, events: Events, log: Log, live: Live, account: Account
+) -> Iterator[Entry]:
+    for mark, (name, meaning) in MARKS.items():
+        chosen = (account.marks & mark) > 0
+        if not chosen.any():
+            continue
+        delay: tuple[float, float, float] | None = None
+        if mark is Mark.EARLY:
+            delay = _delay(log.at[chosen] - live.first[chosen])
+        elif mark is Mark.LATE:
+            acked = events.acked[chosen]
+            delay = _delay(live.late[chosen] - np.where(acked > 0, acked, events.sent[chosen]))
+        yield _entry(directory, events, chosen, name=name, meaning=meaning, delay=delay)
 
-    def marks(self, events: Events, log: Log, live: Live) -> tuple[Entry, ...]:
-        found = []
-        for mark, (name, meaning) in MARKS.items():
-            chosen = (self._account.marks & mark) > 0
-            if not chosen.any():
-                continue
-            spent = None
-            if mark is Mark.EARLY:
-                spent = log.at[chosen] - live.first[chosen]
-            elif mark is Mark.LATE:
-                acked = events.acked[chosen]
-                spent = live.late[chosen] - np.where(acked > 0, acked, events.sent[chosen])
-            found.append(self._entry(name, meaning, chosen, spent=spent))
-        return tuple(found)
 
-    def _entry(
-        self,
-        name: str,
-        meaning: str,
-        chosen: npt.NDArray[np.bool_],
-        *,
-        cause: str = "",
-        spent: npt.NDArray[np.int64] | None = None,
-    ) -> Entry:
-        count = int(np.count_nonzero(chosen))
-        some = self._seq[np.flatnonzero(chosen)[:_EXAMPLES]]
-        delay = None
-        if spent is not None:
-            p50, p99, most = (float(value) / 1e6 for value in np.quantile(spent, (0.5, 0.99, 1.0)))
-            delay = p50, p99, most
-        return Entry(
-            name=name,
-            meaning=meaning,
-            count=count,
-            share=count / len(self._seq),
-            examples=tuple(self._ids.of(int(seq)) for seq in some),
-            cause=cause,
-            delay=delay,
-        )
+def _delay(spent: Int64) -> tuple[float, float, float]:
+    p50, p99, most = (np.quantile(spent, (0.5, 0.99, 1.0)) / 1e6).tolist()
+    return p50, p99, most
+
+
+def _entry(directory: RunDirectory, events: Events, chosen: Flags, **known: Any) -> Entry:
+    """With count, share and examples."""
+    count, of = int(np.count_nonzero(chosen)), RunIds(directory.manifest.ids).of
+    examples = tuple(of(int(seq)) for seq in events.seq[np.flatnonzero(chosen)[:_EXAMPLES]])
+    return Entry(count=count, share=count / len(events), examples=examples, **known)
 
 
 def _recoveries(
@@ -236,8 +195,7 @@ def _recoveries(
     published = events.outcome >= 0
     if not manifest.faults or not published.any():
         return ()
-    durable = events.outcome == Outcome.DURABLE
-    intended, acked = events.intended, events.acked
+    durable, intended, acked = events.durable, events.intended, events.acked
     paths = {"publish": _series(intended, np.where(durable, acked, 0), published)}
     if subscribers:
         paths["live"] = _series(intended, live.first, durable)
@@ -259,6 +217,6 @@ def _recoveries(
     return tuple(grade_all(manifest.faults, paths, signs, zero=zero, ended=ended, sample=manifest.sample))
 
 
-def _series(begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], which: npt.NDArray[np.bool_]) -> Series:
+def _series(begin: Int64, end: Int64, which: Flags) -> Series:
     # a copy of ten million entries is worth avoiding
     return Series(begin=begin, end=end) if which.all() else Series(begin=begin[which], end=end[which])

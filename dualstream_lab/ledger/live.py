@@ -12,22 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import FOREVER
+from dualstream_lab.ledger.arrays import FOREVER, behind, combined, first_rows, grouped, ranks
 from dualstream_lab.ledger.classes import Cause, LogState
-from dualstream_lab.ledger.order import behind, combined, first_rows, grouped, ranks
-from dualstream_lab.recording import Ending, Outcome
+from dualstream_lab.recording import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
     from dualstream_lab.ledger.arrays import CaughtUp, Events, Heard, Subscriber, Window
     from dualstream_lab.ledger.log import Log
-
-    Booleans = npt.NDArray[np.bool_]
-    Int64 = npt.NDArray[np.int64]
-    Index = slice | npt.NDArray[np.int64]
+    from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
 __all__ = ["Live", "live_of"]
 
@@ -49,14 +43,14 @@ class Live:
 
     first: Int64
     late: Int64
-    missed: Booleans
-    cause: npt.NDArray[np.uint8]
-    gap: Booleans
-    again: Booleans
-    reordered: Booleans
+    missed: Flags
+    cause: Codes
+    gap: Flags
+    again: Flags
+    reordered: Flags
 
     @property
-    def heard(self) -> Booleans:
+    def heard(self) -> Flags:
         """Which somebody heard, however late."""
         return np.asarray((self.first > 0) | (self.late > 0))
 
@@ -66,33 +60,23 @@ def live_of(
 ) -> Live:
     """From the rows of all subscribers."""
     count = len(events)
-    live = Live(
-        first=_first(heard, count),
-        late=np.zeros(count, np.int64),
-        missed=np.zeros(count, np.bool_),
-        cause=np.zeros(count, np.uint8),
-        gap=np.zeros(count, np.bool_),
-        again=np.zeros(count, np.bool_),
-        reordered=np.zeros(count, np.bool_),
-    )
-    account = _Account(events, log, live)
+    first = np.full(count, _NEVER)
+    np.minimum.at(first, heard.place, heard.at)
+    first[first == _NEVER] = 0
+    late, cause = np.zeros(count, np.int64), np.zeros(count, np.uint8)
+    missed, gap, again, reordered = (np.zeros(count, np.bool_) for _ in range(4))
+    live = Live(first=first, late=late, cause=cause, missed=missed, gap=gap, again=again, reordered=reordered)
+    subscriptions = _Subscriptions(events, log, live)
     for number, subscriber in enumerate(subscribers):
         rows = slice(heard.bounds[number], heard.bounds[number + 1])
         later = caught_up.subscriber == number
-        account.take(
+        subscriptions.take(
             subscriber, heard.place[rows], heard.at[rows], caught_up.place[later], caught_up.at[later]
         )
     return live
 
 
-def _first(heard: Heard, count: int) -> Int64:
-    first = np.full(count, _NEVER)
-    np.minimum.at(first, heard.place, heard.at)
-    first[first == _NEVER] = 0
-    return first
-
-
-class _Account:
+class _Subscriptions:
     """Goes through the subscribers, one after the other."""
 
     def __init__(self, events: Events, log: Log, live: Live) -> None:
@@ -102,18 +86,14 @@ class _Account:
         self._until = np.maximum(live.first, events.sent)
         unheard = live.first == 0
         self._until[unheard] = np.maximum(events.sent[unheard], events.acked[unheard])
-        self._announced = events.outcome == Outcome.DURABLE
-        self._announced |= (log.at > 0) & (events.outcome >= 0)
+        self._announced = events.durable | (log.at > 0) & (events.outcome >= 0)
         self._in_log = None if log.state is LogState.ABSENT else log.at > 0
         self._log = log
         self._key = ranks(events.sent) if log.state is LogState.ABSENT else log.offset
         self._own = np.zeros(len(events), np.bool_)  # whether this subscriber has it; cleared after each
-        self._by_source: tuple[Int64, npt.NDArray[np.int32]] | None = None
+        self._by_source: tuple[Int64, Int32] | None = None
 
-    def take(
-        self, subscriber: Subscriber, place: npt.NDArray[np.int32], at: Int64,
-        later: npt.NDArray[np.int32], later_at: Int64,
-    ) -> None:  # fmt: skip
+    def take(self, subscriber: Subscriber, place: Int32, at: Int64, later: Int32, later_at: Int64) -> None:
         """One subscriber: its rows, live and late."""
         live, own = self._live, self._own
         first = first_rows(place, len(own))
@@ -131,7 +111,7 @@ class _Account:
         own[place] = False
         own[later] = False
 
-    def _reorder(self, place: npt.NDArray[np.int32]) -> None:
+    def _reorder(self, place: Int32) -> None:
         """The log has an order within a partition. Without one, that of sending stands for it, for each
         publisher.
         """
@@ -148,10 +128,9 @@ class _Account:
             groups = combined(groups, self._log.partition[place])
         self._live.reordered[place[behind(groups, self._key[place])]] = True
 
-    def _miss(self, subscriber: Subscriber, place: npt.NDArray[np.int32], at: Int64) -> None:
-        live = self._live
-        ours = self._ours(subscriber.sources)
-        sent, until, own = self._events.sent[ours], self._until[ours], self._own[ours]
+    def _miss(self, subscriber: Subscriber, place: Int32, at: Int64) -> None:
+        live, followed = self._live, self._followed(subscriber.sources)
+        sent, until, own = self._events.sent[followed], self._until[followed], self._own[followed]
         windows = subscriber.windows
         listening = np.zeros(len(sent), np.bool_)
         for window in windows:
@@ -160,23 +139,21 @@ class _Account:
         gap = ~(listening | own)
         gap &= until >= windows[0].begin
         gap &= sent <= gone
-        gap &= self._announced[ours]
-        live.gap[ours] |= gap
-        missed = listening & ~own & self._announced[ours]
-        live.missed[ours] |= missed
+        gap &= self._announced[followed]
+        live.gap[followed] |= gap
+        missed = listening & ~own & self._announced[followed]
+        live.missed[followed] |= missed
         if not missed.any():
             return
         which = np.flatnonzero(missed)
-        causes = self._causes(
-            subscriber, sent[which], until[which], self._events.acked[ours][which], place, at
-        )
-        everything = which if isinstance(ours, slice) else ours[which]
+        acked = self._events.acked[followed][which]
+        causes = self._causes(subscriber, sent[which], until[which], acked, place, at)
+        everything = which if isinstance(followed, slice) else followed[which]
         live.cause[everything] = np.maximum(live.cause[everything], causes)
 
     def _causes(
-        self, subscriber: Subscriber, sent: Int64, until: Int64, acked: Int64,
-        place: npt.NDArray[np.int32], at: Int64,
-    ) -> npt.NDArray[np.uint8]:  # fmt: skip
+        self, subscriber: Subscriber, sent: Int64, until: Int64, acked: Int64, place: Int32, at: Int64
+    ) -> Codes:
         """Why events were missed while it was listening."""
         found = np.full(len(sent), Cause.UNEXPLAINED, np.uint8)
         for window in subscriber.windows:
@@ -195,7 +172,7 @@ class _Account:
             found[(sent <= end) & (until + _DELAY >= begin)] = Cause.GENERATOR_FAULT
         return found
 
-    def _ours(self, sources: Sequence[int]) -> Index:
+    def _followed(self, sources: Sequence[int]) -> slice | Int64:
         """The events that a subscriber to ``sources`` may hear."""
         if min(sources) < 0:
             return slice(None)
@@ -207,7 +184,7 @@ class _Account:
         return np.concatenate([order[begin:end] for begin, end in zip(begins, ends, strict=True)])
 
 
-def _ended(window: Window, sent: Int64) -> npt.NDArray[np.uint8]:
+def _ended(window: Window, sent: Int64) -> Codes:
     """Why what was on its way when a subscription ended did not arrive."""
     if window.why is Ending.OPEN:  # the process that listened died
         cause = Cause.GENERATOR_FAULT

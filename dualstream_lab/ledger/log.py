@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import Consumed
-from dualstream_lab.ledger.order import behind, combined, first_rows, grouped, ranks
+from dualstream_lab.ledger.arrays import Consumed, behind, combined, first_rows, grouped, ranks
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from dualstream_lab.ledger.arrays import Events
     from dualstream_lab.ledger.classes import LogState
-
-    Booleans = npt.NDArray[np.bool_]
+    from dualstream_lab.recording.rows import Flags, Int32, Int64
 
 __all__ = ["Log", "log_of"]
 
@@ -29,34 +25,28 @@ class Log:
     """
 
     state: LogState
-    at: npt.NDArray[np.int64]
-    partition: npt.NDArray[np.int32]
-    offset: npt.NDArray[np.int64]
-    again: Booleans
-    reordered: Booleans
+    at: Int64
+    partition: Int32
+    offset: Int64
+    again: Flags
+    reordered: Flags
     spread: bool
 
 
 def log_of(events: Events, rows: Consumed, state: LogState) -> Log:
     """From the rows of the Kafka consumer."""
     count = len(events)
-    spread = _is_spread(events.source[rows.place], rows.partition)
     log = Log(
-        state=state,
-        spread=spread,
-        at=np.zeros(count, np.int64),
-        partition=np.zeros(count, np.int32),
-        offset=np.zeros(count, np.int64),
-        again=np.zeros(count, np.bool_),
-        reordered=np.zeros(count, np.bool_),
-    )
+        state=state, spread=_is_spread(events.source[rows.place], rows.partition),
+        at=np.zeros(count, np.int64), partition=np.zeros(count, np.int32), offset=np.zeros(count, np.int64),
+        again=np.zeros(count, np.bool_), reordered=np.zeros(count, np.bool_),
+    )  # fmt: skip
     first = first_rows(rows.place, count)
     some = rows
     if first is not None:
         some = Consumed(rows.place[first], rows.at[first], rows.partition[first], rows.offset[first])
     log.at[some.place], log.partition[some.place], log.offset[some.place] = some[1:]
-    if first is not None:
-        # the same record read again is no second one
+    if first is not None:  # the same record read again is no second one
         elsewhere = log.offset[rows.place] != rows.offset
         elsewhere |= log.partition[rows.place] != rows.partition
         log.again[rows.place[elsewhere]] = True
@@ -64,7 +54,7 @@ def log_of(events: Events, rows: Consumed, state: LogState) -> Log:
     return log
 
 
-def _is_spread(source: npt.NDArray[np.int32], partition: npt.NDArray[np.int32]) -> bool:
+def _is_spread(source: Int32, partition: Int32) -> bool:
     """Whether partitions were added, or somebody places sources otherwise."""
     home = np.zeros(int(source.max(initial=0)) + 1, np.int32)
     home[source] = partition

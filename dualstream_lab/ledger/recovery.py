@@ -16,14 +16,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
     from dualstream_lab.recording import FaultRecord
+    from dualstream_lab.recording.rows import Floats, Int64
 
-    Times = npt.NDArray[np.int64]
+__all__ = ["PATHS", "Path", "Recovery", "Series", "grade", "grade_all"]
 
-__all__ = ["Path", "Recovery", "Series", "grade", "grade_all"]
-
+PATHS: Final = ("publish", "live", "consumer")
 _SECOND: Final = 1_000_000_000
 _BEFORE: Final = 10 * _SECOND
 _GRID: Final = 10_000_000  # ns between two looks at what has piled up
@@ -74,7 +72,7 @@ class Recovery:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         values = asdict(self)
-        for path in ("publish", "live", "consumer"):
+        for path in PATHS:
             if values[path] is not None:
                 values[path].pop("slow_at")
         return values
@@ -84,8 +82,8 @@ class Recovery:
 class Series:
     """A path's events; ``end`` 0: never."""
 
-    begin: Times
-    end: Times
+    begin: Int64
+    end: Int64
 
 
 def grade_all(
@@ -119,17 +117,11 @@ def _recovery(
             seen.append((path.slow_at, what))
     at, sign = min((each for each in seen if fault.begin <= each[0] < until), default=(0, ""))
     return Recovery(
-        what=fault.what,
-        begin=(fault.begin - zero) / 1e9,
+        what=fault.what, begin=(fault.begin - zero) / 1e9, bite=fault.bite, over=fault.over,
         lasted=(fault.end - fault.begin) / 1e9 if fault.end else None,
-        detected=(at - fault.begin) / 1e9 if sign else None,
-        sign=sign,
-        publish=paths.get("publish"),
-        live=paths.get("live"),
-        consumer=paths.get("consumer"),
-        bite=fault.bite,
-        over=fault.over,
-    )
+        detected=(at - fault.begin) / 1e9 if sign else None, sign=sign,
+        publish=paths.get("publish"), live=paths.get("live"), consumer=paths.get("consumer"),
+    )  # fmt: skip
 
 
 def grade(series: Series, fault: int, over: int, *, since: int, until: int, sample: int = 1) -> Path | None:
@@ -157,17 +149,14 @@ def grade(series: Series, fault: int, over: int, *, since: int, until: int, samp
     before = spent[(begin >= since) & (begin < fault) & (end > 0) & (end <= fault)]
     slow = _first_slow(begin, spent, fault, float(before.max())) if len(before) else None
     return Path(
-        silent=silent,
-        again=again,
-        backlog=backlog * sample,
+        silent=silent, again=again, backlog=backlog * sample,
         drain=None if drain is None else drain * sample,
         back=None if normal is None else _back(_p99s(begin, spent, over, until, width), normal, width),
-        normal=None if normal is None else normal / 1e6,
-        slow_at=slow,
-    )
+        normal=None if normal is None else normal / 1e6, slow_at=slow,
+    )  # fmt: skip
 
 
-def _silence(ends: Times, fault: int, over: int, since: int, until: int) -> tuple[float, float | None]:
+def _silence(ends: Int64, fault: int, over: int, since: int, until: int) -> tuple[float, float | None]:
     """(s of the longest silence, s from the fault's end to its end)."""
     inside = ends[(ends >= since) & (ends <= until)]
     next_ = ends[ends > until][:1]
@@ -184,10 +173,10 @@ def _silence(ends: Times, fault: int, over: int, since: int, until: int) -> tupl
     return longest / 1e9, None if never else max(0.0, (int(marks[place + 1]) - over) / 1e9)
 
 
-def _backlog(begins: Times, ends: Times, fault: int, since: int, until: int) -> tuple[int, float | None]:
+def _backlog(begins: Int64, ends: Int64, fault: int, since: int, until: int) -> tuple[int, float | None]:
     """(events that were open at worst, events/s at which they became fewer). What never ended is not open."""
 
-    def opened(first: int, last: int) -> tuple[Times, Times]:
+    def opened(first: int, last: int) -> tuple[Int64, Int64]:
         at = np.arange(first, max(last, first) + _GRID, _GRID)
         return at, np.searchsorted(begins, at, side="right") - np.searchsorted(ends, at, side="right")
 
@@ -202,7 +191,7 @@ def _backlog(begins: Times, ends: Times, fault: int, since: int, until: int) -> 
     return peak, (peak - int(level[drained])) / ((int(at[drained]) - int(at[worst])) / 1e9)
 
 
-def _p99s(begin: Times, spent: npt.NDArray[np.float64], first: int, last: int, width: int) -> Iterator[float]:
+def _p99s(begin: Int64, spent: Floats, first: int, last: int, width: int) -> Iterator[float]:
     """p99 of the events that began in each bucket; NaN of none."""
     edges = np.searchsorted(begin, np.arange(first, last + 1, width))
     for low, high in pairwise(edges.tolist()):
@@ -210,7 +199,7 @@ def _p99s(begin: Times, spent: npt.NDArray[np.float64], first: int, last: int, w
         yield float(np.partition(spent[low:high], rank)[rank]) if high > low else math.nan
 
 
-def _first_slow(begin: Times, spent: npt.NDArray[np.float64], fault: int, slowest: float) -> int | None:
+def _first_slow(begin: Int64, spent: Floats, fault: int, slowest: float) -> int | None:
     """When it showed that an event was late; the limit is twice the slowest before the fault."""
     limit = int(_TIMES * slowest)
     late = begin[(spent > limit) & (begin + limit >= fault)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from dualstream_lab.recording import Outcome, drops_of
 
 if TYPE_CHECKING:
     from dualstream_lab.recording import Interval, RunDirectory
@@ -15,66 +17,50 @@ UNREAD: Final = "unread: "
 
 _NEAR: Final = 2_000_000_000  # ns: intervals are a second long, and Redis is asked twice in each
 _NOTICED: Final = 10_000_000_000  # ns: a client that does not read notices late that it was disconnected
-_SOFT_LIMIT: Final = (
-    8 * 2**20
-)  # bytes that Redis keeps for a subscriber, by default, before it loses patience
+_SOFT_LIMIT: Final = 8 * 2**20  # bytes that Redis keeps for a subscriber, by default, before it kills it
 
 
-@dataclass(slots=True, kw_only=True)
 class Seconds:
-    """Of all intervals.
+    """Of all intervals of a run.
 
     ``counters``: summed up. ``heard``: rows that each process's subscribers should have. ``caught_up``:
     whether the Kafka consumer read all partitions to their ends, None where nobody said. ``drops``: (begin,
     end, why), the chief reason of each interval. ``signs``: (when, what), what probes saw of trouble.
     """
 
-    counters: dict[str, int] = field(default_factory=dict)
-    heard: dict[str, int] = field(default_factory=dict)
-    caught_up: bool | None = None
-    drops: list[tuple[int, int, str]] = field(default_factory=list)
-    signs: list[tuple[int, str]] = field(default_factory=list)
-    _via_gateway: set[str] = field(default_factory=set)
-    _killings: list[tuple[int, int]] = field(default_factory=list)
-    _refused: dict[tuple[str, str], int] = field(default_factory=dict)
-    _refusals: list[tuple[str, int, int, str]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, directory: RunDirectory) -> Self:
-        """Of all intervals, one at a time: their histograms are big."""
-        made = cls()
-        for interval in directory.intervals():
-            made._add(interval)
-        for fault in directory.manifest.faults:
-            if fault.what == "redis.output-buffer":
-                made._killings.append((fault.begin, (fault.end or 2**62) + _NOTICED))
-        made.signs.sort()
-        return made
+    def __init__(self, directory: RunDirectory) -> None:
+        self.counters: Counter[str] = Counter()
+        self.heard: Counter[str] = Counter()
+        self.caught_up: bool | None = None
+        self.drops: list[tuple[int, int, str]] = []
+        self.signs: list[tuple[int, str]] = []
+        self._sample = directory.manifest.sample
+        self._via_gateway: set[str] = set()
+        self._killings = [
+            (fault.begin, (fault.end or 2**62) + _NOTICED)
+            for fault in directory.manifest.faults
+            if fault.what == "redis.output-buffer"
+        ]
+        self._refused: dict[tuple[str, str], int] = {}
+        self._refusals: list[tuple[str, int, int, str]] = []
+        for interval in directory.intervals():  # one at a time: their histograms are big
+            self._add(interval)
+        self.signs.sort()
 
     def _add(self, interval: Interval) -> None:
         gauges, counters = interval.gauges, interval.counters
-        for name, count in counters.items():
-            self.counters[name] = self.counters.get(name, 0) + count
-        if "heard" in counters:
-            self.heard[interval.writer] = self.heard.get(interval.writer, 0) + counters["heard"]
-        given_up = {name: n for name, n in counters.items() if name.startswith("dropped: ")}
-        if given_up:
-            why = max(given_up, key=given_up.__getitem__).removeprefix("dropped: ")
-            self.drops.append((interval.begin, interval.end, why))
+        self.counters.update(counters)
+        self.heard[interval.writer] += counters.get("heard", 0)
+        if given_up := drops_of(counters):
+            self.drops.append((interval.begin, interval.end, max(given_up, key=given_up.__getitem__)))
         if gauges.get("heard.via_gateway"):
             self._via_gateway.add(interval.writer)
         if "consumed.caught_up" in gauges:
             self.caught_up = bool(gauges["consumed.caught_up"])
-        self._add_trouble(interval)
-
-    def _add_trouble(self, interval: Interval) -> None:
-        """What went wrong: brokers that were away, clients that were too slow, rows that were refused."""
-        gauges = interval.gauges
         for broker in ("redis", "kafka"):
             if gauges.get(f"{broker}.up") == 0:
                 self.signs.append((interval.end, f"a probe found {broker.title()} away"))
-        slow = interval.counters.get("redis.killed_slow")
-        if slow or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
+        if counters.get("redis.killed_slow") or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
             self._killings.append((interval.begin - _NEAR, interval.end + _NOTICED))
         for kind in ("published", "heard", "caught_up", "consumed", "dropped"):
             total = round(gauges.get(f"{kind}.rows_dropped", 0))
@@ -97,10 +83,21 @@ class Seconds:
         """
         return writer not in self._via_gateway and any(begin <= at <= end for begin, end in self._killings)
 
-    def refused(self, kind: str) -> int:
-        """Rows of a kind that the disk was too slow for."""
-        return sum(count for (of, _), count in self._refused.items() if of == kind)
+    def counted(self, kind: str) -> int:
+        """How many rows of a kind there should be, if each has one."""
+        if kind == "published":
+            return sum(self.counters[outcome.name.lower()] for outcome in Outcome)
+        return sum(drops_of(self.counters).values()) if kind == "dropped" else self.counters[kind]
+
+    def missing(self, kind: str, rows: int) -> str:
+        """What to say where there are fewer rows than were counted; empty where there are not."""
+        if refused := sum(count for (of, _), count in self._refused.items() if of == kind):
+            return f"{refused:,} {kind} rows are missing: the disk was too slow for them"
+        counted = self.counted(kind)
+        if self._sample == 1 and rows < counted:
+            return f"{counted - rows:,} of {counted:,} {kind} rows are missing"
+        return ""
 
     def refusals(self, kind: str) -> list[tuple[int, int, str]]:
-        """(begin, end, process): when that was."""
+        """(begin, end, process): when the disk was too slow for rows of a kind."""
         return [(begin, end, writer) for of, begin, end, writer in self._refusals if of == kind]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.recording import RunDirectory
 
-__all__ = ["Moment", "Story", "tell"]
+__all__ = ["Moment", "Story", "story_of"]
 
 _OUTCOMES = {
     Outcome.PENDING: "its call ended without an answer",
@@ -67,66 +67,61 @@ class Story:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "id": self.event_id,
-            "class": self.name,
-            "cause": self.cause or None,
-            "marks": list(self.marks),
-            "source": self.source or None,
-            "due_s": self.due,
+            "id": self.event_id, "class": self.name, "cause": self.cause or None, "marks": list(self.marks),
+            "source": self.source or None, "due_s": self.due,
             "moments": [{"at_ms": moment.at, "what": moment.what} for moment in self.moments],
-        }
+        }  # fmt: skip
 
 
-def tell(
-    directory: RunDirectory, seq: int, *, name: str, meaning: str, cause: str, marks: list[str]
+def story_of(
+    directory: RunDirectory, seq: int, *, name: str, meaning: str, cause: str, marks: tuple[str, ...]
 ) -> Story:
     """Read the rows of one event again."""
     manifest = directory.manifest
     published = next((row for _, row in _rows(directory, "published", seq)), None)
     zero = published["intended"] if published else manifest.started
-    found: list[tuple[int, str]] = []
-    source = ""
+    timed: list[tuple[int, str]] = []
     if published:
-        source = ":".join(source_name(published["source"]))
-        found.append((published["sent"], f"sent, {published['size']:,} bytes"))
+        timed.append((published["sent"], f"sent, {published['size']:,} bytes"))
         if published["acked"]:
-            found.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
+            timed.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
     heard: dict[tuple[str, int], int] = {}
-    for writer, row in _rows(directory, "heard", seq):
-        again = " again" if (writer, row["subscriber"]) in heard else ""
-        heard.setdefault((writer, row["subscriber"]), row["at"])
-        found.append((row["at"], f"heard{again} by subscriber {row['subscriber']} of {writer}"))
-    for writer, row in _rows(directory, "caught_up", seq):
-        how = "repair" if row["late"] else "catch-up"
-        heard.setdefault((writer, row["subscriber"]), row["at"])
-        found.append((row["at"], f"given to subscriber {row['subscriber']} of {writer} by {how}"))
-    announced = bool(published and published["outcome"] == Outcome.DURABLE)
-    for _, row in _rows(directory, "consumed", seq):
-        announced = True
-        where = f"partition {row['partition']}, offset {row['offset']}"
-        found.append((row["at"], f"read by the Kafka consumer: {where}"))
-    for _, row in _rows(directory, "dropped", seq):
-        found.append((row["at"], f"its notification was given up: {DROPS[row['reason']]}"))
-    found.sort()
-    last = found[-1][0] if found else zero
-    moments = [Moment(at=(at - zero) / 1e6, what=what) for at, what in found]
-    if published and published["outcome"] != Outcome.DURABLE:
-        moments.append(Moment(at=None, what=_OUTCOMES[Outcome(published["outcome"])]))
-    if published and announced:
-        until = min(heard.values(), default=max(published["acked"], published["sent"]))
-        span = published["sent"], until, published["source"]
-        moments += [Moment(at=None, what=what) for what in _absent(directory, heard, *span)]
-    moments += [Moment(at=None, what=what) for what in _faults(directory, zero, zero, last)]
+    for kind in ("heard", "caught_up"):
+        for writer, row in _rows(directory, kind, seq):
+            number, at = row["subscriber"], row["at"]
+            who = f"subscriber {number} of {writer}"
+            if kind == "heard":
+                timed.append((at, f"heard{' again' if (writer, number) in heard else ''} by {who}"))
+            else:
+                timed.append((at, f"given to {who} by {'repair' if row['late'] else 'catch-up'}"))
+            heard.setdefault((writer, number), at)
+    records = [row for _, row in _rows(directory, "consumed", seq)]
+    timed += [
+        (row["at"], f"read by the Kafka consumer: partition {row['partition']}, offset {row['offset']}")
+        for row in records
+    ]
+    timed += [
+        (row["at"], f"its notification was given up: {DROPS[row['reason']]}")
+        for _, row in _rows(directory, "dropped", seq)
+    ]
+    timed.sort()
+    untimed: list[str] = []
+    if published:
+        if not (durable := published["outcome"] == Outcome.DURABLE):
+            untimed.append(_OUTCOMES[Outcome(published["outcome"])])
+        if durable or records:
+            until = min(heard.values(), default=max(published["acked"], published["sent"]))
+            untimed += _absent(directory, heard, published["sent"], until, published["source"])
+    untimed += _faults(directory, zero, timed[-1][0] if timed else zero)
     return Story(
-        event_id=RunIds(manifest.ids).of(seq),
-        name=name,
-        meaning=meaning,
-        cause=cause,
-        marks=tuple(marks),
-        source=source,
+        event_id=RunIds(manifest.ids).of(seq), name=name, meaning=meaning, cause=cause, marks=marks,
+        source=":".join(source_name(published["source"])) if published else "",
         due=(zero - manifest.started) / 1e9 if published else None,
-        moments=tuple(moments),
-    )
+        moments=(
+            *(Moment(at=(at - zero) / 1e6, what=what) for at, what in timed),
+            *(Moment(at=None, what=what) for what in untimed),
+        ),
+    )  # fmt: skip
 
 
 def _rows(directory: RunDirectory, kind: str, seq: int) -> Iterator[tuple[str, dict[str, int]]]:
@@ -142,7 +137,7 @@ def _rows(directory: RunDirectory, kind: str, seq: int) -> Iterator[tuple[str, d
 def _absent(
     directory: RunDirectory, heard: dict[tuple[str, int], int], sent: int, until: int, source: int
 ) -> Iterator[str]:
-    """The subscribers that did not get it, and where they were from ``sent`` to ``until``."""
+    """The subscribers that did not get it, and how they were from ``sent`` to ``until``."""
     windows: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
     for writer, rows in directory.parts("listening"):
         for row in [] if rows is None else rows.to_pylist():
@@ -171,9 +166,9 @@ def _absent(
             yield f"{who} {_ENDINGS.get(Ending(why), 'was gone')} {when}{back}"
 
 
-def _faults(directory: RunDirectory, zero: int, begin: int, end: int) -> Iterator[str]:
+def _faults(directory: RunDirectory, zero: int, end: int) -> Iterator[str]:
     """What was broken meanwhile."""
     for fault in directory.manifest.faults:
-        if fault.begin <= end and (fault.end or end) >= begin:
+        if fault.begin <= end and (fault.end or end) >= zero:
             until = f"{(fault.end - zero) / 1e6:+,.0f} ms" if fault.end else "the end"
             yield f"fault {fault.what} was on, from {(fault.begin - zero) / 1e6:+,.0f} ms to {until}"

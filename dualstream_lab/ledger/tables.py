@@ -5,13 +5,15 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, NamedTuple
 
+from dualstream_lab.ledger.recovery import PATHS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dualstream_lab.ledger.entry import Entry
+    from dualstream_lab.ledger.classes import Entry
     from dualstream_lab.ledger.recovery import Path, Recovery
 
-__all__ = ["Table", "entry_table", "recovery_table"]
+__all__ = ["Table", "detected", "duration", "entry_table", "recovery_table", "share_text"]
 
 
 class Table(NamedTuple):
@@ -37,20 +39,19 @@ def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
         if entry.delay is not None:
             p50, p99, most = entry.delay
             name += f" (by {p50:,.1f} ms p50, {p99:,.1f} p99, {most:,.1f} at most)"
-        rows.append([name, f"{entry.count:,}", _share(entry.share), " ".join(entry.examples[:examples])])
+        rows.append([name, f"{entry.count:,}", share_text(entry.share), " ".join(entry.examples[:examples])])
     return Table(["", "events", "share", "for example"], rows)
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     """Header and rows: a column a fault."""
     header = ["", *(f"{recovery.what} at {recovery.begin:.1f} s" for recovery in recoveries)]
-    rows = [["lasted", *("to the end" if r.lasted is None else _s(r.lasted) for r in recoveries)]]
-    rows.append(["showed after", *(_detected(recovery) for recovery in recoveries)])
-    for title, paths in (
-        ("publish", [recovery.publish for recovery in recoveries]),
-        ("live", [recovery.live for recovery in recoveries]),
-        ("consumer", [recovery.consumer for recovery in recoveries]),
-    ):
+    rows = [
+        ["lasted", *("to the end" if each.lasted is None else duration(each.lasted) for each in recoveries)],
+        ["showed after", *map(detected, recoveries)],
+    ]
+    for title in PATHS:
+        paths = [getattr(recovery, title) for recovery in recoveries]
         if not any(paths):
             continue
         rows.append([f"{title}: silent for", *map(_silent, paths)])
@@ -60,18 +61,23 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     return Table(header, rows)
 
 
-def _share(share: float) -> str:
+def share_text(share: float) -> str:
+    """A share of all events, however small."""
     return f"{share:.2%}" if share >= 0.0001 else f"{share:.1e}"
 
 
-def _s(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In ms or s."""
     if not seconds:
         return "at once"
     return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
 
 
-def _detected(recovery: Recovery) -> str:
-    return "no sign of it" if recovery.detected is None else f"{_s(recovery.detected)}: {recovery.sign}"
+def detected(recovery: Recovery) -> str:
+    """When and how the fault showed."""
+    if recovery.detected is None:
+        return "no sign of it"
+    return f"{duration(recovery.detected)}: {recovery.sign}"
 
 
 def _silent(path: Path | None) -> str:
@@ -80,8 +86,9 @@ def _silent(path: Path | None) -> str:
     if not path.silent:
         return "not silent"
     if path.again is None:
-        return f"{_s(path.silent)}, to the end"
-    return f"{_s(path.silent)}, until {_s(path.again)} after its end" if path.again else _s(path.silent)
+        return f"{duration(path.silent)}, to the end"
+    after = f", until {duration(path.again)} after its end" if path.again else ""
+    return duration(path.silent) + after
 
 
 def _backlog(path: Path | None) -> str:
@@ -94,6 +101,5 @@ def _backlog(path: Path | None) -> str:
 def _back(path: Path | None) -> str:
     if path is None or path.normal is None:
         return "-"
-    if path.back is None:
-        return f"not seen ({path.normal:,.1f} ms before)"
-    return f"{_s(path.back)} ({path.normal:,.1f} ms before)"
+    back = "not seen" if path.back is None else duration(path.back)
+    return f"{back} ({path.normal:,.1f} ms before)"

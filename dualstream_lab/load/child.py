@@ -42,17 +42,11 @@ class Child:
 
     async def __aenter__(self) -> Self:
         with self._log.open("ab") as log:
+            # In a session of its own: Ctrl-C is for the parent, which then says `stop`.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self._module,
-                json.dumps(self._task),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=_LINE,
-                start_new_session=True,  # Ctrl-C is for the parent, which then says `stop`
-            )
+                sys.executable, "-m", self._module, json.dumps(self._task), stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, stderr=log, limit=_LINE, start_new_session=True,
+            )  # fmt: skip
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,9 +80,8 @@ class Child:
                 line = await self._process.stdout.readline()
                 code = None if line else await self._process.wait()
         except TimeoutError as error:
-            raise StackError(
-                f"the {self.name} process said nothing for {timeout:g} s; see {self._log}"
-            ) from error
+            silent = f"the {self.name} process said nothing for {timeout:g} s; see {self._log}"
+            raise StackError(silent) from error
         if not line:
             raise StackError(f"the {self.name} process ended with exit code {code}; see {self._log}")
         message = json.loads(line)
@@ -103,14 +96,15 @@ class Orders:
 
     def __init__(self, stdin: asyncio.StreamReader) -> None:
         self._stdin = stdin
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[bytes] | None = None
         self.stopped = asyncio.Event()
 
     async def started(self) -> int | None:
         """Wait for ``start NS``; the time, or None when told to stop instead."""
         line = (await self._stdin.readline()).decode().split()
         if len(line) == 2 and line[0] == "start":
-            self._reading = asyncio.create_task(self._read())
+            self._reading = asyncio.create_task(self._stdin.readline())
+            self._reading.add_done_callback(lambda _: self.stopped.set())
             return int(line[1])
         self.stopped.set()
         return None
@@ -118,10 +112,6 @@ class Orders:
     async def next(self) -> str:
         """Wait for an order of any kind, by a parent that gives many; empty when there is no more parent."""
         return (await self._stdin.readline()).decode().strip()
-
-    async def _read(self) -> None:
-        await self._stdin.readline()
-        self.stopped.set()
 
 
 def say(**message: object) -> None:

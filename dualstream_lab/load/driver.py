@@ -9,21 +9,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError
 from dualstream_lab.recording import Clocks, Outcome
+from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
+    from dualstream_lab.recording.rows import Int64
     from dualstream_lab.workload import Catalogue, Slots, Workload
 
-__all__ = ["Call", "Driver", "Publisher", "Sink", "Unrecorded", "time_limit"]
+__all__ = ["Call", "Driver", "Publisher", "Sink", "load_headers", "time_limit", "warm_up"]
+
+_COLUMNS = ("seq", "intended", "source", "type", "size")
 
 
 def time_limit(workload: Workload, settings: Settings) -> float:
@@ -52,9 +54,9 @@ class Call:
     ``error.outcomes`` may say more of each event. ``size``: bytes.
     """
 
-    seq: npt.NDArray[np.int64]
-    source: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
+    seq: Int64
+    source: Int64
+    size: Int64
     intended: int
     sent: int
     acked: int
@@ -68,7 +70,7 @@ class Call:
 class Sink(Protocol):
     """Where the driver tells what it does; never blocks, never raises."""
 
-    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
+    def sending(self, seq: Int64, intended: int, in_flight: int) -> None:
         """These events go out now, and so many calls are open."""
 
     def settled(self, call: Call) -> None:
@@ -78,41 +80,19 @@ class Sink(Protocol):
         """So many events were due and were not sent before the driver was stopped."""
 
 
-class Unrecorded:
-    """The sink of a warm-up. ``events``: how many were sent."""
-
-    def __init__(self) -> None:
-        self.events = 0
-
-    def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:  # noqa: ARG002
-        """Count them."""
-        self.events += len(seq)
-
-    def settled(self, call: Call) -> None:
-        """Nothing."""
-
-    def unsent(self, count: int) -> None:
-        """Nothing."""
-
-
 class Driver:
     """Sends a workload's events through a publisher at their intended times.
 
-    :meth:`call` is one call of the plan: wait for its time, send, wait for the answer. As many lanes as there
-    are may be in it at once; while all of them wait for answers, the next calls go out late. Nothing is
-    skipped, nothing is sent again, and latency counts from the intended time, so that waiting for a slow
-    answer is not left out (coordinated omission).
+    :meth:`call` is one call of the plan: wait for its time, send, wait for the answer. While as many as may
+    be in flight wait for answers, the next calls go out late. Nothing is skipped, nothing is sent again, and
+    latency counts from the intended time, so that waiting for a slow answer is not left out (coordinated
+    omission).
     """
 
     def __init__(
-        self,
-        publisher: Publisher,
-        workload: Workload,
-        catalogue: Catalogue,
-        sink: Sink,
-        *,
+        self, publisher: Publisher, workload: Workload, catalogue: Catalogue, sink: Sink, *,
         share: tuple[int, int] = (0, 1),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._publisher = publisher
         self._workload = workload
         self._catalogue = catalogue
@@ -145,16 +125,16 @@ class Driver:
                 left += len(slots)
             self._sink.unsent(left)
 
-    async def run(self, lanes: int) -> None:
-        """The whole plan, with at most ``lanes`` calls open; every wait is bounded by the publisher's."""
+    async def run(self, concurrency: int) -> None:
+        """The whole plan, with at most so many calls open; every wait is bounded by the publisher's."""
 
-        async def lane() -> None:
+        async def call_on() -> None:
             while await self.call() is not None:
                 pass
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(lanes):
-                group.create_task(lane())
+            for _ in range(concurrency):
+                group.create_task(call_on())
 
     async def call(self) -> Call | None:
         """The next call, settled; None when the plan is over or the driver was stopped."""
@@ -181,19 +161,18 @@ class Driver:
                 await self._publisher.publish_batch(events)
             acked, outcome = time.monotonic_ns(), Outcome.DURABLE
         except PublishError as error:
-            outcome, failure = _outcome(error), error
+            failure, outcome = error, Outcome.REJECTED
+            if isinstance(error, BufferFull):
+                outcome = Outcome.NO_ROOM
+            elif isinstance(error, OutcomeUnknown):
+                outcome = Outcome.UNKNOWN
         finally:
             self.in_flight -= 1
             done = Call(
-                seq=slots.seq,
-                source=slots.source,
-                size=slots.size,
+                seq=slots.seq, source=slots.source, size=slots.size,
                 intended=sent if self._closed_loop else intended,
-                sent=sent,
-                acked=acked,
-                outcome=outcome,
-                error=failure,
-            )
+                sent=sent, acked=acked, outcome=outcome, error=failure,
+            )  # fmt: skip
             self._sink.settled(done)
         return done
 
@@ -224,16 +203,50 @@ def _calls(plan: Iterator[Slots], batch: int) -> Iterator[Slots]:
     for slots in plan:
         for first in range(0, len(slots), batch):
             part = slice(first, first + batch)
-            yield type(slots)(
-                seq=slots.seq[part],
-                intended=slots.intended[part],
-                source=slots.source[part],
-                type=slots.type[part],
-                size=slots.size[part],
-            )
+            yield type(slots)(**{name: getattr(slots, name)[part] for name in _COLUMNS})
 
 
-def _outcome(error: PublishError) -> Outcome:
-    if isinstance(error, BufferFull):
-        return Outcome.NO_ROOM
-    return Outcome.UNKNOWN if isinstance(error, OutcomeUnknown) else Outcome.REJECTED
+def load_headers(run: str) -> list[tuple[str, bytes]]:
+    """A publisher's ``headers`` for load: ``dualstream_load`` and the run, so that consumers can tell it."""
+    return [("dualstream_load", run.encode())]
+
+
+class _Flushed(Publisher, Protocol):
+    async def flush(self) -> Any:
+        """Returns when nothing waits any more."""
+
+
+class _Unrecorded:
+    """The sink of a warm-up: only counts."""
+
+    def __init__(self) -> None:
+        self.events = 0
+
+    def sending(self, seq: Int64, intended: int, in_flight: int) -> None:  # noqa: ARG002
+        self.events += len(seq)
+
+    def settled(self, call: Call) -> None:
+        pass
+
+    def unsent(self, count: int) -> None:
+        pass
+
+
+async def warm_up(publisher: _Flushed, workload: Workload, seconds: float, concurrency: int) -> int:
+    """The workload for so long, with ids of another run, recorded by nobody. Returns how many events.
+
+    Load before the load: a fresh JVM answers slowly for some seconds.
+    """
+    if not seconds:
+        return 0
+    sent = _Unrecorded()
+    driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())), sent)
+    driver.start()
+    # Also where the plan asks for more than can be sent: it is no part of the plan.
+    ending = asyncio.get_running_loop().call_later(seconds, driver.stop)
+    try:
+        await driver.run(concurrency)
+    finally:
+        ending.cancel()
+    await publisher.flush()
+    return sent.events

@@ -8,20 +8,17 @@ means for the cursor is the same.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-import numpy as np
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, WsIncoming, pong, request, subscriptions
 from dualstream_lab.load.hearing import Hearing
-from dualstream_lab.recording import Ending
+from dualstream_lab.load.subscriber import Connection
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.wanted import LATEST, checked_url
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
@@ -32,17 +29,13 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from dualstream_lab.load.gateway_wire import Transport
-    from dualstream_lab.load.subscriber import Presence
 
 __all__ = ["SOURCES_EACH", "GatewayHearing", "GatewaySubscriber", "checked_gateway"]
 
-SOURCES_EACH: Final = {
-    "ws": 100,
-    "sse": 50,
-}  # of one connection: a gateway's own limit; SSE has them in a URL
+SOURCES_EACH: Final = {"ws": 100, "sse": 50}
+"""Of one connection: a gateway's own limit; SSE has them in a URL."""
 
-_BACKOFF: Final = (0.02, 1.0)  # s: of the first retry, and at most
-_CONNECT_TIMEOUT: Final = 10.0
+_RETRY: Final = 1.0  # s
 _ANSWER: Final = 5.0
 _READY: Final = 20.0
 
@@ -60,7 +53,7 @@ async def checked_gateway(url: str) -> URL:
             return base
         if status != HTTPStatus.SERVICE_UNAVAILABLE or asyncio.get_running_loop().time() > deadline:
             raise StreamUnavailable(f"the gateway {url} is not ready: {status} {said}; check --gateway")
-        await asyncio.sleep(_BACKOFF[1])
+        await asyncio.sleep(_RETRY)
 
 
 async def _readiness(url: str, base: URL) -> tuple[int, str]:
@@ -97,90 +90,37 @@ class _Place:
         self.progress.restart(Cursor.parse(cursor))
 
 
-class GatewaySubscriber(asyncio.Protocol):
-    """One connection that follows ``sources`` and listens, for ever, resuming with its cursors.
+class GatewaySubscriber(Connection):
+    """One connection that follows ``sources``, resuming with its cursors.
 
-    ``heard(subscriber, message, now)`` gets every event once, from its ``id`` on like a notification of
-    Redis; ``now`` is when its bytes were read (ns, monotonic). ``slow``: s that it stops reading after every
-    read. ``stay``: s after which it leaves and comes again. ``ready`` is set while all sources are
-    subscribed; ``lost`` counts connections that ended without being asked to, ``late`` the events that were
-    found by repair, ``gaps`` the times that the gateway could not tell what was missed; ``trouble`` is why
-    it could not connect, the last time. ``listening(subscriber, begin, end, ending)`` is told each stretch in
-    which it was ``ready``, when it begins (``end`` 0) and when it ends (ns, monotonic); ``ranks``: of the
-    sources, for whom it is told.
+    ``heard`` gets every event once, from its ``id`` on like a notification of Redis. It is ``ready`` while
+    all sources are subscribed. ``late`` counts the events that were found by repair, ``gaps`` the times that
+    the gateway could not tell what was missed. ``ranks``: of the sources, for whom ``listening`` is told.
+    ``options``: as of :class:`Connection`.
     """
 
+    peer = "the gateway"
+
     def __init__(
-        self,
-        base: URL,
-        sources: Sequence[str],
-        heard: Callable[[int, bytes, int], None],
-        *,
-        via: Transport,
-        number: int = 0,
-        slow: float = 0.0,
-        stay: float | None = None,
-        listening: Presence | None = None,
-        ranks: Sequence[int] = (),
-    ) -> None:
+        self, base: URL, sources: Sequence[str], heard: Callable[[int, bytes, int], None], *,
+        via: Transport, ranks: Sequence[int] = (), **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(heard, sources=ranks, **options)
         self._base = base
         self._places = {source: _Place(source) for source in sources}
-        self._heard = heard
         self._via: Transport = via
-        self._listening = listening
-        self.number = number
-        self.sources = ranks
-        self._ready_since = 0
-        self._slow = slow
-        self._stay = stay
-        self._transport: asyncio.Transport | None = None
         self._incoming: Incoming = WsIncoming()
-        self._settled = asyncio.Event()  # ready, or over
-        self._ended = asyncio.Event()
-        self.ready = asyncio.Event()
-        self.lost = 0
-        self.joined = 0
         self.late = 0
         self.gaps = 0
-        self.trouble = ""
 
     @property
     def epoch(self) -> str | None:
         """Which log the gateway serves, once it has told."""
-        told = (place.progress.confirmed for place in self._places.values())
-        return next((cursor.epoch for cursor in told if cursor is not None), None)
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        backoff = _BACKOFF[0]
-        while True:
-            ending = Ending.LOST
-            try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT):
-                    await self._connect()
-                    await self._settled.wait()
-                if self.ready.is_set():
-                    backoff = _BACKOFF[0]
-                    try:
-                        async with asyncio.timeout(self._stay):
-                            await self._ended.wait()
-                    except TimeoutError:
-                        ending = Ending.LEFT
-            except (OSError, TimeoutError) as error:
-                self.trouble = str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s"
-            except asyncio.CancelledError:
-                ending = Ending.CLOSED
-                raise
-            finally:
-                self._leave(ending)
-            # spread, so that thousands do not return in one moment
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
-            backoff = min(backoff * 2, _BACKOFF[1])
+        cursors = (place.progress.confirmed for place in self._places.values())
+        return next((cursor.epoch for cursor in cursors if cursor is not None), None)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        self._ended.clear()
-        self._settled.clear()
         self._incoming = WsIncoming() if self._via == "ws" else SseIncoming()
         for place in self._places.values():
             place.joined = False
@@ -189,24 +129,11 @@ class GatewaySubscriber(asyncio.Protocol):
             lambda: self, self._base.host or "", self._base.port or 0, ssl=secure or None
         )
         self._transport = transport
-        transport.write(request(self._base, self._via, self._since()))
+        transport.write(request(self._base, self._via, self._cursors()))
 
-    def _since(self) -> dict[str, str]:
-        told = ((source, place.progress.confirmed) for source, place in self._places.items())
-        return {source: LATEST if cursor is None else str(cursor) for source, cursor in told}
-
-    def _leave(self, ending: Ending) -> None:
-        self.over(ending, time.monotonic_ns())
-        self.ready.clear()
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-
-    def over(self, ending: Ending, now: int) -> None:
-        """As :class:`Listening`."""
-        since, self._ready_since = self._ready_since, 0
-        if since and self._listening is not None:
-            self._listening(self, since, now, ending)
+    def _cursors(self) -> dict[str, str]:
+        cursors = {source: place.progress.confirmed for source, place in self._places.items()}
+        return {source: LATEST if cursor is None else str(cursor) for source, cursor in cursors.items()}
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the gateway."""
@@ -223,17 +150,10 @@ class GatewaySubscriber(asyncio.Protocol):
             transport.abort()
             return
         if incoming.opened and not opened and self._via == "ws":
-            transport.write(subscriptions(self._since()))
+            transport.write(subscriptions(self._cursors()))
         while incoming.pings:
             transport.write(pong(incoming.pings.pop()))
-        if self._slow:
-            transport.pause_reading()
-            asyncio.get_running_loop().call_later(self._slow, self._resume, transport)
-
-    @staticmethod
-    def _resume(transport: asyncio.Transport) -> None:
-        with suppress(RuntimeError):
-            transport.resume_reading()
+        self._rest(transport)
 
     def _take(self, text: bytes, now: int) -> None:
         message = decode(text)
@@ -261,21 +181,7 @@ class GatewaySubscriber(asyncio.Protocol):
             place.restart(message.cursor)
         place.joined = True
         if not self.ready.is_set() and all(one.joined for one in self._places.values()):
-            self.joined += 1
-            self._ready_since = now
-            if self._listening is not None:
-                self._listening(self, now, 0, Ending.OPEN)
-            self.ready.set()
-            self._settled.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended: :meth:`run` makes a new one."""
-        if self._transport is not None:  # not asked to
-            self.lost += self.ready.is_set()
-            self.trouble = self.trouble or str(exc or "the gateway closed the connection")
-            self.over(Ending.LOST, time.monotonic_ns())
-        self._settled.set()
-        self._ended.set()
+            self._confirm(now)
 
 
 class GatewayHearing(Hearing):
@@ -299,7 +205,7 @@ class GatewayHearing(Hearing):
         elif (seq := self._arrived(message, now)) is not None:
             self._caught_up.append((seq, now, number, late))
 
-    def _look(self, number: int, message: bytes, now: int) -> None:  # noqa: ARG002
+    def _inspect(self, number: int, message: bytes, now: int) -> None:  # noqa: ARG002
         at = message.find(b'"ts":')
         if at >= 0 and message.endswith(b"}"):
             self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))
@@ -308,10 +214,7 @@ class GatewayHearing(Hearing):
         """As of every Hearing."""
         super().collect()
         self.meter.count("caught_up", len(self._caught_up))
-        columns = np.array(self._caught_up, np.int64).reshape(-1, 4).T
-        self._caught_up = []
-        names = ("seq", "at", "subscriber", "late")
-        self.rows(kind="caught_up", **dict(zip(names, columns, strict=True)))
+        self.row_tuples("caught_up", ("seq", "at", "subscriber", "late"), self._caught_up)
         for name, before in self._told.items():
             total = sum(getattr(one, name) for one in self.subscribers)
             self.meter.count(name, total - before)

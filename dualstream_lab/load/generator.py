@@ -12,20 +12,13 @@ from typing import Any, Literal
 
 from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.driver import Driver, load_headers, warm_up
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.warm_up import load_headers, warm_up
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
 __all__: list[str] = []
-
-
-def _steady(workload: Workload, seconds: float) -> Workload:
-    """At its highest rate, for so long."""
-    plan: Literal["closed", "constant"] = "closed" if workload.plan == "closed" else "constant"
-    return replace(workload, duration=max(seconds, 0.1), seed=0, plan=plan)
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
@@ -34,7 +27,9 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     directory = Path(task["directory"]) if task["directory"] else None
     async with DualPublisher(settings, headers=load_headers(task["run"])) as publisher:
         seconds = task["warm_up"]
-        sent = await warm_up(publisher, _steady(workload, seconds), seconds, task["lanes"])
+        plan: Literal["closed", "constant"] = "closed" if workload.plan == "closed" else "constant"
+        steady = replace(workload, duration=max(seconds, 0.1), seed=0, plan=plan)  # at its highest rate
+        sent = await warm_up(publisher, steady, seconds, task["lanes"])
         ids = RunIds(task["ids"])
         recorder = PublishRecorder(directory, "generator", ids=ids, every=task["sample"])
         recorder.watch(publisher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,19 +38,11 @@ class Hearing(Recorder):
     """
 
     def __init__(
-        self,
-        directory: Path | None,
-        writer: str,
-        ids: RunIds,
-        *,
-        details: bool = False,
-        all_heard: bool = False,
-        epoch: str | None = None,
-        also: Mapping[str, int] | None = None,
-        **options: object,
-    ) -> None:
-        kinds = {"listening": 1} | dict(also or {})
-        super().__init__(directory, "heard", writer, also=kinds, **options)  # type: ignore[arg-type]
+        self, directory: Path | None, writer: str, ids: RunIds, *, details: bool = False,
+        all_heard: bool = False, epoch: str | None = None, also: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(directory, "heard", writer, also={"listening": 1, **(also or {})}, **options)
         self._prefix = ids.prefix.encode()
         self._log = b"" if epoch is None else b'"log":"%s"' % epoch.encode()  # "" is in every message
         self._other_epoch = 0
@@ -86,7 +78,7 @@ class Hearing(Recorder):
         self._times.append(now)
         self._numbers.append(number)
         if self._details:
-            self._look(number, message, now)
+            self._inspect(number, message, now)
 
     def _arrived(self, message: bytes, now: int) -> int | None:
         """The event's number in the plan; None for one of another run, or of another log."""
@@ -109,7 +101,7 @@ class Hearing(Recorder):
         for source in subscriber.sources:
             self._listened.append((subscriber.number, source, begin, end, why))
 
-    def _look(self, number: int, message: bytes, now: int) -> None:
+    def _inspect(self, number: int, message: bytes, now: int) -> None:
         """It ends with ,"pub":"nonce:17","ts":1234}."""
         at = message.rfind(b'"ts":')
         if at < 0:
@@ -152,10 +144,7 @@ class Hearing(Recorder):
         self._other_epoch = 0
         self.rows(seqs, at=np.asarray(self._times, np.int64), subscriber=np.asarray(self._numbers, np.int64))
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
-        columns = np.array(self._listened, np.int64).reshape(-1, 5).T
-        self._listened = []
-        names = ("subscriber", "source", "begin", "end", "why")
-        self.rows(columns[0], kind="listening", **dict(zip(names, columns, strict=True)))
+        self.row_tuples("listening", ("subscriber", "source", "begin", "end", "why"), self._listened)
         for name, spent in self._spent.items():
             if spent:
                 self.meter.histogram(name).record(np.asarray(spent, np.int64))

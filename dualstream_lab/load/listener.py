@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualstream_lab.config import Settings
-from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.log_reader import open_log_reader, record_unread
-from dualstream_lab.load.probes import probe_redis
+from dualstream_lab.load.probes import ask_kafka, probe_redis
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dualstream_lab.kafka_log import Records
-    from dualstream_lab.load.log_reader import LogReader
 
 __all__: list[str] = []
 
@@ -42,7 +37,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         all_channels,
         all_ready,
         allow_connections,
-    )
+    )  # fmt: skip
 
     settings = Settings(**task["settings"])
     epoch = (await log_identity(settings)).epoch
@@ -50,22 +45,16 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     heard = Hearing(Path(task["directory"]), "redis", ids, every=every, epoch=epoch)
     count = task["subscribers"]
     allow_connections(count)
+    url, pattern = settings.redis_url or "", all_channels(settings.channel_prefix)
     subscribers = [
-        RedisSubscriber(
-            settings.redis_url or "",
-            [all_channels(settings.channel_prefix)],
-            heard,
-            number=number,
-            pattern=True,
-            listening=heard.listening,
-        )
+        RedisSubscriber(url, [pattern], heard, number=number, pattern=True, listening=heard.listening)
         for number in range(count)
     ]
     running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
     try:
         await all_ready(subscribers, 5)
         heard.subscribers = subscribers
-        direct = task.get("direct_redis_url") or settings.redis_url or ""  # past a fault proxy
+        direct = task.get("direct_redis_url") or url  # past a fault proxy
         running.append(asyncio.create_task(probe_redis(direct, heard.meter)))
         await _listen(heard, orders, running)
         await heard.drain()
@@ -79,10 +68,12 @@ async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     settings = Settings(**task["settings"])
     recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
     async with open_log_reader(settings, _Consumed(RunIds(task["ids"]), recorder)) as reader:
-        running = [
-            asyncio.create_task(reader.run()),
-            asyncio.create_task(_probe_kafka(reader, recorder)),
-        ]
+
+        async def ask() -> None:
+            recorder.meter.peak("consumed.lag_messages", await reader.lag())
+
+        asking = ask_kafka(ask, recorder.meter, _PROBE_KAFKA)
+        running = [asyncio.create_task(work) for work in (reader.run(), asking)]
         try:
             await _listen(recorder, orders, running)
             await end_tasks(running)
@@ -106,36 +97,13 @@ class _Consumed:
         seqs, offsets = array("q"), array("q")
         prefix = self._prefix
         for record in part.records:
-            event_id = _event_id(record.headers)
+            event_id = next((value for name, value in record.headers if name == "ce_id"), b"")
             if event_id.startswith(prefix):
                 seqs.append(int(event_id[24:], 16))
                 offsets.append(record.offset)
         self._recorder.meter.count("consumed", len(seqs))
-        self._recorder.rows(
-            np.asarray(seqs, np.int64),
-            at=now,
-            partition=part.partition,
-            offset=np.asarray(offsets, np.int64),
-        )
-
-
-def _event_id(headers: Iterable[tuple[str, bytes]]) -> bytes:
-    return next((value for name, value in headers if name == "ce_id"), b"")
-
-
-async def _probe_kafka(reader: LogReader, recorder: Recorder) -> None:
-    """The reader's lag in messages, and how long Kafka takes for a small request."""
-    while True:
-        try:
-            before = time.monotonic()
-            async with asyncio.timeout(1):
-                lag = await reader.lag()
-            recorder.meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
-            recorder.meter.peak("consumed.lag_messages", lag)
-            recorder.meter.level("kafka.up", 1)
-        except (StreamUnavailable, TimeoutError):
-            recorder.meter.level("kafka.up", 0)
-        await asyncio.sleep(_PROBE_KAFKA)
+        seq, offset = np.asarray(seqs, np.int64), np.asarray(offsets, np.int64)
+        self._recorder.rows(seq, at=now, partition=part.partition, offset=offset)
 
 
 async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task[None]]) -> None:
@@ -149,9 +117,5 @@ async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task
     await end_tasks([recording])
 
 
-async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    return await (_listen_redis if task["kind"] == "redis" else _listen_kafka)(task, orders)
-
-
 if __name__ == "__main__":
-    serve(_main)
+    serve(lambda task, orders: (_listen_redis if task["kind"] == "redis" else _listen_kafka)(task, orders))

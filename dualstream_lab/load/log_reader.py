@@ -34,13 +34,9 @@ class LogReader:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        consumer: LogConsumer,
-        identity: LogIdentity,
-        take: Callable[[Records, int], None],
-        skipped: Mapping[int, str],
-    ) -> None:
+        self, settings: Settings, consumer: LogConsumer, identity: LogIdentity,
+        take: Callable[[Records, int], None], skipped: Mapping[int, str],
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._consumer = consumer
         self._take = take
@@ -55,9 +51,14 @@ class LogReader:
 
     async def run(self) -> None:
         """Read on, until cancelled. Raises StreamUnavailable when the consumer has died."""
+
+        async def read_on() -> None:
+            while True:
+                await self._read()
+
         watching = asyncio.create_task(self._watch.run())
         try:
-            await beside([watching], self._read_on())
+            await beside([watching], read_on())
         finally:
             await end_tasks([watching])
 
@@ -88,7 +89,8 @@ class LogReader:
             async with asyncio.timeout(timeout):
                 identity = await self._watch.look()
                 if not self._made_anew:
-                    ends, problems = await self._ends(range(identity.partitions))
+                    ends, refused = await self._ends(range(identity.partitions))
+                    problems += [f"partition {p} was not read: {why}" for p, why in sorted(refused.items())]
                 while any(self._awaits(partition, end) for partition, end in ends.items()):
                     await self._read()
         except (StreamUnavailable, ConfigError) as error:
@@ -98,15 +100,15 @@ class LogReader:
                 problems.append(f"Kafka did not say within {timeout:g} s where the topic ends")
         return problems + self._unread(ends)
 
-    async def _ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], list[str]]:
-        """Where each ends, with what open transactions hold back; and of which that is not known.
+    async def _ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
+        """The end of each, with what open transactions hold back; and why that is not known of others.
 
         What was acknowledged until now may lie behind somebody's open transaction.
         """
         asked = [partition for partition in partitions if partition not in self._skipped]
         refused = dict(self._skipped)
         try:
-            return await self._consumer.high_watermarks(asked), _said(refused)
+            return await self._consumer.high_watermarks(asked), refused
         except StreamUnavailable:  # one of them may be the trouble of all
             answers = await asyncio.gather(
                 *(self._consumer.high_watermarks([partition]) for partition in asked), return_exceptions=True
@@ -116,18 +118,14 @@ class LogReader:
             if isinstance(answer, BaseException):
                 refused[partition] = str(answer)
             else:
-                ends.update(answer)
-        return ends, _said(refused)
+                ends |= answer
+        return ends, refused
 
     def _awaits(self, partition: int, end: int) -> bool:
         """Whether more of it is to be read, and can be."""
         trouble = self._consumer.troubles.get(partition)
         hopeless = trouble is not None and trouble.tries > _TRIES
         return not hopeless and self._consumer.positions.get(partition, 0) < end
-
-    async def _read_on(self) -> None:
-        while True:
-            await self._read()
 
     async def _read(self) -> None:
         if self._made_anew:
@@ -165,10 +163,6 @@ class LogReader:
         if self._made_anew:
             found.append(f"topic {self._settings.topic} was made anew meanwhile")
         return found
-
-
-def _said(refused: Mapping[int, str]) -> list[str]:
-    return [f"partition {p} was not read: {why}" for p, why in sorted(refused.items())]
 
 
 @asynccontextmanager

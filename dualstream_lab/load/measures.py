@@ -8,39 +8,38 @@ Latencies are in ms and count what never arrived as +inf; beside them stand the 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dualstream_lab.recording import LatencyHistogram
+from dualstream_lab.recording import LatencyHistogram, drops_of
 from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
     from dualstream_lab.ledger import Ledger
     from dualstream_lab.recording import Interval, RunDirectory
     from dualstream_lab.recording.joined import Joined
-
-    Times = npt.NDArray[np.int64]
+    from dualstream_lab.recording.rows import Int64
 
 __all__ = ["MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals_of"]
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
 _LATENCIES: Final = {
-    "publish.latency": "publish",
-    "publish.latency_raw": "publish_raw",
-    "live.latency": "live",
-    "live.latency_raw": "live_raw",
-    "live.delay": "live_delay",
-    "durable.latency": "durable",
-    "generator.slip": "slip",
+    "publish.latency": ("publish", "from when an event was due until Kafka acknowledged it"),
+    "publish.latency_raw": ("publish_raw", "from when an event was sent until Kafka acknowledged it"),
+    "live.latency": ("live", "from when an event was due until a subscriber heard of it"),
+    "live.latency_raw": ("live_raw", "from when an event was sent until a subscriber heard of it"),
+    "live.delay": ("live_delay", "from Kafka's acknowledgement until a subscriber heard of it"),
+    "durable.latency": ("durable", "from when an event was due until the Kafka consumer read it"),
+    "generator.slip": ("slip", "from when an event was due until it was sent"),
 }
+
 _COUNTS: Final = {
     "publish.intended": "events that the plan wanted sent",
     "publish.durable": "events that Kafka acknowledged",
@@ -72,7 +71,7 @@ _COUNTS: Final = {
     "redis.output_buffer": "bytes that Redis kept for its slowest client, at most",
     "publisher.buffered_events": "events in the publisher's buffer, at most",
 }
-_TIMES: Final = {
+_WAITS: Final = {
     "durable.lag.max": "how long the oldest acknowledged record waited for the consumer, at worst",
     "durable.lag.p99": "the same, 99 % of the time",
     "generator.loop_lag": "how late the generator's event loop served a timer, at worst",
@@ -80,38 +79,36 @@ _TIMES: Final = {
     "redis.answer": "Redis's answer to a small request, at worst",
 }
 
+_PEAKS: Final = {
+    "live.subscriptions": "heard.subscriptions", "durable.lag.messages.max": "consumed.lag_messages",
+    "generator.cpu": "published.cpu", "generator.loop_lag": "published.loop_lag_ms",
+    "redis.cpu": "redis.cpu", "redis.output_buffer": "redis.output_buffer",
+    "kafka.answer": "kafka.answer_ms", "redis.answer": "redis.answer_ms",
+    "publisher.buffered_events": "publisher.buffered_events",
+}  # fmt: skip
+"""Measures that are a gauge at its worst."""
+
 _ARRIVED: Final = ("publish.latency", "live.latency")
-_SAYS: Final = {
-    "publish.latency": "from when an event was due until Kafka acknowledged it",
-    "publish.latency_raw": "from when an event was sent until Kafka acknowledged it",
-    "live.latency": "from when an event was due until a subscriber heard of it",
-    "live.latency_raw": "from when an event was sent until a subscriber heard of it",
-    "live.delay": "from Kafka's acknowledgement until a subscriber heard of it",
-    "durable.latency": "from when an event was due until the Kafka consumer read it",
-    "generator.slip": "from when an event was due until it was sent",
-    **{f"{name}_arrived": f"the same as {name}, of those alone that arrived" for name in _ARRIVED},
-}
 _PARTS: Final = {"p50": "half", "p90": "90 %", "p99": "99 %", "p99.9": "99.9 %", "max": "all"}
 
 MEASURES: Final[Mapping[str, str]] = {
     **{
         f"{name}.{q}": f"{says}: {_PARTS[q]} took at most so long"
-        for name, says in _SAYS.items()
+        for name, says in (
+            *((name, says) for name, (_, says) in _LATENCIES.items()),
+            *((f"{name}_arrived", f"the same as {name}, of those alone that arrived") for name in _ARRIVED),
+        )
         for q in QUANTILES
     },
     **_COUNTS,
-    **_TIMES,
+    **_WAITS,
 }
 """Every name that a threshold may use, and what it is."""
 
 
 def is_time(name: str) -> bool:
     """Whether the measure is in ms."""
-    return (
-        name in _TIMES
-        or name.rpartition(".")[0].replace("_arrived", "") in _LATENCIES
-        or (name.endswith("p99.9") and name.removesuffix(".p99.9").replace("_arrived", "") in _LATENCIES)
-    )
+    return name in MEASURES and name not in _COUNTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +119,13 @@ class Totals:
     """
 
     since: int = 0
-    counters: dict[str, int] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
     peaks: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, LatencyHistogram] = field(default_factory=dict)
 
     def add(self, interval: Interval) -> None:
         """One more."""
-        for name, count in interval.counters.items():
-            self.counters[name] = self.counters.get(name, 0) + count
+        self.counters.update(interval.counters)
         for name, histogram in interval.histograms.items():
             self.histograms.setdefault(name, LatencyHistogram()).add(histogram)
         if interval.end > self.since:
@@ -155,11 +151,11 @@ def measures(directory: RunDirectory, whole: Totals, ledger: Ledger) -> dict[str
         found["ledger.lost"] = ledger.lost
     if ledger.orphans is not None and len(joined) and "heard" in whole.counters:
         found["ledger.orphan"] = ledger.orphans
-    for name, key in _LATENCIES.items():
+    for name, (key, _) in _LATENCIES.items():
         if histogram := histograms.get(key):
             for q, share in QUANTILES.items():
                 found[f"{name}.{q}"] = histogram.quantile(share)
-                if name in {"publish.latency", "live.latency"}:
+                if name in _ARRIVED:
                     found[f"{name}_arrived.{q}"] = histogram.quantile(share, arrived_only=True)
     if "live" in histograms and histograms["live"].count:
         found["live.missing"] = histograms["live"].missing / histograms["live"].count
@@ -172,7 +168,7 @@ def _add_live(histograms: dict[str, LatencyHistogram], whole: Totals, joined: Jo
     durable = joined.durable
     if not len(joined):
         return
-    pairs: dict[str, tuple[Times, Times]] = {}
+    pairs: dict[str, tuple[Int64, Int64]] = {}
     if "live" not in histograms and "heard" in whole.counters:
         pairs |= {
             "live": (joined.intended, joined.heard),
@@ -192,43 +188,25 @@ def _add_live(histograms: dict[str, LatencyHistogram], whole: Totals, joined: Jo
 
 def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str, float]:
     counters, peaks = whole.counters, whole.peaks
-    found: dict[str, float] = {}
-    durable, unsent = counters.get("durable", 0), counters.get("unsent", 0)
-    failed = {name: counters.get(name, 0) for name in ("rejected", "unknown", "no_room")}
-    intended = durable + unsent + sum(failed.values()) + counters.get("pending", 0)
-    found |= {f"publish.{name}": count for name, count in failed.items()}
-    found["publish.intended"], found["publish.durable"], found["publish.unsent"] = intended, durable, unsent
+    names = ("durable", "rejected", "unknown", "no_room", "unsent")
+    found: dict[str, float] = {f"publish.{name}": counters[name] for name in names}
+    durable = counters["durable"]
+    found["publish.intended"] = intended = sum(counters[name] for name in (*names, "pending"))
     found["publish.errors"] = intended - durable
     if intended:
         found["publish.missing"] = 1 - durable / intended
         found |= _rates(directory, durable, whole)
-    found["live.notified"] = counters.get("notified", 0)
-    found["live.dropped"] = sum(n for name, n in counters.items() if name.startswith("dropped: "))
+    found["live.notified"] = counters["notified"]
+    found["live.dropped"] = sum(drops_of(counters).values())
     if "heard" in counters:
-        found["live.heard"] = counters["heard"] + counters.get("caught_up", 0)
+        found["live.heard"] = counters["heard"] + counters["caught_up"]
         found["live.repeated"] = joined.heard_again
-        found["live.other_epoch"] = counters.get("other_epoch", 0)
-        if peaks.get("heard.via_gateway"):
-            found["live.gaps"], found["live.late"] = counters.get("gaps", 0), counters.get("late", 0)
-        else:
-            found["live.skipped"] = counters.get("skipped", 0)
+        more = ("gaps", "late") if peaks.get("heard.via_gateway") else ("skipped",)
+        found |= {f"live.{name}": counters[name] for name in ("other_epoch", *more)}
     if "consumed" in counters:
         found["durable.consumed"] = counters["consumed"]
         found["durable.repeated"] = joined.consumed_again
-    for name, gauge in (
-        ("live.subscriptions", "heard.subscriptions"),
-        ("durable.lag.messages.max", "consumed.lag_messages"),
-        ("generator.cpu", "published.cpu"),
-        ("generator.loop_lag", "published.loop_lag_ms"),
-        ("redis.cpu", "redis.cpu"),
-        ("redis.output_buffer", "redis.output_buffer"),
-        ("kafka.answer", "kafka.answer_ms"),
-        ("redis.answer", "redis.answer_ms"),
-        ("publisher.buffered_events", "publisher.buffered_events"),
-    ):
-        if gauge in peaks:
-            found[name] = peaks[gauge]
-    return found
+    return found | {name: peaks[gauge] for name, gauge in _PEAKS.items() if gauge in peaks}
 
 
 def _rates(directory: RunDirectory, durable: int, whole: Totals) -> dict[str, float]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import open_consumer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import LogConsumer
     from dualstream_lab.recording import Meter
 
-__all__ = ["probe_kafka", "probe_redis"]
+__all__ = ["ask_kafka", "probe_kafka", "probe_redis"]
 
 _PROBE = 0.5
 _ANSWER = 1.0
@@ -26,22 +27,23 @@ async def probe_kafka(settings: Settings, meter: Meter) -> None:
     while True:
         with suppress(StreamUnavailable):
             async with open_consumer(settings) as consumer:
-                await _ask_kafka(consumer, meter)
+                await ask_kafka(lambda: consumer.ends([0]), meter)
         meter.level("kafka.up", 0)
         await asyncio.sleep(_PROBE)
 
 
-async def _ask_kafka(consumer: LogConsumer, meter: Meter) -> None:
+async def ask_kafka(ask: Callable[[], Awaitable[Any]], meter: Meter, pause: float = _PROBE) -> None:
+    """Until cancelled: how long Kafka takes for what is asked, and whether it answers."""
     while True:
         try:
             before = time.monotonic()
             async with asyncio.timeout(_ANSWER):
-                await consumer.ends([0])
+                await ask()
             meter.peak("kafka.answer_ms", (time.monotonic() - before) * 1e3)
             meter.level("kafka.up", 1)
         except (StreamUnavailable, TimeoutError):
             meter.level("kafka.up", 0)
-        await asyncio.sleep(_PROBE)
+        await asyncio.sleep(pause)
 
 
 async def probe_redis(url: str, meter: Meter) -> None:

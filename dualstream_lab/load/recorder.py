@@ -5,9 +5,8 @@ from __future__ import annotations
 import _thread
 import asyncio
 import time
-from array import array
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -16,29 +15,20 @@ from dualstream_lab.publisher.outcome import Durable, Unknown
 from dualstream_lab.recording import DROPS, IntervalWriter, Meter, Outcome, RowWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    import numpy.typing as npt
 
     from dualstream_lab.load.driver import Call
     from dualstream_lab.publisher import DualPublisher, PublisherStats
     from dualstream_lab.recording import Interval
+    from dualstream_lab.recording.rows import Int64
     from dualstream_lab.workload import RunIds
-
-    Integers = npt.NDArray[np.int64]
 
 __all__ = ["PublishRecorder", "Recorder"]
 
 _PROBE = 0.01
 _CPU_KINDS = 8  # of psutil's; what guests use is within what users use
-_NAMES = {
-    Outcome.DURABLE: "durable",
-    Outcome.REJECTED: "rejected",
-    Outcome.UNKNOWN: "unknown",
-    Outcome.NO_ROOM: "no_room",
-    Outcome.PENDING: "pending",
-}
+_NAMES = {outcome: outcome.name.lower() for outcome in Outcome}
 
 
 class Recorder:
@@ -50,40 +40,37 @@ class Recorder:
     """
 
     def __init__(
-        self,
-        directory: Path | None,
-        kind: str,
-        writer: str,
-        *,
-        also: Mapping[str, int] | None = None,
-        every: int = 1,
-        period: float = 1.0,
-        deliver: Callable[[Interval], None] | None = None,
+        self, directory: Path | None, kind: str, writer: str, *, also: Mapping[str, int] | None = None,
+        every: int = 1, period: float = 1.0, deliver: Callable[[Interval], None] | None = None,
         start_thread: Callable[..., object] = _thread.start_new_thread,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.meter = Meter(writer)
         self._kind = kind
         self._period = period
-        self._rows = {}
-        if directory is not None:
-            kinds = {kind: every} | dict(also or {})
-            self._rows = {
-                kind: RowWriter(directory, kind, writer, every=every, start_thread=start_thread)
-                for kind, every in kinds.items()
-            }
+        self._rows: dict[str, RowWriter] = {}
         self._file = None
-        if deliver is None and directory is not None:
-            self._file = IntervalWriter(directory, writer)
-            deliver = self._file.write
+        if directory is not None:
+            for each, share in ({kind: every} | dict(also or {})).items():
+                self._rows[each] = RowWriter(directory, each, writer, every=share, start_thread=start_thread)
+            if deliver is None:
+                self._file = IntervalWriter(directory, writer)
+                deliver = self._file.write
         self._deliver = deliver or (lambda _interval: None)
         self._process = psutil.Process()
         self._cpu = (time.process_time(), time.monotonic())
         self._machine = _machine_seconds()
 
-    def rows(self, seq: Integers, *, kind: str | None = None, **columns: object) -> None:
+    def rows(self, seq: Int64, *, kind: str | None = None, **columns: Any) -> None:
         """Rows of this recorder's kind, or of another one that it was made for."""
         if rows := self._rows.get(kind or self._kind):
-            rows.add(seq, **columns)  # type: ignore[arg-type]
+            rows.add(seq, **columns)
+
+    def row_tuples(self, kind: str, names: Sequence[str], tuples: list[Any]) -> None:
+        """The same of tuples, which are taken out of the list."""
+        table = np.array(tuples, np.int64).reshape(-1, len(names)).T
+        tuples.clear()
+        columns = dict(zip(names, table, strict=True))
+        self.rows(columns.pop("seq", table[0]), kind=kind, **columns)
 
     async def run(self) -> None:
         """Until cancelled: cut intervals, and note how late this loop serves a timer."""
@@ -141,18 +128,13 @@ class PublishRecorder(Recorder):
     """
 
     def __init__(
-        self,
-        directory: Path | None,
-        writer: str,
-        *,
-        ids: RunIds | None = None,
-        every: int = 1,
-        **options: object,
-    ) -> None:
+        self, directory: Path | None, writer: str, *, ids: RunIds | None = None, every: int = 1,
+        **options: Any,
+    ) -> None:  # fmt: skip
         also = {"dropped": every} if ids is not None else {}
-        super().__init__(directory, "published", writer, every=every, also=also, **options)  # type: ignore[arg-type]
+        super().__init__(directory, "published", writer, every=every, also=also, **options)
         self._ids = ids
-        self._dropped = {"seq": array("q"), "at": array("q"), "reason": array("q")}
+        self._dropped: list[tuple[int, int, int]] = []
         self._calls: list[tuple[int, int, int, int]] = []
         self.started = 0
         self.used = False
@@ -170,12 +152,10 @@ class PublishRecorder(Recorder):
         assert self._ids is not None  # noqa: S101  (or nobody would tell)
         ids = (key.rpartition(" ")[2] for key in keys)
         seqs = [seq for event_id in ids if (seq := self._ids.seq(event_id)) is not None]
-        known = DROPS.index(reason) if reason in DROPS else 0
-        self._dropped["seq"].extend(seqs)
-        self._dropped["at"].extend([time.monotonic_ns()] * len(seqs))
-        self._dropped["reason"].extend([known] * len(seqs))
+        known, now = DROPS.index(reason) if reason in DROPS else 0, time.monotonic_ns()
+        self._dropped += [(seq, now, known) for seq in seqs]
 
-    def sending(self, seq: Integers, intended: int, in_flight: int) -> None:  # noqa: ARG002
+    def sending(self, seq: Int64, intended: int, in_flight: int) -> None:  # noqa: ARG002
         """As :class:`Sink`."""
         self.used = True
         self.meter.count("sent", len(seq))
@@ -185,8 +165,8 @@ class PublishRecorder(Recorder):
         """As :class:`Sink`."""
         now = self._last = call.acked or time.monotonic_ns()
         outcomes = None if call.error is None else _outcomes(call)
-        acked: int | Integers = call.acked
-        outcome: int | Integers = int(call.outcome)
+        acked: int | Int64 = call.acked
+        outcome: int | Int64 = int(call.outcome)
         if outcomes is None:
             self._calls.append((len(call), call.intended, call.sent, call.acked))
             self.meter.count(_NAMES[call.outcome], len(call))
@@ -199,14 +179,9 @@ class PublishRecorder(Recorder):
                     self._calls.append((count, call.intended, call.sent, answered))
                     self.meter.count(_NAMES[which], count)
         self.rows(
-            call.seq,
-            intended=call.intended,
-            sent=call.sent,
-            acked=acked,
-            outcome=outcome,
-            source=call.source,
-            size=call.size,
-        )
+            call.seq, intended=call.intended, sent=call.sent, acked=acked, outcome=outcome,
+            source=call.source, size=call.size,
+        )  # fmt: skip
 
     def unsent(self, count: int) -> None:
         """As :class:`Sink`."""
@@ -230,9 +205,7 @@ class PublishRecorder(Recorder):
                 histogram.missing += failed
             self.meter.histogram("slip").record(np.maximum(sent - intended, 0), count)
         if self._ids is not None:
-            columns = {name: np.array(values, np.int64) for name, values in self._dropped.items()}
-            self.rows(kind="dropped", **columns)
-            self._dropped = {name: array("q") for name in columns}
+            self.row_tuples("dropped", ("seq", "at", "reason"), self._dropped)
         if self._publisher is not None and self._before is not None:
             now, before = self._publisher.stats(), self._before
             self._before = now
@@ -240,17 +213,16 @@ class PublishRecorder(Recorder):
                 self.meter.count(name, getattr(now, name) - getattr(before, name))
             for why, n in now.dropped.items():
                 self.meter.count(f"dropped: {why}", n - before.dropped.get(why, 0))
-            self.meter.level("publisher.buffered_events", now.buffered_events)
-            self.meter.level("publisher.buffered_bytes", now.buffered_bytes)
-            self.meter.level("publisher.queued_notifications", now.queued_notifications)
+            for name in ("buffered_events", "buffered_bytes", "queued_notifications"):
+                self.meter.level(f"publisher.{name}", getattr(now, name))
             self.meter.level("publisher.redis_up", float(now.redis_up))
 
 
-def _outcomes(call: Call) -> Integers | None:
+def _outcomes(call: Call) -> Int64 | None:
     """What the publisher says of each event of a call that failed; None where it does not."""
-    told = call.error.outcomes if call.error is not None else []
-    if len(told) != len(call):
+    outcomes = call.error.outcomes if call.error is not None else []
+    if len(outcomes) != len(call):
         return None
     known: dict[type, Outcome] = {Durable: Outcome.DURABLE, Unknown: Outcome.UNKNOWN}
     refused = Outcome.NO_ROOM if call.outcome is Outcome.NO_ROOM else Outcome.REJECTED
-    return np.array([known.get(type(each), refused) for each in told], np.int64)
+    return np.array([known.get(type(each), refused) for each in outcomes], np.int64)

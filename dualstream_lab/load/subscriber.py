@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import hiredis
 from redis.asyncio import ConnectionPool
@@ -23,7 +23,10 @@ from redis.exceptions import RedisError
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.recording import Ending
 
-__all__ = ["Listening", "Presence", "RedisSubscriber", "all_channels", "all_ready", "allow_connections"]
+__all__ = [
+    "Connection", "Listening", "Presence", "RedisSubscriber", "all_channels", "all_ready",
+    "allow_connections",
+]  # fmt: skip
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT = 10.0
@@ -53,7 +56,7 @@ def allow_connections(count: int) -> None:
 
 
 class Listening(Protocol):
-    """A subscriber of either kind; see :class:`RedisSubscriber`."""
+    """Who listens, as :class:`Connection` has it."""
 
     number: int
     sources: Sequence[int]
@@ -69,50 +72,37 @@ class Listening(Protocol):
 Presence = Callable[[Listening, int, int, Ending], None]
 
 
-class RedisSubscriber(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection that subscribes and listens, for ever, also after it is lost.
 
     ``heard(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
     monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
-    comes again. ``ready`` is set while the subscription is confirmed; ``lost`` counts connections that ended
-    without being asked to; ``trouble`` is why it could not connect, the last time.
-    ``listening(subscriber, begin, end, ending)`` is told each subscription at its confirmation (``end`` 0),
-    and when it ends (ns, monotonic). ``sources``: the ranks of those that it is for, -1 for all.
+    comes again. ``listening(subscriber, begin, end, ending)`` is told each subscription at its confirmation
+    (``end`` 0), and when it ends (ns, monotonic). ``sources``: the ranks of those that it is for, -1 for all.
+
+    ``ready`` is set while the subscription is confirmed; ``joined`` counts confirmations, ``lost`` the
+    connections that ended without being asked to; ``trouble`` is why it could not connect, the last time.
     """
 
+    peer: ClassVar[str]
+
     def __init__(
-        self,
-        url: str,
-        targets: Sequence[str],
-        heard: Callable[[int, bytes, int], None],
-        *,
-        number: int = 0,
-        pattern: bool = False,
-        slow: float = 0.0,
-        stay: float | None = None,
-        listening: Presence | None = None,
-        sources: Sequence[int] = (-1,),
-    ) -> None:
-        self._url = url
-        self._verb = "PSUBSCRIBE" if pattern else "SUBSCRIBE"
-        self._kind = b"pmessage" if pattern else b"message"
-        self._targets = list(targets)
+        self, heard: Callable[[int, bytes, int], None], *, number: int = 0, slow: float = 0.0,
+        stay: float | None = None, listening: Presence | None = None, sources: Sequence[int] = (-1,),
+    ) -> None:  # fmt: skip
         self._heard = heard
-        self._listening = listening
         self.number = number
         self.sources = sources
-        self.since = 0
-        """When the subscription was confirmed; 0 while there is none."""
         self._slow = slow
         self._stay = stay
+        self._listening = listening
+        self.since = 0  # when the subscription was confirmed; 0 while there is none
         self._transport: asyncio.Transport | None = None
-        self._writer: Any = None
-        self._reader = hiredis.Reader()
+        self._settled = asyncio.Event()  # ready, or over
         self._ended = asyncio.Event()
-        self._confirmed = 0
         self.ready = asyncio.Event()
-        self.lost = 0
         self.joined = 0
+        self.lost = 0
         self.trouble = ""
 
     async def run(self) -> None:
@@ -120,17 +110,20 @@ class RedisSubscriber(asyncio.Protocol):
         backoff = _BACKOFF[0]
         while True:
             ending = Ending.LOST
+            self._ended.clear()
+            self._settled.clear()
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._connect()
-                    await self.ready.wait()
-                backoff = _BACKOFF[0]
-                try:
-                    # Never asyncio.wait_for: it swallows a cancellation that comes as the wait is over.
-                    async with asyncio.timeout(self._stay):
-                        await self._ended.wait()
-                except TimeoutError:
-                    ending = Ending.LEFT
+                    await self._settled.wait()
+                if self.ready.is_set():
+                    backoff = _BACKOFF[0]
+                    try:
+                        # Never asyncio.wait_for: it swallows a cancellation that comes as the wait is over.
+                        async with asyncio.timeout(self._stay):
+                            await self._ended.wait()
+                    except TimeoutError:
+                        ending = Ending.LEFT
             except (RedisError, OSError, TimeoutError) as error:
                 self.trouble = str(error) or f"no answer within {_CONNECT_TIMEOUT:g} s"
             except asyncio.CancelledError:
@@ -143,6 +136,73 @@ class RedisSubscriber(asyncio.Protocol):
             backoff = min(backoff * 2, _BACKOFF[1])
 
     async def _connect(self) -> None:
+        """Make ``_transport``, and ask for the subscription."""
+        raise NotImplementedError
+
+    def _confirm(self, now: int) -> None:
+        """The subscription is confirmed."""
+        self.joined += 1
+        self.since = now
+        if self._listening is not None:
+            self._listening(self, now, 0, Ending.OPEN)
+        self.ready.set()
+        self._settled.set()
+
+    def over(self, ending: Ending, now: int) -> None:
+        """As :class:`Listening`."""
+        since, self.since = self.since, 0
+        if since and self._listening is not None:
+            self._listening(self, since, now, ending)
+
+    def _leave(self, ending: Ending) -> None:
+        self.over(ending, time.monotonic_ns())
+        self.ready.clear()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def _rest(self, transport: asyncio.Transport) -> None:
+        """After a read, if it is ``slow``."""
+
+        def resume() -> None:
+            with suppress(RuntimeError):
+                transport.resume_reading()
+
+        if self._slow:
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(self._slow, resume)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended: :meth:`run` makes a new one."""
+        if self._transport is not None:  # not asked to
+            self.lost += self.ready.is_set()
+            self.trouble = self.trouble or str(exc or f"{self.peer} closed the connection")
+            self.over(Ending.LOST, time.monotonic_ns())
+        self._settled.set()
+        self._ended.set()
+
+
+class RedisSubscriber(Connection):
+    """A subscriber to the channels ``targets``, or, with ``pattern``, to what these patterns match.
+
+    ``options``: as of :class:`Connection`.
+    """
+
+    peer = "Redis"
+
+    def __init__(
+        self, url: str, targets: Sequence[str], heard: Callable[[int, bytes, int], None], *,
+        pattern: bool = False, **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(heard, **options)
+        self._url = url
+        self._words = ["PSUBSCRIBE" if pattern else "SUBSCRIBE", *targets]
+        self._kind = b"pmessage" if pattern else b"message"
+        self._writer: Any = None
+        self._reader = hiredis.Reader()
+        self._confirmed = 0
+
+    async def _connect(self) -> None:
         # Without a socket_timeout, or redis-py puts every command of its handshake into asyncio.wait_for.
         pool: Any = ConnectionPool.from_url(
             self._url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0)
@@ -151,27 +211,12 @@ class RedisSubscriber(asyncio.Protocol):
         await connection.connect()
         # Taken over: either of them would close the transport when it is collected.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001
-        transport = self._writer.transport
+        self._transport = transport = self._writer.transport
         self._reader, self._confirmed = hiredis.Reader(), 0
-        self._ended.clear()
-        self._transport = transport
         transport.set_protocol(self)
-        words = [self._verb, *self._targets]
-        packed = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+        words = [word.encode() for word in self._words]
+        packed = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
         transport.write(b"*%d\r\n%s" % (len(words), packed))
-
-    def _leave(self, ending: Ending) -> None:
-        self.over(ending, time.monotonic_ns())
-        self.ready.clear()
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = self._writer = None
-
-    def over(self, ending: Ending, now: int) -> None:
-        """As :class:`Listening`."""
-        since, self.since = self.since, 0
-        if since and self._listening is not None:
-            self._listening(self, since, now, ending)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from Redis."""
@@ -180,32 +225,17 @@ class RedisSubscriber(asyncio.Protocol):
         reader.feed(data)
         while message := reader.gets():
             if isinstance(message, Exception):
+                self.trouble = str(message)
+                self._settled.set()
                 self._ended.set()
             elif message[0] == kind:
                 heard(number, message[-1], now)
             elif message[0].endswith(b"subscribe"):
                 self._confirmed += 1
-                if self._confirmed == len(self._targets):
-                    self.joined += 1
-                    self.since = now
-                    if self._listening is not None:
-                        self._listening(self, now, 0, Ending.OPEN)
-                    self.ready.set()
-        if self._slow and self._transport is not None:
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(self._slow, self._resume, self._transport)
-
-    @staticmethod
-    def _resume(transport: asyncio.Transport) -> None:
-        with suppress(RuntimeError):
-            transport.resume_reading()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        """The connection ended: :meth:`run` makes a new one."""
-        if self.ready.is_set():
-            self.lost += 1
-        self.over(Ending.LOST, time.monotonic_ns())
-        self._ended.set()
+                if self._confirmed == len(self._words) - 1:
+                    self._confirm(now)
+        if self._transport is not None:
+            self._rest(self._transport)
 
 
 async def all_ready(

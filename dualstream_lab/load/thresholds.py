@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Threshold", "format_measure"]
 
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
+    "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
 _UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 _FORM = re.compile(r"\s*([A-Za-z0-9_.]+)\s*(<=|>=|==|<|>)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-z%]*)\s*")
 
@@ -38,9 +34,8 @@ class Check:
     @property
     def held(self) -> bool:
         """Whether it held."""
-        return self.value is not None and _COMPARE[self.threshold.comparison](
-            self.value, self.threshold.limit
-        )
+        compare = _COMPARE[self.threshold.comparison]
+        return self.value is not None and compare(self.value, self.threshold.limit)
 
     @property
     def text(self) -> str:
@@ -68,30 +63,27 @@ class Threshold:
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """Raises ConfigError saying what is wrong and what is allowed."""
+        wrong = f"threshold {text!r}:"
         match = _FORM.fullmatch(text)
         if match is None:
             raise ConfigError(
-                f"threshold {text!r}: must be a measure, one of < <= == >= >, and a number with its unit: "
+                f"{wrong} must be a measure, one of < <= == >= >, and a number with its unit: "
                 "live.latency.p99<5ms"
             )
         name, comparison, number, unit = match.groups()
         if name not in MEASURES:
             near = difflib.get_close_matches(name, MEASURES, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ConfigError(
-                f"threshold {text!r}: there is no measure {name!r}; {hint}"
-                "`dualstream run --measures` lists them"
-            )
+            lists = "`dualstream run --measures` lists them"
+            raise ConfigError(f"{wrong} there is no measure {name!r}; {hint}{lists}")
         if is_time(name):
             if unit not in _UNITS:
-                raise ConfigError(
-                    f"threshold {text!r}: {name} is a time: give it a unit, one of us, ms, s, m"
-                )
+                raise ConfigError(f"{wrong} {name} is a time: give it a unit, one of us, ms, s, m")
             factor = _UNITS[unit]
         elif unit == "%":
             factor = 0.01
         elif unit:
-            raise ConfigError(f"threshold {text!r}: {name} is a number without a unit (or a share in %)")
+            raise ConfigError(f"{wrong} {name} is a number without a unit (or a share in %)")
         else:
             factor = 1.0
         return cls(text=text.strip(), measure=name, comparison=comparison, limit=float(number) * factor)

@@ -10,29 +10,54 @@ import msgspec
 
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
-from dualstream_lab.load.limits import limit_sentence
-from dualstream_lab.load.measures import measures, totals_of
+from dualstream_lab.load.measures import QUANTILES, measures, totals_of
 from dualstream_lab.load.thresholds import Check, Threshold, format_measure
+from dualstream_lab.recording import drops_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dualstream_lab.load.measures import Totals
     from dualstream_lab.recording import RunDirectory
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "judge", "limit_sentence"]
 
-_LATENCIES = (
-    ("publish: intended to ack", "publish.latency"),
-    ("publish: of those that are durable", "publish.latency_arrived"),
-    ("publish: sent to ack (raw)", "publish.latency_raw"),
-    ("live: intended to heard", "live.latency"),
-    ("live: of those that were heard", "live.latency_arrived"),
-    ("live: sent to heard (raw)", "live.latency_raw"),
-    ("live: ack to heard", "live.delay"),
-    ("Kafka consumer: intended to read", "durable.latency"),
-    ("generator: intended to sent", "generator.slip"),
+_LATE = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
+_BUSY = 0.9  # of a core
+_FULL = 0.95  # of all cores
+_BUFFER = 0.8  # of the publisher's room
+_OUTPUT = 8 * 2**20  # bytes: Redis's soft limit for a subscriber
+_SLOW_ANSWER = 200.0  # ms
+_FULL_PARTS = (
+    ("redis.cpu", _BUSY, "Redis was busy: {:.2f} of its one core"),
+    ("redis.output_buffer", _OUTPUT, "Redis kept {mib:,.0f} MiB for a client that reads slowly"),
+    ("heard.cpu", _BUSY, "the subscribers' process was busy: {:.2f} of one core"),
+    ("consumed.cpu", _BUSY, "the Kafka consumer was busy: {:.2f} of one core"),
 )
-_COLUMNS = ("p50", "p90", "p99", "p99.9", "max")
+
+_LATENCIES = {
+    "publish.latency": "publish: intended to ack",
+    "publish.latency_arrived": "publish: of those that are durable",
+    "publish.latency_raw": "publish: sent to ack (raw)",
+    "live.latency": "live: intended to heard",
+    "live.latency_arrived": "live: of those that were heard",
+    "live.latency_raw": "live: sent to heard (raw)",
+    "live.delay": "live: ack to heard",
+    "durable.latency": "Kafka consumer: intended to read",
+    "generator.slip": "generator: intended to sent",
+}
+_COUNTS = (
+    ("heard by subscribers", "{}", "live.heard"),
+    ("durable and never heard, share", "{}", "live.missing"),
+    ("skipped between two that were heard", "{}", "live.skipped"),
+    ("of another log on this Redis, and ignored", "{}", "live.other_epoch"),
+    ("the gateway found late, could not recover", "{1}, {0}", "live.gaps", "live.late"),
+    ("read by the Kafka consumer", "{}, {} again", "durable.consumed", "durable.repeated"),
+    ("Kafka lag, at worst", "{}, {} messages", "durable.lag.max", "durable.lag.messages.max"),
+    ("acknowledged and lost", "{}", "ledger.lost"),
+)
+_ONLY_SOME = {"live.skipped", "live.other_epoch"}
+"""Of what there is none, nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +83,7 @@ class Verdict:
         try:
             return cls(
                 measures=_Stored({name: float(value) for name, value in values["measures"].items()}),
-                checks=tuple(
-                    Check(
-                        threshold=Threshold.parse(one["threshold"]),
-                        value=None if one["value"] is None else float(one["value"]),
-                    )
-                    for one in values["thresholds"]
-                ),
+                checks=tuple(_check(one) for one in values["thresholds"]),
                 limit=str(values["limit"]),
                 counters={str(name): int(count) for name, count in values["counters"].items()},
                 entries=tuple(map(_entry, values["ledger"])),
@@ -83,15 +102,12 @@ class Verdict:
     def latency_table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows, of the latencies that were measured."""
         found = self.measures
-        rows = [
-            [title, *(_cell(found[f"{name}.{q}"]) for q in _COLUMNS)]
-            for title, name in _LATENCIES
-            if f"{name}.p50" in found
-            and not (
-                name.endswith("_arrived") and math.isfinite(found[f"{name.removesuffix('_arrived')}.max"])
-            )
-        ]
-        return ["ms", *_COLUMNS], rows
+        rows = []
+        for name, title in _LATENCIES.items():
+            whole = name.removesuffix("_arrived")
+            if f"{name}.p50" in found and (whole == name or not math.isfinite(found[f"{whole}.max"])):
+                rows.append([title, *(_cell(found[f"{name}.{q}"]) for q in QUANTILES)])
+        return ["ms", *QUANTILES], rows
 
     def count_table(self) -> list[tuple[str, str]]:
         """What became of the events."""
@@ -102,31 +118,11 @@ class Verdict:
             ("durable on Kafka", f"{show('publish.durable')} ({show('publish.events_per_second')}/s)"),
             ("rejected, unknown, no room, unsent", failed),
             ("notifications: taken by Redis, dropped", f"{show('live.notified')}, {show('live.dropped')}"),
+            *((f"dropped: {why}", f"{n:,}") for why, n in sorted(drops_of(self.counters).items())),
         ]
-        dropped = {
-            n.removeprefix("dropped: "): c for n, c in self.counters.items() if n.startswith("dropped: ")
-        }
-        rows += [(f"dropped: {why}", f"{count:,}") for why, count in sorted(dropped.items())]
-        if "live.heard" in found:
-            rows.append(("heard by subscribers", show("live.heard")))
-        if "live.missing" in found:
-            rows.append(("durable and never heard, share", show("live.missing")))
-        if found.get("live.skipped"):
-            rows.append(("skipped between two that were heard", show("live.skipped")))
-        if found.get("live.other_epoch"):
-            rows.append(("of another log on this Redis, and ignored", show("live.other_epoch")))
-        if "live.gaps" in found:
-            rows.append(
-                ("the gateway found late, could not recover", f"{show('live.late')}, {show('live.gaps')}")
-            )
-        if "durable.consumed" in found:
-            consumed = f"{show('durable.consumed')}, {show('durable.repeated')} again"
-            rows.append(("read by the Kafka consumer", consumed))
-        if "durable.lag.max" in found:
-            lag = f"{show('durable.lag.max')}, {show('durable.lag.messages.max')} messages"
-            rows.append(("Kafka lag, at worst", lag))
-        if "ledger.lost" in found:
-            rows.append(("acknowledged and lost", show("ledger.lost")))
+        for title, form, *names in _COUNTS:
+            if names[0] in found and (found[names[0]] or names[0] not in _ONLY_SOME):
+                rows.append((title, form.format(*map(show, names))))
         return rows + [
             (f"ledger: {entry.name}{entry.cause and f', {entry.cause}'}", f"{entry.count:,}")
             for entry in self.entries
@@ -139,9 +135,7 @@ class Verdict:
         """For JSON: +inf and NaN become text."""
         manifest = directory.manifest
         return {
-            "name": manifest.name,
-            "run": manifest.run,
-            "state": manifest.state,
+            **{name: getattr(manifest, name) for name in ("name", "run", "state")},
             "held": self.held,
             "limit": self.limit,
             "thresholds": [
@@ -164,24 +158,68 @@ def judge(directory: RunDirectory) -> Verdict:
     whole = totals_of(directory)
     ledger = Ledger.of(directory)
     found = measures(directory, whole, ledger)
-    sentence = limit_sentence(
-        found,
-        whole,
-        lanes=manifest.users.get("lanes", 1),
+    limit = limit_sentence(
+        found, whole, concurrency=manifest.users.get("lanes", 1), faults=bool(manifest.faults),
         batch=int(manifest.workload.get("batch", 1)),
         buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
-        faults=bool(manifest.faults),
-    )
+    )  # fmt: skip
     return Verdict(
-        measures=found,
-        checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
-        limit=sentence,
-        counters=whole.counters,
-        entries=ledger.entries,
-        marks=ledger.marks,
-        recoveries=ledger.recoveries,
-        problems=ledger.problems,
-    )
+        measures=found, checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
+        limit=limit, counters=whole.counters, entries=ledger.entries, marks=ledger.marks,
+        recoveries=ledger.recoveries, problems=ledger.problems,
+    )  # fmt: skip
+
+
+def limit_sentence(
+    measures: Mapping[str, float], whole: Totals, *, concurrency: int, batch: int, buffer_events: int,
+    faults: bool = False,
+) -> str:  # fmt: skip
+    """Who saturated, with the figures that say so. ``concurrency``: open calls, at most, of ``batch``."""
+    found: list[str] = []
+    peaks = whole.peaks
+    gauges = ("published.cpu", "published.loop_lag_ms", "published.in_flight", "publisher.buffered_events")
+    cpu, lag, in_flight, buffered = (peaks.get(name, 0.0) for name in gauges)
+    answer = measures.get("publish.latency_raw.p50", 0.0)
+    slip = measures.get("generator.slip.p99", 0.0)
+    late, kept = slip > _LATE, measures.get("publish.rate", 1.0) >= 0.95
+    # Little's law: how many calls the answers kept open.
+    busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
+    # All calls were open at some time: in an outage of Kafka; or as the generator had stalled so long.
+    blocked = in_flight >= concurrency and slip > 2 * lag
+    refused = measures.get("publish.no_room", 0) > 0
+    full = refused or blocked or busy >= 0.7 * concurrency or buffered >= _BUFFER * buffer_events
+    # Late though more calls could be open: then nobody but the generator itself held the events back.
+    if late and (cpu >= _BUSY or not full):
+        found.append(
+            f"your generator was the limit: {cpu:.2f} of one core, its loop up to {lag:,.0f} ms late, "
+            f"events sent {slip:,.0f} ms after their time (p99)"
+        )
+    elif full and (late or not kept or refused):
+        slowest = measures.get("publish.latency_raw.p99", 0.0)
+        found.append(
+            f"Kafka was the limit: answers took {_ms(answer)} (p50) and {_ms(slowest)} (p99), "
+            f"{in_flight:,.0f} of {concurrency:,} calls were open, {buffered:,.0f} events waited in the "
+            "buffer"
+        )
+    for gauge, most, text in _FULL_PARTS:
+        if peaks.get(gauge, 0) >= most:
+            found.append(text.format(peaks[gauge], mib=peaks[gauge] / 2**20))
+    if peaks.get("kafka.answer_ms", 0) >= _SLOW_ANSWER and not found:
+        found.append(f"Kafka answered a small request in {peaks['kafka.answer_ms']:,.0f} ms at worst")
+    busy_ms, idle_ms = (whole.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
+    used = busy_ms / max(1, busy_ms + idle_ms)
+    if used >= _FULL:
+        found.append(f"all cores of this machine were busy ({used:.0%}), whoever it was")
+    if not found:
+        return (
+            f"nothing was at its limit: events sent {slip:.1f} ms after their time (p99), "
+            f"generator at {cpu:.2f} of one core"
+        )
+    return "; ".join(found) + " (with faults on the way)" * faults
+
+
+def _ms(value: float) -> str:
+    return "for ever" if value == float("inf") else f"{value:,.0f} ms"
 
 
 class _Stored(dict[str, float]):
@@ -192,6 +230,11 @@ class _Stored(dict[str, float]):
 
 
 _MEANINGS: Final = dict((*CLASSES.values(), *MARKS.values()))
+
+
+def _check(values: Mapping[str, Any]) -> Check:
+    value = None if values["value"] is None else float(values["value"])
+    return Check(threshold=Threshold.parse(values["threshold"]), value=value)
 
 
 def _entry(values: Mapping[str, Any]) -> Entry:

@@ -56,7 +56,7 @@ def _rows(controller: Controller) -> list[dict[str, Any]]:
     for key, title in _TITLES.items():
         if histogram := whole.histograms.get(key):
             names = ("p50", "p90", "p99", "p999", "max")
-            values = histogram.quantiles((0.5, 0.9, 0.99, 0.999, 1.0))
+            values = map(histogram.quantile, (0.5, 0.9, 0.99, 0.999, 1.0))
             cells = {name: _cell(value) for name, value in zip(names, values, strict=True)}
             counts = {"count": f"{histogram.count:,}", "missing": f"{histogram.missing:,}"}
             rows.append({"what": title, **counts, **cells})

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 from dualstream_lab.errors import DualStreamError, RecordingError
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import settle_memory
-from dualstream_lab.load.driver import Driver, time_limit
+from dualstream_lab.load.driver import Driver, load_headers, time_limit
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.warm_up import load_headers
 from dualstream_lab.locust_bridge.bridge import start_thread
 from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners, find_gateway, hearing_of
 from dualstream_lab.publisher import DualPublisher

@@ -18,24 +18,11 @@ from __future__ import annotations
 
 from dualstream_lab.recording.directory import RunDirectory, list_runs
 from dualstream_lab.recording.histogram import LatencyHistogram
-from dualstream_lab.recording.interval import Interval, IntervalWriter, Meter
+from dualstream_lab.recording.interval import Interval, IntervalWriter, Meter, drops_of
 from dualstream_lab.recording.manifest import Clocks, FaultRecord, Manifest
 from dualstream_lab.recording.rows import DROPS, KINDS, Ending, Outcome, RowWriter, sampled
 
 __all__ = [
-    "DROPS",
-    "KINDS",
-    "Clocks",
-    "Ending",
-    "FaultRecord",
-    "Interval",
-    "IntervalWriter",
-    "LatencyHistogram",
-    "Manifest",
-    "Meter",
-    "Outcome",
-    "RowWriter",
-    "RunDirectory",
-    "list_runs",
-    "sampled",
-]
+    "DROPS", "KINDS", "Clocks", "Ending", "FaultRecord", "Interval", "IntervalWriter", "LatencyHistogram",
+    "Manifest", "Meter", "Outcome", "RowWriter", "RunDirectory", "drops_of", "list_runs", "sampled",
+]  # fmt: skip

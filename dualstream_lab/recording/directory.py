@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dualstream_lab.errors import RecordingError
-from dualstream_lab.recording.files import check_plain, read_lines, read_whole
+from dualstream_lab.recording.files import check_plain, read_lines, read_whole, replace_json
 from dualstream_lab.recording.interval import Interval
 from dualstream_lab.recording.manifest import Manifest, within_run
 from dualstream_lab.recording.rows import KINDS, RANGES
@@ -49,8 +49,8 @@ class RunDirectory:
         try:
             path.mkdir(parents=True)
         except OSError as error:
-            reason = error.strerror or error
-            raise RecordingError(f"{path} cannot be made: {reason}; choose another directory") from error
+            why = f"{path} cannot be made: {error.strerror or error}; choose another directory"
+            raise RecordingError(why) from error
         return path
 
     @classmethod
@@ -91,6 +91,11 @@ class RunDirectory:
                 self._problem(f"{path.name} is damaged and was left out ({reason})")
                 yield Part(writer, None)
 
+    def columns(self, kind: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+        """(writer, arrays by name; None where it is damaged or missing), part by part."""
+        for writer, rows in self.parts(kind, names):
+            yield writer, None if rows is None else {name: rows.column(name).to_numpy() for name in names}
+
     def _check_rows(self, rows: pa.Table) -> None:
         """Raises RecordingError for what no writer of ours can have seen."""
         if not len(rows):
@@ -112,31 +117,26 @@ class RunDirectory:
     def intervals(self) -> Iterator[Interval]:
         """Every interval of every process, file by file."""
         for path in sorted(self.path.glob("intervals-*.jsonl")):
+            damaged = 0
+            names: set[str] = set()
             try:
-                yield from self._intervals_of(path)
+                for number, line in enumerate(read_lines(path), 1):
+                    try:
+                        if line != b"\n":
+                            yield self._interval(line, names)
+                    except RecordingError as error:
+                        damaged += 1
+                        if damaged == 1:
+                            self._problem(f"{path.name}, line {number} is damaged and was left out ({error})")
             except (OSError, RecordingError) as error:
                 self._problem(f"{path.name} cannot be read ({error})")
-
-    def _intervals_of(self, path: Path) -> Iterator[Interval]:
-        damaged = 0
-        names: set[str] = set()
-        for number, line in enumerate(read_lines(path), 1):
-            try:
-                if line != b"\n":
-                    yield self._interval(line, names)
-            except RecordingError as error:
-                damaged += 1
-                if damaged == 1:
-                    self._problem(f"{path.name}, line {number} is damaged and was left out ({error})")
-        if damaged > 1:
-            self._problem(f"{path.name}: {damaged - 1:,} more lines are damaged")
+            if damaged > 1:
+                self._problem(f"{path.name}: {damaged - 1:,} more lines are damaged")
 
     def _interval(self, line: bytes | None, names: set[str]) -> Interval:
         interval = Interval.read(line)
-        seconds = round(
-            interval.gauges.get("published.seconds", 0) * 1e9
-        )  # from the start to the last answer
-        last = max(interval.end, self.manifest.started + seconds)
+        seconds = interval.gauges.get("published.seconds", 0)  # from the start to the last answer
+        last = max(interval.end, self.manifest.started + round(seconds * 1e9))
         if not within_run(self.manifest, interval.begin, last):
             raise RecordingError("it has times that are not of this run")
         names.update(interval.counters, interval.gauges, interval.histograms)
@@ -157,9 +157,7 @@ class RunDirectory:
 
     def write_verdict(self, value: dict[str, Any]) -> None:
         """Replace the verdict in one step."""
-        hidden = self.path / ".verdict.json"
-        hidden.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        hidden.replace(self.path / "verdict.json")
+        replace_json(self.path / "verdict.json", value)
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:
@@ -185,17 +183,17 @@ def _schema(kind: str, columns: Sequence[str] | None = None) -> pa.Schema:
 
 def list_runs(root: Path) -> list[RunDirectory | RecordingError]:
     """The runs below ``root``, the oldest first; what claims to be one and cannot be read is an error."""
+
+    def modified(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:  # it has gone, or is a link to nowhere
+            return 0.0
+
     found: list[RunDirectory | RecordingError] = []
-    for path in sorted(root.glob("*/manifest.json"), key=_modified):
+    for path in sorted(root.glob("*/manifest.json"), key=modified):
         try:
             found.append(RunDirectory.open(path.parent))
         except RecordingError as error:
             found.append(error)
     return found
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # it has gone, or is a link to nowhere
-        return 0.0

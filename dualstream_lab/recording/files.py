@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["check_plain", "read_json", "read_lines", "read_whole"]
+__all__ = ["check_plain", "read_json", "read_lines", "read_whole", "replace_json"]
 
 T = TypeVar("T")
 
@@ -55,9 +56,16 @@ def read_lines(path: Path) -> Iterator[bytes | None]:
     """Its lines; None for one that is too long to be of ours. Raises RecordingError, OSError."""
     check_plain(path)
     with path.open("rb") as file:
+        long = False
         while line := file.readline(_LINE):
             whole = line.endswith(b"\n") or len(line) < _LINE
-            yield line if whole else None
-            while not whole:
-                line = file.readline(_LINE)
-                whole = line.endswith(b"\n") or len(line) < _LINE
+            if not long:
+                yield line if whole else None
+            long = not whole
+
+
+def replace_json(path: Path, value: dict[str, Any]) -> None:
+    """Write it in one step: nobody ever reads a half of it."""
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    hidden.replace(path)

@@ -15,9 +15,7 @@ from numpy.ctypeslib import as_array  # numpy's own lazy import would come while
 from dualstream_lab.errors import RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import numpy.typing as npt
+    from dualstream_lab.recording.rows import Floats, Int64
 
 __all__ = ["LatencyHistogram"]
 
@@ -54,7 +52,7 @@ class LatencyHistogram:
         """All of them."""
         return self.arrived + self.missing
 
-    def record(self, latencies: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None = None) -> None:
+    def record(self, latencies: Int64, counts: Int64 | None = None) -> None:
         """Add samples, ns; ``counts``: how many events each of them stands for."""
         weights = np.ones(len(latencies), np.int64) if counts is None else counts
         good = latencies >= 0
@@ -80,7 +78,7 @@ class LatencyHistogram:
         self.missing += other.missing
         self.negative += other.negative
 
-    def values(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    def values(self) -> tuple[Floats, Int64]:
         """(ms, how many) of those that arrived, ascending, as coarse as they are kept."""
         counts = as_array(self._hdr.counts)
         places = np.flatnonzero(counts)
@@ -97,15 +95,6 @@ class LatencyHistogram:
         if rank > self.arrived:
             return math.inf
         return float(self._hdr.get_value_at_percentile(100.0 * rank / self.arrived)) / 1000
-
-    def quantiles(self, qs: Iterable[float]) -> list[float]:
-        """Several of them."""
-        return [self.quantile(q) for q in qs]
-
-    @property
-    def max(self) -> float:
-        """ms; +inf if any is missing, NaN of none."""
-        return self.quantile(1.0)
 
     def encode(self) -> dict[str, object]:
         """For JSON."""

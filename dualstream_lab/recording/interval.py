@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
@@ -14,13 +13,18 @@ from dualstream_lab.recording.histogram import LatencyHistogram
 from dualstream_lab.recording.manifest import Nanoseconds  # noqa: TC001  (msgspec reads the annotations)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Interval", "IntervalWriter", "Meter"]
+__all__ = ["Interval", "IntervalWriter", "Meter", "drops_of"]
+
+_DROPPED = "dropped: "
+
+Level = Annotated[float, msgspec.Meta(ge=-(2**63), le=2**63)]
+Sum = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
-@dataclass(slots=True, kw_only=True)
-class Interval:
+class Interval(msgspec.Struct, kw_only=True):
     """One stretch of time in one process, ``begin`` to ``end`` (ns, monotonic).
 
     ``counters``: what happened within it. ``gauges``: levels at its end, or the worst within it.
@@ -28,67 +32,46 @@ class Interval:
     """
 
     writer: str
-    begin: int
-    end: int
-    counters: dict[str, int] = field(default_factory=dict)
-    gauges: dict[str, float] = field(default_factory=dict)
-    histograms: dict[str, LatencyHistogram] = field(default_factory=dict)
+    begin: Nanoseconds
+    end: Nanoseconds
+    counters: dict[str, Sum] = {}
+    gauges: dict[str, Level] = {}
+    histograms: dict[str, LatencyHistogram] = {}
 
     def encode(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "writer": self.writer,
-            "begin": self.begin,
-            "end": self.end,
-            "counters": self.counters,
-            "gauges": self.gauges,
-            "histograms": {name: hist.encode() for name, hist in self.histograms.items()},
-        }
+        histograms = {name: histogram.encode() for name, histogram in self.histograms.items()}
+        return msgspec.structs.asdict(self) | {"histograms": histograms}
 
     @classmethod
     def decode(cls, value: dict[str, Any]) -> Self:
         """The reverse. Raises RecordingError."""
         try:
-            return cls._of(msgspec.convert(value, _Encoded))
+            return msgspec.convert(value, cls, dec_hook=_histogram)
         except msgspec.ValidationError as error:
             raise RecordingError(f"not an interval: {error}") from error
 
     @classmethod
-    def read(cls, line: bytes | None) -> Self:
+    def read(cls, line: bytes | None) -> Interval:
         """From a line of a file; None stands for one that is too long. Raises RecordingError."""
         if line is None:
             raise RecordingError("not an interval: too long")
         try:
-            return cls._of(_lines.decode(line))
+            return _lines.decode(line)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise RecordingError(f"not an interval: {error}") from error
 
-    @classmethod
-    def _of(cls, value: _Encoded) -> Self:
-        return cls(
-            writer=value.writer,
-            begin=value.begin,
-            end=value.end,
-            counters=value.counters,
-            gauges=value.gauges,
-            histograms={name: LatencyHistogram.decode(each) for name, each in value.histograms.items()},
-        )
+
+def _histogram(_: type, value: Any) -> LatencyHistogram:
+    return LatencyHistogram.decode(value)
 
 
-_Level = Annotated[float, msgspec.Meta(ge=-(2**63), le=2**63)]
-_Sum = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+_lines = msgspec.json.Decoder(Interval, dec_hook=_histogram)
 
 
-class _Encoded(msgspec.Struct):
-    writer: str
-    begin: Nanoseconds
-    end: Nanoseconds
-    counters: dict[str, _Sum]
-    gauges: dict[str, _Level]
-    histograms: dict[str, dict[str, Any]]
-
-
-_lines = msgspec.json.Decoder(_Encoded)
+def drops_of(counters: Mapping[str, int]) -> dict[str, int]:
+    """How many notifications were given up, by reason."""
+    return {name[len(_DROPPED) :]: n for name, n in counters.items() if name.startswith(_DROPPED)}
 
 
 class Meter:
@@ -134,11 +117,8 @@ class IntervalWriter:
 
     def __init__(self, directory: Path, writer: str) -> None:
         self._file = (directory / f"intervals-{writer}.jsonl").open("ab", buffering=0)
+        self.close = self._file.close
 
     def write(self, interval: Interval) -> None:
         """Append one."""
         self._file.write(json.dumps(interval.encode(), separators=(",", ":")).encode() + b"\n")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()

@@ -8,107 +8,136 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dualstream_lab.recording.rows import Outcome
+from dualstream_lab.recording.rows import KINDS, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dualstream_lab.recording.directory import RunDirectory
+    from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64, Outcomes
 
-__all__ = ["Joined", "durable_lag", "join", "places"]
+__all__ = ["Joined", "Published", "by_seq", "column_types", "durable_lag", "join", "places", "stacked"]
+
+_NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """One entry a recorded event, in the order of ``seq``. Times: ns of the monotonic clock, 0 for "never".
+class Published:
+    """One entry an event, by ascending ``seq``. Times: ns of the monotonic clock, 0 for "never"."""
 
-    ``heard``: by the first subscriber that heard it, live or later; ``consumed``: when it was first read from
-    Kafka.
-    ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber). ``orphans``:
-    events that were heard and never published by the recorded generators.
-    """
-
-    seq: npt.NDArray[np.int64]
-    intended: npt.NDArray[np.int64]
-    sent: npt.NDArray[np.int64]
-    acked: npt.NDArray[np.int64]
-    outcome: npt.NDArray[np.int8]
-    source: npt.NDArray[np.int32]
-    heard: npt.NDArray[np.int64]
-    consumed: npt.NDArray[np.int64]
-    heard_again: int
-    consumed_again: int
-    orphans: int
+    seq: Int64
+    intended: Int64
+    sent: Int64
+    acked: Int64
+    outcome: Outcomes
+    source: Int32
 
     def __len__(self) -> int:
         return len(self.seq)
 
     @property
-    def durable(self) -> npt.NDArray[np.bool_]:
+    def durable(self) -> Flags:
         """Which are acknowledged."""
         return np.asarray(self.outcome == Outcome.DURABLE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined(Published):
+    """With what became of them on both paths.
+
+    ``heard``: by the first subscriber that heard it, live or later; ``consumed``: when it was first read from
+    Kafka. ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber).
+    ``orphans``: events that were heard and never published by the recorded generators. ``rows``: how many of
+    each kind were read; ``damaged``: kinds of which parts are missing.
+    """
+
+    heard: Int64
+    consumed: Int64
+    heard_again: int
+    consumed_again: int
+    orphans: int
+    rows: Mapping[str, int]
+    damaged: frozenset[str]
+
+
 def join(directory: RunDirectory) -> Joined:
     """The rows of a run. Where a kind of rows is missing, its times are 0."""
-    columns = _by_seq(directory.rows("published"))
-    pa.default_memory_pool().release_unused()  # a big run would keep twice its size
-    seq = columns["seq"]
-    heard, heard_again, orphans = _first(directory, seq, ("heard", "caught_up"), among="subscriber")
-    consumed, consumed_again, _ = _first(directory, seq, ("consumed",))
+    joining = _Joining(directory)
+    columns = joining.published()
+    heard, heard_again, orphans = joining.first(columns["seq"], "heard", "caught_up", among="subscriber")
+    consumed, consumed_again, _ = joining.first(columns["seq"], "consumed")
     return Joined(
-        seq=seq,
-        **{name: columns[name] for name in ("intended", "sent", "acked", "outcome", "source")},
-        heard=heard,
-        consumed=consumed,
-        heard_again=heard_again,
-        consumed_again=consumed_again,
-        orphans=orphans,
-    )
+        **columns, heard=heard, consumed=consumed, heard_again=heard_again, consumed_again=consumed_again,
+        orphans=orphans, rows=joining.rows, damaged=frozenset(joining.damaged),
+    )  # fmt: skip
 
 
-def _by_seq(rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
-    columns = {name: rows.column(name).to_numpy() for name in rows.column_names if name != "size"}
-    seq = columns["seq"]
-    if np.all(seq[1:] > seq[:-1]):
+class _Joining:
+    """``rows``, ``damaged``: as of :class:`Joined`, of the kinds that were read until now."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self.rows: dict[str, int] = {}
+        self.damaged: set[str] = set()
+
+    def _parts(self, kind: str, *names: str) -> Iterator[dict[str, Any]]:
+        """The columns of each part that has rows."""
+        self.rows[kind] = 0
+        for _, columns in self._directory.columns(kind, names):
+            if columns is None:
+                self.damaged.add(kind)
+            elif count := len(columns["seq"]):
+                self.rows[kind] += count
+                yield columns
+
+    def published(self) -> dict[str, Any]:
+        """By ``seq``."""
+        names = ("seq", "intended", "sent", "acked", "outcome", "source")
+        return by_seq(stacked(list(self._parts("published", *names)), column_types("published", names)))
+
+    def first(self, seq: Int64, *kinds: str, among: str | None = None) -> tuple[Int64, int, int]:
+        """(when each of ``seq`` first arrived, 0 for never; rows beyond the first of an event, and
+        ``among``; events that arrived and are not in ``seq``).
+        """
+        arrived = np.full(len(seq), _NEVER)
+        keys: list[Int64] = []
+        orphans: list[Int64] = []
+        for kind in kinds:
+            for columns in self._parts(kind, "seq", "at", *([among] if among else ())):
+                place, known = places(seq, columns["seq"])
+                if not known.all():
+                    orphans.append(columns["seq"][~known])
+                    place = place[known]
+                np.minimum.at(arrived, place, columns["at"][known])
+                keys.append(place * 65_536 + columns[among][known] if among else place)
+        arrived[arrived == _NEVER] = 0
+        return arrived, _again(keys), len(np.unique(np.concatenate(orphans))) if orphans else 0
+
+
+def column_types(kind: str, names: Iterable[str]) -> dict[str, str]:
+    """The types of a kind's columns, as numpy's."""
+    return {name: f"i{KINDS[kind][name].bit_width // 8}" for name in names}
+
+
+def stacked(parts: Sequence[dict[str, Any]], types: Mapping[str, Any]) -> dict[str, Any]:
+    """One array a column, of all parts, which are used up: a big run would need twice its size."""
+    columns = {
+        name: np.concatenate([np.empty(0, kind), *(part.pop(name) for part in parts)])
+        for name, kind in types.items()
+    }
+    pa.default_memory_pool().release_unused()
+    return columns
+
+
+def by_seq(columns: dict[str, Any]) -> dict[str, Any]:
+    """In the order of ``seq``; of an event that was published twice, its first row."""
+    if np.all(columns["seq"][1:] > columns["seq"][:-1]):
         return columns
-    order = np.argsort(seq, kind="stable")
-    return {name: column[order] for name, column in columns.items()}
+    _, first = np.unique(columns["seq"], return_index=True)
+    return {name: column[first] for name, column in columns.items()}
 
 
-def _first(
-    directory: RunDirectory, seq: npt.NDArray[np.int64], kinds: Sequence[str], *, among: str | None = None
-) -> tuple[npt.NDArray[np.int64], int, int]:
-    """(when each of ``seq`` first arrived, 0 for never; rows beyond the first of an event, and ``among``;
-    events that arrived and are not in ``seq``).
-    """
-    never = np.iinfo(np.int64).max
-    arrived = np.full(len(seq), never)
-    keys: list[npt.NDArray[np.int64]] = []
-    strangers: list[npt.NDArray[np.int64]] = []
-    names = ("seq", "at") if among is None else ("seq", "at", among)
-    for kind in kinds:
-        for part in directory.parts(kind, names):
-            if part.rows is None or not len(part.rows):
-                continue
-            seqs, times, *whom = (part.rows.column(name).to_numpy() for name in names)
-            if not len(seq):
-                strangers.append(seqs)
-                continue
-            place, ours = places(seq, seqs)
-            if not ours.all():
-                strangers.append(seqs[~ours])
-                place, times, whom = place[ours], times[ours], [each[ours] for each in whom]
-            np.minimum.at(arrived, place, times)
-            keys.append(place * 65_536 + whom[0] if whom else place)
-    arrived[arrived == never] = 0
-    orphans = len(np.unique(np.concatenate(strangers))) if strangers else 0
-    return arrived, _again(keys), orphans
-
-
-def _again(parts: list[npt.NDArray[np.int64]]) -> int:
+def _again(parts: list[Int64]) -> int:
     """How many keys were there before. (``np.unique`` takes ten times as long for millions.)"""
     if not parts:
         return 0
@@ -118,10 +147,10 @@ def _again(parts: list[npt.NDArray[np.int64]]) -> int:
     return int(np.count_nonzero(keys[1:] == keys[:-1]))
 
 
-def places(
-    seq: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """(the place of each of ``wanted`` in the ascending ``seq``, whether it is there). ``seq``: not empty."""
+def places(seq: Int64, wanted: Int64) -> tuple[Int64, Flags]:
+    """(the place of each of ``wanted`` in the ascending ``seq``, whether it is there)."""
+    if not len(seq):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
     if seq[-1] - seq[0] == len(seq) - 1:  # none is missing: no search
         place = np.clip(wanted - seq[0], 0, len(seq) - 1)
     else:
@@ -129,24 +158,18 @@ def places(
     return place, np.asarray(seq[place] == wanted)
 
 
-def durable_lag(
-    acked: npt.NDArray[np.int64], consumed: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def durable_lag(acked: Int64, consumed: Int64, at: Int64) -> Floats:
     """Kafka lag in seconds at the times ``at``: the age of the oldest acknowledged event not yet consumed.
 
     0 where there is none. ``consumed`` 0: never.
     """
+    if not len(acked):
+        return np.zeros(len(at))
     order = np.argsort(acked, kind="stable")
-    acks = acked[order]
-    never = np.iinfo(np.int64).max
-    done = np.where(consumed[order] > 0, consumed[order], never)
+    acks, done = acked[order], consumed[order]
     # The oldest open one at t is the first in the order of acks whose consumption is after t: the first place
     # where the running maximum of consumption exceeds t.
-    first = (
-        np.searchsorted(np.maximum.accumulate(done), at, side="right")
-        if len(done)
-        else np.zeros(len(at), int)
-    )
-    open_ = first < len(acks)
-    begin = acks[np.minimum(first, len(acks) - 1)] if len(acks) else at
-    return np.where(open_, np.maximum(at - begin, 0) / 1e9, 0.0)
+    running = np.maximum.accumulate(np.where(done > 0, done, _NEVER))
+    first = np.searchsorted(running, at, side="right")
+    begin = acks[np.minimum(first, len(acks) - 1)]
+    return np.where(first < len(acks), np.maximum(at - begin, 0) / 1e9, 0.0)

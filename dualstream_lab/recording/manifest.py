@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 import msgspec
 
 from dualstream_lab.errors import RecordingError
-from dualstream_lab.recording.files import read_json
+from dualstream_lab.recording.files import read_json, replace_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from dualstream_lab.config import Settings
@@ -42,23 +41,19 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that the figures depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on; no names of hosts or people."""
+    host = os.uname()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "system": platform.system(),
-        "release": platform.release(),
-        "architecture": platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "memory_bytes": memory,
-    }
+        "system": host.sysname, "release": host.release, "architecture": host.machine,
+        "cores": os.cpu_count() or 0, "memory_bytes": memory,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,22 +121,20 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Replace ``manifest.json`` in one step."""
-        hidden = directory / ".manifest.json"
-        hidden.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        hidden.replace(directory / "manifest.json")
+        replace_json(directory / "manifest.json", asdict(self))
 
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Raises RecordingError where there is none, one of another make, or one that cannot be true."""
         path = directory / "manifest.json"
         try:
-            _check_format(read_json(path, _Format).format)
+            if (found := read_json(path, _Format).format) != FORMAT:
+                raise RecordingError(f"it has format {found!r}; this version reads format {FORMAT}")  # noqa: TRY301
             manifest: Self = read_json(path, cls)
             _check(manifest)
         except FileNotFoundError as error:
-            what = (
-                "is not a run directory: it has no manifest.json" if directory.is_dir() else "does not exist"
-            )
+            there = directory.is_dir()
+            what = "is not a run directory: it has no manifest.json" if there else "does not exist"
             raise RecordingError(
                 f"{directory} {what}; `dualstream runs` lists those that there are"
             ) from error
@@ -152,11 +145,6 @@ class Manifest:
 
 class _Format(msgspec.Struct):
     format: Any
-
-
-def _check_format(found: Any) -> None:
-    if found != FORMAT:
-        raise RecordingError(f"it has format {found!r}; this version reads format {FORMAT}")
 
 
 _Number = int | float
@@ -192,11 +180,7 @@ def within_run(manifest: Manifest, earliest: int, latest: int) -> bool:
 
 def safe_settings(settings: Settings) -> dict[str, Any]:
     """The settings without passwords."""
-    return {name: _masked(value) for name, value in _items(settings.model_dump())}
-
-
-def _items(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return list(values.items())
+    return {name: _masked(value) for name, value in settings.model_dump().items()}
 
 
 def _masked(value: Any) -> Any:

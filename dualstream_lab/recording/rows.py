@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Column = npt.NDArray[np.int64] | int
+    # The arrays of all who read rows.
+    Int64 = npt.NDArray[np.int64]
+    Int32 = npt.NDArray[np.int32]
+    Outcomes = npt.NDArray[np.int8]
+    Floats = npt.NDArray[np.float64]
+    Flags = npt.NDArray[np.bool_]
+    Codes = npt.NDArray[np.uint8]
+    Column = Int64 | int
 
 __all__ = ["DROPS", "KINDS", "Ending", "Outcome", "RowWriter", "sampled"]
 
@@ -90,7 +97,7 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
 """What the columns that are not times can hold: whoever reads rows counts by these."""
 
 
-def sampled(seq: npt.NDArray[np.int64], every: int) -> npt.NDArray[np.bool_]:
+def sampled(seq: Int64, every: int) -> Flags:
     """Which events are recorded when only one in ``every`` is: the same ones in every process.
 
     Chosen by a multiplicative hash (Knuth, TAOCP 6.4), so that no rhythm of the plan is favoured.
@@ -109,14 +116,9 @@ class RowWriter:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        kind: str,
-        writer: str,
-        *,
-        every: int = 1,
+        self, directory: Path, kind: str, writer: str, *, every: int = 1,
         start_thread: Callable[..., object] = _thread.start_new_thread,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._types = KINDS[kind]
         self._stem = directory / f"{kind}-{writer}"
         self._every = every
@@ -124,24 +126,23 @@ class RowWriter:
         self._filled = 0
         self._since = time.monotonic()
         self._parts = 0
-        self._waiting: SimpleQueue[tuple[Path, dict[str, npt.NDArray[np.int64]]] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[Path, dict[str, Int64]] | None] = SimpleQueue()
         self._done: SimpleQueue[Exception | None] = SimpleQueue()
         self.written = 0
         self.dropped = 0
         pa.set_cpu_count(1)  # one writer: more threads would only disturb what is measured
         start_thread(self._write_all, ())
 
-    def _empty(self) -> dict[str, npt.NDArray[np.int64]]:
+    def _empty(self) -> dict[str, Int64]:
         return {name: np.empty(_PART_ROWS, np.int64) for name in self._types}
 
-    def add(self, seq: npt.NDArray[np.int64], **columns: Column) -> None:
+    def add(self, seq: Int64, **columns: Column) -> None:
         """Rows, as arrays of one length or as a value for all of them."""
         if self._every > 1:
             chosen = sampled(seq, self._every)
             seq = seq[chosen]
             columns = {
-                name: column if isinstance(column, int) else column[chosen]
-                for name, column in columns.items()
+                name: each if isinstance(each, int) else each[chosen] for name, each in columns.items()
             }
         columns["seq"] = seq
         begin, count = 0, len(seq)
@@ -190,19 +191,17 @@ class RowWriter:
         # The first write of a process takes a quarter of a second of CPU: not while it measures.
         self._encode({name: rows[:0] for name, rows in self._empty().items()}, pa.BufferOutputStream())
         while (part := self._waiting.get()) is not None:
+            path, rows = part
+            hidden = path.with_name(f".{path.name}")
             try:
-                self._write(*part)
+                self._encode(rows, hidden)
+                hidden.rename(path)
             except (OSError, pa.ArrowException) as error:
-                failure = OSError(f"{part[0].name} was not written: {error}")
-                self.dropped += len(part[1]["seq"])
+                failure = OSError(f"{path.name} was not written: {error}")
+                self.dropped += len(rows["seq"])
         self._done.put(failure)
 
-    def _write(self, path: Path, part: dict[str, npt.NDArray[np.int64]]) -> None:
-        hidden = path.with_name(f".{path.name}")
-        self._encode(part, hidden)
-        hidden.rename(path)
-
-    def _encode(self, part: dict[str, npt.NDArray[np.int64]], file: Any) -> None:
+    def _encode(self, part: dict[str, Int64], file: Any) -> None:
         # Not pa.array, which would import pandas: half a second of CPU, and in two threads of a process that
         # gevent has patched a deadlock, as the locks of imports are then gevent's.
         columns = []

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dualstream_lab.analysis.arrivals import read_arrivals
 from dualstream_lab.analysis.frames import load
+from dualstream_lab.analysis.tally import read_arrivals
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RowWriter, RunDirectory, sampled

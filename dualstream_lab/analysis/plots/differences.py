@@ -1,36 +1,31 @@
-"""Differences and where they may be, as a picture."""
+"""Differences and predictions, and where they may be: a row each."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, TypeAlias, overload
 
-from dualstream_lab.analysis.plots.look import new_axes
+import numpy as np
+
+from dualstream_lab.analysis.plots.look import BAD, DOUBTFUL, GOOD, few_numbers, finish, name_rows, new_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from dualstream_lab.analysis.paired import Interval
 
-__all__ = ["plot_differences"]
+__all__ = ["plot_differences", "plot_predictions"]
 
-_GOOD, _OPEN, _BAD, _SAME = "#009E73", "#E69F00", "#D55E00", "#555555"
-_VERDICTS: Final = {"better": _GOOD, "worse": _BAD, "regression": _BAD, "cannot tell": _OPEN}
+_SAME: Final = "#555555"
+_VERDICTS: Final = {"better": GOOD, "worse": BAD, "regression": BAD, "cannot tell": DOUBTFUL}
 _WIDEST: Final = 10  # bands
+_FURTHEST: Final = 4.0  # times too much or too little; what is further stands at the edge
 
 Pair: TypeAlias = "tuple[str, Sequence[float], Interval, float, bool | None]"
 Change: TypeAlias = "tuple[str, Sequence[float], float, float, float, str]"
-
-
-class _Row(NamedTuple):
-    name: str
-    values: Sequence[float]
-    low: float
-    high: float
-    value: float
-    color: str
 
 
 @overload
@@ -56,26 +51,24 @@ def plot_differences(
     else:
         _draw_changes(axes, rows, band)  # type: ignore[arg-type]
     axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
-    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    name_rows(axes, [row[0] for row in rows], room=0.5)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     return axes
 
 
 def _draw_pairs(axes: Axes, rows: Sequence[Pair]) -> None:
     reach = 2.5 * max((margin for *_, margin, _ in rows), default=1.0)
-    for place, (name, differences, found, margin, passes) in enumerate(rows):
+    for place, (_, differences, found, margin, passes) in enumerate(rows):
         axes.plot([margin, margin], [place - 0.42, place + 0.42], color="#444444", linewidth=1.5)
         known = [one for one in differences if not math.isnan(one)]
         if not known:
             axes.text(-reach, place, "no pairs to compare", va="center", fontsize=9, color="#666666")
         limits = (found.low, found.high, found.value) if found.pairs > 1 else (math.nan,) * 3
-        color = _OPEN if passes is None else _GOOD if passes else _BAD
-        _draw_row(axes, place, _Row(name, known, *limits, color), reach)
+        color = DOUBTFUL if passes is None else GOOD if passes else BAD
+        _draw_row(axes, place, known, limits, color, reach)
     axes.set_xlim(-1.08 * reach, 1.08 * reach)
     axes.set_xlabel("difference in publish p99, ms: with the fault less healthy beside it")
 
@@ -84,19 +77,15 @@ def _draw_changes(axes: Axes, rows: Sequence[Change], band: float) -> None:
     found = [abs(one) for _, values, *limits, _ in rows for one in (*values, *limits) if math.isfinite(one)]
     reach = min(max(2.5 * band, 1.1 * max(found, default=0.0)), _WIDEST * band)
     axes.axvspan(-band, band, color="#56B4E9", alpha=0.18, linewidth=0, zorder=0)
-    for place, (name, values, low, high, value, verdict) in enumerate(rows):
+    for place, (_, values, low, high, value, verdict) in enumerate(rows):
         known = [one for one in values if not math.isnan(one)]
-        _draw_row(axes, place, _Row(name, known, low, high, value, _VERDICTS.get(verdict, _SAME)), reach)
+        color = _VERDICTS.get(verdict, _SAME)
+        _draw_row(axes, place, known, (low, high, value), color, reach)
         if low >= reach or high <= -reach:
             edge = math.copysign(reach, low)
-            axes.plot(
-                [edge], [place], ">" if edge > 0 else "<", color=_VERDICTS.get(verdict, _SAME), clip_on=False
-            )
-        axes.annotate(
-            f"{_percent(value)}  [{_percent(low)}, {_percent(high)}]  {verdict}", (1, place),
-            xycoords=axes.get_yaxis_transform(), xytext=(8, 0), textcoords="offset points", va="center",
-            fontsize=9, color=_VERDICTS.get(verdict, "#000000"), annotation_clip=False,
-        )  # fmt: skip
+            axes.plot([edge], [place], ">" if edge > 0 else "<", color=color, clip_on=False)
+        text = f"{_percent(value)}  [{_percent(low)}, {_percent(high)}]  {verdict}"
+        _write_beside(axes, place, text, _VERDICTS.get(verdict, "#000000"))
     if not rows:
         axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center")
     axes.set_xlim(-1.08 * reach, 1.08 * reach)
@@ -109,15 +98,49 @@ def _percent(value: float) -> str:
     return f"{value:+,.1f} %" if math.isfinite(value) else "+∞" if value > 0 else "-∞"
 
 
-def _draw_row(axes: Axes, place: int, row: _Row, reach: float) -> None:
-    shown = [min(max(one, -reach), reach) for one in row.values]
+def _draw_row(
+    axes: Axes, place: int, values: Sequence[float], limits: tuple[float, float, float], color: str,
+    reach: float,
+) -> None:  # fmt: skip
+    """``limits``: low, high and the value itself."""
+    shown = [min(max(one, -reach), reach) for one in values]
     inside = [one for one in shown if abs(one) < reach]
     above = place - 0.2  # the bar would hide them
-    axes.plot(inside, [above] * len(inside), "o", color=row.color, alpha=0.5, markersize=5, markeredgewidth=0)
+    axes.plot(inside, [above] * len(inside), "o", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
     for one in sorted({one for one in shown if abs(one) >= reach}):
-        axes.plot([one], [above], ">" if one > 0 else "<", color=row.color, markersize=8, clip_on=False)
-    low, high = max(row.low, -reach), min(row.high, reach)
+        axes.plot([one], [above], ">" if one > 0 else "<", color=color, markersize=8, clip_on=False)
+    low, high = max(limits[0], -reach), min(limits[1], reach)
     if low < high:
-        axes.plot([low, high], [place, place], color=row.color, linewidth=3, solid_capstyle="butt")
-    if abs(row.value) < reach:
-        axes.plot([row.value], [place], "|", color=row.color, markersize=14, markeredgewidth=3)
+        axes.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
+    if abs(limits[2]) < reach:
+        axes.plot([limits[2]], [place], "|", color=color, markersize=14, markeredgewidth=3)
+
+
+def _write_beside(axes: Axes, place: int, text: str, color: str) -> None:
+    axes.annotate(
+        text, (1, place), xycoords=axes.get_yaxis_transform(), xytext=(8, 0), textcoords="offset points",
+        va="center", fontsize=9, color=color, annotation_clip=False,
+    )  # fmt: skip
+
+
+def plot_predictions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Predicted by measured, a figure a line; shaded is what is allowed. Columns of
+    ``dualstream_lab.simulation.tables.check_table``.
+    """
+    axes = new_axes(ax, height=1.4 + 0.3 * len(table))
+    ratios = table["predicted"] / table["measured"]
+    for place, (ratio, allowed, within) in enumerate(
+        zip(ratios, table["allowed"], table["within"], strict=True)
+    ):
+        axes.barh(place, 2 * allowed, left=1 - allowed, height=0.9, color="#56B4E9", alpha=0.2, linewidth=0)
+        shown = float(np.clip(ratio, 1 / _FURTHEST, _FURTHEST))
+        marker = "o" if shown == ratio else ">" if ratio > 1 else "<"
+        axes.plot([shown], [place], marker, color=GOOD if within else BAD, markersize=7, clip_on=False)
+        _write_beside(axes, place, f"{ratio - 1:+.0%}", "#000000" if within else BAD)
+    axes.axvline(1, color="#999999", linewidth=0.8, zorder=0)
+    axes.set_xscale("log")
+    axes.set_xlim(1 / _FURTHEST, _FURTHEST)
+    few_numbers(axes.xaxis, [0.25, 0.5, 1, 2, 4])
+    name_rows(axes, list(table["setup"] + ": " + table["figure"]), fontsize=9)
+    axes.set_xlabel("predicted / measured (shaded: allowed)")
+    return finish(axes, "Predicted beside measured, on runs that no cost was learned from")

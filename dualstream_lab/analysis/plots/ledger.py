@@ -1,28 +1,32 @@
-"""What became of every event, as bars."""
+"""What became of every event, and how a run got over its faults: bars."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from matplotlib.ticker import FuncFormatter, NullLocator
-
-from dualstream_lab.analysis.plots.look import finish, new_axes, plain_numbers
+from dualstream_lab.analysis.plots import look
 from dualstream_lab.ledger import CLASSES, Class, Ledger
+from dualstream_lab.ledger.recovery import PATHS
+from dualstream_lab.ledger.tables import detected, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from matplotlib.axes import Axes
 
-    from dualstream_lab.ledger import Entry
+    from dualstream_lab.ledger import Entry, Path, Recovery
 
-__all__ = ["plot_ledger"]
+__all__ = ["plot_ledger", "plot_recovery"]
 
 _NEVER: Final = {CLASSES[which][0] for which in (Class.LOST, Class.ORPHAN)}
-_GOOD, _BAD = "#009E73", "#D55E00"
-_COLORS: Final = {"heard": _GOOD, "silent": "#E69F00", "heard-after-giving-up": "#56B4E9"}
+_COLORS: Final = {"heard": look.GOOD, "silent": look.DOUBTFUL, "heard-after-giving-up": "#56B4E9"}
 _OTHERS: Final = "#999999"
 _DECADES: Final = 30  # a count that is so many times another one would hide it on a linear axis
+
+_FAULT, _SILENT, _BACK = "#F0E442", "#000000", "#009E73"
+_DRAINS: Final[dict[str, Any]] = {
+    "color": "#56B4E9", "hatch": "////", "edgecolor": "#ffffff", "linewidth": 0,
+}  # fmt: skip
 
 
 class _Bar(NamedTuple):
@@ -39,33 +43,30 @@ def plot_ledger(ledger: Ledger | Sequence[Entry], ax: Axes | None = None) -> Axe
     or its ``entries``, which are taken to be all there is to tell.
     """
     bars = list(_bars(ledger))
-    axes = new_axes(ax, height=1.2 + 0.38 * len(bars))
+    axes = look.new_axes(ax, height=1.2 + 0.38 * len(bars))
     counts = [bar.events for bar in bars if bar.events]
     most = max(counts, default=1)
     log = bool(counts) and most >= _DECADES * min(counts)
     if log:
         axes.set_xscale("log")
         axes.set_xlim(0.5, most * (2 * most) ** 0.3)  # room for the texts
-        axes.xaxis.set_minor_locator(NullLocator())
+        look.few_numbers(axes.xaxis)
     else:
         axes.set_xlim(0, most * 1.3)
+        axes.xaxis.set_major_formatter(look.plain_numbers)
     for place, bar in enumerate(bars):
         axes.barh(place, bar.events, height=0.7, color=bar.color)
         axes.annotate(
             bar.text, (max(bar.events, axes.get_xlim()[0]), place), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=9,
-            color=_BAD if bar.color == _BAD and bar.events else "#000000",
+            color=look.BAD if bar.color == look.BAD and bar.events else "#000000",
         )  # fmt: skip
-    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
-    axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.xaxis.set_major_formatter(FuncFormatter(plain_numbers))
+    look.name_rows(axes, [bar.name for bar in bars])
     sample = ledger.sample if isinstance(ledger, Ledger) else 1
-    axes.set_xlabel(
-        f"events{' (log)' if log else ''}{f'; one in {sample} was recorded' if sample > 1 else ''}"
-    )
-    axes.tick_params(axis="y", length=0)
+    of_a_sample = f"; one in {sample} was recorded" if sample > 1 else ""
+    axes.set_xlabel(f"events{' (log)' * log}{of_a_sample}")
     simulated = isinstance(ledger, Ledger) and ledger.directory.manifest.simulated
-    finish(axes, f"What became of {sum(counts):,} events", simulated=simulated)
+    look.finish(axes, f"What became of {sum(counts):,} events", simulated=simulated)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     return axes
@@ -75,19 +76,126 @@ def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
     """By class, as the ledger has them."""
     if isinstance(ledger, Ledger):
         entries: Sequence[Entry] = ledger.entries
-        told = {"lost": ledger.lost is not None, "orphan": ledger.orphans is not None}
+        known = {"lost": ledger.lost is not None, "orphan": ledger.orphans is not None}
     else:
-        entries, told = ledger, {"lost": True, "orphan": True}
+        entries, known = ledger, {"lost": True, "orphan": True}
     for name, _ in CLASSES.values():
         found = [entry for entry in entries if entry.name == name]
         if name in _NEVER and not found:
-            yield _Bar(name, 0, "none" if told[name] else "cannot be told: rows are missing", _OTHERS)
+            yield _Bar(name, 0, "none" if known[name] else "cannot be told: rows are missing", _OTHERS)
         for entry in found:
-            share = f"{entry.share:.2%}" if entry.share >= 0.0001 else f"{entry.share:.1e}"
-            text = f"{entry.count:,}  ({share})"
-            if name in _NEVER:
-                text += ": must never happen"
-            yield _Bar(
-                f"{name}: {entry.cause}" if entry.cause else name, entry.count, text,
-                _BAD if name in _NEVER else _COLORS.get(name, _OTHERS),
-            )  # fmt: skip
+            text = f"{entry.count:,}  ({share_text(entry.share)}){': must never happen' * (name in _NEVER)}"
+            color = look.BAD if name in _NEVER else _COLORS.get(name, _OTHERS)
+            yield _Bar(f"{name}: {entry.cause}" if entry.cause else name, entry.count, text, color)
+
+
+class _Row(NamedTuple):
+    """A fault's own row, or that of one of its paths."""
+
+    recovery: Recovery
+    name: str
+    path: Path | None
+
+
+def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axes:
+    """A row a fault, and below it a row a path: when the fault was on, when it showed, how long the path was
+    silent, until when what had piled up was drained, when p99 was as before. All in s from the fault's begin.
+
+    Where a silence began is known only if it outlasted the fault; another one is drawn from the begin. A row
+    wants about a quarter of an inch: four rows a fault.
+    """
+    rows = list(_rows(recoveries))
+    axes = look.new_axes(ax, height=max(2.5, 1.2 + 0.26 * len(rows)))
+    reach = 1.06 * max((_last(row) for row in rows), default=1.0)
+    for place, row in enumerate(rows):
+        if row.path is None:
+            _draw_fault(axes, place, row.recovery, reach)
+        else:
+            _draw_path(axes, place, row, reach)
+    _label(axes, rows)
+    axes.set_xlim(0, reach)
+    look.name_rows(axes, [row.name for row in rows])
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if row.path else "bold")
+    axes.set_xlabel("time (s after the fault's begin)")
+    return look.finish(axes, "How each fault was got over", nothing="there was no fault")
+
+
+def _rows(recoveries: Sequence[Recovery]) -> Iterator[_Row]:
+    for recovery in recoveries:
+        yield _Row(recovery, f"{look.fault_name(recovery.what)} at {recovery.begin:.1f} s", None)
+        for name in PATHS:
+            path: Path | None = getattr(recovery, name)
+            if path is not None:
+                yield _Row(recovery, name, path)
+
+
+def _silence(row: _Row) -> tuple[float, float | None]:
+    """(begin, end) of the longest one; None: it did not end."""
+    assert row.path is not None  # noqa: S101  (a path's row)
+    path, lasted = row.path, row.recovery.lasted
+    if path.again is None or (lasted is None and path.again > 0):
+        return 0.0, None
+    if lasted is None or not path.again:
+        return 0.0, path.silent
+    return lasted + path.again - path.silent, lasted + path.again
+
+
+def _drained(row: _Row) -> float | None:
+    """When nothing was piled up any more, after a silence."""
+    path = row.path
+    if path is None or not path.silent or not path.drain:
+        return None
+    end = _silence(row)[1]
+    return None if end is None else end + path.backlog / path.drain
+
+
+def _last(row: _Row) -> float:
+    """The last moment that the row shows."""
+    lasted, path = row.recovery.lasted or 0.0, row.path
+    if path is None:
+        return max(lasted, row.recovery.detected or 0.0, 0.1)
+    return max(path.silent, _silence(row)[1] or 0.0, _drained(row) or 0.0, lasted + (path.back or 0.0))
+
+
+def _draw_fault(axes: Axes, place: int, recovery: Recovery, reach: float) -> None:
+    if place:
+        axes.axhline(place - 0.5, color="#cccccc", linewidth=0.7)
+    end = reach if recovery.lasted is None else recovery.lasted
+    axes.barh(place, end, height=0.62, color=_FAULT, edgecolor="#666666", linewidth=0.7)
+    if recovery.detected is not None:
+        axes.plot(recovery.detected, place, marker="v", color=look.BAD, markersize=7, clip_on=False)
+    at = (max(recovery.detected or 0.0, end if end < reach / 2 else 0.0), place)
+    axes.annotate(detected(recovery), at, xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
+    path, lasted = row.path, row.recovery.lasted
+    assert path is not None  # noqa: S101  (a path's row)
+    axes.barh(place, reach if lasted is None else lasted, height=1, color=_FAULT, alpha=0.25, zorder=0)
+    if path.silent:
+        begin, end = _silence(row)
+        axes.barh(place, (end or reach) - begin, left=begin, height=0.4, color=_SILENT)
+        drained = _drained(row)
+        if end is None:
+            axes.plot(reach, place, marker=">", color=_SILENT, markersize=8, clip_on=False)
+        elif drained is not None:
+            axes.barh(place, drained - end, left=end, height=0.4, **_DRAINS)
+    if path.back is not None and lasted is not None:
+        axes.plot(lasted + path.back, place, marker="D", color=_BACK, markersize=6, markeredgecolor="white")
+    elif path.normal is not None and not (path.silent and _silence(row)[1] is None):
+        axes.text(
+            0.995, place, "p99 not as before", transform=axes.get_yaxis_transform(), ha="right", va="center",
+            fontsize=8, color="#555555",
+        )  # fmt: skip
+
+
+def _label(axes: Axes, rows: Sequence[_Row]) -> None:
+    """What the signs mean, into the legend."""
+    if not rows:
+        return
+    axes.barh(0, 0, color=_FAULT, edgecolor="#666666", linewidth=0.7, label="the fault is on")
+    axes.plot([], [], "v", color=look.BAD, markersize=7, label="it shows")
+    axes.barh(0, 0, color=_SILENT, label="silent")
+    axes.barh(0, 0, label="drains", **_DRAINS)
+    axes.plot([], [], "D", color=_BACK, markersize=6, markeredgecolor="white", label="p99 is as before")

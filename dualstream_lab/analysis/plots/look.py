@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
@@ -13,24 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
     from dualstream_lab.analysis.frames import Frames
 
 __all__ = [
-    "COLORS",
-    "DASHES",
-    "LABELS",
-    "LINES",
-    "MARKERS",
-    "fault_name",
-    "finish",
-    "latency_axis",
-    "new_axes",
-    "plain_numbers",
-    "shade",
-    "time_axis",
-]
+    "BAD", "COLORS", "DASHES", "DOUBTFUL", "GOOD", "LABELS", "LINES", "MARKERS", "fault_name", "few_numbers",
+    "finish", "latency_axis", "name_rows", "new_axes", "plain_numbers", "shade", "time_axis",
+]  # fmt: skip
 
+GOOD: Final = "#009E73"
+DOUBTFUL: Final = "#E69F00"
+BAD: Final = "#D55E00"
 COLORS: Final = {
     "publish_ms": "#000000",
     "publish_raw_ms": "#999999",
@@ -85,25 +79,24 @@ def fault_name(what: str) -> str:
 
 def shade(axes: Axes, frames: Frames) -> None:
     """Faults: shaded, and named in words; where the names have no room, numbered, and named in the legend."""
-    begins, ends = frames.faults["begin_s"].tolist(), frames.faults["end_s"].tolist()
+    spans = list(zip(frames.faults["begin_s"].tolist(), frames.faults["end_s"].tolist(), strict=True))
     names = [fault_name(what) for what in frames.faults["what"]]
-    for begin, end in zip(begins, ends, strict=True):
+    for begin, end in spans:
         axes.axvspan(begin, end, facecolor=COLORS["fault"], alpha=0.35, linewidth=0, zorder=0)
-    middles = [(begin + end) / 2 for begin, end in zip(begins, ends, strict=True)]
+    middles = [sum(span) / 2 for span in spans]
     places = _places(axes, names, middles, frames.length)
     if None in places:
         _number(axes, names)
         names = [str(number) for number in range(1, len(names) + 1)]
         places = _places(axes, names, middles, frames.length)
+    coordinates = ("data", "axes fraction")
     for name, place in zip(names, places, strict=True):
         if place is not None:
-            axes.annotate(
-                name, (place, 0.97), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=9
-            )
+            axes.annotate(name, (place, 0.97), xycoords=coordinates, ha="center", va="top", fontsize=9)
 
 
 def _places(axes: Axes, names: Sequence[str], middles: Sequence[float], length: float) -> list[float | None]:
-    """Where each name stands, centred, in s: within the axes, and None where another one is in its way."""
+    """The place of each name, centred, in s: within the axes, and None where another one is in its way."""
     figure = axes.get_figure(root=True)
     assert figure is not None  # noqa: S101  (axes that were not removed)
     room = _ROOM * axes.get_position().width * figure.get_figwidth() * 72
@@ -120,15 +113,11 @@ def _places(axes: Axes, names: Sequence[str], middles: Sequence[float], length: 
 
 def _number(axes: Axes, names: Sequence[str]) -> None:
     """The numbers of each name's faults into the legend."""
+    style: dict[str, Any] = {"facecolor": COLORS["fault"], "alpha": 0.5, "linewidth": 0}
     for name in dict.fromkeys(names):
         numbers = [str(number) for number, other in enumerate(names, 1) if other == name]
-        more = " …" if len(numbers) > _FIRST else ""
-        axes.add_patch(
-            Rectangle(
-                (0, 0), 0, 0, facecolor=COLORS["fault"], alpha=0.5, linewidth=0,
-                label=f"{' '.join(numbers[:_FIRST])}{more}  {name}",
-            )
-        )  # fmt: skip
+        label = f"{' '.join(numbers[:_FIRST])}{' …' if len(numbers) > _FIRST else ''}  {name}"
+        axes.add_patch(Rectangle((0, 0), 0, 0, label=label, **style))
 
 
 def latency_axis(axes: Axes, label: str = "latency (ms)") -> None:
@@ -157,7 +146,23 @@ def time_axis(axes: Axes, frames: Frames) -> None:
     axes.set_xlabel("time (s after the plan's zero)")
 
 
-def plain_numbers(value: float, _: int | None = None) -> str:
+def few_numbers(axis: Axis, ticks: Sequence[float] | None = None) -> None:
+    """Plain numbers on a log axis, at ``ticks`` or at the powers of ten."""
+    if ticks is None:
+        axis.set_major_formatter(plain_numbers)
+    else:
+        axis.set_ticks(ticks, [plain_numbers(tick) for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def name_rows(axes: Axes, names: Sequence[str], *, room: float = 0.6, **text: Any) -> None:
+    """The names of rows that are drawn one below the other, the first on top."""
+    axes.set_yticks(range(len(names)), names, **text)
+    axes.set_ylim(max(len(names), 1) - min(room, 1 - room), -room)
+    axes.tick_params(axis="y", length=0)
+
+
+def plain_numbers(value: float, _: float | None = None) -> str:
     """12,000 rather than 1.2e4, for an axis."""
     return f"{value:,g}" if abs(value) < 100 else f"{value:,.0f}"
 

@@ -6,21 +6,21 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter
+from matplotlib.figure import Figure
 
 from dualstream_lab.analysis.plots.look import COLORS, finish, new_axes, plain_numbers, shade, time_axis
 from dualstream_lab.recording import Outcome
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Mapping, Sequence
+
     from matplotlib.axes import Axes
 
     from dualstream_lab.analysis.frames import Frames
+    from dualstream_lab.recording.rows import Floats
 
-    Floats = npt.NDArray[np.float64]
-
-__all__ = ["plot_outcomes", "plot_rates", "plot_timeline"]
+__all__ = ["draw_live", "plot_outcomes", "plot_rates", "plot_timeline"]
 
 _FAILURES: Final = (
     ((Outcome.UNKNOWN,), "unknown at the deadline", "#E69F00", "///"),
@@ -45,10 +45,8 @@ def plot_timeline(frames: Frames, ax: Axes | None = None, *, width: float = 0.2)
     if missed.any() and "heard" in frames.has:
         windows = _windows(frames.duration, width)
         rates = _rates(frames, events["intended_s"].to_numpy()[missed], width, windows)
-        axes.bar(
-            (np.arange(windows) + 0.5) * width, rates, width=width, color=COLORS["delay_ms"],
-            alpha=0.5, label="durable, and never heard live", zorder=1,
-        )  # fmt: skip
+        middles, label = (np.arange(windows) + 0.5) * width, "durable, and never heard live"
+        axes.bar(middles, rates, width, color=COLORS["delay_ms"], alpha=0.5, label=label, zorder=1)
     return _finish_rates(frames, axes, "Outage timeline")
 
 
@@ -88,8 +86,9 @@ def _draw_rates(frames: Frames, axes: Axes, width: float) -> None:
         wanted = workload.intended_rate(inside)
         axes.plot(inside, wanted, color="#999999", linestyle=":", linewidth=2, label="intended by the plan")
     for column, label, dashes in (
-        ("publish_ms", "durable on Kafka", "-"), ("live_ms", "heard on Redis", "--"),
-    ):  # fmt: skip
+        ("publish_ms", "durable on Kafka", "-"),
+        ("live_ms", "heard on Redis", "--"),
+    ):
         spent = frames.events[column].to_numpy()
         arrived = ~np.isnan(spent)
         if not arrived.any():
@@ -114,7 +113,28 @@ def _rates(frames: Frames, at: Floats, width: float, windows: int) -> Floats:
 def _finish_rates(frames: Frames, axes: Axes, title: str) -> Axes:
     shade(axes, frames)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.12)  # room for the names of faults
-    axes.yaxis.set_major_formatter(FuncFormatter(plain_numbers))
+    axes.yaxis.set_major_formatter(plain_numbers)
     axes.set_ylabel("events/s")
     time_axis(axes, frames)
     return finish(axes, title, simulated=frames.manifest.simulated)
+
+
+def draw_live(series: Mapping[int, Sequence[float]], *, duration: float, rate: float) -> Figure:
+    """A run that still goes on. ``series``: by second (durable events/s, heard/s, publish p99 in ms)."""
+    figure = Figure(figsize=(9, 3), dpi=80, layout="constrained")
+    rates, latency = figure.subplots(1, 2)
+    at = sorted(series)
+    durable, heard, p99 = (np.array([series[second][column] for second in at]) for column in range(3))
+    rates.axhline(rate, color="#999999", linestyle=":", label="highest intended")
+    rates.plot(at, durable, color="#000000", label="durable")
+    rates.plot(at, heard, color="#D55E00", linestyle="--", label="heard")
+    rates.set_ylabel("events/s")
+    rates.yaxis.set_major_formatter(plain_numbers)
+    latency.plot(at, np.where(np.isfinite(p99), p99, np.nan), color="#000000", label="publish p99")
+    latency.set_ylabel("latency (ms)")
+    for axes in (rates, latency):
+        axes.set_xlim(0, duration)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("time (s)")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
+    return figure

@@ -55,7 +55,7 @@ def _mood(found: Compared) -> str:
 
 
 def _section(found: Compared, arm: Arm) -> dict[str, object]:
-    from dualstream_lab.analysis.plots import plot_differences  # noqa: PLC0415
+    from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
     from dualstream_lab.lab.output import canvas, drawing  # noqa: PLC0415
 
     differences = found.of(arm)

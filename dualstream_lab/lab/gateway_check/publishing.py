@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from dualstream_lab.errors import PublishError
 from dualstream_lab.event import Event
-from dualstream_lab.load.warm_up import load_headers
+from dualstream_lab.load.driver import load_headers
 from dualstream_lab.publisher import DualPublisher
 
 if TYPE_CHECKING:

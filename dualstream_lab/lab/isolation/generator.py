@@ -21,9 +21,8 @@ import numpy as np
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.isolation.third_party import ForeignPublisher, Maker, load_maker
 from dualstream_lab.load.child import Orders, say, serve
-from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.driver import Driver, load_headers, warm_up
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.warm_up import load_headers, warm_up
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualstream_lab.analysis.paired import Decision, Interval, beside, decide, interval
+from dualstream_lab.analysis.paired import Decision, Interval, decide, interval, neighbours
 from dualstream_lab.lab.isolation.blocks import HEALTHY
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     pairs = [
         (block, [blocks[number] for number in near])
         for place, block in enumerate(blocks)
-        if block.arm == fault and block.others <= rules.others and (near := beside(well, place))
+        if block.arm == fault and block.others <= rules.others and (near := neighbours(well, place))
     ]
     spent = [(block.spent, np.mean([one.spent for one in near], axis=0)) for block, near in pairs]
     p50, p99 = (interval(spent, share) for share in (0.5, 0.99))

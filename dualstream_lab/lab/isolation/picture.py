@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.analysis.plots import plot_differences
+from dualstream_lab.analysis import plot_differences
 from dualstream_lab.lab.isolation.judgement import Verdict
 
 if TYPE_CHECKING:
