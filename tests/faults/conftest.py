@@ -30,7 +30,7 @@ State = dict[str, Any]
 async def bites_each_time(fault: Fault) -> None:
     """Of one that should not: a busy machine may look like it, once."""
     for _ in range(5):
-        await fault.bites()
+        await fault.verify_active()
 
 
 async def redis_state(url: str) -> State:

@@ -91,10 +91,10 @@ def test_every_fault_says_what_it_does_and_what_it_takes():
 
 
 def test_brokers_that_are_not_ours_are_left_alone():
-    check_suits(["redis.kill", "redis.oom", "redis.slow"], ours=True, mine=False)
-    check_suits(["redis.oom", "redis.slow"], ours=False, mine=True)
-    check_suits(["redis.slow"], ours=False, mine=False)
+    check_suits(["redis.kill", "redis.oom", "redis.slow"], local=True, owned=False)
+    check_suits(["redis.oom", "redis.slow"], local=False, owned=True)
+    check_suits(["redis.slow"], local=False, owned=False)
     with pytest.raises(ConfigError, match=r"redis\.kill: such faults need the local stack"):
-        check_suits(["redis.slow", "redis.kill"], ours=False, mine=True)
+        check_suits(["redis.slow", "redis.kill"], local=False, owned=True)
     with pytest.raises(ConfigError, match=r"redis\.oom: changes brokers.*--target-is-mine"):
-        check_suits(["redis.oom"], ours=False, mine=False)
+        check_suits(["redis.oom"], local=False, owned=False)

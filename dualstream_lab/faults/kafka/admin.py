@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABCMeta
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -184,69 +185,37 @@ class _Exactly:
         return self._struct
 
 
-class _AlteredConfigs(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 44, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("resources", Array(("error_code", Int16), ("message", _TEXT), ("kind", Int8), ("name", _TEXT))),
-    )
+def _request(key: int, asked: Schema, answered: Schema) -> type[RequestStruct]:
+    """One that aiokafka does not have, in its first version."""
+    common = {"API_KEY": key, "API_VERSION": 0}
+    response = ABCMeta("Answer", (Response,), {**common, "SCHEMA": answered})
+    return ABCMeta("Request", (RequestStruct,), {**common, "SCHEMA": asked, "RESPONSE_TYPE": response})
 
 
-class _AlterConfigs(RequestStruct):  # type: ignore[misc]
-    """Incremental: other settings stay as they are."""
-
-    API_KEY, API_VERSION, RESPONSE_TYPE = 44, 0, _AlteredConfigs
-    SCHEMA = Schema(
-        (
-            "resources",
-            Array(
-                ("kind", Int8),
-                ("name", _TEXT),
-                ("configs", Array(("name", _TEXT), ("operation", Int8), ("value", _TEXT))),
-            ),
-        ),
+_CHANGES = Array(("name", _TEXT), ("operation", Int8), ("value", _TEXT))
+_ALTERED = Array(("error_code", Int16), ("message", _TEXT), ("kind", Int8), ("name", _TEXT))
+# Incremental: other settings stay as they are.
+_AlterConfigs: Final = _request(
+    44,
+    Schema(
+        ("resources", Array(("kind", Int8), ("name", _TEXT), ("configs", _CHANGES))),
         ("validate_only", Boolean),
-    )
-
-
+    ),
+    Schema(("throttle_time_ms", Int32), ("resources", _ALTERED)),
+)
 _ENTITY = Array(("kind", _TEXT), ("name", _TEXT))
-
-
-class _DescribedQuotas(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 48, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        ("error_message", _TEXT),
-        ("entries", Array(("entity", _ENTITY), ("values", Array(("key", _TEXT), ("value", Float64))))),
-    )
-
-
-class _DescribeQuotas(RequestStruct):  # type: ignore[misc]
-    API_KEY, API_VERSION, RESPONSE_TYPE = 48, 0, _DescribedQuotas
-    SCHEMA = Schema(
-        ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT))),
-        ("strict", Boolean),
-    )
-
-
-class _AlteredQuotas(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 49, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("entries", Array(("error_code", Int16), ("error_message", _TEXT), ("entity", _ENTITY))),
-    )
-
-
-class _AlterQuotas(RequestStruct):  # type: ignore[misc]
-    API_KEY, API_VERSION, RESPONSE_TYPE = 49, 0, _AlteredQuotas
-    SCHEMA = Schema(
-        (
-            "entries",
-            Array(
-                ("entity", _ENTITY),
-                ("changes", Array(("key", _TEXT), ("value", Float64), ("remove", Boolean))),
-            ),
-        ),
-        ("validate_only", Boolean),
-    )
+_QUOTAS = Array(("entity", _ENTITY), ("values", Array(("key", _TEXT), ("value", Float64))))
+_QUOTA_CHANGES = Array(("key", _TEXT), ("value", Float64), ("remove", Boolean))
+_ERROR: Final = (("error_code", Int16), ("error_message", _TEXT))
+_DescribeQuotas: Final = _request(
+    48,
+    Schema(
+        ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT))), ("strict", Boolean)
+    ),
+    Schema(("throttle_time_ms", Int32), *_ERROR, ("entries", _QUOTAS)),
+)
+_AlterQuotas: Final = _request(
+    49,
+    Schema(("entries", Array(("entity", _ENTITY), ("changes", _QUOTA_CHANGES))), ("validate_only", Boolean)),
+    Schema(("throttle_time_ms", Int32), ("entries", Array(*_ERROR, ("entity", _ENTITY)))),
+)

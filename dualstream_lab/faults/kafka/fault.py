@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
-from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
-from dualstream_lab.faults.evidence import address_of
-from dualstream_lab.faults.fault import Fault
+from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.faults.evidence import KAFKA, address_of, until
 from dualstream_lab.faults.kafka.admin import administration
+from dualstream_lab.faults.process import ServerFault
 from dualstream_lab.kafka_log import open_consumer
 
 if TYPE_CHECKING:
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.faults.evidence import Address
     from dualstream_lab.faults.kafka.admin import Partition
-    from dualstream_lab.stack import LocalStack, ManagedProcess
+    from dualstream_lab.stack import ManagedProcess
 
 __all__ = ["KafkaFault"]
 
@@ -25,25 +23,21 @@ _BACK = 30.0  # s for a broker that returned to have all that it missed
 _PAUSE = 0.1
 
 
-class KafkaFault(Fault):
-    """A fault of Kafka."""
+class KafkaFault(ServerFault):
+    """A fault of Kafka, by default of the first broker."""
 
     breaks = "kafka"
+    dialect = KAFKA
 
     @property
-    def stack(self) -> LocalStack:
-        """Raises StackError where the brokers are not ours."""
-        if self.target.stack is None:
-            raise StackError("this Kafka is not of the local stack")
-        return self.target.stack
+    def process(self) -> ManagedProcess:
+        """Of the stack's first broker."""
+        return self.stack.brokers[0]
 
-    def process(self, node: int) -> ManagedProcess:
-        """Of a broker of the stack, from 1."""
-        return self.stack.brokers[node - 1]
-
-    def address(self, node: int) -> Address:
-        """Of a broker of the stack, past any proxy."""
-        return address_of(self.stack.kafka_url.split(",")[node - 1])
+    @property
+    def address(self) -> Address:
+        """Of the stack's first broker, past any proxy."""
+        return address_of(self.stack.kafka_url)
 
     async def partitions(self) -> Mapping[int, Partition]:
         """Of the topic, as a live broker sees them. Raises StreamUnavailable."""
@@ -52,27 +46,25 @@ class KafkaFault(Fault):
 
     async def until(self, true: Callable[[Mapping[int, Partition]], bool], within: float) -> float:
         """How many s it takes until that is true of the partitions. Raises FaultInert."""
-        began = time.monotonic()
-        while True:
+
+        async def differs() -> str:
             try:
                 partitions = await self.partitions()
-                if true(partitions):
-                    return time.monotonic() - began
-                seen = "; ".join(f"partition {number}: {one}" for number, one in partitions.items())
             except StreamUnavailable as error:
-                seen = str(error)
-            if time.monotonic() - began > within:
-                raise FaultInert(f"seen after {within:g} s: {seen}")
-            await asyncio.sleep(_PAUSE)
+                return str(error)
+            seen = "; ".join(f"partition {number}: {one}" for number, one in partitions.items())
+            return "" if true(partitions) else f"seen after {within:g} s: {seen}"
 
-    async def ended(self) -> str:
+        return await until(differs, within, _PAUSE)
+
+    async def verify_ended(self) -> str:
         """Every partition has a leader, which answers, and all of its replicas."""
         await self.until(lambda partitions: all(one.whole for one in partitions.values()), _BACK)
         numbers = list(await self.partitions())
-        began = time.monotonic()
         async with open_consumer(self.target.direct) as consumer:
-            while refused := (await consumer.bounds(numbers)).refused:
-                if time.monotonic() - began > _BACK:
-                    raise FaultInert(f"seen after {_BACK:g} s: {'; '.join(refused.values())}")
-                await asyncio.sleep(_PAUSE)
+
+            async def refused() -> str:
+                return "; ".join((await consumer.bounds(numbers)).refused.values())
+
+            await until(refused, _BACK, _PAUSE)
         return f"all {len(numbers)} partitions have all their replicas, and say where they end"

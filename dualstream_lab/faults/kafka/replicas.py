@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
+from dualstream_lab.faults.evidence import until
 from dualstream_lab.faults.kafka.admin import administration
 from dualstream_lab.faults.kafka.fault import KafkaFault
 from dualstream_lab.tasks import in_thread
@@ -18,14 +18,27 @@ _PAUSE = 0.2
 _ENOUGH = "min.insync.replicas"
 
 
-class LeaderLost(KafkaFault):
+class _BrokerLost(KafkaFault):
+    """A broker of three, chosen by what it leads, is killed."""
+
+    needs_stack = True
+    brokers = 3
+    _lost = 0
+
+    async def kill(self, lost: int) -> None:
+        self._lost = lost
+        await in_thread(self.stack.brokers[lost - 1].kill)
+
+    async def end(self) -> None:
+        if self._lost:
+            await in_thread(self.stack.brokers[self._lost - 1].start)
+
+
+class LeaderLost(_BrokerLost):
     """Every partition is unavailable until the dead broker is missed: followers must leave the ISR."""
 
     name = "kafka.leader-lost"
     says = "the broker that leads most partitions is killed: others take over; it is back at the end"
-    needs_stack = True
-    brokers = 3
-    _lost = 0
     _led: frozenset[int] = frozenset()
     _since = 0.0
 
@@ -37,10 +50,10 @@ class LeaderLost(KafkaFault):
             raise FaultInert("no partition has a leader to lose")
         lost = leads.most_common(1)[0][0]
         self._led = frozenset(number for number, one in partitions.items() if one.leader == lost)
-        self._lost, self._since = lost, time.monotonic()
-        await in_thread(self.process(lost).kill)
+        self._since = time.monotonic()
+        await self.kill(lost)
 
-    async def bites(self) -> str:
+    async def verify_active(self) -> str:
         """Others lead its partitions."""
         await self.until(
             lambda partitions: all(partitions[number].leader not in {self._lost, -1} for number in self._led),
@@ -51,17 +64,12 @@ class LeaderLost(KafkaFault):
             "after its death others lead them"
         )
 
-    async def end(self) -> None:
-        """Start it."""
-        if self._lost:
-            await in_thread(self.process(self._lost).start)
-
-    async def ended(self) -> str:
+    async def verify_ended(self) -> str:
         """It has all that it missed, as every replica has."""
-        return f"broker {self._lost} is back; {await super().ended()}"
+        return f"broker {self._lost} is back; {await super().verify_ended()}"
 
 
-class NotEnoughReplicas(KafkaFault):
+class NotEnoughReplicas(_BrokerLost):
     """Who wants every replica's word gets an error that may pass: so it is tried again, and again.
 
     More replicas cannot be asked for than a partition has (brokers then count those that there are): so it is
@@ -70,52 +78,51 @@ class NotEnoughReplicas(KafkaFault):
 
     name = "kafka.not-enough-replicas"
     says = "min.insync.replicas becomes all, and a broker is killed: produces with acks=all are refused"
-    needs_stack = True
-    brokers = 3
-    _lost = 0
 
     async def begin(self) -> None:
         """The setting of the topic, and SIGKILL to who leads least."""
         async with administration(self.target.direct) as admin:
             partitions = await admin.partitions()
-            self.note(enough=await admin.topic_setting(_ENOUGH))
-            copies = max(len(one.replicas) for one in partitions.values())
-            await admin.set_topic_setting(_ENOUGH, str(copies))
+            self.note({_ENOUGH: await admin.topic_setting(_ENOUGH)})
+            replication_factor = max(len(one.replicas) for one in partitions.values())
+            await admin.set_topic_setting(_ENOUGH, str(replication_factor))
         leads = Counter(one.leader for one in partitions.values())
-        self._lost = min(range(1, self.brokers + 1), key=lambda node: leads[node])
-        await in_thread(self.process(self._lost).kill)
+        await self.kill(min(range(1, self.brokers + 1), key=lambda node: leads[node]))
 
-    async def bites(self) -> str:
+    async def verify_active(self) -> str:
         """The leader of every partition refuses."""
-        began, seen = time.monotonic(), {""}
-        while time.monotonic() - began < _MOVED:
-            seen = await self._answers()
-            if seen == {"NotEnoughReplicasError"}:
-                return (
-                    f"a produce with acks=all to any partition is answered NotEnoughReplicas, "
-                    f"{time.monotonic() - began:.1f} s after broker {self._lost} is gone"
-                )
-            await asyncio.sleep(_PAUSE)
-        raise FaultInert(f"produces with acks=all are answered {', '.join(sorted(seen))}")
+
+        async def differs() -> str:
+            answers = await self._answers()
+            return "" if answers == {"NotEnoughReplicasError"} else self._answered(answers)
+
+        seconds = await until(differs, _MOVED, _PAUSE)
+        return (
+            f"a produce with acks=all to any partition is answered NotEnoughReplicas, {seconds:.1f} s after "
+            f"broker {self._lost} is gone"
+        )
 
     async def end(self) -> None:
         """Start it, and the setting as it was."""
-        if self._lost:
-            await in_thread(self.process(self._lost).start)
-        if self.found:
+        await super().end()
+        if self.original:
             async with administration(self.target.direct) as admin:
-                await admin.set_topic_setting(_ENOUGH, self.found["enough"])
+                await admin.set_topic_setting(_ENOUGH, self.original[_ENOUGH])
 
-    async def ended(self) -> str:
+    async def verify_ended(self) -> str:
         """Every leader takes produces, the setting is as it was."""
-        whole = await super().ended()
+        whole = await super().verify_ended()
         async with administration(self.target.direct) as admin:
             enough = await admin.topic_setting(_ENOUGH)
-        if enough != self.found.get("enough", enough):
-            raise FaultInert(f"{_ENOUGH} is {enough} (was {self.found['enough']})")
-        if "NotEnoughReplicasError" in (seen := await self._answers()):
-            raise FaultInert(f"produces with acks=all are answered {', '.join(sorted(seen))}")
+        if enough != self.original.get(_ENOUGH, enough):
+            raise FaultInert(f"{_ENOUGH} is {enough} (was {self.original[_ENOUGH]})")
+        if "NotEnoughReplicasError" in (answers := await self._answers()):
+            raise FaultInert(self._answered(answers))
         return f"{_ENOUGH} is {enough or 'the default'} again, {whole}"
+
+    @staticmethod
+    def _answered(answers: set[str]) -> str:
+        return f"produces with acks=all are answered {', '.join(sorted(answers))}"
 
     async def _answers(self) -> set[str]:
         """Of the leaders, to what would never be written."""

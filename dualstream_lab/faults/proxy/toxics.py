@@ -52,7 +52,6 @@ class Refuse:
 
 
 Toxic: TypeAlias = Delay | Bandwidth | BlackHole | Forget | Reset | Refuse
-SILENT: Final = (BlackHole, Forget)
 
 
 class Road:

@@ -6,126 +6,109 @@ import asyncio
 import time
 from abc import abstractmethod
 from contextlib import suppress
-from functools import partial
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.fault import Fault, Parameter
-from dualstream_lab.faults.redis.probe import Link, Refused, answers, ask, lifetime, refused
+from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault
+from dualstream_lab.faults.redis.probe import Link, Refused, ask, lifetime, refused
 from dualstream_lab.faults.redis.process import RedisFault
-from dualstream_lab.faults.repeated import Repeated
+from dualstream_lab.faults.redis.settings import ConfiguredFault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["FAULTS"]
 
 _SLACK = 2.0  # s that a machine may be busy with other things
-_THRESHOLD = "lua-time-limit"  # ms; the name that all versions know
 _ENDLESS = "for i = 1, 1e11 do end"  # some minutes, should nobody be there to end it
 _LONGEST = 3600.0  # s
 _KILLS = 500  # tries
-_EVERY = Parameter("every_ms", 200, 10, 60_000, "so often")
 
 
-class Again(RedisFault):
-    """Something is done to Redis again and again, on a connection that is kept."""
+class _Repeated(RepeatedFault, RedisFault):
+    """Commands again and again, on a connection that is kept."""
 
-    parameters: ClassVar = (_EVERY,)
-    _repeated: Repeated | None = None
-
-    @abstractmethod
-    async def once(self, admin: Link) -> None:
-        """It."""
+    parameters: ClassVar = (Parameter("every_ms", 200, 10, 60_000, "so often"),)
+    commands: ClassVar[tuple[str, ...]]
+    kept: ClassVar[str]
+    lost: ClassVar[str]
 
     @property
-    def within(self) -> float:
-        """s in which it surely happens."""
-        return self.value["every_ms"] / 1e3 + _SLACK
-
-    @property
-    def twice(self) -> float:
-        """s in which it would happen twice."""
-        return 2 * self.value["every_ms"] / 1e3
+    def pause(self) -> float:
+        return self.value["every_ms"] / 1e3
 
     async def begin(self) -> None:
-        """From now on."""
         self._admin = Link(self.url)
-        self._repeated = Repeated(partial(self.once, self._admin), self.value["every_ms"] / 1e3)
+        await super().begin()
+
+    async def once(self) -> None:
+        for command in self.commands:
+            await self._admin.ask(*command.split())
 
     async def end(self) -> None:
-        """No more."""
-        if self._repeated is not None:
-            await self._repeated.stop()
-            await self._admin.close()
-            self._repeated.check()
+        try:
+            await super().end()
+        finally:
+            if self._task is not None:
+                await self._admin.close()
+
+    @abstractmethod
+    async def losses(self, within: float) -> Sequence[float | None]:
+        """After how many s what was there is lost; None: it stays for so long."""
+
+    async def verify_active(self) -> str:
+        within = self.pause + _SLACK
+        if None in (losses := await self.losses(within)):
+            raise FaultInert(f"{self.kept} for {within:g} s")
+        return self._lost(losses)
+
+    async def verify_ended(self) -> str:
+        within = 2 * self.pause
+        if any(losses := await self.losses(within)):
+            raise FaultInert(self._lost(losses))
+        return f"{self.kept} for {within:g} s"
+
+    def _lost(self, losses: Sequence[float | None]) -> str:
+        return f"{self.lost} after {' and '.join(f'{seconds * 1e3:.0f}' for seconds in losses if seconds)} ms"
 
 
-class KillClients(Again):
+class _KillClients(_Repeated):
     """Connections break again and again; Redis itself is well."""
 
     name = "redis.kill-clients"
     says = "every connection is closed by Redis, again and again (CLIENT KILL)"
+    commands = ("CLIENT KILL TYPE pubsub SKIPME yes", "CLIENT KILL TYPE normal SKIPME yes")
+    kept, lost = "connections stay", "a subscriber and another client are cut off"
 
-    async def once(self, admin: Link) -> None:
-        """Subscribers and all others, but not this one."""
-        for kind in ("pubsub", "normal"):
-            await admin.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-
-    async def bites(self) -> str:
-        """A subscriber and another client lose their connections."""
-        subscriber, other = await asyncio.gather(
-            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=self.within),
-            lifetime(self.url, "PING", within=self.within),
-        )
-        if subscriber is None or other is None:
-            raise FaultInert(f"a connection stays for {self.within:g} s")
-        return (
-            f"a subscriber is cut off after {subscriber * 1e3:.0f} ms, another client after {other * 1e3:.0f}"
+    async def losses(self, within: float) -> Sequence[float | None]:
+        return await asyncio.gather(
+            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=within),
+            lifetime(self.url, "PING", within=within),
         )
 
-    async def ended(self) -> str:
-        """A connection stays."""
-        if (seconds := await lifetime(self.url, "PING", within=self.twice)) is not None:
-            raise FaultInert(f"a connection is closed after {seconds * 1e3:.0f} ms")
-        return f"a connection stays for {self.twice:g} s"
 
-
-class ScriptFlush(Again):
+class _ScriptFlush(_Repeated):
     """Whoever counts on a loaded script is told NOSCRIPT."""
 
     name = "redis.script-flush"
     says = "loaded scripts are forgotten, again and again (SCRIPT FLUSH)"
+    commands = ("SCRIPT FLUSH SYNC",)
+    kept, lost = "a loaded script is there", "a loaded script is forgotten"
 
-    async def once(self, admin: Link) -> None:
-        """All scripts."""
-        await admin.ask("SCRIPT", "FLUSH", "SYNC")
-
-    async def bites(self) -> str:
-        """A script that was loaded is not there any more."""
-        if (seconds := await _forgotten(self.url, self.within)) is None:
-            raise FaultInert(f"a loaded script is there for {self.within:g} s")
-        return f"a loaded script is forgotten after {seconds * 1e3:.0f} ms"
-
-    async def ended(self) -> str:
-        """A loaded script stays."""
-        if (seconds := await _forgotten(self.url, self.twice)) is not None:
-            raise FaultInert(f"a loaded script is forgotten after {seconds * 1e3:.0f} ms")
-        return f"a loaded script is there for {self.twice:g} s"
+    async def losses(self, within: float) -> Sequence[float | None]:
+        began = time.perf_counter()
+        async with Link(self.url) as link:
+            name = await link.ask("SCRIPT", "LOAD", "return 1")
+            while (seconds := time.perf_counter() - began) < within:
+                try:
+                    await link.ask("EVALSHA", name, 0)
+                except Refused:
+                    return [seconds]
+                await asyncio.sleep(0.01)
+        return [None]
 
 
-async def _forgotten(url: str, within: float) -> float | None:
-    """After how many s a script that was loaded was gone; None: it was not."""
-    began = time.perf_counter()
-    async with Link(url) as link:
-        name = await link.ask("SCRIPT", "LOAD", "return 1")
-        while (seconds := time.perf_counter() - began) < within:
-            try:
-                await link.ask("EVALSHA", name, 0)
-            except Refused:
-                return seconds
-            await asyncio.sleep(0.01)
-    return None
-
-
-class Busy(RedisFault):
+class _Busy(ConfiguredFault):
     """First mute, then everything is refused with BUSY: Redis runs one script and nothing else."""
 
     name = "redis.busy"
@@ -136,34 +119,34 @@ class Busy(RedisFault):
     _script: asyncio.Task[None] | None = None
 
     @property
+    def settings(self) -> Mapping[str, str]:
+        """By the name that all versions know."""
+        return {"lua-time-limit": str(round(self.value["mute_ms"]))}
+
+    @property
     def _answer(self) -> float:
         return self.value["mute_ms"] / 1e3 + _SLACK
 
     async def begin(self) -> None:
         """The script is told to end, too, if this process is not there to do it."""
-        async with Link(self.url) as admin:
-            self.note(threshold=await admin.setting(_THRESHOLD))
-            await admin.ask("CONFIG", "SET", _THRESHOLD, round(self.value["mute_ms"]))
+        await super().begin()
         self._script = asyncio.create_task(self._run())
         with suppress(StreamUnavailable):
             while not self._script.done():
-                await answers(self.url, timeout=0.05)
+                await ask(self.url, "PING", timeout=0.05)
 
     async def _run(self) -> None:
         with suppress(StreamUnavailable):  # killed
             await ask(self.url, "EVAL", _ENDLESS, 0, timeout=_LONGEST)
 
-    async def bites(self) -> str:
-        """Mute for so long, then BUSY."""
+    async def verify_active(self) -> str:
         began = time.perf_counter()
-        error = await refused(self.url, "BUSY", "PING", timeout=self._answer)
-        return (
-            f"PING is refused ({error.partition('.')[0]}) after {(time.perf_counter() - began) * 1e3:.0f} ms"
-        )
+        error = (await refused(self.url, "BUSY", "PING", timeout=self._answer)).partition(".")[0]
+        return f"PING is refused ({error}) after {(time.perf_counter() - began) * 1e3:.0f} ms"
 
     async def end(self) -> None:
         """Kill the script, also one that only just arrives, then as it was."""
-        if not self.found:
+        if not self.original:
             return
         for _ in range(_KILLS):
             try:
@@ -172,7 +155,7 @@ class Busy(RedisFault):
                 if self._script is None or self._script.done():
                     break
             await asyncio.sleep(0.02)
-        await ask(self.url, "CONFIG", "SET", _THRESHOLD, self.found["threshold"])
+        await super().end()
 
 
-FAULTS: Final[tuple[type[Fault], ...]] = (KillClients, ScriptFlush, Busy)
+FAULTS: Final[tuple[type[Fault], ...]] = (_KillClients, _ScriptFlush, _Busy)

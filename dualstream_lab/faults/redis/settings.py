@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
+from dualstream_lab.faults.evidence import until
 from dualstream_lab.faults.fault import Fault, Parameter
-from dualstream_lab.faults.redis.probe import WRITE, Link, Refused, ask, heard, refused, writes
+from dualstream_lab.faults.redis.probe import WRITE, Link, Refused, ask, delivers, refused, writes
 from dualstream_lab.faults.redis.process import RedisFault
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dualstream_lab.faults.fault import Target
 
-__all__ = ["FAULTS"]
+__all__ = ["FAULTS", "ConfiguredFault"]
 
-_FILL = 32  # places that may have come free since they were counted
+_FILL = 32  # connections that may have ended since they were counted
 _FULL = "max number of clients"
-_WAIT = 10.0  # s for a place that comes free
+_WAIT = 10.0  # s for a connection to be accepted
 
 
-class OutOfMemory(RedisFault):
+class ConfiguredFault(RedisFault):
+    """Settings of Redis are changed, one after the other, and put back in the opposite order."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, str]:
+        """As they are to be."""
+
+    async def begin(self) -> None:
+        """Set them."""
+        async with Link(self.url) as admin:
+            self.note({name: await admin.setting(name) for name in self.settings})
+            for name, value in self.settings.items():
+                await admin.ask("CONFIG", "SET", name, value)
+
+    async def end(self) -> None:
+        """As they were."""
+        for name, value in reversed(self.original.items()):
+            await ask(self.url, "CONFIG", "SET", name, value)
+
+
+class _OutOfMemory(ConfiguredFault):
     """Harmless for what is published: PUBLISH is not denied."""
 
     name = "redis.oom"
     says = "maxmemory is reached: writes are refused, PUBLISH must go on"
+    # no eviction first: nothing that is kept there may be thrown away
+    settings: ClassVar = {"maxmemory-policy": "noeviction", "maxmemory": "1"}
 
-    async def begin(self) -> None:
-        """No eviction first: nothing that is kept there may be thrown away."""
-        async with Link(self.url) as admin:
-            memory, policy = await admin.setting("maxmemory"), await admin.setting("maxmemory-policy")
-            self.note(memory=memory, policy=policy)
-            await admin.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            await admin.ask("CONFIG", "SET", "maxmemory", "1")
-
-    async def bites(self) -> str:
-        """A write is refused, a PUBLISH heard."""
+    async def verify_active(self) -> str:
         error = await refused(self.url, "maxmemory", *WRITE)
-        return f"a write is refused ({error}), and {await heard(self.url)}"
+        return f"a write is refused ({error}), and {await delivers(self.url)}"
 
-    async def end(self) -> None:
-        """Room first, then eviction as before."""
-        if self.found:
-            await ask(self.url, "CONFIG", "SET", "maxmemory", self.found["memory"])
-            await ask(self.url, "CONFIG", "SET", "maxmemory-policy", self.found["policy"])
-
-    async def ended(self) -> str:
-        """A write is accepted."""
+    async def verify_ended(self) -> str:
         return await writes(self.url)
 
 
-class ReadOnly(RedisFault):
+class _ReadOnly(RedisFault):
     """The old primary of a failover that its clients have not noticed.
 
     It follows an address that nobody can have, so that nothing is copied and nothing here is lost.
@@ -65,35 +74,31 @@ class ReadOnly(RedisFault):
         async with Link(self.url) as admin:
             if (role := await admin.info("role")) != "master":
                 raise FaultInert(f"this Redis is a {role} already")
-            self.note(role=role)
+            self.note({"role": role})
             await admin.ask("REPLICAOF", "127.0.0.1", "0")
 
-    async def bites(self) -> str:
-        """Its role, a refused write, and a PUBLISH without an error."""
+    async def verify_active(self) -> str:
         async with Link(self.url) as link:
             role = await link.info("role")
         if role == "master":
             raise FaultInert("its role is still master")
         error = await refused(self.url, "read only", *WRITE)
-        return f"its role is {role}, a write is refused ({error}), and {await heard(self.url)}"
+        return f"its role is {role}, a write is refused ({error}), and {await delivers(self.url)}"
 
     async def end(self) -> None:
-        """Master again."""
-        if self.found:
+        if self.original:
             await ask(self.url, "REPLICAOF", "NO", "ONE")
 
-    async def ended(self) -> str:
-        """A write is accepted."""
+    async def verify_ended(self) -> str:
         return await writes(self.url)
 
 
-class OutputBuffer(RedisFault):
+class _OutputBuffer(ConfiguredFault):
     """Subscribers are cut off for being slow, when they are hardly slow."""
 
     name = "redis.output-buffer"
     says = "the output buffer of subscribers is tiny: who has more before him is cut off"
     parameters: ClassVar = (Parameter("limit_kib", 8, 1, 1024, "what a subscriber may have before him"),)
-    _SETTING = "client-output-buffer-limit"
 
     @property
     def _limit(self) -> int:
@@ -104,36 +109,28 @@ class OutputBuffer(RedisFault):
         # The first 16 KiB of what waits for a client do not count.
         return self._limit + 32 * 1024
 
-    async def begin(self) -> None:
+    @property
+    def settings(self) -> Mapping[str, str]:
         """Only the limit of subscribers."""
-        async with Link(self.url) as admin:
-            self.note(limit=await admin.setting(self._SETTING))
-            await admin.ask("CONFIG", "SET", self._SETTING, f"pubsub {self._limit} {self._limit} 0")
+        return {"client-output-buffer-limit": f"pubsub {self._limit} {self._limit} 0"}
 
-    async def bites(self) -> str:
-        """A message above the limit cuts its subscriber off."""
+    async def verify_active(self) -> str:
         try:
-            inert = await heard(self.url, size=self._too_much)
+            inert = await delivers(self.url, size=self._too_much)
         except StreamUnavailable as error:
             if isinstance(error, Refused) or isinstance(error.__cause__, TimeoutError):
                 raise
             return f"a message of {self._too_much:,} B cuts its subscriber off ({error})"
         raise FaultInert(f"a message of {self._too_much:,} B cuts nobody off: {inert}")
 
-    async def end(self) -> None:
-        """As it was."""
-        if self.found:
-            await ask(self.url, "CONFIG", "SET", self._SETTING, self.found["limit"])
-
-    async def ended(self) -> str:
-        """The same message is heard."""
-        return f"{await heard(self.url, size=self._too_much)}, of {self._too_much:,} B"
+    async def verify_ended(self) -> str:
+        return f"{await delivers(self.url, size=self._too_much)}, of {self._too_much:,} B"
 
 
-class MaxClients(RedisFault):
+class _MaxClients(RedisFault):
     """Who is connected stays; who has to connect anew cannot.
 
-    There are as many places as connections, so that those of a process that crashed leave room to undo it.
+    As many may connect as are connected, so that those of a process that crashed leave room to undo it.
     """
 
     name = "redis.maxclients"
@@ -141,19 +138,19 @@ class MaxClients(RedisFault):
 
     def __init__(self, target: Target, **parameters: float) -> None:
         super().__init__(target, **parameters)
-        self._inside: list[Link] = []
+        self._links: list[Link] = []
 
     async def begin(self) -> None:
         """The connection that does it stays, to undo it."""
-        admin = self._enter()
-        self.note(maxclients=await admin.setting("maxclients"))
+        admin = self._connect()
+        self.note({"maxclients": await admin.setting("maxclients")})
         await admin.ask("CONFIG", "SET", "maxclients", await admin.info("connected_clients"))
 
-    async def bites(self) -> str:
-        """A new connection is refused, once what has come free meanwhile is taken."""
+    async def verify_active(self) -> str:
+        """A new connection is refused, once there are as many as there were."""
         for _ in range(_FILL):
             try:
-                await self._enter().ask("PING")
+                await self._connect().ask("PING")
             except StreamUnavailable as error:
                 if _FULL in str(error):
                     return f"a new connection is refused ({error})"
@@ -162,33 +159,30 @@ class MaxClients(RedisFault):
 
     async def end(self) -> None:
         """As it was. Where the begin was cut short, its connection is gone, and Redis may not know it yet."""
-        for link in self._inside[1:]:
+        for link in self._links[1:]:
             await link.close()
-        if self.found:
-            admin = self._inside[0] if self._inside else self._enter()
-            deadline = time.monotonic() + _WAIT
-            while not await self._restored(admin):
-                if time.monotonic() > deadline:
-                    raise StreamUnavailable(f"Redis has had no room for {_WAIT:g} s to undo {self.name}")
-                await asyncio.sleep(0.02)
-        for link in self._inside[:1]:
+        if self.original:
+            admin = self._links[0] if self._links else self._connect()
+
+            async def has_no_room() -> str:
+                try:
+                    await admin.ask("CONFIG", "SET", "maxclients", self.original["maxclients"])
+                except StreamUnavailable as error:
+                    if _FULL in str(error):
+                        return f"Redis has had no room for {_WAIT:g} s to undo {self.name}"
+                    raise
+                return ""
+
+            await until(has_no_room, _WAIT)
+        for link in self._links[:1]:
             await link.close()
 
-    async def _restored(self, admin: Link) -> bool:
-        try:
-            await admin.ask("CONFIG", "SET", "maxclients", self.found["maxclients"])
-        except StreamUnavailable as error:
-            if _FULL in str(error):
-                return False
-            raise
-        return True
-
-    def _enter(self) -> Link:
-        self._inside.append(Link(self.url))
-        return self._inside[-1]
+    def _connect(self) -> Link:
+        self._links.append(Link(self.url))
+        return self._links[-1]
 
 
-class NoPermission(RedisFault):
+class _NoPermission(RedisFault):
     """Refused at each call, on connections that work."""
 
     name = "redis.no-permission"
@@ -199,19 +193,20 @@ class NoPermission(RedisFault):
         async with Link(self.url) as admin:
             user = await admin.ask("ACL", "WHOAMI")
             lines = [line.split() for line in await admin.ask("ACL", "LIST")]
-            self.note(user=user, rules=next(line[2:] for line in lines if line[1] == user))
+            self.note({"user": user, "rules": next(line[2:] for line in lines if line[1] == user)})
             await admin.ask("ACL", "SETUSER", user, "-publish", "-spublish", "-eval", "-evalsha")
 
-    async def bites(self) -> str:
-        """Both are refused."""
+    async def verify_active(self) -> str:
         error = await refused(self.url, "permission", "PUBLISH", "x", "x")
         await refused(self.url, "permission", "EVALSHA", "0" * 40, 0)
         return f"PUBLISH and EVALSHA are refused ({error})"
 
     async def end(self) -> None:
-        """As it was, in one step."""
-        if self.found:
-            await ask(self.url, "ACL", "SETUSER", self.found["user"], "reset", *self.found["rules"])
+        """In one step."""
+        if self.original:
+            await ask(self.url, "ACL", "SETUSER", self.original["user"], "reset", *self.original["rules"])
 
 
-FAULTS: Final[tuple[type[Fault], ...]] = (OutOfMemory, ReadOnly, OutputBuffer, MaxClients, NoPermission)
+FAULTS: Final[tuple[type[Fault], ...]] = (
+    _OutOfMemory, _ReadOnly, _OutputBuffer, _MaxClients, _NoPermission
+)  # fmt: skip
