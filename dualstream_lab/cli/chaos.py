@@ -12,9 +12,9 @@ from dualstream_lab.cli import UNAVAILABLE
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.run import options, run_and_tell, verdict_options
 from dualstream_lab.errors import ConfigError, DualStreamError
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.injector import recover
 from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.scenario import Scenario
 
 if TYPE_CHECKING:

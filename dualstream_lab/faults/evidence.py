@@ -14,23 +14,12 @@ from dualstream_lab.errors import FaultInert
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-__all__ = [
-    "HTTP",
-    "KAFKA",
-    "REDIS",
-    "Address",
-    "Connection",
-    "Dialect",
-    "address_of",
-    "answer_time",
-    "answers",
-    "at_most",
-    "pushed",
-    "until",
-    "verify_connection",
-]
+__all__ = ["HTTP", "KAFKA", "REDIS", "Address", "Dialect", "Refusal"]
+__all__ += ["address_of", "answer_time", "answers", "ask", "at_most", "connected", "pushed", "until"]
+__all__ += ["verify_connection"]
 
 Address: TypeAlias = tuple[str, int]
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Refusal: TypeAlias = Literal["mute", "refused", "reset"]
 _LONG = 10.0  # s for what works
 _PUSHED = 60.0  # s for much, on a road that others use, too
@@ -65,49 +54,28 @@ def address_of(servers: str) -> Address:
     return host.strip("[]"), int(port)
 
 
-class Connection:
-    """To a server. Raises OSError and TimeoutError."""
+@asynccontextmanager
+async def connected(address: Address) -> AsyncIterator[Streams]:
+    """A new connection. Raises OSError and TimeoutError."""
+    async with asyncio.timeout(_LONG):
+        reader, writer = await asyncio.open_connection(*address)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialect: Dialect) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._dialect = dialect
 
-    @classmethod
-    @asynccontextmanager
-    async def to(cls, address: Address, dialect: Dialect) -> AsyncIterator[Connection]:
-        """A new one."""
-        async with asyncio.timeout(_LONG):
-            reader, writer = await asyncio.open_connection(*address)
-        try:
-            yield cls(reader, writer, dialect)
-        finally:
-            writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    async def ask(self, timeout: float | None = None) -> float:
-        """How many s the answer to a question takes; at most ``timeout``."""
-        began = time.perf_counter()
-        self._writer.write(self._dialect.question(0))
-        async with asyncio.timeout(timeout or _LONG):
-            if not await self._reader.read(65_536):
-                raise ConnectionError("closed")
-        return time.perf_counter() - began
-
-    async def push(self, size: int) -> float:
-        """How many s ``size`` bytes of questions take to go there, and the server's word that it has ended to
-        come back.
-        """
-        began = time.perf_counter()
-        longest = self._dialect.longest
-        for left in range(size, 0, -longest):
-            self._writer.write(self._dialect.question(min(left, longest)))
-        self._writer.write_eof()
-        async with asyncio.timeout(_PUSHED):
-            while await self._reader.read(65_536):
-                pass
-        return time.perf_counter() - began
+async def ask(streams: Streams, dialect: Dialect, timeout: float | None = None) -> float:
+    """How many s the answer to a question takes. Raises OSError and TimeoutError."""
+    reader, writer = streams
+    began = time.perf_counter()
+    writer.write(dialect.question(0))
+    async with asyncio.timeout(timeout or _LONG):
+        if not await reader.read(65_536):
+            raise ConnectionError("closed")
+    return time.perf_counter() - began
 
 
 async def verify_connection(address: Address, dialect: Dialect, refusal: Refusal) -> str:
@@ -124,11 +92,12 @@ async def verify_connection(address: Address, dialect: Dialect, refusal: Refusal
 async def _seen(address: Address, dialect: Dialect) -> str:
     """What a new connection is."""
     try:
-        async with Connection.to(address, dialect) as connection:
+        async with connected(address) as streams:
             try:
-                return f"accepted, and has its answer in {await connection.ask(_SILENCE) * 1e3:.1f} ms"
+                seconds = await ask(streams, dialect, _SILENCE)
             except TimeoutError:
                 return _SEEN["mute"]
+            return f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
     except ConnectionRefusedError:
         return _SEEN["refused"]
     except (ConnectionResetError, BrokenPipeError):
@@ -146,19 +115,26 @@ async def answers(address: Address, dialect: Dialect, *, within: float = inf) ->
 async def answer_time(address: Address, dialect: Dialect) -> float:
     """How many s a new connection takes to have its answer. Raises FaultInert if it has none."""
     try:
-        async with Connection.to(address, dialect) as connection:
-            return await connection.ask()
+        async with connected(address) as streams:
+            return await ask(streams, dialect)
     except (OSError, TimeoutError) as error:
         raise FaultInert(f"a new connection has no answer: {error!r}") from error
 
 
 async def pushed(address: Address, dialect: Dialect, size: int) -> float:
-    """How many s it takes to send ``size`` bytes of questions and to hear from the server, which closes after
-    the last one, that it has. Raises FaultInert.
+    """How many s it takes until a server that is sent ``size`` bytes of questions, and then the end of the
+    connection, ends it, too. Raises FaultInert.
     """
     try:
-        async with Connection.to(address, dialect) as connection:
-            return await connection.push(size)
+        async with connected(address) as (reader, writer):
+            began = time.perf_counter()
+            for left in range(size, 0, -dialect.longest):
+                writer.write(dialect.question(min(left, dialect.longest)))
+            writer.write_eof()
+            async with asyncio.timeout(_PUSHED):
+                while await reader.read(65_536):
+                    pass
+            return time.perf_counter() - began
     except (OSError, TimeoutError) as error:
         raise FaultInert(f"{size / 1024:,.0f} KiB do not pass: {error!r}") from error
 

@@ -8,7 +8,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import HTTP, Connection, answer_time, answers, until, verify_connection
+from dualstream_lab.faults.evidence import (
+    HTTP,
+    answer_time,
+    answers,
+    ask,
+    connected,
+    until,
+    verify_connection,
+)
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, ServedGateway
 from dualstream_lab.tasks import in_thread
 
@@ -80,12 +88,12 @@ class Restart(Kill):
     async def begin(self) -> None:
         """SIGKILL, and start."""
         try:
-            async with Connection.to(self.address, self.dialect) as connection:
-                await connection.ask()
+            async with connected(self.address) as streams:
+                await ask(streams, self.dialect)
                 await in_thread(self.process.kill)
                 await in_thread(self.process.start)
                 try:
-                    await connection.ask()
+                    await ask(streams, self.dialect)
                 except ConnectionError:
                     self._broke = True
         except (OSError, TimeoutError) as error:

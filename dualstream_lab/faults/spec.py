@@ -1,4 +1,4 @@
-"""What to break, when, and for how long: a ``[[faults]]`` table of a scenario."""
+"""What can be broken, and a ``[[faults]]`` table of a scenario: what to break, when, and for how long."""
 
 from __future__ import annotations
 
@@ -7,17 +7,33 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults import network, process
+from dualstream_lab.faults.kafka import process as kafka
+from dualstream_lab.faults.redis import commands
+from dualstream_lab.faults.redis import process as redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dualstream_lab.faults.fault import Fault
 
-__all__ = ["FaultSpec", "check_overlaps", "checked", "fault_named"]
+__all__ = [
+    "CATALOGUE",
+    "FaultSpec",
+    "brokers_needed",
+    "check_overlaps",
+    "check_suits",
+    "checked",
+    "fault_named",
+]
 
 _KEYS: Final = ("what", "at", "for", "every", "times")
 _LONGEST: Final = 86_400.0  # s
+
+CATALOGUE: Final[Mapping[str, type[Fault]]] = {
+    kind.name: kind for module in (redis, commands, kafka, network, process) for kind in module.FAULTS
+}
+"""Every fault by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +100,29 @@ def fault_named(what: Any) -> type[Fault]:
     return CATALOGUE[what]
 
 
+def brokers_needed(names: Iterable[str]) -> int:
+    """What the cluster must have at least."""
+    return max((fault_named(name).brokers for name in names), default=1)
+
+
+def check_suits(names: Iterable[str], *, local: bool, owned: bool) -> None:
+    """Whether all of them can be done. ``local``: on the local stack; ``owned``: else, may we administer?
+
+    Raises ConfigError that names the fault and says what it needs.
+    """
+    for kind in map(fault_named, names):
+        if kind.needs_stack and not local:
+            raise ConfigError(
+                f"{kind.name}: such faults need the local stack, whose processes are the run's own: leave "
+                "--kafka, --redis and --use-env out"
+            )
+        if not (local or owned or kind.needs_proxy):
+            raise ConfigError(
+                f"{kind.name}: changes brokers that are not of the local stack; if nobody else needs them, "
+                "say so: dualstream chaos … --target-is-mine"
+            )
+
+
 def checked(kind: type[Fault], parameters: Mapping[str, Any]) -> dict[str, float]:
     """The parameters, if the fault has them and they are within its bounds. Raises ConfigError."""
     known = {one.name: one for one in kind.parameters}
@@ -105,8 +144,8 @@ def check_overlaps(specs: Iterable[FaultSpec]) -> None:
     spans: dict[str, list[tuple[float, float, str]]] = {}
     for spec in specs:
         spans.setdefault(fault_named(spec.what).breaks, []).extend((*span, spec.what) for span in spec.spans)
-    for broken, its in spans.items():
-        for (begin, end, first), (next_, _, second) in pairwise(sorted(its)):
+    for broken, spans_of_it in spans.items():
+        for (begin, end, first), (next_, _, second) in pairwise(sorted(spans_of_it)):
             if next_ < end or next_ == begin:
                 raise ConfigError(
                     f"faults: {second} at {next_:g} s overlaps with {first}, {begin:g} to {end:g} s: "

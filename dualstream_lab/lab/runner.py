@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert
-from dualstream_lab.faults.injector import carry_out
-from dualstream_lab.faults.target import check_suits, open_target
+from dualstream_lab.faults.injector import carry_out, open_target
+from dualstream_lab.faults.spec import check_suits
 from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run

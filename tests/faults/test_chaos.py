@@ -15,7 +15,7 @@ import pytest
 
 from dualstream_lab import lab
 from dualstream_lab.errors import ConfigError, FaultInert
-from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.workload import Workload
 
@@ -125,7 +125,7 @@ async def test_the_load_goes_through_the_proxy_and_the_evidence_is_kept(tmp_path
 async def test_a_fault_that_does_not_bite_ends_the_run_and_keeps_what_was_recorded(
     tmp_path, stack, monkeypatch
 ):
-    monkeypatch.setattr("dualstream_lab.faults.redis.settings._FILL", 0)  # as if nobody was refused
+    monkeypatch.setattr("dualstream_lab.faults.redis.commands._FILL", 0)  # as if nobody was refused
     with pytest.raises(
         FaultInert, match=r"redis\.maxclients does not bite: .*; recorded until then: "
     ) as error:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dualstream_lab.errors import ConfigError, FaultInert
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.fault import ServedGateway, Target
 from dualstream_lab.faults.injector import broken
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports
 

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.fault import Fault, Target
-from dualstream_lab.faults.injector import broken, recover
+from dualstream_lab.faults.injector import broken, open_target, recover
 from dualstream_lab.faults.journal import JournalEntry, journal_path, left_behind
 from dualstream_lab.faults.redis.probe import ask
-from dualstream_lab.faults.target import open_target
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
 

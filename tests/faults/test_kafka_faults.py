@@ -13,17 +13,14 @@ import pytest
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.event import Event
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.evidence import KAFKA, address_of, answers
 from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.injector import broken, recover
+from dualstream_lab.faults.injector import broken, open_target, recover
 from dualstream_lab.faults.journal import left_behind
 from dualstream_lab.faults.kafka import admin as kafka_admin
-from dualstream_lab.faults.kafka import fault as kafka_fault
 from dualstream_lab.faults.kafka import process as kafka
-from dualstream_lab.faults.kafka import replicas as kafka_replicas
 from dualstream_lab.faults.kafka.admin import administration
-from dualstream_lab.faults.target import open_target
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.publisher import DualPublisher
 
 from .conftest import bites_each_time
@@ -118,7 +115,7 @@ async def test_while_it_lasts_it_is_not_over(
         await fault.verify_active()
         monkeypatch.setattr(kafka_admin, "_TIMEOUT", 1.0)
         monkeypatch.setattr(kafka, "_SPREAD", 0.5)
-        monkeypatch.setattr(kafka_fault, "_BACK", 0.5)
+        monkeypatch.setattr(kafka, "_BACK", 0.5)
         with pytest.raises((FaultInert, StreamUnavailable)):
             await fault.verify_ended()
     finally:
@@ -260,7 +257,7 @@ async def test_a_lost_leader_moves_and_is_back(three: Target) -> None:
 async def test_too_few_replicas_refuse_and_are_enough_again(
     three: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_replicas, "_MOVED", 1.0)
+    monkeypatch.setattr(kafka, "_MOVED", 1.0)
     with pytest.raises(FaultInert, match="answered CorruptRecordException"):
         await NotEnoughReplicas(three).verify_active()
     monkeypatch.undo()

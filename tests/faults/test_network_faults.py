@@ -10,9 +10,8 @@ from dualstream_lab.errors import FaultInert, StackError
 from dualstream_lab.faults import evidence
 from dualstream_lab.faults.evidence import KAFKA, REDIS, address_of, answers
 from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.injector import broken
+from dualstream_lab.faults.injector import broken, open_target
 from dualstream_lab.faults.network import FAULTS, NetworkFault
-from dualstream_lab.faults.target import open_target
 
 from .conftest import bites_each_time
 

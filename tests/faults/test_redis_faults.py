@@ -8,9 +8,9 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.injector import broken
 from dualstream_lab.faults.redis.probe import Link, ask
+from dualstream_lab.faults.spec import CATALOGUE
 
 from .conftest import PARAMETERS, REDIS_FAULTS, bites_each_time
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.spec import FaultSpec, check_overlaps
-from dualstream_lab.faults.target import check_suits
+from dualstream_lab.faults.spec import CATALOGUE, FaultSpec, check_overlaps, check_suits
 
 
 def spec(what="redis.kill", at=1.0, length=2.0, **more):

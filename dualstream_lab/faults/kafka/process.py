@@ -1,24 +1,82 @@
-"""Kafka gone, mute, slow, or throttled: what is done to a broker, or to all."""
+"""Kafka gone, mute, slow, throttled, or short of brokers: what is done to a broker, or to all."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import ClassVar, Final
+from collections import Counter
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from dualstream_lab.errors import FaultInert
-from dualstream_lab.faults.evidence import until
+from dualstream_lab.errors import FaultInert, StreamUnavailable
+from dualstream_lab.faults.evidence import KAFKA, address_of, until
 from dualstream_lab.faults.fault import Fault, Parameter
 from dualstream_lab.faults.kafka.admin import administration
-from dualstream_lab.faults.kafka.fault import KafkaFault
-from dualstream_lab.faults.kafka.replicas import LeaderLost, NotEnoughReplicas
 from dualstream_lab.faults.network import Delayed
-from dualstream_lab.faults.process import Kill, Restart, Stop
+from dualstream_lab.faults.process import Kill, Restart, ServerFault, Stop
+from dualstream_lab.kafka_log import open_consumer
+from dualstream_lab.tasks import in_thread
 
-__all__ = ["FAULTS"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
+    from dualstream_lab.faults.evidence import Address
+    from dualstream_lab.faults.kafka.admin import Partition
+    from dualstream_lab.stack import ManagedProcess
+
+__all__ = ["FAULTS", "KafkaFault"]
+
+_BACK = 30.0  # s for a broker that returned to have all that it missed
+_MOVED = 30.0  # s; a broker that is gone is missed after 4 on the local stack, 9 by default
 _SPREAD = 30.0  # s for brokers to know of a quota, and to say so
 _PAUSE = 0.1
+_ENOUGH = "min.insync.replicas"
+
+
+class KafkaFault(ServerFault):
+    """A fault of Kafka, by default of the first broker."""
+
+    breaks = "kafka"
+    dialect = KAFKA
+
+    @property
+    def process(self) -> ManagedProcess:
+        """Of the stack's first broker."""
+        return self.stack.brokers[0]
+
+    @property
+    def address(self) -> Address:
+        """Of the stack's first broker, past any proxy."""
+        return address_of(self.stack.kafka_url)
+
+    async def partitions(self) -> Mapping[int, Partition]:
+        """Of the topic, as a live broker sees them. Raises StreamUnavailable."""
+        async with administration(self.target.direct) as admin:
+            return await admin.partitions()
+
+    async def until(self, true: Callable[[Mapping[int, Partition]], bool], within: float) -> float:
+        """How many s it takes until that is true of the partitions. Raises FaultInert."""
+
+        async def differs() -> str:
+            try:
+                partitions = await self.partitions()
+            except StreamUnavailable as error:
+                return str(error)
+            seen = "; ".join(f"partition {number}: {one}" for number, one in partitions.items())
+            return "" if true(partitions) else f"seen after {within:g} s: {seen}"
+
+        return await until(differs, within, _PAUSE)
+
+    async def verify_ended(self) -> str:
+        """Every partition has a leader, which answers, and all of its replicas."""
+        await self.until(lambda partitions: all(one.whole for one in partitions.values()), _BACK)
+        numbers = list(await self.partitions())
+        async with open_consumer(self.target.direct) as consumer:
+
+            async def refused() -> str:
+                return "; ".join((await consumer.bounds(numbers)).refused.values())
+
+            await until(refused, _BACK, _PAUSE)
+        return f"all {len(numbers)} partitions have all their replicas, and say where they end"
 
 
 class _Kill(Kill, KafkaFault):
@@ -43,6 +101,116 @@ class _Slow(Delayed):
     says = "everything to and from every Kafka broker is late (through the fault proxy)"
     breaks = "kafka"
     parameters: ClassVar = (Parameter("delay_ms", 200, 1, 10_000, "each way"),)
+
+
+class _BrokerLost(KafkaFault):
+    """A broker of three, chosen by what it leads, is killed."""
+
+    needs_stack = True
+    brokers = 3
+    _lost = 0
+
+    async def kill(self, lost: int) -> None:
+        self._lost = lost
+        await in_thread(self.stack.brokers[lost - 1].kill)
+
+    async def end(self) -> None:
+        if self._lost:
+            await in_thread(self.stack.brokers[self._lost - 1].start)
+
+
+class _LeaderLost(_BrokerLost):
+    """Every partition is unavailable until the dead broker is missed: followers must leave the ISR."""
+
+    name = "kafka.leader-lost"
+    says = "the broker that leads most partitions is killed: others take over; it is back at the end"
+    _led: frozenset[int] = frozenset()
+    _since = 0.0
+
+    async def begin(self) -> None:
+        partitions = await self.partitions()
+        leads = Counter(one.leader for one in partitions.values() if one.leader > 0)
+        if not leads:
+            raise FaultInert("no partition has a leader to lose")
+        lost = leads.most_common(1)[0][0]
+        self._led = frozenset(number for number, one in partitions.items() if one.leader == lost)
+        self._since = time.monotonic()
+        await self.kill(lost)
+
+    async def verify_active(self) -> str:
+        await self.until(
+            lambda partitions: all(partitions[number].leader not in {self._lost, -1} for number in self._led),
+            _MOVED,
+        )
+        return (
+            f"broker {self._lost} led {len(self._led)} partitions; {time.monotonic() - self._since:.1f} s "
+            "after its death others lead them"
+        )
+
+    async def verify_ended(self) -> str:
+        return f"broker {self._lost} is back; {await super().verify_ended()}"
+
+
+class _NotEnoughReplicas(_BrokerLost):
+    """Who wants every replica's word gets an error that may pass: so it is tried again, and again.
+
+    More replicas cannot be asked for than a partition has (brokers then count those that there are): so it is
+    all of them, and one broker is gone.
+    """
+
+    name = "kafka.not-enough-replicas"
+    says = "min.insync.replicas becomes all, and a broker is killed: produces with acks=all are refused"
+
+    async def begin(self) -> None:
+        """The setting of the topic, and SIGKILL to who leads least."""
+        async with administration(self.target.direct) as admin:
+            partitions = await admin.partitions()
+            self.note({_ENOUGH: await admin.topic_setting(_ENOUGH)})
+            replication_factor = max(len(one.replicas) for one in partitions.values())
+            await admin.set_topic_setting(_ENOUGH, str(replication_factor))
+        leads = Counter(one.leader for one in partitions.values())
+        await self.kill(min(range(1, self.brokers + 1), key=lambda node: leads[node]))
+
+    async def verify_active(self) -> str:
+        async def differs() -> str:
+            answers = await self._answers()
+            refused = answers == "NotEnoughReplicasError"
+            return "" if refused else f"produces with acks=all are answered {answers}"
+
+        seconds = await until(differs, _MOVED, _PAUSE)
+        return (
+            f"a produce with acks=all to any partition is answered NotEnoughReplicas, {seconds:.1f} s after "
+            f"broker {self._lost} is gone"
+        )
+
+    async def end(self) -> None:
+        await super().end()
+        if self.original:
+            async with administration(self.target.direct) as admin:
+                await admin.set_topic_setting(_ENOUGH, self.original[_ENOUGH])
+
+    async def verify_ended(self) -> str:
+        whole = await super().verify_ended()
+        async with administration(self.target.direct) as admin:
+            enough = await admin.topic_setting(_ENOUGH)
+        if enough != self.original.get(_ENOUGH, enough):
+            raise FaultInert(f"{_ENOUGH} is {enough} (was {self.original[_ENOUGH]})")
+        if "NotEnoughReplicasError" in (answers := await self._answers()):
+            raise FaultInert(f"produces with acks=all are answered {answers}")
+        return f"{_ENOUGH} is {enough or 'the default'} again, {whole}"
+
+    async def _answers(self) -> str:
+        """Of the leaders, to what would never be written."""
+        try:
+            async with administration(self.target.direct) as admin:
+                partitions = await admin.partitions()
+                answers = {
+                    await admin.try_to_write(number, one.leader) if one.leader > 0 else "no leader"
+                    for number, one in partitions.items()
+                }
+        except StreamUnavailable as error:
+            return str(error)
+        return ", ".join(sorted(answers))
 
 
 class _Throttled(KafkaFault):
@@ -80,7 +248,6 @@ class _Throttled(KafkaFault):
         raise FaultInert(f"a producer of {sent / 1024:,.0f} KiB is not held back")
 
     async def end(self) -> None:
-        """The quota that there was, or none."""
         if self.original:
             async with administration(self.target.direct) as admin:
                 await admin.set_quota(self.original["quota"])
@@ -102,5 +269,5 @@ class _Throttled(KafkaFault):
 
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
-    _Kill, _Stop, _Restart, _Slow, LeaderLost, NotEnoughReplicas, _Throttled
+    _Kill, _Stop, _Restart, _Slow, _LeaderLost, _NotEnoughReplicas, _Throttled
 )  # fmt: skip

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from dualstream_lab.faults.evidence import Address
-    from dualstream_lab.faults.proxy.relay import Codec
     from dualstream_lab.faults.proxy.toxics import Toxic
 
 __all__ = ["KafkaProxy", "Proxy"]
@@ -31,17 +30,16 @@ _TIMEOUT = 10.0  # s
 
 
 class Proxy:
-    """One server behind a port of 127.0.0.1, chosen if ``listen_port`` is 0. Use as a context manager.
+    """One server behind a free port of 127.0.0.1. Use as a context manager.
 
-    Bytes pass unchanged and in order, and no more are read than can be passed on. What a black hole (or
-    ``Forget``) swallowed is lost: connections that lost bytes that way, and those that came meanwhile, are
+    Bytes pass unchanged and in order, and no more are read than can be passed on. What a black hole
+    swallowed is lost: connections that lost bytes that way, and those that came meanwhile, are
     reset when it ends, so that no stream goes on with a hole in it; the others go on.
     May be set from any thread. Raises StackError where the proxy does not answer within 10 s.
     """
 
-    def __init__(self, upstream: Address, listen_port: int = 0) -> None:
+    def __init__(self, upstream: Address) -> None:
         self._servers = [upstream]
-        self._port = listen_port
         self._relays: dict[Address, Relay] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._toxic: Toxic | None = None
@@ -65,7 +63,7 @@ class Proxy:
         return sum(relay.connections for relay in tuple(self._relays.values()))
 
     def start(self) -> None:
-        """Listen. Raises StackError if a port is taken."""
+        """Listen."""
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dualstream-proxy", daemon=True)
         self._thread.start()
@@ -144,7 +142,7 @@ class Proxy:
         """Where clients reach this server. It listens when this returns, and accepts in a moment."""
         relay = self._relays.get((host, port))
         if relay is None:
-            relay = self._relays[host, port] = Relay((host, port), self._port, codec=self._codec)
+            relay = self._relays[host, port] = Relay((host, port), codec=self._codec)
             opening = asyncio.get_running_loop().create_task(self._admit(relay))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
@@ -154,7 +152,7 @@ class Proxy:
         await relay.open()
         await relay.become(self._toxic)
 
-    def _codec(self) -> Codec | None:
+    def _codec(self) -> KafkaCodec | None:
         """For a new connection."""
         return None
 
@@ -185,7 +183,7 @@ class KafkaProxy(Proxy):
         """What clients are given instead: as many servers as the URL had."""
         return ",".join(f"{HOST}:{self._port_before(server)}" for server in self._servers)
 
-    def _codec(self) -> Codec:
+    def _codec(self) -> KafkaCodec:
         return KafkaCodec(self._place)
 
 

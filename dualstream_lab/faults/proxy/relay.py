@@ -7,19 +7,20 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from dualstream_lab.errors import StackError
-from dualstream_lab.faults.proxy.toxics import BlackHole, Forget, Refuse, Reset, Road
+from dualstream_lab.faults.proxy.toxics import BlackHole, Refuse, Reset, Road
 from dualstream_lab.stack.ports import HOST, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dualstream_lab.faults.evidence import Address
+    from dualstream_lab.faults.proxy.kafka_codec import KafkaCodec
     from dualstream_lab.faults.proxy.toxics import Toxic
 
-__all__ = ["Codec", "Relay"]
+__all__ = ["Relay"]
 
 _BUFFER = 256 * 2**10  # bytes that may wait for an end which does not read
 _BACKLOG = 1024
@@ -29,30 +30,18 @@ _SOON = 0.0005  # s: the loop's timers are no finer
 _RST: Final = struct.pack("ii", 1, 0)  # linger for 0 s
 
 
-class Codec(Protocol):
-    """Reads along on one connection, and may change what the server answers.
-
-    Raises ValueError or StackError for bytes that must not pass: the connection is reset.
-    """
-
-    def request(self, data: bytes) -> bytes:
-        """What goes to the server instead of ``data``."""
-
-    def answer(self, data: bytes) -> bytes:
-        """What goes to the client instead of ``data``."""
-
-
 class Relay:
-    """Accepts on ``port`` of 127.0.0.1 (0: a free one) and passes everything to ``upstream`` and back.
+    """Accepts on a free port of 127.0.0.1 and passes everything to ``upstream`` and back.
 
     Construction listens; call :meth:`open` soon. Without a toxic a connection ends at one side as it did at
     the other; a server that cannot be reached is seen as a reset after the connect. What is read is bounded:
-    an end that does not read stops the other from being read.
+    an end that does not read stops the other from being read. Where the ``codec`` of a connection raises
+    ValueError or StackError it is reset.
     """
 
-    def __init__(self, upstream: Address, port: int, *, codec: Callable[[], Codec | None]) -> None:
+    def __init__(self, upstream: Address, *, codec: Callable[[], KafkaCodec | None]) -> None:
         self.upstream = upstream
-        self.port = port or free_ports(1)[0]
+        (self.port,) = free_ports(1)
         self.ends: set[_End] = set()
         self.toxic: Toxic | None = None
         self.outbound, self.inbound = Road(1), Road(2)
@@ -96,7 +85,7 @@ class Relay:
                 end.flush()
                 if end.lost or (end.mute and end.other is None):
                     end.reset()
-                end.mute = isinstance(toxic, (BlackHole, Forget))
+                end.mute = isinstance(toxic, BlackHole)
             self.toxic = toxic
             self.outbound.become(toxic)
             self.inbound.become(toxic)
@@ -153,7 +142,9 @@ class _End(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, relay: Relay, road: Road, codec: Codec | None, client: _End | None = None) -> None:
+    def __init__(
+        self, relay: Relay, road: Road, codec: KafkaCodec | None, client: _End | None = None
+    ) -> None:
         self.is_client = client is None
         self.codec = codec
         self.other = client
