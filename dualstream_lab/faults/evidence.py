@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 __all__ = ["HTTP", "KAFKA", "REDIS", "Address", "Dialect", "Refusal"]
-__all__ += ["address_of", "answer_time", "answers", "ask", "at_most", "connected", "pushed", "until"]
-__all__ += ["verify_connection"]
+__all__ += [
+    "address_of",
+    "answer_time",
+    "answers",
+    "ask",
+    "at_most",
+    "connected",
+    "pushed",
+    "refuses",
+    "until",
+]
 
 Address: TypeAlias = tuple[str, int]
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -78,7 +87,7 @@ async def ask(streams: Streams, dialect: Dialect, timeout: float | None = None) 
     return time.perf_counter() - began
 
 
-async def verify_connection(address: Address, dialect: Dialect, refusal: Refusal) -> str:
+async def refuses(address: Address, dialect: Dialect, refusal: Refusal) -> str:
     """That a new connection is refused, reset, or never has an answer. Raises FaultInert."""
 
     async def differs() -> str:

@@ -121,14 +121,15 @@ class Fault(ABC):
 
 
 class RepeatedFault(Fault):
-    """Something is done again and again, until the end."""
+    """Something is done again and again, until the end, at a pause that is the parameter ``every``."""
 
+    every: ClassVar[str]
     _task: asyncio.Task[None] | None = None
 
     @property
-    @abstractmethod
     def pause(self) -> float:
         """Between two times, s."""
+        return self.value[self.every] / 1e3
 
     @abstractmethod
     async def once(self) -> None:
@@ -136,12 +137,13 @@ class RepeatedFault(Fault):
 
     async def begin(self) -> None:
         """Do it for the first time in a moment."""
-        self._task = asyncio.create_task(self._repeat())
 
-    async def _repeat(self) -> None:
-        while True:
-            await self.once()
-            await asyncio.sleep(self.pause)
+        async def repeat() -> None:
+            while True:
+                await self.once()
+                await asyncio.sleep(self.pause)
+
+        self._task = asyncio.create_task(repeat())
 
     async def end(self) -> None:
         """No more. Raises FaultInert if it had ended before; a StackError of its own is raised as it is."""

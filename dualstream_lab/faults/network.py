@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from abc import ABCMeta
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.evidence import (
-    KAFKA,
-    REDIS,
-    answer_time,
-    answers,
-    at_most,
-    pushed,
-    verify_connection,
-)
+from dualstream_lab.faults.evidence import KAFKA, REDIS, answer_time, answers, at_most, pushed, refuses
 from dualstream_lab.faults.fault import Fault, Parameter
 from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset
 from dualstream_lab.tasks import in_thread
@@ -32,15 +24,13 @@ _PUSH = 0.3  # s that what is pushed takes at the rate
 
 
 class NetworkFault(Fault):
-    """A toxic of the proxy before Redis, or before every broker of Kafka. ``word`` ends its name."""
+    """A toxic, which takes the same parameters, of the proxy before Redis, or before every broker of Kafka.
+    ``word`` ends its name.
+    """
 
     word: ClassVar[str]
+    toxic: ClassVar[type[Toxic]]
     needs_proxy = True
-
-    @property
-    @abstractmethod
-    def toxic(self) -> Toxic:
-        """What the proxy does."""
 
     @property
     def proxy(self) -> Proxy:
@@ -56,7 +46,7 @@ class NetworkFault(Fault):
 
     async def begin(self) -> None:
         """From now on."""
-        await in_thread(self.proxy.set, self.toxic)
+        await in_thread(self.proxy.set, self.toxic(**self.value))
 
     async def end(self) -> None:
         """Everything passes again."""
@@ -71,13 +61,9 @@ class Delayed(NetworkFault):
     """One answer takes both ways."""
 
     word = "delay"
+    toxic = Delay
     says = "everything to and from {} is late"
     parameters: ClassVar[tuple[Parameter, ...]] = (Parameter("delay_ms", 100, 1, 10_000, "each way"),)
-
-    @property
-    def toxic(self) -> Toxic:
-        """Late both ways."""
-        return Delay(**self.value)
 
     async def verify_active(self) -> str:
         """An answer takes as long as both ways."""
@@ -92,8 +78,6 @@ class Delayed(NetworkFault):
 
 
 class _Jittered(Delayed):
-    """No two answers take the same; their order is kept."""
-
     word = "jitter"
     says = "everything to and from {} is late, now more, now less"
     parameters: ClassVar = (
@@ -102,7 +86,6 @@ class _Jittered(Delayed):
     )
 
     async def verify_active(self) -> str:
-        """Ten answers are late, and differ."""
         seen = [await answer_time(*self.server) * 1e3 for _ in range(_QUESTIONS)]
         least = 2 * (self.value["delay_ms"] - self.value["jitter_ms"])
         if min(seen) < least or max(seen) - min(seen) < self.value["jitter_ms"] / 5:
@@ -114,22 +97,17 @@ class _Narrow(NetworkFault):
     """All connections share it: what one sends, the others wait for."""
 
     word = "bandwidth"
+    toxic = Bandwidth
     says = "{} is behind a narrow road, each way"
     parameters: ClassVar = (Parameter("rate_kib", 1024, 1, 10_000, "KiB/s, of all connections to a server"),)
 
-    @property
-    def toxic(self) -> Toxic:
-        return Bandwidth(**self.value)
-
     async def verify_active(self) -> str:
-        """A push takes as long as it must."""
         seen = await self._push()
         if seen < 0.9 * _PUSH:
             raise FaultInert(f"{self._size / 1024:,.0f} KiB pass in {seen * 1e3:.0f} ms")
         return f"{self._size / 1024:,.1f} KiB pass in {seen * 1e3:.0f} ms"
 
     async def verify_ended(self) -> str:
-        """It takes less than half of that."""
         kib = self._size / 1024
         seen = await at_most(_PUSH / 2, self._push, f"{kib:,.0f} KiB pass in")
         return f"{kib:,.1f} KiB pass in {seen * 1e3:.0f} ms"
@@ -146,34 +124,23 @@ class _Refused(NetworkFault):
     """No new connection has an answer."""
 
     refusal: ClassVar[Refusal]
-    toxics: ClassVar[dict[Refusal, Toxic]] = {"mute": BlackHole(), "reset": Reset(), "refused": Refuse()}
-
-    @property
-    def toxic(self) -> Toxic:
-        return self.toxics[self.refusal]
 
     async def verify_active(self) -> str:
-        return await verify_connection(*self.server, self.refusal)
+        return await refuses(*self.server, self.refusal)
 
 
 class _Swallowed(_Refused):
-    """Nobody is told: clients find out by their own timeouts."""
-
-    word, refusal = "blackhole", "mute"
+    word, toxic, refusal = "blackhole", BlackHole, "mute"
     says = "what goes to and from {} is swallowed: connections stay, and are reset at the end"
 
 
 class _ResetAll(_Refused):
-    """Clients are told at once, again and again."""
-
-    word = refusal = "reset"
+    word, toxic, refusal = "reset", Reset, "reset"
     says = "every connection to {} is reset (RST), and each new one"
 
 
 class _Gone(_Refused):
-    """As of a process that has ended."""
-
-    word, refusal = "refuse", "refused"
+    word, toxic, refusal = "refuse", Refuse, "refused"
     says = "every connection to {} is reset, and new ones are refused"
 
 
@@ -183,7 +150,6 @@ _KINDS = (Delayed, _Jittered, _Narrow, _Swallowed, _ResetAll, _Gone)
 def _before(server: Literal["redis", "kafka"], kind: type[NetworkFault]) -> type[NetworkFault]:
     """The fault of one of the servers: ``net.redis.delay``."""
     members = {
-        "__doc__": kind.__doc__,
         "__module__": __name__,
         "name": f"net.{server}.{kind.word}",
         "says": kind.says.format(server.capitalize()),

@@ -8,20 +8,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import (
-    HTTP,
-    answer_time,
-    answers,
-    ask,
-    connected,
-    until,
-    verify_connection,
-)
+from dualstream_lab.faults.evidence import HTTP, answer_time, answers, ask, connected, refuses, until
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, ServedGateway
 from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.evidence import Address, Dialect
+    from dualstream_lab.faults.evidence import Address, Dialect, Refusal
     from dualstream_lab.stack import ManagedProcess
 
 __all__ = ["FAULTS", "Flap", "Kill", "Restart", "ServerFault", "Stop"]
@@ -47,32 +39,29 @@ class Kill(ServerFault):
     """Refused, as by a server that is not there."""
 
     needs_stack = True
+    refusal: ClassVar[Refusal] = "refused"
 
     async def begin(self) -> None:
         """SIGKILL."""
         await in_thread(self.process.kill)
 
     async def verify_active(self) -> str:
-        """A connection is refused."""
-        return await verify_connection(self.address, self.dialect, "refused")
+        """A new connection is refused."""
+        return await refuses(self.address, self.dialect, self.refusal)
 
     async def end(self) -> None:
         """Start it."""
         await in_thread(self.process.start)
 
 
-class Stop(ServerFault):
+class Stop(Kill):
     """Mute: worse for clients than refusal."""
 
-    needs_stack = True
+    refusal = "mute"
 
     async def begin(self) -> None:
         """SIGSTOP."""
         await in_thread(self.process.pause)
-
-    async def verify_active(self) -> str:
-        """A connection is made, and has no answer."""
-        return await verify_connection(self.address, self.dialect, "mute")
 
     async def end(self) -> None:
         """SIGCONT."""
@@ -110,15 +99,11 @@ class Flap(RepeatedFault, ServerFault):
     """Never there for long: circuit breakers and reconnects are at work all the time."""
 
     needs_stack = True
+    every = "up_ms"
     parameters: ClassVar = (
         Parameter("up_ms", 500, 50, 60_000, "there for so long"),
         Parameter("down_ms", 500, 50, 60_000, "away for so long"),
     )
-
-    @property
-    def pause(self) -> float:
-        """While it is there."""
-        return self.value["up_ms"] / 1e3
 
     async def once(self) -> None:
         """Away, and back."""

@@ -82,9 +82,8 @@ class FaultSpec:
         if missing := [key for key in ("what", "at") if key not in values]:
             raise ConfigError(f"faults: {missing[0]!r} is missing")
         given = dict(values)
-        what, at = given.pop("what"), given.pop("at")
-        length, every, times = given.pop("for", 0.0), given.pop("every", 0.0), given.pop("times", 1)
-        return cls(what=what, at=at, length=length, every=every, times=times, parameters=given)
+        named = {"length" if key == "for" else key: given.pop(key) for key in _KEYS if key in given}
+        return cls(**named, parameters=given)
 
     def as_dict(self) -> dict[str, Any]:
         """The table that :meth:`load` reads."""

@@ -95,8 +95,6 @@ class _Restart(Restart, KafkaFault):
 
 
 class _Slow(Delayed):
-    """Every request takes longer, and one at a time is all that a producer sends a broker."""
-
     name = "kafka.slow"
     says = "everything to and from every Kafka broker is late (through the fault proxy)"
     breaks = "kafka"

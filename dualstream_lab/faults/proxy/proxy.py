@@ -19,7 +19,7 @@ from dualstream_lab.faults.proxy.relay import Relay
 from dualstream_lab.stack.ports import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from dualstream_lab.faults.evidence import Address
     from dualstream_lab.faults.proxy.toxics import Toxic
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["KafkaProxy", "Proxy"]
 
 _TIMEOUT = 10.0  # s
+_NOT_STARTED = "the fault proxy is not started; use it as a context manager"
 
 
 class Proxy:
@@ -44,6 +45,7 @@ class Proxy:
         self._opening: set[asyncio.Task[None]] = set()
         self._toxic: Toxic | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._codec: Callable[[], KafkaCodec | None] = lambda: None  # for a new connection
 
     def __enter__(self) -> Self:
         self.start()
@@ -101,7 +103,7 @@ class Proxy:
         """In the thread."""
         if self._loop is None:
             work.close()
-            raise _not_started()
+            raise StackError(_NOT_STARTED)
         running = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             running.result(_TIMEOUT)
@@ -111,7 +113,7 @@ class Proxy:
 
     def _port_before(self, server: Address) -> int:
         if server not in self._relays:
-            raise _not_started()
+            raise StackError(_NOT_STARTED)
         return self._relays[server].port
 
     async def _open(self) -> None:
@@ -152,10 +154,6 @@ class Proxy:
         await relay.open()
         await relay.become(self._toxic)
 
-    def _codec(self) -> KafkaCodec | None:
-        """For a new connection."""
-        return None
-
 
 class KafkaProxy(Proxy):
     """Stands before every broker of the cluster at ``kafka_url``.
@@ -177,15 +175,9 @@ class KafkaProxy(Proxy):
         servers = [address_of(server) for server in options["bootstrap_servers"]]
         super().__init__(servers[0])
         self._servers = servers
+        self._codec = lambda: KafkaCodec(self._place)
 
     @property
     def kafka_url(self) -> str:
         """What clients are given instead: as many servers as the URL had."""
         return ",".join(f"{HOST}:{self._port_before(server)}" for server in self._servers)
-
-    def _codec(self) -> KafkaCodec:
-        return KafkaCodec(self._place)
-
-
-def _not_started() -> StackError:
-    return StackError("the fault proxy is not started; use it as a context manager")

@@ -132,9 +132,8 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port), backlog=_BACKLOG)
     except OSError as error:
-        raise StackError(
-            f"the fault proxy cannot listen on port {port}: {error.strerror or error}"
-        ) from error
+        reason = error.strerror or error
+        raise StackError(f"the fault proxy cannot listen on port {port}: {reason}") from error
 
 
 class _End(asyncio.Protocol):

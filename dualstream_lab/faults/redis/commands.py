@@ -49,8 +49,6 @@ class _Configured(RedisFault):
 
 
 class _OutOfMemory(_Configured):
-    """Harmless for what is published: PUBLISH is not denied."""
-
     name = "redis.oom"
     says = "maxmemory is reached: writes are refused, PUBLISH must go on"
     # no eviction first: nothing that is kept there may be thrown away
@@ -98,8 +96,6 @@ class _ReadOnly(RedisFault):
 
 
 class _OutputBuffer(_Configured):
-    """Subscribers are cut off for being slow, when they are hardly slow."""
-
     name = "redis.output-buffer"
     says = "the output buffer of subscribers is tiny: who has more before him is cut off"
     parameters: ClassVar = (Parameter("limit_kib", 8, 1, 1024, "what a subscriber may have before him"),)
@@ -186,8 +182,6 @@ class _MaxClients(RedisFault):
 
 
 class _NoPermission(RedisFault):
-    """Refused at each call, on connections that work."""
-
     name = "redis.no-permission"
     says = "the user of this Redis may not publish (ACL): PUBLISH and EVALSHA are refused"
 
@@ -212,14 +206,11 @@ class _NoPermission(RedisFault):
 class _Repeated(RepeatedFault, RedisFault):
     """Commands again and again, on a connection that is kept."""
 
+    every = "every_ms"
     parameters: ClassVar = (Parameter("every_ms", 200, 10, 60_000, "so often"),)
     commands: ClassVar[tuple[str, ...]]
     kept: ClassVar[str]
     lost: ClassVar[str]
-
-    @property
-    def pause(self) -> float:
-        return self.value["every_ms"] / 1e3
 
     async def begin(self) -> None:
         self._admin = Link(self.url)
@@ -257,8 +248,6 @@ class _Repeated(RepeatedFault, RedisFault):
 
 
 class _KillClients(_Repeated):
-    """Connections break again and again; Redis itself is well."""
-
     name = "redis.kill-clients"
     says = "every connection is closed by Redis, again and again (CLIENT KILL)"
     commands = ("CLIENT KILL TYPE pubsub SKIPME yes", "CLIENT KILL TYPE normal SKIPME yes")
@@ -272,8 +261,6 @@ class _KillClients(_Repeated):
 
 
 class _ScriptFlush(_Repeated):
-    """Whoever counts on a loaded script is told NOSCRIPT."""
-
     name = "redis.script-flush"
     says = "loaded scripts are forgotten, again and again (SCRIPT FLUSH)"
     commands = ("SCRIPT FLUSH SYNC",)
@@ -293,8 +280,6 @@ class _ScriptFlush(_Repeated):
 
 
 class _Busy(_Configured):
-    """First mute, then everything is refused with BUSY: Redis runs one script and nothing else."""
-
     name = "redis.busy"
     says = "a script that does not end: no answer at first, then BUSY (SCRIPT KILL ends it)"
     parameters: ClassVar = (

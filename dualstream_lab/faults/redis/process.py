@@ -63,8 +63,6 @@ class _Restart(Restart, RedisFault):
 
 
 class _Slow(Delayed):
-    """Those who wait for each answer are slow, too."""
-
     name = "redis.slow"
     says = "everything to and from Redis is late (through the fault proxy)"
     breaks = "redis"
