@@ -91,28 +91,23 @@ async def refuses(address: Address, dialect: Dialect, refusal: Refusal) -> str:
     """That a new connection is refused, reset, or never has an answer. Raises FaultInert."""
 
     async def differs() -> str:
-        seen = await _seen(address, dialect)
+        try:
+            async with connected(address) as streams:
+                try:
+                    seconds = await ask(streams, dialect, _SILENCE)
+                    seen = f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
+                except TimeoutError:
+                    seen = _SEEN["mute"]
+        except ConnectionRefusedError:
+            seen = _SEEN["refused"]
+        except (ConnectionResetError, BrokenPipeError):
+            seen = _SEEN["reset"]
+        except (OSError, TimeoutError) as error:
+            seen = f"one that fails: {error!r}"
         return "" if seen == _SEEN[refusal] else f"a new connection is {seen}"
 
     await until(differs, _SIGNAL if refusal == "mute" else 0)
     return f"a new connection is {_SEEN[refusal]}"
-
-
-async def _seen(address: Address, dialect: Dialect) -> str:
-    """What a new connection is."""
-    try:
-        async with connected(address) as streams:
-            try:
-                seconds = await ask(streams, dialect, _SILENCE)
-            except TimeoutError:
-                return _SEEN["mute"]
-            return f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
-    except ConnectionRefusedError:
-        return _SEEN["refused"]
-    except (ConnectionResetError, BrokenPipeError):
-        return _SEEN["reset"]
-    except (OSError, TimeoutError) as error:
-        return f"one that fails: {error!r}"
 
 
 async def answers(address: Address, dialect: Dialect, *, within: float = inf) -> str:

@@ -12,11 +12,11 @@ from dualstream_lab.faults.journal import JournalEntry
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
-    from dualstream_lab.faults.evidence import Address
+    from dualstream_lab.faults.evidence import Address, Dialect
     from dualstream_lab.faults.proxy.proxy import Proxy
     from dualstream_lab.stack import LocalStack, ManagedProcess
 
-__all__ = ["Fault", "Parameter", "RepeatedFault", "ServedGateway", "Target"]
+__all__ = ["Fault", "Parameter", "RepeatedFault", "ServedGateway", "ServerFault", "Target"]
 
 _STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
 
@@ -156,3 +156,19 @@ class RepeatedFault(Fault):
                 self._task.result()
             except StreamUnavailable as error:
                 raise FaultInert(f"it stopped by itself: {error}") from error
+
+
+class ServerFault(Fault):
+    """A fault of a server."""
+
+    dialect: ClassVar[Dialect]
+
+    @property
+    @abstractmethod
+    def process(self) -> ManagedProcess:
+        """Raises StackError where it is not ours."""
+
+    @property
+    @abstractmethod
+    def address(self) -> Address:
+        """Of the process, past any proxy."""

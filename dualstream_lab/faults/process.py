@@ -1,81 +1,62 @@
-"""A server's process killed, stopped in place, restarted, or coming and going; the gateway's at that."""
+"""A server gone, mute, slow, or coming and going: what is done to its process, and to the way there."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import HTTP, answer_time, answers, ask, connected, refuses, until
-from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, ServedGateway
+from dualstream_lab.faults.fault import Parameter, RepeatedFault, ServerFault
+from dualstream_lab.faults.kafka.cluster import KafkaFault
+from dualstream_lab.faults.network import Delayed
+from dualstream_lab.faults.redis.probe import RedisFault
 from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.evidence import Address, Dialect, Refusal
+    from dualstream_lab.faults.evidence import Address, Refusal
+    from dualstream_lab.faults.fault import Fault, ServedGateway
     from dualstream_lab.stack import ManagedProcess
 
-__all__ = ["FAULTS", "Flap", "Kill", "Restart", "ServerFault", "Stop"]
+__all__ = ["FAULTS"]
 
 
-class ServerFault(Fault):
-    """A fault of a server."""
-
-    dialect: ClassVar[Dialect]
-
-    @property
-    @abstractmethod
-    def process(self) -> ManagedProcess:
-        """Raises StackError where it is not ours."""
-
-    @property
-    @abstractmethod
-    def address(self) -> Address:
-        """Of the process, past any proxy."""
-
-
-class Kill(ServerFault):
+class _Kill(ServerFault):
     """Refused, as by a server that is not there."""
 
     needs_stack = True
     refusal: ClassVar[Refusal] = "refused"
 
     async def begin(self) -> None:
-        """SIGKILL."""
         await in_thread(self.process.kill)
 
     async def verify_active(self) -> str:
-        """A new connection is refused."""
         return await refuses(self.address, self.dialect, self.refusal)
 
     async def end(self) -> None:
-        """Start it."""
         await in_thread(self.process.start)
 
 
-class Stop(Kill):
+class _Stop(_Kill):
     """Mute: worse for clients than refusal."""
 
     refusal = "mute"
 
     async def begin(self) -> None:
-        """SIGSTOP."""
         await in_thread(self.process.pause)
 
     async def end(self) -> None:
-        """SIGCONT."""
         await in_thread(self.process.resume)
 
 
-class Restart(Kill):
+class _Restart(_Kill):
     """Gone for as long as it takes to start."""
 
     instant = True
     _broke = False
 
     async def begin(self) -> None:
-        """SIGKILL, and start."""
         try:
             async with connected(self.address) as streams:
                 await ask(streams, self.dialect)
@@ -89,13 +70,12 @@ class Restart(Kill):
             raise StreamUnavailable(f"{self.breaks.capitalize()}: {error!r}") from error
 
     async def verify_active(self) -> str:
-        """A connection of before has ended."""
         if not self._broke:
             raise FaultInert("a connection of before goes on")
         return f"a connection of before has ended; {await answers(self.address, self.dialect)}"
 
 
-class Flap(RepeatedFault, ServerFault):
+class _Flap(RepeatedFault, ServerFault):
     """Never there for long: circuit breakers and reconnects are at work all the time."""
 
     needs_stack = True
@@ -106,13 +86,11 @@ class Flap(RepeatedFault, ServerFault):
     )
 
     async def once(self) -> None:
-        """Away, and back."""
         await in_thread(self.process.kill)
         await asyncio.sleep(self.value["down_ms"] / 1e3)
         await in_thread(self.process.start)
 
     async def verify_active(self) -> str:
-        """It refuses, answers, and refuses again."""
         seen: list[str] = []
         name = self.breaks.capitalize()
 
@@ -130,14 +108,64 @@ class Flap(RepeatedFault, ServerFault):
         return f"{name} {', then '.join(seen)}"
 
     async def end(self) -> None:
-        """Start it for good."""
         try:
             await super().end()
         finally:
             await in_thread(self.process.start)
 
 
-class _KillGateway(Kill):
+class _RedisKill(_Kill, RedisFault):
+    name = "redis.kill"
+    says = "Redis is killed, and started again at the end: connections are refused"
+
+
+class _RedisStop(_Stop, RedisFault):
+    name = "redis.stop"
+    says = "Redis is stopped in place (SIGSTOP): connections stay, nothing answers"
+
+
+class _RedisRestart(_Restart, RedisFault):
+    name = "redis.restart"
+    says = "Redis is killed and started at once: connections break, memory is empty"
+
+
+class _RedisFlap(_Flap, RedisFault):
+    name = "redis.flap"
+    says = "Redis is killed and comes back, again and again"
+
+
+class _Slow(Delayed):
+    parameters: ClassVar = (Parameter("delay_ms", 200, 1, 10_000, "each way"),)
+
+
+class _RedisSlow(_Slow):
+    name = "redis.slow"
+    says = "everything to and from Redis is late (through the fault proxy)"
+    breaks = "redis"
+
+
+class _KafkaKill(_Kill, KafkaFault):
+    name = "kafka.kill"
+    says = "the (first) Kafka broker is killed, and started again at the end: connections are refused"
+
+
+class _KafkaStop(_Stop, KafkaFault):
+    name = "kafka.stop"
+    says = "the (first) Kafka broker is stopped in place (SIGSTOP): connections stay, nothing answers"
+
+
+class _KafkaRestart(_Restart, KafkaFault):
+    name = "kafka.restart"
+    says = "the (first) Kafka broker is killed and started at once"
+
+
+class _KafkaSlow(_Slow):
+    name = "kafka.slow"
+    says = "everything to and from every Kafka broker is late (through the fault proxy)"
+    breaks = "kafka"
+
+
+class _KillGateway(_Kill):
     """What clients have not yet read is gone with it; they connect again, and go on where they were."""
 
     name = "gateway.kill"
@@ -163,4 +191,7 @@ class _KillGateway(Kill):
         return await answers(self.address, HTTP)
 
 
-FAULTS = (_KillGateway,)
+FAULTS: Final[tuple[type[Fault], ...]] = (
+    _RedisKill, _RedisStop, _RedisRestart, _RedisSlow, _RedisFlap,
+    _KafkaKill, _KafkaStop, _KafkaRestart, _KafkaSlow, _KillGateway,
+)  # fmt: skip

@@ -8,30 +8,24 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults import network, process
-from dualstream_lab.faults.kafka import process as kafka
+from dualstream_lab.faults.kafka import cluster
 from dualstream_lab.faults.redis import commands
-from dualstream_lab.faults.redis import process as redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dualstream_lab.faults.fault import Fault
 
-__all__ = [
-    "CATALOGUE",
-    "FaultSpec",
-    "brokers_needed",
-    "check_overlaps",
-    "check_suits",
-    "checked",
-    "fault_named",
-]
+__all__ = ["CATALOGUE", "FaultSpec", "brokers_needed", "check_overlaps", "check_suits", "checked"]
+__all__ += ["fault_named"]
 
 _KEYS: Final = ("what", "at", "for", "every", "times")
 _LONGEST: Final = 86_400.0  # s
 
+_FAMILIES: Final = ("redis", "kafka", "net", "gateway")
+_ALL = [kind for module in (process, commands, cluster, network) for kind in module.FAULTS]
 CATALOGUE: Final[Mapping[str, type[Fault]]] = {
-    kind.name: kind for module in (redis, commands, kafka, network, process) for kind in module.FAULTS
+    kind.name: kind for family in _FAMILIES for kind in _ALL if kind.name.startswith(f"{family}.")
 }
 """Every fault by its name."""
 

@@ -18,7 +18,7 @@ from dualstream_lab.faults.fault import Target
 from dualstream_lab.faults.injector import broken, open_target, recover
 from dualstream_lab.faults.journal import left_behind
 from dualstream_lab.faults.kafka import admin as kafka_admin
-from dualstream_lab.faults.kafka import process as kafka
+from dualstream_lab.faults.kafka import cluster as kafka
 from dualstream_lab.faults.kafka.admin import administration
 from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.publisher import DualPublisher
@@ -38,7 +38,7 @@ Restart, Slow, Stop, Throttled, LeaderLost, NotEnoughReplicas = (
     CATALOGUE[f"kafka.{name}"]
     for name in ("restart", "slow", "stop", "throttled", "leader-lost", "not-enough-replicas")
 )
-ALONE = [kind for kind in kafka.FAULTS if kind.brokers == 1]
+ALONE = [kind for name, kind in CATALOGUE.items() if name.startswith("kafka.") and kind.brokers == 1]
 PARAMETERS = {"kafka.slow": {"delay_ms": 60.0}, "kafka.throttled": {"rate_kib": 50.0}}
 EVENT = Event(type="push", source_type="repo", source_id="a/b", data={"n": 1})
 

@@ -17,21 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaCodec"]
 
-_PRODUCE, _FETCH, _METADATA, _FIND_COORDINATOR, _API_VERSIONS = 0, 1, 3, 10, 18
-_DESCRIBE_QUORUM, _DESCRIBE_CLUSTER, _SHARE_FETCH, _SHARE_ACKNOWLEDGE = 55, 60, 78, 79
+_PRODUCE, _FETCH, _METADATA, _COORDINATOR, _API_VERSIONS = 0, 1, 3, 10, 18
+_QUORUM, _CLUSTER, _SHARE_FETCH, _SHARE_ACKNOWLEDGE = 55, 60, 78, 79
 
 # The latest version of each that is read here, or (produce, fetch, quorum) that does not name brokers.
-_LATEST: Final = {
-    _PRODUCE: 9,
-    _FETCH: 15,
-    _METADATA: 13,
-    _FIND_COORDINATOR: 6,
-    _DESCRIBE_QUORUM: 1,
-    _DESCRIBE_CLUSTER: 2,
-}
+_LATEST: Final = {_PRODUCE: 9, _FETCH: 15, _METADATA: 13, _COORDINATOR: 6, _QUORUM: 1, _CLUSTER: 2}
 _HIDDEN: Final = {_SHARE_FETCH, _SHARE_ACKNOWLEDGE}
 # Read, and compact from this version on.
-_FLEXIBLE: Final = {_METADATA: 9, _FIND_COORDINATOR: 3, _API_VERSIONS: 3, _DESCRIBE_CLUSTER: 0}
+_FLEXIBLE: Final = {_METADATA: 9, _COORDINATOR: 3, _API_VERSIONS: 3, _CLUSTER: 0}
 _UNSUPPORTED_VERSION = 35
 _REQUEST, _ANSWER = struct.Struct(">ihhi"), struct.Struct(">ii")
 _LONGEST = 64 * 2**20  # bytes of an answer that is read
@@ -217,15 +210,15 @@ def _number(value: int) -> bytes:
 _TEXT, _ADDRESS, _TAGS = _Answer.text, _Answer.address, _Answer.tags
 # What an answer begins with: so many bytes, or what is read; in a pair with the first version that has it.
 # A list is an array of such.
-_BROKERS: Final = [(4, 3), [4, _ADDRESS, (_TEXT, 1), _TAGS]]  # throttle time; id, address, rack
-_COORDINATOR: Final = [(4, 1), 2, (_TEXT, 1), 4, _ADDRESS]  # throttle time, error, its text, id, address
+_METADATA_LAYOUT: Final = [(4, 3), [4, _ADDRESS, (_TEXT, 1), _TAGS]]  # throttle time; id, address, rack
+_ONE_LAYOUT: Final = [(4, 1), 2, (_TEXT, 1), 4, _ADDRESS]  # throttle time, error, its text, id, address
 # throttle time; key, id, address, error, its text
-_COORDINATORS: Final = [4, [_TEXT, 4, _ADDRESS, 2, _TEXT, _TAGS]]
+_MANY_LAYOUT: Final = [4, [_TEXT, 4, _ADDRESS, 2, _TEXT, _TAGS]]
 # throttle time, error, its text, kind of endpoint, cluster, controller; id, address, rack, fenced
-_CLUSTER: Final = [4, 2, _TEXT, (1, 1), _TEXT, 4, [4, _ADDRESS, _TEXT, (1, 2), _TAGS]]
+_CLUSTER_LAYOUT: Final = [4, 2, _TEXT, (1, 1), _TEXT, 4, [4, _ADDRESS, _TEXT, (1, 2), _TAGS]]
 
 
 def _layout(key: int, version: int) -> Sequence[Any]:
-    if key == _FIND_COORDINATOR:
-        return _COORDINATORS if version >= 4 else _COORDINATOR
-    return _BROKERS if key == _METADATA else _CLUSTER
+    if key == _COORDINATOR:
+        return _MANY_LAYOUT if version >= 4 else _ONE_LAYOUT
+    return _METADATA_LAYOUT if key == _METADATA else _CLUSTER_LAYOUT

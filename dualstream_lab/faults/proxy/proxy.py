@@ -59,11 +59,6 @@ class Proxy:
         """Where clients connect to; of several servers, to the first."""
         return HOST, self._port_before(self._servers[0])
 
-    @property
-    def connections(self) -> int:
-        """Open ones of clients, to all servers."""
-        return sum(relay.connections for relay in tuple(self._relays.values()))
-
     def start(self) -> None:
         """Listen."""
         self._loop = uvloop.new_event_loop()
@@ -145,14 +140,10 @@ class Proxy:
         relay = self._relays.get((host, port))
         if relay is None:
             relay = self._relays[host, port] = Relay((host, port), codec=self._codec)
-            opening = asyncio.get_running_loop().create_task(self._admit(relay))
+            opening = asyncio.get_running_loop().create_task(relay.become(self._toxic))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
         return HOST, relay.port
-
-    async def _admit(self, relay: Relay) -> None:
-        await relay.open()
-        await relay.become(self._toxic)
 
 
 class KafkaProxy(Proxy):

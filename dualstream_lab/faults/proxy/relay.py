@@ -33,10 +33,10 @@ _RST: Final = struct.pack("ii", 1, 0)  # linger for 0 s
 class Relay:
     """Accepts on a free port of 127.0.0.1 and passes everything to ``upstream`` and back.
 
-    Construction listens; call :meth:`open` soon. Without a toxic a connection ends at one side as it did at
-    the other; a server that cannot be reached is seen as a reset after the connect. What is read is bounded:
-    an end that does not read stops the other from being read. Where the ``codec`` of a connection raises
-    ValueError or StackError it is reset.
+    Construction listens; the first :meth:`become` accepts. Without a toxic a connection ends at one side as
+    it did at the other; a server that cannot be reached is seen as a reset after the connect. What is read is
+    bounded: an end that does not read stops the other from being read. Where the ``codec`` of a connection
+    raises ValueError or StackError it is reset.
     """
 
     def __init__(self, upstream: Address, *, codec: Callable[[], KafkaCodec | None]) -> None:
@@ -50,19 +50,6 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._dials: set[asyncio.Task[None]] = set()
         self._becoming = asyncio.Lock()
-
-    @property
-    def connections(self) -> int:
-        """Open ones of clients."""
-        return sum(end.is_client for end in self.ends)
-
-    async def open(self) -> None:
-        """Accept."""
-        if self._socket is None:
-            self._socket = _listen(self.port)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _End(self, self.outbound, self._codec()), sock=self._socket, backlog=_BACKLOG
-        )
 
     async def close(self) -> None:
         """End everything: the port is closed and every connection reset."""
@@ -94,7 +81,10 @@ class Relay:
             if isinstance(toxic, Refuse):
                 self._shut()
             elif self._server is None:
-                await self.open()
+                self._socket = self._socket or _listen(self.port)
+                self._server = await asyncio.get_running_loop().create_server(
+                    lambda: _End(self, self.outbound, self._codec()), sock=self._socket, backlog=_BACKLOG
+                )
 
     def _reset_all(self) -> None:
         for end in tuple(self.ends):

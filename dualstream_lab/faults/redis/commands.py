@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import until
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault
-from dualstream_lab.faults.redis.probe import WRITE, Link, Refused, ask, delivers, lifetime, refused, writes
-from dualstream_lab.faults.redis.process import RedisFault
+from dualstream_lab.faults.redis.probe import (
+    WRITE,
+    Link,
+    RedisFault,
+    Refused,
+    ask,
+    delivers,
+    lifetime,
+    refused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +67,8 @@ class _OutOfMemory(_Configured):
         return f"a write is refused ({error}), and {await delivers(self.url)}"
 
     async def verify_ended(self) -> str:
-        return await writes(self.url)
+        await ask(self.url, *WRITE)
+        return "a write is accepted"
 
 
 class _ReadOnly(RedisFault):
@@ -92,7 +101,8 @@ class _ReadOnly(RedisFault):
             await ask(self.url, "REPLICAOF", "NO", "ONE")
 
     async def verify_ended(self) -> str:
-        return await writes(self.url)
+        await ask(self.url, *WRITE)
+        return "a write is accepted"
 
 
 class _OutputBuffer(_Configured):
@@ -292,25 +302,21 @@ class _Busy(_Configured):
         """By the name that all versions know."""
         return {"lua-time-limit": str(round(self.value["mute_ms"]))}
 
-    @property
-    def _answer(self) -> float:
-        return self.value["mute_ms"] / 1e3 + _SLACK
-
     async def begin(self) -> None:
         """The script is told to end, too, if this process is not there to do it."""
         await super().begin()
-        self._script = asyncio.create_task(self._run())
+        self._script = asyncio.create_task(self._run_script())
         with suppress(StreamUnavailable):
             while not self._script.done():
                 await ask(self.url, "PING", timeout=0.05)
 
-    async def _run(self) -> None:
+    async def _run_script(self) -> None:
         with suppress(StreamUnavailable):  # killed
             await ask(self.url, "EVAL", _ENDLESS, 0, timeout=_LONGEST)
 
     async def verify_active(self) -> str:
-        began = time.perf_counter()
-        error = (await refused(self.url, "BUSY", "PING", timeout=self._answer)).partition(".")[0]
+        began, timeout = time.perf_counter(), self.value["mute_ms"] / 1e3 + _SLACK
+        error = (await refused(self.url, "BUSY", "PING", timeout=timeout)).partition(".")[0]
         return f"PING is refused ({error}) after {(time.perf_counter() - began) * 1e3:.0f} ms"
 
     async def end(self) -> None:
@@ -319,7 +325,7 @@ class _Busy(_Configured):
             return
         for _ in range(_KILLS):
             try:
-                await ask(self.url, "SCRIPT", "KILL", timeout=self._answer)
+                await ask(self.url, "SCRIPT", "KILL", timeout=self.value["mute_ms"] / 1e3 + _SLACK)
             except Refused:  # NOTBUSY; one that was told to end still runs for a moment
                 if self._script is None or self._script.done():
                     break

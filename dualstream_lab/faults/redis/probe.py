@@ -1,4 +1,4 @@
-"""The independent client of the Redis faults: it administers, and sees what others would see."""
+"""What Redis faults share: a client of their own, which administers and sees what others would see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from contextlib import suppress
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -14,8 +14,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
+from dualstream_lab.faults.evidence import REDIS, address_of
+from dualstream_lab.faults.fault import ServerFault
 
-__all__ = ["WRITE", "Link", "Refused", "ask", "delivers", "lifetime", "refused", "writes"]
+if TYPE_CHECKING:
+    from dualstream_lab.faults.evidence import Address
+    from dualstream_lab.stack import ManagedProcess
+
+__all__ = ["WRITE", "Link", "RedisFault", "Refused", "ask", "delivers", "lifetime", "refused"]
 
 _ANSWER = 5.0  # s
 _NAME = "dualstream-fault"  # begins the channels used here, and the key that is never written
@@ -132,10 +138,29 @@ async def refused(url: str, word: str, *command: str | int, timeout: float = _AN
     raise FaultInert(f"{command[0]} is not refused with {word!r}: the answer is {answer!r}")
 
 
-async def writes(url: str) -> str:
-    """That a write is accepted. Raises FaultInert."""
-    try:
-        await ask(url, *WRITE)
-    except Refused as error:
-        raise FaultInert(f"a write is refused: {error}") from error
-    return "a write is accepted"
+class RedisFault(ServerFault):
+    """A fault of Redis."""
+
+    breaks = "redis"
+    dialect = REDIS
+
+    @property
+    def url(self) -> str:
+        """Of Redis itself, past any proxy. Raises StreamUnavailable where there is none."""
+        if self.target.direct.redis_url is None:
+            raise StreamUnavailable("no Redis was given")
+        return self.target.direct.redis_url
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The stack's."""
+        return self.stack.redis
+
+    @property
+    def address(self) -> Address:
+        """The stack's."""
+        return address_of(self.stack.redis_url.partition("//")[2])
+
+    async def verify_ended(self) -> str:
+        """A publish is delivered again."""
+        return await delivers(self.url)

@@ -1,4 +1,4 @@
-"""Kafka gone, mute, slow, throttled, or short of brokers: what is done to a broker, or to all."""
+"""Kafka short of brokers, or throttled; and how the partitions of a topic are seen to be whole."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import KAFKA, address_of, until
-from dualstream_lab.faults.fault import Fault, Parameter
+from dualstream_lab.faults.fault import Fault, Parameter, ServerFault
 from dualstream_lab.faults.kafka.admin import administration
-from dualstream_lab.faults.network import Delayed
-from dualstream_lab.faults.process import Kill, Restart, ServerFault, Stop
 from dualstream_lab.kafka_log import open_consumer
 from dualstream_lab.tasks import in_thread
 
@@ -79,28 +77,6 @@ class KafkaFault(ServerFault):
         return f"all {len(numbers)} partitions have all their replicas, and say where they end"
 
 
-class _Kill(Kill, KafkaFault):
-    name = "kafka.kill"
-    says = "the (first) Kafka broker is killed, and started again at the end: connections are refused"
-
-
-class _Stop(Stop, KafkaFault):
-    name = "kafka.stop"
-    says = "the (first) Kafka broker is stopped in place (SIGSTOP): connections stay, nothing answers"
-
-
-class _Restart(Restart, KafkaFault):
-    name = "kafka.restart"
-    says = "the (first) Kafka broker is killed and started at once"
-
-
-class _Slow(Delayed):
-    name = "kafka.slow"
-    says = "everything to and from every Kafka broker is late (through the fault proxy)"
-    breaks = "kafka"
-    parameters: ClassVar = (Parameter("delay_ms", 200, 1, 10_000, "each way"),)
-
-
 class _BrokerLost(KafkaFault):
     """A broker of three, chosen by what it leads, is killed."""
 
@@ -123,7 +99,6 @@ class _LeaderLost(_BrokerLost):
     name = "kafka.leader-lost"
     says = "the broker that leads most partitions is killed: others take over; it is back at the end"
     _led: frozenset[int] = frozenset()
-    _since = 0.0
 
     async def begin(self) -> None:
         partitions = await self.partitions()
@@ -132,17 +107,16 @@ class _LeaderLost(_BrokerLost):
             raise FaultInert("no partition has a leader to lose")
         lost = leads.most_common(1)[0][0]
         self._led = frozenset(number for number, one in partitions.items() if one.leader == lost)
-        self._since = time.monotonic()
         await self.kill(lost)
 
     async def verify_active(self) -> str:
-        await self.until(
+        seconds = await self.until(
             lambda partitions: all(partitions[number].leader not in {self._lost, -1} for number in self._led),
             _MOVED,
         )
         return (
-            f"broker {self._lost} led {len(self._led)} partitions; {time.monotonic() - self._since:.1f} s "
-            "after its death others lead them"
+            f"broker {self._lost} led {len(self._led)} partitions; {seconds:.1f} s after its death others "
+            "lead them"
         )
 
     async def verify_ended(self) -> str:
@@ -266,6 +240,4 @@ class _Throttled(KafkaFault):
         return "there is no quota" if before is None else f"the quota is {before:g} bytes/s again"
 
 
-FAULTS: Final[tuple[type[Fault], ...]] = (
-    _Kill, _Stop, _Restart, _Slow, _LeaderLost, _NotEnoughReplicas, _Throttled
-)  # fmt: skip
+FAULTS: Final[tuple[type[Fault], ...]] = (_LeaderLost, _NotEnoughReplicas, _Throttled)
