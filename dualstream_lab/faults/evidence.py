@@ -14,18 +14,8 @@ from dualstream_lab.errors import FaultInert
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-__all__ = ["HTTP", "KAFKA", "REDIS", "Address", "Dialect", "Refusal"]
-__all__ += [
-    "address_of",
-    "answer_time",
-    "answers",
-    "ask",
-    "at_most",
-    "connected",
-    "pushed",
-    "refuses",
-    "until",
-]
+__all__ = ["HTTP", "KAFKA", "REDIS", "Address", "Dialect", "Refusal", "address_of", "answer_time", "answers"]
+__all__ += ["ask", "at_most", "connected", "pushed", "refuses", "until"]
 
 Address: TypeAlias = tuple[str, int]
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -35,11 +25,7 @@ _PUSHED = 60.0  # s for much, on a road that others use, too
 _TRIES = 5  # on a busy machine one may take long
 _SIGNAL = 1.0  # s for the guard of a process to pass SIGSTOP on
 _SILENCE = 0.5  # s without an answer, of a server on the same machine
-_SEEN: Final[dict[Refusal, str]] = {
-    "mute": f"accepted, and has no answer within {_SILENCE:g} s",
-    "refused": "refused",
-    "reset": "reset",
-}
+_MUTE = f"accepted, and has no answer within {_SILENCE:g} s"
 
 
 class Dialect(NamedTuple):
@@ -90,6 +76,8 @@ async def ask(streams: Streams, dialect: Dialect, timeout: float | None = None) 
 async def refuses(address: Address, dialect: Dialect, refusal: Refusal) -> str:
     """That a new connection is refused, reset, or never has an answer. Raises FaultInert."""
 
+    expected = _MUTE if refusal == "mute" else refusal
+
     async def differs() -> str:
         try:
             async with connected(address) as streams:
@@ -97,17 +85,17 @@ async def refuses(address: Address, dialect: Dialect, refusal: Refusal) -> str:
                     seconds = await ask(streams, dialect, _SILENCE)
                     seen = f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
                 except TimeoutError:
-                    seen = _SEEN["mute"]
+                    seen = _MUTE
         except ConnectionRefusedError:
-            seen = _SEEN["refused"]
+            seen = "refused"
         except (ConnectionResetError, BrokenPipeError):
-            seen = _SEEN["reset"]
+            seen = "reset"
         except (OSError, TimeoutError) as error:
             seen = f"one that fails: {error!r}"
-        return "" if seen == _SEEN[refusal] else f"a new connection is {seen}"
+        return "" if seen == expected else f"a new connection is {seen}"
 
     await until(differs, _SIGNAL if refusal == "mute" else 0)
-    return f"a new connection is {_SEEN[refusal]}"
+    return f"a new connection is {expected}"
 
 
 async def answers(address: Address, dialect: Dialect, *, within: float = inf) -> str:
