@@ -39,7 +39,7 @@ _LEFT: dict[str, str] = {
         "others run_and_tell tell told what where "
     ),
     "event": "what",
-    "faults": "found what",
+    "faults": "what",
     "gateway": (
         "Seats _dirty _hear_hint _hear_other _heard _look _look_anyway _look_at_suspects _look_now _made "
         "_seats _told_confirmed _told_lost _told_refused _turn foreign found hear heard heard_after "

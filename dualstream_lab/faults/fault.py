@@ -93,7 +93,7 @@ class Fault(ABC):
         if self.target.stack is None:
             settings = self.target.direct.model_dump(mode="json")
             entry = self._entry or JournalEntry(
-                what=self.name, settings=settings, parameters=self.value, found=self.original
+                what=self.name, settings=settings, parameters=self.value, original=self.original
             )
             entry.write()
             self._entry = entry

@@ -134,7 +134,7 @@ async def recover(entry: JournalEntry) -> str:
     # exactly those: what the environment of whoever recovers says is another's
     settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
     fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.what, entry.parameters)
-    fault.original = dict(entry.found)
+    fault.original = dict(entry.original)
     await _done(fault.end(), f"{entry.what} cannot be undone")
     over = await _done(fault.verify_ended(), f"{entry.what} is not over")
     entry.remove()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JournalEntry", "journal_path", "left_behind"]
 
-_KEPT = ("what", "settings", "parameters", "found")
+# What is kept of an entry, by its name in the file.
+_KEPT = {"what": "what", "settings": "settings", "parameters": "parameters", "found": "original"}
 
 
 def journal_path() -> Path:
@@ -28,7 +29,7 @@ def journal_path() -> Path:
 
 @dataclass(slots=True, kw_only=True)
 class JournalEntry:
-    """A fault that was begun. ``found``: how it was before, all that its end needs.
+    """A fault that was begun. ``original``: how it was before, all that its end needs.
 
     The process that writes the file holds a lock on it, which ends with the process.
     """
@@ -36,7 +37,7 @@ class JournalEntry:
     what: str
     settings: dict[str, Any]
     parameters: dict[str, float] = field(default_factory=dict)
-    found: dict[str, Any] = field(default_factory=dict)
+    original: dict[str, Any] = field(default_factory=dict)
     path: Path = field(default_factory=lambda: journal_path() / f"{secrets.token_hex(8)}.json")
     _file: IO[str] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -48,7 +49,7 @@ class JournalEntry:
             # Settings have passwords.
             file = open(new, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump({name: getattr(self, name) for name in _KEPT}, file)
+            json.dump({key: getattr(self, name) for key, name in _KEPT.items()}, file)
             file.flush()
             os.fsync(file.fileno())
             new.replace(self.path)
@@ -81,5 +82,5 @@ def left_behind() -> list[JournalEntry]:
         with suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held: it lives
             values = json.load(file)
-            entries.append(JournalEntry(**{name: values[name] for name in _KEPT}, path=path))
+            entries.append(JournalEntry(**{name: values[key] for key, name in _KEPT.items()}, path=path))
     return entries

@@ -114,8 +114,8 @@ async def test_the_command_line_says_so_and_mends(url, settings, tmp_path):
 
 async def test_what_cannot_be_undone_now_is_kept_for_later(mine, url):
     gone = mine.direct.model_dump(mode="json") | {"redis_url": f"redis://127.0.0.1:{free_ports(1)[0]}"}
-    found = {"maxmemory-policy": "noeviction", "maxmemory": "0"}
-    written = JournalEntry(what="redis.oom", settings=gone, found=found)
+    original = {"maxmemory-policy": "noeviction", "maxmemory": "0"}
+    written = JournalEntry(what="redis.oom", settings=gone, original=original)
     written.write()
     written.close()
     (entry,) = left_behind()
