@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.faults.journal import JournalEntry
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.proxy.proxy import Proxy
     from dualstream_lab.stack import LocalStack, ManagedProcess
 
-__all__ = ["Fault", "Parameter", "RepeatedFault", "ServedGateway", "ServerFault", "Target"]
+__all__ = ["Fault", "Parameter", "RepeatedFault", "ServedGateway", "ServerFault", "Target", "derived"]
 
 _STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
 
@@ -172,3 +172,9 @@ class ServerFault(Fault):
     @abstractmethod
     def address(self) -> Address:
         """Of the process, past any proxy."""
+
+
+def derived(name: str, says: str, *bases: Any, **members: Any) -> type[Fault]:
+    """A fault that differs from its bases, classes of faults, by what it is called, and these members."""
+    members |= {"name": name, "says": says, "__module__": bases[0].__module__}
+    return cast("type[Fault]", ABCMeta(bases[0].__name__, bases, members))

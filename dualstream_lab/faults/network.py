@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StackError
 from dualstream_lab.faults.evidence import KAFKA, REDIS, answer_time, answers, at_most, pushed, refuses
-from dualstream_lab.faults.fault import Fault, Parameter
+from dualstream_lab.faults.fault import Fault, Parameter, derived
 from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset
 from dualstream_lab.tasks import in_thread
 
@@ -145,17 +144,8 @@ class _Gone(_Refused):
 
 
 _KINDS = (Delayed, _Jittered, _Narrow, _Swallowed, _ResetAll, _Gone)
-
-
-def _before(server: Literal["redis", "kafka"], kind: type[NetworkFault]) -> type[NetworkFault]:
-    """The fault of one of the servers: ``net.redis.delay``."""
-    members = {
-        "__module__": __name__,
-        "name": f"net.{server}.{kind.word}",
-        "says": kind.says.format(server.capitalize()),
-        "breaks": server,
-    }
-    return cast("type[NetworkFault]", ABCMeta(kind.__name__, (kind,), members))
-
-
-FAULTS = tuple(_before(server, kind) for server in ("redis", "kafka") for kind in _KINDS)
+FAULTS: Final[tuple[type[Fault], ...]] = tuple(
+    derived(f"net.{server}.{kind.word}", kind.says.format(server.capitalize()), kind, breaks=server)
+    for server in ("redis", "kafka")
+    for kind in _KINDS
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import HTTP, answer_time, answers, ask, connected, refuses, until
-from dualstream_lab.faults.fault import Parameter, RepeatedFault, ServerFault
+from dualstream_lab.faults.fault import Parameter, RepeatedFault, ServerFault, derived
 from dualstream_lab.faults.kafka.cluster import KafkaFault
 from dualstream_lab.faults.network import Delayed
 from dualstream_lab.faults.redis.probe import RedisFault
@@ -114,55 +114,8 @@ class _Flap(RepeatedFault, ServerFault):
             await in_thread(self.process.start)
 
 
-class _RedisKill(_Kill, RedisFault):
-    name = "redis.kill"
-    says = "Redis is killed, and started again at the end: connections are refused"
-
-
-class _RedisStop(_Stop, RedisFault):
-    name = "redis.stop"
-    says = "Redis is stopped in place (SIGSTOP): connections stay, nothing answers"
-
-
-class _RedisRestart(_Restart, RedisFault):
-    name = "redis.restart"
-    says = "Redis is killed and started at once: connections break, memory is empty"
-
-
-class _RedisFlap(_Flap, RedisFault):
-    name = "redis.flap"
-    says = "Redis is killed and comes back, again and again"
-
-
 class _Slow(Delayed):
     parameters: ClassVar = (Parameter("delay_ms", 200, 1, 10_000, "each way"),)
-
-
-class _RedisSlow(_Slow):
-    name = "redis.slow"
-    says = "everything to and from Redis is late (through the fault proxy)"
-    breaks = "redis"
-
-
-class _KafkaKill(_Kill, KafkaFault):
-    name = "kafka.kill"
-    says = "the (first) Kafka broker is killed, and started again at the end: connections are refused"
-
-
-class _KafkaStop(_Stop, KafkaFault):
-    name = "kafka.stop"
-    says = "the (first) Kafka broker is stopped in place (SIGSTOP): connections stay, nothing answers"
-
-
-class _KafkaRestart(_Restart, KafkaFault):
-    name = "kafka.restart"
-    says = "the (first) Kafka broker is killed and started at once"
-
-
-class _KafkaSlow(_Slow):
-    name = "kafka.slow"
-    says = "everything to and from every Kafka broker is late (through the fault proxy)"
-    breaks = "kafka"
 
 
 class _KillGateway(_Kill):
@@ -191,7 +144,24 @@ class _KillGateway(_Kill):
         return await answers(self.address, HTTP)
 
 
-FAULTS: Final[tuple[type[Fault], ...]] = (
-    _RedisKill, _RedisStop, _RedisRestart, _RedisSlow, _RedisFlap,
-    _KafkaKill, _KafkaStop, _KafkaRestart, _KafkaSlow, _KillGateway,
-)  # fmt: skip
+_KINDS: Final = {"kill": _Kill, "stop": _Stop, "restart": _Restart, "slow": _Slow, "flap": _Flap}
+_FAMILIES: Final = {"redis": RedisFault, "kafka": KafkaFault}
+_SAYS: Final = {
+    "redis.kill": "Redis is killed, and started again at the end: connections are refused",
+    "redis.stop": "Redis is stopped in place (SIGSTOP): connections stay, nothing answers",
+    "redis.restart": "Redis is killed and started at once: connections break, memory is empty",
+    "redis.slow": "everything to and from Redis is late (through the fault proxy)",
+    "redis.flap": "Redis is killed and comes back, again and again",
+    "kafka.kill": "the (first) Kafka broker is killed, and started again at the end: connections are refused",
+    "kafka.stop": "the (first) Kafka broker is stopped in place (SIGSTOP): connections stay, nothing answers",
+    "kafka.restart": "the (first) Kafka broker is killed and started at once",
+    "kafka.slow": "everything to and from every Kafka broker is late (through the fault proxy)",
+}
+
+
+def _fault(name: str, says: str) -> type[Fault]:
+    family, _, kind = name.partition(".")
+    return derived(name, says, _KINDS[kind], _FAMILIES[family])
+
+
+FAULTS: Final[tuple[type[Fault], ...]] = (*map(_fault, _SAYS, _SAYS.values()), _KillGateway)
