@@ -18,8 +18,7 @@ from uuid import uuid4
 
 from benchmarks.peer import PEERS, NotRun
 from benchmarks.redis_side import quantiles
-from dualstream_lab.faults.proxy.kafka_proxy import KafkaProxy
-from dualstream_lab.faults.proxy.proxy import Proxy
+from dualstream_lab.faults.proxy.proxy import KafkaProxy, Proxy
 from dualstream_lab.stack import LocalStack
 
 __all__ = ["proxy"]

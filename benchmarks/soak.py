@@ -23,7 +23,7 @@ from benchmarks.abuse import AbuseResult, abuse
 from benchmarks.abuse import lines as abuse_lines
 from benchmarks.estate import EstateResult, live_through
 from dualstream_lab.config import Settings
-from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.gateway_check import Plan, check_gateway
 from dualstream_lab.lab.gateway_check.serving import serving, url_of
 from dualstream_lab.lab.runner import run_scenario

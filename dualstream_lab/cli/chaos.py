@@ -12,9 +12,9 @@ from dualstream_lab.cli import UNAVAILABLE
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.run import options, run_and_tell, verdict_options
 from dualstream_lab.errors import ConfigError, DualStreamError
-from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.injector import mend as mended
+from dualstream_lab.faults.injector import recover
 from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _mend() -> int:
     failed = 0
     for entry in entries:
         try:
-            say(f"{entry.what} is over: {asyncio.run(mended(entry))}")
+            say(f"{entry.what} is over: {asyncio.run(recover(entry))}")
         except DualStreamError as error:
             failed += 1
             say(f"{entry.what} could not be undone: {error}; it is kept in {entry.path}")

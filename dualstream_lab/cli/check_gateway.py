@@ -17,7 +17,7 @@ from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import as_json, check_writable, write_files
 from dualstream_lab.cli.progress import progress_bar
 from dualstream_lab.errors import ConfigError, StackError
-from dualstream_lab.faults.target import brokers_needed
+from dualstream_lab.faults.spec import brokers_needed
 from dualstream_lab.lab.gateway_check import Plan, check_local
 from dualstream_lab.lab.gateway_check import check_gateway as check_it
 from dualstream_lab.lab.gateway_check.judge import Wrong

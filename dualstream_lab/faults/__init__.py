@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 from dualstream_lab.lazy import attribute
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.catalogue import CATALOGUE
-    from dualstream_lab.faults.spec import FaultSpec
+    from dualstream_lab.faults.spec import CATALOGUE, FaultSpec
 
 __all__ = ["CATALOGUE", "FaultSpec"]
 
-_HOMES = {"CATALOGUE": "dualstream_lab.faults.catalogue", "FaultSpec": "dualstream_lab.faults.spec"}
-
 
 def __getattr__(name: str) -> Any:
-    return attribute(__name__, name, _HOMES.get(name), extra="load")
+    return attribute(__name__, name, "dualstream_lab.faults.spec" if name in __all__ else None, extra="load")
 
 
 def __dir__() -> list[str]:

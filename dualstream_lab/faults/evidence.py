@@ -6,35 +6,41 @@ import asyncio
 import struct
 import time
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from dualstream_lab.errors import FaultInert
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-__all__ = [
-    "HTTP",
-    "KAFKA",
-    "REDIS",
-    "Address",
-    "Speech",
-    "Wire",
-    "address_of",
-    "answers",
-    "is_mute",
-    "is_refused",
-    "is_reset",
-    "pushed",
-    "took",
-]
+__all__ = ["HTTP", "KAFKA", "REDIS", "Address", "Dialect", "Refusal", "address_of", "answer_time", "answers"]
+__all__ += ["ask", "at_most", "connected", "pushed", "refuses", "until"]
 
 Address: TypeAlias = tuple[str, int]
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Refusal: TypeAlias = Literal["mute", "refused", "reset"]
 _LONG = 10.0  # s for what works
 _PUSHED = 60.0  # s for much, on a road that others use, too
 _TRIES = 5  # on a busy machine one may take long
 _SIGNAL = 1.0  # s for the guard of a process to pass SIGSTOP on
 _SILENCE = 0.5  # s without an answer, of a server on the same machine
+_MUTE = f"accepted, and has no answer within {_SILENCE:g} s"
+
+
+class Dialect(NamedTuple):
+    """A question of about so many bytes, of ``longest`` at most, that a server answers to anyone."""
+
+    question: Callable[[int], bytes]
+    longest: int
+
+
+# ApiVersions
+KAFKA: Final = Dialect(lambda size: struct.pack(">ihhih", 10 + size, 18, 0, 1, size) + b"x" * size, 32_000)
+# PING: if only that a password is needed; without it no more is read
+REDIS: Final = Dialect(lambda size: b"PING " + b"x" * size + b"\r\n", 16_000)
+_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: "
+HTTP: Final = Dialect(lambda size: _GET + b"x" * size + b"\r\n\r\n", 8_000)
 
 
 def address_of(servers: str) -> Address:
@@ -43,157 +49,103 @@ def address_of(servers: str) -> Address:
     return host.strip("[]"), int(port)
 
 
-class _Kafka:
-    """ApiVersions, which is answered to anyone."""
-
-    longest = 32_000
-    question: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
-
-    @staticmethod
-    def long(size: int) -> bytes:
-        """A question of about ``size`` bytes."""
-        return struct.pack(">ihhih", 10 + size, 18, 0, 1, size) + b"x" * size
-
-
-class _Redis:
-    """PING, answered to anyone: if only that a password is needed."""
-
-    longest = 16_000  # without the password
-    question: Final = b"PING\r\n"
-
-    @staticmethod
-    def long(size: int) -> bytes:
-        """A question of about ``size`` bytes."""
-        return b"PING " + b"x" * max(1, size) + b"\r\n"
-
-
-class _Http:
-    """A page."""
-
-    longest = 8_000
-    question: Final = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-    @staticmethod
-    def long(size: int) -> bytes:
-        """A question of about ``size`` bytes."""
-        return b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * size + b"\r\n\r\n"
-
-
-KAFKA, REDIS, HTTP = _Kafka(), _Redis(), _Http()
-Speech: TypeAlias = _Kafka | _Redis | _Http
-
-
-class Wire:
-    """A connection. Raises OSError and TimeoutError."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, speech: Speech) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._speech = speech
-
-    @classmethod
-    @asynccontextmanager
-    async def to(cls, address: Address, speech: Speech) -> AsyncIterator[Wire]:
-        """A new one."""
-        async with asyncio.timeout(_LONG):
-            reader, writer = await asyncio.open_connection(*address)
-        try:
-            yield cls(reader, writer, speech)
-        finally:
-            writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    async def ask(self, timeout: float | None = None) -> float:
-        """How many s the answer to a question takes; at most ``timeout``."""
-        began = time.perf_counter()
-        self._writer.write(self._speech.question)
-        async with asyncio.timeout(timeout or _LONG):
-            if not await self._reader.read(65_536):
-                raise ConnectionError("closed")
-        return time.perf_counter() - began
-
-    async def push(self, size: int, timeout: float) -> float:
-        """How many s ``size`` bytes of questions take: they and the word that this is all go there, and the
-        server's word that it has ended comes back.
-        """
-        began = time.perf_counter()
-        most = self._speech.longest
-        for left in range(size, 0, -most):
-            self._writer.write(self._speech.long(min(left, most)))
-        self._writer.write_eof()
-        async with asyncio.timeout(timeout):
-            while await self._reader.read(65_536):
-                pass
-        return time.perf_counter() - began
-
-
-async def is_refused(address: Address) -> str:
-    """That nobody listens. Raises FaultInert."""
+@asynccontextmanager
+async def connected(address: Address) -> AsyncIterator[Streams]:
+    """A new connection. Raises OSError and TimeoutError."""
+    async with asyncio.timeout(_LONG):
+        reader, writer = await asyncio.open_connection(*address)
     try:
-        async with Wire.to(address, KAFKA):
-            pass
-    except ConnectionRefusedError:
-        return "a new connection is refused"
-    except (OSError, TimeoutError) as error:
-        raise FaultInert(f"a new connection is not refused, but fails: {error!r}") from error
-    raise FaultInert("a new connection is accepted")
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
-async def is_mute(address: Address, speech: Speech) -> str:
-    """That a connection is accepted, and a question never answered. Raises FaultInert."""
-    till = time.monotonic() + _SIGNAL
-    while True:
+async def ask(streams: Streams, dialect: Dialect, timeout: float | None = None) -> float:
+    """How many s the answer to a question takes. Raises OSError and TimeoutError."""
+    reader, writer = streams
+    began = time.perf_counter()
+    writer.write(dialect.question(0))
+    async with asyncio.timeout(timeout or _LONG):
+        if not await reader.read(65_536):
+            raise ConnectionError("closed")
+    return time.perf_counter() - began
+
+
+async def refuses(address: Address, dialect: Dialect, refusal: Refusal) -> str:
+    """That a new connection is refused, reset, or never has an answer. Raises FaultInert."""
+
+    expected = _MUTE if refusal == "mute" else refusal
+
+    async def differs() -> str:
         try:
-            async with Wire.to(address, speech) as wire:
+            async with connected(address) as streams:
                 try:
-                    seen = await wire.ask(_SILENCE)
+                    seconds = await ask(streams, dialect, _SILENCE)
+                    seen = f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
                 except TimeoutError:
-                    return f"a new connection is accepted, and has no answer within {_SILENCE:g} s"
+                    seen = _MUTE
+        except ConnectionRefusedError:
+            seen = "refused"
+        except (ConnectionResetError, BrokenPipeError):
+            seen = "reset"
         except (OSError, TimeoutError) as error:
-            raise FaultInert(f"a new connection is not mute, but fails: {error!r}") from error
-        if time.monotonic() > till:
-            raise FaultInert(f"an answer comes after {seen * 1e3:.1f} ms")
-        await asyncio.sleep(0.01)
+            seen = f"one that fails: {error!r}"
+        return "" if seen == expected else f"a new connection is {seen}"
+
+    await until(differs, _SIGNAL if refusal == "mute" else 0)
+    return f"a new connection is {expected}"
 
 
-async def is_reset(address: Address, speech: Speech) -> str:
-    """That a new connection ends with RST. Raises FaultInert."""
-    try:
-        async with Wire.to(address, speech) as wire:
-            await wire.ask(_SILENCE)
-    except (ConnectionResetError, BrokenPipeError):
-        return "a new connection is reset"
-    except (OSError, TimeoutError) as error:
-        raise FaultInert(f"a new connection is not reset: {error!r}") from error
-    raise FaultInert("a new connection has its answer")
+async def answers(address: Address, dialect: Dialect, *, within: float = inf) -> str:
+    """How soon a new connection has its answer: ``within`` s, once in a few times. Raises FaultInert."""
+    seconds = await at_most(within, lambda: answer_time(address, dialect), "an answer takes")
+    return f"a new connection has its answer in {seconds * 1e3:.1f} ms"
 
 
-async def took(address: Address, speech: Speech) -> float:
+async def answer_time(address: Address, dialect: Dialect) -> float:
     """How many s a new connection takes to have its answer. Raises FaultInert if it has none."""
     try:
-        async with Wire.to(address, speech) as wire:
-            return await wire.ask()
+        async with connected(address) as streams:
+            return await ask(streams, dialect)
     except (OSError, TimeoutError) as error:
         raise FaultInert(f"a new connection has no answer: {error!r}") from error
 
 
-async def answers(address: Address, speech: Speech, *, within: float | None = None) -> str:
-    """How soon a new connection has its answer: ``within`` s, once in a few times. Raises FaultInert."""
-    seen = [await took(address, speech)]
-    while within is not None and seen[-1] > within:
-        if len(seen) == _TRIES:
-            raise FaultInert(f"an answer takes {min(seen) * 1e3:.0f} ms at best")
-        seen.append(await took(address, speech))
-    return f"a new connection has its answer in {seen[-1] * 1e3:.1f} ms"
-
-
-async def pushed(address: Address, speech: Speech, size: int) -> float:
-    """How many s it takes to send ``size`` bytes of questions and to hear from the server, which closes after
-    the last one, that it has. Raises FaultInert.
+async def pushed(address: Address, dialect: Dialect, size: int) -> float:
+    """How many s it takes until a server that is sent ``size`` bytes of questions, and then the end of the
+    connection, ends it, too. Raises FaultInert.
     """
     try:
-        async with Wire.to(address, speech) as wire:
-            return await wire.push(size, _PUSHED)
+        async with connected(address) as (reader, writer):
+            began = time.perf_counter()
+            for left in range(size, 0, -dialect.longest):
+                writer.write(dialect.question(min(left, dialect.longest)))
+            writer.write_eof()
+            async with asyncio.timeout(_PUSHED):
+                while await reader.read(65_536):
+                    pass
+            return time.perf_counter() - began
     except (OSError, TimeoutError) as error:
         raise FaultInert(f"{size / 1024:,.0f} KiB do not pass: {error!r}") from error
+
+
+async def at_most(limit: float, measure: Callable[[], Awaitable[float]], subject: str) -> float:
+    """What is measured, s: once in a few times no more than that. Raises FaultInert."""
+    seen = [await measure()]
+    while seen[-1] > limit:
+        if len(seen) == _TRIES:
+            raise FaultInert(f"{subject} {min(seen) * 1e3:.0f} ms at best")
+        seen.append(await measure())
+    return seen[-1]
+
+
+async def until(differs: Callable[[], Awaitable[str]], within: float, pause: float = 0.01) -> float:
+    """How many s it takes until nothing differs any more. Raises FaultInert with what still does."""
+    began = time.monotonic()
+    while difference := await differs():
+        if time.monotonic() - began > within:
+            raise FaultInert(difference)
+        await asyncio.sleep(pause)
+    return time.monotonic() - began

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import asyncio
+from abc import ABC, ABCMeta, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from dualstream_lab.faults.journal import Entry, Page
+from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
+from dualstream_lab.faults.journal import JournalEntry
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
-    from dualstream_lab.faults.proxy.proxy import Proxies
+    from dualstream_lab.faults.evidence import Address, Dialect
+    from dualstream_lab.faults.proxy.proxy import Proxy
     from dualstream_lab.stack import LocalStack, ManagedProcess
 
-__all__ = ["Fault", "Parameter", "ServedGateway", "Target"]
+__all__ = ["Fault", "Parameter", "RepeatedFault", "ServedGateway", "ServerFault", "Target", "derived"]
+
+_STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +37,23 @@ class ServedGateway:
     """A gateway process, and where it listens."""
 
     process: ManagedProcess
-    address: tuple[str, int]
+    address: Address
 
 
 @dataclass(slots=True, kw_only=True)
 class Target:
     """What may be broken. ``direct``: the brokers themselves, for evidence and administration. ``settings``:
-    where load goes, which is through ``proxies`` if a fault needs them. ``stack``: the processes, if they
-    are ours; ``gateway``: the run's own, if it has one. ``mine``: the user said that brokers which are not of
-    the stack may be administered.
+    where load goes, which is through ``proxies`` (of "redis", of "kafka") if a fault needs them. ``stack``:
+    the processes, if they are ours; ``gateway``: the run's own, if it has one. ``owned``: the user said that
+    brokers which are not of the stack may be administered.
     """
 
     direct: Settings
     settings: Settings
     stack: LocalStack | None = None
-    proxies: Proxies | None = None
+    proxies: dict[str, Proxy] = field(default_factory=dict)
     gateway: ServedGateway | None = None
-    mine: bool = False
+    owned: bool = False
 
 
 class Fault(ABC):
@@ -70,29 +75,40 @@ class Fault(ABC):
     def __init__(self, target: Target, **parameters: float) -> None:
         self.target = target
         self.value = {one.name: parameters.get(one.name, one.default) for one in self.parameters}
-        self.found: dict[str, Any] = {}  # how it was before; after a crash, end() has only this
-        self._page = Page()
+        self.original: dict[str, Any] = {}  # how it was before; after a crash, end() has only this
+        self._entry: JournalEntry | None = None
 
-    def note(self, **found: Any) -> None:
-        """Remember, in ``found``, how something was. Where the broker outlives us this is in a file when it
-        returns, and a crash is undone by ``dualstream chaos --mend``: by :meth:`end`, with ``found`` alone.
+    @property
+    def stack(self) -> LocalStack:
+        """Raises StackError where the brokers are not ours."""
+        if self.target.stack is None:
+            raise StackError(f"this {self.breaks.capitalize()} is not of the local stack")
+        return self.target.stack
+
+    def note(self, original: dict[str, Any]) -> None:
+        """Remember how something was. Where the broker outlives us this is in a file when it returns, and a
+        crash is undone by ``dualstream chaos --mend``: by :meth:`end`, with :attr:`original` alone.
         """
-        self.found |= found
+        self.original |= original
         if self.target.stack is None:
             settings = self.target.direct.model_dump(mode="json")
-            entry = Entry(what=self.name, settings=settings, parameters=self.value, found=self.found)
-            self._page.write(entry)
+            entry = self._entry or JournalEntry(
+                what=self.name, settings=settings, parameters=self.value, original=self.original
+            )
+            entry.write()
+            self._entry = entry
 
     def forget(self) -> None:
         """It is undone. Called after :meth:`end`."""
-        self._page.remove()
+        if self._entry is not None:
+            self._entry.remove()
 
     @abstractmethod
     async def begin(self) -> None:
         """Break it."""
 
     @abstractmethod
-    async def bites(self) -> str:
+    async def verify_active(self) -> str:
         """Evidence that it bites (of what must be harmless: that it holds, and what still works)."""
 
     @abstractmethod
@@ -100,5 +116,65 @@ class Fault(ABC):
         """Undo it; also what a :meth:`begin` that was cut short has left. May be called again."""
 
     @abstractmethod
-    async def ended(self) -> str:
+    async def verify_ended(self) -> str:
         """Evidence that it is over."""
+
+
+class RepeatedFault(Fault):
+    """Something is done again and again, until the end, at a pause that is the parameter ``every``."""
+
+    every: ClassVar[str]
+    _task: asyncio.Task[None] | None = None
+
+    @property
+    def pause(self) -> float:
+        """Between two times, s."""
+        return self.value[self.every] / 1e3
+
+    @abstractmethod
+    async def once(self) -> None:
+        """Do it."""
+
+    async def begin(self) -> None:
+        """Do it for the first time in a moment."""
+
+        async def repeat() -> None:
+            while True:
+                await self.once()
+                await asyncio.sleep(self.pause)
+
+        self._task = asyncio.create_task(repeat())
+
+    async def end(self) -> None:
+        """No more. Raises FaultInert if it had ended before; a StackError of its own is raised as it is."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=_STOP)
+        if self._task.done() and not self._task.cancelled():
+            try:
+                self._task.result()
+            except StreamUnavailable as error:
+                raise FaultInert(f"it stopped by itself: {error}") from error
+
+
+class ServerFault(Fault):
+    """A fault of a server."""
+
+    dialect: ClassVar[Dialect]
+
+    @property
+    @abstractmethod
+    def process(self) -> ManagedProcess:
+        """Raises StackError where it is not ours."""
+
+    @property
+    @abstractmethod
+    def address(self) -> Address:
+        """Of the process, past any proxy."""
+
+
+def derived(name: str, says: str, *bases: Any, **members: Any) -> type[Fault]:
+    """A fault that differs from its bases, classes of faults, by what it is called, and these members."""
+    members |= {"name": name, "says": says, "__module__": bases[0].__module__}
+    return cast("type[Fault]", ABCMeta(bases[0].__name__, bases, members))

@@ -4,29 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.spec import checked, fault_named
-from dualstream_lab.faults.target import check_suits
+from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.proxy.proxy import KafkaProxy, Proxy
+from dualstream_lab.faults.spec import brokers_needed, check_suits, checked, fault_named
 from dualstream_lab.recording import FaultRecord
-from dualstream_lab.tasks import finished, until
+from dualstream_lab.tasks import finished, in_thread, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from dualstream_lab.faults.fault import Fault
-    from dualstream_lab.faults.journal import Entry
+    from dualstream_lab.faults.journal import JournalEntry
     from dualstream_lab.faults.spec import FaultSpec
     from dualstream_lab.recording import RunDirectory
+    from dualstream_lab.stack import LocalStack
 
-__all__ = ["broken", "carry_out", "mend"]
+__all__ = ["broken", "carry_out", "open_target", "recover"]
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_target(
+    settings: Settings, names: Iterable[str], *, stack: LocalStack | None = None, owned: bool = False
+) -> AsyncIterator[Target]:
+    """The brokers of ``settings``, which are those of ``stack`` if it is given, ready for these faults.
+
+    Raises ConfigError where one of them cannot be done there, StackError where a proxy cannot be started,
+    FaultInert where something is still broken that a crash has left.
+    """
+    names = list(names)
+    kinds = [fault_named(name) for name in names]
+    check_suits(names, local=stack is not None, owned=owned)
+    if stack is not None and (need := brokers_needed(names)) > len(stack.brokers):
+        raise ConfigError(f"{', '.join(names)}: needs {need} brokers (the stack has {len(stack.brokers)})")
+    if settings.redis_url is None and any(kind.breaks == "redis" for kind in kinds):
+        raise ConfigError(f"{', '.join(names)}: needs a Redis, and none was given")
+    if stack is None and kinds and (left := left_behind()):
+        raise FaultInert(f"{left[0].what} of a run that crashed is not undone: dualstream chaos --mend")
+    target = Target(direct=settings, settings=settings, stack=stack, owned=owned)
+    through = {kind.breaks for kind in kinds if kind.needs_proxy}
+    async with AsyncExitStack() as exits:
+        if "redis" in through:
+            parts = urlsplit(settings.redis_url or "")
+            if parts.scheme != "redis":
+                raise ConfigError(
+                    f"redis_url: a fault proxy needs redis:// ({parts.scheme}:// cannot pass one)"
+                )
+            redis = Proxy((parts.hostname or "", parts.port or 6379))
+            await _put_before(target, "redis", redis, exits)
+            user, at, _ = parts.netloc.rpartition("@")
+            host, port = redis.address
+            url = parts._replace(netloc=f"{user}{at}{host}:{port}").geturl()
+            target.settings = target.settings.model_copy(update={"redis_url": url})
+        if "kafka" in through:
+            kafka = KafkaProxy(settings.kafka_url or "")
+            await _put_before(target, "kafka", kafka, exits)
+            target.settings = target.settings.model_copy(update={"kafka_url": kafka.kafka_url})
+        yield target
+
+
+async def _put_before(target: Target, broker: str, proxy: Proxy, exits: AsyncExitStack) -> None:
+    exits.push_async_callback(in_thread, proxy.stop)
+    await in_thread(proxy.start)
+    target.proxies[broker] = proxy
 
 
 @asynccontextmanager
@@ -38,9 +87,8 @@ async def broken(
     However the block ends, the fault is undone; if it ends well, the fault is also proved to be over. Raises
     ConfigError for an unknown fault or parameter, or one that cannot be done there; FaultInert.
     """
-    async with _Injection(_fault(target, what, parameters), lambda _record: None) as injection:
-        yield injection.record.bite
-        await until(injection.record.begin + round(length * 1e9))
+    async with _injected(_fault(target, what, parameters), length, lambda _record: None) as evidence:
+        yield evidence
 
 
 async def carry_out(
@@ -52,101 +100,85 @@ async def carry_out(
     Raises FaultInert.
     """
     locks = {fault_named(spec.what).breaks: asyncio.Lock() for spec in specs}
+    records = directory.manifest.faults
+
+    async def inject(spec: FaultSpec, begin: float) -> None:
+        fault = _fault(target, spec.what, spec.parameters)
+        await until(directory.manifest.started + round(begin * 1e9))
+        async with locks[fault.breaks]:
+            place = len(records)
+            records.append(FaultRecord(what=spec.what, begin=time.monotonic_ns()))
+
+            def note(record: FaultRecord) -> None:
+                records[place] = record
+                directory.save()
+
+            async with _injected(fault, spec.length, note) as evidence:
+                say(f"{spec.what} bites: {evidence}")
+            say(f"{spec.what} is over: {records[place].over}")
+
     try:
         async with asyncio.TaskGroup() as group:
             for spec in specs:
                 for begin, _ in spec.spans:
-                    lock = locks[fault_named(spec.what).breaks]
-                    group.create_task(_one(spec, begin, lock, target, directory, say))
+                    group.create_task(inject(spec, begin))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
 
-async def _one(
-    spec: FaultSpec,
-    begin: float,
-    lock: asyncio.Lock,
-    target: Target,
-    directory: RunDirectory,
-    say: Callable[[str], None],
-) -> None:
-    fault = _fault(target, spec.what, spec.parameters)
-    await until(directory.manifest.started + round(begin * 1e9))
-    async with lock:
-        records = directory.manifest.faults
-        place = len(records)
-        records.append(FaultRecord(what=spec.what, begin=time.monotonic_ns()))
-
-        def note(record: FaultRecord) -> None:
-            records[place] = record
-            directory.save()
-
-        async with _Injection(fault, note) as injection:
-            say(f"{spec.what} bites: {injection.record.bite}")
-            await until(injection.record.begin + round(spec.length * 1e9))
-        say(f"{spec.what} is over: {injection.record.over}")
-
-
-async def mend(entry: Entry) -> str:
+async def recover(entry: JournalEntry) -> str:
     """Undo what a process that is gone has left broken; the evidence that it is over.
 
     Raises FaultInert where that cannot be done now; the entry is kept then.
     """
-    # exactly those: what the environment of whoever mends says is another's
+    # exactly those: what the environment of whoever recovers says is another's
     settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
-    fault = _fault(Target(direct=settings, settings=settings, mine=True), entry.what, entry.parameters)
-    fault.found = dict(entry.found)
-    await _told(fault.end(), f"{entry.what} cannot be undone")
-    over = await _told(fault.ended(), f"{entry.what} is not over")
-    entry.path.unlink(missing_ok=True)
+    fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.what, entry.parameters)
+    fault.original = dict(entry.original)
+    await _done(fault.end(), f"{entry.what} cannot be undone")
+    over = await _done(fault.verify_ended(), f"{entry.what} is not over")
+    entry.remove()
     return over
 
 
-class _Injection:
-    """A fault from its begin to the proof that it is over. ``note`` gets the record each time it changes."""
+@asynccontextmanager
+async def _injected(fault: Fault, length: float, note: Callable[[FaultRecord], None]) -> AsyncIterator[str]:
+    """From the begin, for at least ``length`` s, to the proof that it is over. The evidence that it bites;
+    ``note`` gets the record each time it changes.
+    """
+    record = FaultRecord(what=fault.name, begin=time.monotonic_ns())
 
-    def __init__(self, fault: Fault, note: Callable[[FaultRecord], None]) -> None:
-        self._fault = fault
-        self._note = note
-        self.record = FaultRecord(what=fault.name, begin=time.monotonic_ns())
+    def change(**values: Any) -> None:
+        nonlocal record
+        record = replace(record, **values)
+        note(record)
 
-    async def __aenter__(self) -> Self:
-        self._change(begin=time.monotonic_ns())
+    async def undo() -> None:
         try:
-            await _told(self._fault.begin(), f"{self._fault.name} cannot be begun")
-            self._change(bite=await _told(self._fault.bites(), f"{self._fault.name} does not bite"))
-        except BaseException:
-            await finished(self._end())
-            raise
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await finished(self._end())
-        if kind is None:
-            self._change(over=await _told(self._fault.ended(), f"{self._fault.name} is not over"))
-
-    async def _end(self) -> None:
-        try:
-            await _told(self._fault.end(), f"{self._fault.name} did not end well")
-            self._fault.forget()
+            await _done(fault.end(), f"{fault.name} did not end well")
+            fault.forget()
         finally:
-            self._change(end=time.monotonic_ns())
+            change(end=time.monotonic_ns())
 
-    def _change(self, **values: Any) -> None:
-        self.record = replace(self.record, **values)
-        self._note(self.record)
+    note(record)
+    try:
+        await _done(fault.begin(), f"{fault.name} cannot be begun")
+        change(bite=await _done(fault.verify_active(), f"{fault.name} does not bite"))
+        yield record.bite
+        await until(record.begin + round(length * 1e9))
+    finally:
+        await finished(undo())
+    change(over=await _done(fault.verify_ended(), f"{fault.name} is not over"))
 
 
 def _fault(target: Target, what: str, parameters: Mapping[str, float]) -> Fault:
     kind = fault_named(what)
-    check_suits([what], ours=target.stack is not None, mine=target.mine)
-    if kind.breaks == "gateway" and target.gateway is None:
-        raise ConfigError(f"{what}: there is no gateway of ours to break")
+    check_suits([what], local=target.stack is not None, owned=target.owned)
     return kind(target, **checked(kind, parameters))
 
 
-async def _told(work: Awaitable[T], otherwise: str) -> T:
+async def _done(work: Awaitable[T], failure: str) -> T:
     try:
         return await work
     except (FaultInert, StreamUnavailable) as error:
-        raise FaultInert(f"{otherwise}: {error}") from error
+        raise FaultInert(f"{failure}: {error}") from error

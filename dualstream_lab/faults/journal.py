@@ -16,9 +16,10 @@ from dualstream_lab.stack.state import state_path
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Entry", "Page", "journal_path", "left_behind"]
+__all__ = ["JournalEntry", "journal_path", "left_behind"]
 
-_KEPT = ("what", "settings", "parameters", "found")
+# What is kept of an entry, by its name in the file.
+_KEPT = {"what": "what", "settings": "settings", "parameters": "parameters", "found": "original"}
 
 
 def journal_path() -> Path:
@@ -26,65 +27,60 @@ def journal_path() -> Path:
     return state_path().with_name("faults")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A fault that was begun. ``found``: how it was before, all that its end needs."""
+@dataclass(slots=True, kw_only=True)
+class JournalEntry:
+    """A fault that was begun. ``original``: how it was before, all that its end needs.
+
+    The process that writes the file holds a lock on it, which ends with the process.
+    """
 
     what: str
     settings: dict[str, Any]
     parameters: dict[str, float] = field(default_factory=dict)
-    found: dict[str, Any] = field(default_factory=dict)
+    original: dict[str, Any] = field(default_factory=dict)
     path: Path = field(default_factory=lambda: journal_path() / f"{secrets.token_hex(8)}.json")
+    _file: IO[str] | None = field(default=None, init=False, repr=False, compare=False)
 
-
-class Page:
-    """An entry's file, locked by the process whose fault it is: the lock ends with the process."""
-
-    def __init__(self) -> None:
-        self._file: IO[str] | None = None
-        self._path: Path | None = None
-
-    def write(self, entry: Entry) -> None:
+    def write(self) -> None:
         """Put it on disk, in the place of what was written before. Raises StackError if it cannot be."""
-        path = self._path or entry.path
-        new = path.with_suffix(".new")
+        new = self.path.with_suffix(".new")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Settings have passwords.
             file = open(new, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump({name: getattr(entry, name) for name in _KEPT}, file)
+            json.dump({key: getattr(self, name) for key, name in _KEPT.items()}, file)
             file.flush()
             os.fsync(file.fileno())
-            new.replace(path)
-            directory = os.open(path.parent, os.O_RDONLY)
+            new.replace(self.path)
+            directory = os.open(self.path.parent, os.O_RDONLY)
             os.fsync(directory)
             os.close(directory)
         except OSError as error:
-            raise StackError(f"the journal {path} cannot be written: {error.strerror or error}") from error
-        if self._file is not None:
-            self._file.close()
-        self._file, self._path = file, path
+            raise StackError(
+                f"the journal {self.path} cannot be written: {error.strerror or error}"
+            ) from error
+        self.close()
+        self._file = file
 
     def remove(self) -> None:
         """The fault is undone."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
         """Give the lock up: what is still written is left behind."""
         if self._file is not None:
             self._file.close()
-        self._file = self._path = None
+        self._file = None
 
 
-def left_behind() -> list[Entry]:
+def left_behind() -> list[JournalEntry]:
     """Entries whose process has gone."""
     entries = []
     for path in sorted(journal_path().glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held: it lives
             values = json.load(file)
-            entries.append(Entry(**{name: values[name] for name in _KEPT}, path=path))
+            entries.append(JournalEntry(**{name: values[key] for key, name in _KEPT.items()}, path=path))
     return entries

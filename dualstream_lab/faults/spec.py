@@ -1,4 +1,4 @@
-"""What to break, when, and for how long: a ``[[faults]]`` table of a scenario."""
+"""What can be broken, and a ``[[faults]]`` table of a scenario: what to break, when, and for how long."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults import network, process
+from dualstream_lab.faults.kafka import cluster
+from dualstream_lab.faults.redis import commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dualstream_lab.faults.fault import Fault
 
-__all__ = ["FaultSpec", "check_overlaps", "checked", "fault_named"]
+__all__ = ["CATALOGUE", "FaultSpec", "brokers_needed", "check_overlaps", "check_suits", "checked"]
+__all__ += ["fault_named"]
 
 _KEYS: Final = ("what", "at", "for", "every", "times")
 _LONGEST: Final = 86_400.0  # s
+
+_FAMILIES: Final = ("redis", "kafka", "net", "gateway")
+_ALL = [kind for module in (process, commands, cluster, network) for kind in module.FAULTS]
+CATALOGUE: Final[Mapping[str, type[Fault]]] = {
+    kind.name: kind for family in _FAMILIES for kind in _ALL if kind.name.startswith(f"{family}.")
+}
+"""Every fault by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +76,8 @@ class FaultSpec:
         if missing := [key for key in ("what", "at") if key not in values]:
             raise ConfigError(f"faults: {missing[0]!r} is missing")
         given = dict(values)
-        what, at = given.pop("what"), given.pop("at")
-        length, every, times = given.pop("for", 0.0), given.pop("every", 0.0), given.pop("times", 1)
-        return cls(what=what, at=at, length=length, every=every, times=times, parameters=given)
+        named = {"length" if key == "for" else key: given.pop(key) for key in _KEYS if key in given}
+        return cls(**named, parameters=given)
 
     def as_dict(self) -> dict[str, Any]:
         """The table that :meth:`load` reads."""
@@ -82,6 +91,29 @@ def fault_named(what: Any) -> type[Fault]:
     if not isinstance(what, str) or what not in CATALOGUE:
         raise ConfigError(f"what: must be one of {', '.join(CATALOGUE)} (is {what!r})")
     return CATALOGUE[what]
+
+
+def brokers_needed(names: Iterable[str]) -> int:
+    """What the cluster must have at least."""
+    return max((fault_named(name).brokers for name in names), default=1)
+
+
+def check_suits(names: Iterable[str], *, local: bool, owned: bool) -> None:
+    """Whether all of them can be done. ``local``: on the local stack; ``owned``: else, may we administer?
+
+    Raises ConfigError that names the fault and says what it needs.
+    """
+    for kind in map(fault_named, names):
+        if kind.needs_stack and not local:
+            raise ConfigError(
+                f"{kind.name}: such faults need the local stack, whose processes are the run's own: leave "
+                "--kafka, --redis and --use-env out"
+            )
+        if not (local or owned or kind.needs_proxy):
+            raise ConfigError(
+                f"{kind.name}: changes brokers that are not of the local stack; if nobody else needs them, "
+                "say so: dualstream chaos … --target-is-mine"
+            )
 
 
 def checked(kind: type[Fault], parameters: Mapping[str, Any]) -> dict[str, float]:
@@ -105,8 +137,8 @@ def check_overlaps(specs: Iterable[FaultSpec]) -> None:
     spans: dict[str, list[tuple[float, float, str]]] = {}
     for spec in specs:
         spans.setdefault(fault_named(spec.what).breaks, []).extend((*span, spec.what) for span in spec.spans)
-    for broken, its in spans.items():
-        for (begin, end, first), (next_, _, second) in pairwise(sorted(its)):
+    for broken, spans_of_it in spans.items():
+        for (begin, end, first), (next_, _, second) in pairwise(sorted(spans_of_it)):
             if next_ < end or next_ == begin:
                 raise ConfigError(
                     f"faults: {second} at {next_:g} s overlaps with {first}, {begin:g} to {end:g} s: "

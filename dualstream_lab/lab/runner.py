@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert
-from dualstream_lab.faults.injector import carry_out
-from dualstream_lab.faults.target import check_suits, open_target
+from dualstream_lab.faults.injector import carry_out, open_target
+from dualstream_lab.faults.spec import check_suits
 from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
@@ -60,10 +60,10 @@ async def run_scenario(
     any load is sent; later FaultInert for a fault that does not bite, or is not over.
     """
     whats = [fault.what for fault in scenario.faults]
-    check_suits(whats, ours=settings is None or stack is not None, mine=target_is_mine)
+    check_suits(whats, local=settings is None or stack is not None, owned=target_is_mine)
     async with (
         _where(scenario, settings, stack) as (where, ours),
-        open_target(where, whats, stack=ours, mine=target_is_mine) as target,
+        open_target(where, whats, stack=ours, owned=target_is_mine) as target,
     ):
         check_topic(where.topic, await topic_info(where))
         path = RunDirectory.create(root, scenario.name)

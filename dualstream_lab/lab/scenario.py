@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
-from dualstream_lab.faults.spec import check_overlaps, fault_named
-from dualstream_lab.faults.target import brokers_needed
+from dualstream_lab.faults.spec import brokers_needed, check_overlaps, fault_named
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
 

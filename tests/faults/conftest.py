@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from dualstream_lab.config import Settings
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.fault import Fault, Target
+from dualstream_lab.faults.injector import open_target
 from dualstream_lab.faults.redis.probe import WRITE, Link
-from dualstream_lab.faults.target import open_target
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.stack import LocalStack
 
 REDIS_FAULTS = [name for name in CATALOGUE if name.startswith("redis.")]
@@ -30,7 +30,7 @@ State = dict[str, Any]
 async def bites_each_time(fault: Fault) -> None:
     """Of one that should not: a busy machine may look like it, once."""
     for _ in range(5):
-        await fault.bites()
+        await fault.verify_active()
 
 
 async def redis_state(url: str) -> State:

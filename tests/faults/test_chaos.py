@@ -15,7 +15,7 @@ import pytest
 
 from dualstream_lab import lab
 from dualstream_lab.errors import ConfigError, FaultInert
-from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.workload import Workload
 
@@ -115,8 +115,8 @@ async def test_an_interrupted_run_leaves_brokers_of_the_user_as_they_were(
 async def test_the_load_goes_through_the_proxy_and_the_evidence_is_kept(tmp_path, stack):
     run = await short(tmp_path, stack, "redis.slow", delay_ms=70)
     (record,) = run.directory.manifest.faults
-    assert float(record.bite.removeprefix("PING is answered in ").split()[0]) >= 140  # ms
-    assert record.over.startswith("PING is answered in")
+    assert float(record.bite.removeprefix("an answer takes ").split()[0]) >= 140  # ms
+    assert record.over.startswith("a new connection has its answer in")
     assert run.measures["live.latency.max"] > 140, "one way for the publisher, one for the subscriber"
     assert run.measures["live.latency.p50"] < 140
     assert run.measures["publish.errors"] == run.measures["ledger.lost"] == 0
@@ -125,7 +125,7 @@ async def test_the_load_goes_through_the_proxy_and_the_evidence_is_kept(tmp_path
 async def test_a_fault_that_does_not_bite_ends_the_run_and_keeps_what_was_recorded(
     tmp_path, stack, monkeypatch
 ):
-    monkeypatch.setattr("dualstream_lab.faults.redis.settings._FILL", 0)  # as if nobody was refused
+    monkeypatch.setattr("dualstream_lab.faults.redis.commands._FILL", 0)  # as if nobody was refused
     with pytest.raises(
         FaultInert, match=r"redis\.maxclients does not bite: .*; recorded until then: "
     ) as error:

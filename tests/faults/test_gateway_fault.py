@@ -10,10 +10,12 @@ import pytest
 
 from dualstream_lab.errors import ConfigError, FaultInert
 from dualstream_lab.faults.fault import ServedGateway, Target
-from dualstream_lab.faults.gateway import Kill
 from dualstream_lab.faults.injector import broken
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports
+
+Kill = CATALOGUE["gateway.kill"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,15 +48,15 @@ async def test_it_bites_and_is_over(
     where = settings()
     target = Target(direct=where, settings=where, stack=stack, gateway=gateway)
     fault = Kill(target)
-    with pytest.raises(FaultInert, match="is accepted"):
-        await fault.bites()
+    with pytest.raises(FaultInert, match="accepted"):
+        await fault.verify_active()
     await fault.end()
     before = gateway.process.pid
     async with broken(target, "gateway.kill") as evidence:
         assert "refused" in evidence
         assert not gateway.process.running
         with pytest.raises(FaultInert, match="no answer"):
-            await fault.ended()
+            await fault.verify_ended()
     assert gateway.process.pid not in {None, before}
     reader, writer = await asyncio.open_connection(*gateway.address)
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")

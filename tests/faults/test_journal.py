@@ -13,12 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.injector import broken, mend
-from dualstream_lab.faults.journal import Entry, Page, journal_path, left_behind
+from dualstream_lab.faults.fault import Fault, Target
+from dualstream_lab.faults.injector import broken, open_target, recover
+from dualstream_lab.faults.journal import JournalEntry, journal_path, left_behind
 from dualstream_lab.faults.redis.probe import ask
-from dualstream_lab.faults.redis.settings import OutOfMemory
-from dualstream_lab.faults.target import open_target
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
 
@@ -35,7 +34,7 @@ from dualstream_lab.faults.injector import broken
 
 async def main(what, url):
     settings = Settings.load(kafka_url="127.0.0.1:1", redis_url=url)
-    async with broken(Target(direct=settings, settings=settings, mine=True), what) as evidence:
+    async with broken(Target(direct=settings, settings=settings, owned=True), what) as evidence:
         print(evidence, flush=True)
         await asyncio.sleep(60)
 
@@ -61,7 +60,7 @@ def url(tmp_path_factory) -> Iterator[str]:
 @pytest.fixture
 def mine(settings, url):
     where = settings(redis_url=url)
-    return Target(direct=where, settings=where, mine=True)
+    return Target(direct=where, settings=where, owned=True)
 
 
 def crash(what: str, url: str, number: int = signal.SIGKILL) -> str:
@@ -81,7 +80,7 @@ async def test_what_a_killed_process_left_is_mended(url, name):
     assert await asyncio.to_thread(crash, f"redis.{name}", url)
     (entry,) = left_behind()
     assert entry.what == f"redis.{name}"
-    assert await mend(entry)
+    assert await recover(entry)
     assert await redis_state(url) == before
     assert left_behind() == []
     assert not list(journal_path().iterdir())
@@ -114,13 +113,14 @@ async def test_the_command_line_says_so_and_mends(url, settings, tmp_path):
 
 
 async def test_what_cannot_be_undone_now_is_kept_for_later(mine, url):
-    page = Page()
     gone = mine.direct.model_dump(mode="json") | {"redis_url": f"redis://127.0.0.1:{free_ports(1)[0]}"}
-    page.write(Entry(what="redis.oom", settings=gone, found={"memory": "0", "policy": "noeviction"}))
-    page.close()
+    original = {"maxmemory-policy": "noeviction", "maxmemory": "0"}
+    written = JournalEntry(what="redis.oom", settings=gone, original=original)
+    written.write()
+    written.close()
     (entry,) = left_behind()
     with pytest.raises(FaultInert, match=r"redis\.oom cannot be undone: .*connecting"):
-        await mend(entry)
+        await recover(entry)
     assert left_behind() == [entry]
 
 
@@ -128,13 +128,13 @@ async def test_it_is_written_before_the_change_and_gone_after_the_end(mine, url,
     before = await redis_state(url)
     seen = []
 
-    async def look(fault: OutOfMemory) -> str:
+    async def look(fault: Fault) -> str:
         (path,) = journal_path().iterdir()
         seen.append(stat.S_IMODE(path.stat().st_mode))
         assert left_behind() == [], "its process lives"
         return "looked"
 
-    monkeypatch.setattr(OutOfMemory, "bites", look)
+    monkeypatch.setattr(CATALOGUE["redis.oom"], "verify_active", look)
     async with broken(mine, "redis.oom"):
         pass
     assert seen == [0o600], "it may hold a password"
@@ -154,15 +154,15 @@ async def test_nothing_is_changed_where_it_cannot_be_written(mine, url, tmp_path
 async def test_nobody_begins_where_something_is_still_broken(mine, url):
     await asyncio.to_thread(crash, "redis.oom", url)
     with pytest.raises(FaultInert, match=r"redis\.oom of a run that crashed is not undone"):
-        async with open_target(mine.direct, ["redis.oom"], mine=True):
+        async with open_target(mine.direct, ["redis.oom"], owned=True):
             pass
     for entry in left_behind():
-        await mend(entry)
+        await recover(entry)
     assert await ask(url, "PING") == "PONG"
 
 
 def test_a_stack_of_ours_needs_no_file(target):
-    fault = OutOfMemory(target)
-    fault.note(memory="0")
+    fault = CATALOGUE["redis.oom"](target)
+    fault.note({"memory": "0"})
     assert not journal_path().exists()
     assert os.environ["XDG_STATE_HOME"]

@@ -15,16 +15,12 @@ from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.event import Event
 from dualstream_lab.faults.evidence import KAFKA, address_of, answers
 from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.injector import broken, mend
+from dualstream_lab.faults.injector import broken, open_target, recover
 from dualstream_lab.faults.journal import left_behind
 from dualstream_lab.faults.kafka import admin as kafka_admin
-from dualstream_lab.faults.kafka import fault as kafka_fault
-from dualstream_lab.faults.kafka import process as kafka
-from dualstream_lab.faults.kafka import replicas as kafka_replicas
+from dualstream_lab.faults.kafka import cluster as kafka
 from dualstream_lab.faults.kafka.admin import administration
-from dualstream_lab.faults.kafka.process import FAULTS, Restart, Slow, Stop, Throttled
-from dualstream_lab.faults.kafka.replicas import LeaderLost, NotEnoughReplicas
-from dualstream_lab.faults.target import open_target
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.publisher import DualPublisher
 
 from .conftest import bites_each_time
@@ -38,7 +34,11 @@ if TYPE_CHECKING:
     from dualstream_lab.publisher import Receipt
     from dualstream_lab.stack import LocalStack
 
-ALONE = [kind for kind in FAULTS if kind.brokers == 1]
+Restart, Slow, Stop, Throttled, LeaderLost, NotEnoughReplicas = (
+    CATALOGUE[f"kafka.{name}"]
+    for name in ("restart", "slow", "stop", "throttled", "leader-lost", "not-enough-replicas")
+)
+ALONE = [kind for name, kind in CATALOGUE.items() if name.startswith("kafka.") and kind.brokers == 1]
 PARAMETERS = {"kafka.slow": {"delay_ms": 60.0}, "kafka.throttled": {"rate_kib": 50.0}}
 EVENT = Event(type="push", source_type="repo", source_id="a/b", data={"n": 1})
 
@@ -60,7 +60,7 @@ async def three(cluster: LocalStack) -> Target:
         kafka_url=cluster.kafka_url, redis_url=cluster.redis_url, topic=topic, delivery_timeout=30
     )
     target = Target(direct=where, settings=where, stack=cluster)
-    await Restart(target).ended()  # a new topic is not known to every broker at once
+    await Restart(target).verify_ended()  # a new topic is not known to every broker at once
     return target
 
 
@@ -95,13 +95,13 @@ async def test_each_bites_and_is_over(target: Target, kind: type[Fault]) -> None
 async def test_without_it_there_is_no_evidence(
     target: Target, kind: type[Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "_TOLD", 0.5)
+    monkeypatch.setattr(kafka, "_SPREAD", 0.5)
     fault = kind(target, **PARAMETERS.get(kind.name, {}))
     with pytest.raises(FaultInert):
         await bites_each_time(fault)
     monkeypatch.undo()
     await fault.end()  # of what was not begun
-    assert await fault.ended()
+    assert await fault.verify_ended()
 
 
 # Of those that a broker need not be started after, which takes seconds.
@@ -112,17 +112,17 @@ async def test_while_it_lasts_it_is_not_over(
     fault = kind(target, **PARAMETERS.get(kind.name, {}))
     try:
         await fault.begin()
-        await fault.bites()
+        await fault.verify_active()
         monkeypatch.setattr(kafka_admin, "_TIMEOUT", 1.0)
-        monkeypatch.setattr(kafka, "_TOLD", 0.5)
-        monkeypatch.setattr(kafka_fault, "_BACK", 0.5)
+        monkeypatch.setattr(kafka, "_SPREAD", 0.5)
+        monkeypatch.setattr(kafka, "_BACK", 0.5)
         with pytest.raises((FaultInert, StreamUnavailable)):
-            await fault.ended()
+            await fault.verify_ended()
     finally:
         await fault.end()
         await fault.end()
     monkeypatch.undo()
-    assert await fault.ended()
+    assert await fault.verify_ended()
 
 
 @pytest.mark.parametrize("kind", [Stop, Slow, Throttled], ids=lambda kind: kind.name)
@@ -134,7 +134,7 @@ async def test_a_begin_that_is_cut_short_is_undone(target: Target, kind: type[Fa
     with suppress(asyncio.CancelledError):
         await beginning
     await fault.end()
-    assert await fault.ended()
+    assert await fault.verify_ended()
 
 
 async def test_slow_is_slow_where_the_load_goes_and_nowhere_else(target: Target) -> None:
@@ -200,7 +200,7 @@ async def test_what_is_tried_is_never_written(target: Target) -> None:
     async with administration(target.direct) as admin:
         await until(lambda: refuses_what_is_broken(admin))
         assert await admin.throttled(admin.brokers()[0], 1000) == 0
-    assert "all 6 partitions" in await Restart(target).ended()
+    assert "all 6 partitions" in await Restart(target).verify_ended()
     assert (await published(target)).offset == 0
 
 
@@ -214,18 +214,18 @@ async def test_a_quota_that_a_crash_left_is_mended(
     settings: Callable[..., Settings], stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    foreign = Target(direct=settings(), settings=settings(), mine=True)
+    foreign = Target(direct=settings(), settings=settings(), owned=True)
     fault = Throttled(foreign, rate_kib=50)
     await fault.begin()
-    fault._page.close()  # as its process ends
+    fault._entry.close()  # as its process ends
     (entry,) = left_behind()
-    assert "no quota" in await mend(entry)
+    assert "no quota" in await recover(entry)
     async with administration(foreign.direct) as admin:
         assert await admin.quota() is None
 
 
 async def test_kafka_that_is_not_ours_is_not_killed(settings: Callable[..., Settings]) -> None:
-    foreign = Target(direct=settings(), settings=settings(), mine=True)
+    foreign = Target(direct=settings(), settings=settings(), owned=True)
     with pytest.raises(StackError, match="not of the local stack"):
         await Stop(foreign).begin()
     with pytest.raises(StackError, match="no proxy"):
@@ -257,9 +257,9 @@ async def test_a_lost_leader_moves_and_is_back(three: Target) -> None:
 async def test_too_few_replicas_refuse_and_are_enough_again(
     three: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_replicas, "_MOVED", 1.0)
+    monkeypatch.setattr(kafka, "_MOVED", 1.0)
     with pytest.raises(FaultInert, match="answered CorruptRecordException"):
-        await NotEnoughReplicas(three).bites()
+        await NotEnoughReplicas(three).verify_active()
     monkeypatch.undo()
     assert three.stack is not None
     async with DualPublisher(three.settings) as publisher:

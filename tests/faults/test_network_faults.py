@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults import evidence, network
+from dualstream_lab.faults import evidence
 from dualstream_lab.faults.evidence import KAFKA, REDIS, address_of, answers
 from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.injector import broken
+from dualstream_lab.faults.injector import broken, open_target
 from dualstream_lab.faults.network import FAULTS, NetworkFault
-from dualstream_lab.faults.target import open_target
 
 from .conftest import bites_each_time
 
@@ -49,10 +48,7 @@ async def test_each_bites_where_the_load_goes_and_is_over(target: Target, kind: 
         assert evidence
         assert await answers(redis, REDIS, within=0.1)
         assert await answers(kafka, KAFKA, within=0.1)
-        assert target.proxies is not None
-        assert target.proxies.redis is not None
-        assert target.proxies.kafka is not None
-        healthy = {REDIS: target.proxies.redis.address, KAFKA: address_of(target.proxies.kafka.kafka_url)}
+        healthy = {REDIS: target.proxies["redis"].address, KAFKA: target.proxies["kafka"].address}
         assert await answers(healthy[other], other)
 
 
@@ -64,19 +60,18 @@ async def test_without_it_there_is_no_evidence(
     with pytest.raises(FaultInert):
         await bites_each_time(fault)
     await fault.end()
-    assert await fault.ended()
+    assert await fault.verify_ended()
     # and while it lasts it is not over
     monkeypatch.setattr(evidence, "_LONG", 0.4)
     monkeypatch.setattr(evidence, "_TRIES", 1)
-    monkeypatch.setattr(network, "_TRIES", 1)
     await fault.begin()
     if kind.word != "jitter":  # which may be little, now and then
         with pytest.raises(FaultInert):
-            await fault.ended()
+            await fault.verify_ended()
     monkeypatch.undo()
     await fault.end()
     await fault.end()
-    assert await fault.ended()
+    assert await fault.verify_ended()
 
 
 async def test_without_a_proxy_nothing_is_begun(settings: Callable[..., Settings]) -> None:

@@ -8,9 +8,9 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.injector import broken
-from dualstream_lab.faults.redis.probe import Link, answers, ask
+from dualstream_lab.faults.redis.probe import Link, ask
+from dualstream_lab.faults.spec import CATALOGUE
 
 from .conftest import PARAMETERS, REDIS_FAULTS, bites_each_time
 
@@ -35,14 +35,14 @@ async def test_it_is_not_over_before_its_end(target, whole, name):
     fault = made(target, name)
     try:
         await fault.begin()
-        await fault.bites()
+        await fault.verify_active()
         with pytest.raises((FaultInert, StreamUnavailable, TimeoutError)):
             # A stopped Redis does not answer, and would be waited for.
             async with asyncio.timeout(1 if name == "redis.stop" else None):
-                await fault.ended()
+                await fault.verify_ended()
     finally:
         await fault.end()
-    assert await fault.ended()
+    assert await fault.verify_ended()
     assert await whole() == before
 
 
@@ -54,7 +54,7 @@ async def test_what_was_not_begun_is_inert_and_may_be_ended(target, whole, name)
         await bites_each_time(fault)
     await fault.end()
     await fault.end()
-    assert await fault.ended()
+    assert await fault.verify_ended()
     assert await whole() == before
 
 
@@ -68,14 +68,14 @@ async def test_a_begin_that_is_cut_short_is_undone(target, whole, name):
         beginning.cancel()
         await asyncio.wait([beginning])
         await fault.end()
-        assert await fault.ended(), moment
+        assert await fault.verify_ended(), moment
         assert await whole() == before, moment
 
 
 async def test_who_lost_his_place_waits_for_one_to_accept_clients_again(target):
     fault = made(target, "redis.maxclients")
     await fault.begin()
-    await fault._inside[0].close()  # as where the begin is cut short
+    await fault._links[0].close()  # as where the begin is cut short
     async with Link(target.direct.redis_url) as other:
         while True:  # Redis has to notice
             with suppress(StreamUnavailable):
@@ -85,15 +85,13 @@ async def test_who_lost_his_place_waits_for_one_to_accept_clients_again(target):
         done, _ = await asyncio.wait([ending], timeout=0.3)
         assert not done
     await ending
-    assert await fault.ended()
+    assert await fault.verify_ended()
 
 
 async def test_a_restart_that_was_none_is_inert(target, monkeypatch):
     process = target.stack.redis
     monkeypatch.setattr(process, "kill", lambda: None)  # a process that nothing can kill
-    with pytest.raises(
-        FaultInert, match=r"redis\.restart does not bite: Redis is the same process as before"
-    ):
+    with pytest.raises(FaultInert, match=r"redis\.restart does not bite: a connection of before goes on"):
         async with broken(target, "redis.restart"):
             pass
 
@@ -137,7 +135,7 @@ async def test_a_slow_redis_is_slow_only_where_the_load_goes(target):
     async with broken(target, "redis.slow", delay_ms=300):
         for tries_left in reversed(range(5)):  # a busy machine may be as slow, once
             with suppress(StreamUnavailable) if tries_left else nullcontext():
-                await answers(target.direct.redis_url, timeout=0.3)
+                await ask(target.direct.redis_url, "PING", timeout=0.3)
                 break
         with pytest.raises(StreamUnavailable):
-            await answers(target.settings.redis_url, timeout=0.3)
+            await ask(target.settings.redis_url, "PING", timeout=0.3)

@@ -9,9 +9,8 @@ import pytest
 
 from dualstream_lab.errors import ConfigError, FaultInert
 from dualstream_lab.faults.fault import Fault
-from dualstream_lab.faults.injector import broken, carry_out
+from dualstream_lab.faults.injector import broken, carry_out, open_target
 from dualstream_lab.faults.spec import FaultSpec
-from dualstream_lab.faults.target import open_target
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.tasks import finished
 from dualstream_lab.workload import Workload
@@ -75,7 +74,7 @@ async def test_who_is_not_back_yet_is_waited_for(target, directory, monkeypatch)
 
 async def test_an_inert_fault_ends_the_others_and_says_what_was_seen(target, whole, directory, monkeypatch):
     before = await whole()
-    monkeypatch.setattr("dualstream_lab.faults.redis.settings._FILL", 0)  # as if nobody was refused
+    monkeypatch.setattr("dualstream_lab.faults.redis.commands._FILL", 0)  # as if nobody was refused
     specs = [
         FaultSpec(what="redis.maxclients", at=0.1, length=20),
         FaultSpec(what="redis.kill", at=60, length=1),

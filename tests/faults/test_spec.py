@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.spec import FaultSpec, check_overlaps
-from dualstream_lab.faults.target import check_suits
+from dualstream_lab.faults.spec import CATALOGUE, FaultSpec, check_overlaps, check_suits
 
 
 def spec(what="redis.kill", at=1.0, length=2.0, **more):
@@ -91,10 +89,10 @@ def test_every_fault_says_what_it_does_and_what_it_takes():
 
 
 def test_brokers_that_are_not_ours_are_left_alone():
-    check_suits(["redis.kill", "redis.oom", "redis.slow"], ours=True, mine=False)
-    check_suits(["redis.oom", "redis.slow"], ours=False, mine=True)
-    check_suits(["redis.slow"], ours=False, mine=False)
+    check_suits(["redis.kill", "redis.oom", "redis.slow"], local=True, owned=False)
+    check_suits(["redis.oom", "redis.slow"], local=False, owned=True)
+    check_suits(["redis.slow"], local=False, owned=False)
     with pytest.raises(ConfigError, match=r"redis\.kill: such faults need the local stack"):
-        check_suits(["redis.slow", "redis.kill"], ours=False, mine=True)
+        check_suits(["redis.slow", "redis.kill"], local=False, owned=True)
     with pytest.raises(ConfigError, match=r"redis\.oom: changes brokers.*--target-is-mine"):
-        check_suits(["redis.oom"], ours=False, mine=False)
+        check_suits(["redis.oom"], local=False, owned=False)

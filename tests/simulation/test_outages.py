@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.spec import FaultSpec
+from dualstream_lab.faults.spec import CATALOGUE, FaultSpec
 from dualstream_lab.simulation import Deployment
 from dualstream_lab.simulation.outages import Outages, outages, united
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABCMeta
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.tasks import finished
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from dualstream_lab.config import Settings
 
@@ -93,32 +94,26 @@ class Admin:
         answer = await self._ask(DescribeConfigsRequest([(_TOPIC, self._topic, [name])]))
         code, message, _, _, entries = answer.resources[0]
         self._check(code, f"topic {self._topic!r}: {message}")
-        for found, value, _, source, *_ in entries:
-            if found == name and source == _TOPIC_LEVEL:
-                return str(value)
-        return None
+        settings = {key: str(value) for key, value, _, source, *_ in entries if source == _TOPIC_LEVEL}
+        return settings.get(name)
 
     async def set_topic_setting(self, name: str, value: str | None) -> None:
         """None: what it inherits. The topic's other settings stay."""
         change = (name, _DELETE if value is None else _SET, value)
-        answer = await self._ask(_Exactly(_AlterConfigs, [(_TOPIC, self._topic, [change])], False))
+        answer = await self._ask(_AlterConfigs([(_TOPIC, self._topic, [change])], False))
         code, message, *_ = answer.resources[0]
         self._check(code, f"{name} of topic {self._topic!r}: {message}")
 
     async def quota(self) -> float | None:
         """Bytes/s that each producer may write to each broker, where it has no quota of its own."""
-        answer = await self._ask(_Exactly(_DescribeQuotas, [("client-id", 1, None)], True))
+        answer = await self._ask(_DescribeQuotas([("client-id", 1, None)], True))
         self._check(answer.error_code, f"quotas: {answer.error_message}")
-        for _, values in answer.entries or ():
-            for key, value in values:
-                if key == _QUOTA:
-                    return float(value)
-        return None
+        return {key: value for _, values in answer.entries or () for key, value in values}.get(_QUOTA)
 
     async def set_quota(self, value: float | None) -> None:
         """None: without limit."""
         change = (_QUOTA, value or 0.0, value is None)
-        answer = await self._ask(_Exactly(_AlterQuotas, [([("client-id", None)], [change])], False))
+        answer = await self._ask(_AlterQuotas([([("client-id", None)], [change])], False))
         code, message, *_ = answer.entries[0]
         self._check(code, f"quotas: {message}")
 
@@ -145,7 +140,7 @@ class Admin:
         return await self._client.send(broker, request)
 
     async def _ask(self, request: Any) -> Any:
-        """Any broker that answers."""
+        """The first broker that answers: always the same one, while it lives."""
         problem: Exception = StreamUnavailable("Kafka has no brokers")
         for broker in self.brokers():
             try:
@@ -171,82 +166,42 @@ def _batch(size: int, *, broken: bool = False) -> bytes:
     return bytes(batch)
 
 
-class _Exactly:
-    """A request that aiokafka does not have, in the one version that is needed."""
+class _FirstVersion:
+    """Of a request that aiokafka does not have."""
 
-    def __init__(self, kind: type[RequestStruct], *values: Any) -> None:
-        self._struct = kind(*values)
+    API_KEY: int
 
-    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> RequestStruct:
-        low, high = versions.get(self._struct.API_KEY, (0, -1))
-        if not low <= self._struct.API_VERSION <= high:
+    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Any:
+        if versions.get(self.API_KEY, (1, 1))[0]:
             raise IncompatibleBrokerVersion("this Kafka does not have the request")
-        return self._struct
+        return self
 
 
-class _AlteredConfigs(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 44, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("resources", Array(("error_code", Int16), ("message", _TEXT), ("kind", Int8), ("name", _TEXT))),
+def _request(key: int, asked: Iterable[Any], answered: Iterable[Any]) -> type[RequestStruct]:
+    common = {"API_KEY": key, "API_VERSION": 0}
+    answer = ABCMeta(
+        "Answer", (Response,), {**common, "SCHEMA": Schema(("throttle_time_ms", Int32), *answered)}
     )
+    members = {**common, "SCHEMA": Schema(*asked), "RESPONSE_TYPE": answer}
+    return ABCMeta("Request", (_FirstVersion, RequestStruct), members)
 
 
-class _AlterConfigs(RequestStruct):  # type: ignore[misc]
-    """Incremental: other settings stay as they are."""
+_CHANGES = Array(("name", _TEXT), ("operation", Int8), ("value", _TEXT))
+_ALTERED = Array(("error_code", Int16), ("message", _TEXT), ("kind", Int8), ("name", _TEXT))
+_ALTER = ("resources", Array(("kind", Int8), ("name", _TEXT), ("configs", _CHANGES)))
+# Incremental: other settings stay as they are.
+_AlterConfigs: Final = _request(44, [_ALTER, ("validate_only", Boolean)], [("resources", _ALTERED)])
 
-    API_KEY, API_VERSION, RESPONSE_TYPE = 44, 0, _AlteredConfigs
-    SCHEMA = Schema(
-        (
-            "resources",
-            Array(
-                ("kind", Int8),
-                ("name", _TEXT),
-                ("configs", Array(("name", _TEXT), ("operation", Int8), ("value", _TEXT))),
-            ),
-        ),
-        ("validate_only", Boolean),
-    )
-
-
-_ENTITY = Array(("kind", _TEXT), ("name", _TEXT))
-
-
-class _DescribedQuotas(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 48, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        ("error_message", _TEXT),
-        ("entries", Array(("entity", _ENTITY), ("values", Array(("key", _TEXT), ("value", Float64))))),
-    )
-
-
-class _DescribeQuotas(RequestStruct):  # type: ignore[misc]
-    API_KEY, API_VERSION, RESPONSE_TYPE = 48, 0, _DescribedQuotas
-    SCHEMA = Schema(
-        ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT))),
-        ("strict", Boolean),
-    )
-
-
-class _AlteredQuotas(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 49, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("entries", Array(("error_code", Int16), ("error_message", _TEXT), ("entity", _ENTITY))),
-    )
-
-
-class _AlterQuotas(RequestStruct):  # type: ignore[misc]
-    API_KEY, API_VERSION, RESPONSE_TYPE = 49, 0, _AlteredQuotas
-    SCHEMA = Schema(
-        (
-            "entries",
-            Array(
-                ("entity", _ENTITY),
-                ("changes", Array(("key", _TEXT), ("value", Float64), ("remove", Boolean))),
-            ),
-        ),
-        ("validate_only", Boolean),
-    )
+_ERROR: Final = (("error_code", Int16), ("error_message", _TEXT))
+_ENTITY: Final = ("entity", Array(("kind", _TEXT), ("name", _TEXT)))
+_VALUES: Final = ("values", Array(("key", _TEXT), ("value", Float64)))
+_COMPONENTS: Final = ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT)))
+_DescribeQuotas: Final = _request(
+    48, [_COMPONENTS, ("strict", Boolean)], [*_ERROR, ("entries", Array(_ENTITY, _VALUES))]
+)
+_QUOTA_CHANGES: Final = ("changes", Array(("key", _TEXT), ("value", Float64), ("remove", Boolean)))
+_AlterQuotas: Final = _request(
+    49,
+    [("entries", Array(_ENTITY, _QUOTA_CHANGES)), ("validate_only", Boolean)],
+    [("entries", Array(*_ERROR, _ENTITY))],
+)

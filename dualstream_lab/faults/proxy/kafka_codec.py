@@ -7,31 +7,24 @@ ways that are not read here is kept from clients by the answer to ApiVersions, w
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     Place: TypeAlias = Callable[[str, int], tuple[str, int]]
 
 __all__ = ["KafkaCodec"]
 
-_PRODUCE, _FETCH, _METADATA, _FIND_COORDINATOR, _API_VERSIONS = 0, 1, 3, 10, 18
-_DESCRIBE_QUORUM, _DESCRIBE_CLUSTER, _SHARE_FETCH, _SHARE_ACKNOWLEDGE = 55, 60, 78, 79
+_PRODUCE, _FETCH, _METADATA, _COORDINATOR, _API_VERSIONS = 0, 1, 3, 10, 18
+_QUORUM, _CLUSTER, _SHARE_FETCH, _SHARE_ACKNOWLEDGE = 55, 60, 78, 79
 
 # The latest version of each that is read here, or (produce, fetch, quorum) that does not name brokers.
-_LATEST: Final = {
-    _PRODUCE: 9,
-    _FETCH: 15,
-    _METADATA: 13,
-    _FIND_COORDINATOR: 6,
-    _DESCRIBE_QUORUM: 1,
-    _DESCRIBE_CLUSTER: 2,
-}
+_LATEST: Final = {_PRODUCE: 9, _FETCH: 15, _METADATA: 13, _COORDINATOR: 6, _QUORUM: 1, _CLUSTER: 2}
 _HIDDEN: Final = {_SHARE_FETCH, _SHARE_ACKNOWLEDGE}
 # Read, and compact from this version on.
-_FLEXIBLE: Final = {_METADATA: 9, _FIND_COORDINATOR: 3, _API_VERSIONS: 3, _DESCRIBE_CLUSTER: 0}
+_FLEXIBLE: Final = {_METADATA: 9, _COORDINATOR: 3, _API_VERSIONS: 3, _CLUSTER: 0}
 _UNSUPPORTED_VERSION = 35
 _REQUEST, _ANSWER = struct.Struct(">ihhi"), struct.Struct(">ii")
 _LONGEST = 64 * 2**20  # bytes of an answer that is read
@@ -54,22 +47,15 @@ class KafkaCodec:
 
     def request(self, data: bytes) -> bytes:
         """The same bytes: what is asked is only noted."""
-        at = 0
-        while at < len(data):
-            if self._skipping:
-                skipped = min(self._skipping, len(data) - at)
-                self._skipping -= skipped
-                at += skipped
-                continue
-            part = data[at : at + _REQUEST.size - len(self._head)]
-            self._head += part
-            at += len(part)
-            if len(self._head) == _REQUEST.size:
-                size, key, version, number = _REQUEST.unpack(self._head)
-                self._head, self._skipping = b"", size - 8
-                if self._skipping < 0:
-                    raise ValueError("not a Kafka request")
-                self._note(key, version, number)
+        begun = self._head + data
+        at = self._skipping
+        while at + _REQUEST.size <= len(begun):
+            size, key, version, number = _REQUEST.unpack_from(begun, at)
+            if size < 8:
+                raise ValueError("not a Kafka request")
+            self._note(key, version, number)
+            at += 4 + size
+        self._head, self._skipping = begun[at:], max(0, at - len(begun))
         return data
 
     def _note(self, key: int, version: int, number: int) -> None:
@@ -86,37 +72,32 @@ class KafkaCodec:
             self._passing -= len(data)
             return data
         data = self._kept + data
-        out, at = [], 0
-        while at < len(data):
-            if self._passing:
-                end = min(at + self._passing, len(data))
-                self._passing -= end - at
-                out.append(data[at:end])
-                at = end
-                continue
-            if len(data) - at < _ANSWER.size:
-                break
+        at = self._passing
+        out = [data[:at]]
+        while at + _ANSWER.size <= len(data):
             size, number = _ANSWER.unpack_from(data, at)
             if size < 4 or (number in self._asked and size > _LONGEST):
                 raise ValueError("not a Kafka answer")
-            if number not in self._asked:
-                self._passing = 4 + size
-                continue
             end = at + 4 + size
-            if end > len(data):
+            if number not in self._asked:
+                out.append(data[at:end])
+            elif end > len(data):
                 break
-            out.append(self._rewritten(data[at + 4 : end], *self._asked.pop(number)))
+            else:
+                out.append(self._rewritten(data[at + 4 : end], *self._asked.pop(number)))
             at = end
-        self._kept = data[at:]
+        self._kept, self._passing = data[at:], max(0, at - len(data))
         return b"".join(out)
 
     def _rewritten(self, frame: bytes, key: int, version: int) -> bytes:
         answer = _Answer(frame, self._place, flexible=version >= _FLEXIBLE[key])
         try:
             answer.skip(4)
-            if key != _API_VERSIONS:  # whose header never changed
+            if key == _API_VERSIONS:  # whose header never changed
+                answer.versions()
+            else:
                 answer.tags()
-            _READERS[key](answer, version)
+                answer.read(_layout(key, version), version)
             new = answer.rewritten()
         except (IndexError, struct.error) as error:
             raise ValueError("not the answer that was expected") from error
@@ -134,21 +115,30 @@ class _Answer:
         self._done = 0  # up to here it is in _out
         self._out: list[bytes] = []
 
+    def read(self, layout: Sequence[Any], version: int) -> None:
+        for step in layout:
+            part, since = step if isinstance(step, tuple) else (step, 0)
+            if version < since:
+                continue
+            if isinstance(part, list):
+                for _ in range(self.count()):
+                    self.read(part, version)
+            elif isinstance(part, int):
+                self.skip(part)
+            else:
+                part(self)
+
     def skip(self, size: int) -> None:
-        """So many bytes."""
         self._at += size
 
     def take(self, form: str) -> tuple[int, ...]:
-        """Whole numbers."""
         self._at += struct.calcsize(form)
         return struct.unpack_from(form, self._data, self._at - struct.calcsize(form))
 
     def count(self) -> int:
-        """Entries of an array that begins here."""
         return self._number() - 1 if self.flexible else self.take(">i")[0]
 
     def text(self) -> bytes:
-        """A text; none is empty."""
         size = self._number() - 1 if self.flexible else self.take(">h")[0]
         begin = self._at
         self._at += max(0, size)
@@ -175,6 +165,8 @@ class _Answer:
 
     def versions(self) -> None:
         """The array of versions that a broker speaks, without those that could name brokers."""
+        if self.take(">h")[0] == _UNSUPPORTED_VERSION:
+            self.flexible = False  # then all is as in version 0
         begin = self._at
         allowed = []
         for _ in range(self.count()):
@@ -215,57 +207,18 @@ def _number(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def _metadata(answer: _Answer, version: int) -> None:
-    answer.skip(4 if version >= 3 else 0)  # throttle time
-    for _ in range(answer.count()):
-        answer.skip(4)
-        answer.address()
-        if version >= 1:
-            answer.text()  # rack
-        answer.tags()
+_TEXT, _ADDRESS, _TAGS = _Answer.text, _Answer.address, _Answer.tags
+# What an answer begins with: so many bytes, or what is read; in a pair with the first version that has it.
+# A list is an array of such.
+_METADATA_LAYOUT: Final = [(4, 3), [4, _ADDRESS, (_TEXT, 1), _TAGS]]  # throttle time; id, address, rack
+_ONE_LAYOUT: Final = [(4, 1), 2, (_TEXT, 1), 4, _ADDRESS]  # throttle time, error, its text, id, address
+# throttle time; key, id, address, error, its text
+_MANY_LAYOUT: Final = [4, [_TEXT, 4, _ADDRESS, 2, _TEXT, _TAGS]]
+# throttle time, error, its text, kind of endpoint, cluster, controller; id, address, rack, fenced
+_CLUSTER_LAYOUT: Final = [4, 2, _TEXT, (1, 1), _TEXT, 4, [4, _ADDRESS, _TEXT, (1, 2), _TAGS]]
 
 
-def _coordinators(answer: _Answer, version: int) -> None:
-    answer.skip(4 if version >= 1 else 0)  # throttle time
-    if version >= 4:
-        for _ in range(answer.count()):
-            answer.text()  # key
-            answer.skip(4)
-            answer.address()
-            answer.skip(2)  # error
-            answer.text()
-            answer.tags()
-        return
-    answer.skip(2)  # error
-    if version >= 1:
-        answer.text()
-    answer.skip(4)
-    answer.address()
-
-
-def _cluster(answer: _Answer, version: int) -> None:
-    answer.skip(4 + 2)  # throttle time, error
-    answer.text()
-    answer.skip(1 if version >= 1 else 0)  # kind of endpoint
-    answer.text()  # cluster
-    answer.skip(4)  # controller
-    for _ in range(answer.count()):
-        answer.skip(4)
-        answer.address()
-        answer.text()  # rack
-        answer.skip(1 if version >= 2 else 0)  # fenced
-        answer.tags()
-
-
-def _api_versions(answer: _Answer, _version: int) -> None:
-    if answer.take(">h")[0] == _UNSUPPORTED_VERSION:
-        answer.flexible = False  # then all is as in version 0
-    answer.versions()
-
-
-_READERS: Final[dict[int, Callable[[_Answer, int], None]]] = {
-    _METADATA: _metadata,
-    _FIND_COORDINATOR: _coordinators,
-    _API_VERSIONS: _api_versions,
-    _DESCRIBE_CLUSTER: _cluster,
-}
+def _layout(key: int, version: int) -> Sequence[Any]:
+    if key == _COORDINATOR:
+        return _MANY_LAYOUT if version >= 4 else _ONE_LAYOUT
+    return _METADATA_LAYOUT if key == _METADATA else _CLUSTER_LAYOUT

@@ -7,18 +7,20 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from dualstream_lab.errors import StackError
-from dualstream_lab.faults.proxy.toxics import SILENT, BlackHole, Refuse, Reset, Road
+from dualstream_lab.faults.proxy.toxics import BlackHole, Refuse, Reset, Road
 from dualstream_lab.stack.ports import HOST, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dualstream_lab.faults.evidence import Address
+    from dualstream_lab.faults.proxy.kafka_codec import KafkaCodec
     from dualstream_lab.faults.proxy.toxics import Toxic
 
-__all__ = ["Codec", "Relay"]
+__all__ = ["Relay"]
 
 _BUFFER = 256 * 2**10  # bytes that may wait for an end which does not read
 _BACKLOG = 1024
@@ -28,61 +30,31 @@ _SOON = 0.0005  # s: the loop's timers are no finer
 _RST: Final = struct.pack("ii", 1, 0)  # linger for 0 s
 
 
-class Codec(Protocol):
-    """Reads along on one connection, and may change what the server answers.
-
-    Raises ValueError or StackError for bytes that must not pass: the connection is reset.
-    """
-
-    def request(self, data: bytes) -> bytes:
-        """What goes to the server instead of ``data``."""
-
-    def answer(self, data: bytes) -> bytes:
-        """What goes to the client instead of ``data``."""
-
-
 class Relay:
-    """Accepts on ``port`` of 127.0.0.1 (0: a free one) and passes everything to ``upstream`` and back.
+    """Accepts on a free port of 127.0.0.1 and passes everything to ``upstream`` and back.
 
-    Construction listens; call :meth:`open` soon. Without a toxic a connection ends at one side as it did at
-    the other; a server that cannot be reached is seen as a reset after the connect. What is read is bounded:
-    an end that does not read stops the other from being read.
+    Construction listens; the first :meth:`become` accepts. Without a toxic a connection ends at one side as
+    it did at the other; a server that cannot be reached is seen as a reset after the connect. What is read is
+    bounded: an end that does not read stops the other from being read. Where the ``codec`` of a connection
+    raises ValueError or StackError it is reset.
     """
 
-    def __init__(
-        self, upstream: tuple[str, int], port: int = 0, *, codec: Callable[[], Codec] | None = None
-    ) -> None:
+    def __init__(self, upstream: Address, *, codec: Callable[[], KafkaCodec | None]) -> None:
         self.upstream = upstream
-        self.port = port or free_ports(1)[0]
+        (self.port,) = free_ports(1)
         self.ends: set[_End] = set()
         self.toxic: Toxic | None = None
-        self.there, self.back = Road(1), Road(2)
+        self.outbound, self.inbound = Road(1), Road(2)
         self._codec = codec
         self._socket: socket.socket | None = _listen(self.port)
         self._server: asyncio.Server | None = None
         self._dials: set[asyncio.Task[None]] = set()
         self._becoming = asyncio.Lock()
 
-    @property
-    def connections(self) -> int:
-        """Open ones of clients."""
-        return sum(end.is_client for end in self.ends)
-
-    async def open(self) -> None:
-        """Accept."""
-        if self._socket is None:
-            self._socket = _listen(self.port)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accepted, sock=self._socket, backlog=_BACKLOG)
-
-    def _accepted(self) -> _End:
-        return _End(self, self.there, self._codec() if self._codec is not None else None)
-
     async def close(self) -> None:
         """End everything: the port is closed and every connection reset."""
         self._shut()
-        for end in tuple(self.ends):
-            end.reset()
+        self._reset_all()
         for dial in self._dials:
             dial.cancel()
         if self._dials:
@@ -96,24 +68,27 @@ class Relay:
         last one are reset.
         """
         async with self._becoming:
-            await self._become(toxic)
-
-    async def _become(self, toxic: Toxic | None) -> None:
-        for end in tuple(self.ends):
-            end.flush()
-            if end.lost or (end.mute and end.other is None):
-                end.reset()
-            end.mute = isinstance(toxic, SILENT)
-        self.toxic = toxic
-        self.there.become(toxic)
-        self.back.become(toxic)
-        if isinstance(toxic, (Reset, Refuse)):
             for end in tuple(self.ends):
-                end.reset()
-        if isinstance(toxic, Refuse):
-            self._shut()
-        elif self._server is None:
-            await self.open()
+                end.flush()
+                if end.lost or (end.mute and end.other is None):
+                    end.reset()
+                end.mute = isinstance(toxic, BlackHole)
+            self.toxic = toxic
+            self.outbound.become(toxic)
+            self.inbound.become(toxic)
+            if isinstance(toxic, (Reset, Refuse)):
+                self._reset_all()
+            if isinstance(toxic, Refuse):
+                self._shut()
+            elif self._server is None:
+                self._socket = self._socket or _listen(self.port)
+                self._server = await asyncio.get_running_loop().create_server(
+                    lambda: _End(self, self.outbound, self._codec()), sock=self._socket, backlog=_BACKLOG
+                )
+
+    def _reset_all(self) -> None:
+        for end in tuple(self.ends):
+            end.reset()
 
     def _shut(self) -> None:
         if self._server is not None:
@@ -134,28 +109,21 @@ class Relay:
             dial.add_done_callback(self._dials.discard)
 
     async def _dial(self, client: _End) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_DIAL):
-                await loop.create_connection(
-                    lambda: _End(self, self.back, client.codec, client), *self.upstream
+                await asyncio.get_running_loop().create_connection(
+                    lambda: _End(self, self.inbound, client.codec, client), *self.upstream
                 )
         except (OSError, TimeoutError):
             client.reset()
 
 
 def _listen(port: int) -> socket.socket:
-    listening = socket.socket()
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((HOST, port))
-        listening.listen(_BACKLOG)
+        return socket.create_server((HOST, port), backlog=_BACKLOG)
     except OSError as error:
-        listening.close()
-        raise StackError(
-            f"the fault proxy cannot listen on port {port}: {error.strerror or error}"
-        ) from error
-    return listening
+        reason = error.strerror or error
+        raise StackError(f"the fault proxy cannot listen on port {port}: {reason}") from error
 
 
 class _End(asyncio.Protocol):
@@ -163,21 +131,23 @@ class _End(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, relay: Relay, road: Road, codec: Codec | None, client: _End | None = None) -> None:
+    def __init__(
+        self, relay: Relay, road: Road, codec: KafkaCodec | None, client: _End | None = None
+    ) -> None:
         self.is_client = client is None
         self.codec = codec
         self.other = client
         self.mute = False
+        self.blocked = False  # the other end takes no more
         self.lost = False  # bytes, or the word that it has ended
         self._relay = relay
         self._road = road
-        self._way: deque[tuple[float, bytes | None]] = deque()  # when it arrives, and what: None is the end
+        self._queue: deque[tuple[float, bytes | None]] = deque()  # when it arrives, and what: None is the end
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._blocked = False
         self._reset = False
-        self._heard_all = False
-        self._said_all = False
+        self._received_eof = False
+        self._sent_eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -207,7 +177,7 @@ class _End(asyncio.Protocol):
         self._send(data)
 
     def eof_received(self) -> bool:
-        self._heard_all = True
+        self._received_eof = True
         if not self.mute:
             self._send(None)
         self.lost = self.mute
@@ -226,20 +196,21 @@ class _End(asyncio.Protocol):
             self.other.reset()
 
     def pause_writing(self) -> None:
-        if self.other is not None:
-            self.other.regulate(blocked=True)
+        self._let_other_read(False)
 
     def resume_writing(self) -> None:
-        if self.other is not None:
-            self.other.regulate(blocked=False)
+        self._let_other_read(True)
 
-    def regulate(self, *, blocked: bool | None = None) -> None:
-        """Read on only while there is room for it. ``blocked``: the other end takes no more."""
-        if blocked is not None:
-            self._blocked = blocked
-        if self._heard_all or self.transport.is_closing():
+    def _let_other_read(self, may: bool) -> None:
+        if self.other is not None:
+            self.other.blocked = not may
+            self.other.regulate()
+
+    def regulate(self) -> None:
+        """Read on only while there is room for it."""
+        if self._received_eof or self.transport.is_closing():
             return
-        full = self._blocked or self._held >= self._road.room
+        full = self.blocked or self._held >= self._road.room
         if full and self.transport.is_reading():
             self.transport.pause_reading()
         elif not full and not self.transport.is_reading():
@@ -247,7 +218,7 @@ class _End(asyncio.Protocol):
 
     def reset(self) -> None:
         """End both ends with RST, also one that is closing but still has something to say."""
-        self._way.clear()
+        self._queue.clear()
         self._held = 0
         if self._reset or self not in self._relay.ends:
             return
@@ -259,18 +230,18 @@ class _End(asyncio.Protocol):
 
     def flush(self) -> None:
         """What is on the way arrives now."""
-        self._way = deque((0.0, data) for _, data in self._way)
+        self._queue = deque((0.0, data) for _, data in self._queue)
         self.wake()
 
     def _send(self, data: bytes | None) -> None:
-        if self._road.open and not self._way and self.other is not None:
+        if self._road.open and not self._queue and self.other is not None:
             self._arrive(data)
             return
-        after = self._way[-1][0] if self._way else 0.0
+        after = self._queue[-1][0] if self._queue else 0.0
         now = time.monotonic()
         for piece in self._road.slices(data) if data is not None else [None]:
             after = self._road.arrival(now, len(piece or b""), after)
-            self._way.append((after, piece))
+            self._queue.append((after, piece))
             self._held += len(piece or b"")
         if self._timer is None:
             self.wake()
@@ -282,12 +253,12 @@ class _End(asyncio.Protocol):
         if self.other is None:
             return
         now = time.monotonic()
-        while self._way and self._way[0][0] <= now + _SOON:
-            data = self._way.popleft()[1]
+        while self._queue and self._queue[0][0] <= now + _SOON:
+            data = self._queue.popleft()[1]
             self._held -= len(data or b"")
             self._arrive(data)
-        if self._way:
-            wait = self._way[0][0] - now
+        if self._queue:
+            wait = self._queue[0][0] - now
             self._timer = asyncio.get_running_loop().call_later(wait, self.wake)
         self.regulate()
 
@@ -299,8 +270,8 @@ class _End(asyncio.Protocol):
         if data is not None:
             other.transport.write(data)
             return
-        self._said_all = True
-        if other._said_all:  # noqa: SLF001  (of its own class)
+        self._sent_eof = True
+        if other._sent_eof:  # noqa: SLF001  (of its own class)
             self.transport.close()
             other.transport.close()
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeAlias
 
-__all__ = ["EARLY", "Bandwidth", "BlackHole", "Delay", "Forget", "Refuse", "Reset", "Road", "Toxic"]
+__all__ = ["EARLY", "Bandwidth", "BlackHole", "Delay", "Refuse", "Reset", "Road", "Toxic"]
 
 EARLY: Final = 0.9
 """Of a delay, as it may be seen: a loop's timers may end a moment before their time."""
@@ -37,11 +37,6 @@ class BlackHole:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """The connections of this moment are mute, as when a router loses its state; new ones work."""
-
-
-@dataclass(frozen=True, slots=True)
 class Reset:
     """Every connection ends with RST, and so does each new one."""
 
@@ -51,8 +46,7 @@ class Refuse:
     """Every connection ends with RST, and new ones are refused: nobody listens."""
 
 
-Toxic: TypeAlias = Delay | Bandwidth | BlackHole | Forget | Reset | Refuse
-SILENT: Final = (BlackHole, Forget)
+Toxic: TypeAlias = Delay | Bandwidth | BlackHole | Reset | Refuse
 
 
 class Road:

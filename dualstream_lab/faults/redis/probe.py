@@ -1,4 +1,4 @@
-"""The independent client of the Redis faults: it administers, and sees what others would see."""
+"""What Redis faults share: a client of their own, which administers and sees what others would see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from contextlib import suppress
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -14,8 +14,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
+from dualstream_lab.faults.evidence import REDIS, address_of
+from dualstream_lab.faults.fault import ServerFault
 
-__all__ = ["WRITE", "Link", "Refused", "answers", "ask", "heard", "lifetime", "refused", "writes"]
+if TYPE_CHECKING:
+    from dualstream_lab.faults.evidence import Address
+    from dualstream_lab.stack import ManagedProcess
+
+__all__ = ["WRITE", "Link", "RedisFault", "Refused", "ask", "delivers", "lifetime", "refused"]
 
 _ANSWER = 5.0  # s
 _NAME = "dualstream-fault"  # begins the channels used here, and the key that is never written
@@ -52,28 +58,9 @@ class Link:
         await self.close()
 
     async def ask(self, *command: str | int, timeout: float = _ANSWER) -> Any:
-        """Its answer. Raises Refused for an error reply, StreamUnavailable for anything else."""
-        return await self._bounded(timeout, *command)
-
-    async def info(self, name: str) -> str:
-        """A field of INFO. Raises StreamUnavailable where there is none."""
-        for line in str(await self.ask("INFO")).splitlines():
-            if line.startswith(name + ":"):
-                return line[len(name) + 1 :]
-        raise StreamUnavailable(f"Redis tells no {name}")
-
-    async def setting(self, name: str) -> str:
-        """A value of CONFIG GET. Raises StreamUnavailable where there is none."""
-        found = await self.ask("CONFIG", "GET", name)
-        if not found:
-            raise StreamUnavailable(f"Redis has no setting {name}")
-        return str(found[1])
-
-    async def hear(self, timeout: float = _ANSWER) -> Any:
-        """What comes next without being asked for. Raises StreamUnavailable."""
-        return await self._bounded(timeout)
-
-    async def _bounded(self, timeout: float, *command: str | int) -> Any:
+        """Its answer; without a command, what comes next. Raises Refused for an error reply,
+        StreamUnavailable for anything else.
+        """
         try:
             async with asyncio.timeout(timeout):
                 if command:
@@ -85,6 +72,19 @@ class Link:
             raise StreamUnavailable(f"Redis gave no answer within {timeout:g} s") from error
         except (RedisError, OSError, RuntimeError) as error:  # uvloop's word for a connection that was reset
             raise StreamUnavailable(f"Redis: {error}") from error
+
+    async def info(self, name: str) -> str:
+        """A field of INFO. Raises StreamUnavailable where there is none."""
+        for line in str(await self.ask("INFO")).splitlines():
+            if line.startswith(name + ":"):
+                return line[len(name) + 1 :]
+        raise StreamUnavailable(f"Redis tells no {name}")
+
+    async def setting(self, name: str) -> str:
+        """A value of CONFIG GET. Raises StreamUnavailable where there is none."""
+        if not (setting := await self.ask("CONFIG", "GET", name)):
+            raise StreamUnavailable(f"Redis has no setting {name}")
+        return str(setting[1])
 
     async def close(self) -> None:
         """Nothing if it is not open."""
@@ -98,15 +98,8 @@ async def ask(url: str, *command: str | int, timeout: float = _ANSWER) -> Any:
         return await link.ask(*command, timeout=timeout)
 
 
-async def answers(url: str, *, timeout: float = _ANSWER) -> str:
-    """That PING is answered, and how soon. Raises StreamUnavailable."""
-    began = time.perf_counter()
-    await ask(url, "PING", timeout=timeout)
-    return f"PING is answered in {(time.perf_counter() - began) * 1e3:.1f} ms"
-
-
-async def heard(url: str, *, size: int = 8) -> str:
-    """How soon a subscriber hears a PUBLISH of so many bytes. Raises FaultInert, StreamUnavailable."""
+async def delivers(url: str, *, size: int = 8) -> str:
+    """How soon a PUBLISH of so many bytes is delivered. Raises FaultInert, StreamUnavailable."""
     channel, message = f"{_NAME}:{secrets.token_hex(4)}", "x" * size
     async with Link(url) as subscriber:
         await subscriber.ask("SUBSCRIBE", channel)
@@ -114,9 +107,9 @@ async def heard(url: str, *, size: int = 8) -> str:
         receivers = await ask(url, "PUBLISH", channel, message)
         if not receivers:
             raise FaultInert("a PUBLISH reached no subscriber")
-        got = await subscriber.hear()
-        if got[-1] != message:
-            raise FaultInert(f"the subscriber heard something else: {got}")
+        received = await subscriber.ask()
+        if received[-1] != message:
+            raise FaultInert(f"the subscriber heard something else: {received}")
         return f"a PUBLISH is heard in {(time.perf_counter() - began) * 1e3:.1f} ms"
 
 
@@ -127,7 +120,7 @@ async def lifetime(url: str, *command: str | int, within: float) -> float | None
         async with Link(url) as link:
             await link.ask(*command)
             while (left := began + within - time.perf_counter()) > 0:
-                await link.hear(left)
+                await link.ask(timeout=left)
     except StreamUnavailable as error:
         if not isinstance(error.__cause__, TimeoutError):
             return time.perf_counter() - began
@@ -145,10 +138,29 @@ async def refused(url: str, word: str, *command: str | int, timeout: float = _AN
     raise FaultInert(f"{command[0]} is not refused with {word!r}: the answer is {answer!r}")
 
 
-async def writes(url: str) -> str:
-    """That a write is accepted. Raises FaultInert."""
-    try:
-        await ask(url, *WRITE)
-    except Refused as error:
-        raise FaultInert(f"a write is refused: {error}") from error
-    return "a write is accepted"
+class RedisFault(ServerFault):
+    """A fault of Redis."""
+
+    breaks = "redis"
+    dialect = REDIS
+
+    @property
+    def url(self) -> str:
+        """Of Redis itself, past any proxy. Raises StreamUnavailable where there is none."""
+        if self.target.direct.redis_url is None:
+            raise StreamUnavailable("no Redis was given")
+        return self.target.direct.redis_url
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The stack's."""
+        return self.stack.redis
+
+    @property
+    def address(self) -> Address:
+        """The stack's."""
+        return address_of(self.stack.redis_url.partition("//")[2])
+
+    async def verify_ended(self) -> str:
+        """A publish is delivered again."""
+        return await delivers(self.url)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.fault import ServedGateway
-from dualstream_lab.faults.injector import broken
+from dualstream_lab.faults.injector import broken, open_target
 from dualstream_lab.faults.spec import fault_named
-from dualstream_lab.faults.target import open_target
 from dualstream_lab.lab.gateway_check.check import check_gateway
 from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports

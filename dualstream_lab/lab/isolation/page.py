@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dualstream_lab.analysis.paired import LEVEL, LOOKS
-from dualstream_lab.faults.catalogue import CATALOGUE
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.isolation.judgement import Verdict
 from dualstream_lab.lab.isolation.text import COLUMNS, facts, headline, row
 

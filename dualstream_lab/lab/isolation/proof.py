@@ -17,8 +17,8 @@ import msgspec
 from dualstream_lab.analysis.paired import LOOKS
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
-from dualstream_lab.faults.catalogue import CATALOGUE
-from dualstream_lab.faults.target import open_target
+from dualstream_lab.faults.injector import open_target
+from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.isolation.block_figures import Figures, figures_of
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Session, Timing, open_sender
 from dualstream_lab.lab.isolation.judgement import Judgement, Rules, Verdict, judge, judge_fault
