@@ -17,8 +17,8 @@ from dualstream_lab.simulation.analytic.capacity import Traffic, turns_per_call
 from dualstream_lab.simulation.calibration import COSTS
 from dualstream_lab.simulation.fitting.fit import fit
 from dualstream_lab.simulation.fitting.least_squares import System, normal
-from dualstream_lab.simulation.fitting.matching import pauses_matched
 from dualstream_lab.simulation.fitting.observations import observe
+from dualstream_lab.simulation.fitting.stalls import pauses_matched
 from dualstream_lab.workload import Workload
 
 from .sweep import TRUE, sweep

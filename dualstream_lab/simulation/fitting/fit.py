@@ -18,24 +18,18 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration, load_of
 from dualstream_lab.simulation.fitting.equations import LINEAR, equations_of
 from dualstream_lab.simulation.fitting.least_squares import System, normal
-from dualstream_lab.simulation.fitting.matching import pauses_matched
-from dualstream_lab.simulation.fitting.observations import observe
-from dualstream_lab.simulation.fitting.paired_runs import side_by_side
-from dualstream_lab.simulation.fitting.resampling import Blocks
-from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, separate
+from dualstream_lab.simulation.fitting.observations import Blocks, observe, side_by_side
+from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, pauses_matched, separate
 from dualstream_lab.simulation.parameters import Costs, most_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from dualstream_lab.recording import RunDirectory
     from dualstream_lab.simulation.fitting.equations import Equations
     from dualstream_lab.simulation.fitting.observations import Observed
-
-    Floats = npt.NDArray[np.float64]
+    from dualstream_lab.simulation.kernels import Floats
 
 __all__ = ["Fit", "fit"]
 
@@ -46,9 +40,8 @@ _FLOOR: Final = 0.02  # nothing is known better than so, as a share
 _TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
 _NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
 _NOISIEST: Final = 2.0  # coefficient of variation
-_NOISES: Final = {"broker_noise": "broker", "redis_noise": "shard"}
-_FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
-"""A noise is a share of work, most of which is this cost."""
+_NOISES: Final = {"broker_noise": ("broker", "request"), "redis_noise": ("shard", "exchange")}
+"""Each is a share of the work of a station, most of which is this cost."""
 
 _SIMULATED: Final = "simulated"
 _OF_LOOP: Final = ("call", "event", "turn")
@@ -116,7 +109,7 @@ def _estimated(
 ) -> dict[str, _Estimate]:
     """Of all costs that there are observations of."""
     equations = normal(_system(kept, blocks), _scale(), blocks.count)
-    squares = {name: _squares(kept, station, costs, blocks) for name, station in _NOISES.items()}
+    squares = {name: _squares(kept, station, costs, blocks) for name, (station, _) in _NOISES.items()}
     rng = np.random.default_rng(1)
     drawn, noises = [], []
     for _ in range(_RESAMPLES):
@@ -131,7 +124,7 @@ def _estimated(
         found[name] = _estimate(costs[name], low, high, error, told)
     for place, (name, each) in enumerate(squares.items()):
         value = _noise(each, np.ones(blocks.count))
-        told = found[_FIXED[name]].told
+        told = found[_NOISES[name][1]].told
         # Where a station's ways are noisier than its work, they hide it.
         hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
         if math.isfinite(value) and not hidden:
@@ -160,9 +153,9 @@ def _machine(seen: Sequence[Observed]) -> str:
         raise ConfigError("give one run at least; `dualstream runs` lists those that there are")
     machines = {}
     for run in seen:
-        its = run.directory.manifest.machine
-        memory = its.get("memory_bytes", 0) / 2**30
-        name = f"{its.get('cores')} cores ({its.get('architecture')}), {memory:.0f} GiB, {its.get('system')}"
+        machine = run.directory.manifest.machine
+        name = f"{machine.get('cores')} cores ({machine.get('architecture')}), "
+        name += f"{machine.get('memory_bytes', 0) / 2**30:.0f} GiB, {machine.get('system')}"
         machines[_SIMULATED if run.simulated else name] = run.name
     if len(machines) > 1:
         (one, first), (other, second), *_ = machines.items()
@@ -223,9 +216,8 @@ def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str,
     bases, off = [], []
     for _, its in ours:
         work, waits = its.work(costs), its.waits(costs)
-        base = np.maximum(work, 1e-9) + (_NOISELESS if its.station == "shard" else 1) * np.abs(waits)
-        deviation = (its.y - work - waits) / base
-        bases.append(base)
+        bases.append(np.maximum(work, 1e-9) + (_NOISELESS if its.station == "shard" else 1) * np.abs(waits))
+        deviation = (its.y - work - waits) / bases[-1]
         off.append(np.abs(deviation - np.median(deviation)))
     spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
     return [
@@ -236,22 +228,17 @@ def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str,
 
 def _system(kept: Sequence[_Kept], blocks: Blocks) -> System:
     parts = [(each, np.flatnonzero(each.usual > _NONE)) for each in kept]
-    nothing = np.zeros(sum(len(its) for _, its in parts))
+
+    def column(name: str) -> Floats:
+        found = (each.its.columns.get(name, np.zeros(len(each.its.y)))[its] for each, its in parts)
+        return np.concatenate([np.empty(0), *found])
+
     return System(
-        rows=np.column_stack(
-            [
-                np.concatenate([_column(each, name)[its] for each, its in parts]) if parts else nothing
-                for name in LINEAR
-            ]
-        ),
+        rows=np.column_stack([column(name) for name in LINEAR]),
         y=np.concatenate([each.its.y[its] for each, its in parts]),
         error=np.concatenate([each.error[its] / np.sqrt(each.usual[its]) for each, its in parts]),
         block=np.concatenate([blocks.of(each.run, each.its.at[its]) for each, its in parts]),
     )
-
-
-def _column(each: _Kept, name: str) -> Floats:
-    return each.its.columns.get(name, np.zeros(len(each.its.y)))
 
 
 def _squares(
@@ -283,19 +270,16 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
     """What was not observed is a default."""
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
-        its = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
-        values[name], low[name], high[name] = (min(end, most_of(name)) for end in its[:3])
+        cost = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
+        values[name], low[name], high[name] = (min(end, most_of(name)) for end in cost[:3])
     newest = max(run.directory.manifest.clocks.wall for run in seen)
+    loads = [load_of(run.workload, run.deployment) for run in seen]
+    for load, run in zip(loads, seen, strict=True):  # those beside each other are publishers of one broker
+        load["publishers"] += run.beside
+    ranges = {name: [load[name] for load in loads] for name in loads[0]}
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
-        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)), ranges=_ranges(seen),
+        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)),
+        ranges={name: (min(each), max(each)) for name, each in ranges.items()},
         told=frozenset(name for name in COSTS if name in found and found[name].told >= _TOLD),
     )  # fmt: skip
-
-
-def _ranges(seen: Sequence[Observed]) -> dict[str, tuple[float, float]]:
-    """Of the runs' settings; those beside each other are publishers of one broker."""
-    loads = [load_of(run.workload, run.deployment) for run in seen]
-    for load, run in zip(loads, seen, strict=True):
-        load["publishers"] += run.beside
-    return {name: (min(load[name] for load in loads), max(load[name] for load in loads)) for name in loads[0]}

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
+    from dualstream_lab.simulation.kernels import Floats, Integers
 
 __all__ = ["Normal", "System", "normal"]
 
-_BELIEF: Final = 3.0
-"""A cost is believed to be its default, give or take three times as much."""
+_BELIEF: Final = 3.0  # a cost is believed to be its default, give or take three times as much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

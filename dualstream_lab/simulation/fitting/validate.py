@@ -16,9 +16,9 @@ from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
-from dualstream_lab.simulation.deployment_of import deployment_of
 from dualstream_lab.simulation.engine.simulate import simulate
 from dualstream_lab.simulation.fitting.observations import usable
+from dualstream_lab.simulation.parameters import deployment_of
 from dualstream_lab.simulation.run_directory import record
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.ledger.recovery import Path as Path_
     from dualstream_lab.simulation.calibration import Calibration
-    from dualstream_lab.simulation.parameters import Deployment
+    from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
 __all__ = ["Check", "figures", "validate"]
@@ -83,14 +83,15 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
         directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
         workload = usable(directory, faults=True)
         deployment = deployment_of(directory, directory.intervals())
-        faults = tuple(
-            (each.what, round((each.end - each.begin) / 1e9)) for each in directory.manifest.faults
-        )
-        setups[replace(workload, seed=0), deployment, faults].append(directory)
+        faults = directory.manifest.faults
+        lengths = tuple((each.what, round((each.end - each.begin) / 1e9)) for each in faults)
+        setups[replace(workload, seed=0), deployment, lengths].append(directory)
     checks = []
     for (_, deployment, _), repeats in setups.items():
         measured = [figures(directory) for directory in repeats]
-        predicted = [_predicted(repeats[0], deployment, calibration, seed) for seed in range(1, _SEEDS + 1)]
+        predicted = [
+            _predicted(repeats[0], deployment, calibration.costs, seed) for seed in range(1, _SEEDS + 1)
+        ]
         name = _named(repeats, deployment)
         every = dict.fromkeys(figure for its in measured for figure in its)
         checks += [_check(name, figure, measured, predicted) for figure in every]
@@ -115,8 +116,7 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
     spent = (int(acked.max()) - first) / 1e9
     overload = spent > (last - first) / 1e9 / _KEPT_UP + _SETTLED
     faults = bool(directory.manifest.faults)  # then something stands still, and that is all that shows
-    late = overload or not durable.all()
-    if late and not faults:
+    if (overload or not durable.all()) and not faults:
         found["max rate"] = len(sent) / spent
     elif not faults:
         found |= _quantiles("publish", acked - sent)
@@ -148,12 +148,10 @@ def _quantiles(name: str, spent: Any) -> dict[str, float]:
     return {f"{name} p{share:.0%}"[:-1]: float(np.quantile(spent, share)) / 1e9 for share in (0.5, 0.99)}
 
 
-def _predicted(
-    directory: RunDirectory, deployment: Deployment, calibration: Calibration, seed: int
-) -> dict[str, float]:
+def _predicted(directory: RunDirectory, deployment: Deployment, costs: Costs, seed: int) -> dict[str, float]:
     workload = usable(directory, faults=True)
     try:
-        result = simulate(workload, deployment, calibration.costs, _faults(directory, workload), seed=seed)
+        result = simulate(workload, deployment, costs, _faults(directory, workload), seed=seed)
     except ConfigError as error:
         raise ConfigError(f"{directory.path.name} cannot be predicted: {error}") from error
     with tempfile.TemporaryDirectory() as root:
