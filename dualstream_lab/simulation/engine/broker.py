@@ -10,7 +10,7 @@ from dualstream_lab.simulation.engine import publisher as queue
 from dualstream_lab.simulation.kernels import delay_at, done_at, inside, kernel, next_begin, pop, push, spread
 
 if TYPE_CHECKING:
-    from dualstream_lab.simulation.engine.publisher import Buffer, Loops
+    from dualstream_lab.simulation.engine.publisher import Publishers
     from dualstream_lab.simulation.kernels import Floats, Integers
     from dualstream_lab.simulation.outages import Outages
     from dualstream_lab.simulation.random_draws import Noise
@@ -47,11 +47,11 @@ class Brokers(NamedTuple):
 
 
 @kernel
-def arrive(buffer: Buffer, brokers: Brokers, connection: int, now: float) -> tuple[bool, float]:
+def arrive(state: Publishers, brokers: Brokers, connection: int, now: float) -> tuple[bool, float]:
     """A request reaches its broker: (whether it comes into the log, when the answer or failure is known)."""
-    server = connection % buffer.brokers
+    server = connection % state.brokers
     if server == 0 and inside(brokers.outages.moved, now):
-        server = 1 % buffer.brokers
+        server = 1 % state.brokers
     modes = brokers.outages.brokers if server else brokers.outages.first_broker
     lost = max(now, next_begin(modes.down, now))
     begin = max(now, brokers.free[server])
@@ -61,55 +61,55 @@ def arrive(buffer: Buffer, brokers: Brokers, connection: int, now: float) -> tup
     brokers.served[server] += 1
     work = table[number % len(table)] * (
         brokers.request
-        + brokers.batch * buffer.parts[connection]
-        + brokers.record * buffer.events[connection]
-        + brokers.byte * buffer.bytes[connection]
+        + brokers.batch * state.parts[connection]
+        + brokers.record * state.events[connection]
+        + brokers.byte * state.bytes[connection]
     )
     end = done_at(brokers.stops[brokers.bounds[server] : brokers.bounds[server + 1]], begin, work)
     brokers.free[server] = min(end, lost)
     if end > lost:
         return False, lost
     spread(brokers.busy[server], begin, end, work)
-    event = buffer.request[connection]
+    event = state.request[connection]
     while event >= 0:
-        buffer.logged[event] = end
-        partition = buffer.partition[event]
-        buffer.offset[event] = brokers.ends[partition]
+        state.logged[event] = end
+        partition = state.partition[event]
+        state.offset[event] = brokers.ends[partition]
         brokers.ends[partition] += 1
-        event = buffer.after[event]
+        event = state.after[event]
     return True, end + brokers.way + delay_at(modes.slow, end) + brokers.replica
 
 
 @kernel
-def answered(buffer: Buffer, connection: int, now: float) -> None:
+def answered(state: Publishers, connection: int, now: float) -> None:
     """The ack of a request: its events are durable, those who wait may enter, the connection is free."""
-    event = buffer.request[connection]
+    event = state.request[connection]
     while event >= 0:
-        if buffer.outcome[event] == 0:
-            buffer.acked[event] = now
-            queue.settle(buffer, event, queue.DURABLE, now)
-        event = buffer.after[event]
-    buffer.flying[connection] = False
-    queue.ring(buffer, connection)
-    queue.admit(buffer, connection // buffer.brokers, now)
+        if state.outcome[event] == 0:
+            state.acked[event] = now
+            queue.settle(state, event, queue.DURABLE, now)
+        event = state.after[event]
+    state.flying[connection] = False
+    queue.ring(state, connection)
+    queue.admit(state, connection // state.brokers, now)
 
 
 @kernel
-def give_up(buffer: Buffer, call: int, now: float) -> None:
+def give_up(state: Publishers, call: int, now: float) -> None:
     """What is open of it: its deadline is over, or it has waited too long for room."""
-    publisher = call % buffer.publishers
-    refused = call >= buffer.waits[publisher]
-    for event in range(call * buffer.batch, (call + 1) * buffer.batch):
+    publisher = call % state.publishers
+    refused = call >= state.waits[publisher]
+    for event in range(call * state.batch, (call + 1) * state.batch):
         if refused:
-            buffer.outcome[event] = queue.NO_ROOM
-            buffer.settled[event] = now
-        elif buffer.outcome[event] == 0:
-            queue.settle(buffer, event, queue.UNKNOWN if buffer.taken[event] else queue.REJECTED, now)
+            state.outcome[event] = queue.NO_ROOM
+            state.settled[event] = now
+        elif state.outcome[event] == 0:
+            queue.settle(state, event, queue.UNKNOWN if state.taken[event] else queue.REJECTED, now)
     if refused:
-        buffer.open[call] = 0
-        buffer.calling[publisher] -= 1
-        buffer.waits[publisher] = call + buffer.publishers
-    queue.admit(buffer, publisher, now)
+        state.open[call] = 0
+        state.calling[publisher] -= 1
+        state.waits[publisher] = call + state.publishers
+    queue.admit(state, publisher, now)
 
 
 @kernel
@@ -119,91 +119,89 @@ def depart(brokers: Brokers, now: float) -> float:
 
 
 @kernel
-def proceed(
-    buffer: Buffer, loops: Loops, brokers: Brokers, connection: int, what: int, now: float
-) -> tuple[int, float]:
+def proceed(state: Publishers, brokers: Brokers, connection: int, what: int, now: float) -> tuple[int, float]:
     """What was next of a connection, or of its publisher's loop, happens: (what is next, when); -1 for
     nothing.
     """
-    publisher = connection // buffer.brokers
+    publisher = connection // state.brokers
     if what == _BEGIN:
-        if loops.free[publisher] > now:  # it got something to do meanwhile
-            return _BEGIN, loops.free[publisher]
-        buffer.calling[publisher] += 1
-        return _ENCODED, queue.begin(loops, publisher, now)
+        if state.free[publisher] > now:  # it got something to do meanwhile
+            return _BEGIN, state.free[publisher]
+        state.calling[publisher] += 1
+        return _ENCODED, queue.begin(state, publisher, now)
     if what == _ENCODED:
-        buffer.last[publisher] = queue.encoded(loops, publisher, now)
-        queue.admit(buffer, publisher, now)
-        at = queue.following(loops, publisher, buffer.calling[publisher], now)
+        state.last[publisher] = queue.encoded(state, publisher, now)
+        queue.admit(state, publisher, now)
+        at = queue.following(state, publisher, now)
         return (_BEGIN, at) if at < np.inf else (-1, now)
     if what == _ANSWER:
-        queue.work(loops, publisher, loops.turn, now)
-        answered(buffer, connection, now)
+        queue.work(state, publisher, state.turn, now)
+        answered(state, connection, now)
     elif what == _ARRIVAL:
-        well, at = arrive(buffer, brokers, connection, now)
+        well, at = arrive(state, brokers, connection, now)
         return (_ANSWER, at) if well else (_AGAIN, at + _PAUSE)
-    elif queue.again(buffer, connection):
+    elif queue.again(state, connection):
         return _ARRIVAL, depart(brokers, now)
     else:
-        queue.ring(buffer, connection)
+        queue.ring(state, connection)
     return -1, now
 
 
 @kernel
-def due(buffer: Buffer, loops: Loops, places: Integers) -> tuple[float, float]:
+def due(state: Publishers, places: Integers) -> tuple[float, float]:
     """When the next deadline is, and when a call has waited too long; inf for never.
 
-    ``places``: of these in ``buffer.entries`` and in ``loops.asked``; they go on to what is not over yet.
+    ``places``: of these in ``state.entries`` and in ``state.asked``; they go on to what is not over yet.
     """
     expired, waited = places
-    while expired < buffer.numbers[0] and buffer.open[buffer.entries[expired]] == 0:
+    while expired < state.numbers[0] and state.open[state.entries[expired]] == 0:
         expired += 1
-    asked = loops.asked
-    while waited < loops.number[0] and buffer.waits[asked[waited] % buffer.publishers] > asked[waited]:
+    asked = state.asked
+    while waited < state.numbers[2] and state.waits[asked[waited] % state.publishers] > asked[waited]:
         waited += 1
     places[0], places[1] = expired, waited
     ends = waits = np.inf
-    if expired < buffer.numbers[0]:
-        ends = buffer.entered[buffer.entries[expired] * buffer.batch] + buffer.deadline
-    if waited < loops.number[0]:
-        waits = loops.ready[asked[waited]] + buffer.patience
+    if expired < state.numbers[0]:
+        ends = state.entered[state.entries[expired] * state.batch] + state.deadline
+    if waited < state.numbers[2]:
+        waits = state.ready[asked[waited]] + state.patience
     return ends, waits
 
 
 @kernel
-def deliver(buffer: Buffer, loops: Loops, brokers: Brokers) -> None:
-    """Run it all, until every event is settled and no request is on its way; fills ``buffer``."""
-    connections = buffer.publishers * buffer.brokers
-    most = connections + buffer.publishers + 1
+def deliver(state: Publishers, brokers: Brokers) -> None:
+    """Run it all, until every event is settled and no request is on its way; fills ``state``."""
+    connections = state.publishers * state.brokers
+    most = connections + state.publishers + 1
     times, codes = np.empty(most), np.empty(most, np.int64)
     places = np.zeros(2, np.int64)
-    coming = min(buffer.publishers, len(loops.intended))  # in order, and so a heap
-    times[:coming] = loops.intended[:coming]
-    codes[:coming] = _BEGIN * connections + np.arange(coming) * buffer.brokers
+    coming = min(state.publishers, len(state.intended))  # in order, and so a heap
+    times[:coming] = state.intended[:coming]
+    codes[:coming] = _BEGIN * connections + np.arange(coming) * state.brokers
     while True:
-        ends, waits = due(buffer, loops, places)
+        ends, waits = due(state, places)
         now = min(ends, waits)
         if coming and times[0] <= now:
             now, connection, what = times[0], codes[0] % connections, codes[0] // connections
             coming = pop(times, codes, coming)
-            what, at = proceed(buffer, loops, brokers, connection, what, now)
+            what, at = proceed(state, brokers, connection, what, now)
             if what >= 0:
                 coming = push(times, codes, coming, at, what * connections + connection)
-            publisher = connection // buffer.brokers
+            publisher = connection // state.brokers
         elif now == np.inf:
             return
         else:
-            call = buffer.entries[places[0]] if ends == now else loops.asked[places[1]]
-            give_up(buffer, call, now)
-            publisher = call % buffer.publishers
+            call = state.entries[places[0]] if ends == now else state.asked[places[1]]
+            give_up(state, call, now)
+            publisher = call % state.publishers
         before = coming
-        for connection in queue.rung(buffer):
-            if queue.take(buffer, connection):
+        for connection in queue.rung(state):
+            if queue.take(state, connection):
                 coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * connections + connection)
-        if coming > before and loops.turned[publisher] < now:
-            loops.turned[publisher] = now
-            queue.work(loops, publisher, loops.turn, now)
-        if loops.full[publisher]:
-            at = queue.following(loops, publisher, buffer.calling[publisher], now)
+        if coming > before and state.turned[publisher] < now:
+            state.turned[publisher] = now
+            queue.work(state, publisher, state.turn, now)
+        if state.full[publisher]:
+            at = queue.following(state, publisher, now)
             if at < np.inf:
-                coming = push(times, codes, coming, at, _BEGIN * connections + publisher * buffer.brokers)
+                coming = push(times, codes, coming, at, _BEGIN * connections + publisher * state.brokers)

@@ -81,32 +81,32 @@ def _every_event(case: Case, setup: Setup) -> Outcome:
     intended = np.concatenate([one.intended for one in slots]) / 1e9
     del slots
     calls = intended[:: workload.batch].copy()
-    buffer, loop, brokers = publish(setup, calls, workload.batch, draws.partition[source], size)
-    consumed, members = consume(setup, buffer)
+    state, brokers = publish(setup, calls, workload.batch, draws.partition[source], size)
+    consumed, members = consume(setup, state)
     count = len(source)
     live, late, dropped = (np.full(count, np.nan) for _ in range(3))
     reason = np.full(count, -1, np.int8)
     shard, busy, resyncs = draws.shard[source], [], 0
     for number in range(deployment.shards):
-        rows = np.flatnonzero(~np.isnan(buffer.acked) & (shard == number))
+        rows = np.flatnonzero(~np.isnan(state.acked) & (shard == number))
         publisher = rows // workload.batch % deployment.publishers
-        order, bounds = by_publisher(publisher, buffer.acked[rows], deployment.publishers)
+        order, bounds = by_publisher(publisher, state.acked[rows], deployment.publishers)
         rows = rows[order]
-        who, worked = notify_shard(setup, number, buffer.acked[rows], bounds)
+        who, worked = notify_shard(setup, number, state.acked[rows], bounds)
         live[rows], late[rows] = who.events.heard, who.events.late
         dropped[rows], reason[rows] = who.events.dropped, who.events.reason
         resyncs += int(who.resyncs.sum())
         busy.append(worked)
-    live, late, gateway = receive(setup, buffer.acked, live, late)
+    live, late, gateway = receive(setup, state.acked, live, late)
     repaired = np.isnan(live) & ~np.isnan(late)
     settled = ("entered", "settled", "acked", "outcome", "size", "partition", "offset", "logged")
     return Outcome(
-        seq=np.arange(count), intended=intended, sent=np.repeat(loop.sent, workload.batch), source=source,
-        **{name: getattr(buffer, name) for name in settled}, consumed=consumed,
+        seq=np.arange(count), intended=intended, sent=np.repeat(state.sent, workload.batch), source=source,
+        **{name: getattr(state, name) for name in settled}, consumed=consumed,
         heard=np.where(repaired, late, live), late=repaired, dropped=dropped, reason=reason, resyncs=resyncs,
         away=tuple((s, b, e) for s in range(deployment.shards) for b, e in draws.away.tolist()),
         busy={
-            "publisher": loop.busy, "broker": brokers.busy, "shard": np.array(busy), "consumer": members,
+            "publisher": state.busy, "broker": brokers.busy, "shard": np.array(busy), "consumer": members,
             "gateway": gateway,
         },
         case=case,

@@ -11,7 +11,7 @@ import numpy as np
 from dualstream_lab.simulation.engine.broker import Brokers, deliver
 from dualstream_lab.simulation.engine.gateway import hand_out, poll
 from dualstream_lab.simulation.engine.notifier import Notifiers, notifiers, notify
-from dualstream_lab.simulation.engine.publisher import Buffer, Loops, buffer_of, loops
+from dualstream_lab.simulation.engine.publisher import Publishers, publishers_of
 from dualstream_lab.simulation.engine.redis_shard import Shard, joined
 
 if TYPE_CHECKING:
@@ -35,27 +35,23 @@ class Setup(NamedTuple):
 
 def publish(
     setup: Setup, intended: Floats, batch: int, partition: Integers, size: Integers
-) -> tuple[Buffer, Loops, Brokers]:
+) -> tuple[Publishers, Brokers]:
     """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event.
-    All three as they are when everything is settled.
+    Both as they are when everything is settled.
     """
-    deployment, costs, draws, outages = setup.deployment, setup.costs, setup.draws, setup.outages
-    buffer = buffer_of(partition, size, batch, deployment)
-    loop = loops(
-        intended, service=float(costs.call + costs.event * batch), turn=float(costs.turn),
-        callers=deployment.callers or len(intended), busy=np.zeros((deployment.publishers, setup.seconds)),
-    )  # fmt: skip
+    deployment, costs, draws = setup.deployment, setup.costs, setup.draws
+    state = publishers_of(deployment, costs, intended, batch, partition, size, setup.seconds)
     brokers = Brokers(
         request=float(costs.request), batch=float(costs.batch),
         record=float(deployment.copies * costs.record), byte=float(deployment.copies * costs.record_byte),
         way=costs.kafka_trip / 2, replica=float(costs.until_copied(deployment.copies)),
-        noise=draws.requests, outages=outages, stops=np.concatenate(draws.stops),
+        noise=draws.requests, outages=setup.outages, stops=np.concatenate(draws.stops),
         bounds=np.cumsum([0, *map(len, draws.stops)]), free=np.zeros(deployment.brokers),
         served=np.zeros(deployment.brokers, np.int64), ends=np.zeros(deployment.partitions, np.int64),
         busy=np.zeros((deployment.brokers, setup.seconds)),
     )  # fmt: skip
-    deliver(buffer, loop, brokers)
-    return buffer, loop, brokers
+    deliver(state, brokers)
+    return state, brokers
 
 
 def by_publisher(publisher: Integers, acked: Floats, publishers: int) -> tuple[Integers, Integers]:
@@ -85,17 +81,17 @@ def notify_shard(setup: Setup, shard: int, acked: Floats, bounds: Integers) -> t
     return who, server.busy
 
 
-def consume(setup: Setup, buffer: Buffer) -> tuple[Floats, Floats]:
+def consume(setup: Setup, state: Publishers) -> tuple[Floats, Floats]:
     """(when each event is consumed, busy of members); NaN where it is not in the log, or nobody consumes."""
     members, costs = setup.deployment.consumers, setup.costs
-    logged, partition = buffer.logged, buffer.partition
+    logged, partition = state.logged, state.partition
     # Behind the high watermark until then.
     readable = logged + (costs.until_copied(setup.deployment.copies) + costs.fetch_trip)
     consumed = np.full(len(logged), np.nan)
     busy = np.zeros((members, setup.seconds))
     for member in range(members):
         mine = np.flatnonzero((partition % members == member) & ~np.isnan(logged))
-        mine = mine[np.lexsort((buffer.offset[mine], partition[mine], logged[mine]))]
+        mine = mine[np.lexsort((state.offset[mine], partition[mine], logged[mine]))]
         consumed[mine] = poll(readable[mine], float(costs.poll), float(costs.consume), busy[member])
     return consumed, busy
 

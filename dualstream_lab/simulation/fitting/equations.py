@@ -61,6 +61,9 @@ _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the no
 class Equations(NamedTuple):
     """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
     that the server had nothing to do before. ``busy``: the share of time that a publisher worked on events.
+
+    ``run``: the number of it. How much each counts is ``usual`` (0 for an outlier), with a standard
+    ``error``, which is a share ``spread`` of it.
     """
 
     station: str
@@ -69,6 +72,10 @@ class Equations(NamedTuple):
     columns: Mapping[str, Floats]
     idle: Floats
     busy: float = 1.0
+    run: int = 0
+    usual: Floats = np.empty(0)
+    error: Floats = np.empty(0)
+    spread: float = 0.0
 
     def work(self, costs: Costs, *, waits: bool = False) -> Floats:
         """What of ``y`` the server was at work for; the rest it was on the way: its ``waits``."""
@@ -85,7 +92,7 @@ class Equations(NamedTuple):
 
 def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
-    seconds, batch, its = run.publisher, run.workload.batch, run.deployment
+    seconds, batch, deployment = run.publisher, run.workload.batch, run.deployment
     calls = seconds.events / batch
     # Turns of a call: one for each answer, and one for requests that leave together.
     answers = 1 + np.count_nonzero(np.diff(run.events.request))
@@ -94,15 +101,16 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
                 turn=calls * (per_call + min(1.0, per_call)), idle=seconds.end - seconds.begin)  # fmt: skip
     if run.requests is not None:
         model = Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
-        yield _broker(run, costs)._replace(busy=at_work(run.workload, its, model))
+        yield _broker(run, costs)._replace(busy=at_work(run.workload, deployment, model))
     if run.beside:  # Redis and the consumer had the other runs' events, too
         return
-    if its.shards == 1 and its.subscribers and not its.gateways and not np.isnan(run.events.heard).any():
+    redis = deployment.shards == 1 and deployment.subscribers and not deployment.gateways
+    if redis and not np.isnan(run.events.heard).any():
         yield from _shard(run, costs)
-    for member in range(its.consumers if run.events.member.min() >= 0 else 0):
+    for member in range(deployment.consumers if run.events.member.min() >= 0 else 0):
         yield _consumer(run, costs, member)
     seconds = run.consumer
-    if its.consumers == 1 and len(seconds.cpu):
+    if deployment.consumers == 1 and len(seconds.cpu):
         polls = np.unique(run.events.consumed[~np.isnan(run.events.consumed)])
         count = np.searchsorted(polls, seconds.end) - np.searchsorted(polls, seconds.begin)
         yield _made(
@@ -119,20 +127,20 @@ def _made(
 
 
 def _broker(run: Observed, costs: Costs) -> Equations:
-    its, copies = run.requests, run.deployment.copies
-    assert its is not None  # noqa: S101
+    requests, copies = run.requests, run.deployment.copies
+    assert requests is not None  # noqa: S101
     encoded = costs["call"] + costs["event"] * run.workload.batch
-    start = np.maximum(its.before, its.ready + encoded)
-    own, since = its.acked - start, its.acked - its.last
+    start = np.maximum(requests.before, requests.ready + encoded)
+    own, since = requests.acked - start, requests.acked - requests.last
     more = float(copies > 1)
     trip = costs["kafka_trip"] + more * costs["replica"]
     waited = since < own - trip
     arrived = (~waited).astype(np.float64)
     idle = np.where(waited, 0, np.maximum(since - own + trip, 0))
     return _made(
-        "broker", its.acked, np.where(waited, since, own), idle,
-        kafka_trip=arrived, replica=more * arrived, request=1, batch=its.parts, record=copies * its.events,
-        record_byte=copies * its.bytes,
+        "broker", requests.acked, np.where(waited, since, own), idle,
+        kafka_trip=arrived, replica=more * arrived, request=1, batch=requests.parts,
+        record=copies * requests.events, record_byte=copies * requests.bytes,
     )  # fmt: skip
 
 
@@ -190,10 +198,10 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
 
 def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
     """A poll begins when a record can be read, or when those of the last one are dealt with."""
-    its = np.flatnonzero(run.events.member == member)
-    its = its[np.argsort(run.events.consumed[its], kind="stable")]
-    at, first, count = np.unique(run.events.consumed[its], return_index=True, return_counts=True)
-    acked = np.minimum.reduceat(run.events.acked[its], first) if len(first) else at
+    rows = np.flatnonzero(run.events.member == member)
+    rows = rows[np.argsort(run.events.consumed[rows], kind="stable")]
+    at, first, count = np.unique(run.events.consumed[rows], return_index=True, return_counts=True)
+    acked = np.minimum.reduceat(run.events.acked[rows], first) if len(first) else at
     readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2
     readable += costs["wake"] * _woken(run, np.ones(len(readable)))
     done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]

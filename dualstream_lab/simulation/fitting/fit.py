@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,13 +18,13 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration, load_of
 from dualstream_lab.simulation.fitting.equations import LINEAR, equations_of
-from dualstream_lab.simulation.fitting.least_squares import System, normal
+from dualstream_lab.simulation.fitting.least_squares import Normal, normal
 from dualstream_lab.simulation.fitting.observations import Blocks, observe, side_by_side
 from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, pauses_matched, separate
 from dualstream_lab.simulation.parameters import Costs, most_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dualstream_lab.recording import RunDirectory
@@ -50,18 +51,6 @@ _NONE: Final = 1e-3  # probability below which an observation does not count
 _WIDE: Final = 2.2  # standard errors of a 95 % interval: Student's, of some ten blocks
 
 
-class _Kept(NamedTuple):
-    """Equations, with the number of their run, how much each counts (0 for an outlier), its standard error,
-    and that as a share.
-    """
-
-    run: int
-    its: Equations
-    usual: Floats
-    error: Floats
-    spread: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """``observations``: how many there were, by station."""
@@ -86,29 +75,25 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
         known = Costs(**{name: found[name].value for name in COSTS if name in found})
         if known.pauses:
             found["pauses"] = _times(found["pauses"], pauses_matched(known, seen) / known.pauses)
-    return Fit(
-        calibration=_calibration(found, machine, seen),
-        observations={
-            station: sum(len(each.its.y) for each in kept if each.its.station == station)
-            for station in dict.fromkeys(each.its.station for each in kept)
-        },
-    )
+    stations = [each.station for each in kept]
+    observations = {name: sum(len(one.y) for one in kept if one.station == name) for name in stations}
+    return Fit(calibration=_calibration(found, machine, seen), observations=observations)
 
 
 class _Estimate(NamedTuple):
-    """A cost, the ends of its interval, and its resolution."""
+    """A cost, the ends of its interval, and how much the runs say of it, 0 to 1."""
 
     value: float
     low: float
     high: float
-    told: float
+    resolution: float
 
 
 def _estimated(
-    costs: Mapping[str, float], kept: Sequence[_Kept], pauses: Pauses, blocks: Blocks
+    costs: Mapping[str, float], kept: Sequence[Equations], pauses: Pauses, blocks: Blocks
 ) -> dict[str, _Estimate]:
     """Of all costs that there are observations of."""
-    equations = normal(_system(kept, blocks), _scale(), blocks.count)
+    equations = _normal(kept, blocks)
     squares = {name: _squares(kept, station, costs, blocks) for name, (station, _) in _NOISES.items()}
     rng = np.random.default_rng(1)
     drawn, noises = [], []
@@ -117,34 +102,34 @@ def _estimated(
         drawn.append(equations.solve(weights))
         noises.append([_noise(each, weights) for each in squares.values()])
     found = {}
-    resolution = equations.resolution().tolist()
-    for place, (name, told) in enumerate(zip(LINEAR, resolution, strict=True)):
+    resolutions = equations.resolution().tolist()
+    for place, (name, resolution) in enumerate(zip(LINEAR, resolutions, strict=True)):
         error = _WIDE * float(np.std([each[place] for each in drawn]))
-        low, high = (costs[name],) * 2 if told >= _TOLD else equations.extremes(place, UNKNOWN)
-        found[name] = _estimate(costs[name], low, high, error, told)
+        low, high = (costs[name],) * 2 if resolution >= _TOLD else equations.extremes(place, UNKNOWN)
+        found[name] = _estimate(costs[name], low, high, error, resolution)
     for place, (name, each) in enumerate(squares.items()):
         value = _noise(each, np.ones(blocks.count))
-        told = found[_NOISES[name][1]].told
+        resolution = found[_NOISES[name][1]].resolution
         # Where a station's ways are noisier than its work, they hide it.
-        hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
+        hidden = any(one.spread > 1 for one in kept if one.station == "shard") and name == "redis_noise"
         if math.isfinite(value) and not hidden:
             error = _WIDE * float(np.nanstd([noise[place] for noise in noises]))
-            ends = (value, value) if told >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
-            found[name] = _estimate(value, *ends, error, told)
+            ends = (value, value) if resolution >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
+            found[name] = _estimate(value, *ends, error, resolution)
     if pauses.watched:
-        found["pauses"] = _Estimate(pauses.rate, *pauses.rates, told=1.0)
+        found["pauses"] = _Estimate(pauses.rate, *pauses.rates, resolution=1.0)
     if pauses.seen >= ENOUGH:
-        found["pause"] = _Estimate(pauses.length, *pauses.lengths, told=1.0)
+        found["pause"] = _Estimate(pauses.length, *pauses.lengths, resolution=1.0)
     return found
 
 
-def _times(its: _Estimate, factor: float) -> _Estimate:
-    return _Estimate(its.value * factor, its.low * factor, its.high * factor, its.told)
+def _times(cost: _Estimate, factor: float) -> _Estimate:
+    return _Estimate(cost.value * factor, cost.low * factor, cost.high * factor, cost.resolution)
 
 
-def _estimate(value: float, low: float, high: float, error: float, told: float) -> _Estimate:
+def _estimate(value: float, low: float, high: float, error: float, resolution: float) -> _Estimate:
     half = max(error, _FLOOR * value)
-    return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, told)
+    return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, resolution)
 
 
 def _machine(seen: Sequence[Observed]) -> str:
@@ -168,7 +153,7 @@ def _scale() -> Floats:
     return np.array([defaults[name] for name in LINEAR])
 
 
-def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pauses]:
+def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[Equations], Pauses]:
     """(the costs, the equations as they are with them, pauses of brokers)."""
     costs = dict(zip(LINEAR, _scale().tolist(), strict=True))
     costs |= _roughly(seen, costs)
@@ -176,7 +161,7 @@ def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pau
     pauses = Pauses()
     for _ in range(_TURNS):
         kept, pauses = _keep(seen, costs, pauses)
-        solved = normal(_system(kept, blocks), _scale(), blocks.count).solve()
+        solved = _normal(kept, blocks).solve()
         costs = dict(zip(LINEAR, solved.tolist(), strict=True))
     return costs, *_keep(seen, costs, pauses)
 
@@ -184,75 +169,81 @@ def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pau
 def _roughly(seen: Sequence[Observed], costs: Mapping[str, float]) -> dict[str, float]:
     """The costs of each station in the defaults' proportion, so that the median observation is met."""
     found: dict[str, float] = {}
-    each = [equations for run in seen for equations in equations_of(run, costs) if len(equations.y)]
-    for station in dict.fromkeys(its.station for its in each):
-        ours = [its for its in each if its.station == station]
-        seen_ = np.median(np.concatenate([its.y for its in ours]))
-        expected = np.median(np.concatenate([its.work(costs) + its.waits(costs) for its in ours]))
-        if seen_ > 0 and expected > 0:
-            for name in ours[0].columns:
-                found.setdefault(name, costs[name] * float(seen_ / expected))
+    for alike in _by_station(seen, costs):
+        shown = np.median(np.concatenate([one.y for one in alike]))
+        expected = np.median(np.concatenate([one.work(costs) + one.waits(costs) for one in alike]))
+        if shown > 0 and expected > 0:
+            for name in alike[0].columns:
+                found.setdefault(name, costs[name] * float(shown / expected))
     return found
 
 
-def _keep(seen: Sequence[Observed], costs: Mapping[str, float], pauses: Pauses) -> tuple[list[_Kept], Pauses]:
-    each = [(n, its) for n, run in enumerate(seen) for its in equations_of(run, costs) if len(its.y)]
+def _by_station(seen: Sequence[Observed], costs: Mapping[str, float]) -> list[list[Equations]]:
+    found: dict[str, list[Equations]] = defaultdict(list)
+    for number, run in enumerate(seen):
+        for one in equations_of(run, costs):
+            if len(one.y):
+                found[one.station].append(one._replace(run=number))
+    return list(found.values())
+
+
+def _keep(
+    seen: Sequence[Observed], costs: Mapping[str, float], pauses: Pauses
+) -> tuple[list[Equations], Pauses]:
     kept = []
-    for station in dict.fromkeys(its.station for _, its in each):
-        ours = [(number, its) for number, its in each if its.station == station]
-        if station == "broker":
-            pauses, free = separate([its for _, its in ours], costs, pauses)
-            kept += [
-                _Kept(number, its, none, pauses.spread * np.maximum(its.work(costs), 1e-9), pauses.spread)
-                for (number, its), none in zip(ours, free, strict=True)
-            ]
+    for alike in _by_station(seen, costs):
+        if alike[0].station == "broker":
+            pauses, free = separate(alike, costs, pauses)
+            for one, usual in zip(alike, free, strict=True):
+                error = pauses.spread * np.maximum(one.work(costs), 1e-9)
+                kept.append(one._replace(usual=usual, error=error, spread=pauses.spread))
         else:
-            kept += _without_outliers(ours, costs)
+            kept += _without_outliers(alike, costs)
     return kept, pauses
 
 
-def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str, float]) -> list[_Kept]:
+def _without_outliers(alike: Sequence[Equations], costs: Mapping[str, float]) -> Iterator[Equations]:
     """Of one station. While the costs are not right yet, it is off by as much in all of a run."""
     bases, off = [], []
-    for _, its in ours:
-        work, waits = its.work(costs), its.waits(costs)
-        bases.append(np.maximum(work, 1e-9) + (_NOISELESS if its.station == "shard" else 1) * np.abs(waits))
-        deviation = (its.y - work - waits) / bases[-1]
+    for one in alike:
+        work, waits = one.work(costs), one.waits(costs)
+        bases.append(np.maximum(work, 1e-9) + (_NOISELESS if one.station == "shard" else 1) * np.abs(waits))
+        deviation = (one.y - work - waits) / bases[-1]
         off.append(np.abs(deviation - np.median(deviation)))
     spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
-    return [
-        _Kept(number, its, (distance <= _CUT * spread).astype(np.float64), spread * base, spread)
-        for (number, its), base, distance in zip(ours, bases, off, strict=True)
-    ]
+    for one, base, distance in zip(alike, bases, off, strict=True):
+        usual = (distance <= _CUT * spread).astype(np.float64)
+        yield one._replace(usual=usual, error=spread * base, spread=spread)
 
 
-def _system(kept: Sequence[_Kept], blocks: Blocks) -> System:
+def _normal(kept: Sequence[Equations], blocks: Blocks) -> Normal:
     parts = [(each, np.flatnonzero(each.usual > _NONE)) for each in kept]
 
     def column(name: str) -> Floats:
-        found = (each.its.columns.get(name, np.zeros(len(each.its.y)))[its] for each, its in parts)
+        found = (each.columns.get(name, np.zeros(len(each.y)))[rows] for each, rows in parts)
         return np.concatenate([np.empty(0), *found])
 
-    return System(
-        rows=np.column_stack([column(name) for name in LINEAR]),
-        y=np.concatenate([each.its.y[its] for each, its in parts]),
-        error=np.concatenate([each.error[its] / np.sqrt(each.usual[its]) for each, its in parts]),
-        block=np.concatenate([blocks.of(each.run, each.its.at[its]) for each, its in parts]),
-    )
+    return normal(
+        np.column_stack([column(name) for name in LINEAR]),
+        np.concatenate([each.y[rows] for each, rows in parts]),
+        error=np.concatenate([each.error[rows] / np.sqrt(each.usual[rows]) for each, rows in parts]),
+        block=np.concatenate([blocks.of(each.run, each.at[rows]) for each, rows in parts]),
+        scale=_scale(), blocks=blocks.count,
+    )  # fmt: skip
 
 
 def _squares(
-    kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: Blocks
+    kept: Sequence[Equations], station: str, costs: Mapping[str, float], blocks: Blocks
 ) -> tuple[Floats, Floats]:
     """By block, the sums of squares of what the station's work is off by, from its run's mean, and of the
     work.
     """
     off, total = np.zeros(blocks.count), np.zeros(blocks.count)
     for each in kept:
-        if each.its.station == station:
-            block = blocks.of(each.run, each.its.at)
-            work = each.its.work(costs)
-            left = each.its.y - work - each.its.waits(costs)
+        if each.station == station:
+            block = blocks.of(each.run, each.at)
+            work = each.work(costs)
+            left = each.y - work - each.waits(costs)
             weight = float((each.usual * work) @ work)
             left -= work * (float((each.usual * left) @ work) / weight if weight else 0.0)
             off += np.bincount(block, each.usual * left**2, minlength=blocks.count)
@@ -281,5 +272,5 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
         date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)),
         ranges={name: (min(each), max(each)) for name, each in ranges.items()},
-        told=frozenset(name for name in COSTS if name in found and found[name].told >= _TOLD),
+        told=frozenset(name for name in COSTS if name in found and found[name].resolution >= _TOLD),
     )  # fmt: skip

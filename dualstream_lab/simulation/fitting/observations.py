@@ -117,14 +117,14 @@ def observe(run: RunDirectory | Path | str) -> Observed:
         raise _unusable(name, f"{dropped:,.0f} of its rows were dropped, as the disk was too slow")
     zero = directory.manifest.started
     planned = zero + round(workload.duration * 1e9)
-    its = [each for each in intervals if each.begin >= zero and each.end <= planned]
-    loops = deployment.publishers / max(1, len({i.writer for i in its if "published.cpu" in i.gauges}))
+    inside = [each for each in intervals if each.begin >= zero and each.end <= planned]
+    loops = deployment.publishers / max(1, len({i.writer for i in inside if "published.cpu" in i.gauges}))
     return Observed(
         name=name, directory=directory, workload=workload, deployment=deployment, events=events,
         requests=requests,
-        publisher=_seconds(its, zero, "published.cpu", "sent", loops),
-        redis=_seconds(its, zero, "redis.cpu", "", 1),
-        consumer=_seconds(its, zero, "consumed.cpu", "consumed", 1),
+        publisher=_seconds(inside, zero, "published.cpu", "sent", loops),
+        redis=_seconds(inside, zero, "redis.cpu", "", 1),
+        consumer=_seconds(inside, zero, "consumed.cpu", "consumed", 1),
     )  # fmt: skip
 
 
@@ -170,15 +170,15 @@ def _events(
         raise _unusable(name, "it has no rows")
     if lost := int(np.isin(outcome, (Outcome.REJECTED, Outcome.UNKNOWN, Outcome.PENDING)).sum()):
         raise _unusable(name, f"{lost:,} of its events were not acknowledged; take a lower rate")
-    its = np.flatnonzero(outcome == Outcome.DURABLE)
+    rows = np.flatnonzero(outcome == Outcome.DURABLE)
     publisher = seq // workload.batch % deployment.publishers
-    its = its[np.lexsort((seq[its], acked[its], publisher[its]))]
-    seq, sent, acked, size, publisher = (each[its] for each in (seq, sent, acked, size, publisher))
+    rows = rows[np.lexsort((seq[rows], acked[rows], publisher[rows]))]
+    seq, sent, acked, size, publisher = (each[rows] for each in (seq, sent, acked, size, publisher))
     zero = directory.manifest.started
 
     heard = _first(seq, *_column(directory, "heard", "seq", "at"))[0]
-    where, at, partitions = _column(directory, "consumed", "seq", "at", "partition")
-    consumed, row = _first(seq, where, at)
+    read, at, partitions = _column(directory, "consumed", "seq", "at", "partition")
+    consumed, row = _first(seq, read, at)
     partition = np.append(partitions, -1)[row]
     times = (acked - zero) / 1e9
     apart = np.diff(times, prepend=-np.inf) > _APART[directory.manifest.engine]

@@ -78,17 +78,17 @@ def separate(
     y, wait, work, idle = (
         np.concatenate(column)
         for column in zip(
-            *((its.y, _waits(its, costs), its.work(costs), its.idle) for its in brokers), strict=True
+            *((one.y, _waits(one, costs), one.work(costs), one.idle) for one in brokers), strict=True
         )
     )
     work = np.maximum(work, 1e-9)
     spent = np.maximum(y - wait, _LEAST * work)
     logs = np.log(spent / work)
     idle = np.minimum(idle, 1e3)
-    busy = np.repeat([its.busy for its in brokers], [len(its.y) for its in brokers])
+    busy = np.repeat([one.busy for one in brokers], [len(one.y) for one in brokers])
     now, none = before, np.ones(len(y))
     # Where the costs of a run are off by some factor, that is neither noise nor a pause: each has its middle.
-    run = np.repeat(np.arange(len(brokers)), [len(its.y) for its in brokers])
+    run = np.repeat(np.arange(len(brokers)), [len(one.y) for one in brokers])
     logs -= _means(run, logs, none)
     # Never much narrower at once: while the costs are not right yet, what is off would be taken for pauses.
     least, most = max(_SPREAD[0], before.spread / 2), _SPREAD[1]
@@ -109,7 +109,7 @@ def separate(
             rate=seen / watched, length=max(length, 1e-6), seen=seen, watched=watched,
             spread=min(max(spread, least), most),
         )  # fmt: skip
-    return now, np.split(none, np.cumsum([len(its.y) for its in brokers])[:-1])
+    return now, np.split(none, np.cumsum([len(one.y) for one in brokers])[:-1])
 
 
 def _means(run: Integers, values: Floats, weights: Floats) -> Floats:
@@ -118,9 +118,9 @@ def _means(run: Integers, values: Floats, weights: Floats) -> Floats:
     return np.asarray(sums[run])
 
 
-def _waits(its: Equations, costs: Mapping[str, float]) -> Floats:
+def _waits(one: Equations, costs: Mapping[str, float]) -> Floats:
     """Where the trip is only guessed it may be longer than whole requests: not here."""
-    return np.minimum(its.waits(costs), 0.9 * float(np.quantile(its.y, 0.01)))
+    return np.minimum(one.waits(costs), 0.9 * float(np.quantile(one.y, 0.01)))
 
 
 def pauses_matched(costs: Costs, seen: Sequence[Observed]) -> float:

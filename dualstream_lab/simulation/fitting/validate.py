@@ -93,7 +93,7 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
             _predicted(repeats[0], deployment, calibration.costs, seed) for seed in range(1, _SEEDS + 1)
         ]
         name = _named(repeats, deployment)
-        every = dict.fromkeys(figure for its in measured for figure in its)
+        every = dict.fromkeys(figure for found in measured for figure in found)
         checks += [_check(name, figure, measured, predicted) for figure in every]
     return checks
 
@@ -126,8 +126,8 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
         for name in _PATHS:
             if (path := getattr(recovery, name)) is not None:
                 waits = name != "consumer" and fault_named(recovery.what).breaks == "kafka"
-                its = _outage(path, least, waits=waits)
-                found |= {f"{recovery.what}: {name} {what}": value for what, value in its.items()}
+                effects = _outage(path, least, waits=waits)
+                found |= {f"{recovery.what}: {name} {what}": value for what, value in effects.items()}
     return found
 
 
@@ -183,13 +183,13 @@ def _named(repeats: Sequence[RunDirectory], deployment: Deployment) -> str:
 def _check(
     setup: str, figure: str, measured: Sequence[dict[str, float]], predicted: Sequence[dict[str, float]]
 ) -> Check:
-    values = tuple(its[figure] for its in measured if figure in its)
+    values = tuple(found[figure] for found in measured if figure in found)
     middle = _mean(values)
     spread = max(abs(value / middle - 1) for value in values) if middle else 0.0
     unit = "events/s" if "rate" in figure else "events" if figure.endswith("backlog") else "s"
     return Check(
         setup=setup, figure=figure, unit=unit, measured=values,
-        predicted=tuple(its[figure] for its in predicted if figure in its),
+        predicted=tuple(found[figure] for found in predicted if figure in found),
         allowed=max(_ALLOWED_P99 if figure.endswith("p99") else _ALLOWED, spread),
     )  # fmt: skip
 
