@@ -13,14 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.simulation.analytic.mean_value_analysis import (
-    Batch,
-    Comings,
-    Work,
-    different,
-    log_other,
-    settled,
-)
+from dualstream_lab.simulation.analytic import mean_value_analysis as means
 
 if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -137,7 +130,7 @@ def turns_per_call(traffic: Traffic, deployment: Deployment, costs: Costs) -> fl
 
 def listening(gateways: int, clients: float) -> float:
     """Gateways that have one or more of an event's ``clients``, on average; a client is at any of them."""
-    return min(clients, gateways * -math.expm1(clients * log_other(gateways))) if clients else 0.0
+    return min(clients, gateways * -math.expm1(clients * means.log_other(gateways))) if clients else 0.0
 
 
 class _Requests(NamedTuple):
@@ -150,7 +143,7 @@ class _Requests(NamedTuple):
     each: float
     trip: float
     meets: float
-    batch: Batch
+    batch: means.Batch
 
 
 @dataclass(frozen=True)
@@ -201,12 +194,12 @@ class _Pipeline:
         each = costs.publish + costs.deliver * (self._receivers if selective else deployment.receivers)
         publishers = deployment.publishers
         # Notifications come with the acks of requests, those that have some for this shard.
-        meets = -math.expm1(requests.events * log_other(deployment.shards))
+        meets = -math.expm1(requests.events * means.log_other(deployment.shards))
         spacing = requests.cycle / (deployment.brokers * meets)
-        busy = settled(
+        busy = means.settled(
             self.traffic.rate / (publishers * deployment.shards), _EXCHANGE,
-            Work(costs.exchange, 0, 1, each, costs.redis_noise),
-            Comings(costs.redis_trip, publishers, spacing, meets / deployment.brokers),
+            means.Work(costs.exchange, 0, 1, each, costs.redis_noise),
+            means.Comings(costs.redis_trip, publishers, spacing, meets / deployment.brokers),
         ).busy  # fmt: skip
         return Station(
             parts=deployment.shards, fixed=costs.exchange, most=_EXCHANGE, each=each, rate=self.traffic.rate,
@@ -218,13 +211,13 @@ class _Pipeline:
         members = deployment.consumers
         # Both divide the partitions by number: a member meets one broker in so many, which others share.
         common = math.gcd(members, deployment.brokers)
-        meets = -math.expm1(requests.events * log_other(members / common))
+        meets = -math.expm1(requests.events * means.log_other(members / common))
         brokers = deployment.brokers / common
         # A broker that is busy answers evenly; of many, it is chance whose answer comes next.
         spacing = requests.cycle / (brokers * deployment.publishers * meets)
-        busy = settled(
-            self.traffic.rate / members, _POLL, Work(costs.poll, 0, 1, costs.consume, 0),
-            Comings(0, 1, spacing, requests.busy * meets / brokers),
+        busy = means.settled(
+            self.traffic.rate / members, _POLL, means.Work(costs.poll, 0, 1, costs.consume, 0),
+            means.Comings(0, 1, spacing, requests.busy * meets / brokers),
         ).busy  # fmt: skip
         return Station(
             parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=self.traffic.rate, busy=busy
@@ -256,14 +249,16 @@ class _Pipeline:
             room = min(room, deployment.callers * traffic.batch)
         whole = max(1.0, deployment.batch_bytes // traffic.size)
         most = max(1.0, min(own * whole, room / deployment.brokers))
-        meets = -math.expm1(traffic.batch * log_other(deployment.brokers))
+        meets = -math.expm1(traffic.batch * means.log_other(deployment.brokers))
         # Calls come evenly; which of them have something for the connection is chance.
-        batch = settled(
+        batch = means.settled(
             traffic.rate / (publishers * deployment.brokers), most,
-            Work(costs.request, costs.batch, own, each, costs.broker_noise),
-            Comings(trip, publishers, traffic.batch * publishers / (traffic.rate * meets), meets),
+            means.Work(costs.request, costs.batch, own, each, costs.broker_noise),
+            means.Comings(trip, publishers, traffic.batch * publishers / (traffic.rate * meets), meets),
         )  # fmt: skip
-        return _Requests(most, costs.request + costs.batch * different(most, own), each, trip, meets, batch)
+        return _Requests(
+            most, costs.request + costs.batch * means.different(most, own), each, trip, meets, batch
+        )
 
 
 def on_shared_cores(costs: Costs, workload: Workload, deployment: Deployment) -> Costs:

@@ -21,15 +21,7 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import capacity, traffic_of
-from dualstream_lab.simulation.engine.long_run_outage import (
-    DROPPED,
-    LEAD,
-    fates,
-    put,
-    slice_of,
-    spans_of,
-    window_of,
-)
+from dualstream_lab.simulation.engine import long_run_outage as outage
 from dualstream_lab.simulation.engine.outcome import EDGES, LATENCIES, Bins, tally
 
 if TYPE_CHECKING:
@@ -56,7 +48,7 @@ def tile_length(case: Case) -> int:
     total = f"a run of {work.expected:,} events, too many for a row each,"
     if work.plan != "constant":
         raise ConfigError(f"plan: {total} must be constant (is {work.plan})")
-    if work.duration != int(work.duration) or work.duration < LEAD:
+    if work.duration != int(work.duration) or work.duration < outage.LEAD:
         raise ConfigError(f"duration: {total} must last whole seconds (is {work.duration:g})")
     for fault in case.faults:
         if fault.what.startswith(("kafka", "net.kafka")):
@@ -74,14 +66,14 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
 
     Raises ConfigError where the deployment does not keep up with the rate.
     """
-    rows = np.flatnonzero((short.intended >= LEAD) & (short.intended < LEAD + length))
+    rows = np.flatnonzero((short.intended >= outage.LEAD) & (short.intended < outage.LEAD + length))
     _check(case, short, rows)
     tiles, size, shards = int(case.workload.duration) // length, len(rows), case.deployment.shards
-    tile, slice_ = _tile(case, setup, short, rows, length), slice_of(case, short, rows, length)
+    tile, slice_ = _tile(case, setup, short, rows, length), outage.slice_of(case, short, rows, length)
     del short, rows  # half of all memory
-    spans = spans_of(setup, length, tiles)
+    spans = outage.spans_of(setup, length, tiles)
     _check_spans(spans, length, len(slice_.event))
-    windows = [window_of(setup, slice_, length, *span, tiles) for span in spans]
+    windows = [outage.window_of(setup, slice_, length, *span, tiles) for span in spans]
     seconds = tiles * length
     for window in windows:
         ends = (window.heard, window.events.late, window.events.dropped)
@@ -94,17 +86,17 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
         return run
 
     counts = {name: whole(count) for name, count in tile.counts.items()}
-    counts |= {name: np.zeros(seconds, np.int64) for name in (*_NONE, *DROPPED)}
+    counts |= {name: np.zeros(seconds, np.int64) for name in (*_NONE, *outage.DROPPED)}
     latencies = {name: whole(table) for name, table in tile.latencies.items()}
     levels = {name: whole(level) for name, level in tile.levels.items()}
     busy = {name: whole(values.T).T for name, values in tile.busy.items()}
     missing = {name: count * tiles for name, count in tile.missing.items()}
     for window in windows:
-        missing["live"] += put(window, slice_, length, tiles, counts, latencies)
+        missing["live"] += outage.put(window, slice_, length, tiles, counts, latencies)
         stretch = slice(window.first * length, window.last * length)
         busy["shard"][:, stretch] = window.busy[stretch]
         levels["queued"][stretch] = window.queued[stretch] * (case.deployment.publishers * shards)
-        fates(tile.rows, window, slice_, length, shards, size)
+        outage.fates(tile.rows, window, slice_, length, shards, size)
     return replace(
         tile, counts={name: count for name, count in counts.items() if count.any() or name in _ALWAYS},
         latencies=latencies, missing=missing, levels=levels, busy=busy,
@@ -119,16 +111,17 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
 
     def seconds(name: str) -> Floats:
         times = getattr(short, name)[rows]
-        return np.asarray(np.mod(times[~np.isnan(times)] - LEAD, length))
+        return np.asarray(np.mod(times[~np.isnan(times)] - outage.LEAD, length))
 
     def passed(times: Floats) -> Integers:
-        return np.array([np.count_nonzero(times <= LEAD + 1 + second) for second in range(length)])
+        return np.array([np.count_nonzero(times <= outage.LEAD + 1 + second) for second in range(length)])
 
     latencies = {name: np.zeros((length, len(EDGES) - 1), np.uint32) for name in LATENCIES}
     for name, (begin, end) in LATENCIES.items():
         spent = getattr(short, end)[rows] - getattr(short, begin)[rows]
         tally(latencies[name], seconds(end) - spent[~np.isnan(spent)], seconds(end))
     ends = {"sent": "sent", "durable": "acked", "heard": "heard", "consumed": "consumed"}
+    inside = slice(outage.LEAD, outage.LEAD + length)
     sample, every = _rows(case, setup, short, rows, length)
     return Bins(
         counts={n: np.bincount(seconds(end).astype(np.int64), minlength=length) for n, end in ends.items()},
@@ -138,7 +131,7 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
             "lag": passed(short.logged) - passed(short.consumed),
             "queued": np.zeros(length, np.int64),
         },
-        busy={name: values[:, LEAD : LEAD + length].copy() for name, values in short.busy.items()},
+        busy={name: values[:, inside].copy() for name, values in short.busy.items()},
         missing={
             "live": int(np.isnan(short.heard[rows]).sum()),
             "durable": int(np.isnan(short.consumed[rows]).sum()),
@@ -191,7 +184,7 @@ def _rows(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
     seq = np.arange(0, total - every + 1, every)
     seq += np.random.default_rng(case.seed).integers(0, every, len(seq))
     tile, place = seq // size, rows[seq % size]
-    moved = {name: getattr(short, name)[place] - LEAD + tile * length for name in _TIMES}
+    moved = {name: getattr(short, name)[place] - outage.LEAD + tile * length for name in _TIMES}
     log = np.bincount(short.partition[rows], minlength=case.deployment.partitions)
     away = setup.draws.away.tolist()
     return replace(

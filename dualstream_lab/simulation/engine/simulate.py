@@ -11,17 +11,10 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import at_work, on_shared_cores
 from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.engine import stations
 from dualstream_lab.simulation.engine.long_run import repeat, tile_length
 from dualstream_lab.simulation.engine.long_run_outage import LEAD
 from dualstream_lab.simulation.engine.outcome import Bins, Case, Outcome, binned
-from dualstream_lab.simulation.engine.stations import (
-    Setup,
-    by_publisher,
-    consume,
-    notify_shard,
-    publish,
-    receive,
-)
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.random_draws import draw
@@ -72,7 +65,7 @@ def simulate(
     return outcome if sample is None else binned(outcome, sample)
 
 
-def _every_event(case: Case, setup: Setup) -> Outcome:
+def _every_event(case: Case, setup: stations.Setup) -> Outcome:
     workload, deployment, draws = case.workload, case.deployment, setup.draws
     slots = list(workload.slots(chunk=1 << 20))
     if not slots:
@@ -81,8 +74,8 @@ def _every_event(case: Case, setup: Setup) -> Outcome:
     intended = np.concatenate([one.intended for one in slots]) / 1e9
     del slots
     calls = intended[:: workload.batch].copy()
-    state, brokers = publish(setup, calls, workload.batch, draws.partition[source], size)
-    consumed, members = consume(setup, state)
+    state, brokers = stations.publish(setup, calls, workload.batch, draws.partition[source], size)
+    consumed, members = stations.consume(setup, state)
     count = len(source)
     live, late, dropped = (np.full(count, np.nan) for _ in range(3))
     reason = np.full(count, -1, np.int8)
@@ -90,14 +83,14 @@ def _every_event(case: Case, setup: Setup) -> Outcome:
     for number in range(deployment.shards):
         rows = np.flatnonzero(~np.isnan(state.acked) & (shard == number))
         publisher = rows // workload.batch % deployment.publishers
-        order, bounds = by_publisher(publisher, state.acked[rows], deployment.publishers)
+        order, bounds = stations.by_publisher(publisher, state.acked[rows], deployment.publishers)
         rows = rows[order]
-        who, worked = notify_shard(setup, number, state.acked[rows], bounds)
+        who, worked = stations.notify_shard(setup, number, state.acked[rows], bounds)
         live[rows], late[rows] = who.events.heard, who.events.late
         dropped[rows], reason[rows] = who.events.dropped, who.events.reason
         resyncs += int(who.resyncs.sum())
         busy.append(worked)
-    live, late, gateway = receive(setup, state.acked, live, late)
+    live, late, gateway = stations.receive(setup, state.acked, live, late)
     repaired = np.isnan(live) & ~np.isnan(late)
     settled = ("entered", "settled", "acked", "outcome", "size", "partition", "offset", "logged")
     return Outcome(
@@ -113,7 +106,7 @@ def _every_event(case: Case, setup: Setup) -> Outcome:
     )  # fmt: skip
 
 
-def setup_of(case: Case) -> Setup:
+def setup_of(case: Case) -> stations.Setup:
     """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
     workload, deployment = case.workload, case.deployment
     costs = on_shared_cores(case.costs, workload, deployment)
@@ -130,4 +123,4 @@ def setup_of(case: Case) -> Setup:
         outages=broken, seed=case.seed, busy=at_work(workload, deployment, costs),
     )  # fmt: skip
     seconds = math.ceil(workload.duration + deployment.delivery_timeout + deployment.buffer_timeout) + _AFTER
-    return Setup(deployment, costs, broken, draws, seconds)
+    return stations.Setup(deployment, costs, broken, draws, seconds)
