@@ -60,11 +60,14 @@ class Calibration:
         """Whether any run is behind it."""
         return bool(self.told)
 
+    def covers(self, name: str, value: float) -> bool:
+        """Whether runs had such a value; where they had not, what follows from it is extrapolated."""
+        low, high = self.ranges.get(name, (math.inf, -math.inf))
+        return low <= value <= high
+
     def beyond(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Those of ``values``, by the names of ``ranges``, that no run had: what follows is extrapolated."""
-        none = (math.inf, -math.inf)
-        ranges = {name: self.ranges.get(name, none) for name in values}
-        return {n: value for n, value in values.items() if not ranges[n][0] <= value <= ranges[n][1]}
+        """Those of ``values``, by the names of ``ranges``, that no run had."""
+        return {name: value for name, value in values.items() if not self.covers(name, value)}
 
     def caveats(self, values: Mapping[str, float]) -> list[str]:
         """What to say of figures that follow from it, for such a load: where it is from, what is beyond."""
