@@ -18,7 +18,7 @@ from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.simulation import record
 from dualstream_lab.simulation import simulate as model
 from dualstream_lab.simulation.calibration import Calibration, load_of
-from dualstream_lab.simulation.deployment_of import deployment_for
+from dualstream_lab.simulation.parameters import deployment_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-from dualstream_lab.simulation.engine.aggregates import Bins
-from dualstream_lab.simulation.engine.simulate import Case, Outcome, simulate
+from dualstream_lab.simulation.engine.outcome import Bins, Case, Outcome
+from dualstream_lab.simulation.engine.simulate import simulate
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.run_directory import record
 

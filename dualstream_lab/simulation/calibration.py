@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+import math
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -18,20 +19,10 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Deployment
     from dualstream_lab.workload import Workload
 
-__all__ = ["COSTS", "UNKNOWN", "Calibration", "load_of", "unmeasured"]
+__all__ = ["COSTS", "UNKNOWN", "Calibration", "load_of"]
 
-COSTS: Final = tuple(each.name for each in fields(Costs))
-"""Their names, in order."""
-
-UNKNOWN: Final = 10.0
-"""A cost that no run tells is taken to be within so many times its default, either way."""
-
-_LOADS: Final = ("batch", "sources", "payload_bytes")
-_PARTS: Final = (
-    "brokers", "partitions", "copies", "shards", "subscribers", "consumers", "publishers",
-)  # fmt: skip
-_SHIPPED: Final = "calibrated.json"
-_NOT_MEASURED: Final = "not measured"
+COSTS: Final = tuple(each.name for each in fields(Costs))  # their names, in order
+UNKNOWN: Final = 10.0  # a cost that no run tells is taken to be within so many times its default, either way
 _ASSUMED: Final = (
     "costs are defaults that nobody measured: each may be a tenth or ten times as much. "
     "`dualstream calibrate RUN…` measures yours."
@@ -71,7 +62,7 @@ class Calibration:
 
     def covers(self, name: str, value: float) -> bool:
         """Whether runs had such a value; where they had not, what follows from it is extrapolated."""
-        low, high = self.ranges.get(name, (float("inf"), float("-inf")))
+        low, high = self.ranges.get(name, (math.inf, -math.inf))
         return low <= value <= high
 
     def beyond(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -92,8 +83,8 @@ class Calibration:
     @classmethod
     def shipped(cls) -> Self:
         """The one that comes with the package."""
-        text = files("dualstream_lab.simulation").joinpath(_SHIPPED).read_text(encoding="utf-8")
-        return cls._decode(json.loads(text))
+        path = files("dualstream_lab.simulation").joinpath("calibrated.json")
+        return cls._decode(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -110,12 +101,10 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Replace the file in one step. Raises ConfigError where it cannot be written."""
         values = {
-            "machine": self.machine,
-            "date": self.date,
-            "told": sorted(self.told),
+            "machine": self.machine, "date": self.date, "told": sorted(self.told),
             "ranges": {name: list(ends) for name, ends in sorted(self.ranges.items())},
             **{name: asdict(getattr(self, name)) for name in ("costs", "low", "high")},
-        }
+        }  # fmt: skip
         hidden = path.with_name(f".{path.name}")
         try:
             hidden.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -127,27 +116,16 @@ class Calibration:
     def _decode(cls, values: dict[str, Any]) -> Self:
         return cls(
             **{name: Costs(**values[name]) for name in ("costs", "low", "high")},
-            machine=str(values["machine"]),
-            date=str(values["date"]),
+            machine=str(values["machine"]), date=str(values["date"]),
             ranges={str(n): (float(low), float(high)) for n, (low, high) in values["ranges"].items()},
             told=frozenset(map(str, values["told"])),
-        )
+        )  # fmt: skip
 
 
 def load_of(workload: Workload, deployment: Deployment) -> dict[str, float]:
     """Of one run, what ``Calibration.ranges`` are about; ``rate``: of one publisher."""
-    loads = {name: float(getattr(workload, name)) for name in _LOADS}
-    parts = {name: float(getattr(deployment, name)) for name in _PARTS}
-    return loads | parts | {"rate": workload.rate / deployment.publishers}
-
-
-def unmeasured() -> Calibration:
-    """The defaults, of which nothing is known."""
-    costs = Costs()
-    return Calibration(
-        costs=costs,
-        low=replace(costs, **{name: getattr(costs, name) / UNKNOWN for name in COSTS}),
-        high=replace(costs, **{name: getattr(costs, name) * UNKNOWN for name in COSTS}),
-        machine=_NOT_MEASURED,
-        date="",
-    )
+    loads = ("batch", "sources", "payload_bytes")
+    parts = ("brokers", "partitions", "copies", "shards", "subscribers", "consumers", "publishers")
+    values = [(workload, name) for name in loads] + [(deployment, name) for name in parts]
+    found = {name: float(getattr(one, name)) for one, name in values}
+    return found | {"rate": workload.rate / deployment.publishers}

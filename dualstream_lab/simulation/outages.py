@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,31 +31,29 @@ _KAFKA_RESTART = 6.0  # s; a Java process, and its log
 _MISSED = 6.0  # s until a dead leader's partitions have another
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Modes:
+class Modes(NamedTuple):
     """What is wrong with a server, and when; begins belong to a span, ends do not.
 
     ``down``: all that it has is lost, and what comes fails at once. ``mute``: it stands still, and goes on
     where it was. ``slow``: its delay is added to each way. ``refusing``: it answers, and does nothing.
     """
 
-    down: Spans = field(default_factory=NEVER.copy)
-    mute: Spans = field(default_factory=NEVER.copy)
-    slow: Spans = field(default_factory=_NEVER_SLOW.copy)
-    refusing: Spans = field(default_factory=NEVER.copy)
+    down: Spans = NEVER
+    mute: Spans = NEVER
+    slow: Spans = _NEVER_SLOW
+    refusing: Spans = NEVER
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outages:
+class Outages(NamedTuple):
     """``redis``: of every shard. ``first_broker``: of broker 0; ``brokers``: of each other one.
 
     ``moved``: requests for broker 0 that arrive while this lasts are broker 1's (a dead leader's partitions).
     """
 
-    redis: Modes = field(default_factory=Modes)
-    first_broker: Modes = field(default_factory=Modes)
-    brokers: Modes = field(default_factory=Modes)
-    moved: Spans = field(default_factory=NEVER.copy)
+    redis: Modes = Modes()
+    first_broker: Modes = Modes()
+    brokers: Modes = Modes()
+    moved: Spans = NEVER
 
     def broker(self, number: int) -> Modes:
         """What is wrong with this broker."""
@@ -71,7 +69,7 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
     """
     faults = tuple(faults)
     check_overlaps(faults)
-    found: dict[str, list[tuple[float, ...]]] = {mode: [] for mode in _MODES}
+    found: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
     for spec in faults:
         if spec.what not in _MODELLED:
             raise ConfigError(
@@ -81,22 +79,17 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
             raise ConfigError(f"copies: {spec.what} needs 2 or more (is {deployment.copies})")
         for mode, spans_of in _MODELLED[spec.what].items():
             found[mode] += spans_of(spec)
-    slow = _slowness(found["kafka slow"])
+    slow, all_down = _slowness(found["kafka slow"]), found["kafka all down"]
     return Outages(
         redis=Modes(
-            down=united(found["redis down"]),
-            mute=united(found["redis mute"]),
-            slow=_slowness(found["redis slow"]),
-            refusing=united(found["redis refusing"]),
+            down=united(found["redis down"]), mute=united(found["redis mute"]),
+            slow=_slowness(found["redis slow"]), refusing=united(found["redis refusing"]),
         ),
         first_broker=Modes(
-            down=united(found["kafka down"] + found["kafka all down"]),
-            mute=united(found["kafka mute"]),
-            slow=slow,
+            down=united(found["kafka down"] + all_down), mute=united(found["kafka mute"]), slow=slow
         ),
-        brokers=Modes(down=united(found["kafka all down"]), slow=slow),
-        moved=united(found["kafka moved"]),
-    )
+        brokers=Modes(down=united(all_down), slow=slow), moved=united(found["kafka moved"]),
+    )  # fmt: skip
 
 
 def united(spans: Iterable[Sequence[float]]) -> Spans:
@@ -114,11 +107,14 @@ def _slowness(spans: list[tuple[float, ...]]) -> Spans:
     return np.array(sorted(spans), dtype=np.float64).reshape(-1, 3)
 
 
+_SpansOf: TypeAlias = "Callable[[FaultSpec], list[tuple[float, ...]]]"
+
+
 def _as_given(spec: FaultSpec) -> list[tuple[float, ...]]:
     return list(spec.spans)
 
 
-def _at_once(length: float) -> Callable[[FaultSpec], list[tuple[float, ...]]]:
+def _at_once(length: float) -> _SpansOf:
     """Of a fault that has no length, but takes effect for so long."""
     return lambda spec: [(begin, begin + length) for begin, _ in spec.spans]
 
@@ -158,37 +154,22 @@ def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
 
 
 _OF_COPIES: Final = {"kafka.leader-lost", "kafka.not-enough-replicas"}
-_MODES: Final = (
-    "redis down", "redis mute", "redis slow", "redis refusing", "kafka down", "kafka all down", "kafka mute",
-    "kafka slow", "kafka moved",
-)  # fmt: skip
-_MODELLED: Final[dict[str, dict[str, Callable[[FaultSpec], list[tuple[float, ...]]]]]] = {
-    "redis.kill": {"redis down": _as_given},
-    "redis.restart": {"redis down": _at_once(_REDIS_RESTART)},
-    "redis.flap": {"redis down": _flaps},
-    "net.redis.reset": {"redis down": _as_given},
-    "net.redis.refuse": {"redis down": _as_given},
-    "redis.stop": {"redis mute": _as_given},
-    "redis.busy": {"redis mute": _as_given},
-    "net.redis.blackhole": {"redis mute": _as_given},
-    "redis.kill-clients": {"redis down": _cuts},
-    "redis.slow": {"redis slow": _delays},
-    "net.redis.delay": {"redis slow": _delays},
-    "net.redis.jitter": {"redis slow": _delays},
-    "redis.no-permission": {"redis refusing": _as_given},
-    "redis.oom": {},  # these do nothing to PUBLISH, nor to who is connected
-    "redis.readonly": {},
-    "redis.maxclients": {},
-    "redis.script-flush": {},
-    "kafka.kill": {"kafka down": _as_given},
-    "kafka.restart": {"kafka down": _at_once(_KAFKA_RESTART)},
-    "kafka.stop": {"kafka mute": _as_given},
-    "kafka.slow": {"kafka slow": _delays},
-    "net.kafka.delay": {"kafka slow": _delays},
-    "net.kafka.jitter": {"kafka slow": _delays},
-    "net.kafka.blackhole": {"kafka all down": _as_given},
-    "net.kafka.reset": {"kafka all down": _as_given},
-    "net.kafka.refuse": {"kafka all down": _as_given},
-    "kafka.not-enough-replicas": {"kafka all down": _as_given},
-    "kafka.leader-lost": {"kafka down": _until_missed, "kafka moved": _after_missed},
-}
+_FAULTS: Final[tuple[tuple[str, dict[str, _SpansOf]], ...]] = (
+    ("redis.kill net.redis.reset net.redis.refuse", {"redis down": _as_given}),
+    ("redis.restart", {"redis down": _at_once(_REDIS_RESTART)}),
+    ("redis.flap", {"redis down": _flaps}),
+    ("redis.kill-clients", {"redis down": _cuts}),
+    ("redis.stop redis.busy net.redis.blackhole", {"redis mute": _as_given}),
+    ("redis.slow net.redis.delay net.redis.jitter", {"redis slow": _delays}),
+    ("redis.no-permission", {"redis refusing": _as_given}),
+    # These do nothing to PUBLISH, nor to who is connected.
+    ("redis.oom redis.readonly redis.maxclients redis.script-flush", {}),
+    ("kafka.kill", {"kafka down": _as_given}),
+    ("kafka.restart", {"kafka down": _at_once(_KAFKA_RESTART)}),
+    ("kafka.stop", {"kafka mute": _as_given}),
+    ("kafka.slow net.kafka.delay net.kafka.jitter", {"kafka slow": _delays}),
+    ("net.kafka.blackhole net.kafka.reset net.kafka.refuse", {"kafka all down": _as_given}),
+    ("kafka.not-enough-replicas", {"kafka all down": _as_given}),
+    ("kafka.leader-lost", {"kafka down": _until_missed, "kafka moved": _after_missed}),
+)
+_MODELLED: Final = {name: modes for names, modes in _FAULTS for name in names.split()}

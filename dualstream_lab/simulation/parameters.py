@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.errors import ConfigError
 
-__all__ = ["Costs", "Deployment", "most_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dualstream_lab.config import Settings
+    from dualstream_lab.recording import Interval, RunDirectory
+
+__all__ = ["Costs", "Deployment", "deployment_for", "deployment_of", "most_of"]
+
+_LANES: Final = 256
+_BOUNDS: Final = (
+    "batch_bytes", "buffer_events", "buffer_timeout", "delivery_timeout", "redis_timeout", "notify_queue",
+)  # fmt: skip
+"""Of a publisher; names as in Settings."""
+_LOCAL: Final = "127.0.0.1:"  # of a local stack, whose parts share the machine with the load
+_COPIES: Final = 3  # as Kafka is mostly set up, and the local stack wherever it has so many brokers
 
 
 def most_of(cost: str) -> int:
@@ -132,7 +147,35 @@ class Deployment:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value!r})")
-        for name, most in (("brokers", self.partitions), ("copies", self.brokers)):
-            if getattr(self, name) > most:
-                other = "partitions" if name == "brokers" else "brokers"
-                raise ConfigError(f"{name}: must be at most {other}, {most:,} (is {getattr(self, name):,})")
+        for name, other in (("brokers", "partitions"), ("copies", "brokers")):
+            if (value := getattr(self, name)) > (most := getattr(self, other)):
+                raise ConfigError(f"{name}: must be at most {other}, {most:,} (is {value:,})")
+
+
+def deployment_for(settings: Settings, *, lanes: int = _LANES, brokers: int = 1, **parts: Any) -> Deployment:
+    """What a load with these settings meets. ``lanes``: of each publisher, its callers. ``parts``: any other
+    field of Deployment. Raises ConfigError.
+    """
+    bounds = {name: getattr(settings, name) for name in _BOUNDS}
+    given: dict[str, Any] = {"copies": min(_COPIES, brokers)} | parts
+    return Deployment(brokers=brokers, callers=lanes, **bounds | given)
+
+
+def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Deployment:
+    """How many of each part a run had. The callers of a real one are its lanes."""
+    manifest = directory.manifest
+    settings = manifest.settings
+    if manifest.engine == "simulation":
+        known = {each.name for each in fields(Deployment)}
+        return Deployment(**{name: value for name, value in settings.items() if name in known})
+    generators = max(1, len({each.writer for each in intervals if "sent" in each.counters}))
+    partitions = directory.rows("consumed").column("partition").to_numpy()
+    kafka, users = str(settings.get("kafka_url")), manifest.users
+    brokers = kafka.count(",") + 1
+    return Deployment(
+        publishers=generators, brokers=brokers, copies=min(_COPIES, brokers),
+        partitions=int(partitions.max(initial=0)) + 1, subscribers=users.get("subscribers", 1),
+        callers=max(1, users.get("lanes", _LANES) // generators),
+        cores=manifest.machine.get("cores", 0) if _LOCAL in kafka else 0,
+        **{name: settings[name] for name in _BOUNDS},
+    )  # fmt: skip

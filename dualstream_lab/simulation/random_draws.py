@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.simulation.outages import NEVER, Outages, united
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from dualstream_lab.simulation.kernels import Floats, Integers
     from dualstream_lab.simulation.outages import Spans
     from dualstream_lab.simulation.parameters import Costs, Deployment
 
@@ -23,14 +22,13 @@ _AFTER = 300.0  # s after the plan's end; by then nothing pauses any more
 _MEAN_RETURN = 0.5  # s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
+class Noise(NamedTuple):
     """Factors of the service times of stations, of mean 1: the k-th that station s begins (k from 0) takes
     ``table[(starts[s] + k) % len(table)]`` times as long as it would. ``starts``: int64, one a station.
     """
 
-    table: npt.NDArray[np.float64]
-    starts: npt.NDArray[np.int64]
+    table: Floats
+    starts: Integers
 
     def factor(self, station: int, number: int) -> float:
         """Of the station's service with this number, from 0."""
@@ -47,8 +45,8 @@ class Draws:
     its end.
     """
 
-    partition: npt.NDArray[np.int64]
-    shard: npt.NDArray[np.int64]
+    partition: Integers
+    shard: Integers
     requests: Noise
     exchanges: Noise
     stops: tuple[Spans, ...]
@@ -78,7 +76,7 @@ def draw(
     )
 
 
-def _hashed(numbers: npt.NDArray[np.int64], seed: int, purpose: int, most: int) -> npt.NDArray[np.int64]:
+def _hashed(numbers: Integers, seed: int, purpose: int, most: int) -> Integers:
     """Of each number, one from 0 to ``most`` - 1, by the finalizer of SplitMix64."""
     salt = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
     mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt

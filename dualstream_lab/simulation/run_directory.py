@@ -11,19 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dualstream_lab import recording
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.recording import (
-    KINDS,
-    Clocks,
-    Ending,
-    FaultRecord,
-    Interval,
-    IntervalWriter,
-    LatencyHistogram,
-    Manifest,
-    RunDirectory,
-)
-from dualstream_lab.simulation.engine.aggregates import EDGES, Bins, binned
+from dualstream_lab.recording import FaultRecord, Manifest, RunDirectory
+from dualstream_lab.simulation.engine.outcome import EDGES, Bins, binned
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.workload import RunIds
 
@@ -33,12 +24,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.engine.simulate import Case, Outcome
+    from dualstream_lab.simulation.engine.outcome import Case, Outcome
+    from dualstream_lab.simulation.kernels import Flags, Floats, Integers
 
 __all__ = ["record"]
 
 _ZERO: Final = 1_000_000_000_000  # ns of the rows' clock at which the plan begins
-_SECOND: Final = 1_000_000_000
 _BEFORE, _AFTER = 1.0, 1.0  # s that the subscriber listens before the plan and after the last event
 _HISTOGRAMS: Final = {
     "generator": ("publish", "publish_raw", "slip"),
@@ -60,52 +51,43 @@ def record(
     written.
     """
     bins = result if isinstance(result, Bins) else binned(result)
-    rows = bins.rows
-    if rows.case is None:
+    rows, case, run = bins.rows, bins.rows.case, uuid4()
+    if case is None:
         raise ConfigError("case: must be known for a run directory (is None)")
-    run = uuid4()
     last = max(float(np.nanmax(at, initial=0.0)) for at in (rows.settled, rows.heard, rows.consumed))
-    last = max(last, rows.case.workload.duration)
+    last = max(last, case.workload.duration)
+    parts, simulated = case.deployment, "simulated"
+    # Calls that can be open: as there are callers; else as many as the buffers hold, and one more.
+    calls = parts.publishers * parts.callers
+    calls = calls or parts.publishers * parts.buffer_events // case.workload.batch + 1
     path = RunDirectory.create(root, name)
     directory = RunDirectory(
         path,
         Manifest(
             name=name, run=str(run), ids=RunIds.of_run(run).prefix, engine="simulation",
-            clocks=Clocks(monotonic=_ZERO, wall=time.time_ns()), workload=rows.case.workload.as_dict(),
-            settings=_settings(rows.case), users={"lanes": _lanes(rows.case), "subscribers": 1},
-            thresholds=list(thresholds), asked={"faults": [fault.as_dict() for fault in rows.case.faults]},
-            faults=_faults(rows.case), sample=bins.every, started=_ZERO, ended=_ns(last), state="finished",
+            clocks=recording.Clocks(monotonic=_ZERO, wall=time.time_ns()), workload=case.workload.as_dict(),
+            settings={**asdict(parts), "costs": asdict(case.costs), "seed": case.seed},
+            users={"lanes": calls, "subscribers": 1}, thresholds=list(thresholds),
+            asked={"faults": [fault.as_dict() for fault in case.faults]},
+            faults=[
+                FaultRecord(what=fault.what, begin=_ns(begin), end=_ns(end), bite=simulated, over=simulated)
+                for fault in case.faults
+                for begin, end in fault.spans
+            ],
+            sample=bins.every, started=_ZERO, ended=_ns(last), state="finished",
         ),
     )  # fmt: skip
-    _write_rows(path, rows, last)
-    _write_intervals(path, bins, rows.case)
+    _write_rows(path, rows, case, last)
+    _write_intervals(path, bins, case)
     directory.save()
     return directory
-
-
-def _settings(case: Case) -> dict[str, Any]:
-    return {**asdict(case.deployment), "costs": asdict(case.costs), "seed": case.seed}
-
-
-def _lanes(case: Case) -> int:
-    """Calls that can be open: as there are callers; else as many as the buffers hold, and one more."""
-    its = case.deployment
-    return its.publishers * its.callers or its.publishers * its.buffer_events // case.workload.batch + 1
-
-
-def _faults(case: Case) -> list[FaultRecord]:
-    return [
-        FaultRecord(what=fault.what, begin=_ns(begin), end=_ns(end), bite="simulated", over="simulated")
-        for fault in case.faults
-        for begin, end in fault.spans
-    ]
 
 
 def _ns(seconds: float) -> int:
     return _ZERO + round(seconds * 1e9)
 
 
-def _times(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _times(seconds: Floats) -> Integers:
     """ns; 0 for never."""
     there = ~np.isnan(seconds)
     times = np.zeros(len(seconds), np.int64)
@@ -116,36 +98,38 @@ def _times(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 # Rows
 
 
-def _write_rows(path: Path, rows: Outcome, last: float) -> None:
-    seq, live = rows.seq, ~np.isnan(rows.heard) & ~rows.late
+def _write_rows(path: Path, rows: Outcome, case: Case, last: float) -> None:
+    """Each kind by time, those that happened."""
+    seq, subscriber = rows.seq, np.zeros(len(rows.seq))
     _write(
         path, "published", "generator", seq=seq, intended=_times(rows.intended), sent=_times(rows.sent),
         acked=_times(rows.acked), outcome=rows.outcome, source=rows.source, size=rows.size,
     )  # fmt: skip
-    subscribed = rows.case is not None and rows.case.deployment.receivers
-    if subscribed:
-        for kind, which in (("heard", live), ("caught_up", rows.late)):
-            its = _in_order(rows.heard, which)
-            late = {"late": np.ones(len(its))} if kind == "caught_up" else {}
-            at = _times(rows.heard[its])
-            _write(path, kind, "redis", seq=seq[its], at=at, subscriber=np.zeros(len(its)), **late)
+    kinds: list[tuple[str, str, Floats, Flags, dict[str, npt.NDArray[Any]]]] = [
+        ("dropped", "generator", rows.dropped, rows.reason >= 0, {"reason": rows.reason})
+    ]
+    if case.deployment.receivers:
+        live = ~np.isnan(rows.heard) & ~rows.late
+        late = {"subscriber": subscriber, "late": np.ones(len(seq))}
+        kinds.append(("heard", "redis", rows.heard, live, {"subscriber": subscriber}))
+        kinds.append(("caught_up", "redis", rows.heard, rows.late, late))
         _write_listening(path, rows, last)
-    if rows.case is not None and rows.case.deployment.consumers:
-        its = _in_order(rows.consumed, ~np.isnan(rows.consumed))
-        at = _times(rows.consumed[its])
-        partition, offset = rows.partition[its], rows.offset[its]
-        _write(path, "consumed", "kafka", seq=seq[its], at=at, partition=partition, offset=offset)
-    its = _in_order(rows.dropped, rows.reason >= 0)
-    at = _times(rows.dropped[its])
-    _write(path, "dropped", "generator", seq=seq[its], at=at, reason=rows.reason[its])
+    if case.deployment.consumers:
+        read = {"partition": rows.partition, "offset": rows.offset}
+        kinds.append(("consumed", "kafka", rows.consumed, ~np.isnan(rows.consumed), read))
+    for kind, writer, at, which, columns in kinds:
+        order = np.flatnonzero(which)
+        order = order[np.argsort(at[order], kind="stable")]
+        more = {name: column[order] for name, column in columns.items()}
+        _write(path, kind, writer, seq=seq[order], at=_times(at[order]), **more)
 
 
 def _write_listening(path: Path, rows: Outcome, last: float) -> None:
     away = [(begin, end) for shard, begin, end in rows.away if shard == 0 and begin < last + _AFTER]
     begins = np.array([-_BEFORE, *(end for _, end in away)])
     ends = np.array([*(begin for begin, _ in away), max(last, *begins) + _AFTER])
-    why = np.full(len(begins), Ending.LOST)
-    why[-1] = Ending.CLOSED
+    why = np.full(len(begins), recording.Ending.LOST)
+    why[-1] = recording.Ending.CLOSED
     zeros = np.zeros(len(begins), np.int64)
     _write(
         path, "listening", "redis", subscriber=zeros, source=zeros - 1, begin=_times(begins),
@@ -153,15 +137,9 @@ def _write_listening(path: Path, rows: Outcome, last: float) -> None:
     )  # fmt: skip
 
 
-def _in_order(times: npt.NDArray[np.float64], which: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The places of ``which``, by time."""
-    its = np.flatnonzero(which)
-    return np.asarray(its[np.argsort(times[its], kind="stable")])
-
-
 def _write(path: Path, kind: str, writer: str, **columns: npt.NDArray[Any]) -> None:
     """One part. Not a RowWriter, which drops rows rather than wait for the disk."""
-    types = KINDS[kind]
+    types = recording.KINDS[kind]
     arrays = [pa.array(columns[name].astype(f"i{of.bit_width // 8}"), of) for name, of in types.items()]
     table = pa.Table.from_arrays(arrays, names=list(types))
     pq.write_table(table, path / f"{kind}-{writer}-00001.parquet", compression="lz4", use_dictionary=False)
@@ -175,34 +153,35 @@ def _write_intervals(path: Path, bins: Bins, case: Case) -> None:
     up = {"redis": broken.redis, "kafka": broken.first_broker}
     away = {name: np.concatenate([modes.down, modes.mute]) for name, modes in up.items()}
     step = max(1, bins.seconds // _INTERVALS)
-    for writer in ("generator", "redis", "kafka"):
-        file = IntervalWriter(path, writer)
-        for second in range(0, bins.seconds, step):
-            stretch = slice(second, min(second + step, bins.seconds))
-            counters, gauges = _COLLECT[writer](bins, case, stretch)
+    files = {writer: recording.IntervalWriter(path, writer) for writer in ("generator", "redis", "kafka")}
+    for second in range(0, bins.seconds, step):
+        stretch = slice(second, min(second + step, bins.seconds))
+        for writer, (counters, gauges) in _collected(bins, case, stretch).items():
             if writer in away:
                 gone = np.any((away[writer][:, 0] < stretch.stop) & (away[writer][:, 1] > second))
                 gauges[f"{writer}.up"] = 0.0 if gone else 1.0
-            file.write(
-                Interval(
+            files[writer].write(
+                recording.Interval(
                     writer=writer, begin=_ns(second), end=_ns(stretch.stop),
                     counters={name: count for name, count in counters.items() if count}, gauges=gauges,
                     histograms=_histograms(bins, writer, stretch),
                 )
             )  # fmt: skip
+    for file in files.values():
         file.close()
 
 
-def _histograms(bins: Bins, writer: str, stretch: slice) -> dict[str, LatencyHistogram]:
+def _histograms(bins: Bins, writer: str, stretch: slice) -> dict[str, recording.LatencyHistogram]:
     """Of the live path only where the rows are a sample: else the rows tell."""
     found = {}
     for name in _HISTOGRAMS.get(writer, ()) if bins.every > 1 or writer == "generator" else ():
         counts = bins.latencies[name][stretch].sum(axis=0, dtype=np.int64)
-        histogram = LatencyHistogram()
+        histogram = recording.LatencyHistogram()
         there = np.flatnonzero(counts)
         histogram.record(_MIDDLES[there], counts[there])
         if name in {"publish", "publish_raw"}:
-            histogram.missing = sum(_count(bins, stretch, "rejected", "unknown", "no_room").values())
+            failed = (bins.counts[outcome][stretch].sum() for outcome in ("rejected", "unknown", "no_room"))
+            histogram.missing = int(sum(failed))
         elif name in {"live", "live_raw"} and stretch.stop == bins.seconds:
             histogram.missing = bins.missing["live"]
         if histogram.count:
@@ -210,49 +189,38 @@ def _histograms(bins: Bins, writer: str, stretch: slice) -> dict[str, LatencyHis
     return found
 
 
-def _count(bins: Bins, stretch: slice, *names: str) -> dict[str, int]:
-    return {name: int(bins.counts[name][stretch].sum()) for name in names}
+def _collected(bins: Bins, case: Case, stretch: slice) -> dict[str, tuple[dict[str, int], dict[str, float]]]:
+    """(counters, gauges) of each process."""
+    deployment, publishers = case.deployment, case.deployment.publishers
 
+    def count(*names: str) -> dict[str, int]:
+        return {name: int(bins.counts[name][stretch].sum()) for name in names}
 
-def _busiest(bins: Bins, station: str, stretch: slice) -> float:
-    busy = bins.busy.get(station, np.zeros((0, 0)))[:, stretch]
-    return float(busy.max()) if busy.size else 0.0
+    def busiest(station: str) -> float:
+        busy = bins.busy.get(station, np.zeros((0, 0)))[:, stretch]
+        return float(busy.max(initial=0.0))
 
+    def level(name: str) -> float:
+        return float(bins.levels[name][stretch].max())
 
-def _generator(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], dict[str, float]]:
-    counters = _count(bins, stretch, "sent", "durable", "rejected", "unknown", "no_room")
-    counters |= _count(bins, stretch, *(name for name in bins.counts if name.startswith("dropped: ")))
-    given_up = sum(count for name, count in counters.items() if name.startswith("dropped: "))
-    counters["notified"] = max(0, counters["durable"] - given_up)
-    publishers = case.deployment.publishers
-    buffered = float(bins.levels["buffered"][stretch].max()) / publishers
+    dropped = count(*(name for name in bins.counts if name.startswith("dropped: ")))
+    counters = count("sent", "durable", "rejected", "unknown", "no_room") | dropped
+    counters["notified"] = max(0, counters["durable"] - sum(dropped.values()))
+    buffered = level("buffered") / publishers
     answered = float(np.nanmax(bins.rows.acked, initial=0.0))
-    return counters, {
-        "published.cpu": _busiest(bins, "publisher", stretch),
+    gauges = {
+        "published.cpu": busiest("publisher"),
         "published.seconds": min(float(stretch.stop), answered),
         "published.in_flight": float(np.ceil(buffered * publishers / case.workload.batch)),
         "publisher.buffered_events": buffered,
-        "publisher.queued_notifications": float(bins.levels["queued"][stretch].max()) / publishers,
+        "publisher.queued_notifications": level("queued") / publishers,
     }
-
-
-def _redis(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], dict[str, float]]:
-    gauges = {"redis.cpu": _busiest(bins, "shard", stretch)}
-    if not case.deployment.receivers:
-        return {}, gauges
-    gauges["heard.subscriptions"] = float(case.deployment.receivers)
-    gauges["heard.cpu"] = _busiest(bins, "gateway", stretch)
-    return _count(bins, stretch, "heard", "caught_up"), gauges
-
-
-def _kafka(bins: Bins, case: Case, stretch: slice) -> tuple[dict[str, int], dict[str, float]]:
-    if not case.deployment.consumers:
-        return {}, {}
-    return _count(bins, stretch, "consumed"), {
-        "consumed.lag_messages": float(bins.levels["lag"][stretch].max()),
-        "consumed.cpu": _busiest(bins, "consumer", stretch),
-        "consumed.caught_up": 1.0,
-    }
-
-
-_COLLECT: Final = {"generator": _generator, "redis": _redis, "kafka": _kafka}
+    redis, heard, kafka, consumed = {"redis.cpu": busiest("shard")}, {}, {}, {}
+    if deployment.receivers:
+        heard = count("heard", "caught_up")
+        redis |= {"heard.subscriptions": float(deployment.receivers), "heard.cpu": busiest("gateway")}
+    if deployment.consumers:
+        consumed = count("consumed")
+        kafka = {"consumed.lag_messages": level("lag"), "consumed.cpu": busiest("consumer"),
+                 "consumed.caught_up": 1.0}  # fmt: skip
+    return {"generator": (counters, gauges), "redis": (heard, redis), "kafka": (consumed, kafka)}

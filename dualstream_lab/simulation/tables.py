@@ -21,7 +21,7 @@ def bill_table(plans: Iterable[Plan]) -> pd.DataFrame:
     """
     return pd.DataFrame(
         [
-            {"rate": plan.needs.rate, "subscribers": plan.needs.subscribers, "part": part, **figure._asdict()}
+            (plan.needs.rate, plan.needs.subscribers, part, *figure)
             for plan in plans
             for part, figure in plan.bill.items()
         ],
@@ -33,14 +33,6 @@ def check_table(checks: Iterable[Check]) -> pd.DataFrame:
     """A row a check: ``setup``, ``figure``, ``unit`` (s, events, events/s), ``measured`` and ``predicted``
     (geometric means of repeats), ``error`` and ``allowed`` (shares of the measured), ``within``.
     """
-    return pd.DataFrame(
-        [
-            {
-                "setup": check.setup, "figure": check.figure, "unit": check.unit,
-                "measured": check.means[0], "predicted": check.means[1], "error": check.error,
-                "allowed": check.allowed, "within": check.within,
-            }
-            for check in checks
-        ],
-        columns=["setup", "figure", "unit", "measured", "predicted", "error", "allowed", "within"],
-    )  # fmt: skip
+    columns = ["setup", "figure", "unit", "measured", "predicted", "error", "allowed", "within"]
+    rows = [(c.setup, c.figure, c.unit, *c.means, c.error, c.allowed, c.within) for c in checks]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,12 +1,14 @@
-"""What must be true of every simulated run."""
+"""What must be true of every simulated run; and a calibration of which nothing is."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 import numpy as np
 
 from dualstream_lab.recording import Outcome as Said
-from dualstream_lab.simulation import Deployment
-from dualstream_lab.simulation.engine.simulate import Outcome
+from dualstream_lab.simulation import Costs, Deployment, Outcome
+from dualstream_lab.simulation.calibration import UNKNOWN, Calibration
 
 
 def check(outcome: Outcome) -> None:
@@ -59,3 +61,13 @@ def check_publishers(outcome: Outcome, deployment: Deployment, *, batch: int) ->
         for source in np.unique(outcome.source):
             offsets = outcome.offset[inside & (publisher == one) & (outcome.source == source)]
             assert (np.diff(offsets) > 0).all()
+
+
+def unmeasured() -> Calibration:
+    """The defaults, of which nothing is known."""
+    defaults = asdict(Costs())
+    return Calibration(
+        costs=Costs(), machine="not measured", date="",
+        low=Costs(**{name: value / UNKNOWN for name, value in defaults.items()}),
+        high=Costs(**{name: value * UNKNOWN for name, value in defaults.items()}),
+    )  # fmt: skip

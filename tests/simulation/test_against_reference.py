@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.recording import DROPS
 from dualstream_lab.recording import Outcome as Said
-from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.engine.simulate import Outcome, simulate
+from dualstream_lab.simulation import Costs, Deployment, Outcome, simulate
 from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
 from tests.simulation.accounts import check, check_publishers

@@ -9,8 +9,7 @@ import pytest
 
 from dualstream_lab.recording import Outcome as Told
 from dualstream_lab.simulation import Costs, Deployment, Outcome, simulate
-from dualstream_lab.simulation.analytic.capacity import capacity, traffic_of, turns_per_call
-from dualstream_lab.simulation.analytic.cores import on_shared_cores
+from dualstream_lab.simulation.analytic.capacity import capacity, on_shared_cores, traffic_of, turns_per_call
 from dualstream_lab.workload import Workload
 
 EXACT = Costs(broker_noise=0, redis_noise=0, pauses=0)

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation.calibration import unmeasured
 from dualstream_lab.simulation.planning import trial_run
 from dualstream_lab.simulation.planning.decide import Form, Stream, Wants, decide
+from tests.simulation.accounts import unmeasured
 
 KEPT, NOW = {"must_not_lose": True}, {"at_once": True}
 LOST, LATER = {"must_not_lose": False}, {"at_once": False}

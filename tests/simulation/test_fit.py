@@ -16,9 +16,9 @@ from dualstream_lab.simulation import Costs, Deployment, record, simulate
 from dualstream_lab.simulation.analytic.capacity import Traffic, turns_per_call
 from dualstream_lab.simulation.calibration import COSTS
 from dualstream_lab.simulation.fitting.fit import fit
-from dualstream_lab.simulation.fitting.least_squares import System, normal
-from dualstream_lab.simulation.fitting.matching import pauses_matched
+from dualstream_lab.simulation.fitting.least_squares import normal
 from dualstream_lab.simulation.fitting.observations import observe
+from dualstream_lab.simulation.fitting.stalls import pauses_matched
 from dualstream_lab.workload import Workload
 
 from .sweep import TRUE, sweep
@@ -219,8 +219,8 @@ def test_what_the_rows_do_not_tell_apart_keeps_the_belief_and_the_sum():
     rng = np.random.default_rng(1)
     rows = np.column_stack([np.ones(500), np.ones(500), rng.uniform(0, 10, 500)])
     y = rows @ [3.0, 3.0, 2.0] + 0.01 * rng.standard_normal(500)
-    system = System(rows=rows, y=y, error=np.full(500, 0.01), block=np.arange(500) % 10)
-    found = normal(system, np.ones(3), 10)
+    block = np.arange(500) % 10
+    found = normal(rows, y, error=np.full(500, 0.01), block=block, scale=np.ones(3), blocks=10)
     costs, told = found.solve(), found.resolution()
     assert costs == pytest.approx([3, 3, 2], rel=0.01)
     assert told[:2] == pytest.approx([0.5, 0.5], abs=0.01)
@@ -233,8 +233,8 @@ def test_what_the_rows_do_not_tell_apart_keeps_the_belief_and_the_sum():
 def test_no_cost_is_below_zero():
     rows = np.array([[1.0, 0.0], [1.0, 1.0]] * 50)
     y = rows @ [2.0, -1.0]
-    system = System(rows=rows, y=y, error=np.full(100, 0.1), block=np.zeros(100, np.int64))
-    costs = normal(system, np.ones(2), 1).solve()
+    block = np.zeros(100, np.int64)
+    costs = normal(rows, y, error=np.full(100, 0.1), block=block, scale=np.ones(2), blocks=1).solve()
     assert costs[1] == 0
     assert costs[0] == pytest.approx(1.5, rel=0.02)  # the best that is left
 

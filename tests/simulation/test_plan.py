@@ -15,7 +15,7 @@ from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.recording import Outcome as Told
 from dualstream_lab.simulation import Costs, Deployment, Outcome, simulate
 from dualstream_lab.simulation.analytic.capacity import capacity
-from dualstream_lab.simulation.calibration import Calibration, unmeasured
+from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.planning import trial_run
 from dualstream_lab.simulation.planning.explain import arithmetic
 from dualstream_lab.simulation.planning.outage_effects import ELECTION, effects
@@ -24,6 +24,7 @@ from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.simulation.planning.sizing import size
 from dualstream_lab.simulation.tables import bill_table
 from dualstream_lab.workload import Workload
+from tests.simulation.accounts import unmeasured
 
 SMALL = settings(max_examples=20, deadline=None)
 COSTS = Costs()
@@ -95,15 +96,17 @@ def test_what_is_enough_for_a_higher_rate_is_enough_for_a_lower_one_and_never_fe
 @given(needs=wishes, factor=st.floats(1, 10))
 def test_a_longer_outage_never_shrinks_what_it_does(needs, factor):
     deployment = size(needs, COSTS)
-    before = effects(needs, deployment, COSTS)
-    after = effects(replace(needs, outage=needs.outage * factor), deployment, COSTS)
+    stations = capacity(needs.traffic, deployment, COSTS)
+    before = effects(needs, deployment, stations)
+    after = effects(replace(needs, outage=needs.outage * factor), deployment, stations)
     for one, other in zip(before, after, strict=True):
         assert one[:2] == other[:2]
         assert other.value >= one.value * (1 - 1e-9), one.what
 
 
 def effect(needs: Requirements, deployment: Deployment, part: str, word: str) -> float:
-    found = [one for one in effects(needs, deployment, COSTS) if one.part == part and word in one.what]
+    stations = capacity(needs.traffic, deployment, COSTS)
+    found = [one for one in effects(needs, deployment, stations) if one.part == part and word in one.what]
     assert len(found) == 1
     return found[0].value
 

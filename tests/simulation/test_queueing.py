@@ -8,8 +8,7 @@ from math import exp, factorial, floor
 import numpy as np
 import pytest
 
-from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.engine.simulate import Outcome
+from dualstream_lab.simulation import Costs, Deployment, Outcome
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.random_draws import Noise, draw
 from dualstream_lab.simulation.reference import reference

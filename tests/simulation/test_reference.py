@@ -11,8 +11,7 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.recording import DROPS
 from dualstream_lab.recording import Outcome as Said
-from dualstream_lab.simulation import Costs, Deployment
-from dualstream_lab.simulation.engine.simulate import Outcome
+from dualstream_lab.simulation import Costs, Deployment, Outcome
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.random_draws import draw
 from dualstream_lab.simulation.reference import reference

@@ -17,7 +17,7 @@ from dualstream_lab.lab.report import again
 from dualstream_lab.lab.report.report import report as report_of
 from dualstream_lab.lab.result import Run
 from dualstream_lab.simulation import Deployment
-from dualstream_lab.simulation.deployment_of import deployment_for, deployment_of
+from dualstream_lab.simulation.parameters import deployment_for, deployment_of
 
 SMALL = ("--rate", "2000", "--duration", "14")
 

@@ -12,9 +12,10 @@ from dualstream_lab.cli.root import run
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation import Deployment, record, simulate
-from dualstream_lab.simulation.calibration import Calibration, unmeasured
+from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.fitting.validate import Check, validate
 from dualstream_lab.workload import Workload
+from tests.simulation.accounts import unmeasured
 
 from .sweep import TRUE, sweep
 

@@ -10,32 +10,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dualstream_lab.simulation.analytic.mean_value_analysis import (
-    Comings,
-    Work,
-    different,
-    log_other,
-    settled,
-)
+from dualstream_lab.simulation.analytic import mean_value_analysis as means
 
 if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
 __all__ = [
-    "STATIONS",
-    "Capacity",
-    "Station",
-    "Traffic",
-    "at_work",
-    "capacity",
-    "listening",
-    "station",
-    "traffic_of",
-    "turns_per_call",
-]
+    "STATIONS", "Capacity", "Station", "Traffic", "at_work", "capacity", "listening", "on_shared_cores",
+    "station", "traffic_of", "turns_per_call",
+]  # fmt: skip
 
 STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 """The way of an event; names as in ``Outcome.busy``."""
@@ -45,6 +32,11 @@ _POLL: Final = 10_000  # records, as in the consumer
 _STEPS: Final = 16  # of bisection
 _HIGHER: Final = 1.1  # steps of the search for a ceiling
 _EVEN: Final = 4  # found to fit the model
+_WORK: Final = (
+    "call", "event", "turn", "request", "batch", "record", "record_byte", "exchange", "publish", "deliver",
+    "poll", "consume", "receive", "write",
+)  # fmt: skip
+"""Costs that keep a core busy; the others are ways and waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +57,8 @@ class Traffic:
 class Station:
     """``parts`` servers that are alike. Times in s.
 
-    A batch of n events costs ``fixed`` + n x ``each``; it has ``most`` at most. Each of ``lanes`` has one
-    batch on its way to a server, which spends ``trip`` elsewhere. ``lanes`` is 0 where nobody waits for an
+    A batch of n events costs ``fixed`` + n x ``each``; it has ``most`` at most. Each of ``connections`` has
+    one batch on its way to a server, which spends ``trip`` elsewhere; they are 0 where nobody waits for an
     answer. ``stops``: the share of time that a server stands still. ``busy``: the share that it works, at the
     traffic's ``rate``; of shards and consumers about, as answers to one call may come together.
     """
@@ -78,14 +70,14 @@ class Station:
     rate: float
     busy: float
     trip: float = 0.0
-    lanes: int = 0
+    connections: int = 0
     stops: float = 0.0
 
     @property
     def ceiling(self) -> float:
         """Events/s of all parts together."""
         work = (self.fixed + self.most * self.each) / (1 - self.stops)
-        cycle = max(work, (self.trip + work) / self.lanes) if self.lanes else work
+        cycle = max(work, (self.trip + work) / self.connections) if self.connections else work
         return self.parts * self.most / cycle if cycle else math.inf
 
     @property
@@ -94,39 +86,21 @@ class Station:
         return self.rate / self.ceiling
 
 
-Capacity = dict[str, Station]
-"""By name, in the order of ``STATIONS``; those that the deployment has."""
-
-
-class _Lane(NamedTuple):
-    """In the mean: a batch of ``events`` every ``cycle`` s, which is on its way for a share ``away`` of them.
-    ``busy``: the share that the server works that it has in common with others.
-    """
-
-    events: float
-    cycle: float
-    away: float
-    busy: float
+Capacity = dict[str, Station]  # by name, in the order of ``STATIONS``; those that the deployment has
 
 
 def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity:
     """Every station of the deployment. Partitions are taken as whole multiples of brokers and consumers."""
     absent = {"consumer"} if not deployment.consumers else set()
     absent |= {"gateway"} if not deployment.gateways else set()
-    return {name: station(name, traffic, deployment, costs) for name in STATIONS if name not in absent}
+    pipeline = _Pipeline(traffic, deployment, costs)
+    return {name: getattr(pipeline, name)() for name in STATIONS if name not in absent}
 
 
 def station(name: str, traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
     """One of them; it must be there."""
-    if name == "publisher":
-        return _publisher(traffic, deployment, costs)
-    if name == "gateway":
-        each = costs.receive * _receivers(traffic, deployment) + costs.write * deployment.clients
-        return _plain(traffic, deployment.gateways, fixed=0, most=1, each=each)
-    broker, requests = _broker(traffic, deployment, costs)
-    if name == "broker":
-        return broker
-    return (_shard if name == "shard" else _consumer)(traffic, deployment, costs, requests)
+    found: Station = getattr(_Pipeline(traffic, deployment, costs), name)()
+    return found
 
 
 def traffic_of(workload: Workload) -> Traffic:
@@ -144,137 +118,160 @@ def turns_per_call(traffic: Traffic, deployment: Deployment, costs: Costs) -> fl
     """About how many turns of its loop a publisher spends on a call's requests: one for those that leave
     together, and one for each answer. They are fewer where more calls come while requests are on their way.
     """
-    lane = _requests(traffic, deployment, costs)
+    found = _Pipeline(traffic, deployment, costs).requests
+    batch = found.batch
     spacing = traffic.batch * deployment.publishers / traffic.rate
-    requests = deployment.brokers * spacing / lane.cycle
+    requests = deployment.brokers * spacing / batch.cycle
     # As calls come evenly, few of them find the last request on its way if it lasts less than their distance.
-    late = lane.away * min(1.0, lane.away * lane.cycle / spacing) ** _EVEN
-    together = 1 - late ** (deployment.brokers * _meets(traffic, deployment))
+    late = batch.away * min(1.0, batch.away * batch.cycle / spacing) ** _EVEN
+    together = 1 - late ** (deployment.brokers * found.meets)
     return float(requests + requests * late + together)
 
 
 def listening(gateways: int, clients: float) -> float:
     """Gateways that have one or more of an event's ``clients``, on average; a client is at any of them."""
-    return min(clients, gateways * -math.expm1(clients * log_other(gateways))) if clients else 0.0
+    return min(clients, gateways * -math.expm1(clients * means.log_other(gateways))) if clients else 0.0
 
 
-def _publisher(traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
-    """Its ceiling is the rate from which on its loop is busy all the time. (At a higher one it may not be, as
-    requests that wait for each other have more events in them; but it gets there from below only by luck.)
+class _Requests(NamedTuple):
+    """Of a publisher to a broker: at ``most`` so many events; s: ``fixed``, ``each`` of an event, ``trip``
+    there and back with the wait for copies. ``meets``: that a call has events for a broker.
     """
-    parts, served = deployment.publishers, costs.call / traffic.batch + costs.event
 
-    def work(rate: float) -> float:
-        """Of an event, s."""
-        turns = turns_per_call(replace(traffic, rate=rate), deployment, costs)
-        return served + costs.turn * turns / traffic.batch
-
-    if not served or not costs.turn:
-        return _plain(traffic, parts, fixed=costs.call, most=traffic.batch, each=costs.event)
-    high = parts / (served + costs.turn * (2 * deployment.brokers + 1) / traffic.batch)
-    while high * work(high) < parts:
-        high *= _HIGHER
-    low = high / _HIGHER
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if middle * work(middle) > parts else (middle, high)
-    fixed = parts / low * traffic.batch - costs.event * traffic.batch
-    plain = _plain(traffic, parts, fixed=fixed, most=traffic.batch, each=costs.event)
-    return replace(plain, busy=min(1.0, traffic.rate * work(traffic.rate) / parts))
+    most: float
+    fixed: float
+    each: float
+    trip: float
+    meets: float
+    batch: means.Batch
 
 
-def _plain(traffic: Traffic, parts: int, *, fixed: float, most: float, each: float) -> Station:
-    """A station whose batches have one size."""
-    busy = min(1.0, traffic.rate * (fixed / most + each) / parts)
-    return Station(parts=parts, fixed=fixed, most=most, each=each, rate=traffic.rate, busy=busy)
+@dataclass(frozen=True)
+class _Pipeline:
+    """A deployment under a traffic: a method a station, of the name it has in ``STATIONS``."""
+
+    traffic: Traffic
+    deployment: Deployment
+    costs: Costs
+
+    def publisher(self) -> Station:
+        """Its ceiling is the rate from which on its loop is busy all the time. (At a higher one it may not
+        be, as requests that wait for each other have more events in them; but it gets there from below only
+        by luck.)
+        """
+        traffic, costs, parts = self.traffic, self.costs, self.deployment.publishers
+        served = costs.call / traffic.batch + costs.event
+
+        def work(rate: float) -> float:
+            """Of an event, s."""
+            turns = turns_per_call(replace(traffic, rate=rate), self.deployment, costs)
+            return served + costs.turn * turns / traffic.batch
+
+        if not served or not costs.turn:
+            return self._plain(parts, fixed=costs.call, most=traffic.batch, each=costs.event)
+        high = parts / (served + costs.turn * (2 * self.deployment.brokers + 1) / traffic.batch)
+        while high * work(high) < parts:
+            high *= _HIGHER
+        low = high / _HIGHER
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if middle * work(middle) > parts else (middle, high)
+        fixed = parts / low * traffic.batch - costs.event * traffic.batch
+        plain = self._plain(parts, fixed=fixed, most=traffic.batch, each=costs.event)
+        return replace(plain, busy=min(1.0, traffic.rate * work(traffic.rate) / parts))
+
+    def broker(self) -> Station:
+        most, fixed, each, trip, _, batch = self.requests
+        return Station(
+            parts=self.deployment.brokers, fixed=fixed, most=most, each=each, rate=self.traffic.rate,
+            busy=batch.busy, trip=trip, connections=self.deployment.publishers,
+            stops=min(0.99, self.costs.pauses * self.costs.pause),
+        )  # fmt: skip
+
+    def shard(self) -> Station:
+        deployment, costs, requests = self.deployment, self.costs, self.requests.batch
+        selective = self.traffic.selective and deployment.gateways
+        each = costs.publish + costs.deliver * (self._receivers if selective else deployment.receivers)
+        publishers = deployment.publishers
+        # Notifications come with the acks of requests, those that have some for this shard.
+        meets = -math.expm1(requests.events * means.log_other(deployment.shards))
+        spacing = requests.cycle / (deployment.brokers * meets)
+        busy = means.settled(
+            self.traffic.rate / (publishers * deployment.shards), _EXCHANGE,
+            means.Work(costs.exchange, 0, 1, each, costs.redis_noise),
+            means.Comings(costs.redis_trip, publishers, spacing, meets / deployment.brokers),
+        ).busy  # fmt: skip
+        return Station(
+            parts=deployment.shards, fixed=costs.exchange, most=_EXCHANGE, each=each, rate=self.traffic.rate,
+            busy=busy, trip=costs.redis_trip, connections=publishers,
+        )  # fmt: skip
+
+    def consumer(self) -> Station:
+        deployment, costs, requests = self.deployment, self.costs, self.requests.batch
+        members = deployment.consumers
+        # Both divide the partitions by number: a member meets one broker in so many, which others share.
+        common = math.gcd(members, deployment.brokers)
+        meets = -math.expm1(requests.events * means.log_other(members / common))
+        brokers = deployment.brokers / common
+        # A broker that is busy answers evenly; of many, it is chance whose answer comes next.
+        spacing = requests.cycle / (brokers * deployment.publishers * meets)
+        busy = means.settled(
+            self.traffic.rate / members, _POLL, means.Work(costs.poll, 0, 1, costs.consume, 0),
+            means.Comings(0, 1, spacing, requests.busy * meets / brokers),
+        ).busy  # fmt: skip
+        return Station(
+            parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=self.traffic.rate, busy=busy
+        )
+
+    def gateway(self) -> Station:
+        each = self.costs.receive * self._receivers + self.costs.write * self.deployment.clients
+        return self._plain(self.deployment.gateways, fixed=0, most=1, each=each)
+
+    def _plain(self, parts: int, *, fixed: float, most: float, each: float) -> Station:
+        """A station whose batches have one size."""
+        busy = min(1.0, self.traffic.rate * (fixed / most + each) / parts)
+        return Station(parts=parts, fixed=fixed, most=most, each=each, rate=self.traffic.rate, busy=busy)
+
+    @property
+    def _receivers(self) -> float:
+        """Gateways that hear an event."""
+        gateways = self.deployment.gateways
+        return listening(gateways, self.deployment.clients) if self.traffic.selective else gateways
+
+    @cached_property
+    def requests(self) -> _Requests:
+        traffic, deployment, costs = self.traffic, self.deployment, self.costs
+        publishers, own = deployment.publishers, deployment.partitions / deployment.brokers
+        each = deployment.copies * (costs.record + costs.record_byte * traffic.size)
+        trip = costs.kafka_trip + costs.until_copied(deployment.copies)
+        room = float(deployment.buffer_events)
+        if deployment.callers:
+            room = min(room, deployment.callers * traffic.batch)
+        whole = max(1.0, deployment.batch_bytes // traffic.size)
+        most = max(1.0, min(own * whole, room / deployment.brokers))
+        meets = -math.expm1(traffic.batch * means.log_other(deployment.brokers))
+        # Calls come evenly; which of them have something for the connection is chance.
+        batch = means.settled(
+            traffic.rate / (publishers * deployment.brokers), most,
+            means.Work(costs.request, costs.batch, own, each, costs.broker_noise),
+            means.Comings(trip, publishers, traffic.batch * publishers / (traffic.rate * meets), meets),
+        )  # fmt: skip
+        return _Requests(
+            most, costs.request + costs.batch * means.different(most, own), each, trip, meets, batch
+        )
 
 
-def _receivers(traffic: Traffic, deployment: Deployment) -> float:
-    """Gateways that hear an event."""
-    return listening(deployment.gateways, deployment.clients) if traffic.selective else deployment.gateways
-
-
-def _meets(traffic: Traffic, deployment: Deployment) -> float:
-    """That a call has events for a broker."""
-    return -math.expm1(traffic.batch * log_other(deployment.brokers))
-
-
-def _trip(deployment: Deployment, costs: Costs) -> float:
-    """Of a request, there and back, with the wait for copies."""
-    return costs.kafka_trip + costs.until_copied(deployment.copies)
-
-
-def _copied(traffic: Traffic, deployment: Deployment, costs: Costs) -> float:
-    """Of an event in a request, s."""
-    return deployment.copies * (costs.record + costs.record_byte * traffic.size)
-
-
-def _requests(traffic: Traffic, deployment: Deployment, costs: Costs) -> _Lane:
-    lanes, meets = deployment.publishers, _meets(traffic, deployment)
-    # Calls come evenly; which of them have something for the lane is chance.
-    return _Lane(*settled(
-        traffic.rate / (lanes * deployment.brokers), _most(traffic, deployment),
-        Work(
-            costs.request, costs.batch, deployment.partitions / deployment.brokers,
-            _copied(traffic, deployment, costs), costs.broker_noise,
-        ),
-        Comings(_trip(deployment, costs), lanes, traffic.batch * lanes / (traffic.rate * meets), meets),
-    ))  # fmt: skip
-
-
-def _most(traffic: Traffic, deployment: Deployment) -> float:
-    """Events of a request."""
-    whole = max(1.0, deployment.batch_bytes // traffic.size)
-    room = float(deployment.buffer_events)
-    if deployment.callers:
-        room = min(room, deployment.callers * traffic.batch)
-    return max(1.0, min(deployment.partitions / deployment.brokers * whole, room / deployment.brokers))
-
-
-def _broker(traffic: Traffic, deployment: Deployment, costs: Costs) -> tuple[Station, _Lane]:
-    most, own = _most(traffic, deployment), deployment.partitions / deployment.brokers
-    lane = _requests(traffic, deployment, costs)
-    return Station(
-        parts=deployment.brokers, fixed=costs.request + costs.batch * different(most, own), most=most,
-        each=_copied(traffic, deployment, costs), rate=traffic.rate, busy=lane.busy,
-        trip=_trip(deployment, costs), lanes=deployment.publishers,
-        stops=min(0.99, costs.pauses * costs.pause),
-    ), lane  # fmt: skip
-
-
-def _shard(traffic: Traffic, deployment: Deployment, costs: Costs, requests: _Lane) -> Station:
-    selective = traffic.selective and deployment.gateways
-    heard = _receivers(traffic, deployment) if selective else deployment.receivers
-    each = costs.publish + costs.deliver * heard
-    lanes = deployment.publishers
-    # Notifications come with the acks of requests, those that have some for this shard.
-    meets = -math.expm1(requests.events * log_other(deployment.shards))
-    lane = _Lane(*settled(
-        traffic.rate / (lanes * deployment.shards), _EXCHANGE,
-        Work(costs.exchange, 0, 1, each, costs.redis_noise),
-        Comings(
-            costs.redis_trip, lanes, requests.cycle / (deployment.brokers * meets), meets / deployment.brokers
-        ),
-    ))  # fmt: skip
-    return Station(
-        parts=deployment.shards, fixed=costs.exchange, most=_EXCHANGE, each=each, rate=traffic.rate,
-        busy=lane.busy, trip=costs.redis_trip, lanes=lanes,
-    )  # fmt: skip
-
-
-def _consumer(traffic: Traffic, deployment: Deployment, costs: Costs, requests: _Lane) -> Station:
-    members = deployment.consumers
-    # Both divide the partitions by number: a member meets one broker in so many, and shares it with others.
-    common = math.gcd(members, deployment.brokers)
-    meets = -math.expm1(requests.events * log_other(members / common))
-    brokers = deployment.brokers / common
-    # A broker that is busy answers evenly; of many, it is chance whose answer comes next.
-    lane = _Lane(*settled(
-        traffic.rate / members, _POLL, Work(costs.poll, 0, 1, costs.consume, 0),
-        Comings(
-            0, 1, requests.cycle / (brokers * deployment.publishers * meets), requests.busy * meets / brokers
-        ),
-    ))  # fmt: skip
-    return Station(
-        parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=traffic.rate, busy=lane.busy
-    )
+def on_shared_cores(costs: Costs, workload: Workload, deployment: Deployment) -> Costs:
+    """What each step costs where all parts together want more than ``deployment.cores``: the same shares of
+    them, so that the part that saturates first does so at the rate at which all cores are used. Below that
+    rate, and where each part has a core of its own (0), nothing is changed.
+    """
+    if not deployment.cores:
+        return costs
+    stations = capacity(traffic_of(workload), deployment, costs).values()
+    first = min(station.ceiling for station in stations)
+    each = sum((station.fixed + station.most * station.each) / station.most for station in stations)
+    together = deployment.cores / each
+    if together >= min(first, workload.rate):
+        return costs
+    return replace(costs, **{name: getattr(costs, name) * first / together for name in _WORK})

@@ -1,7 +1,7 @@
-"""Lanes that share a server, in the mean: how many events a lane takes at once, and how long that lasts.
+"""Connections to one server, in the mean: how many events one takes at once, and how long that lasts.
 
-A lane takes all that has come while its last batch was on its way; the server works on one batch after the
-other. Kernels.
+A connection takes all that has come while its last batch was on its way; the server works on one batch after
+the other. Kernels.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 from dualstream_lab.simulation.kernels import kernel
 
-__all__ = ["Comings", "Work", "different", "log_other", "settled"]
+__all__ = ["Batch", "Comings", "Work", "different", "log_other", "settled"]
 
 _STEPS: Final = 60  # of bisection
-_ALL: Final = 0.9999  # of the time: nothing but a longer queue comes with more lanes
+_ALL: Final = 0.9999  # of the time: nothing but a longer queue comes with more connections
 
 
 class Work(NamedTuple):
@@ -32,14 +32,25 @@ class Work(NamedTuple):
 
 
 class Comings(NamedTuple):
-    """A batch is ``trip`` s elsewhere; ``lanes`` share the server. Something for an idle lane comes every
-    ``spacing`` s; ``even``: 1 where it comes evenly, 0 where it comes by chance (Poisson).
+    """A batch is ``trip`` s elsewhere; ``connections`` share the server. Something for an idle one comes
+    every ``spacing`` s; ``even``: 1 where it comes evenly, 0 where it comes by chance (Poisson).
     """
 
     trip: float
-    lanes: int
+    connections: int
     spacing: float
     even: float
+
+
+class Batch(NamedTuple):
+    """In the mean, one of ``events`` every ``cycle`` s, which is on its way for a share ``away`` of them.
+    ``busy``: the share that the server works.
+    """
+
+    events: float
+    cycle: float
+    away: float
+    busy: float
 
 
 @kernel
@@ -63,28 +74,26 @@ def idle(comings: Comings, time: float) -> float:
 
 @kernel
 def cycle(work: float, noise: float, comings: Comings) -> tuple[float, float]:
-    """Of a lane whose batches take so much work: s from one to the next, and of it on the way; by mean value
-    analysis.
+    """Of a connection whose batches take so much work: s from one to the next, and of it on the way; by
+    mean value analysis.
     """
     waiting = at_work = lasts = away = 0.0
-    for lane in range(1, comings.lanes + 1):
+    for number in range(1, comings.connections + 1):
         response = work * (1 + waiting - at_work + at_work * (1 + noise**2) / 2)
         away = comings.trip + response
         lasts = away + idle(comings, away)
         if lasts == 0:
             return 0.0, 0.0
-        waiting, at_work = lane * response / lasts, lane * work / lasts
+        waiting, at_work = number * response / lasts, number * work / lasts
         if at_work > _ALL:
-            return comings.lanes * work, comings.lanes * work
+            return comings.connections * work, comings.connections * work
     return lasts, away
 
 
 @kernel
-def settled(rate: float, most: float, work: Work, comings: Comings) -> tuple[float, float, float, float]:
-    """A lane at ``rate`` events/s, with ``most`` in a batch: (events of a batch, s from one to the next, the
-    share of it on the way, the share that the server works).
-    """
-    low, high = 0.0, most
+def settled(rate: float, most: float, work: Work, comings: Comings) -> Batch:
+    """A connection at ``rate`` events/s, with ``most`` in a batch."""
+    low, high = 0.0, float(most)
     for _ in range(_STEPS):
         events = (low + high) / 2
         spent = work.fixed + work.part * different(events, work.parts) + work.each * events
@@ -95,5 +104,5 @@ def settled(rate: float, most: float, work: Work, comings: Comings) -> tuple[flo
     spent = work.fixed + work.part * different(high, work.parts) + work.each * high
     lasts, away = cycle(spent, work.noise, comings)
     if lasts == 0:
-        return high, 0.0, 0.0, 0.0
-    return high, lasts, away / lasts, min(1.0, comings.lanes * spent / lasts)
+        return Batch(high, 0.0, 0.0, 0.0)
+    return Batch(high, lasts, away / lasts, min(1.0, comings.connections * spent / lasts))

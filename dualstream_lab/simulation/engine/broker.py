@@ -1,4 +1,4 @@
-"""Publishing: calls enter the buffer, lanes take requests from it, brokers serve them. One kernel."""
+"""Publishing: calls enter the buffer, connections take requests from it, brokers serve them. One kernel."""
 
 from __future__ import annotations
 
@@ -6,35 +6,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from dualstream_lab.simulation.engine.event_loop import Loops, begin, encoded, following, work
-from dualstream_lab.simulation.engine.heap import pop, push
-from dualstream_lab.simulation.engine.publisher_queue import (
-    DURABLE,
-    NO_ROOM,
-    REJECTED,
-    UNKNOWN,
-    Calls,
-    Held,
-    Ways,
-    admit,
-    again,
-    ring,
-    rung,
-    settle,
-    take,
-)
-from dualstream_lab.simulation.engine.spans import delay_at, done_at, inside, spread
-from dualstream_lab.simulation.kernels import kernel
+from dualstream_lab.simulation.engine import publisher as queue
+from dualstream_lab.simulation.kernels import delay_at, done_at, inside, kernel, next_begin, pop, push, spread
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
+    from dualstream_lab.simulation.engine.publisher import Publishers
+    from dualstream_lab.simulation.kernels import Floats, Integers
+    from dualstream_lab.simulation.outages import Outages
+    from dualstream_lab.simulation.random_draws import Noise
 
 __all__ = ["Brokers", "deliver"]
 
-_ANSWER, _AGAIN, _ARRIVAL, _BEGIN, _ENCODED = range(5)  # what comes next: of a lane; of a publisher
+_ANSWER, _AGAIN, _ARRIVAL, _BEGIN, _ENCODED = range(5)  # what comes next: of a connection; of a publisher
 _PAUSE: Final = 0.1  # s before what failed is sent again
 
 
@@ -42,11 +25,9 @@ class Brokers(NamedTuple):
     """The servers. Times in s.
 
     ``request``, ``batch``, ``record``, ``byte``: costs; ``way``: half the trip; ``replica``: the wait for
-    copies. ``table``, ``starts``: factors of service times. ``stops``: begins and ends of those of all
-    brokers, ``bounds``: where each broker's begin. ``down``, ``moved``: spans of broker 0; ``others``:
-    when the other ones are down; ``slow``: of all.
-    ``free``: when each has done all that it has; ``served``: how many requests it has begun; ``ends``: by
-    partition, records in its log; ``busy``: (brokers, seconds).
+    copies. ``stops``: of all brokers, ``bounds``: where each broker's begin. ``free``: when each has done all
+    that it has; ``served``: how many requests it has begun; ``ends``: by partition, records in its log;
+    ``busy``: (brokers, seconds).
     """
 
     request: float
@@ -55,18 +36,10 @@ class Brokers(NamedTuple):
     byte: float
     way: float
     replica: float
-    table: Floats
-    starts: Integers
-    stop_begins: Floats
-    stop_ends: Floats
+    noise: Noise
+    outages: Outages
+    stops: Floats
     bounds: Integers
-    down_begins: Floats
-    down_ends: Floats
-    others_begins: Floats
-    others_ends: Floats
-    moved_begins: Floats
-    moved_ends: Floats
-    slow: Floats
     free: Floats
     served: Integers
     ends: Integers
@@ -74,185 +47,161 @@ class Brokers(NamedTuple):
 
 
 @kernel
-def arrive(
-    calls: Calls, ways: Ways, held: Held, brokers: Brokers, lane: int, now: float
-) -> tuple[bool, float]:
+def arrive(state: Publishers, brokers: Brokers, connection: int, now: float) -> tuple[bool, float]:
     """A request reaches its broker: (whether it comes into the log, when the answer or failure is known)."""
-    server = lane % calls.brokers
-    lost = np.inf
-    if server == 0 and inside(brokers.moved_begins, brokers.moved_ends, now):
-        server = 1 % calls.brokers
-    begins, ends = brokers.down_begins, brokers.down_ends
-    if server:
-        begins, ends = brokers.others_begins, brokers.others_ends
-    place = np.searchsorted(ends, now, side="right")
-    if place < len(ends):
-        lost = max(now, begins[place])
+    server = connection % state.brokers
+    if server == 0 and inside(brokers.outages.moved, now):
+        server = 1 % state.brokers
+    modes = brokers.outages.brokers if server else brokers.outages.first_broker
+    lost = max(now, next_begin(modes.down, now))
     begin = max(now, brokers.free[server])
     if begin >= lost:
         return False, lost
-    number = brokers.starts[server] + brokers.served[server]
+    table, number = brokers.noise.table, brokers.noise.starts[server] + brokers.served[server]
     brokers.served[server] += 1
-    work = brokers.table[number % len(brokers.table)] * (
+    work = table[number % len(table)] * (
         brokers.request
-        + brokers.batch * held.parts[lane]
-        + brokers.record * held.events[lane]
-        + brokers.byte * held.bytes[lane]
+        + brokers.batch * state.parts[connection]
+        + brokers.record * state.events[connection]
+        + brokers.byte * state.bytes[connection]
     )
-    its = slice(brokers.bounds[server], brokers.bounds[server + 1])
-    end = done_at(brokers.stop_begins[its], brokers.stop_ends[its], begin, work)
+    end = done_at(brokers.stops[brokers.bounds[server] : brokers.bounds[server + 1]], begin, work)
     brokers.free[server] = min(end, lost)
     if end > lost:
         return False, lost
     spread(brokers.busy[server], begin, end, work)
-    event = held.request[lane]
+    event = state.request[connection]
     while event >= 0:
-        ways.logged[event] = end
-        partition = calls.partition[event]
-        ways.offset[event] = brokers.ends[partition]
+        state.logged[event] = end
+        partition = state.partition[event]
+        state.offset[event] = brokers.ends[partition]
         brokers.ends[partition] += 1
-        event = held.after[event]
-    return True, end + brokers.way + delay_at(brokers.slow, end) + brokers.replica
+        event = state.after[event]
+    return True, end + brokers.way + delay_at(modes.slow, end) + brokers.replica
 
 
 @kernel
-def answered(calls: Calls, ways: Ways, held: Held, lane: int, now: float) -> None:
-    """The ack of a request: its events are durable, those who wait may enter, the lane is free."""
-    event = held.request[lane]
+def answered(state: Publishers, connection: int, now: float) -> None:
+    """The ack of a request: its events are durable, those who wait may enter, the connection is free."""
+    event = state.request[connection]
     while event >= 0:
-        if ways.outcome[event] == 0:
-            ways.acked[event] = now
-            settle(calls, ways, held, event, DURABLE, now)
-        event = held.after[event]
-    held.flying[lane] = False
-    ring(held, lane)
-    admit(calls, ways, held, lane // calls.brokers, now)
+        if state.outcome[event] == 0:
+            state.acked[event] = now
+            queue.settle(state, event, queue.DURABLE, now)
+        event = state.after[event]
+    state.flying[connection] = False
+    queue.ring(state, connection)
+    queue.admit(state, connection // state.brokers, now)
 
 
 @kernel
-def refuse(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
-    """A call has waited too long for room."""
-    for event in range(call * calls.batch, (call + 1) * calls.batch):
-        ways.outcome[event] = NO_ROOM
-        ways.settled[event] = now
-    held.open[call] = 0
-    publisher = call % calls.publishers
-    held.calling[publisher] -= 1
-    held.waits[publisher] = call + calls.publishers
-    admit(calls, ways, held, publisher, now)
-
-
-@kernel
-def give_up(calls: Calls, ways: Ways, held: Held, call: int, now: float) -> None:
+def give_up(state: Publishers, call: int, now: float) -> None:
     """What is open of it: its deadline is over, or it has waited too long for room."""
-    if call >= held.waits[call % calls.publishers]:
-        refuse(calls, ways, held, call, now)
-        return
-    for event in range(call * calls.batch, (call + 1) * calls.batch):
-        if ways.outcome[event] == 0:
-            settle(calls, ways, held, event, UNKNOWN if ways.taken[event] else REJECTED, now)
-    admit(calls, ways, held, call % calls.publishers, now)
+    publisher = call % state.publishers
+    refused = call >= state.waits[publisher]
+    for event in range(call * state.batch, (call + 1) * state.batch):
+        if refused:
+            state.outcome[event] = queue.NO_ROOM
+            state.settled[event] = now
+        elif state.outcome[event] == 0:
+            queue.settle(state, event, queue.UNKNOWN if state.taken[event] else queue.REJECTED, now)
+    if refused:
+        state.open[call] = 0
+        state.calling[publisher] -= 1
+        state.waits[publisher] = call + state.publishers
+    queue.admit(state, publisher, now)
 
 
 @kernel
 def depart(brokers: Brokers, now: float) -> float:
     """When a request that leaves now reaches its broker."""
-    return now + brokers.way + delay_at(brokers.slow, now)
+    return now + brokers.way + delay_at(brokers.outages.brokers.slow, now)
 
 
 @kernel
-def proceed(
-    calls: Calls, loops: Loops, ways: Ways, held: Held, brokers: Brokers, lane: int, what: int, now: float
-) -> tuple[int, float]:
-    """What was next of a lane, or of its publisher's loop, happens: (what is next then, when); -1 for
+def proceed(state: Publishers, brokers: Brokers, connection: int, what: int, now: float) -> tuple[int, float]:
+    """What was next of a connection, or of its publisher's loop, happens: (what is next, when); -1 for
     nothing.
     """
-    publisher = lane // calls.brokers
+    publisher = connection // state.brokers
     if what == _BEGIN:
-        if loops.free[publisher] > now:  # it got something to do meanwhile
-            return _BEGIN, loops.free[publisher]
-        held.calling[publisher] += 1
-        return _ENCODED, begin(loops, publisher, now)
+        if state.free[publisher] > now:  # it got something to do meanwhile
+            return _BEGIN, state.free[publisher]
+        state.calling[publisher] += 1
+        return _ENCODED, queue.begin(state, publisher, now)
     if what == _ENCODED:
-        held.last[publisher] = encoded(loops, publisher, now)
-        admit(calls, ways, held, publisher, now)
-        at = following(loops, publisher, held.calling[publisher], now)
+        state.last[publisher] = queue.encoded(state, publisher, now)
+        queue.admit(state, publisher, now)
+        at = queue.following(state, publisher, now)
         return (_BEGIN, at) if at < np.inf else (-1, now)
     if what == _ANSWER:
-        work(loops, publisher, loops.turn, now)
-        answered(calls, ways, held, lane, now)
+        queue.work(state, publisher, state.turn, now)
+        answered(state, connection, now)
     elif what == _ARRIVAL:
-        well, at = arrive(calls, ways, held, brokers, lane, now)
+        well, at = arrive(state, brokers, connection, now)
         return (_ANSWER, at) if well else (_AGAIN, at + _PAUSE)
-    elif again(calls, ways, held, lane):
+    elif queue.again(state, connection):
         return _ARRIVAL, depart(brokers, now)
     else:
-        ring(held, lane)
+        queue.ring(state, connection)
     return -1, now
 
 
 @kernel
-def due(
-    calls: Calls, loops: Loops, ways: Ways, held: Held, places: Integers, patience: float, deadline: float
-) -> tuple[float, float]:
+def due(state: Publishers, places: Integers) -> tuple[float, float]:
     """When the next deadline is, and when a call has waited too long; inf for never.
 
-    ``places``: of these in ``held.entries`` and in ``loops.asked``; they go on to what is not over yet.
+    ``places``: of these in ``state.entries`` and in ``state.asked``; they go on to what is not over yet.
     """
     expired, waited = places
-    while expired < held.numbers[0] and held.open[held.entries[expired]] == 0:
+    while expired < state.numbers[0] and state.open[state.entries[expired]] == 0:
         expired += 1
-    asked = loops.asked
-    while waited < loops.number[0] and held.waits[asked[waited] % calls.publishers] > asked[waited]:
+    asked = state.asked
+    while waited < state.numbers[2] and state.waits[asked[waited] % state.publishers] > asked[waited]:
         waited += 1
     places[0], places[1] = expired, waited
     ends = waits = np.inf
-    if expired < held.numbers[0]:
-        ends = ways.entered[held.entries[expired] * calls.batch] + deadline
-    if waited < loops.number[0]:
-        waits = loops.ready[asked[waited]] + patience
+    if expired < state.numbers[0]:
+        ends = state.entered[state.entries[expired] * state.batch] + state.deadline
+    if waited < state.numbers[2]:
+        waits = state.ready[asked[waited]] + state.patience
     return ends, waits
 
 
 @kernel
-def deliver(
-    calls: Calls, loops: Loops, ways: Ways, held: Held, brokers: Brokers, patience: float, deadline: float
-) -> None:
-    """Run it all, until every event is settled and no request is on its way; fills ``ways``.
-
-    ``patience``: s that a call waits for room; ``deadline``: s from entering the buffer to the ack.
-    """
-    lanes = calls.publishers * calls.brokers
-    most = lanes + calls.publishers + 1
+def deliver(state: Publishers, brokers: Brokers) -> None:
+    """Run it all, until every event is settled and no request is on its way; fills ``state``."""
+    connections = state.publishers * state.brokers
+    most = connections + state.publishers + 1
     times, codes = np.empty(most), np.empty(most, np.int64)
     places = np.zeros(2, np.int64)
-    coming = min(calls.publishers, len(loops.intended))  # in order, and so a heap
-    times[:coming] = loops.intended[:coming]
-    codes[:coming] = _BEGIN * lanes + np.arange(coming) * calls.brokers
+    coming = min(state.publishers, len(state.intended))  # in order, and so a heap
+    times[:coming] = state.intended[:coming]
+    codes[:coming] = _BEGIN * connections + np.arange(coming) * state.brokers
     while True:
-        ends, waits = due(calls, loops, ways, held, places, patience, deadline)
+        ends, waits = due(state, places)
         now = min(ends, waits)
         if coming and times[0] <= now:
-            now, lane, what = times[0], codes[0] % lanes, codes[0] // lanes
+            now, connection, what = times[0], codes[0] % connections, codes[0] // connections
             coming = pop(times, codes, coming)
-            what, at = proceed(calls, loops, ways, held, brokers, lane, what, now)
+            what, at = proceed(state, brokers, connection, what, now)
             if what >= 0:
-                coming = push(times, codes, coming, at, what * lanes + lane)
-            publisher = lane // calls.brokers
+                coming = push(times, codes, coming, at, what * connections + connection)
+            publisher = connection // state.brokers
         elif now == np.inf:
             return
         else:
-            call = held.entries[places[0]] if ends == now else loops.asked[places[1]]
-            give_up(calls, ways, held, call, now)
-            publisher = call % calls.publishers
+            call = state.entries[places[0]] if ends == now else state.asked[places[1]]
+            give_up(state, call, now)
+            publisher = call % state.publishers
         before = coming
-        for lane in rung(held):
-            if take(calls, ways, held, lane):
-                coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * lanes + lane)
-        if coming > before and loops.turned[publisher] < now:
-            loops.turned[publisher] = now
-            work(loops, publisher, loops.turn, now)
-        if loops.full[publisher]:
-            at = following(loops, publisher, held.calling[publisher], now)
+        for connection in queue.rung(state):
+            if queue.take(state, connection):
+                coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * connections + connection)
+        if coming > before and state.turned[publisher] < now:
+            state.turned[publisher] = now
+            queue.work(state, publisher, state.turn, now)
+        if state.full[publisher]:
+            at = queue.following(state, publisher, now)
             if at < np.inf:
-                coming = push(times, codes, coming, at, _BEGIN * lanes + publisher * calls.brokers)
+                coming = push(times, codes, coming, at, _BEGIN * connections + publisher * state.brokers)

@@ -1,22 +1,17 @@
-"""A gateway's loop, the beat at which its clients are written to, and what Redis keeps while it is late."""
+"""Those who read, one after the other: a gateway's loop with its beat, and a consumer's polls. Kernels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-from dualstream_lab.simulation.kernels import kernel
+from dualstream_lab.simulation.kernels import Floats, kernel
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+__all__ = ["AWAY", "hand_out", "poll"]
 
-    Floats = npt.NDArray[np.float64]
-
-__all__ = ["AWAY", "hand_out"]
-
-AWAY: Final = 0.5
-"""Seconds until a gateway whose connection was closed has another one."""
+AWAY: Final = 0.5  # seconds until a gateway whose connection was closed has another one
+_MOST: Final = 10_000  # records a poll
 
 
 @kernel
@@ -53,3 +48,23 @@ def hand_out(heard: Floats, service: float, tick: float, limit: float, busy: Flo
         if int(begin[turn]) < len(busy):
             busy[int(begin[turn])] += service
     return read, back
+
+
+@kernel
+def poll(readable: Floats, cost: float, record: float, busy: Floats) -> Floats:
+    """When each record is consumed. ``readable``: when it can be, ascending. A poll of n takes ``cost`` +
+    n x ``record`` s, after it has them. ``busy``: by second; s of work are added.
+    """
+    consumed = np.empty(len(readable))
+    free, first = 0.0, 0
+    while first < len(readable):
+        now = max(free, readable[first])
+        last = first
+        while last < len(readable) and readable[last] <= now and last - first < _MOST:
+            consumed[last] = now
+            last += 1
+        free = now + cost + (last - first) * record
+        if int(now) < len(busy):
+            busy[int(now)] += free - now
+        first = last
+    return consumed

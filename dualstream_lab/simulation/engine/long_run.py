@@ -15,33 +15,21 @@ add up to the plan's.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import capacity, traffic_of
-from dualstream_lab.simulation.engine.aggregates import EDGES, LATENCIES, Bins, tally
-from dualstream_lab.simulation.engine.long_run_outage import (
-    DROPPED,
-    LEAD,
-    fates,
-    put,
-    slice_of,
-    spans_of,
-    window_of,
-)
+from dualstream_lab.simulation.engine import long_run_outage as outage
+from dualstream_lab.simulation.engine.outcome import EDGES, LATENCIES, Bins, tally
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.engine.long_run_outage import Slice
-    from dualstream_lab.simulation.engine.simulate import Case, Outcome
-    from dualstream_lab.simulation.engine.stations import Circumstances
-
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
-    Counts = npt.NDArray[np.uint32]
+    from dualstream_lab.simulation.engine.outcome import Case, Outcome
+    from dualstream_lab.simulation.engine.stations import Setup
+    from dualstream_lab.simulation.kernels import Floats, Integers
 
 __all__ = ["repeat", "tile_length"]
 
@@ -49,7 +37,7 @@ _EVENTS: Final = 1_000_000  # of a tile, about
 _OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB
 _WORSE: Final = 1.5  # times as late at the end of a tile as at its begin: then it does not keep up
 _ROWS: Final = 50_000
-_TIMES: Final = ("intended", "sent", "acked", "logged", "consumed", "heard")
+_TIMES: Final = ("intended", "sent", "acked", "logged", "consumed", "heard", "entered")
 _NONE: Final = ("rejected", "unknown", "no_room", "caught_up")
 _ALWAYS: Final = ("sent", "durable", "heard", "consumed", *_NONE)
 
@@ -60,7 +48,7 @@ def tile_length(case: Case) -> int:
     total = f"a run of {work.expected:,} events, too many for a row each,"
     if work.plan != "constant":
         raise ConfigError(f"plan: {total} must be constant (is {work.plan})")
-    if work.duration != int(work.duration) or work.duration < LEAD:
+    if work.duration != int(work.duration) or work.duration < outage.LEAD:
         raise ConfigError(f"duration: {total} must last whole seconds (is {work.duration:g})")
     for fault in case.faults:
         if fault.what.startswith(("kafka", "net.kafka")):
@@ -73,81 +61,83 @@ def tile_length(case: Case) -> int:
     raise ConfigError(f"rate: {total} must have whole calls a second (has {work.rate / work.batch:g})")
 
 
-def repeat(case: Case, where: Circumstances, short: Outcome, length: int) -> Bins:
-    """The whole run. ``where``: its circumstances; ``short``: a run of ``LEAD + length`` s without faults.
+def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
+    """The whole run. ``short``: a run of ``LEAD + length`` s without faults.
 
     Raises ConfigError where the deployment does not keep up with the rate.
     """
-    its = np.flatnonzero((short.intended >= LEAD) & (short.intended < LEAD + length))
-    _check(case, short, its)
-    tiles = int(case.workload.duration) // length
-    tile = _tile(case, short, its, length)
-    rows, every = _rows(case, where, short, its, length)
-    size = len(its)
-    del short, its  # half of all memory
-    spans = spans_of(where, length, tiles)
-    _check_spans(spans, length, len(tile.slice_.event))
-    windows = [window_of(where, tile.slice_, length, *span, tiles) for span in spans]
+    rows = np.flatnonzero((short.intended >= outage.LEAD) & (short.intended < outage.LEAD + length))
+    _check(case, short, rows)
+    tiles, size, shards = int(case.workload.duration) // length, len(rows), case.deployment.shards
+    tile, slice_ = _tile(case, setup, short, rows, length), outage.slice_of(case, short, rows, length)
+    del short, rows  # half of all memory
+    spans = outage.spans_of(setup, length, tiles)
+    _check_spans(spans, length, len(slice_.event))
+    windows = [outage.window_of(setup, slice_, length, *span, tiles) for span in spans]
     seconds = tiles * length
     for window in windows:
-        ends = (window.heard, window.joined.late, window.joined.dropped)
+        ends = (window.heard, window.events.late, window.events.dropped)
         seconds = max(seconds, *(int(np.nanmax(end, initial=0.0)) + 1 for end in ends))
-    whole = _Whole(length, tiles, seconds)
-    counts = {name: whole.of(count) for name, count in tile.counts.items()}
-    counts |= {name: np.zeros(seconds, np.int64) for name in (*_NONE, *DROPPED)}
-    latencies = {name: whole.of(table) for name, table in tile.latencies.items()}
-    levels = {name: whole.of(level) for name, level in tile.levels.items()}
-    busy = {name: whole.of(values.T).T for name, values in tile.busy.items()}
+
+    def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A tile's seconds, again and again; then nothing."""
+        run = np.zeros((seconds, *values.shape[1:]), values.dtype)
+        run[: tiles * length].reshape((tiles, length, *values.shape[1:]))[:] = values
+        return run
+
+    counts = {name: whole(count) for name, count in tile.counts.items()}
+    counts |= {name: np.zeros(seconds, np.int64) for name in (*_NONE, *outage.DROPPED)}
+    latencies = {name: whole(table) for name, table in tile.latencies.items()}
+    levels = {name: whole(level) for name, level in tile.levels.items()}
+    busy = {name: whole(values.T).T for name, values in tile.busy.items()}
     missing = {name: count * tiles for name, count in tile.missing.items()}
     for window in windows:
-        missing["live"] += put(window, tile.slice_, length, tiles, counts, latencies)
+        missing["live"] += outage.put(window, slice_, length, tiles, counts, latencies)
         stretch = slice(window.first * length, window.last * length)
         busy["shard"][:, stretch] = window.busy[stretch]
-        notifiers = case.deployment.publishers * case.deployment.shards
-        levels["queued"][stretch] = window.queued[stretch] * notifiers
-        fates(rows, window, tile.slice_, length, case.deployment.shards, size)
-    return Bins(
-        counts={name: count for name, count in counts.items() if count.any() or name in _ALWAYS},
+        levels["queued"][stretch] = window.queued[stretch] * (case.deployment.publishers * shards)
+        outage.fates(tile.rows, window, slice_, length, shards, size)
+    return replace(
+        tile, counts={name: count for name, count in counts.items() if count.any() or name in _ALWAYS},
         latencies=latencies, missing=missing, levels=levels, busy=busy,
-        rows=replace(rows, resyncs=sum(window.resyncs for window in windows)), every=every,
+        rows=replace(tile.rows, resyncs=sum(window.resyncs for window in windows)),
     )  # fmt: skip
 
 
-class _Tile(NamedTuple):
-    """Of one tile, as in Bins; ``slice_``: what of it stands for all in an outage."""
-
-    slice_: Slice
-    counts: dict[str, Integers]
-    latencies: dict[str, Counts]
-    levels: dict[str, Integers]
-    busy: dict[str, Floats]
-    missing: dict[str, int]
-
-
-def _tile(case: Case, short: Outcome, its: Integers, length: int) -> _Tile:
-    """What ends after the tile is counted in its first seconds, as the tile before would end there."""
+def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int) -> Bins:
+    """One of them. What ends after the tile is counted in its first seconds, as the tile before would end
+    there. Rows, and how many they stand for: of the whole run, as it is without outages.
+    """
 
     def seconds(name: str) -> Floats:
-        times = getattr(short, name)[its]
-        return np.asarray(np.mod(times[~np.isnan(times)] - LEAD, length))
+        times = getattr(short, name)[rows]
+        return np.asarray(np.mod(times[~np.isnan(times)] - outage.LEAD, length))
 
-    latencies = {}
+    def passed(times: Floats) -> Integers:
+        return np.array([np.count_nonzero(times <= outage.LEAD + 1 + second) for second in range(length)])
+
+    latencies = {name: np.zeros((length, len(EDGES) - 1), np.uint32) for name in LATENCIES}
     for name, (begin, end) in LATENCIES.items():
-        spent = getattr(short, end)[its] - getattr(short, begin)[its]
-        latencies[name] = np.zeros((length, len(EDGES) - 1), np.uint32)
-        tally(latencies[name], seconds(end) - spent[~np.isnan(spent)], seconds(end), 1)
+        spent = getattr(short, end)[rows] - getattr(short, begin)[rows]
+        tally(latencies[name], seconds(end) - spent[~np.isnan(spent)], seconds(end))
     ends = {"sent": "sent", "durable": "acked", "heard": "heard", "consumed": "consumed"}
-    return _Tile(
-        slice_=slice_of(case, short, its, length),
+    inside = slice(outage.LEAD, outage.LEAD + length)
+    sample, every = _rows(case, setup, short, rows, length)
+    return Bins(
         counts={n: np.bincount(seconds(end).astype(np.int64), minlength=length) for n, end in ends.items()},
         latencies=latencies,
-        levels=_levels(short, length),
-        busy={name: values[:, LEAD : LEAD + length].copy() for name, values in short.busy.items()},
-        missing={
-            "live": int(np.isnan(short.heard[its]).sum()),
-            "durable": int(np.isnan(short.consumed[its]).sum()),
+        levels={
+            "buffered": passed(short.entered) - passed(short.settled),
+            "lag": passed(short.logged) - passed(short.consumed),
+            "queued": np.zeros(length, np.int64),
         },
-    )
+        busy={name: values[:, inside].copy() for name, values in short.busy.items()},
+        missing={
+            "live": int(np.isnan(short.heard[rows]).sum()),
+            "durable": int(np.isnan(short.consumed[rows]).sum()),
+        },
+        rows=sample, every=every,
+    )  # fmt: skip
 
 
 def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None:
@@ -160,76 +150,43 @@ def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None
         )
 
 
-class _Whole(NamedTuple):
-    """A tile's seconds, again and again; then nothing."""
-
-    length: int
-    tiles: int
-    seconds: int
-
-    def of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        made = np.zeros((self.seconds, *values.shape[1:]), values.dtype)
-        shape = (self.tiles, self.length, *values.shape[1:])
-        made[: self.tiles * self.length].reshape(shape)[:] = values
-        return made
-
-
-def _check(case: Case, short: Outcome, its: Integers) -> None:
+def _check(case: Case, short: Outcome, rows: Integers) -> None:
     """Whether it keeps up."""
-    third = len(its) // 3
+    third = len(rows) // 3
     for begin, end, what in (
         ("intended", "acked", "publishers or brokers"),
         ("acked", "heard", "shards or gateways"),
         ("logged", "consumed", "consumers"),
     ):
-        wait = getattr(short, end)[its] - getattr(short, begin)[its]
+        wait = getattr(short, end)[rows] - getattr(short, begin)[rows]
         if np.isnan(wait).all() and end != "acked":  # nobody listens
             continue
         late = np.median(wait[-third:]) > _WORSE * np.median(wait[:third]) + 1e-3
-        late |= end == "heard" and short.late[its].any()  # gateways lose their connections
+        late |= end == "heard" and short.late[rows].any()  # gateways lose their connections
         if late or np.isnan(wait).any():
+            stations = capacity(traffic_of(case.workload), case.deployment, case.costs)
+            loads = ", ".join(
+                f"{name}s at {station.load:.0%} of their ceiling"
+                for name, station in stations.items()
+                if f"{name}s" in what
+            )
             raise ConfigError(
-                f"rate: {what} of this deployment do not keep up with it ({_loads(case, what)}); so many "
+                f"rate: {what} of this deployment do not keep up with it ({loads}); so many "
                 "events are simulated only where they do: add some, or take a shorter run"
             )
 
 
-def _loads(case: Case, what: str) -> str:
-    stations = capacity(traffic_of(case.workload), case.deployment, case.costs)
-    return ", ".join(
-        f"{name}s at {station.load:.0%} of their ceiling"
-        for name, station in stations.items()
-        if f"{name}s" in what
-    )
-
-
-def _levels(short: Outcome, length: int) -> dict[str, Integers]:
-    """At the end of each second of the tile."""
-
-    def passed(times: Floats) -> Integers:
-        return np.array([np.count_nonzero(times <= LEAD + 1 + second) for second in range(length)])
-
-    return {
-        "buffered": passed(short.entered) - passed(short.settled),
-        "lag": passed(short.logged) - passed(short.consumed),
-        "queued": np.zeros(length, np.int64),
-    }
-
-
-def _rows(
-    case: Case, where: Circumstances, short: Outcome, its: Integers, length: int
-) -> tuple[Outcome, int]:
+def _rows(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int) -> tuple[Outcome, int]:
     """(rows as they are without outages, one in how many)."""
-    size = len(its)
+    size = len(rows)
     total = size * (int(case.workload.duration) // length)
     every = max(1, total // _ROWS)
     seq = np.arange(0, total - every + 1, every)
     seq += np.random.default_rng(case.seed).integers(0, every, len(seq))
-    tile, event = seq // size, seq % size
-    place = its[event]
-    moved = {name: getattr(short, name)[place] - LEAD + tile * length for name in (*_TIMES, "entered")}
-    log = np.bincount(short.partition[its], minlength=case.deployment.partitions)
-    away = where.draws.away.tolist()
+    tile, place = seq // size, rows[seq % size]
+    moved = {name: getattr(short, name)[place] - outage.LEAD + tile * length for name in _TIMES}
+    log = np.bincount(short.partition[rows], minlength=case.deployment.partitions)
+    away = setup.draws.away.tolist()
     return replace(
         short, case=case, seq=seq, **moved, settled=moved["acked"].copy(),
         **{name: getattr(short, name)[place] for name in ("outcome", "source", "size", "partition")},

@@ -9,30 +9,24 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import DROPS
-from dualstream_lab.simulation.engine.aggregates import bin_of
-from dualstream_lab.simulation.engine.stations import fan_out, joined_of, repaired, tell
-from dualstream_lab.simulation.kernels import kernel
+from dualstream_lab.simulation.engine.outcome import bin_of
+from dualstream_lab.simulation.engine.stations import by_publisher, notify_shard, receive
+from dualstream_lab.simulation.kernels import Floats, Integers, kernel
 from dualstream_lab.simulation.outages import united
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.engine.redis_shard import Joined
-    from dualstream_lab.simulation.engine.simulate import Case, Outcome
-    from dualstream_lab.simulation.engine.stations import Circumstances
+    from dualstream_lab.simulation.engine.outcome import Case, Outcome
+    from dualstream_lab.simulation.engine.redis_shard import Notified
+    from dualstream_lab.simulation.engine.stations import Setup
 
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
     Counts = npt.NDArray[np.uint32]
 
 __all__ = ["DROPPED", "LEAD", "Slice", "Window", "fates", "put", "slice_of", "spans_of", "window_of"]
 
-DROPPED: Final = tuple(f"dropped: {why}" for why in DROPS)
-"""The counts of those that were given up."""
-
-LEAD: Final = 1
-"""Seconds that are simulated before the tile, until everything has warmed up."""
-
+DROPPED: Final = tuple(f"dropped: {why}" for why in DROPS)  # the counts of those that were given up
+LEAD: Final = 1  # seconds that are simulated before the tile, until everything has warmed up
 _SETTLES: Final = 5.0  # s after an outage in which everything must be as before
 _LATE: Final = 1.0  # s from the ack that nothing is, once it is over
 _LIVE: Final = ("live", "live_raw", "live_delay")
@@ -59,37 +53,34 @@ class Window(NamedTuple):
 
     first: int
     last: int
-    joined: Joined
+    events: Notified
     heard: Floats
     busy: Floats
     queued: Integers
     resyncs: int
 
 
-def slice_of(case: Case, short: Outcome, its: Integers, length: int) -> Slice:
-    """``short``: the run that has the tile of ``length`` s; ``its``: the places of the tile's events."""
-    shards, count = case.deployment.shards, len(its)
-    whole = count // shards * shards
-    event = np.concatenate([np.arange(0, whole, shards), np.arange(whole, count)])
-    acked = short.acked[its[event]]
-    publisher = its[event] // case.workload.batch % case.deployment.publishers
-    place = np.mod(acked - LEAD, length)
-    order = np.lexsort((place, publisher))
-    event, acked = event[order], acked[order]
+def slice_of(case: Case, short: Outcome, rows: Integers, length: int) -> Slice:
+    """``short``: the run that has the tile of ``length`` s; ``rows``: the places of the tile's events."""
+    deployment, count = case.deployment, len(rows)
+    whole = count // deployment.shards * deployment.shards
+    event = np.concatenate([np.arange(0, whole, deployment.shards), np.arange(whole, count)])
+    publisher = rows[event] // case.workload.batch % deployment.publishers
+    place = np.mod(short.acked[rows[event]] - LEAD, length)
+    order, bounds = by_publisher(publisher, place, deployment.publishers)
+    event = event[order]
+    acked = short.acked[rows[event]]
     return Slice(
-        event=event,
-        acked=place[order],
-        waited=acked - short.intended[its[event]],
-        flown=acked - short.sent[its[event]],
-        weight=np.where(event < whole, shards, 1),
-        bounds=np.searchsorted(publisher[order], np.arange(case.deployment.publishers + 1)),
-    )
+        event=event, acked=place[order], waited=acked - short.intended[rows[event]],
+        flown=acked - short.sent[rows[event]], weight=np.where(event < whole, deployment.shards, 1),
+        bounds=bounds,
+    )  # fmt: skip
 
 
-def spans_of(where: Circumstances, length: int, tiles: int) -> list[tuple[int, int]]:
+def spans_of(setup: Setup, length: int, tiles: int) -> list[tuple[int, int]]:
     """(begin, end): of outages, in tiles, with what comes before and after."""
-    redis = where.outages.redis
-    spans = np.concatenate([redis.down, redis.mute, redis.slow[:, :2], redis.refusing, where.draws.away])
+    redis = setup.outages.redis
+    spans = np.concatenate([redis.down, redis.mute, redis.slow[:, :2], redis.refusing, setup.draws.away])
     around = united(
         (np.floor(begin / length) - 1, np.ceil((end + _SETTLES) / length)) for begin, end in spans
     )
@@ -97,63 +88,55 @@ def spans_of(where: Circumstances, length: int, tiles: int) -> list[tuple[int, i
     return [(begin, end) for begin, end in found if begin < end]
 
 
-def window_of(where: Circumstances, slice_: Slice, length: int, first: int, last: int, tiles: int) -> Window:
+def window_of(setup: Setup, slice_: Slice, length: int, first: int, last: int, tiles: int) -> Window:
     """Everything from tile ``first`` on to tile ``last``, event by event."""
-    turns = np.arange(first, last) * float(length)
+    turns, shards = np.arange(first, last) * float(length), setup.deployment.shards
     parts = [
         np.add.outer(turns, slice_.acked[begin:end]).ravel()
         for begin, end in pairwise(slice_.bounds.tolist())
     ]
-    joined = joined_of(np.concatenate(parts), slice_.bounds * len(turns))
-    told = tell(where, 0, joined)
-    shards = where.deployment.shards
-    heard = fan_out(where, joined.heard, stands_for=shards)
-    joined = joined._replace(late=repaired(where, joined.acked, heard, joined.late))
-    window = Window(first, last, joined, heard.live, told.busy, told.queued, told.resyncs * shards)
-    late = ~(window.heard - joined.acked < _LATE) & bool(where.deployment.receivers)
-    if last < tiles and np.any(joined.acked[late] >= last * length - 1):
+    who, busy = notify_shard(setup, 0, np.concatenate(parts), slice_.bounds * len(turns))
+    live, late, _ = receive(setup, who.events.acked, who.events.heard, who.events.late, stands_for=shards)
+    events, resyncs = who.events._replace(late=late), int(who.resyncs.sum()) * shards
+    slow = ~(live - events.acked < _LATE) & bool(setup.deployment.receivers)
+    if last < tiles and np.any(events.acked[slow] >= last * length - 1):
         raise ConfigError(
             f"faults: the deployment has not got over Redis's {_SETTLES:g} s after its outage: add shards, "
             "or take a shorter run"
         )
-    return window
+    return Window(first, last, events, live, busy, who.queued, resyncs)
 
 
 @kernel
 def _count(
-    begins: Integers, tile: Integers, waited: Floats, weight: Integers, acked: Floats, heard: Floats,
-    late: Floats, dropped: Floats, reason: npt.NDArray[np.int8], limits: Integers, into: Counts,
-    counts: Integers,
-) -> int:  # fmt: skip
-    """Add the events of a window to ``into``, latencies, and to ``counts``, (seconds, 2 + reasons): heard
-    live, by repair, dropped. The number of those that were never heard.
+    window: Window, slice_: Slice, end: int, moved: int, into: tuple[Counts, Counts, Counts], counts: Integers
+) -> int:
+    """Add the events of a window to ``into``, its live latencies as in ``_LIVE``, and to ``counts``,
+    (seconds, 2 + reasons): heard live, by repair, dropped. The number of those that were never heard.
 
-    ``begins``, ``tile``: of each notifier, in the window and in the slice. ``limits``: the window's first
-    second and its end, and where what comes after the end is counted: less so many seconds.
+    What comes after ``end``, the window's, is counted ``moved`` s before.
     """
-    never = 0
-    for one in range(len(begins) - 1):
-        size = tile[one + 1] - tile[one]
-        for place in range(begins[one], begins[one + 1]):
-            mine = tile[one] + (place - begins[one]) % size
-            many = weight[mine]
-            at = heard[place]
-            column = 0
+    events, never = window.events, 0
+    for one in range(len(events.bounds) - 1):
+        size = slice_.bounds[one + 1] - slice_.bounds[one]
+        for place in range(events.bounds[one], events.bounds[one + 1]):
+            alike = slice_.bounds[one] + (place - events.bounds[one]) % size
+            many = slice_.weight[alike]
+            at, column = window.heard[place], 0
             if np.isnan(at):
-                at, column = late[place], 1
+                at, column = events.late[place], 1
             if np.isnan(at):
                 never += many
             else:
-                second = int(at)
-                if second >= limits[1]:
-                    second -= limits[2]
-                into[second, bin_of(at - acked[place] + waited[mine])] += many
+                second = int(at) - (moved if at >= end else 0)
+                delay = at - events.acked[place]
+                into[0][second, bin_of(delay + slice_.waited[alike])] += many
+                into[1][second, bin_of(delay + slice_.flown[alike])] += many
+                into[2][second, bin_of(delay)] += many
                 counts[second, column] += many
-            if reason[place] >= 0 and counts.shape[1] > 2:
-                second = int(dropped[place])
-                if second >= limits[1]:
-                    second -= limits[2]
-                counts[second, 2 + reason[place]] += many
+            if events.reason[place] >= 0:
+                dropped = events.dropped[place]
+                counts[int(dropped) - (moved if dropped >= end else 0), 2 + events.reason[place]] += many
     return never
 
 
@@ -163,39 +146,33 @@ def put(
 ) -> int:  # fmt: skip
     """Count its events in the place of those of its tiles; how many were never heard."""
     begin, end = window.first * length, window.last * length
+    live, raw, delay = (latencies[name] for name in _LIVE)
+    for table in (live, raw, delay, counts["heard"]):
+        table[begin:end] = 0
+    table = np.zeros((len(counts["sent"]), 2 + len(DROPS)), np.int64)
     # The last events of a tile are heard in the next one: in a window, as in a tile, in its first second.
-    limits = np.array([begin, end, end - begin if window.last < tiles else 0])
-    joined = window.joined
-    seconds = len(counts["sent"])
-    never = 0
-    for name, waited in zip(_LIVE, (slice_.waited, slice_.flown, np.zeros(len(slice_.acked))), strict=True):
-        latencies[name][begin:end] = 0
-        table = np.zeros((seconds, 2 + (len(DROPS) if name == "live" else 0)), np.int64)
-        never = _count(
-            joined.bounds, slice_.bounds, waited, slice_.weight, joined.acked, window.heard, joined.late,
-            joined.dropped, joined.reason, limits, latencies[name], table,
-        )  # fmt: skip
-        if name == "live":
-            counts["heard"][begin:end] = 0
-            for column, counted in enumerate(("heard", "caught_up", *DROPPED)):
-                counts[counted] += table[:, column]
+    moved = end - begin if window.last < tiles else 0
+    never = _count(window, slice_, end, moved, (live, raw, delay), table)
+    for column, counted in enumerate(("heard", "caught_up", *DROPPED)):
+        counts[counted] += table[:, column]
     return never
 
 
 def fates(rows: Outcome, window: Window, slice_: Slice, length: int, shards: int, size: int) -> None:
     """In an outage a row has the fate of the event that stands for it. ``size``: events of a tile."""
+    events = window.events
     inside = np.flatnonzero((rows.acked >= window.first * length) & (rows.acked < window.last * length))
     event = rows.seq[inside] % size
     turn = np.empty(size, np.int64)
     turn[slice_.event] = np.arange(len(slice_.event))
-    mine = turn[np.where(event < size // shards * shards, event // shards * shards, event)]
-    notifier = np.searchsorted(slice_.bounds, mine, side="right") - 1
+    alike = turn[np.where(event < size // shards * shards, event // shards * shards, event)]
+    notifier = np.searchsorted(slice_.bounds, alike, side="right") - 1
     turns = (rows.acked[inside] // length).astype(np.int64) - window.first
-    there = window.joined.bounds[notifier] + turns * np.diff(slice_.bounds)[notifier]
-    there += mine - slice_.bounds[notifier]
-    delay = rows.acked[inside] - window.joined.acked[there]
-    live, late = window.heard[there] + delay, window.joined.late[there] + delay
+    there = events.bounds[notifier] + turns * np.diff(slice_.bounds)[notifier]
+    there += alike - slice_.bounds[notifier]
+    delay = rows.acked[inside] - events.acked[there]
+    live, late = window.heard[there] + delay, events.late[there] + delay
     rows.heard[inside] = np.where(np.isnan(live), late, live)
     rows.late[inside] = np.isnan(live) & ~np.isnan(late)
-    rows.dropped[inside] = window.joined.dropped[there] + delay
-    rows.reason[inside] = window.joined.reason[there]
+    rows.dropped[inside] = events.dropped[there] + delay
+    rows.reason[inside] = events.reason[there]

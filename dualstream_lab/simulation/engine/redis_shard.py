@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dualstream_lab.recording import DROPS
-from dualstream_lab.simulation.engine.spans import delay_at, done_at, inside, spread
-from dualstream_lab.simulation.kernels import kernel
+from dualstream_lab.simulation.kernels import delay_at, done_at, inside, kernel, next_begin, spread
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
+    from dualstream_lab.simulation.kernels import Floats, Integers
+    from dualstream_lab.simulation.outages import Modes, Spans
+    from dualstream_lab.simulation.random_draws import Noise
 
-__all__ = ["FAILED", "LATE", "REFUSED", "SUCCESS", "Joined", "Shard", "serve_exchange"]
+__all__ = ["FAILED", "LATE", "REFUSED", "SUCCESS", "Notified", "Shard", "joined", "serve_exchange"]
 
 REFUSED: Final = DROPS.index("redis refused")
 SUCCESS, FAILED, LATE = range(3)  # how an exchange ends
@@ -27,35 +27,27 @@ class Shard(NamedTuple):
 
     ``exchange``: cost; ``each``: of a notification, with all its receivers; ``way``: half the trip; ``hear``:
     from the write to the read; ``repair``: from an announcement to the event; ``timeout``: of an exchange.
-    ``table``, ``start``: factors of service times. ``down``, ``mute``, ``refusing``, ``away``: begins and
-    ends. ``free``: when it has done all that it has; ``served``: exchanges that it has begun. ``busy``: by
-    second.
+    ``away``: when nobody is connected. ``free``: when it has done all that it has; ``served``: exchanges that
+    it has begun. ``busy``: by second.
     """
 
+    number: int
     exchange: float
     each: float
     way: float
     hear: float
     repair: float
     timeout: float
-    table: Floats
-    start: int
-    down_begins: Floats
-    down_ends: Floats
-    mute_begins: Floats
-    mute_ends: Floats
-    refusing_begins: Floats
-    refusing_ends: Floats
-    away_begins: Floats
-    away_ends: Floats
-    slow: Floats
+    noise: Noise
+    modes: Modes
+    away: Spans
     free: Floats
     served: Integers
     busy: Floats
 
 
-class Joined(NamedTuple):
-    """Durable events in the order in which they join, notifier by notifier; ``bounds``: where each begins.
+class Notified(NamedTuple):
+    """Durable events in the order of their acks, notifier by notifier; ``bounds``: where each begins.
 
     ``heard`` is live, ``late`` by repair, ``dropped`` when it was given up, and ``reason`` why; NaN and -1
     for never.
@@ -69,40 +61,43 @@ class Joined(NamedTuple):
     reason: npt.NDArray[np.int8]
 
 
+def joined(acked: Floats, bounds: Integers) -> Notified:
+    """Events of which nothing is known yet."""
+    heard, late, dropped = (np.full(len(acked), np.nan) for _ in range(3))
+    return Notified(acked, bounds, heard, late, dropped, np.full(len(acked), -1, np.int8))
+
+
 @kernel
 def serve_exchange(
-    shard: Shard, joined: Joined, begin: int, end: int, sent: float, now: float
+    shard: Shard, events: Notified, begin: int, end: int, sent: float, now: float
 ) -> tuple[int, float]:
     """An exchange reaches the shard: (how it ends, when)."""
-    lost = np.inf
-    place = np.searchsorted(shard.down_ends, now, side="right")
-    if place < len(shard.down_ends):
-        lost = shard.down_begins[place]
-    timeout = sent + shard.timeout
+    modes = shard.modes
+    lost, timeout = next_begin(modes.down, now), sent + shard.timeout
     failure = (FAILED, lost) if lost <= timeout else (LATE, timeout)
     start = max(now, shard.free[0])
     if start >= lost:
         return failure
-    factor = shard.table[(shard.start + shard.served[0]) % len(shard.table)]
+    table, number = shard.noise.table, shard.noise.starts[shard.number] + shard.served[0]
+    factor = table[number % len(table)]
     shard.served[0] += 1
     work = factor * (shard.exchange + shard.each * (end - begin))
-    done = done_at(shard.mute_begins, shard.mute_ends, start, work)
+    done = done_at(modes.mute, start, work)
     shard.free[0] = min(done, lost)
     spread(shard.busy, start, shard.free[0], work)
     straight = done == start + work
-    place = np.searchsorted(shard.away_ends, start, side="right")
-    alone = place < len(shard.away_ends) and shard.away_begins[place] <= done
+    alone = next_begin(shard.away, start) <= done
     for event in range(begin, end):
         part = factor * (shard.exchange + shard.each * (event - begin + 1))
-        write = start + part if straight else done_at(shard.mute_begins, shard.mute_ends, start, part)
+        write = start + part if straight else done_at(modes.mute, start, part)
         if write > lost:
             break
-        if inside(shard.refusing_begins, shard.refusing_ends, write):
-            if joined.reason[event] < 0:  # else it has been given up
-                joined.reason[event] = REFUSED
-        elif not (alone and inside(shard.away_begins, shard.away_ends, write)):
-            joined.heard[event] = write + shard.hear + delay_at(shard.slow, write)
+        if inside(modes.refusing, write):
+            if events.reason[event] < 0:  # else it has been given up
+                events.reason[event] = REFUSED
+        elif not (alone and inside(shard.away, write)):
+            events.heard[event] = write + shard.hear + delay_at(modes.slow, write)
     if done > lost:
         return failure
-    answer = done + shard.way + delay_at(shard.slow, done)
+    answer = done + shard.way + delay_at(modes.slow, done)
     return (SUCCESS, answer) if answer <= timeout else (LATE, timeout)

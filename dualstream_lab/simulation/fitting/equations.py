@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dualstream_lab.simulation.analytic.capacity import at_work
-from dualstream_lab.simulation.kernels import kernel
+from dualstream_lab.simulation.kernels import Floats, kernel
 from dualstream_lab.simulation.parameters import Costs as Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import numpy.typing as npt
-
     from dualstream_lab.simulation.fitting.observations import Observed
 
-    Floats = npt.NDArray[np.float64]
     Costs = Mapping[str, float]
 
 __all__ = ["IDLE", "LINEAR", "NEEDED", "Equations", "equations_of"]
@@ -64,6 +61,9 @@ _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the no
 class Equations(NamedTuple):
     """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
     that the server had nothing to do before. ``busy``: the share of time that a publisher worked on events.
+
+    ``run``: the number of it. How much each counts is ``usual`` (0 for an outlier), with a standard
+    ``error``, which is a share ``spread`` of it.
     """
 
     station: str
@@ -72,52 +72,51 @@ class Equations(NamedTuple):
     columns: Mapping[str, Floats]
     idle: Floats
     busy: float = 1.0
+    run: int = 0
+    usual: Floats = np.empty(0)
+    error: Floats = np.empty(0)
+    spread: float = 0.0
 
-    def work(self, costs: Costs) -> Floats:
-        """What of ``y`` the server was at work for."""
-        return self._sum(costs, [name for name in self.columns if name not in _WAITS])
+    def work(self, costs: Costs, *, waits: bool = False) -> Floats:
+        """What of ``y`` the server was at work for; the rest it was on the way: its ``waits``."""
+        total = np.zeros(len(self.y))
+        for name, column in self.columns.items():
+            if (name in _WAITS) == waits:
+                total += column * costs[name]
+        return total
 
     def waits(self, costs: Costs) -> Floats:
-        """The rest: on the way."""
-        return self._sum(costs, [name for name in self.columns if name in _WAITS])
-
-    def _sum(self, costs: Costs, names: list[str]) -> Floats:
-        total = np.zeros(len(self.y))
-        for name in names:
-            total += self.columns[name] * costs[name]
-        return total
+        """What of ``y`` is on the way."""
+        return self.work(costs, waits=True)
 
 
 def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
-    seconds = run.publisher
-    calls = seconds.events / run.workload.batch
-    turns = calls * _turns(run)
+    seconds, batch, deployment = run.publisher, run.workload.batch, run.deployment
+    calls = seconds.events / batch
+    # Turns of a call: one for each answer, and one for requests that leave together.
+    answers = 1 + np.count_nonzero(np.diff(run.events.request))
+    per_call = float(answers * batch / len(run.events.request))
     yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
-                turn=turns, idle=seconds.end - seconds.begin)  # fmt: skip
+                turn=calls * (per_call + min(1.0, per_call)), idle=seconds.end - seconds.begin)  # fmt: skip
     if run.requests is not None:
-        busy = at_work(run.workload, run.deployment, _of_model(costs))
-        yield _broker(run, costs)._replace(busy=busy)
-    its = run.deployment
+        model = Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
+        yield _broker(run, costs)._replace(busy=at_work(run.workload, deployment, model))
     if run.beside:  # Redis and the consumer had the other runs' events, too
         return
-    if its.shards == 1 and its.subscribers and not its.gateways and not np.isnan(run.events.heard).any():
+    redis = deployment.shards == 1 and deployment.subscribers and not deployment.gateways
+    if redis and not np.isnan(run.events.heard).any():
         yield from _shard(run, costs)
-    for member in range(its.consumers if run.events.member.min() >= 0 else 0):
+    for member in range(deployment.consumers if run.events.member.min() >= 0 else 0):
         yield _consumer(run, costs, member)
-    if its.consumers == 1 and len(run.consumer.cpu):
-        yield _consumer_cpu(run)
-
-
-def _of_model(costs: Costs) -> Parameters:
-    return Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
-
-
-def _turns(run: Observed) -> float:
-    """Of a call: one for each answer, and one for requests that leave together."""
-    answers = 1 + np.count_nonzero(np.diff(run.events.request))
-    per_call = float(answers * run.workload.batch / len(run.events.request))
-    return per_call + min(1.0, per_call)
+    seconds = run.consumer
+    if deployment.consumers == 1 and len(seconds.cpu):
+        polls = np.unique(run.events.consumed[~np.isnan(run.events.consumed)])
+        count = np.searchsorted(polls, seconds.end) - np.searchsorted(polls, seconds.begin)
+        yield _made(
+            "consumer's CPU", seconds.begin, seconds.cpu, poll=count.astype(np.float64),
+            consume=seconds.events, consumer_idle=seconds.end - seconds.begin,
+        )  # fmt: skip
 
 
 def _made(
@@ -128,37 +127,29 @@ def _made(
 
 
 def _broker(run: Observed, costs: Costs) -> Equations:
-    its, copies = run.requests, run.deployment.copies
-    assert its is not None  # noqa: S101
+    requests, copies = run.requests, run.deployment.copies
+    assert requests is not None  # noqa: S101
     encoded = costs["call"] + costs["event"] * run.workload.batch
-    start = np.maximum(its.before, its.ready + encoded)
-    own, since = its.acked - start, its.acked - its.last
+    start = np.maximum(requests.before, requests.ready + encoded)
+    own, since = requests.acked - start, requests.acked - requests.last
     more = float(copies > 1)
     trip = costs["kafka_trip"] + more * costs["replica"]
     waited = since < own - trip
     arrived = (~waited).astype(np.float64)
     idle = np.where(waited, 0, np.maximum(since - own + trip, 0))
     return _made(
-        "broker", its.acked, np.where(waited, since, own), idle,
-        kafka_trip=arrived, replica=more * arrived, request=1, batch=its.parts, record=copies * its.events,
-        record_byte=copies * its.bytes,
+        "broker", requests.acked, np.where(waited, since, own), idle,
+        kafka_trip=arrived, replica=more * arrived, request=1, batch=requests.parts,
+        record=copies * requests.events, record_byte=copies * requests.bytes,
     )  # fmt: skip
-
-
-class _Exchanges(NamedTuple):
-    """``last``: when its last notification was heard; ``before``: that of the one before it, where it waited
-    for that, else NaN; ``told``: how many notifications.
-    """
-
-    sent: Floats
-    last: Floats
-    before: Floats
-    told: Floats
 
 
 @kernel
 def _exchanges(acked: Floats, heard: Floats, answer: float) -> Floats:
-    """As one notifier makes them, one a row. ``answer``: s from the last one heard to the answer."""
+    """As one notifier makes them, one a row: when it was sent; when its last notification was heard; and that
+    of the exchange before it, where it waited for that, else NaN; how many notifications. ``answer``: s from
+    the last one heard to the answer.
+    """
     found = np.empty((len(acked), 4))
     rows, first, last = 0, 0, -np.inf
     while first < len(acked):
@@ -179,39 +170,38 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     events, subscribers = run.events, run.deployment.subscribers
     way, hear = costs["redis_trip"] / 2, costs["hear"]
     bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
-    found = []
-    for begin, end in pairwise(bounds.tolist()):
-        found.append(_exchanges(events.acked[begin:end], events.heard[begin:end], way - hear))
-    its = _Exchanges(*np.concatenate(found).T)
-    order = np.argsort(its.last, kind="stable")
-    its = _Exchanges(*(column[order] for column in its))
-    served = np.concatenate([[-np.inf], its.last[:-1]])
-    queued = served - hear > its.sent + way  # behind another publisher's
-    backlog = ~queued & ~np.isnan(its.before)
-    since = np.where(queued, served, np.where(backlog, its.before, its.sent))
+    table = np.concatenate([
+        _exchanges(events.acked[begin:end], events.heard[begin:end], way - hear)
+        for begin, end in pairwise(bounds.tolist())
+    ])  # fmt: skip
+    sent, last, before, many = table[np.argsort(table[:, 1], kind="stable")].T
+    served = np.concatenate([[-np.inf], last[:-1]])
+    queued = served - hear > sent + way  # behind another publisher's
+    backlog = ~queued & ~np.isnan(before)
+    since = np.where(queued, served, np.where(backlog, before, sent))
     fresh = (~queued & ~backlog).astype(np.float64)
     yield _made(
-        "shard", its.sent, its.last - since, redis_trip=backlog + fresh / 2, hear=fresh,
-        exchange=1, publish=its.told, deliver=its.told * subscribers, wake=_woken(run, fresh),
+        "shard", sent, last - since, redis_trip=backlog + fresh / 2, hear=fresh, exchange=1, publish=many,
+        deliver=many * subscribers, wake=_woken(run, fresh),
     )  # fmt: skip
     seconds = run.redis
     if not len(seconds.cpu):
         return
-    made = np.searchsorted(np.sort(its.sent), [seconds.begin, seconds.end])
-    told = np.searchsorted(np.sort(events.acked), [seconds.begin, seconds.end])
-    count = (told[1] - told[0]).astype(np.float64)
+    begun = np.searchsorted(np.sort(sent), [seconds.begin, seconds.end])
+    acked = np.searchsorted(np.sort(events.acked), [seconds.begin, seconds.end])
+    count = (acked[1] - acked[0]).astype(np.float64)
     yield _made(
-        "shard's CPU", seconds.begin, seconds.cpu, exchange=(made[1] - made[0]).astype(np.float64),
+        "shard's CPU", seconds.begin, seconds.cpu, exchange=(begun[1] - begun[0]).astype(np.float64),
         publish=count, deliver=count * subscribers, redis_idle=seconds.end - seconds.begin,
     )  # fmt: skip
 
 
 def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
     """A poll begins when a record can be read, or when those of the last one are dealt with."""
-    its = np.flatnonzero(run.events.member == member)
-    its = its[np.argsort(run.events.consumed[its], kind="stable")]
-    at, first, count = np.unique(run.events.consumed[its], return_index=True, return_counts=True)
-    acked = np.minimum.reduceat(run.events.acked[its], first) if len(first) else at
+    rows = np.flatnonzero(run.events.member == member)
+    rows = rows[np.argsort(run.events.consumed[rows], kind="stable")]
+    at, first, count = np.unique(run.events.consumed[rows], return_index=True, return_counts=True)
+    acked = np.minimum.reduceat(run.events.acked[rows], first) if len(first) else at
     readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2
     readable += costs["wake"] * _woken(run, np.ones(len(readable)))
     done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]
@@ -221,16 +211,6 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
         "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
         fetch_trip=fresh, kafka_trip=-fresh / 2, poll=waited,
         consume=waited * count[:-1], wake=_woken(run, fresh),
-    )  # fmt: skip
-
-
-def _consumer_cpu(run: Observed) -> Equations:
-    seconds = run.consumer
-    polls = np.unique(run.events.consumed[~np.isnan(run.events.consumed)])
-    made = np.searchsorted(polls, seconds.end) - np.searchsorted(polls, seconds.begin)
-    return _made(
-        "consumer's CPU", seconds.begin, seconds.cpu, poll=made.astype(np.float64), consume=seconds.events,
-        consumer_idle=seconds.end - seconds.begin,
     )  # fmt: skip
 
 

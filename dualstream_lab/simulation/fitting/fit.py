@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,25 +18,19 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration, load_of
 from dualstream_lab.simulation.fitting.equations import LINEAR, equations_of
-from dualstream_lab.simulation.fitting.least_squares import System, normal
-from dualstream_lab.simulation.fitting.matching import pauses_matched
-from dualstream_lab.simulation.fitting.observations import observe
-from dualstream_lab.simulation.fitting.paired_runs import side_by_side
-from dualstream_lab.simulation.fitting.resampling import Blocks
-from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, separate
+from dualstream_lab.simulation.fitting.least_squares import Normal, normal
+from dualstream_lab.simulation.fitting.observations import Blocks, observe, side_by_side
+from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, pauses_matched, separate
 from dualstream_lab.simulation.parameters import Costs, most_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    import numpy.typing as npt
 
     from dualstream_lab.recording import RunDirectory
     from dualstream_lab.simulation.fitting.equations import Equations
     from dualstream_lab.simulation.fitting.observations import Observed
-
-    Floats = npt.NDArray[np.float64]
+    from dualstream_lab.simulation.kernels import Floats
 
 __all__ = ["Fit", "fit"]
 
@@ -46,27 +41,14 @@ _FLOOR: Final = 0.02  # nothing is known better than so, as a share
 _TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
 _NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
 _NOISIEST: Final = 2.0  # coefficient of variation
-_NOISES: Final = {"broker_noise": "broker", "redis_noise": "shard"}
-_FIXED: Final = {"broker_noise": "request", "redis_noise": "exchange"}
-"""A noise is a share of work, most of which is this cost."""
+_NOISES: Final = {"broker_noise": ("broker", "request"), "redis_noise": ("shard", "exchange")}
+"""Each is a share of the work of a station, most of which is this cost."""
 
 _SIMULATED: Final = "simulated"
 _OF_LOOP: Final = ("call", "event", "turn")
 _BUSIEST: Final = 0.5  # share of a loop that is not the publisher's
 _NONE: Final = 1e-3  # probability below which an observation does not count
 _WIDE: Final = 2.2  # standard errors of a 95 % interval: Student's, of some ten blocks
-
-
-class _Kept(NamedTuple):
-    """Equations, with the number of their run, how much each counts (0 for an outlier), its standard error,
-    and that as a share.
-    """
-
-    run: int
-    its: Equations
-    usual: Floats
-    error: Floats
-    spread: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,30 +75,26 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
         known = Costs(**{name: found[name].value for name in COSTS if name in found})
         if known.pauses:
             found["pauses"] = _times(found["pauses"], pauses_matched(known, seen) / known.pauses)
-    return Fit(
-        calibration=_calibration(found, machine, seen),
-        observations={
-            station: sum(len(each.its.y) for each in kept if each.its.station == station)
-            for station in dict.fromkeys(each.its.station for each in kept)
-        },
-    )
+    stations = [each.station for each in kept]
+    observations = {name: sum(len(one.y) for one in kept if one.station == name) for name in stations}
+    return Fit(calibration=_calibration(found, machine, seen), observations=observations)
 
 
 class _Estimate(NamedTuple):
-    """A cost, the ends of its interval, and its resolution."""
+    """A cost, the ends of its interval, and how much the runs say of it, 0 to 1."""
 
     value: float
     low: float
     high: float
-    told: float
+    resolution: float
 
 
 def _estimated(
-    costs: Mapping[str, float], kept: Sequence[_Kept], pauses: Pauses, blocks: Blocks
+    costs: Mapping[str, float], kept: Sequence[Equations], pauses: Pauses, blocks: Blocks
 ) -> dict[str, _Estimate]:
     """Of all costs that there are observations of."""
-    equations = normal(_system(kept, blocks), _scale(), blocks.count)
-    squares = {name: _squares(kept, station, costs, blocks) for name, station in _NOISES.items()}
+    equations = _normal(kept, blocks)
+    squares = {name: _squares(kept, station, costs, blocks) for name, (station, _) in _NOISES.items()}
     rng = np.random.default_rng(1)
     drawn, noises = [], []
     for _ in range(_RESAMPLES):
@@ -124,34 +102,34 @@ def _estimated(
         drawn.append(equations.solve(weights))
         noises.append([_noise(each, weights) for each in squares.values()])
     found = {}
-    resolution = equations.resolution().tolist()
-    for place, (name, told) in enumerate(zip(LINEAR, resolution, strict=True)):
+    resolutions = equations.resolution().tolist()
+    for place, (name, resolution) in enumerate(zip(LINEAR, resolutions, strict=True)):
         error = _WIDE * float(np.std([each[place] for each in drawn]))
-        low, high = (costs[name],) * 2 if told >= _TOLD else equations.extremes(place, UNKNOWN)
-        found[name] = _estimate(costs[name], low, high, error, told)
+        low, high = (costs[name],) * 2 if resolution >= _TOLD else equations.extremes(place, UNKNOWN)
+        found[name] = _estimate(costs[name], low, high, error, resolution)
     for place, (name, each) in enumerate(squares.items()):
         value = _noise(each, np.ones(blocks.count))
-        told = found[_FIXED[name]].told
+        resolution = found[_NOISES[name][1]].resolution
         # Where a station's ways are noisier than its work, they hide it.
-        hidden = any(one.spread > 1 for one in kept if one.its.station == "shard") and name == "redis_noise"
+        hidden = any(one.spread > 1 for one in kept if one.station == "shard") and name == "redis_noise"
         if math.isfinite(value) and not hidden:
             error = _WIDE * float(np.nanstd([noise[place] for noise in noises]))
-            ends = (value, value) if told >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
-            found[name] = _estimate(value, *ends, error, told)
+            ends = (value, value) if resolution >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
+            found[name] = _estimate(value, *ends, error, resolution)
     if pauses.watched:
-        found["pauses"] = _Estimate(pauses.rate, *pauses.rates, told=1.0)
+        found["pauses"] = _Estimate(pauses.rate, *pauses.rates, resolution=1.0)
     if pauses.seen >= ENOUGH:
-        found["pause"] = _Estimate(pauses.length, *pauses.lengths, told=1.0)
+        found["pause"] = _Estimate(pauses.length, *pauses.lengths, resolution=1.0)
     return found
 
 
-def _times(its: _Estimate, factor: float) -> _Estimate:
-    return _Estimate(its.value * factor, its.low * factor, its.high * factor, its.told)
+def _times(cost: _Estimate, factor: float) -> _Estimate:
+    return _Estimate(cost.value * factor, cost.low * factor, cost.high * factor, cost.resolution)
 
 
-def _estimate(value: float, low: float, high: float, error: float, told: float) -> _Estimate:
+def _estimate(value: float, low: float, high: float, error: float, resolution: float) -> _Estimate:
     half = max(error, _FLOOR * value)
-    return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, told)
+    return _Estimate(value, max(0.0, min(low, value) - half), max(high, value) + half, resolution)
 
 
 def _machine(seen: Sequence[Observed]) -> str:
@@ -160,9 +138,9 @@ def _machine(seen: Sequence[Observed]) -> str:
         raise ConfigError("give one run at least; `dualstream runs` lists those that there are")
     machines = {}
     for run in seen:
-        its = run.directory.manifest.machine
-        memory = its.get("memory_bytes", 0) / 2**30
-        name = f"{its.get('cores')} cores ({its.get('architecture')}), {memory:.0f} GiB, {its.get('system')}"
+        machine = run.directory.manifest.machine
+        name = f"{machine.get('cores')} cores ({machine.get('architecture')}), "
+        name += f"{machine.get('memory_bytes', 0) / 2**30:.0f} GiB, {machine.get('system')}"
         machines[_SIMULATED if run.simulated else name] = run.name
     if len(machines) > 1:
         (one, first), (other, second), *_ = machines.items()
@@ -175,7 +153,7 @@ def _scale() -> Floats:
     return np.array([defaults[name] for name in LINEAR])
 
 
-def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pauses]:
+def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[Equations], Pauses]:
     """(the costs, the equations as they are with them, pauses of brokers)."""
     costs = dict(zip(LINEAR, _scale().tolist(), strict=True))
     costs |= _roughly(seen, costs)
@@ -183,7 +161,7 @@ def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pau
     pauses = Pauses()
     for _ in range(_TURNS):
         kept, pauses = _keep(seen, costs, pauses)
-        solved = normal(_system(kept, blocks), _scale(), blocks.count).solve()
+        solved = _normal(kept, blocks).solve()
         costs = dict(zip(LINEAR, solved.tolist(), strict=True))
     return costs, *_keep(seen, costs, pauses)
 
@@ -191,81 +169,81 @@ def _solve(seen: Sequence[Observed]) -> tuple[dict[str, float], list[_Kept], Pau
 def _roughly(seen: Sequence[Observed], costs: Mapping[str, float]) -> dict[str, float]:
     """The costs of each station in the defaults' proportion, so that the median observation is met."""
     found: dict[str, float] = {}
-    each = [equations for run in seen for equations in equations_of(run, costs) if len(equations.y)]
-    for station in dict.fromkeys(its.station for its in each):
-        ours = [its for its in each if its.station == station]
-        seen_ = np.median(np.concatenate([its.y for its in ours]))
-        expected = np.median(np.concatenate([its.work(costs) + its.waits(costs) for its in ours]))
-        if seen_ > 0 and expected > 0:
-            for name in ours[0].columns:
-                found.setdefault(name, costs[name] * float(seen_ / expected))
+    for alike in _by_station(seen, costs):
+        shown = np.median(np.concatenate([one.y for one in alike]))
+        expected = np.median(np.concatenate([one.work(costs) + one.waits(costs) for one in alike]))
+        if shown > 0 and expected > 0:
+            for name in alike[0].columns:
+                found.setdefault(name, costs[name] * float(shown / expected))
     return found
 
 
-def _keep(seen: Sequence[Observed], costs: Mapping[str, float], pauses: Pauses) -> tuple[list[_Kept], Pauses]:
-    each = [(n, its) for n, run in enumerate(seen) for its in equations_of(run, costs) if len(its.y)]
+def _by_station(seen: Sequence[Observed], costs: Mapping[str, float]) -> list[list[Equations]]:
+    found: dict[str, list[Equations]] = defaultdict(list)
+    for number, run in enumerate(seen):
+        for one in equations_of(run, costs):
+            if len(one.y):
+                found[one.station].append(one._replace(run=number))
+    return list(found.values())
+
+
+def _keep(
+    seen: Sequence[Observed], costs: Mapping[str, float], pauses: Pauses
+) -> tuple[list[Equations], Pauses]:
     kept = []
-    for station in dict.fromkeys(its.station for _, its in each):
-        ours = [(number, its) for number, its in each if its.station == station]
-        if station == "broker":
-            pauses, free = separate([its for _, its in ours], costs, pauses)
-            kept += [
-                _Kept(number, its, none, pauses.spread * np.maximum(its.work(costs), 1e-9), pauses.spread)
-                for (number, its), none in zip(ours, free, strict=True)
-            ]
+    for alike in _by_station(seen, costs):
+        if alike[0].station == "broker":
+            pauses, free = separate(alike, costs, pauses)
+            for one, usual in zip(alike, free, strict=True):
+                error = pauses.spread * np.maximum(one.work(costs), 1e-9)
+                kept.append(one._replace(usual=usual, error=error, spread=pauses.spread))
         else:
-            kept += _without_outliers(ours, costs)
+            kept += _without_outliers(alike, costs)
     return kept, pauses
 
 
-def _without_outliers(ours: Sequence[tuple[int, Equations]], costs: Mapping[str, float]) -> list[_Kept]:
+def _without_outliers(alike: Sequence[Equations], costs: Mapping[str, float]) -> Iterator[Equations]:
     """Of one station. While the costs are not right yet, it is off by as much in all of a run."""
     bases, off = [], []
-    for _, its in ours:
-        work, waits = its.work(costs), its.waits(costs)
-        base = np.maximum(work, 1e-9) + (_NOISELESS if its.station == "shard" else 1) * np.abs(waits)
-        deviation = (its.y - work - waits) / base
-        bases.append(base)
+    for one in alike:
+        work, waits = one.work(costs), one.waits(costs)
+        bases.append(np.maximum(work, 1e-9) + (_NOISELESS if one.station == "shard" else 1) * np.abs(waits))
+        deviation = (one.y - work - waits) / bases[-1]
         off.append(np.abs(deviation - np.median(deviation)))
     spread = max(float(np.median(np.concatenate(off))) * 1.4826, _FLOOR)
-    return [
-        _Kept(number, its, (distance <= _CUT * spread).astype(np.float64), spread * base, spread)
-        for (number, its), base, distance in zip(ours, bases, off, strict=True)
-    ]
+    for one, base, distance in zip(alike, bases, off, strict=True):
+        usual = (distance <= _CUT * spread).astype(np.float64)
+        yield one._replace(usual=usual, error=spread * base, spread=spread)
 
 
-def _system(kept: Sequence[_Kept], blocks: Blocks) -> System:
+def _normal(kept: Sequence[Equations], blocks: Blocks) -> Normal:
     parts = [(each, np.flatnonzero(each.usual > _NONE)) for each in kept]
-    nothing = np.zeros(sum(len(its) for _, its in parts))
-    return System(
-        rows=np.column_stack(
-            [
-                np.concatenate([_column(each, name)[its] for each, its in parts]) if parts else nothing
-                for name in LINEAR
-            ]
-        ),
-        y=np.concatenate([each.its.y[its] for each, its in parts]),
-        error=np.concatenate([each.error[its] / np.sqrt(each.usual[its]) for each, its in parts]),
-        block=np.concatenate([blocks.of(each.run, each.its.at[its]) for each, its in parts]),
-    )
 
+    def column(name: str) -> Floats:
+        found = (each.columns.get(name, np.zeros(len(each.y)))[rows] for each, rows in parts)
+        return np.concatenate([np.empty(0), *found])
 
-def _column(each: _Kept, name: str) -> Floats:
-    return each.its.columns.get(name, np.zeros(len(each.its.y)))
+    return normal(
+        np.column_stack([column(name) for name in LINEAR]),
+        np.concatenate([each.y[rows] for each, rows in parts]),
+        error=np.concatenate([each.error[rows] / np.sqrt(each.usual[rows]) for each, rows in parts]),
+        block=np.concatenate([blocks.of(each.run, each.at[rows]) for each, rows in parts]),
+        scale=_scale(), blocks=blocks.count,
+    )  # fmt: skip
 
 
 def _squares(
-    kept: Sequence[_Kept], station: str, costs: Mapping[str, float], blocks: Blocks
+    kept: Sequence[Equations], station: str, costs: Mapping[str, float], blocks: Blocks
 ) -> tuple[Floats, Floats]:
     """By block, the sums of squares of what the station's work is off by, from its run's mean, and of the
     work.
     """
     off, total = np.zeros(blocks.count), np.zeros(blocks.count)
     for each in kept:
-        if each.its.station == station:
-            block = blocks.of(each.run, each.its.at)
-            work = each.its.work(costs)
-            left = each.its.y - work - each.its.waits(costs)
+        if each.station == station:
+            block = blocks.of(each.run, each.at)
+            work = each.work(costs)
+            left = each.y - work - each.waits(costs)
             weight = float((each.usual * work) @ work)
             left -= work * (float((each.usual * left) @ work) / weight if weight else 0.0)
             off += np.bincount(block, each.usual * left**2, minlength=blocks.count)
@@ -283,19 +261,16 @@ def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Ob
     """What was not observed is a default."""
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
-        its = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
-        values[name], low[name], high[name] = (min(end, most_of(name)) for end in its[:3])
+        cost = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
+        values[name], low[name], high[name] = (min(end, most_of(name)) for end in cost[:3])
     newest = max(run.directory.manifest.clocks.wall for run in seen)
+    loads = [load_of(run.workload, run.deployment) for run in seen]
+    for load, run in zip(loads, seen, strict=True):  # those beside each other are publishers of one broker
+        load["publishers"] += run.beside
+    ranges = {name: [load[name] for load in loads] for name in loads[0]}
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
-        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)), ranges=_ranges(seen),
-        told=frozenset(name for name in COSTS if name in found and found[name].told >= _TOLD),
+        date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)),
+        ranges={name: (min(each), max(each)) for name, each in ranges.items()},
+        told=frozenset(name for name in COSTS if name in found and found[name].resolution >= _TOLD),
     )  # fmt: skip
-
-
-def _ranges(seen: Sequence[Observed]) -> dict[str, tuple[float, float]]:
-    """Of the runs' settings; those beside each other are publishers of one broker."""
-    loads = [load_of(run.workload, run.deployment) for run in seen]
-    for load, run in zip(loads, seen, strict=True):
-        load["publishers"] += run.beside
-    return {name: (min(load[name] for load in loads), max(load[name] for load in loads)) for name in loads[0]}

@@ -13,25 +13,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from dualstream_lab.simulation.kernels import Floats, Integers
 
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
+__all__ = ["Normal", "normal"]
 
-__all__ = ["Normal", "System", "normal"]
-
-_BELIEF: Final = 3.0
-"""A cost is believed to be its default, give or take three times as much."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """``rows``: (n, costs); ``y``, ``error``: (n,), s; ``block``: what is resampled together, from 0."""
-
-    rows: Floats
-    y: Floats
-    error: Floats
-    block: Integers
+_BELIEF: Final = 3.0  # a cost is believed to be its default, give or take three times as much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +55,19 @@ class Normal:
         return np.asarray(np.diag(np.linalg.solve(believed, left)))
 
 
-def normal(system: System, scale: Floats, blocks: int) -> Normal:
-    """Sum up a system. ``scale``: the defaults, > 0."""
-    rows = system.rows * scale / system.error[:, None]
-    y = system.y / system.error
+def normal(rows: Floats, y: Floats, *, error: Floats, block: Integers, scale: Floats, blocks: int) -> Normal:
+    """Sum up a system. ``rows``: (n, costs); ``y``, ``error``: (n,), s; ``block``: what is resampled
+    together, from 0 to ``blocks`` - 1; ``scale``: the defaults, > 0.
+    """
+    rows, y = rows * scale / error[:, None], y / error
     left = np.zeros((blocks, len(scale), len(scale)))
     right = np.zeros((blocks, len(scale)))
-    order = np.argsort(system.block, kind="stable")
-    bounds = np.searchsorted(system.block[order], np.arange(blocks + 1))
+    order = np.argsort(block, kind="stable")
+    bounds = np.searchsorted(block[order], np.arange(blocks + 1))
     for number in range(blocks):
-        its = order[bounds[number] : bounds[number + 1]]
-        left[number] = rows[its].T @ rows[its]
-        right[number] = rows[its].T @ y[its]
+        members = order[bounds[number] : bounds[number + 1]]
+        left[number] = rows[members].T @ rows[members]
+        right[number] = rows[members].T @ y[members]
     return Normal(left=left, right=right, scale=scale)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -10,29 +11,25 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import Outcome, RunDirectory
 from dualstream_lab.recording.joined import places
-from dualstream_lab.simulation.deployment_of import deployment_of
+from dualstream_lab.simulation.parameters import deployment_of
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from dualstream_lab.recording import Interval
+    from dualstream_lab.simulation.kernels import Floats, Integers
     from dualstream_lab.simulation.parameters import Deployment
 
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
+__all__ = ["Blocks", "Events", "Observed", "Requests", "Seconds", "observe", "side_by_side", "usable"]
 
-__all__ = ["Events", "Observed", "Requests", "Seconds", "observe", "usable"]
-
-ENGINES: Final = ("lab", "simulation")
 _APART: Final = {"lab": 200e-6, "simulation": 1e-6}
 """s between two calls' answers from which on they came with two requests. The calls of one request are woken
 one after the other, each some 50 µs after the last; an answer takes several times as long.
 """
 _LEAST: Final = 100  # requests that say anything
+_BLOCKS: Final = 8  # of a run: fewer do not show how far they differ
 
 
 class Events(NamedTuple):
@@ -120,14 +117,14 @@ def observe(run: RunDirectory | Path | str) -> Observed:
         raise _unusable(name, f"{dropped:,.0f} of its rows were dropped, as the disk was too slow")
     zero = directory.manifest.started
     planned = zero + round(workload.duration * 1e9)
-    its = [each for each in intervals if each.begin >= zero and each.end <= planned]
-    loops = deployment.publishers / max(1, len({i.writer for i in its if "published.cpu" in i.gauges}))
+    inside = [each for each in intervals if each.begin >= zero and each.end <= planned]
+    loops = deployment.publishers / max(1, len({i.writer for i in inside if "published.cpu" in i.gauges}))
     return Observed(
         name=name, directory=directory, workload=workload, deployment=deployment, events=events,
         requests=requests,
-        publisher=_seconds(its, zero, "published.cpu", "sent", loops),
-        redis=_seconds(its, zero, "redis.cpu", "", 1),
-        consumer=_seconds(its, zero, "consumed.cpu", "consumed", 1),
+        publisher=_seconds(inside, zero, "published.cpu", "sent", loops),
+        redis=_seconds(inside, zero, "redis.cpu", "", 1),
+        consumer=_seconds(inside, zero, "consumed.cpu", "consumed", 1),
     )  # fmt: skip
 
 
@@ -142,14 +139,13 @@ def usable(directory: RunDirectory, *, faults: bool = False) -> Workload:
     """
     manifest = directory.manifest
     name = directory.path.name
-    if manifest.engine not in ENGINES:
+    if manifest.engine not in _APART:
         raise _unusable(name, f"it was made by {manifest.engine}; `dualstream run` makes those that can be")
     if manifest.state != "finished":
         raise _unusable(name, f"it is {manifest.state}, not finished")
     if manifest.faults and not faults:
-        raise _unusable(
-            name, f"it has a fault ({manifest.faults[0].what}); give it with --hold-out to see it predicted"
-        )
+        what = manifest.faults[0].what
+        raise _unusable(name, f"it has a fault ({what}); give it with --hold-out to see it predicted")
     if manifest.sample > 1:
         raise _unusable(name, f"only one event in {manifest.sample} has a row; raise max_rows")
     workload = Workload.load(manifest.workload)
@@ -174,18 +170,19 @@ def _events(
         raise _unusable(name, "it has no rows")
     if lost := int(np.isin(outcome, (Outcome.REJECTED, Outcome.UNKNOWN, Outcome.PENDING)).sum()):
         raise _unusable(name, f"{lost:,} of its events were not acknowledged; take a lower rate")
-    its = np.flatnonzero(outcome == Outcome.DURABLE)
+    rows = np.flatnonzero(outcome == Outcome.DURABLE)
     publisher = seq // workload.batch % deployment.publishers
-    its = its[np.lexsort((seq[its], acked[its], publisher[its]))]
-    seq, sent, acked, size, publisher = (each[its] for each in (seq, sent, acked, size, publisher))
+    rows = rows[np.lexsort((seq[rows], acked[rows], publisher[rows]))]
+    seq, sent, acked, size, publisher = (each[rows] for each in (seq, sent, acked, size, publisher))
     zero = directory.manifest.started
 
     heard = _first(seq, *_column(directory, "heard", "seq", "at"))[0]
-    where, at, partitions = _column(directory, "consumed", "seq", "at", "partition")
-    consumed, row = _first(seq, where, at)
+    read, at, partitions = _column(directory, "consumed", "seq", "at", "partition")
+    consumed, row = _first(seq, read, at)
     partition = np.append(partitions, -1)[row]
     times = (acked - zero) / 1e9
-    answered = _requests_of(times, publisher, _APART[directory.manifest.engine])
+    apart = np.diff(times, prepend=-np.inf) > _APART[directory.manifest.engine]
+    answered = np.cumsum(apart | (np.diff(publisher, prepend=-1) != 0)) - 1  # the number of its request
     first = np.flatnonzero(np.diff(answered, prepend=-1))
     events = Events(
         publisher, times[first][answered], (heard - zero) / 1e9, (consumed - zero) / 1e9,
@@ -210,12 +207,6 @@ def _first(seq: Integers, rows: Integers, at: Integers) -> tuple[Integers, Integ
     return found, row
 
 
-def _requests_of(acked: Floats, publisher: Integers, apart: float) -> Integers:
-    """The number of each event's request."""
-    new = (np.diff(acked, prepend=-np.inf) > apart) | (np.diff(publisher, prepend=-1) != 0)
-    return np.asarray(np.cumsum(new) - 1)
-
-
 def _requests(events: Events, sent: Floats, size: Integers, partition: Integers, first: Integers) -> Requests:
     count = len(first)
     acked, publisher = events.acked[first], events.publisher[first]
@@ -227,25 +218,89 @@ def _requests(events: Events, sent: Floats, size: Integers, partition: Integers,
     width = int(partition.max()) + 1
     parts = np.bincount(np.unique(events.request * width + partition) // width, minlength=count)
     return Requests(
-        acked=acked,
-        ready=np.minimum.reduceat(sent, first),
-        before=before,
-        last=last,
+        acked=acked, ready=np.minimum.reduceat(sent, first), before=before, last=last,
         events=np.bincount(events.request, minlength=count).astype(np.float64),
         bytes=np.bincount(events.request, size, minlength=count).astype(np.float64),
         parts=parts.astype(np.float64),
-    )
+    )  # fmt: skip
 
 
 def _seconds(intervals: Iterable[Interval], zero: int, gauge: str, counter: str, loops: float) -> Seconds:
     rows = [
         (
-            (i.begin - zero) / 1e9,
-            (i.end - zero) / 1e9,
-            i.gauges[gauge] * (i.end - i.begin) / 1e9,
+            i.begin - zero,
+            i.end - zero,
+            i.gauges[gauge] * (i.end - i.begin),
             i.counters.get(counter, 0) / loops,
         )
         for i in intervals
         if gauge in i.gauges and i.end > i.begin
     ]
-    return Seconds(*np.array(rows, np.float64).reshape(-1, 4).T)
+    begin, end, cpu, events = np.array(rows, np.float64).reshape(-1, 4).T
+    return Seconds(begin / 1e9, end / 1e9, cpu / 1e9, events)
+
+
+def side_by_side(seen: Sequence[Observed]) -> list[Observed]:
+    """Runs on the same broker at the same time are its publishers: each request knows the others' acks."""
+
+    def monotonic(run: Observed, at: Floats) -> Integers:
+        return np.round(at * 1e9).astype(np.int64) + run.directory.manifest.started
+
+    found = []
+    for run in seen:
+        others = [other for other in seen if other is not run and _at_once(run, other)]
+        shown = run.requests
+        if others and shown:
+            pool = [monotonic(each, each.requests.acked) for each in (run, *others) if each.requests]
+            acks = np.sort(np.concatenate(pool))
+            place = np.searchsorted(acks, monotonic(run, shown.acked)) - 1
+            before = (acks[np.maximum(place, 0)] - run.directory.manifest.started) / 1e9
+            shown = shown._replace(last=np.where(place >= 0, before, -np.inf))
+        found.append(replace(run, requests=shown, beside=len(others)))
+    return found
+
+
+def _at_once(one: Observed, other: Observed) -> bool:
+    """Whether both were made on the same broker, and at the same time of day."""
+    spans, brokers = [], []
+    for run in (one, other):
+        manifest = run.directory.manifest
+        begin = manifest.started + manifest.clocks.wall - manifest.clocks.monotonic
+        spans.append((begin, begin + run.workload.duration * 1e9))
+        brokers.append(manifest.settings.get("kafka_url"))
+    together = max(begin for begin, _ in spans) < min(end for _, end in spans)
+    return brokers[0] is not None and brokers[0] == brokers[1] and together
+
+
+class Blocks:
+    """What is resampled together, as neighbours within a second are alike: each second of each run is a
+    block, of a short one each eighth; ``count``: how many. Runs of the same settings are repeats.
+    """
+
+    def __init__(self, seen: Sequence[Observed]) -> None:
+        self._widths = [min(1.0, run.workload.duration / _BLOCKS) for run in seen]
+        self._lengths = [
+            math.ceil(run.workload.duration / width) for run, width in zip(seen, self._widths, strict=True)
+        ]
+        self._begins = np.concatenate([[0], np.cumsum(self._lengths)])
+        self.count = int(self._begins[-1])
+        setups: dict[object, list[int]] = {}
+        for number, run in enumerate(seen):
+            setups.setdefault(run.setup, []).append(number)
+        self._setups = list(setups.values())
+
+    def of(self, run: int, at: Floats) -> Integers:
+        """The block of each of these times of a run; what is late is in the last one."""
+        inside = np.clip((at / self._widths[run]).astype(np.int64), 0, self._lengths[run] - 1)
+        return np.asarray(inside + self._begins[run])
+
+    def resampled(self, rng: np.random.Generator) -> Floats:
+        """How often each block counts."""
+        weights = np.zeros(self.count)
+        for repeats in self._setups:
+            for run in rng.choice(repeats, len(repeats)).tolist():
+                length = self._lengths[run]
+                drawn = rng.integers(0, length, length)
+                begin = self._begins[run]
+                weights[begin : begin + length] += np.bincount(drawn, minlength=length)
+        return weights

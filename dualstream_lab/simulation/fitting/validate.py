@@ -16,9 +16,9 @@ from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
-from dualstream_lab.simulation.deployment_of import deployment_of
 from dualstream_lab.simulation.engine.simulate import simulate
 from dualstream_lab.simulation.fitting.observations import usable
+from dualstream_lab.simulation.parameters import deployment_of
 from dualstream_lab.simulation.run_directory import record
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.ledger.recovery import Path as Path_
     from dualstream_lab.simulation.calibration import Calibration
-    from dualstream_lab.simulation.parameters import Deployment
+    from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
 __all__ = ["Check", "figures", "validate"]
@@ -83,16 +83,17 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
         directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
         workload = usable(directory, faults=True)
         deployment = deployment_of(directory, directory.intervals())
-        faults = tuple(
-            (each.what, round((each.end - each.begin) / 1e9)) for each in directory.manifest.faults
-        )
-        setups[replace(workload, seed=0), deployment, faults].append(directory)
+        faults = directory.manifest.faults
+        lengths = tuple((each.what, round((each.end - each.begin) / 1e9)) for each in faults)
+        setups[replace(workload, seed=0), deployment, lengths].append(directory)
     checks = []
     for (_, deployment, _), repeats in setups.items():
         measured = [figures(directory) for directory in repeats]
-        predicted = [_predicted(repeats[0], deployment, calibration, seed) for seed in range(1, _SEEDS + 1)]
+        predicted = [
+            _predicted(repeats[0], deployment, calibration.costs, seed) for seed in range(1, _SEEDS + 1)
+        ]
         name = _named(repeats, deployment)
-        every = dict.fromkeys(figure for its in measured for figure in its)
+        every = dict.fromkeys(figure for found in measured for figure in found)
         checks += [_check(name, figure, measured, predicted) for figure in every]
     return checks
 
@@ -115,8 +116,7 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
     spent = (int(acked.max()) - first) / 1e9
     overload = spent > (last - first) / 1e9 / _KEPT_UP + _SETTLED
     faults = bool(directory.manifest.faults)  # then something stands still, and that is all that shows
-    late = overload or not durable.all()
-    if late and not faults:
+    if (overload or not durable.all()) and not faults:
         found["max rate"] = len(sent) / spent
     elif not faults:
         found |= _quantiles("publish", acked - sent)
@@ -126,8 +126,8 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
         for name in _PATHS:
             if (path := getattr(recovery, name)) is not None:
                 waits = name != "consumer" and fault_named(recovery.what).breaks == "kafka"
-                its = _outage(path, least, waits=waits)
-                found |= {f"{recovery.what}: {name} {what}": value for what, value in its.items()}
+                effects = _outage(path, least, waits=waits)
+                found |= {f"{recovery.what}: {name} {what}": value for what, value in effects.items()}
     return found
 
 
@@ -148,12 +148,10 @@ def _quantiles(name: str, spent: Any) -> dict[str, float]:
     return {f"{name} p{share:.0%}"[:-1]: float(np.quantile(spent, share)) / 1e9 for share in (0.5, 0.99)}
 
 
-def _predicted(
-    directory: RunDirectory, deployment: Deployment, calibration: Calibration, seed: int
-) -> dict[str, float]:
+def _predicted(directory: RunDirectory, deployment: Deployment, costs: Costs, seed: int) -> dict[str, float]:
     workload = usable(directory, faults=True)
     try:
-        result = simulate(workload, deployment, calibration.costs, _faults(directory, workload), seed=seed)
+        result = simulate(workload, deployment, costs, _faults(directory, workload), seed=seed)
     except ConfigError as error:
         raise ConfigError(f"{directory.path.name} cannot be predicted: {error}") from error
     with tempfile.TemporaryDirectory() as root:
@@ -185,13 +183,13 @@ def _named(repeats: Sequence[RunDirectory], deployment: Deployment) -> str:
 def _check(
     setup: str, figure: str, measured: Sequence[dict[str, float]], predicted: Sequence[dict[str, float]]
 ) -> Check:
-    values = tuple(its[figure] for its in measured if figure in its)
+    values = tuple(found[figure] for found in measured if figure in found)
     middle = _mean(values)
     spread = max(abs(value / middle - 1) for value in values) if middle else 0.0
     unit = "events/s" if "rate" in figure else "events" if figure.endswith("backlog") else "s"
     return Check(
         setup=setup, figure=figure, unit=unit, measured=values,
-        predicted=tuple(its[figure] for its in predicted if figure in its),
+        predicted=tuple(found[figure] for found in predicted if figure in found),
         allowed=max(_ALLOWED_P99 if figure.endswith("p99") else _ALLOWED, spread),
     )  # fmt: skip
 

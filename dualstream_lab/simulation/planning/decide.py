@@ -12,7 +12,7 @@ from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.planning.plan import PUBLISHED, way
 from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.simulation.planning.sizing import size
-from dualstream_lab.simulation.planning.trial_run import Rehearsal, rehearse
+from dualstream_lab.simulation.planning.trial_run import rehearse
 from dualstream_lab.units import count, many, percent, seconds
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Decision:
 
 def decide(wants: Wants, calibration: Calibration | None = None) -> Decision:
     """The recommended stream. Raises ConfigError where no number of parts carries the rate."""
-    its = calibration or Calibration.shipped()
+    calibration = calibration or Calibration.shipped()
+    costs = calibration.costs
     if wants.must_not_lose:
         stream = Stream.BOTH if wants.at_once else Stream.KAFKA
     else:
@@ -109,44 +110,43 @@ def decide(wants: Wants, calibration: Calibration | None = None) -> Decision:
     if stream is Stream.NEITHER:
         reason = Reason("nobody misses an event, and nobody waits for one: ask for the state when it matters",
                         "nothing to simulate")  # fmt: skip
-        return Decision(wants=wants, stream=stream, forms=(), reasons=(reason,), calibration=its)
+        return Decision(wants=wants, stream=stream, forms=(), reasons=(reason,), calibration=calibration)
     needs = Requirements(
         rate=wants.rate, subscribers=max(1, round(wants.per_channel * wants.channels)),
         sources=wants.channels, batch=10 if wants.rate > _FAST else 1,
     )  # fmt: skip
-    deployment = size(needs, its.costs)
-    forms = tuple(_forms(wants, needs, deployment, its.costs)) if wants.at_once else ()
+    deployment = size(needs, costs)
+    forms = tuple(_forms(wants, needs, deployment, costs)) if wants.at_once else ()
     return Decision(
-        wants=wants, stream=stream, forms=tuple(form for form, _ in forms), calibration=its,
-        reasons=(*_REASONS[stream](needs, deployment, its.costs), *(reason for _, reason in forms)),
+        wants=wants, stream=stream, forms=tuple(form for form, _ in forms), calibration=calibration,
+        reasons=(*_reasons(stream, needs, deployment, costs), *(reason for _, reason in forms)),
     )  # fmt: skip
 
 
-def _kafka(needs: Requirements, deployment: Deployment, costs: Costs) -> Iterator[Reason]:
+def _reasons(stream: Stream, needs: Requirements, deployment: Deployment, costs: Costs) -> Iterator[Reason]:
+    if stream is Stream.REDIS:
+        spent = sum(time for _, time in way(needs, costs)[PUBLISHED:])
+        yield Reason(
+            "what is seen at once or not at all needs no log: a signal that nobody would replay; this is "
+            "outside of the pattern",
+            f"a client has it {seconds(spent)} after it was published, the gateway's tick included",
+        )
+        yield Reason(
+            "what Redis loses is gone",
+            f"an outage of {seconds(_OUTAGE)} loses {many(needs.rate * _OUTAGE, 'event')} for good",
+        )
+        return
     trial = rehearse(needs, deployment, costs)
-    yield _kept(needs, trial)
     yield Reason(
-        "whoever needs it reads the log; nobody waits for it now",
-        f"a consumer has it p99 {seconds(trial.quantile('durable', 0.99))}",
+        "what must not be lost is acknowledged only when Kafka has it, and can be read again",
+        f"acknowledged p99 {seconds(trial.quantile('publish', 0.99))}, on {needs.copies} copies",
     )
-
-
-def _redis(needs: Requirements, _deployment: Deployment, costs: Costs) -> Iterator[Reason]:
-    spent = sum(time for _, time in way(needs, costs)[PUBLISHED:])
-    yield Reason(
-        "what is seen at once or not at all needs no log: a signal that nobody would replay; this is "
-        "outside of the pattern",
-        f"a client has it {seconds(spent)} after it was published, the gateway's tick included",
-    )
-    yield Reason(
-        "what Redis loses is gone",
-        f"an outage of {seconds(_OUTAGE)} loses {many(needs.rate * _OUTAGE, 'event')} for good",
-    )
-
-
-def _both(needs: Requirements, deployment: Deployment, costs: Costs) -> Iterator[Reason]:
-    trial = rehearse(needs, deployment, costs)
-    yield _kept(needs, trial)
+    if stream is Stream.KAFKA:
+        yield Reason(
+            "whoever needs it reads the log; nobody waits for it now",
+            f"a consumer has it p99 {seconds(trial.quantile('durable', 0.99))}",
+        )
+        return
     yield Reason(
         "a light notification on Redis tells at once that it is there",
         f"a client has it p99 {seconds(trial.quantile('live', 0.99))} after it was meant to be sent",
@@ -155,16 +155,6 @@ def _both(needs: Requirements, deployment: Deployment, costs: Costs) -> Iterator
         "what Redis loses is repaired from Kafka, and no publish waits for Redis",
         f"in an outage of {seconds(_OUTAGE)}, {many(needs.rate * _OUTAGE, 'event')} come late, none is lost",
     )
-
-
-def _kept(needs: Requirements, trial: Rehearsal) -> Reason:
-    return Reason(
-        "what must not be lost is acknowledged only when Kafka has it, and can be read again",
-        f"acknowledged p99 {seconds(trial.quantile('publish', 0.99))}, on {needs.copies} copies",
-    )
-
-
-_REASONS: Final = {Stream.KAFKA: _kafka, Stream.REDIS: _redis, Stream.BOTH: _both}
 
 
 def _forms(

@@ -27,37 +27,37 @@ _BATCHES: Final = {
 
 def arithmetic(plan: Plan) -> list[str]:
     """Lines to print, in the order of an event's way; nothing in them is rounded before it is shown."""
-    needs = plan.needs
-    heard = listening(plan.deployment.gateways, plan.deployment.clients)
-    lines = [
+    needs, deployment = plan.needs, plan.deployment
+    heard = listening(deployment.gateways, deployment.clients)
+    rooms = math.ceil(needs.subscribers / needs.max_connections)
+    show = {"s": seconds, "share": percent}
+    return [
         f"of each part, the smallest number whose load, rate ÷ ceiling, is at most {percent(needs.max_load)}"
         + ("; more where a goal takes it" if plan.goals else ""),
+        (
+            f"{many(needs.subscribers, 'subscriber')} x {many(needs.per_subscriber, 'source')} ÷ "
+            f"{many(needs.sources, 'source')} = {many(needs.clients, 'client')} of an event"
+        ),
+        (
+            f"they are at {heard:.4g} of {deployment.gateways:,} gateways, G x (1 - (1 - 1/G)^clients), so "
+            f"Redis delivers each notification {heard:.4g} times"
+        ),
+        *(line for name in _BATCHES for line in _of(name, plan.stations[name], plan)),
+        *_gateways(plan, heard),
+        (
+            f"gateways: {needs.subscribers:,} connections ÷ {needs.max_connections:,} = {rooms:,}, and one "
+            "more so that the clients of one that fails find room"
+        ),
+        (
+            f"partitions: {deployment.partitions:,}, a multiple of {many(deployment.brokers, 'broker')} and "
+            f"of {many(deployment.consumers, 'consumer')}, so that all have the same to do"
+        ),
+        *_latency(plan),
+        *(
+            f"{effect.part} away: {show.get(effect.unit, count)(effect.value)} {effect.what}: {effect.how}"
+            for effect, _ in plan.effects
+        ),
     ]
-    lines.append(
-        f"{many(needs.subscribers, 'subscriber')} x {many(needs.per_subscriber, 'source')} ÷ "
-        f"{many(needs.sources, 'source')} = {many(needs.clients, 'client')} of an event"
-    )
-    lines.append(
-        f"they are at {heard:.4g} of {plan.deployment.gateways:,} gateways, G x (1 - (1 - 1/G)^clients), so "
-        f"Redis delivers each notification {heard:.4g} times"
-    )
-    lines += [line for name in _BATCHES for line in _of(name, plan.stations[name], plan)]
-    lines += _gateways(plan, heard)
-    rooms = math.ceil(needs.subscribers / needs.max_connections)
-    lines.append(
-        f"gateways: {needs.subscribers:,} connections ÷ {needs.max_connections:,} = {rooms:,}, and one more "
-        "so that the clients of one that fails find room"
-    )
-    lines.append(
-        f"partitions: {plan.deployment.partitions:,}, a multiple of "
-        f"{many(plan.deployment.brokers, 'broker')} and of {many(plan.deployment.consumers, 'consumer')}, so "
-        "that all have the same to do"
-    )
-    lines += _latency(plan)
-    for effect, _ in plan.effects:
-        told = {"s": seconds, "share": percent}.get(effect.unit, count)
-        lines.append(f"{effect.part} away: {told(effect.value)} {effect.what}: {effect.how}")
-    return lines
 
 
 def _of(name: str, station: Station, plan: Plan) -> Iterator[str]:
@@ -72,15 +72,15 @@ def _of(name: str, station: Station, plan: Plan) -> Iterator[str]:
     yield f"{plural}: {station.parts:,} x {most} ÷ {seconds(work)}{stops} = {count(alone)} {item}s/s"
     if station.ceiling < 0.999 * alone:
         yield (
-            f"{plural}: no more than {count(station.ceiling)}, as {many(station.lanes, 'publisher')} can "
-            f"have one each on its way to each, for {seconds(station.trip)} besides"
+            f"{plural}: no more than {count(station.ceiling)}, as {many(station.connections, 'publisher')} "
+            f"can have one each on its way to each, for {seconds(station.trip)} besides"
         )
     yield _share(plural, station)
 
 
 def _each(name: str, plan: Plan) -> str:
     """What the two numbers are made of."""
-    costs, its, needs = plan.calibration.costs, plan.deployment, plan.needs
+    costs, deployment, needs = plan.calibration.costs, plan.deployment, plan.needs
     station = plan.stations[name]
     if name == "publisher":
         turns = (station.fixed - costs.call) / costs.turn if costs.turn else 0.0
@@ -89,10 +89,10 @@ def _each(name: str, plan: Plan) -> str:
             f"{seconds(costs.turn)}; and each of its events"
         )
     if name == "broker":
-        own = its.partitions // its.brokers
+        own = deployment.partitions // deployment.brokers
         return (
             f"the request {seconds(costs.request)} + {many(own, 'partition')} x {seconds(costs.batch)}; "
-            f"an event {its.copies} x ({seconds(costs.record)} + {needs.payload_bytes:,} B x "
+            f"an event {deployment.copies} x ({seconds(costs.record)} + {needs.payload_bytes:,} B x "
             f"{costs.record_byte * 1e9:.3g} ns)"
         )
     if name == "shard":

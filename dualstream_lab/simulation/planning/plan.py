@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation.analytic.capacity import STATIONS, Capacity, capacity, listening
+from dualstream_lab.simulation.analytic.capacity import Capacity, capacity, listening
 from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.planning.outage_effects import Effect, effects
 from dualstream_lab.simulation.planning.sizing import size, smallest, with_brokers
@@ -30,6 +30,16 @@ _CLUSTERS: Final = (2, 3, 5, 10, 30)
 _SECOND: Final = 0.999
 _SUM: Final = ("request", "kafka_trip")
 _BETTER: Final = 0.98  # of the latency; what helps less does not help
+PUBLISHED: Final = 4  # steps of the way until the ack
+_MATTERS: Final = {
+    "publishers": {"rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies"},
+    "brokers": {"publishers", "brokers", "copies", "payload_bytes"},
+    "partitions": {"brokers", "partitions", "copies", "payload_bytes"},
+    "shards": {"publishers", "subscribers"},
+    "gateways": {"clients_per_gateway"},
+    "consumers": {"consumers", "payload_bytes"},
+}
+"""What a part's figures were measured with."""
 
 
 class Figure(NamedTuple):
@@ -89,42 +99,48 @@ class Plan:
         return tuple(goal for goal in self.goals if not goal.reached)
 
 
+class _Variant(NamedTuple):
+    """A deployment at some costs. ``trial``: None where it would not keep up."""
+
+    deployment: Deployment
+    costs: Costs
+    stations: Capacity
+    trial: Rehearsal | None
+
+    def quantile(self, name: str, share: float = 0.99) -> float:
+        return self.trial.quantile(name, share) if self.trial else math.inf
+
+
 def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
     """The smallest deployment that works below ``max_load`` everywhere, and then what it takes for the goals,
     or comes nearest to them.
 
     Raises ConfigError where no number of parts carries the rate.
     """
-    its = calibration or Calibration.shipped()
-    deployment, trial = _towards(needs, size(needs, its.costs), its.costs)
-    ends = [_end(its, costs) for costs in (its.low, its.high)]
-    trials = [trial, *(_trial(needs, deployment, costs) for costs in ends)]
-    sizes = [deployment, *(_sized(needs, costs) for costs in ends)]
-    capacities = [capacity(needs.traffic, deployment, costs) for costs in (its.costs, *ends)]
-    told = [effects(needs, deployment, costs) for costs in (its.costs, *ends)]
-    beyond = _beyond(needs, deployment, its)
+    calibration = calibration or Calibration.shipped()
+    best = _towards(needs, size(needs, calibration.costs), calibration.costs)
+    ends = [_end(calibration, costs) for costs in (calibration.low, calibration.high)]
+    variants = [best, *(_variant(needs, best.deployment, costs) for costs in ends)]
+    sizes = [best.deployment, *(_sized(needs, costs) for costs in ends)]
+    beyond = _beyond(needs, best.deployment, calibration)
     extrapolated = {part: bool(names & beyond.keys()) for part, names in _MATTERS.items()}
-    all_of_it = bool(beyond)
+    outages = zip(*(effects(needs, best.deployment, each.stations) for each in variants), strict=True)
     return Plan(
-        needs=needs, calibration=its, deployment=deployment, stations=capacities[0],
+        needs=needs, calibration=calibration, deployment=best.deployment, stations=best.stations,
         bill={
             part: _figure([getattr(one, part) if one else math.inf for one in sizes], extrapolated[part])
             for part in PARTS
         },
         loads={
-            name: _figure([one[name].load for one in capacities], extrapolated[part])
-            for name, part in zip(STATIONS, _OF_STATIONS, strict=True)
+            name: _figure([each.stations[name].load for each in variants], extrapolated[f"{name}s"])
+            for name in best.stations
         },
         latency={
-            (name, share): _figure(
-                [one.quantile(name, share) if one else math.inf for one in trials], all_of_it
-            )
+            (name, share): _figure([each.quantile(name, share) for each in variants], bool(beyond))
             for name, share in _LATENCIES
         },
-        effects=tuple(
-            (ways[0], _of_costs([one.value for one in ways], all_of_it)) for ways in zip(*told, strict=True)
-        ),
-        goals=_goals(needs, trial, its.costs), beyond=beyond,
+        effects=tuple(_effect(ways, bool(beyond)) for ways in outages),
+        goals=_goals(needs, best), beyond=beyond,
     )  # fmt: skip
 
 
@@ -144,16 +160,12 @@ def clusters(needs: Requirements, calibration: Calibration | None = None) -> int
     for number in _CLUSTERS:
         part = share_of(needs, number)
         try:
-            _, trial = _towards(part, smallest(part, costs), costs)
+            best = _towards(part, smallest(part, costs), costs)
         except ConfigError:
             continue
-        if all(goal.reached for goal in _goals(part, trial, costs)):
+        if all(goal.reached for goal in _goals(part, best)):
             return number
     return None
-
-
-PUBLISHED: Final = 4
-"""Steps of the way until the ack."""
 
 
 def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
@@ -179,25 +191,20 @@ def _end(calibration: Calibration, costs: Costs) -> Costs:
     return replace(costs, **{name: getattr(calibration.costs, name) for name in _SUM})
 
 
-def _goals(needs: Requirements, trial: Rehearsal | None, costs: Costs) -> tuple[Goal, ...]:
-    steps = [spent for _, spent in way(needs, costs)]
-    wanted = (
-        ("publish", needs.publish_p99, sum(steps[:PUBLISHED])),
-        ("live", needs.live_p99, sum(steps)),
-    )
+def _goals(needs: Requirements, variant: _Variant) -> tuple[Goal, ...]:
+    steps = [spent for _, spent in way(needs, variant.costs)]
+    limits = {"publish": (needs.publish_p99, steps[:PUBLISHED]), "live": (needs.live_p99, steps)}
     return tuple(
-        Goal(name, limit, trial.quantile(name, 0.99) if trial else math.inf, least)
-        for name, limit, least in wanted
+        Goal(name, limit, variant.quantile(name), sum(least))
+        for name, (limit, least) in limits.items()
         if limit is not None
     )
 
 
-def _trial(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehearsal | None:
-    """None where it would not keep up."""
+def _variant(needs: Requirements, deployment: Deployment, costs: Costs) -> _Variant:
     stations = capacity(needs.traffic, deployment, costs)
-    if max(station.load for station in stations.values()) >= 1:
-        return None
-    return rehearse(needs, deployment, costs)
+    keeps_up = max(station.load for station in stations.values()) < 1
+    return _Variant(deployment, costs, stations, rehearse(needs, deployment, costs) if keeps_up else None)
 
 
 def _sized(needs: Requirements, costs: Costs) -> Deployment | None:
@@ -207,35 +214,28 @@ def _sized(needs: Requirements, costs: Costs) -> Deployment | None:
         return None
 
 
-def _towards(
-    needs: Requirements, deployment: Deployment, costs: Costs
-) -> tuple[Deployment, Rehearsal | None]:
+def _towards(needs: Requirements, deployment: Deployment, costs: Costs) -> _Variant:
     """Half as many more of the part that costs most time, as long as a goal is missed and it helps."""
-    trial = _trial(needs, deployment, costs)
-    useless: set[str] = set()
+    best, useless = _variant(needs, deployment, costs), set[str]()
     for _ in range(_TRIES):
-        missed = [goal for goal in _goals(needs, trial, costs) if not goal.reached]
-        if trial is None or not missed:
+        missed = [goal.name for goal in _goals(needs, best) if not goal.reached]
+        if best.trial is None or not missed:
             break
         # Brokers first; a publisher's loop is in the same figure.
-        spent = {"brokers": trial.quantile("publish", 0.99)}
-        spent["publishers"] = spent["brokers"] * _SECOND
-        if missed[0].name == "live":
-            spent |= {
-                "shards": trial.quantile("redis", 0.99), "gateways": trial.quantile("gateway", 0.99),
-            }  # fmt: skip
+        spent = {"brokers": best.quantile("publish"), "publishers": best.quantile("publish") * _SECOND}
+        if missed[0] == "live":
+            spent |= {"shards": best.quantile("redis"), "gateways": best.quantile("gateway")}
         left = {part: time for part, time in spent.items() if part not in useless}
         if not left:
             break
-        part = max(left, key=lambda name: left[name])
-        more = _more(needs, deployment, part, costs)
-        better = _trial(needs, more, costs) if more else None
-        name = missed[0].name
-        if more and better and better.quantile(name, 0.99) < _BETTER * trial.quantile(name, 0.99):
-            deployment, trial = more, better
+        part = max(left, key=left.__getitem__)
+        more = _more(needs, best.deployment, part, costs)
+        better = _variant(needs, more, costs) if more else None
+        if better and better.quantile(missed[0]) < _BETTER * best.quantile(missed[0]):
+            best = better
         else:
             useless.add(part)
-    return deployment, trial
+    return best
 
 
 def _more(needs: Requirements, deployment: Deployment, part: str, costs: Costs) -> Deployment | None:
@@ -253,36 +253,18 @@ def _figure(values: Sequence[float], extrapolated: bool) -> Figure:
     return Figure(values[0], min(values), max(values), extrapolated)
 
 
-def _of_costs(values: Sequence[float], extrapolated: bool) -> Figure:
-    """What does not depend on costs needs no measurement."""
-    return _figure(values, extrapolated and min(values) < max(values))
+def _effect(ways: Sequence[Effect], extrapolated: bool) -> tuple[Effect, Figure]:
+    """With all three costs; what does not depend on them needs no measurement."""
+    values = [one.value for one in ways]
+    return ways[0], _figure(values, extrapolated and min(values) < max(values))
 
 
 def _beyond(needs: Requirements, deployment: Deployment, calibration: Calibration) -> dict[str, float]:
     """What was not measured in this range: by name, its value."""
-    values = {
-        "rate": needs.rate / deployment.publishers,
-        "batch": needs.batch,
-        "payload_bytes": needs.payload_bytes,
-        "publishers": deployment.publishers,
-        "brokers": deployment.brokers,
-        "partitions": deployment.partitions,
-        "copies": deployment.copies,
-        "consumers": deployment.consumers,
+    parts = ("publishers", "brokers", "partitions", "copies", "consumers")
+    return calibration.beyond({
+        "rate": needs.rate / deployment.publishers, "batch": needs.batch,
+        "payload_bytes": needs.payload_bytes, **{name: getattr(deployment, name) for name in parts},
         "subscribers": listening(deployment.gateways, deployment.clients),
         "clients_per_gateway": needs.subscribers / deployment.gateways,
-    }
-    return calibration.beyond(values)
-
-
-_MATTERS: Final = {
-    "publishers": {"rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies"},
-    "brokers": {"publishers", "brokers", "copies", "payload_bytes"},
-    "partitions": {"brokers", "partitions", "copies", "payload_bytes"},
-    "shards": {"publishers", "subscribers"},
-    "gateways": {"clients_per_gateway"},
-    "consumers": {"consumers", "payload_bytes"},
-}
-"""What a part's figures were measured with."""
-
-_OF_STATIONS: Final = ("publishers", "brokers", "shards", "consumers", "gateways")
+    })  # fmt: skip

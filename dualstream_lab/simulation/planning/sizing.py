@@ -68,14 +68,12 @@ def _rooms(needs: Requirements) -> int:
 def smallest(needs: Requirements, costs: Costs) -> Deployment:
     """As :func:`size`, but does not look for the nearest that works."""
     rooms = _rooms(needs)
-    found = Deployment(
-        brokers=needs.copies, copies=needs.copies, partitions=needs.copies, tick=needs.tick,
-        gateways=rooms, clients=needs.clients,
-    )  # fmt: skip
-
     limit = min(_MOST, needs.sources)
     least = math.ceil(needs.rate * (costs.call / needs.batch + costs.event) / needs.max_load)
-    found = replace(found, publishers=min(_MOST, max(1, least)))
+    found = Deployment(
+        publishers=min(_MOST, max(1, least)), brokers=needs.copies, copies=needs.copies,
+        partitions=needs.copies, tick=needs.tick, gateways=rooms, clients=needs.clients,
+    )  # fmt: skip
     found = replace(found, gateways=_enough(needs, found, costs, "gateway", rooms, _GATEWAYS))
     found = replace(found, shards=_enough(needs, found, costs, "shard", 1, limit))
     consumers = _enough(needs, found, costs, "consumer", 1, limit)
@@ -99,14 +97,18 @@ def with_brokers(needs: Requirements, deployment: Deployment, brokers: int, cost
     return _with_publishers(needs, _arranged(deployment, brokers, own, consumers), costs)
 
 
+def _load(needs: Requirements, deployment: Deployment, costs: Costs, name: str, **parts: Any) -> float:
+    """Of a station, with so many of the parts, as a share of its ceiling."""
+    return station(name, needs.traffic, replace(deployment, **parts), costs).load
+
+
 def _enough(
     needs: Requirements, deployment: Deployment, costs: Costs, name: str, least: int, limit: int
 ) -> int:
     """Of the parts of a station."""
 
     def load(parts: int) -> float:
-        made: dict[str, Any] = {f"{name}s": parts}
-        return station(name, needs.traffic, replace(deployment, **made), costs).load
+        return _load(needs, deployment, costs, name, **{f"{name}s": parts})
 
     return _least(load, needs.max_load, least, limit, f"{name}s")
 
@@ -120,7 +122,7 @@ def _arranged(deployment: Deployment, brokers: int, own: int, consumers: int) ->
 
 def _broker_load(needs: Requirements, deployment: Deployment, costs: Costs) -> float:
     """As a share of the most that it may be."""
-    load = station("broker", needs.traffic, deployment, costs).load / needs.max_load
+    load = _load(needs, deployment, costs, "broker") / needs.max_load
     # Where there are fewer sources than brokers, the others have copies only.
     return load * deployment.brokers / min(deployment.brokers, needs.sources)
 
@@ -129,8 +131,7 @@ def _with_publishers(needs: Requirements, deployment: Deployment, costs: Costs) 
     """With as many more of them as it takes. Raises _Short."""
 
     def short(parts: int) -> bool:
-        made = replace(deployment, publishers=parts)
-        return station("publisher", needs.traffic, made, costs).load > needs.max_load * _WHOLE
+        return _load(needs, deployment, costs, "publisher", publishers=parts) > needs.max_load * _WHOLE
 
     # Their load can fall faster than they grow: as they wait for each other, more events are in a request.
     few, parts = deployment.publishers - 1, deployment.publishers

@@ -9,16 +9,14 @@ import numpy as np
 
 from dualstream_lab.simulation.analytic.capacity import listening
 from dualstream_lab.simulation.engine.gateway import hand_out
-from dualstream_lab.simulation.engine.simulate import Outcome, simulate
+from dualstream_lab.simulation.engine.outcome import Outcome
+from dualstream_lab.simulation.engine.simulate import simulate
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from dualstream_lab.simulation.kernels import Floats, Integers
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.planning.requirements import Requirements
-
-    Floats = npt.NDArray[np.float64]
 
 __all__ = ["Rehearsal", "as_heard", "rehearse"]
 
@@ -47,7 +45,7 @@ class Rehearsal(NamedTuple):
         return float(np.quantile(values, share, method="higher")) if len(values) else float("nan")
 
 
-def rehearse(needs: Requirements, deployment: Deployment, costs: Costs, seed: int = 1) -> Rehearsal:
+def rehearse(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehearsal:
     """All publishers, brokers and shards for a moment (200,000 events or a quarter of a second, whatever is
     more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the same result.
     """
@@ -55,21 +53,19 @@ def rehearse(needs: Requirements, deployment: Deployment, costs: Costs, seed: in
     workload = Workload(
         rate=needs.rate, duration=float(np.clip(calls * needs.batch / needs.rate, 0.1, _LONGEST)),
         batch=needs.batch, sources=min(needs.sources, 1_000_000), zipf=0, payload_bytes=needs.payload_bytes,
-        plan="poisson", seed=seed,
+        plan="poisson", seed=1,
     )  # fmt: skip
-    outcome = simulate(workload, *as_heard(deployment, costs), seed=seed)
+    outcome = simulate(workload, *as_heard(deployment, costs))
     assert isinstance(outcome, Outcome)  # noqa: S101  (no sample was asked for)
     counts = outcome.intended >= _SETTLED * workload.duration
     intended, acked = outcome.intended[counts], outcome.acked[counts]
-    arrived, read, which = _through_gateways(outcome.heard, deployment, costs, seed)
-    some = counts[which]
-    return Rehearsal(
-        publish=_since(intended, acked),
-        live=_since(outcome.intended[which][some], read[some]),
-        durable=_since(intended, outcome.consumed[counts]),
-        redis=_since(acked, outcome.heard[counts]),
-        gateway=_since(arrived[some], read[some]),
-    )
+    which, read = _through_gateways(outcome.heard, deployment, costs)
+    which, read = which[counts[which]], read[counts[which]]
+    ways = (
+        (intended, acked), (outcome.intended[which], read), (intended, outcome.consumed[counts]),
+        (acked, outcome.heard[counts]), (outcome.heard[which], read),
+    )  # fmt: skip
+    return Rehearsal(*(np.where(np.isnan(end - begin), np.inf, end - begin) for begin, end in ways))
 
 
 def as_heard(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
@@ -85,32 +81,17 @@ def as_heard(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
     )
 
 
-def _since(begin: Floats, end: Floats) -> Floats:
-    spent: Floats = end - begin
-    return np.where(np.isnan(spent), np.inf, spent)
-
-
-def _through_gateways(
-    heard: Floats, deployment: Deployment, costs: Costs, seed: int
-) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """(when they have what they hear, when its clients have it, which events): a gateway hears those that
-    its clients want, by chance.
-    """
-    if not deployment.gateways:
-        return heard, heard, np.arange(len(heard))
+def _through_gateways(heard: Floats, deployment: Deployment, costs: Costs) -> tuple[Integers, Floats]:
+    """(which events they hear: by chance, those that their clients want; when clients have them)."""
     listeners = listening(deployment.gateways, deployment.clients)
     share = max(listeners / deployment.gateways, min(1.0, _HEARD / len(heard)))
     service = float(costs.receive + costs.write * deployment.clients / listeners)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     order = np.argsort(heard, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(heard))]
+    tick, limit = float(deployment.tick), float(deployment.output_buffer)
     wholes, reads = [], []
     for _ in range(min(_GATEWAYS, deployment.gateways, max(1, round(1 / share)))):
-        its = order[rng.random(len(order)) < share]
-        wholes.append(its)
-        read, _ = hand_out(
-            heard[its], service, float(deployment.tick), float(deployment.output_buffer), np.zeros(1)
-        )
-        reads.append(read)
-    which = np.concatenate(wholes)
-    return heard[which], np.concatenate(reads), which
+        wholes.append(order[rng.random(len(order)) < share])
+        reads.append(hand_out(heard[wholes[-1]], service, tick, limit, np.zeros(1))[0])
+    return np.concatenate(wholes), np.concatenate(reads)

@@ -8,11 +8,11 @@ import numpy as np
 import simpy
 
 from dualstream_lab.simulation.calibration import Calibration
-from dualstream_lab.simulation.engine.simulate import Case, Outcome, circumstances
+from dualstream_lab.simulation.engine.outcome import Case, Outcome
+from dualstream_lab.simulation.engine.simulate import setup_of
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.reference.notifying import Audience, Notifier, Shard
-from dualstream_lab.simulation.reference.publishing import Brokers, Publisher
-from dualstream_lab.simulation.reference.reading import Consumers
+from dualstream_lab.simulation.reference.publishing import Brokers, Consumers, Publisher
 from dualstream_lab.simulation.reference.world import Notes, World
 
 if TYPE_CHECKING:
@@ -39,21 +39,16 @@ def reference(
     ``draws``: instead of the seed's. Raises ConfigError as :func:`simulate`.
     """
     case = Case(
-        workload=workload,
-        deployment=deployment or Deployment(),
-        costs=costs or Calibration.shipped().costs,
-        faults=tuple(faults),
-        seed=seed,
-    )
-    where = circumstances(case)
-    drawn = draws or where.draws
-    slots = list(workload.slots())
-    columns = (
+        workload=workload, deployment=deployment or Deployment(), costs=costs or Calibration.shipped().costs,
+        faults=tuple(faults), seed=seed,
+    )  # fmt: skip
+    setup = setup_of(case)
+    drawn, slots = draws or setup.draws, list(workload.slots())
+    intended, source, size = (
         np.concatenate([getattr(one, name) for one in slots]) for name in ("intended", "source", "size")
     )
-    intended, source, size = columns
     notes = Notes(intended / 1e9, source, size, drawn)
-    world = World(simpy.Environment(), where.deployment, where.costs, where.outages, drawn, notes)
+    world = World(simpy.Environment(), setup.deployment, setup.costs, setup.outages, drawn, notes)
     _run(world, workload.batch)
     return _outcome(notes, world)
 
@@ -81,24 +76,12 @@ def _run(world: World, batch: int) -> None:
 def _outcome(notes: Notes, world: World) -> Outcome:
     late = np.isnan(notes.live) & ~np.isnan(notes.repaired)
     away = world.draws.away.tolist()
+    noted = (
+        "intended", "sent", "entered", "settled", "acked", "outcome", "source", "size", "partition", "offset",
+        "logged", "consumed", "dropped", "reason", "resyncs",
+    )  # fmt: skip
     return Outcome(
-        seq=np.arange(len(late)),
-        intended=notes.intended,
-        sent=notes.sent,
-        entered=notes.entered,
-        settled=notes.settled,
-        acked=notes.acked,
-        outcome=notes.outcome,
-        source=notes.source,
-        size=notes.size,
-        partition=notes.partition,
-        offset=notes.offset,
-        logged=notes.logged,
-        consumed=notes.consumed,
-        heard=np.where(late, notes.repaired, notes.live),
-        late=late,
-        dropped=notes.dropped,
-        reason=notes.reason,
-        resyncs=notes.resyncs,
+        seq=np.arange(len(late)), **{name: getattr(notes, name) for name in noted},
+        heard=np.where(late, notes.repaired, notes.live), late=late,
         away=tuple((shard, *span) for shard in range(world.deployment.shards) for span in away),
-    )
+    )  # fmt: skip

@@ -11,11 +11,10 @@ import numpy as np
 
 from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.engine.gateway import AWAY
-from dualstream_lab.simulation.reference.station import Job, Station
-from dualstream_lab.simulation.reference.world import delay, within
+from dualstream_lab.simulation.reference.world import Job, Station, delay, within
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     import simpy
 
@@ -25,10 +24,10 @@ __all__ = ["Audience", "Notifier", "Shard"]
 
 _FLUSH, _MAX_FLUSH = 1000, 4000
 _MAX_FAILURES = 5
-_BREAK: Final = 1.5  # s
+_OPEN: Final = 1.5  # s that the breaker is
 _RETRY: Final = 0.05  # s after a failure
 _ASK: Final = 0.5  # s after an announcement was refused
-_GENTLE, _GENTLE_FOR, _REST = 250, 1.0, 0.005
+_FEW, _RECOVERING, _PAUSE = 250, 1.0, 0.005
 
 
 class Audience:
@@ -45,14 +44,14 @@ class Audience:
             for _, end in world.draws.away.tolist():
                 world.after(end, self._catch_up)
 
-    def tell(self, seq: int) -> None:
+    def write(self, seq: int) -> None:
         """Redis writes it to whoever is connected."""
         now = self._world.env.now
         if self._world.deployment.receivers and not within(self._world.draws.away, now):
             hear = self._world.costs.hear + delay(self._world.outages.redis.slow, now)
-            self._world.after(hear, lambda: self._hear(seq))
+            self._world.after(hear, lambda: self._receive(seq))
 
-    def _hear(self, seq: int) -> None:
+    def _receive(self, seq: int) -> None:
         if not self._world.deployment.gateways:
             self._world.notes.live[seq] = self._world.env.now
             return
@@ -107,15 +106,12 @@ class Shard:
         if within(self._world.outages.redis.down, self._world.env.now):
             return answer.succeed(False)
         each = costs.publish + costs.deliver * self._world.deployment.receivers
-        job = Job(
-            owner=publisher,
-            steps=[
-                (costs.exchange, lambda: None),
-                *((each, partial(self._tell, seq)) for seq in events),
-                (0.0, lambda: self._world.after(self._way(), lambda: answer.succeed(True))),
-            ],
-            lost=lambda: answer.succeed(False),
-        )
+        steps: list[tuple[float, Callable[[], object]]] = [
+            (costs.exchange, lambda: None),
+            *((each, partial(self._write, seq)) for seq in events),
+            (0.0, lambda: self._world.after(self._way(), lambda: answer.succeed(True))),
+        ]
+        job = Job(publisher, steps, lost=lambda: answer.succeed(False))
         self._coming.append(job)
         self._world.after(self._way(), lambda: self._arrive(job))
         return answer
@@ -124,11 +120,11 @@ class Shard:
         """Whether it answers, and does nothing."""
         return within(self._world.outages.redis.refusing, self._world.env.now)
 
-    def _tell(self, seq: int) -> None:
+    def _write(self, seq: int) -> None:
         if self.refuses():
             self.refused.add(seq)
         else:
-            self._audience.tell(seq)
+            self._audience.write(seq)
 
     def connect(self) -> Generator[simpy.Event, Any, bool]:
         """Whether it succeeded: it does if the shard is there when it begins."""
@@ -165,83 +161,83 @@ class Notifier:
         self._queue: deque[int] = deque()
         self._busy = False
         self._failures = 0
-        self._gentle_until = 0.0
-        self._broken = False
-        self._asks = 0.0  # from when on it may announce
-        self._dirty: list[int] = []
+        self._recovering_until = 0.0
+        self._open = False
+        self._announce_from = 0.0  # from when on it may announce
+        self._skipped: list[int] = []
 
     def join(self, events: list[int]) -> None:
         """Acknowledged together, in order."""
-        if self._broken:
+        if self._open:
             self._drop(events, "redis down")
             return
         self._queue.extend(events)
         over = len(self._queue) - self._world.deployment.notify_queue
         self._drop([self._queue.popleft() for _ in range(over)], "queue full")
-        self._look()
+        self._send()
 
-    def _look(self) -> None:
+    def _send(self) -> None:
         if self._busy or not self._queue:
             return
-        gently = self._world.env.now < self._gentle_until
-        most = _GENTLE if gently else min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH)
+        few = self._world.env.now < self._recovering_until
+        most = _FEW if few else min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH)
         events = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
         self._busy = True
-        self._world.env.process(self._exchange(events, gently=gently))
+        self._world.env.process(self._exchange(events, few=few))
 
-    def _exchange(self, events: list[int], *, gently: bool) -> Generator[simpy.Event, Any, None]:
+    def _exchange(self, events: list[int], *, few: bool) -> Generator[simpy.Event, Any, None]:
         env = self._world.env
         began = env.now
         answer = self._shard.exchange(self._publisher, events)
         yield answer | env.timeout(self._world.deployment.redis_timeout)
         if answer.triggered and answer.value:
             if self._failures:
-                self._failures, self._gentle_until = 0, env.now + _GENTLE_FOR
+                self._failures, self._recovering_until = 0, env.now + _RECOVERING
             self._drop([seq for seq in events if seq in self._shard.refused], "redis refused")
             self._announce()
-            if gently:
-                yield env.timeout(min(env.now - began, _REST))
+            if few:
+                yield env.timeout(min(env.now - began, _PAUSE))
         else:
             self._drop(events, "redis connection" if answer.triggered else "redis timeout")
-            self._trouble()
+            self._on_failure()
             yield from self._connect()
         self._busy = False
-        self._look()
+        self._send()
 
     def _connect(self) -> Generator[simpy.Event, Any, None]:
         """Again and again, until it succeeds."""
         env = self._world.env
         while True:
             if self._failures >= _MAX_FAILURES:
-                self._broken = True
+                self._open = True
                 self._drop(list(self._queue), "redis down")
                 self._queue.clear()
-                yield env.timeout(_BREAK)
+                yield env.timeout(_OPEN)
             else:
                 yield env.timeout(_RETRY)
             if (yield from self._shard.connect()):
                 break
-            self._trouble()
-        self._broken = False
+            self._on_failure()
+        self._open = False
 
-    def _trouble(self) -> None:
+    def _on_failure(self) -> None:
         self._failures += 1
-        self._gentle_until = inf
+        self._recovering_until = inf
 
     def _drop(self, events: list[int], reason: str) -> None:
         self._world.notes.dropped[events] = self._world.env.now
         self._world.notes.reason[events] = DROPS.index(reason)
-        self._dirty += events
+        self._skipped += events
 
     def _announce(self) -> None:
         """What was skipped, so that subscribers repair it."""
-        if not self._dirty or self._world.env.now < self._asks:
+        if not self._skipped or self._world.env.now < self._announce_from:
             return
         if self._shard.refuses():
-            self._asks = self._world.env.now + _ASK
+            self._announce_from = self._world.env.now + _ASK
             return
         self._world.notes.resyncs += 1
         if not within(self._world.draws.away, self._world.env.now):
-            for seq in self._dirty:
+            for seq in self._skipped:
                 self._world.repair(seq, self._world.env.now)
-        self._dirty = []
+        self._skipped = []

@@ -1,24 +1,25 @@
-"""The durable half of the reference: publishers with their buffers and lanes, and brokers."""
+"""The durable half of the reference: publishers with buffers and connections, brokers, and consumers."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import simpy
 
 from dualstream_lab.recording import Outcome
-from dualstream_lab.simulation.reference.station import Job, Station
-from dualstream_lab.simulation.reference.world import delay, within
+from dualstream_lab.simulation.reference.world import Job, Station, delay, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from dualstream_lab.simulation.reference.world import World
 
-__all__ = ["Brokers", "Publisher"]
+__all__ = ["Brokers", "Consumers", "Publisher"]
 
 _AGAIN: Final = 0.1  # s from a request's failure until it is sent again
+_MOST: Final = 10_000  # records that one poll takes
 _CALLERS: Final = 10**9  # more than a small run has calls
 
 
@@ -43,22 +44,14 @@ class Brokers:
             broker = 1
         if within(outages.broker(broker).down, now):
             return answer.succeed(False)
-        work = self._work(events)
-        self._stations[broker].put(
-            Job(
-                owner=publisher,
-                steps=[(work, lambda: self._log(events, answer))],
-                lost=lambda: answer.succeed(False),
-            )
-        )
-        return answer
-
-    def _work(self, events: list[int]) -> float:
         costs, notes = self._world.costs, self._world.notes
         partitions = len({notes.partition[seq] for seq in events})
         size = sum(int(notes.size[seq]) for seq in events)
         copied = costs.record * len(events) + costs.record_byte * size
-        return costs.request + costs.batch * partitions + self._world.deployment.copies * copied
+        work = costs.request + costs.batch * partitions + self._world.deployment.copies * copied
+        steps = [(work, lambda: self._log(events, answer))]
+        self._stations[broker].put(Job(publisher, steps, lost=lambda: answer.succeed(False)))
+        return answer
 
     def _log(self, events: list[int], answer: simpy.Event) -> None:
         notes = self._world.notes
@@ -72,7 +65,7 @@ class Brokers:
 
 
 class Publisher:
-    """Its callers, its loop, its buffer with the line before it, and a lane to each broker.
+    """Its callers, its loop, its buffer with the line before it, and a connection to each broker.
 
     A call is the range of its events. ``acknowledged`` is told of durable ones, in order.
     """
@@ -119,7 +112,7 @@ class Publisher:
         self._line.append(call)
         self._admit()
         if call in self._line:
-            self._world.after(self._world.deployment.buffer_timeout, lambda: self._give_up(call))
+            self._world.after(self._world.deployment.buffer_timeout, partial(self._give_up, call))
 
     def _give_up(self, call: range) -> None:
         if call in self._line:
@@ -134,27 +127,24 @@ class Publisher:
         entered: set[int] = set()
         while self._line and len(self._line[0]) <= self._room:
             call = self._line.popleft()
-            self._enter(call)
+            self._room -= len(call)
+            self._open.update(dict.fromkeys(call, call))
+            self._world.notes.entered[call] = self._world.env.now
+            for seq in call:
+                self._waiting[int(self._world.notes.partition[seq])].append(seq)
+            self._world.after(self._world.deployment.delivery_timeout, partial(self._expire, call))
             entered.update(self._world.notes.partition[call] % self._world.deployment.brokers)
         for broker in sorted(entered):
-            self._look(broker)
-
-    def _enter(self, call: range) -> None:
-        self._room -= len(call)
-        self._open.update(dict.fromkeys(call, call))
-        self._world.notes.entered[call] = self._world.env.now
-        for seq in call:
-            self._waiting[int(self._world.notes.partition[seq])].append(seq)
-        self._world.after(self._world.deployment.delivery_timeout, lambda: self._expire(call))
+            self._send(broker)
 
     def _expire(self, call: range) -> None:
-        events = [seq for seq in call if seq in self._open]
+        notes, events = self._world.notes, [seq for seq in call if seq in self._open]
         for seq in events:
             if seq in self._asked:
-                self._world.notes.outcome[seq] = Outcome.UNKNOWN
+                notes.outcome[seq] = Outcome.UNKNOWN
             else:
-                self._world.notes.outcome[seq] = Outcome.REJECTED
-                self._waiting[int(self._world.notes.partition[seq])].remove(seq)
+                notes.outcome[seq] = Outcome.REJECTED
+                self._waiting[int(notes.partition[seq])].remove(seq)
         self._settle(events)
 
     def _settle(self, events: list[int]) -> None:
@@ -165,10 +155,10 @@ class Publisher:
                 self._callers.put(1)
         self._admit()
 
-    # Lanes
+    # Connections
 
-    def _look(self, broker: int) -> None:
-        """A free lane takes what waits."""
+    def _send(self, broker: int) -> None:
+        """A free connection takes what waits."""
         if not self._taken[broker] and (events := self._take(broker)):
             self._taken[broker] = True
             if self._turned < self._world.env.now:  # those that leave together are one turn
@@ -178,15 +168,13 @@ class Publisher:
 
     def _take(self, broker: int) -> list[int]:
         """Of each of its partitions the oldest, at least one, and as many as a batch may have bytes."""
-        taken = []
+        notes, deployment, taken = self._world.notes, self._world.deployment, list[int]()
         for partition in sorted(self._waiting):
-            if partition % self._world.deployment.brokers != broker:
-                continue
             queue, size = self._waiting[partition], 0
-            while queue and (
-                not size or size + self._world.notes.size[queue[0]] <= self._world.deployment.batch_bytes
-            ):
-                size += self._world.notes.size[queue[0]]
+            while queue and partition % deployment.brokers == broker:
+                if size and size + notes.size[queue[0]] > deployment.batch_bytes:
+                    break
+                size += notes.size[queue[0]]
                 taken.append(queue.popleft())
         self._asked.update(taken)
         return taken
@@ -200,18 +188,50 @@ class Publisher:
             yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now))
             if (yield self._brokers.arrive(self._number, broker, events)):
                 yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now) + replica)
-                self._acknowledge(events)
+                self._work(costs.turn)
+                durable = sorted(seq for seq in events if seq in self._open)
+                self._world.notes.outcome[durable] = Outcome.DURABLE
+                self._world.notes.acked[durable] = env.now
+                self._acknowledged(self._number, durable)
+                self._settle(durable)
                 break
             yield env.timeout(_AGAIN)
             events = [seq for seq in events if seq in self._open]
-        self._taken[broker] = False
-        self._look(broker)
+        self._taken[broker] = False  # only now, with what was let in
+        self._send(broker)
 
-    def _acknowledge(self, events: list[int]) -> None:
-        """Only now, with what was let in, the lane is free."""
-        self._work(self._world.costs.turn)
-        durable = sorted(seq for seq in events if seq in self._open)
-        self._world.notes.outcome[durable] = Outcome.DURABLE
-        self._world.notes.acked[durable] = self._world.env.now
-        self._acknowledged(self._number, durable)
-        self._settle(durable)
+
+class Consumers:
+    """Members of a group, each with its partitions; they poll, and are busy with what they got."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        members = range(world.deployment.consumers)
+        self._readable: list[deque[int]] = [deque() for _ in members]
+        self._wake = [world.env.event() for _ in members]
+        for member in members:
+            world.env.process(self._read(member))
+
+    def append(self, events: list[int]) -> None:
+        """They came into the log, partition by partition; consumers see them when their copies are there."""
+        costs = self._world.costs
+        readable = costs.until_copied(self._world.deployment.copies) + costs.fetch_trip
+        if self._wake:
+            self._world.after(readable, lambda: self._show(events))
+
+    def _show(self, events: list[int]) -> None:
+        for seq in events:
+            member = int(self._world.notes.partition[seq]) % len(self._wake)
+            self._readable[member].append(seq)
+            if not self._wake[member].triggered:
+                self._wake[member].succeed()
+
+    def _read(self, member: int) -> Generator[simpy.Event, Any, None]:
+        env, costs, readable = self._world.env, self._world.costs, self._readable[member]
+        while True:
+            while not readable:
+                self._wake[member] = env.event()
+                yield self._wake[member]
+            taken = [readable.popleft() for _ in range(min(_MOST, len(readable)))]
+            self._world.notes.consumed[taken] = env.now
+            yield env.timeout(costs.poll + costs.consume * len(taken))

@@ -1,0 +1,202 @@
+"""What a simulated run gives: what became of every event; or, of runs too big for a row each, counts and
+histograms by second, of all events, and rows of a sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dualstream_lab import recording
+from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dualstream_lab.faults.spec import FaultSpec
+    from dualstream_lab.simulation.parameters import Costs, Deployment
+    from dualstream_lab.workload import Workload
+
+__all__ = ["EDGES", "LATENCIES", "Bins", "Case", "Outcome", "bin_of", "binned", "tally"]
+
+_LEAST: Final = 1e-6  # s
+_WIDTH: Final = float(np.log(1.01))
+_BINS: Final = 2400  # up to 6 hours
+EDGES: Final = _LEAST * np.exp(_WIDTH * np.arange(_BINS + 1))
+"""Of the histograms' bins, s; the first bin has all that is smaller, the last all that is bigger."""
+
+LATENCIES: Final = {
+    "publish": ("intended", "acked"),
+    "publish_raw": ("sent", "acked"),
+    "slip": ("intended", "sent"),
+    "live": ("intended", "heard"),
+    "live_raw": ("sent", "heard"),
+    "live_delay": ("acked", "heard"),
+    "durable": ("intended", "consumed"),
+}
+"""Names of the histograms, and from what to what; each is counted in the second of its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What was simulated."""
+
+    workload: Workload
+    deployment: Deployment
+    costs: Costs
+    faults: tuple[FaultSpec, ...] = ()
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One entry an event, by ascending ``seq``. Times: float64, seconds after the plan's zero, NaN for never.
+
+    ==============  ============================================================================
+    ``seq``         int64: its number in the plan
+    ``intended``    when the plan wanted it sent
+    ``sent``        when its publisher began to serve its call
+    ``entered``     when it came into its publisher's buffer (never: no room)
+    ``settled``     when its outcome was known: its ack, its deadline, or the end of its wait for room
+    ``acked``       its ack; never, unless it is durable
+    ``outcome``     int8: a ``recording.Outcome``, never PENDING
+    ``source``      int64: the rank of its source
+    ``size``        int64: bytes
+    ``partition``   int64
+    ``offset``      int64: its place in the log of its partition, from 0; -1 where it is not in it
+    ``logged``      when it came into the log
+    ``consumed``    when the consumer had it
+    ``heard``       when subscribers had it: live, else by repair
+    ``late``        bool: that was by repair, as its notification was given up or they were not connected
+    ``dropped``     when its notification was given up
+    ``reason``      int8: why, its place in ``recording.DROPS``; -1 where it was not
+    ==============  ============================================================================
+
+    A durable event with neither ``heard`` nor ``dropped`` was published to nobody, or to those who were away
+    and do not catch up. ``resyncs``: announcements of skipped sources. ``away``: (shard, begin, end) of
+    stretches in which its subscribers were not connected. ``busy``: by station (``publisher``, ``broker``,
+    ``shard``, ``consumer``, ``gateway``), the share of each second that each of them was at work: float64,
+    (stations, seconds). ``case``: what it is of.
+    """
+
+    seq: Integers
+    intended: Floats
+    sent: Floats
+    entered: Floats
+    settled: Floats
+    acked: Floats
+    outcome: npt.NDArray[np.int8]
+    source: Integers
+    size: Integers
+    partition: Integers
+    offset: Integers
+    logged: Floats
+    consumed: Floats
+    heard: Floats
+    late: Flags
+    dropped: Floats
+    reason: npt.NDArray[np.int8]
+    resyncs: int = 0
+    away: tuple[tuple[int, float, float], ...] = ()
+    busy: Mapping[str, Floats] = field(default_factory=dict)
+    case: Case | None = None
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bins:
+    """One entry a second, from the plan's zero, in every array.
+
+    ``counts``: events that were ``sent``, ``durable``, ``rejected``, ``unknown``, ``no_room``, ``consumed``,
+    ``heard`` (live), ``caught_up`` (heard by repair) and ``dropped: <reason>``. ``latencies``: uint32,
+    (seconds, len(EDGES) - 1), by name (``LATENCIES``). ``missing``: durable events that never were heard or
+    consumed, of the whole run, for ``live`` and ``durable``. ``levels``, at the end of each second:
+    ``buffered`` (events, of all publishers), ``lag`` (records in the log and not consumed) and ``queued``
+    (notifications, of all publishers; of a long run the most in each second of an outage, else 0). ``busy``:
+    as in Outcome. ``rows``: one event in ``every``.
+    """
+
+    counts: Mapping[str, Integers]
+    latencies: Mapping[str, npt.NDArray[np.uint32]]
+    missing: Mapping[str, int]
+    levels: Mapping[str, Integers]
+    busy: Mapping[str, Floats]
+    rows: Outcome
+    every: int
+
+    @property
+    def seconds(self) -> int:
+        """How many there are."""
+        return len(self.counts["sent"])
+
+    def quantile(self, name: str, share: float) -> float:
+        """Of all latencies of this name that have an end, s, as the upper edge of a bin; NaN of none."""
+        counts = self.latencies[name].sum(axis=0, dtype=np.int64)
+        if not counts.any():
+            return float("nan")
+        place = np.searchsorted(np.cumsum(counts), share * counts.sum())
+        return float(EDGES[place + 1])
+
+
+@kernel
+def bin_of(latency: float) -> int:
+    """Which bin it belongs to."""
+    if latency <= _LEAST:
+        return 0
+    return min(int(np.log(latency / _LEAST) / _WIDTH), _BINS - 1)
+
+
+@kernel
+def tally(into: npt.NDArray[np.uint32], begin: Floats, end: Floats) -> None:
+    """Add the latencies from ``begin`` to ``end``; those that are NaN are none."""
+    for place in range(len(end)):
+        if not np.isnan(end[place]):
+            into[int(end[place]), bin_of(end[place] - begin[place])] += 1
+
+
+def binned(outcome: Outcome, every: int = 1) -> Bins:
+    """Of all rows of a run; one in ``every`` is kept as a row."""
+    ends = (outcome.settled, outcome.heard, outcome.consumed)
+    seconds = int(max(np.nanmax(end, initial=0.0) for end in ends)) + 1
+    live = np.where(outcome.late, np.nan, outcome.heard)
+
+    def by_second(times: Floats) -> Integers:
+        return np.bincount(times[~np.isnan(times)].astype(np.int64), minlength=seconds)
+
+    counts = {"sent": by_second(outcome.sent), "consumed": by_second(outcome.consumed)}
+    for settled in sorted(set(recording.Outcome) - {recording.Outcome.PENDING}):
+        counts[settled.name.lower()] = by_second(outcome.settled[outcome.outcome == settled])
+    counts["heard"], counts["caught_up"] = by_second(live), by_second(outcome.heard[outcome.late])
+    for reason in np.unique(outcome.reason[outcome.reason >= 0]).tolist():
+        counts[f"dropped: {recording.DROPS[reason]}"] = by_second(outcome.dropped[outcome.reason == reason])
+    latencies = {name: np.zeros((seconds, _BINS), np.uint32) for name in LATENCIES}
+    for name, (begin, end) in LATENCIES.items():
+        tally(latencies[name], getattr(outcome, begin), getattr(outcome, end))
+    durable = outcome.outcome == recording.Outcome.DURABLE
+    left = np.isnan(outcome.entered) | np.isnan(outcome.settled)
+    gone = np.fmin(outcome.dropped, live)
+    waits = durable & ~np.isnan(gone)
+    rows = outcome
+    if every > 1:
+        arrays = [one.name for one in fields(outcome) if isinstance(getattr(outcome, one.name), np.ndarray)]
+        which = recording.sampled(outcome.seq, every)
+        rows = replace(outcome, busy={}, **{name: getattr(outcome, name)[which] for name in arrays})
+    missing = {"live": outcome.heard, "durable": outcome.consumed}
+    return Bins(
+        counts=counts,
+        latencies=latencies,
+        missing={name: int(np.isnan(times[durable]).sum()) for name, times in missing.items()},
+        levels={
+            "buffered": np.cumsum(by_second(outcome.entered[~left]) - by_second(outcome.settled[~left])),
+            "lag": np.cumsum(by_second(outcome.logged) - counts["consumed"]),
+            "queued": np.cumsum(by_second(outcome.acked[waits]) - by_second(gone[waits])),
+        },
+        busy={name: busy[:, :seconds] for name, busy in outcome.busy.items()},
+        rows=rows,
+        every=every,
+    )
