@@ -257,10 +257,10 @@ def test_down_says_what_to_unset(ambient, dualstream):
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
-    from dualstream_lab.cli import progress
+    from dualstream_lab.cli import console
 
-    monkeypatch.setattr(progress, "_EVERY", 0.2)
-    with progress.progress_bar(10) as bar:
+    monkeypatch.setattr(console, "_EVERY", 0.2)
+    with console.progress_bar(10) as bar:
         for number in range(6):
             bar(number, f"at {number}")
             time.sleep(0.1)

@@ -9,9 +9,8 @@ import click
 
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.destination import open_destination
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.run import changed, options
+from dualstream_lab.cli.run import changed, run_options
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
 from dualstream_lab.lab.runner import run_scenario
@@ -20,6 +19,7 @@ from dualstream_lab.lab.scenario import Scenario
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dualstream_lab.cli.destination import Target
     from dualstream_lab.lab.find_rate import Probe
 
 __all__ = ["find_rate_command"]
@@ -28,21 +28,16 @@ __all__ = ["find_rate_command"]
 @click.command(
     "find-rate", epilog="Example:  dualstream find-rate --publish-p99 20 --live-p99 20 --repeats 5"
 )
-@options
-@click.option(
-    "--publish-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
-)
-@click.option(
-    "--live-p99", type=float, default=50, show_default=True, help="Limit, ms from the intended time."
-)
-@click.option("--low", type=float, default=2_000, show_default=True, help="Events/s to begin with.")
-@click.option("--high", type=float, default=200_000, show_default=True, help="Events/s to stop at.")
-@click.option("--precision", type=float, default=0.1, show_default=True, help="Share of the rate.")
-@click.option("--repeats", type=int, default=3, show_default=True, help="Searches; the median counts.")
+@run_options
+@click.option("--publish-p99", type=float, default=50, help="Limit, ms from the intended time.")
+@click.option("--live-p99", type=float, default=50, help="Limit, ms from the intended time.")
+@click.option("--low", type=float, default=2_000, help="Events/s to begin with.")
+@click.option("--high", type=float, default=200_000, help="Events/s to stop at.")
+@click.option("--precision", type=float, default=0.1, help="Share of the rate.")
+@click.option("--repeats", type=int, default=3, help="Searches; the median counts.")
 def find_rate_command(
-    publish_p99: float, live_p99: float, low: float, high: float, precision: float, repeats: int,
-    root: Path, rate: float | None, duration: float | None, seed: int | None, **where: Any,
-) -> int:  # fmt: skip
+    root: Path, rate: float | None, duration: float | None, seed: int | None, target: Target, **limits: Any
+) -> int:
     """Find the highest rate at which publishing and live delivery both stay within their limits.
 
     Every rate is a run of its own (--duration, 6 s if left out); a rate that fails is tried again, and the
@@ -50,13 +45,9 @@ def find_rate_command(
     """
     if rate is not None:
         raise ConfigError("--rate is what is searched for; give --low and --high")
-    search = Search(
-        publish_p99=publish_p99, live_p99=live_p99, low=low, high=high, precision=precision, repeats=repeats
-    )
-    scenario = changed(
-        Scenario(name="find-rate", warm_up=2.0), rate=None, duration=duration or 6.0, seed=seed
-    )
-    with Interrupts() as interrupts, open_destination(**where) as (destination, stack):
+    search = Search(**limits)
+    scenario = changed(Scenario(name="find-rate", warm_up=2.0), duration=duration or 6.0, seed=seed)
+    with Interrupts() as interrupts, target.open(scenario.brokers) as (destination, stack):
 
         async def probe(at: float) -> Probe:
             plan = at_rate(scenario, at)
@@ -71,13 +62,13 @@ def find_rate_command(
 
         finding = interrupts.run(find_rate(search, probe))
     if not finding.rate:
-        stdout.print(f"Not even {low:,.0f} events/s hold: {finding.saturated}")
+        stdout.print(f"Not even {search.low:,.0f} events/s hold: {finding.saturated}")
         return MISSED
     rates = sorted(finding.rates)
     stdout.print(
-        f"{finding.rate:,.0f} events/s hold publish p99 ≤ {publish_p99:g} ms and live p99 ≤ {live_p99:g} ms "
-        f"(median of {len(rates)} searches, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"
-        f"What saturated: {finding.saturated}",
+        f"{finding.rate:,.0f} events/s hold publish p99 ≤ {search.publish_p99:g} ms and live p99 ≤ "
+        f"{search.live_p99:g} ms (median of {len(rates)} searches, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"
+        f"What saturated: {finding.saturated}"
     )
     say(f"next: dualstream smoke --rate {finding.rate * 0.8:.0f}")
     return 0

@@ -1,9 +1,10 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the kinds of option that the commands declare."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -11,27 +12,72 @@ from dualstream_lab.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-__all__ = ["as_json", "brokers", "check_writable", "write_files"]
+    Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+__all__ = [
+    "as_json",
+    "brokers",
+    "output",
+    "path",
+    "printing",
+    "runs",
+    "together",
+    "verdict_files",
+    "write_files",
+]
 
 
-def brokers(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where."""
-    for option in (
-        click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
-        click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL)."),
-        click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL)."),
-    ):
-        command = option(command)
-    return command
+def together(*options: Decorator) -> Decorator:
+    """Several options as one, in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def check_writable(*files: Path | None) -> None:
-    """Before long work: whether what comes of it has a place. Raises ConfigError naming the file."""
-    for file in files:
-        if file is not None and not file.resolve().parent.is_dir():
+def path(*names: str, **more: Any) -> Decorator:
+    """An option that is a path."""
+    return click.option(*names, type=click.Path(path_type=Path), **more)
+
+
+class _Output(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        file = Path(str(super().convert(value, param, ctx)))
+        if not file.resolve().parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+        return file
+
+
+def output(*names: str, **more: Any) -> Decorator:
+    """An option that is a file to be written in the end: ConfigError at once where it has no place."""
+    return click.option(*names, type=_Output(path_type=Path), **more)
+
+
+def printing(name: str, show: Callable[[], None], text: str) -> Decorator:
+    """A flag that prints something, and leaves."""
+
+    def leave(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            show()
+            ctx.exit()
+
+    return click.option(name, is_flag=True, is_eager=True, expose_value=False, callback=leave, help=text)
+
+
+brokers = together(
+    click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL)."),
+    click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL)."),
+    click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
+)
+runs = path("--runs", "root", default="runs", help="Where run directories go.")
+verdict_files = together(
+    output("--junit", help="Write the verdict as JUnit XML."),
+    output("--json", "json_file", help="Write it as JSON."),
+)
 
 
 def write_files(*files: tuple[Path | None, Callable[[Path], object]]) -> None:

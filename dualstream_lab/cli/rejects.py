@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from dualstream_lab.cli.console import say
 from dualstream_lab.errors import StackError
 
 if TYPE_CHECKING:
@@ -14,11 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Rejects"]
 
+_SAID = 5  # of what no file takes
+
 
 class Rejects:
-    """The rejects file, made when the first is refused; ``append``: those of an earlier time are kept."""
+    """What was refused: in a file, made for the first of it; without ``path`` the first few are said.
 
-    def __init__(self, path: Path, *, append: bool = False) -> None:
+    ``append``: what the file has from an earlier time is kept.
+    """
+
+    def __init__(self, path: Path | None, *, append: bool = False) -> None:
         self.path = path
         self._mode = "ab" if append else "wb"
         self.count = 0
@@ -28,16 +34,17 @@ class Rejects:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Nothing is held back."""
         if self._file is not None:
             self._file.close()
 
-    def add(self, where: dict[str, object], reason: str, raw: bytes) -> None:
-        """Write it at once. ``where``: its line or its position. Raises StackError."""
-        entry = where | {"reason": reason}
+    def add(self, position: dict[str, object], reason: str, raw: bytes) -> None:
+        """Write it at once. ``position``: its line, or its place in the log. Raises StackError."""
+        if self.path is None:
+            self.count += 1
+            if self.count <= _SAID:
+                say(f"left out {' '.join(map(str, position.values()))}: {reason}")
+            return
+        entry = position | {"reason": reason}
         try:
             entry["raw"] = raw.decode()
         except UnicodeError:
@@ -50,7 +57,7 @@ class Rejects:
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
-            place = " ".join(f"{name} {value}" for name, value in where.items())
+            place = " ".join(f"{name} {value}" for name, value in position.items())
             raise StackError(
                 f"{place} is refused ({reason}) and {self.path} cannot be written: "
                 f"{error.strerror}; give another --rejects"

@@ -8,7 +8,7 @@ import click
 
 from dualstream_lab.cli import USAGE
 from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.options import check_writable
+from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.recording import RunDirectory
 
@@ -19,11 +19,9 @@ __all__ = ["report"]
     epilog="Example:  dualstream report runs/smoke-20250601-120000-3f9a   then open its report.html"
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--html", "page", type=click.Path(path_type=Path), help="The page.  [default: RUN/report.html]")
-@click.option(
-    "--markdown",
-    type=click.Path(path_type=Path),
-    help="Tables for a pull request; then the page is made only where --html is given, too.",
+@output("--html", "page", help="The page.  [default: RUN/report.html]")
+@output(
+    "--markdown", help="Tables for a pull request; then the page is made only where --html is given, too."
 )
 def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     """Make a page of RUN, a run directory: its verdict, its story in pictures, the ledger, how to repeat it.
@@ -33,7 +31,6 @@ def report(run: Path, page: Path | None, markdown: Path | None) -> int:
 
     Exit codes: 0 made, whatever the verdict is; 2 RUN is no run directory, or a file has no place.
     """
-    check_writable(page, markdown)
     try:
         RunDirectory.open(run)
         say(f"reading {run} …")
@@ -46,21 +43,17 @@ def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     if markdown is not None:
         _write(markdown, lab.markdown(found))
     if page is not None or markdown is None:
-        _write(page or _own_page(run), lab.html(found))
+        if page is None:
+            page = run / "report.html"
+            if page.is_symlink():  # never through a link: the directory may be a stranger's
+                page.unlink()
+        _write(page, lab.html(found))
         say("next: open it in a browser, or send it to somebody who was not there")
     else:
         say("no page was made; with --html FILE there is one, too")
     for problem in found.problems:
         say(f"missing: {problem}")
     return 0
-
-
-def _own_page(run: Path) -> Path:
-    """Where the page goes when nobody says: never through a link, as the directory may be a stranger's."""
-    page = run / "report.html"
-    if page.is_symlink():
-        page.unlink()
-    return page
 
 
 def _write(file: Path, text: str) -> None:

@@ -17,48 +17,71 @@ from dualstream_lab.stack.origin import with_origins
 __all__ = ["run"]
 
 # Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
-_COMMANDS = {
-    "demo": ("demo", "stack,report", "Both streams at work through a Redis outage, on brokers of its own."),
-    "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
-    "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
-    "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
-    "prove": (
-        "prove",
-        "stack,report",
-        "Prove that Redis trouble never fails or slows a publish; yours, too.",
-    ),
-    "find-rate": ("find_rate", "stack,load", "The highest rate that holds, and what saturated."),
-    "runs": ("runs", "load", "List recorded runs, or show one."),
-    "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),
-    "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
-    "compare": ("compare", "report", "What really changed between runs, or repeats of them; for CI, too."),
-    "simulate": ("simulate", "simulation", "A scenario on the model: any number of each part, in seconds."),
-    "plan": ("plan", "simulation", "How many of each part a rate and an audience need; simulated."),
-    "calibrate": (
-        "calibrate",
-        "simulation",
-        "What each step costs here, from runs; and how well that predicts.",
-    ),
-    "decide": ("decide", "simulation", "Kafka, Redis or both: which stream an event belongs on, and why."),
-    "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
-    "status": ("stack", "stack", "Show the running local stack."),
-    "down": ("stack", "stack", "End the running local stack."),
-    "publish": ("publish", "cli", "Publish a file of events: Kafka first, then Redis."),
-    "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
-    "check-gateway": ("check_gateway", "stack,load,gateway", "Whether a gateway's clients lose events."),
-    "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),
-    "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
-}
-
-
 _SECTIONS = {
-    "Brokers": ("up", "status", "down"),
-    "Events": ("publish", "tail", "replay", "serve"),
-    "Load": ("demo", "smoke", "run", "find-rate", "chaos"),
-    "Proofs": ("prove", "check-gateway"),
-    "Runs": ("runs", "report", "ledger", "compare"),
-    "Model": ("simulate", "plan", "decide", "calibrate"),
+    "Brokers": {
+        "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
+        "status": ("stack", "stack", "Show the running local stack."),
+        "down": ("stack", "stack", "End the running local stack."),
+    },
+    "Events": {
+        "publish": ("publish", "cli", "Publish a file of events: Kafka first, then Redis."),
+        "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
+        "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),
+        "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
+    },
+    "Load": {
+        "demo": (
+            "demo",
+            "stack,report",
+            "Both streams at work through a Redis outage, on brokers of its own.",
+        ),
+        "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
+        "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
+        "find-rate": ("find_rate", "stack,load", "The highest rate that holds, and what saturated."),
+        "chaos": (
+            "chaos",
+            "stack,load",
+            "Run a scenario with faults; list them; mend what a crash has left.",
+        ),
+    },
+    "Proofs": {
+        "prove": (
+            "prove",
+            "stack,report",
+            "Prove that Redis trouble never fails or slows a publish; yours, too.",
+        ),
+        "check-gateway": ("check_gateway", "stack,load,gateway", "Whether a gateway's clients lose events."),
+    },
+    "Runs": {
+        "runs": ("runs", "load", "List recorded runs, or show one."),
+        "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),
+        "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
+        "compare": (
+            "compare",
+            "report",
+            "What really changed between runs, or repeats of them; for CI, too.",
+        ),
+    },
+    "Model": {
+        "simulate": (
+            "simulate",
+            "simulation",
+            "A scenario on the model: any number of each part, in seconds.",
+        ),
+        "plan": ("plan", "simulation", "How many of each part a rate and an audience need; simulated."),
+        "decide": (
+            "decide",
+            "simulation",
+            "Kafka, Redis or both: which stream an event belongs on, and why.",
+        ),
+        "calibrate": (
+            "calibrate",
+            "simulation",
+            "What each step costs here, from runs; and how well that predicts.",
+        ),
+    },
 }
+_COMMANDS = {name: command for section in _SECTIONS.values() for name, command in section.items()}
 
 
 class _Commands(click.Group):
@@ -83,15 +106,15 @@ class _Commands(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in _SECTIONS.items():
+        for title, commands in _SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, _COMMANDS[name][2]) for name in names])
+                formatter.write_dl([(name, text) for name, (_, _, text) in commands.items()])
 
 
 @click.group(
     cls=_Commands,
     epilog="Start with:  dualstream up --detach   then   dualstream publish FILE",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(version("dualstream-lab"), prog_name="dualstream")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the clients log.")

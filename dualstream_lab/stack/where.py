@@ -15,6 +15,8 @@ from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.stack.state import running_stack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dualstream_lab.stack.local import LocalStack
     from dualstream_lab.stack.state import StackInfo
 
@@ -74,6 +76,13 @@ class Destination:
     def kafka(self) -> str:
         """Kafka's servers."""
         return ", ".join(_servers(self.settings.kafka_url or ""))
+
+    def agree(self, ask: Callable[[], bool] | None) -> None:
+        """Ask, if these may be somebody else's brokers. Raises ConfigError for a "no", or where nobody can be."""
+        if not self.local and ask is None:
+            raise ConfigError("these are not the brokers of the local stack: give --yes if load may go there")
+        if not self.local and ask is not None and not ask():
+            raise ConfigError("nothing was sent")
 
     def __str__(self) -> str:
         settings = self.settings
