@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.stack import StackInfo
+from dualstream_lab.stack.destination import Destination, find_destination
 from dualstream_lab.stack.local import _in_thread
 from dualstream_lab.stack.state import StateFile
-from dualstream_lab.stack.where import Destination, find_destination
 
 KAFKA, REDIS = "127.0.0.1:19092", "redis://127.0.0.1:16379"
 

@@ -22,7 +22,7 @@ from dualstream_lab.lab.gateway_check.plan import VIAS
 from dualstream_lab.lab.gateway_check.verdict import SAYS
 from dualstream_lab.lab.junit import Case, write_junit
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.where import Destination
+from dualstream_lab.stack.destination import Destination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

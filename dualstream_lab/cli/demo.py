@@ -13,7 +13,7 @@ from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import path
 from dualstream_lab.lab.demo import Demo, run_demo
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.where import Destination
+from dualstream_lab.stack.destination import Destination
 from dualstream_lab.workload import PAYLOADS, Workload
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ import click
 from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.cli.options import together
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.origin import ambient
+from dualstream_lab.stack.destination import Destination, ambient, find_destination
 from dualstream_lab.stack.settings import TOPIC
-from dualstream_lab.stack.where import Destination, find_destination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,15 +16,15 @@ from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import progress_bar, repeating, say
 from dualstream_lab.cli.options import brokers, path
 from dualstream_lab.cli.rejects import Rejects
-from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
 from dualstream_lab.ingest import FORMATS, Ingest, Reader
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.stack.where import find_settings
+from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dualstream_lab.config import Settings
     from dualstream_lab.ingest import Format, Progress, Reject
 
 __all__ = ["publish"]
@@ -52,7 +52,7 @@ def publish(
     --format event           {"id", "type", "source_type", "source_id", "occurred_at", "data"}
     --format github-webhook  {"event", "payload"}; the payload becomes data, byte for byte
     """
-    settings = find_settings(Settings, **urls)
+    settings = find_settings(**urls)
     rejects = rejects or Path("stdin.rejects.jsonl" if file == "-" else f"{file}.rejects.jsonl")
     if rejects.exists() and Path(file).exists() and rejects.samefile(file):
         raise ConfigError(f"--rejects {rejects} is FILE itself; give another")

@@ -32,7 +32,7 @@ from dualstream_lab.replay import (
     positions_text,
     read,
 )  # fmt: skip
-from dualstream_lab.stack.where import find_settings
+from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -137,7 +137,7 @@ def _planned(
     if source is not None:
         source_of(source)
     placed = None if positions is None else parse_positions(positions)
-    settings = find_settings(Settings, **urls)
+    settings = find_settings(**urls)
     name = to_topic or (output if output != "-" else None)
     return _Plan(
         settings=settings,

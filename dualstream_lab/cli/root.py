@@ -12,7 +12,7 @@ import click
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import say
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
-from dualstream_lab.stack.origin import with_origins
+from dualstream_lab.stack.destination import with_origins
 
 __all__ = ["run"]
 

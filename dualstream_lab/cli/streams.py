@@ -15,7 +15,7 @@ from dualstream_lab.cli.options import brokers
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.streams import OwnLog, notifications, stored_events
 from dualstream_lab.replay import Start
-from dualstream_lab.stack.where import find_settings
+from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -54,7 +54,7 @@ def tail(
         missing.append(reason)
         say(reason)
 
-    settings, start = find_settings(Settings, **urls), Start(offset=offset, timestamp=begin)
+    settings, start = find_settings(**urls), Start(offset=offset, timestamp=begin)
     events = stored_events(
         settings, source, start, pattern=pattern, follow=not no_follow, on_missing=on_missing
     )
@@ -65,7 +65,7 @@ def tail(
 async def _watch(source: str, limit: int | None, *, pattern: bool, **urls: str) -> int:
     settings = Settings.load(**urls)
     if settings.redis_url is None:
-        settings = find_settings(Settings, **urls)
+        settings = find_settings(**urls)
     own = OwnLog(settings, say)
 
     async def messages() -> AsyncGenerator[bytes, None]:

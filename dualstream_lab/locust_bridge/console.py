@@ -19,23 +19,21 @@ def tell(verdict: Verdict, directory: RunDirectory) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 120
-    header, rows = verdict.latency_table()
-    table = Table(title="\nLatency, ms", title_justify="left", title_style="bold")
-    table.add_column("from to")
+    header, latencies = verdict.latency_table()
+    counts = [(*pair, "") for pair in verdict.count_table()]
+    checks = [(c.threshold.text, "held" if c.held else "MISSED", c.text) for c in verdict.checks]
+    latency = Table("from to", title="\nLatency, ms", title_justify="left", title_style="bold")
     for name in header[1:]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    pairs = [("\nEvents", [(*pair, "") for pair in verdict.count_table()])]
-    if verdict.checks:
-        checks = [(c.threshold.text, "held" if c.held else "MISSED", c.text) for c in verdict.checks]
-        pairs.append(("\nThresholds", checks))
-    for title, lines in pairs:
-        table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
-        for line in lines:
-            table.add_row(*(cell.replace("[", r"\[") for cell in line if cell))
-        console.print(table)
+        latency.add_column(name, justify="right")
+    for row in latencies:
+        latency.add_row(*row)
+    console.print(latency)
+    for title, lines in (("\nEvents", counts), ("\nThresholds", checks)):
+        if lines:
+            table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+            for line in lines:
+                table.add_row(*(cell.replace("[", r"\[") for cell in line if cell))
+            console.print(table)
     console.print(f"\n{verdict.limit}", markup=False)
     for problem in directory.problems:
         console.print(f"missing: {problem}", markup=False)

@@ -10,7 +10,7 @@ from uuid import uuid4
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.load.measures import Totals
 from dualstream_lab.load.verdict import judge
-from dualstream_lab.locust_bridge.session import Order
+from dualstream_lab.locust_bridge.session import RunAssignment
 from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.workload import RunIds
@@ -29,7 +29,7 @@ class Record:
     ``lead``: s from now to the plan's zero.
     """
 
-    def __init__(self, options: Options, *, lanes: int, workers: int, lead: float) -> None:
+    def __init__(self, options: Options, *, workers: int, lead: float) -> None:
         name = f"locust-{options.workload.plan}"
         run = uuid4()
         clocks = Clocks.now()
@@ -41,7 +41,7 @@ class Record:
             clocks=clocks,
             workload=options.workload.as_dict(),
             settings=safe_settings(options.settings),
-            users={"lanes": lanes, "workers": workers},
+            users={"lanes": options.users, "workers": workers},
             thresholds=[threshold.text for threshold in options.thresholds],
             sample=max(1, options.sample),
             started=clocks.monotonic + ahead,
@@ -57,11 +57,10 @@ class Record:
         except OSError as error:
             raise RecordingError(f"{self.directory.path} cannot be written: {error}") from error
 
-    def order(self, index: int, of: int) -> Order:
+    def assignment(self, index: int, of: int) -> RunAssignment:
         """For one of ``of`` processes."""
-        path = str(self.directory.path.resolve())
-        manifest = self.directory.manifest
-        return Order(
+        path, manifest = str(self.directory.path.resolve()), self.directory.manifest
+        return RunAssignment(
             directory=path, run=manifest.run, ids=manifest.ids, settings=self._settings, zero=self._zero,
             index=index, of=of,
         )  # fmt: skip

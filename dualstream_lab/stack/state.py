@@ -26,7 +26,6 @@ class StackInfo:
     directory: str
     started_at: float
     expires_at: float | None = None
-    versions: tuple[str, ...] = ()
 
 
 def state_path() -> Path:
@@ -82,10 +81,8 @@ def running_stack() -> StackInfo | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:  # held: it runs
-                text = file.read()
-                if text:
-                    values = json.loads(text)
-                    return StackInfo(**(values | {"versions": tuple(values["versions"])}))
-    except (OSError, StackError, ValueError):
+                if text := file.read():
+                    return StackInfo(**json.loads(text))
+    except (OSError, StackError, TypeError, ValueError):  # also the file of another version
         pass
     return None

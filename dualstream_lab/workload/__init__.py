@@ -122,6 +122,10 @@ class Workload:
         """The fields by name, for a manifest."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def popularity(self) -> npt.NDArray[np.float64]:
+        """Cumulative shares of the events, by the rank of their source."""
+        return cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
+
     def slots(self, *, chunk: int = _CHUNK, share: tuple[int, int] = (0, 1)) -> Iterator[Slots]:
         """The plan, ``chunk`` events at a time, in the order of their intended times.
 
@@ -132,7 +136,7 @@ class Workload:
         if not 0 <= index < of:
             raise ValueError(f"share {index} of {of}: the index must be from 0 to {of - 1}")
         arriving, choosing, typing, sizing = default_rng(self.seed).spawn(4)
-        sources = cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
+        sources = self.popularity()
         types = np.cumsum(TYPE_WEIGHTS) / np.sum(TYPE_WEIGHTS)
         first = 0
         for times in arrival_times(self._calls, rng=arriving, chunk=max(1, chunk // self.batch)):
