@@ -20,8 +20,6 @@ from dualstream_lab.lab.scenario import Scenario
 if TYPE_CHECKING:
     from dualstream_lab.faults.fault import Fault
 
-__all__ = ["chaos"]
-
 
 def _print_faults() -> None:
     rows = [(kind.name, kind.says, _parameters(kind), _where(kind)) for kind in CATALOGUE.values()]

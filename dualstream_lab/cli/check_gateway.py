@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     Show = Callable[[CheckProgress], None]
 
-__all__ = ["check_gateway"]
 
 _QUICK = 10.0
 

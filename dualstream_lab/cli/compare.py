@@ -23,15 +23,11 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.compare.compared import Compared
 
-__all__ = ["compare"]
 
 _COLORS = {
-    Finding.REGRESSION: "bold red",
-    Finding.WORSE: "red",
-    Finding.BETTER: "green",
-    Finding.OPEN: "yellow",
+    Finding.REGRESSION: "bold red", Finding.WORSE: "red", Finding.BETTER: "green", Finding.OPEN: "yellow",
     Finding.NOT_WORSE: "dim",
-}
+}  # fmt: skip
 
 
 def _print_measures() -> None:

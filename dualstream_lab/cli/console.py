@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.gateway_check import Progress as CheckProgress
     from dualstream_lab.lab.progress import Progress as RunProgress
 
-__all__ = [
-    "Duration", "Moment", "progress_bar", "repeating", "run_progress", "say", "show_facts", "show_table",
-    "stderr", "stdout", "working",
-]  # fmt: skip
-
 
 class _Plain(Console):
     """Prints texts as they are, whoever wrote them: no markup, no emoji, no control characters."""

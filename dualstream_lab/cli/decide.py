@@ -12,8 +12,6 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.planning.decide import Stream, Wants
 from dualstream_lab.simulation.planning.decide import decide as find_stream
 
-__all__ = ["decide"]
-
 
 @click.command(epilog="Example:  dualstream decide --must-not-lose --at-once --rate 50000 --channels 100000")
 @click.option("--must-not-lose/--may-be-lost", default=None, help="Whether each event will be missed.")

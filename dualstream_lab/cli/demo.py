@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dualstream_lab.analysis.latency import Latency
     from dualstream_lab.lab.demo import Result
 
-__all__ = ["demo"]
-
 
 class _Span(click.ParamType[tuple[float, float]]):
     """``8:12``: from second to second."""

@@ -19,7 +19,6 @@ from dualstream_lab.stack.settings import TOPIC
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Target", "agree", "target_options"]
 
 _OPTIONS = together(
     click.option("--kafka", metavar="URL", help="Your Kafka; left out, a local stack is started."),

@@ -12,7 +12,8 @@ from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.run import changed, run_options
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.find_rate import Search, at_rate, find_rate, probe_of
+from dualstream_lab.lab.find_rate import Search, at_rate, probe_of
+from dualstream_lab.lab.find_rate import find_rate as search_rate
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.cli.destination import Target
     from dualstream_lab.lab.find_rate import Probe
-
-__all__ = ["find_rate_command"]
 
 
 @click.command(
@@ -35,7 +34,7 @@ __all__ = ["find_rate_command"]
 @click.option("--high", type=float, default=200_000, help="Events/s to stop at.")
 @click.option("--precision", type=float, default=0.1, help="Share of the rate.")
 @click.option("--repeats", type=int, default=3, help="Searches; the median counts.")
-def find_rate_command(
+def find_rate(
     root: Path, rate: float | None, duration: float | None, seed: int | None, target: Target, **limits: Any
 ) -> int:
     """Find the highest rate at which publishing and live delivery both stay within their limits.
@@ -60,7 +59,7 @@ def find_rate_command(
                 raise asyncio.CancelledError
             return found
 
-        finding = interrupts.run(find_rate(search, probe))
+        finding = interrupts.run(search_rate(search, probe))
     if not finding.rate:
         stdout.print(f"Not even {search.low:,.0f} events/s hold: {finding.saturated}")
         return MISSED

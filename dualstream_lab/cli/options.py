@@ -15,18 +15,6 @@ if TYPE_CHECKING:
 
     Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-__all__ = [
-    "as_json",
-    "brokers",
-    "output",
-    "path",
-    "printing",
-    "runs",
-    "together",
-    "verdict_files",
-    "write_files",
-]
-
 
 def together(*options: Decorator) -> Decorator:
     """Several options as one, in this order."""

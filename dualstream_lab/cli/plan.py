@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation.planning.plan import Figure, Goal, Plan
 
-__all__ = ["plan"]
 
 _PARTS = {
     "publishers": "event loops, a core each",

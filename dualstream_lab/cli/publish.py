@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.ingest import Format, Progress, Reject
 
-__all__ = ["publish"]
-
 
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl.gz --format github-webhook --rate 1000")
 @click.argument("file", type=click.Path(allow_dash=True))

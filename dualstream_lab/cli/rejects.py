@@ -13,7 +13,6 @@ from dualstream_lab.errors import StackError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Rejects"]
 
 _SAID = 5  # of what no file takes
 

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.replay import Reject, Sink
 
-__all__ = ["replay"]
 
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[events]}"),

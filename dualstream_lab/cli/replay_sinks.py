@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.replay import Found
 
-__all__ = ["Lines", "Table"]
-
 
 class Lines:
     """The events as they are in the log, one a line; ``-`` is stdout. A file has whole lines, always.

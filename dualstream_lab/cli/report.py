@@ -12,8 +12,6 @@ from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.recording import RunDirectory
 
-__all__ = ["report"]
-
 
 @click.command(
     epilog="Example:  dualstream report runs/smoke-20250601-120000-3f9a   then open its report.html"

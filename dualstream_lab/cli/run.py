@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dualstream_lab.cli.destination import Target
     from dualstream_lab.lab.result import Run
 
-__all__ = ["changed", "conclude", "run", "run_and_show", "run_options", "smoke", "verdict_options"]
 
 run_options = together(
     click.option("--rate", type=float, help="Events/s, instead of the scenario's."),

@@ -14,8 +14,6 @@ from dualstream_lab.errors import RecordingError, StackError
 from dualstream_lab.lab.result import Run
 from dualstream_lab.recording import RunDirectory, list_runs
 
-__all__ = ["runs"]
-
 
 @click.command(epilog="Example:  dualstream runs   then   dualstream runs runs/smoke-20250601-120000-3f9a")
 @click.argument("directory", type=click.Path(path_type=Path), default="runs")
@@ -45,10 +43,7 @@ def _row(run: RunDirectory) -> tuple[str, ...]:
     if verdict is not None and verdict.get("thresholds"):
         judged = "held" if verdict.get("held") else "MISSED"
     return (
-        run.path.name,
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.clocks.wall / 1e9)),
-        "simulated" if manifest.simulated else manifest.state,
-        f"{manifest.workload.get('rate', 0):,.0f}",
-        f"{manifest.workload.get('duration', 0):g}",
-        judged,
-    )
+        run.path.name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.clocks.wall / 1e9)),
+        "simulated" if manifest.simulated else manifest.state, f"{manifest.workload.get('rate', 0):,.0f}",
+        f"{manifest.workload.get('duration', 0):g}", judged,
+    )  # fmt: skip

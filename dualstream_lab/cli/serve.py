@@ -20,7 +20,6 @@ from dualstream_lab.stack import LocalStack, running_stack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["serve"]
 
 _NEXT = """\
 watch:    {url}/            in a browser;  or  curl -N '{url}/sse?source=repo:octo/hello'
@@ -33,11 +32,9 @@ Ctrl-C ends it."""
     epilog="Example:  dualstream serve   and, elsewhere,   curl -N 'http://127.0.0.1:8080/sse?source=repo:octo/hello'"
 )
 @click.option(
-    "--only",
-    multiple=True,
-    type=click.Choice(PARTS),
+    "--only", multiple=True, type=click.Choice(PARTS),
     help="This part alone (may be repeated).  [default: all]",
-)
+)  # fmt: skip
 @click.option("--listen", metavar="HOST:PORT", help="DUALSTREAM_LISTEN.  [default: 127.0.0.1:8080]")
 @click.option(
     "--store", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file (DUALSTREAM_STORE)."

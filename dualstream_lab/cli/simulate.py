@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation import Deployment
 
-__all__ = ["simulate"]
 
 _PARTS = (
     ("publishers", int, "1", "Event loops, each with the scenario's lanes."),

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["down", "status", "up"]
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
@@ -33,12 +32,9 @@ _PORT = click.IntRange(1, 65_535)
 
 @click.command(epilog="Next:  dualstream publish FILE,  dualstream tail --pattern '*',  dualstream down")
 @click.option(
-    "--brokers",
-    type=click.Choice(["1", "3"]),
-    default="1",
-    show_default=False,
+    "--brokers", type=click.Choice(["1", "3"]), default="1", show_default=False,
     help="3: replicated, two must have it.",
-)
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when it serves; it runs until `down` or --ttl.")
 @click.option("--ttl", type=Duration(), default="8h", help="How long a detached one lives.")
 @path("--directory", help="Keep data and logs here.")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.result import Run
     from dualstream_lab.recording import Manifest
 
-__all__ = ["show_run", "write_run_junit"]
-
 
 def show_run(result: Run) -> None:
     """Tables, who was at the limit, and what to do next."""

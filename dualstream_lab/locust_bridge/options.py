@@ -139,17 +139,13 @@ class Options:
         expected = workload.expected or round(workload.duration * 200_000)
         same = ("channels", "via", "gateway", "slow", "slow_seconds")
         return cls(
-            workload=workload,
-            settings=settings,
-            thresholds=tuple(Threshold.parse(text) for text in given.threshold),
-            root=Path(given.runs),
+            workload=workload, settings=settings,
+            thresholds=tuple(Threshold.parse(text) for text in given.threshold), root=Path(given.runs),
             sample=max(1, -(-expected // given.max_rows)) if given.max_rows else 0,
             users=int(getattr(given, "num_users", None) or 1),
-            spawn_rate=getattr(given, "spawn_rate", None) or 1,
-            connections=given.connections_per_user,
-            stay=given.stay or None,
-            **{name: getattr(given, name) for name in same},
-        )
+            spawn_rate=getattr(given, "spawn_rate", None) or 1, connections=given.connections_per_user,
+            stay=given.stay or None, **{name: getattr(given, name) for name in same},
+        )  # fmt: skip
 
     def lead(self, *, listens: bool, hears_itself: bool) -> float:
         """Seconds from the start of a test to the plan's zero."""

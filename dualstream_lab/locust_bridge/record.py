@@ -35,18 +35,12 @@ class Record:
         clocks = Clocks.now()
         ahead = round(lead * 1e9)
         manifest = Manifest(
-            name=name,
-            run=str(run),
-            ids=RunIds.of_run(run).prefix,
-            clocks=clocks,
-            workload=options.workload.as_dict(),
-            settings=safe_settings(options.settings),
+            name=name, run=str(run), ids=RunIds.of_run(run).prefix, clocks=clocks,
+            workload=options.workload.as_dict(), settings=safe_settings(options.settings),
             users={"lanes": options.users, "workers": workers},
-            thresholds=[threshold.text for threshold in options.thresholds],
-            sample=max(1, options.sample),
-            started=clocks.monotonic + ahead,
-            engine="locust",
-        )
+            thresholds=[threshold.text for threshold in options.thresholds], sample=max(1, options.sample),
+            started=clocks.monotonic + ahead, engine="locust",
+        )  # fmt: skip
         self._zero = clocks.wall + ahead
         self._settings = options.settings.model_dump()  # all processes have the same, wherever they run
         self.directory = RunDirectory(RunDirectory.create(options.root, name), manifest)

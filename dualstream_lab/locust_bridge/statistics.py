@@ -33,11 +33,9 @@ _ENTRIES: Final = {
     "live_delay": ("HEAR", "ack to heard", False),
 }
 _FAILURES: Final = {
-    "rejected": "rejected by Kafka",
-    "unknown": "outcome unknown: the deadline passed",
-    "no_room": "no room in the publisher's buffer",
-    "unsent": "due, and not sent before the stop",
-}
+    "rejected": "rejected by Kafka", "unknown": "outcome unknown: the deadline passed",
+    "no_room": "no room in the publisher's buffer", "unsent": "due, and not sent before the stop",
+}  # fmt: skip
 _KEY = "dualstream"
 _COLUMNS = {"what": "", "count": "events", "missing": "missing", "p50": "p50 ms", "p90": "p90 ms",
             "p99": "p99 ms", "p999": "p99.9 ms", "max": "max ms"}  # fmt: skip

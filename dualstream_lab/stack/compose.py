@@ -118,13 +118,11 @@ def _of_three(node: int, name: str) -> str:
 def _own(node: int, names: Sequence[str], host_ports: Sequence[int]) -> str:
     """What differs from broker to broker: names, addresses, directories; and the memory."""
     settings = node_settings(
-        node,
-        controllers=[f"{name}:{_CONTROLLER}" for name in names],
+        node, controllers=[f"{name}:{_CONTROLLER}" for name in names],
         listeners=f"INTERNAL://:{_INTERNAL},HOST://:{_FOR_HOST},CONTROLLER://:{_CONTROLLER}",
         advertised=f"INTERNAL://{names[node - 1]}:{_INTERNAL},HOST://{HOST}:{host_ports[node - 1]}",
-        protocols="CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,HOST:PLAINTEXT",
-        data="/var/lib/kafka/data",
-    )
+        protocols="CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,HOST:PLAINTEXT", data="/var/lib/kafka/data",
+    )  # fmt: skip
     heap = _HEAP_MB[len(names)]
     return f"""\
 {_environment(settings)}

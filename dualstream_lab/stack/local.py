@@ -49,20 +49,11 @@ class LocalStack:
     """
 
     def __init__(
-        self,
-        *,
-        brokers: int = 1,
-        directory: Path | None = None,
-        in_memory: bool = False,
-        progress: Callable[[str], None] | None = None,
-        kafka_settings: Mapping[str, str] = {},
-        valkey_settings: Sequence[str] = (),
-        redis: bool = True,
-        tls: TlsMaterial | None = None,
-        topic: str | None = TOPIC,
-        kafka_port: int | None = None,
-        redis_port: int | None = None,
-    ) -> None:
+        self, *, brokers: int = 1, directory: Path | None = None, in_memory: bool = False,
+        progress: Callable[[str], None] | None = None, kafka_settings: Mapping[str, str] = {},
+        valkey_settings: Sequence[str] = (), redis: bool = True, tls: TlsMaterial | None = None,
+        topic: str | None = TOPIC, kafka_port: int | None = None, redis_port: int | None = None,
+    ) -> None:  # fmt: skip
         if brokers not in {1, 3}:
             raise ConfigError(f"brokers must be 1 or 3 (is {brokers!r})")
         self.topic = topic

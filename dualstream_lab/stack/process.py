@@ -29,17 +29,10 @@ class ManagedProcess:
     """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        command: Sequence[str],
-        log: Path,
-        ready: Callable[[str], bool],
-        explain: Callable[[str], str],
-        remove: Path | None = None,
-        start_timeout: float = 60.0,
+        self, *, name: str, command: Sequence[str], log: Path, ready: Callable[[str], bool],
+        explain: Callable[[str], str], remove: Path | None = None, start_timeout: float = 60.0,
         stop_timeout: float = 10.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.name = name
         self.log = log
         self._command = list(command)
@@ -89,11 +82,9 @@ class ManagedProcess:
             self._log_start = self.log.stat().st_size if self.log.exists() else 0
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", _GUARD, self.log, str(self._remove or ""), *self._command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 start_new_session=True,
-            )
+            )  # fmt: skip
         except OSError as error:
             raise StackError(f"{self.name} could not be started: {error}") from error
         self._paused = False

@@ -55,15 +55,9 @@ def tls_capable_redis() -> Path | None:
 
 
 def redis_process(
-    binary: Path,
-    *,
-    port: int,
-    directory: Path,
-    remove: Path | None,
-    settings: Sequence[str] = (),
-    tls: TlsMaterial | None = None,
-    tls_port: int = 0,
-) -> ManagedProcess:
+    binary: Path, *, port: int, directory: Path, remove: Path | None, settings: Sequence[str] = (),
+    tls: TlsMaterial | None = None, tls_port: int = 0,
+) -> ManagedProcess:  # fmt: skip
     """A server on 127.0.0.1, not yet started."""
     directory.mkdir(parents=True, exist_ok=True)
     command = [str(binary), "--port", str(port), "--bind", HOST, "--dir", str(directory), "--daemonize", "no"]
@@ -73,15 +67,10 @@ def redis_process(
         command += ["--tls-cert-file", tls.certificate, "--tls-key-file", tls.key]
         command += ["--user", tls.user, "on", f">{tls.password}", "~*", "&*", "+@all"]
     return ManagedProcess(
-        name="Redis",
-        command=[*command, *settings],
-        log=directory / "server.log",
-        ready=lambda _log: _answers(port),
-        explain=_explain,
-        remove=remove,
-        start_timeout=15.0,
+        name="Redis", command=[*command, *settings], log=directory / "server.log",
+        ready=lambda _log: _answers(port), explain=_explain, remove=remove, start_timeout=15.0,
         stop_timeout=5.0,
-    )
+    )  # fmt: skip
 
 
 def _answers(port: int) -> bool:

@@ -86,14 +86,9 @@ def _make(runtime: Runtime, home: Path) -> None:
 def _train(runtime: Runtime, work: Path) -> None:
     client, controller = free_ports(2)
     broker = broker_process(
-        1,
-        ports=[BrokerPorts(client=client, controller=controller)],
-        cluster_id=new_id(),
-        runtime=runtime,
-        directory=work / "broker",
-        remove=work,
-        settings={},
-    )
+        1, ports=[BrokerPorts(client=client, controller=controller)], cluster_id=new_id(), runtime=runtime,
+        directory=work / "broker", remove=work, settings={},
+    )  # fmt: skip
     try:
         broker.start()
         broker.stop()

@@ -145,12 +145,10 @@ class Workload:
             count = len(times) * self.batch
             seq = np.arange(first, first + count)
             columns = {
-                "seq": seq,
-                "intended": np.repeat(times, self.batch),
-                "source": draw(sources, count, rng=choosing),
-                "type": draw(types, count, rng=typing),
+                "seq": seq, "intended": np.repeat(times, self.batch),
+                "source": draw(sources, count, rng=choosing), "type": draw(types, count, rng=typing),
                 "size": draw_sizes(self.payload, self.payload_bytes, count, rng=sizing),
-            }
+            }  # fmt: skip
             first += count
             if of > 1:
                 ours = seq // self.batch % of == index

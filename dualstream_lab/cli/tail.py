@@ -20,8 +20,6 @@ from dualstream_lab.stack.destination import find_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["tail"]
-
 
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")
 @click.argument("source")
