@@ -10,9 +10,8 @@ from rich.text import Text
 
 from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
-from dualstream_lab.cli.destination import agree, target_options
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import as_json, verdict_files, write_files
+from dualstream_lab.cli.options import agree, as_json, target_options, verdict_files, write_files
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.target import brokers_needed
 from dualstream_lab.lab.gateway_check import Plan, check_local
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from dualstream_lab.cli.destination import Target
+    from dualstream_lab.cli.options import Target
     from dualstream_lab.lab.gateway_check import Check
     from dualstream_lab.lab.gateway_check import Progress as CheckProgress
 

@@ -8,9 +8,8 @@ import click
 
 from dualstream_lab.cli import INTERRUPTED
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
-from dualstream_lab.cli.destination import agree
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import path
+from dualstream_lab.cli.options import agree, path
 from dualstream_lab.lab.demo import Demo, run_demo
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination

@@ -20,7 +20,7 @@ from dualstream_lab.lab.scenario import Scenario
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dualstream_lab.cli.destination import Target
+    from dualstream_lab.cli.options import Target
     from dualstream_lab.lab.find_rate import Probe
 
 

@@ -15,7 +15,7 @@ import click
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import progress_bar, repeating, say
 from dualstream_lab.cli.options import brokers, path
-from dualstream_lab.cli.rejects import Rejects
+from dualstream_lab.cli.sinks import Rejects
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
 from dualstream_lab.ingest import FORMATS, Ingest, Reader
 from dualstream_lab.publisher import DualPublisher

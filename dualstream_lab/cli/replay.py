@@ -16,8 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE
 from dualstream_lab.cli.console import Moment, repeating, say, stderr, stdout
 from dualstream_lab.cli.options import brokers, path
-from dualstream_lab.cli.rejects import Rejects
-from dualstream_lab.cli.replay_sinks import Lines, Table
+from dualstream_lab.cli.sinks import Lines, Rejects, Table
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.lab.streams import source_of

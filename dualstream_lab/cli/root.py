@@ -51,12 +51,15 @@ _SECTIONS = {
         "calibrate": ("simulation", "What each step costs here, from runs; and how well that predicts."),
     },
 }
+# Of a command that is in another's.
 _MODULES = {
     "up": "stack",
     "status": "stack",
     "down": "stack",
     "smoke": "run",
-}  # that are not a command's name
+    "report": "runs",
+    "decide": "plan",
+}
 _COMMANDS = {name: command for section in _SECTIONS.values() for name, command in section.items()}
 
 

@@ -9,9 +9,16 @@ import click
 
 from dualstream_lab.cli import INTERRUPTED, MISSED
 from dualstream_lab.cli.console import run_progress, say, stdout
-from dualstream_lab.cli.destination import target_options
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import as_json, printing, runs, together, verdict_files, write_files
+from dualstream_lab.cli.options import (
+    as_json,
+    printing,
+    runs,
+    target_options,
+    together,
+    verdict_files,
+    write_files,
+)
 from dualstream_lab.cli.summary import show_run, write_run_junit
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.runner import run_scenario
@@ -22,7 +29,7 @@ from dualstream_lab.load.thresholds import Threshold
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dualstream_lab.cli.destination import Target
+    from dualstream_lab.cli.options import Target
     from dualstream_lab.lab.result import Run
 
 

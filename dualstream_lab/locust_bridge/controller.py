@@ -20,10 +20,9 @@ from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, RecordingError, StackError, StreamUnavailable
 from dualstream_lab.load.measures import Totals
 from dualstream_lab.locust_bridge.bridge import Bridge
-from dualstream_lab.locust_bridge.console import tell
 from dualstream_lab.locust_bridge.destination import Destinations
 from dualstream_lab.locust_bridge.options import Options
-from dualstream_lab.locust_bridge.record import Record
+from dualstream_lab.locust_bridge.record import Record, show
 from dualstream_lab.locust_bridge.session import RunAssignment, Session, finish_limit, start_limit
 from dualstream_lab.locust_bridge.statistics import add_interval
 from dualstream_lab.locust_bridge.workers import Workers
@@ -334,7 +333,7 @@ class Controller:
             return
         complete = self._planned_end and self._failure is None
         verdict = record.conclude("finished" if complete else "interrupted")
-        tell(verdict, record.directory)
+        show(verdict, record.directory)
         if not complete:
             self._environment.process_exit_code = INTERRUPTED
         elif verdict.checks:
