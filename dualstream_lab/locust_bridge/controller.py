@@ -100,16 +100,13 @@ class Controller:
         except DualStreamError as error:
             self._destinations.close()
             _say_error(error)
-            sys.exit(USAGE if isinstance(error, ConfigError) else UNAVAILABLE)
+            sys.exit(_exit_code(error))
         self._environment.host = destination.kafka  # what the web UI calls the host
         if given.headless:
-            given.duration = options.workload.duration
-            given.run_time = None
             plan = options.workload
+            given.duration, given.run_time = plan.duration, None
             rate = f"{plan.rate:,.0f}"
             log.info("%s plan, %s events/s for %g s: its end ends the test", plan.plan, rate, plan.duration)
-
-    # --- a test begins
 
     def _on_start(self, **_: object) -> None:
         self._users, self._planned_end, self._ending, self._failure = 0, False, False, None
@@ -137,7 +134,6 @@ class Controller:
         return Options.of(given, Settings(**self._assignment.settings))
 
     def _prepare(self, options: Options) -> None:
-        """The run directory, and every process's assignment."""
         workers = self._workers = Workers(self._runner)
         count = len(workers.members)
         lead = options.lead(listens=self._listens, hears_itself=self._hears_itself)
@@ -152,7 +148,6 @@ class Controller:
         self._greenlets.spawn(self._wait_for_end)
 
     def _begin(self, options: Options) -> None:
-        """This process's session."""
         assert self._assignment is not None  # noqa: S101  (the worker's was looked at, its own was just made)
         self._bridge = self._bridge or Bridge()
         session = Session(options, self._assignment, listens=self._listens, hears_itself=self._hears_itself)
@@ -178,17 +173,15 @@ class Controller:
         if not self._ending:
             gevent.spawn(self._end_test)
 
-    # --- users
-
     def publish_next(self) -> tuple[int, Outcome] | None:
         """The next call of the plan, at its time; returns when it is settled, None when there are no more."""
-        if self._session is None:
+        if self._session is None or self._bridge is None:
             raise StopUser
         return self._call(self._session.publish_next())
 
     def subscribe(self) -> None:
         """The connections of one more subscribing user, in place. Ends the test if they cannot be made."""
-        if self._session is None:
+        if self._session is None or self._bridge is None:
             return  # it has failed already, and said why
         number, self._users = self._users, self._users + 1
         try:
@@ -202,8 +195,6 @@ class Controller:
             return self._bridge.call(work)
         except asyncio.CancelledError:  # the process is ending
             raise StopUser from None
-
-    # --- while it runs
 
     def _pump(self) -> None:
         """Takes what the session recorded, for Locust's statistics and for the run directory."""
@@ -247,12 +238,8 @@ class Controller:
             gevent.sleep(0.1)
 
     def _end_test(self) -> None:
-        if self._environment.web_ui is None:
-            self._runner.quit()
-        else:
-            self._runner.stop()
-
-    # --- messages
+        end = self._runner.quit if self._environment.web_ui is None else self._runner.stop
+        end()
 
     def _on_assignment(self, msg: Any, **_: object) -> None:
         self._assignment = RunAssignment(**msg.data)
@@ -274,8 +261,6 @@ class Controller:
         # Locust's own last report may come too late for the master, and then its counts do not add up.
         self._runner._send_stats()  # noqa: SLF001
         self._runner.send_message(_FINISHED, {})
-
-    # --- a test ends
 
     def _finish_session(self) -> None:
         with self._finishing:  # the second to come waits until it is done
@@ -316,11 +301,9 @@ class Controller:
                 workers.finished("local")
             self._record = None
             if lost := len(workers.writing):
+                part = f"{'its' if lost == 1 else 'their'} part of the run is missing"
                 self._fail(
-                    StackError(
-                        f"{lost} of {len(workers.members)} workers ended without a word: "
-                        f"{'its' if lost == 1 else 'their'} part of the run is missing"
-                    )
+                    StackError(f"{lost} of {len(workers.members)} workers ended without a word: {part}")
                 )
             try:
                 self._conclude(record)
@@ -345,13 +328,16 @@ class Controller:
         else:
             self._finish()
         if self._failure is not None:
-            code = USAGE if isinstance(self._failure, ConfigError) else UNAVAILABLE
-            self._environment.process_exit_code = code
+            self._environment.process_exit_code = _exit_code(self._failure)
         self._greenlets.kill(block=False)
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None
         self._destinations.close()
+
+
+def _exit_code(error: DualStreamError) -> int:
+    return USAGE if isinstance(error, ConfigError) else UNAVAILABLE
 
 
 def _say_error(error: DualStreamError) -> None:
