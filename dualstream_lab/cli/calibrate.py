@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.fitting.fit import Fit
     from dualstream_lab.simulation.fitting.validate import Check
 
-
 _SHARES = {"broker_noise", "redis_noise"}
 _SAME = 0.01  # as a share: nobody moved it
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     Show = Callable[[CheckProgress], None]
 
-
 _QUICK = 10.0
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.compare.compared import Compared
 
-
 _COLORS = {
     Finding.REGRESSION: "bold red", Finding.WORSE: "red", Finding.BETTER: "green", Finding.OPEN: "yellow",
     Finding.NOT_WORSE: "dim",

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.ledger import Recovery
 
-
 _NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
 _NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}
 

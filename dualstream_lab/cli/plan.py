@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation.planning.plan import Figure, Goal, Plan
 
-
 _PARTS = {
     "publishers": "event loops, a core each",
     "brokers": "Kafka, {copies} copies of a partition",

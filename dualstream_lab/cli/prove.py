@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.isolation.proof import Progress
 
-
 _COLORS = {Verdict.PASSES: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
 _QUICK_TIME, _QUICK_BLOCK = 170.0, 2.5
 _TIME, _BLOCK = 880.0, 3.0

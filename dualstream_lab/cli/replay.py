@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.replay import Reject, Sink
 
-
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[events]}"),
     TimeElapsedColumn(),

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from dualstream_lab.cli.options import Target
     from dualstream_lab.lab.result import Run
 
-
 run_options = together(
     click.option("--rate", type=float, help="Events/s, instead of the scenario's."),
     click.option("--duration", type=float, help="Seconds, instead of the scenario's."),

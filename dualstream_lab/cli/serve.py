@@ -20,7 +20,6 @@ from dualstream_lab.stack import LocalStack, running_stack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 _NEXT = """\
 watch:    {url}/            in a browser;  or  curl -N '{url}/sse?source=repo:octo/hello'
 publish:  curl {url}/ingest -H 'Content-Type: application/json' \\

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation import Deployment
 
-
 _PARTS = (
     ("publishers", int, "1", "Event loops, each with the scenario's lanes."),
     ("brokers", int, "1", "Of Kafka; what the scenario's faults need, at least."),

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.replay import Found
 
-
 _SAID = 5  # of what is refused and no file takes
 
 

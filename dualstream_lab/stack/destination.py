@@ -40,10 +40,8 @@ def find_settings(**values: object) -> Settings:
             "no Kafka was given and no local stack runs: start one with `dualstream up --detach`, "
             "or give --kafka (DUALSTREAM_KAFKA_URL)"
         )
-    local: dict[str, object] = {"kafka_url": info.kafka_url}
-    if settings.redis_url is None:
-        local["redis_url"] = info.redis_url
-    return Settings.load(**(values | local))
+    redis_url = settings.redis_url or info.redis_url
+    return Settings.load(**(values | {"kafka_url": info.kafka_url, "redis_url": redis_url}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
+from dualstream_lab.stack.directory import user_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,11 +31,7 @@ class StackInfo:
 
 def state_path() -> Path:
     """The state file. Raises StackError without the ``stack`` extra."""
-    try:
-        from platformdirs import user_state_path  # noqa: PLC0415  (part of the stack extra)
-    except ImportError as error:
-        raise StackError("the local stack needs its extra: pip install 'dualstream-lab[stack]'") from error
-    return user_state_path("dualstream-lab", appauthor=False) / "stack.json"
+    return user_directory("state") / "stack.json"
 
 
 class StateFile:
