@@ -200,7 +200,7 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
                         failure = error
             shortfall = [] if failure or player.stopped else await reading.shortfall()
             held = 0 if failure else await reading.held()
-    _tell(plan, player, rejects, time.monotonic() - began)
+    _show(plan, player, rejects, time.monotonic() - began)
     if held:
         say(f"{held:,} messages are behind an open transaction, and not given before its end")
     for reason in shortfall:
@@ -211,7 +211,7 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
     return INTERRUPTED if player.stopped else 1 if rejects.count or shortfall else 0
 
 
-def _tell(plan: _Plan, player: Player, rejects: Rejects, seconds: float) -> None:
+def _show(plan: _Plan, player: Player, rejects: Rejects, seconds: float) -> None:
     place = plan.target.topic if plan.target is not None else plan.output or "stdout"
     say(
         f"{player.written:,} events to {place}, of {player.reading.read:,} records read in {seconds:.1f} s "

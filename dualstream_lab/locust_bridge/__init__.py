@@ -1,6 +1,6 @@
 """The load engine under Locust: the only room that imports it, and only in processes of Locust's.
 
-A locustfile imports its users from here; that alone adds the options, the records, the statistics, the panel
+A locustfile imports its users from here; that alone adds the options, the records, the statistics, the tab
 in the web UI and the exit codes::
 
     from locust import task
