@@ -52,14 +52,8 @@ _SECTIONS = {
     },
 }
 # Of a command that is in another's.
-_MODULES = {
-    "up": "stack",
-    "status": "stack",
-    "down": "stack",
-    "smoke": "run",
-    "report": "runs",
-    "decide": "plan",
-}
+_MODULES = {"up": "stack", "status": "stack", "down": "stack", "smoke": "run", "find_rate": "run",
+            "report": "runs", "decide": "plan"}  # fmt: skip
 _COMMANDS = {name: command for section in _SECTIONS.values() for name, command in section.items()}
 
 
