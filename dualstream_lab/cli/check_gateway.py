@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,14 +26,10 @@ from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from dualstream_lab.cli.options import Target
     from dualstream_lab.lab.gateway_check import Check
-    from dualstream_lab.lab.gateway_check import Progress as CheckProgress
-
-    Show = Callable[[CheckProgress], None]
 
 _QUICK = 10.0
 
@@ -68,7 +66,7 @@ def check_gateway(
     the gateway is missing, 130 interrupted (what was told until then is judged).
     """
     plan = Plan(seconds=_QUICK if quick else seconds, **clients)
-    check = _local(plan, faults, target) if url is None else _remote(url, plan, faults, target)
+    check = _check(url, plan, faults, target)
     _show(check)
     write_files((json_file, as_json(check.as_dict())), (junit, lambda file: _write_junit(check, file)))
     if check.state == "interrupted":
@@ -78,43 +76,30 @@ def check_gateway(
     return UNAVAILABLE if check.away else 0
 
 
-def _remote(url: str, plan: Plan, faults: tuple[str, ...], target: Target) -> Check:
-    if faults:
+def _check(url: str | None, plan: Plan, faults: tuple[str, ...], target: Target) -> Check:
+    if url is not None and faults:
         raise ConfigError("--fault: only the stack that this command starts itself is broken: leave URL out")
-    destination = target.find() or Destination.running(target.topic)
-    if destination is None:
-        raise StackError("no local stack runs: give --kafka and --redis of the gateway, or --use-env")
-    _announce(url, plan)
-    agree(destination, yes=target.yes)
-    settings = destination.settings
-    with Interrupts() as interrupts:
-        return _checked(interrupts, plan, lambda show: check_it(url, settings, plan, show=show))
-
-
-def _local(plan: Plan, faults: tuple[str, ...], target: Target) -> Check:
-    if given := [name for name in ("kafka", "redis", "topic", "use_env") if getattr(target, name)]:
-        option = given[0].replace("_", "-")
-        raise ConfigError(f"--{option} without URL: give the gateway that reads it")
-    with Interrupts() as interrupts, LocalStack(brokers=brokers_needed(faults), progress=say) as stack:
-        _announce("dualstream serve", plan)
-        agree(Destination.of(stack))
-        return _checked(
-            interrupts, plan, lambda show: check_local(stack, plan, faults=faults, show=show, say=say)
+    with Interrupts() as interrupts, ExitStack() as exits:
+        if url is None:
+            if given := [name for name in ("kafka", "redis", "topic", "use_env") if getattr(target, name)]:
+                option = given[0].replace("_", "-")
+                raise ConfigError(f"--{option} without URL: give the gateway that reads it")
+            stack = exits.enter_context(LocalStack(brokers=brokers_needed(faults), progress=say))
+            destination = Destination.of(stack)
+            check = partial(check_local, stack, plan, faults=faults, say=say)
+        else:
+            named = target.find() or Destination.running(target.topic)
+            if named is None:
+                raise StackError("no local stack runs: give --kafka and --redis of the gateway, or --use-env")
+            destination = named
+            check = partial(check_it, url, destination.settings, plan)
+        say(
+            f"checking {url or 'dualstream serve'}: {plan.clients} clients of {plan.sources} sources, "
+            f"{plan.rate:,.0f} events/s for {plan.seconds:g} s …"
         )
-
-
-def _announce(gateway: str, plan: Plan) -> None:
-    load = (
-        f"{plan.clients} clients of {plan.sources} sources, {plan.rate:,.0f} events/s for {plan.seconds:g} s"
-    )
-    say(f"checking {gateway}: {load} …")
-
-
-def _checked(
-    interrupts: Interrupts, plan: Plan, check: Callable[[Show], Coroutine[Any, Any, Check]]
-) -> Check:
-    with run_progress(plan.seconds) as show:
-        return interrupts.run(check(show), uvloop.run)
+        agree(destination, yes=target.yes)
+        with run_progress(plan.seconds) as show:
+            return interrupts.run(check(show=show), uvloop.run)
 
 
 def _show(check: Check) -> None:
