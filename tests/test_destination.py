@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.stack import StackInfo
+from dualstream_lab.stack.destination import Destination, find_destination
 from dualstream_lab.stack.local import _in_thread
 from dualstream_lab.stack.state import StateFile
-from dualstream_lab.stack.where import Destination, find_destination
 
 KAFKA, REDIS = "127.0.0.1:19092", "redis://127.0.0.1:16379"
 
@@ -257,10 +257,10 @@ def test_down_says_what_to_unset(ambient, dualstream):
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
-    from dualstream_lab.cli import progress
+    from dualstream_lab.cli import console
 
-    monkeypatch.setattr(progress, "_EVERY", 0.2)
-    with progress.progress_bar(10) as bar:
+    monkeypatch.setattr(console, "_EVERY", 0.2)
+    with console.progress_bar(10) as bar:
         for number in range(6):
             bar(number, f"at {number}")
             time.sleep(0.1)

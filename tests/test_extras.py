@@ -54,9 +54,9 @@ def with_extras(extras: str, names: list[str], *arguments: str) -> subprocess.Co
     )
 
 
-@pytest.mark.parametrize("extras", sorted({extras for _, extras, _ in _COMMANDS.values()}))
+@pytest.mark.parametrize("extras", sorted({extras for extras, _ in _COMMANDS.values()}))
 def test_the_extra_that_a_command_names_is_enough_for_it(extras):
-    names = [name for name, (_, needed, _) in _COMMANDS.items() if needed == extras]
+    names = [name for name, (needed, _) in _COMMANDS.items() if needed == extras]
     done = with_extras(extras, names, "--help")
     assert done.returncode == 0, done.stderr
 

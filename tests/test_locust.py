@@ -339,7 +339,7 @@ from dualstream_lab.locust_bridge.session import Session
 start = Session.start
 
 async def late(self):
-    if self._order.index == 0:
+    if self._assignment.index == 0:
         raise StreamUnavailable("not here")
     await asyncio.sleep(2)
     await start(self)

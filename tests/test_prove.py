@@ -327,7 +327,7 @@ def test_the_sources_of_a_plan_are_those_of_its_events() -> None:
         seq, source, kind, size = (
             int(column[-1]) for column in (slots.seq, slots.source, slots.type, slots.size)
         )
-        event = catalogue.event(seq, source, kind, size, datetime.now(UTC))
+        (event,) = catalogue.events([seq], [source], [kind], [size], datetime.now(UTC))
         assert sources[seq] == f"{event.source_type}:{event.source_id}"
     with pytest.raises(IndexError):
         _ = sources[20_000]

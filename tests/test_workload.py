@@ -152,6 +152,11 @@ def test_a_hot_set_has_its_share() -> None:
     assert counts[:3].max() / counts[:3].min() < 1.05
 
 
+def event_of(catalogue, seq: int, source: int, kind: int, size: int):
+    (event,) = catalogue.events([seq], [source], [kind], [size], NOON)
+    return event
+
+
 def test_log_normal_sizes_have_their_median_and_spread() -> None:
     size = columns(Workload(payload="lognormal", payload_bytes=20_000))["size"]
     assert np.median(size) == pytest.approx(20_000, rel=0.03)
@@ -169,8 +174,8 @@ def test_events_are_valid_and_of_the_size_that_was_asked(workload: Workload, pay
         return
     for index in range(0, len(slots), max(1, len(slots) // 5)):
         draws = (int(slots.source[index]), int(slots.type[index]), int(slots.size[index]))
-        event = catalogue.event(int(slots.seq[index]), *draws, NOON)
-        smallest = len(encode_event(catalogue.event(int(slots.seq[index]), *draws[:2], 0, NOON)))
+        event = event_of(catalogue, int(slots.seq[index]), *draws)
+        smallest = len(encode_event(event_of(catalogue, int(slots.seq[index]), *draws[:2], 0)))
         assert invalid_reason(event) is None
         value = encode_event(event)
         assert isinstance(msgspec.json.decode(value)["data"], dict)

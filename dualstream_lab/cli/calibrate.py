@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import say, stdout, working
-from dualstream_lab.cli.options import check_writable
+from dualstream_lab.cli.console import say, show_table, stdout, working
+from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.compare.arguments import run_directories
 from dualstream_lab.simulation.fitting.equations import NEEDED
@@ -24,13 +22,10 @@ from dualstream_lab.simulation.parameters import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import JustifyMethod
+    from pathlib import Path
 
     from dualstream_lab.simulation.fitting.fit import Fit
     from dualstream_lab.simulation.fitting.validate import Check
-
-__all__ = ["calibrate"]
 
 _SHARES = {"broker_noise", "redis_noise"}
 _SAME = 0.01  # as a share: nobody moved it
@@ -42,9 +37,7 @@ _SAME = 0.01  # as a share: nobody moved it
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--hold-out", "held_out", multiple=True, metavar="RUN",
               help="Runs to predict, not to learn from; they may have faults. May be repeated.")  # fmt: skip
-@click.option(
-    "--save", "file", type=click.Path(path_type=Path), help="Write the costs, for `dualstream plan`."
-)
+@output("--save", "file", help="Write the costs, for `dualstream plan`.")
 def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | None) -> int:
     """Learn what each step costs on this machine from RUN..., and tell how well that predicts other runs.
 
@@ -55,13 +48,12 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
     Exit codes: 0 good; 99 a held-out run is predicted worse than allowed; 2 bad arguments, or runs that
     cannot be used; 3 what was recorded cannot be read.
     """
-    check_writable(file)
     learned, others = _directories(runs), _directories(held_out)
     if both := {path.resolve() for path in learned} & {path.resolve() for path in others}:
         raise ConfigError(f"--hold-out: {min(both).name} is among the runs to learn from, too")
     with working("reading …"):
         found = fit(learned)
-    _tell_costs(found)
+    _show_costs(found)
     if file is not None:
         found.calibration.save(file)
         say(f"saved: {file}; next: dualstream plan ... --calibration {file}")
@@ -70,7 +62,7 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
         return 0
     with working("simulating …"):
         checks = validate(others, found.calibration)
-    _tell_checks(checks)
+    _show_checks(checks)
     return 0 if all(check.within for check in checks) else MISSED
 
 
@@ -80,30 +72,27 @@ def _directories(arguments: Sequence[str]) -> list[Path]:
     return list({path.resolve(): path for path in paths}.values())
 
 
-def _tell_costs(found: Fit) -> None:
-    its = found.calibration
-    title = f"Costs of {its.machine}, {its.date}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("cost", "value", "95 % interval", "from"):
-        table.add_column(name, justify="left" if name in {"cost", "from"} else "right", no_wrap=True)
-    low, high, defaults = asdict(its.low), asdict(its.high), asdict(Costs())
-    missing = defaultdict(list)
-    for name, value in asdict(its.costs).items():
-        told = name in its.told
-        if not told:
+def _show_costs(found: Fit) -> None:
+    calibration = found.calibration
+    low, high, defaults = asdict(calibration.low), asdict(calibration.high), asdict(Costs())
+    rows, missing = [], defaultdict(list)
+    for name, value in asdict(calibration.costs).items():
+        known = name in calibration.told
+        if not known:
             missing[NEEDED[name]].append(name)
         default = abs(value - defaults[name]) < _SAME * defaults[name]
-        source = "runs" if told else "default" if default else "a sum that runs tell"
-        ends = f"{_text(name, low[name])} to {_text(name, high[name])}"
-        table.add_row(name, _text(name, value), ends, source, style="" if told else "dim")
-    stdout.print(table)
+        source = "runs" if known else "default" if default else "a sum that runs tell"
+        cells = (name, _text(name, value), f"{_text(name, low[name])} to {_text(name, high[name])}", source)
+        rows.append([Text(cell, "" if known else "dim") for cell in cells])
+    title = f"Costs of {calibration.machine}, {calibration.date}"
+    show_table(title, ("cost", "value", "95 % interval", "from"), rows, align="lrrl", no_wrap=True)
     for need, names in missing.items():
         stdout.print(f"not told: {', '.join(names)}; needs {need}")
     seen = ", ".join(f"{count:,} of {station}" for station, count in found.observations.items())
     stdout.print(f"from observations: {seen}")
     ranges = "; ".join(
-        f"{name} {low:,g}" + (f" to {high:,g}" if high > low else "")
-        for name, (low, high) in its.ranges.items()
+        f"{name} {least:,g}" + (f" to {most:,g}" if most > least else "")
+        for name, (least, most) in calibration.ranges.items()
     )
     stdout.print(f"measured: {ranges}; beyond that a figure is extrapolated")
 
@@ -118,26 +107,25 @@ def _text(name: str, value: float) -> str:
     return f"{value * 1e3:,.2f} ms" if value >= 1e-3 else f"{value * 1e6:.2f} µs"
 
 
-def _tell_checks(checks: Sequence[Check]) -> None:
+def _show_checks(checks: Sequence[Check]) -> None:
     stdout.print("\nPredicted beside measured", style="bold")
     for setup in dict.fromkeys(check.setup for check in checks):
-        table = Table(title=setup, title_justify="left")
-        for name in ("figure", "measured", "predicted", "off by", "allowed", ""):
-            justify: JustifyMethod = "left" if name in {"figure", ""} else "right"
-            table.add_column(name, justify=justify, no_wrap=True)
-        for check in checks:
-            if check.setup == setup:
-                measured, predicted = (_figure(check.unit, value) for value in check.means)
-                off = f"{check.error:+.0%}" if math.isfinite(check.error) else ""
-                verdict = Text("good", "green") if check.within else Text("too far", "red")
-                table.add_row(check.figure, measured, predicted, off, f"{check.allowed:.0%}", verdict)
-        stdout.print(table)
+        rows = [_row(check) for check in checks if check.setup == setup]
+        columns = ("figure", "measured", "predicted", "off by", "allowed", "")
+        show_table(setup, columns, rows, align="lrrrrl", no_wrap=True)
     if not checks:
         stdout.print("nothing of these runs can be compared: no fault showed, and not every event was heard")
         return
     good = sum(check.within for check in checks)
     color = "green" if good == len(checks) else "bold red"
     stdout.print(f"{good} of {len(checks)} figures are predicted as well as they must be", style=color)
+
+
+def _row(check: Check) -> tuple[str | Text, ...]:
+    measured, predicted = (_figure(check.unit, value) for value in check.means)
+    off = f"{check.error:+.0%}" if math.isfinite(check.error) else ""
+    verdict = Text("good", "green") if check.within else Text("too far", "red")
+    return check.figure, measured, predicted, off, f"{check.allowed:.0%}", verdict
 
 
 def _figure(unit: str, value: float) -> str:

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from dualstream_lab.cli import UNAVAILABLE
-from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.run import options, run_and_tell, verdict_options
+from dualstream_lab.cli.console import say, show_table
+from dualstream_lab.cli.options import printing
+from dualstream_lab.cli.run import run_and_show, run_options, verdict_options
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.faults.injector import recover
 from dualstream_lab.faults.journal import left_behind
@@ -20,18 +20,10 @@ from dualstream_lab.lab.scenario import Scenario
 if TYPE_CHECKING:
     from dualstream_lab.faults.fault import Fault
 
-__all__ = ["chaos"]
 
-
-def _print_faults(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        table = Table()
-        for name in ("fault", "what it does", "parameters", "where"):
-            table.add_column(name)
-        for kind in CATALOGUE.values():
-            table.add_row(kind.name, kind.says, _parameters(kind), _where(kind))
-        stdout.print(table)
-        ctx.exit()
+def _print_faults() -> None:
+    rows = [(kind.name, kind.says, _parameters(kind), _where(kind)) for kind in CATALOGUE.values()]
+    show_table("", ("fault", "what it does", "parameters", "where"), rows)
 
 
 def _parameters(kind: type[Fault]) -> str:
@@ -50,11 +42,10 @@ def _where(kind: type[Fault]) -> str:
 
 @click.command(epilog="Example:  dualstream chaos redis_trouble.toml --rate 5000")
 @click.argument("scenario", required=False)
-@options
+@run_options
 @verdict_options
 @click.option("--target-is-mine", is_flag=True, help="Faults may change the brokers of --kafka and --redis.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_faults,
-              help="Name the faults and their parameters and leave.")  # fmt: skip
+@printing("--list", _print_faults, "Name the faults and their parameters and leave.")
 @click.option("--mend", is_flag=True, help="Undo what a crash has left broken, and leave.")
 def chaos(scenario: str | None, mend: bool, **options: Any) -> int:
     """Run SCENARIO, a TOML file or a shipped one's name, break what its [[faults]] say, and judge.
@@ -73,7 +64,7 @@ def chaos(scenario: str | None, mend: bool, **options: Any) -> int:
         raise ConfigError(f"{scenario} has no [[faults]]: dualstream chaos --list names what there is")
     for entry in left_behind():
         say(f"{entry.what} of a run that crashed was not undone: dualstream chaos --mend")
-    return run_and_tell(plan, **options)
+    return run_and_show(plan, **options)
 
 
 def _mend() -> int:

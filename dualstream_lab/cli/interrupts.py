@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import FrameType
 
-__all__ = ["Interrupts"]
-
 T = TypeVar("T")
 _ENDING = b"ending already: what was recorded is kept and summed up; once more gives that up\n"
 

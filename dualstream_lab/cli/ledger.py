@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from dualstream_lab.cli import MISSED, USAGE
-from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.console import say, show_table, stdout
+from dualstream_lab.cli.options import printing
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger
 from dualstream_lab.ledger.tables import entry_table, recovery_table
@@ -21,19 +21,15 @@ if TYPE_CHECKING:
 
     from dualstream_lab.ledger import Recovery
 
-__all__ = ["ledger", "show_recovery"]
-
 _NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
 _NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}
 
 
-def _explain(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        for title, among in (("Every event is in one class:", CLASSES), ("and may have marks:", MARKS)):
-            stdout.print(title)
-            for name, meaning in among.values():
-                stdout.print(f"  {name:24}{meaning}")
-        ctx.exit()
+def _explain() -> None:
+    for title, among in (("Every event is in one class:", CLASSES), ("and may have marks:", MARKS)):
+        stdout.print(title)
+        for name, meaning in among.values():
+            stdout.print(f"  {name:24}{meaning}")
 
 
 @click.command(
@@ -46,8 +42,7 @@ def _explain(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     "--class", "name", metavar="NAME", type=click.Choice(_NAMES), help="The ids of one class or mark instead."
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--explain", is_flag=True, is_eager=True, expose_value=False, callback=_explain,
-              help="Say what the classes and marks mean and leave.")  # fmt: skip
+@printing("--explain", _explain, "Say what the classes and marks mean and leave.")
 def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int:
     """Account for every event of RUN, a run directory, on both paths.
 
@@ -94,7 +89,7 @@ def _show(found: Ledger) -> None:
     for title, entries in (("Ledger", found.entries), ("\nBesides, of these", found.marks)):
         if entries:
             header, rows = entry_table(entries)
-            _print(title, header, rows)
+            _show_rows(title, header, rows)
     stdout.print(f"{found.events:,} events, each in one class")
     if found.unsent:
         stdout.print(f"{found.unsent:,} more were due and not sent when the run was stopped")
@@ -113,13 +108,9 @@ def show_recovery(recoveries: Sequence[Recovery]) -> None:
     # side by side as long as a terminal has room
     for first in range(0, len(recoveries), 2):
         header, rows = recovery_table(recoveries[first : first + 2])
-        _print("\nRecovery", header, rows)
+        _show_rows("\nRecovery", header, rows)
 
 
-def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in header:
-        table.add_column(name, justify="right" if name in {"events", "share"} else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    stdout.print(table)
+def _show_rows(title: str, header: list[str], rows: list[list[str]]) -> None:
+    align = "".join("r" if name in {"events", "share"} else "l" for name in header)
+    show_table(title, header, rows, align=align, overflow="fold")

@@ -1,37 +1,79 @@
-"""Options that several commands have."""
+"""Options that several commands have, the kinds of option that they declare, and where their load goes."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.errors import ConfigError, RecordingError
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.destination import Destination, ambient, find_destination
+from dualstream_lab.stack.settings import TOPIC
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["as_json", "brokers", "check_writable", "write_files"]
-
-
-def brokers(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where."""
-    for option in (
-        click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
-        click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL)."),
-        click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL)."),
-    ):
-        command = option(command)
-    return command
+    Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def check_writable(*files: Path | None) -> None:
-    """Before long work: whether what comes of it has a place. Raises ConfigError naming the file."""
-    for file in files:
-        if file is not None and not file.resolve().parent.is_dir():
+def together(*options: Decorator) -> Decorator:
+    """Several options as one, in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def path(*names: str, **more: Any) -> Decorator:
+    """An option that is a path."""
+    return click.option(*names, type=click.Path(path_type=Path), **more)
+
+
+class _Output(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        file = Path(str(super().convert(value, param, ctx)))
+        if not file.resolve().parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no directory {file.resolve().parent}")
+        return file
+
+
+def output(*names: str, **more: Any) -> Decorator:
+    """An option that is a file to be written in the end: ConfigError at once where it has no place."""
+    return click.option(*names, type=_Output(path_type=Path), **more)
+
+
+def printing(name: str, show: Callable[[], None], text: str) -> Decorator:
+    """A flag that prints something, and leaves."""
+
+    def leave(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            show()
+            ctx.exit()
+
+    return click.option(name, is_flag=True, is_eager=True, expose_value=False, callback=leave, help=text)
+
+
+brokers = together(
+    click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL)."),
+    click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL)."),
+    click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
+)
+runs = path("--runs", "root", default="runs", help="Where run directories go.")
+verdict_files = together(
+    output("--junit", help="Write the verdict as JUnit XML."),
+    output("--json", "json_file", help="Write it as JSON."),
+)
 
 
 def write_files(*files: tuple[Path | None, Callable[[Path], object]]) -> None:
@@ -47,3 +89,67 @@ def write_files(*files: tuple[Path | None, Callable[[Path], object]]) -> None:
 def as_json(values: Mapping[str, Any]) -> Callable[[Path], object]:
     """A writer of these."""
     return lambda file: file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+_OPTIONS = together(
+    click.option("--kafka", metavar="URL", help="Your Kafka; left out, a local stack is started."),
+    click.option("--redis", metavar="URL", help="Your Redis; left out, nothing is announced."),
+    click.option("--topic", help="The topic; on brokers of yours it must exist.  [default: events]"),
+    click.option("--use-env", is_flag=True,
+                 help="What is left out is as DUALSTREAM_KAFKA_URL, _REDIS_URL and _TOPIC say."),
+    click.option("--yes", is_flag=True,
+                 help="Send load to brokers that are not the local stack without asking. Where there is no "
+                 "terminal to ask on, as in CI, they are refused without this."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the options say of where load goes."""
+
+    kafka: str | None
+    redis: str | None
+    topic: str | None
+    use_env: bool
+    yes: bool
+
+    def find(self) -> Destination | None:
+        """What they name. Raises ConfigError."""
+        return find_destination(kafka=self.kafka, redis=self.redis, topic=self.topic, use_env=self.use_env)
+
+    @contextmanager
+    def open(self, brokers: int) -> Iterator[tuple[Destination, LocalStack | None]]:
+        """Where load goes, said and agreed to; a stack of its own, of so many brokers, where none were given.
+
+        Raises ConfigError, also for a "no"; StackError.
+        """
+        if (found := self.find()) is not None:
+            agree(found, yes=self.yes)
+            yield found, None
+            return
+        if ambient("kafka_url") or ambient("redis_url"):
+            names = "DUALSTREAM_KAFKA_URL and DUALSTREAM_REDIS_URL"
+            say(f"without --use-env load does not go to what {names} name")
+        with LocalStack(brokers=brokers, progress=say, topic=self.topic or TOPIC) as stack:
+            found = Destination.of(stack)
+            agree(found, yes=self.yes)
+            yield found, stack
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where load goes, which the command takes as one ``target``."""
+
+    @wraps(command)
+    def collected(**given: Any) -> Any:
+        target = Target(**{name: given.pop(name) for name in Target.__slots__})
+        return command(target=target, **given)
+
+    return _OPTIONS(collected)
+
+
+def agree(destination: Destination, *, yes: bool = False) -> None:
+    """Say where load goes; ask, if that may be somebody else's. Raises ConfigError for a "no"."""
+    say(f"load goes to {destination}")
+    if not yes:
+        can_ask = sys.stdin is not None and sys.stdin.isatty() and stderr.is_terminal
+        destination.agree(partial(click.confirm, "May it?", default=False, err=True) if can_ask else None)

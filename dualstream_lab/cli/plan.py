@@ -1,18 +1,21 @@
-"""``dualstream plan``: how many of each part it takes."""
+"""``dualstream plan`` and ``decide``: how many of each part it takes; which stream an event belongs on."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import Duration, say, stdout, working
+from dualstream_lab.cli.console import Duration, say, show_facts, stdout, working
+from dualstream_lab.cli.options import path
+from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.planning.decide import Stream, Wants
+from dualstream_lab.simulation.planning.decide import decide as find_stream
 from dualstream_lab.simulation.planning.explain import arithmetic
 from dualstream_lab.simulation.planning.plan import PUBLISHED, clusters, share_of, way
 from dualstream_lab.simulation.planning.plan import plan as make_plan
@@ -20,14 +23,10 @@ from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.units import count, percent, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from rich.console import JustifyMethod
-
-    from dualstream_lab.simulation.planning.outage_effects import Effect
     from dualstream_lab.simulation.planning.plan import Figure, Goal, Plan
-
-__all__ = ["plan"]
 
 _PARTS = {
     "publishers": "event loops, a core each",
@@ -40,7 +39,6 @@ _PARTS = {
 _STATIONS = {"publisher": "publishers", "broker": "brokers", "shard": "shards", "consumer": "consumers",
              "gateway": "gateways"}  # fmt: skip
 _FEW: Final = 20  # sources a partition; of more, chance hardly matters
-_JUSTIFY: Final[tuple[JustifyMethod, ...]] = ("left", "right", "left", "left")
 _TITLES = {"shards": "Redis shards"}
 _LATENCIES = {
     "publish": "publish: intended → Kafka has it",
@@ -54,22 +52,18 @@ _LATENCIES = {
 )
 @click.option("--rate", type=float, required=True, help="Events/s.")
 @click.option("--subscribers", type=int, required=True, help="Clients at gateways, together.")
-@click.option("--sources", type=int, default=100_000, show_default=True, help="What events are about.")
-@click.option("--per-subscriber", type=float, default=1.0, show_default=True, help="Sources that each hears.")
+@click.option("--sources", type=int, default=100_000, help="What events are about.")
+@click.option("--per-subscriber", type=float, default=1.0, help="Sources that each hears.")
 @click.option("--live-p99", type=Duration(), help="Goal: from the intended time to the client.")
 @click.option("--publish-p99", type=Duration(), help="Goal: from the intended time to Kafka's ack.")
-@click.option("--batch", type=int, default=10, show_default=True, help="Events of a call.")
-@click.option("--payload-bytes", type=int, default=300, show_default=True, help="Of an event.")
-@click.option("--copies", type=int, default=3, show_default=True, help="Of a partition.")
-@click.option(
-    "--max-load", type=float, default=0.6, show_default=True, help="Share of its ceiling for a part."
-)
-@click.option("--max-connections", type=int, default=10_000, show_default=True, help="Of a gateway.")
-@click.option("--tick", type=Duration(), default="5ms", show_default=True, help="Of a gateway.")
-@click.option("--outage", type=Duration(), default="90s", show_default=True, help="How long a part is away.")
-@click.option(
-    "--calibration", "file", type=click.Path(path_type=Path), help="Costs, by `dualstream calibrate`."
-)
+@click.option("--batch", type=int, default=10, help="Events of a call.")
+@click.option("--payload-bytes", type=int, default=300, help="Of an event.")
+@click.option("--copies", type=int, default=3, help="Of a partition.")
+@click.option("--max-load", type=float, default=0.6, help="Share of its ceiling for a part.")
+@click.option("--max-connections", type=int, default=10_000, help="Of a gateway.")
+@click.option("--tick", type=Duration(), default="5ms", help="Of a gateway.")
+@click.option("--outage", type=Duration(), default="90s", help="How long a part is away.")
+@path("--calibration", "file", help="Costs, by `dualstream calibrate`.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic.")
 def plan(file: Path | None, explain: bool, **options: Any) -> int:
     """How many publishers, brokers, partitions, Redis shards, gateways and consumers it takes.
@@ -102,77 +96,68 @@ def _bill(found: Plan) -> None:
         f"For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} subscribers",
         style="bold",
     )
-    table = _table()
+    rows = []
     for part, what in _PARTS.items():
         words = what.format(copies=needs.copies, max_connections=needs.max_connections)
-        table.add_row(_TITLES.get(part, part), *_cells(found.bill[part], count), words)
-    stdout.print(table)
+        rows.append((_TITLES.get(part, part), *_cells(found.bill[part], count), words))
+    _show(rows)
 
 
 def _latency(found: Plan) -> None:
     stdout.print("\n[bold]Latency[/]  (simulated)", markup=True)
-    table = _table()
     goals = {goal.name: goal for goal in found.goals}
+    rows = []
     for name, what in _LATENCIES.items():
         for share in (0.5, 0.99):
             goal = goals.get(name) if share == 0.99 else None
             words = ""
             if goal:
                 words = f"goal {seconds(goal.limit)}: {'reached' if goal.reached else 'missed'}"
-            cells = _cells(found.latency[name, share], seconds)
-            table.add_row(f"{what}, p{share * 100:g}", *cells, words)
-    stdout.print(table)
+            rows.append((f"{what}, p{share * 100:g}", *_cells(found.latency[name, share], seconds), words))
+    _show(rows)
 
 
 def _stations(found: Plan) -> None:
     stdout.print("\n[bold]What is left[/]  (load: share of the ceiling; at most "
                  f"{percent(found.needs.max_load)} was asked for)", markup=True)  # fmt: skip
-    table = _table()
+    rows = []
     for name, part in _STATIONS.items():
         station = found.stations[name]
         times = f", {count(1 / station.load)} times the rate" if station.load > 0.01 else ""
         words = f"saturates at {count(station.ceiling)} events/s{times}"
         if name == found.bottleneck:
             words += "  ← the first"
-        table.add_row(_TITLES.get(part, part), *_cells(found.loads[name], percent), words)
-    stdout.print(table)
+        rows.append((_TITLES.get(part, part), *_cells(found.loads[name], percent), words))
+    _show(rows)
 
 
 def _outages(found: Plan) -> None:
     stdout.print(f"\nWhen one is away for {seconds(found.needs.outage)}", style="bold")
-    table = _table()
-    part = ""
+    rows, before = [], ""
     for effect, figure in found.effects:
-        table.add_row(effect.part if effect.part != part else "", *_cells(figure, _told(effect)), effect.what)
-        part = effect.part
-    stdout.print(table)
+        written = {"s": seconds, "share": percent}.get(effect.unit, count)
+        rows.append((effect.part if effect.part != before else "", *_cells(figure, written), effect.what))
+        before = effect.part
+    _show(rows)
 
 
-def _told(effect: Effect) -> Callable[[float], str]:
-    return {"s": seconds, "share": percent}.get(effect.unit, count)
+def _show(rows: Sequence[tuple[str | Text, ...]]) -> None:
+    show_facts(rows, align="lrll", left=2)
 
 
-def _table() -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
-    for justify in _JUSTIFY:
-        table.add_column(justify=justify)
-    return table
-
-
-def _cells(figure: Figure, told: Callable[[float], str]) -> tuple[Text, Text]:
+def _cells(figure: Figure, written: Callable[[float], str]) -> tuple[Text, Text]:
     """(the value, its interval where it has one)."""
-    ends = [told(figure.low), told(figure.high)]
+    ends = [written(figure.low), written(figure.high)]
     interval = "" if ends[0] == ends[1] else f"({ends[0]} to {ends[1]})"
-    value = Text(told(figure.value), "bold").append("*" if figure.extrapolated else " ", "not bold")
+    value = Text(written(figure.value), "bold").append("*" if figure.extrapolated else " ", "not bold")
     return value, Text(interval, "dim")
 
 
 def _notes(found: Plan) -> None:
-    its = found.calibration
     stdout.print()
     say("note: in brackets: with all costs at the low, or all at the high end of their intervals; "
         "* extrapolated")  # fmt: skip
-    for line in its.caveats(found.beyond):
+    for line in found.calibration.caveats(found.beyond):
         say(f"note: {line}")
     if found.needs.sources < _FEW * found.deployment.partitions:
         say("note: so few sources are spread unevenly, by chance; latencies are of such a spread, loads of "
@@ -224,3 +209,46 @@ def _verdict(found: Plan) -> int:
         markup=True,
     )
     return 0
+
+
+@click.command(epilog="Example:  dualstream decide --must-not-lose --at-once --rate 50000 --channels 100000")
+@click.option("--must-not-lose/--may-be-lost", default=None, help="Whether each event will be missed.")
+@click.option("--at-once/--later", default=None, help="Whether somebody waits for it now.")
+@click.option("--rate", type=float, help="Events/s.  [default: 100]")
+@click.option("--per-channel", type=float, help="Subscribers of a channel.  [default: 1]")
+@click.option("--channels", type=int, help="How many there are.  [default: 100]")
+def decide(**given: Any) -> int:
+    """Kafka, Redis, or both: which stream an event belongs on, with the reasons and simulated figures.
+
+    Asks, on a terminal, when no option is given.
+    """
+    answers = {name: value for name, value in given.items() if value is not None}
+    if not answers and sys.stdin.isatty():
+        answers = _asked()
+    if not {"must_not_lose", "at_once"} <= answers.keys():
+        raise ConfigError("say --must-not-lose or --may-be-lost, and --at-once or --later")
+    wants = Wants(**answers)
+    found = find_stream(wants)
+    forms = f": {', '.join(found.forms)}" if found.forms else ""
+    stdout.print(f"[bold green]{found.stream}[/][bold]{forms}[/]", markup=True)
+    for reason in found.reasons:
+        stdout.print(f"  {reason.why}")
+        stdout.print(f"      {reason.figure}", style="dim")
+    if not found.calibration.measured and found.stream is not Stream.NEITHER:
+        say("note: figures are extrapolated, from costs that nobody measured: each may be a tenth or ten "
+            "times as much. `dualstream calibrate RUN…` measures yours.")  # fmt: skip
+    if found.stream in {Stream.KAFKA, Stream.BOTH}:
+        subscribers = max(1, round(wants.per_channel * wants.channels))
+        say(f"next: dualstream plan --rate {wants.rate:.10g} --sources {wants.channels} "
+            f"--subscribers {subscribers}")  # fmt: skip
+    return 0
+
+
+def _asked() -> dict[str, Any]:
+    return {
+        "must_not_lose": click.confirm("Will somebody miss an event that is lost?", default=True),
+        "at_once": click.confirm("Does somebody wait for it now?", default=True),
+        "rate": click.prompt("Events/s", type=float, default=100.0),
+        "channels": click.prompt("Channels (what events are about)", type=int, default=100),
+        "per_channel": click.prompt("Subscribers of a channel", type=float, default=1.0),
+    }

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
-from dualstream_lab.cli.console import Duration, say, stdout
+from dualstream_lab.cli.console import Duration, progress_bar, say, show_facts, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import as_json, check_writable, write_files
-from dualstream_lab.cli.progress import progress_bar
+from dualstream_lab.cli.options import as_json, output, path, verdict_files, write_files
 from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.judgement import Rules, Verdict
 from dualstream_lab.lab.isolation.proof import QUICK, Options, Proof, redis_faults
@@ -22,9 +19,9 @@ from dualstream_lab.lab.isolation.proof import prove as make_proof
 from dualstream_lab.lab.isolation.text import COLUMNS, facts, headline, row, write_proof_junit
 
 if TYPE_CHECKING:
-    from dualstream_lab.lab.isolation.proof import Progress
+    from pathlib import Path
 
-__all__ = ["prove"]
+    from dualstream_lab.lab.isolation.proof import Progress
 
 _COLORS = {Verdict.PASSES: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
 _QUICK_TIME, _QUICK_BLOCK = 170.0, 2.5
@@ -41,48 +38,30 @@ def prove() -> None:
     epilog="Example:  dualstream prove redis-isolation --publisher my_publisher.py --rate 2000 --html p.html",
 )
 @click.option("--quick", is_flag=True, help=f"In 3 minutes: short blocks, and only {', '.join(QUICK)}.")
-@click.option("--rate", type=float, default=10_000, show_default=True, help="Events/s.")
+@click.option("--rate", type=float, default=10_000, help="Events/s.")
 @click.option(
     "--faults", metavar="A,B", help="Only these.  [default: all of Redis in dualstream chaos --list]"
 )
 @click.option("--time", "limit", type=Duration(), help="For everything.  [default: 880s; --quick: 170s]")
-@click.option(
-    "--publisher",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your own publisher: a Python file, see above.",
-)
+@path("--publisher", metavar="FILE", help="Your own publisher: a Python file, see above.")
 @click.option("--block", type=float, help="Seconds of a block that are judged.  [default: 3; --quick: 2.5]")
 @click.option(
     "--margin",
     type=float,
     default=1.0,
-    show_default=True,
     help="Allowed difference in publish p99, ms; or a tenth of the healthy p99, if that is more.",
 )
 @click.option(
     "--others",
     type=float,
     default=0.3,
-    show_default=True,
     help="Cores that other programs may use; latencies of blocks with more are not compared.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Another plan of the same kind.")
-@click.option("--junit", type=click.Path(path_type=Path), help="Write the verdict as JUnit XML.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write it as JSON.")
-@click.option(
-    "--html", "html_file", type=click.Path(path_type=Path), help="Write a page to show to your team."
-)
-@click.option(
-    "--runs",
-    "root",
-    type=click.Path(path_type=Path),
-    default="runs",
-    show_default=True,
-    help="Where the blocks are kept.",
-)
-@click.option("--from", "again", type=click.Path(path_type=Path), metavar="DIR",
-              help="Measure nothing: judge the kept blocks of a proof again.")  # fmt: skip
+@click.option("--seed", type=int, default=1, help="Another plan of the same kind.")
+@verdict_files
+@output("--html", "html_file", help="Write a page to show to your team.")
+@path("--runs", "root", default="runs", help="Where the blocks are kept.")
+@path("--from", "again", metavar="DIR", help="Measure nothing: judge the kept blocks of a proof again.")
 def redis_isolation(
     quick: bool, rate: float, faults: str | None, limit: float | None, publisher: Path | None,
     block: float | None, margin: float, others: float, seed: int, junit: Path | None, json_file: Path | None,
@@ -104,7 +83,6 @@ def redis_isolation(
     Exit codes: 0 every fault passes, 99 one fails, 4 inconclusive within the time, 2 bad arguments or a file
     that cannot be used, 3 a broker did not start, 130 interrupted (what was measured is judged and kept).
     """
-    check_writable(junit, json_file, html_file)
     if again is not None:
         proof = Proof.of(again)
     else:
@@ -112,25 +90,21 @@ def redis_isolation(
         if faults is not None:
             chosen = tuple(name.strip() for name in faults.split(",") if name.strip())
         timing = Timing(length=block or (_QUICK_BLOCK if quick else _BLOCK))
+        timing = replace(timing, after=min(1.0, timing.length / 2), first=15.0 if quick else 40.0)
+        time, rules = limit or (_QUICK_TIME if quick else _TIME), Rules(ms=margin, others=others)
         options = Options(
-            faults=chosen,
-            rate=rate,
-            time=limit or (_QUICK_TIME if quick else _TIME),
-            timing=replace(timing, after=min(1.0, timing.length / 2), first=15.0 if quick else 40.0),
-            rules=Rules(ms=margin, others=others),
-            publisher=publisher,
-            seed=seed,
+            faults=chosen, rate=rate, time=time, timing=timing, rules=rules, publisher=publisher, seed=seed,
             quick=quick,
-        )
-        proof = _made(options, root)
-    _tell(proof)
+        )  # fmt: skip
+        proof = _measure(options, root)
+    _show(proof)
     _write(proof, junit, json_file, html_file)
     if proof.state == "interrupted":
         return INTERRUPTED
     return {Verdict.PASSES: 0, Verdict.FAILS: MISSED, Verdict.OPEN: INCONCLUSIVE}[proof.judgement.verdict]
 
 
-def _made(options: Options, root: Path) -> Proof:
+def _measure(options: Options, root: Path) -> Proof:
     short = "the quick form, with the most telling faults: " if options.quick else ""
     say(
         f"{short}{len(options.faults)} faults at {options.rate:,.0f} events/s, in blocks of "
@@ -146,29 +120,20 @@ def _made(options: Options, root: Path) -> Proof:
         return interrupts.run(make_proof(options, root=root, say=say, show=show))
 
 
-def _tell(proof: Proof) -> None:
-    table = Table(
-        title="Publish with each fault, less healthy beside it",
-        title_justify="left",
-        title_style="bold",
-        padding=(0, 1, 0, 0),
-    )
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if number in {0, len(COLUMNS) - 1} else "right", no_wrap=True)
+def _show(proof: Proof) -> None:
+    rows: list[tuple[str | Text, ...]] = []
     for fault in proof.judgement.faults:
         *cells, verdict = (cell.replace(" [", "\n[") for cell in row(fault))
-        table.add_row(*cells, Text(verdict, _COLORS[fault.verdict]))
-    stdout.print(table)
+        rows.append((*cells, Text(verdict, _COLORS[fault.verdict])))
+    title, align = "Publish with each fault, less healthy beside it", f"l{'r' * (len(COLUMNS) - 2)}l"
+    show_table(title, COLUMNS, rows, align=align, no_wrap=True, padding=(0, 1, 0, 0))
     for fault in proof.judgement.faults:
         for reason in fault.reasons:
             stdout.print(f"{fault.fault}: {reason}")
         for text, count in list(fault.errors.items())[:3]:
             stdout.print(f"  {count:,} times: {text}")
-    shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in facts(proof):
-        shown.add_row(name, value)
     stdout.print()
-    stdout.print(shown)
+    show_facts(facts(proof))
     for problem in proof.problems:
         say(f"missing: {problem}")
     if proof.state != "finished":

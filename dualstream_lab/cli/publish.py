@@ -6,45 +6,39 @@ import asyncio
 import signal
 import sys
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
-from dualstream_lab.cli.console import say
-from dualstream_lab.cli.options import brokers
-from dualstream_lab.cli.progress import progress_bar
-from dualstream_lab.cli.rejects import Rejects
-from dualstream_lab.config import Settings
+from dualstream_lab.cli.console import progress_bar, repeating, say
+from dualstream_lab.cli.options import brokers, path
+from dualstream_lab.cli.sinks import Rejects
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
 from dualstream_lab.ingest import FORMATS, Ingest, Reader
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.stack.where import find_settings
-from dualstream_lab.tasks import end_tasks
+from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
+    from dualstream_lab.config import Settings
     from dualstream_lab.ingest import Format, Progress, Reject
-
-__all__ = ["publish"]
 
 
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl.gz --format github-webhook --rate 1000")
 @click.argument("file", type=click.Path(allow_dash=True))
-@click.option("--format", "form", type=click.Choice(FORMATS), default="event", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="event")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Lines a second, at most.")
-@click.option("--from-line", type=click.IntRange(min=1), default=1, help="Go on at this line.")
 @click.option(
-    "--rejects",
-    type=click.Path(path_type=Path),
-    help="For refused lines.  [default: FILE.rejects.jsonl]",
+    "--from-line", type=click.IntRange(min=1), default=1, show_default=False, help="Go on at this line."
 )
+@path("--rejects", help="For refused lines.  [default: FILE.rejects.jsonl]")
 @brokers
 def publish(
-    file: str, form: Format, rate: float | None, from_line: int, rejects: Path | None, **where: str
+    file: str, form: Format, rate: float | None, from_line: int, rejects: Path | None, **urls: str
 ) -> int:
     """Publish FILE (or -), one event a line: to Kafka, which must succeed, then announced on Redis.
 
@@ -56,12 +50,12 @@ def publish(
     --format event           {"id", "type", "source_type", "source_id", "occurred_at", "data"}
     --format github-webhook  {"event", "payload"}; the payload becomes data, byte for byte
     """
-    settings = find_settings(Settings, **where)
-    path = rejects or Path("stdin.rejects.jsonl" if file == "-" else f"{file}.rejects.jsonl")
-    if path.exists() and Path(file).exists() and path.samefile(file):
-        raise ConfigError(f"--rejects {path} is FILE itself; give another")
+    settings = find_settings(**urls)
+    rejects = rejects or Path("stdin.rejects.jsonl" if file == "-" else f"{file}.rejects.jsonl")
+    if rejects.exists() and Path(file).exists() and rejects.samefile(file):
+        raise ConfigError(f"--rejects {rejects} is FILE itself; give another")
     name = "standard input" if file == "-" else file
-    with _opened(file) as opened, Rejects(path) as refused:
+    with _opened(file) as opened, Rejects(rejects) as refused:
         return asyncio.run(_publish(settings, opened, name, form, rate, from_line, refused))
 
 
@@ -100,11 +94,12 @@ async def _publish(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ingest.stop)
-        async with _shown(ingest.progress, started):
-            failure = await _failure(ingest, reader, name)
+        progress = ingest.progress
+        with progress_bar() as bar:
+            async with repeating(lambda: bar(progress.read, _line(progress, started))):
+                failure = await _failure(ingest, reader, name)
         await publisher.flush(2)
         stats = publisher.stats()
-    progress = ingest.progress
     if not (progress.durable or progress.rejected or ingest.stopped):
         raise failure or ConfigError(f"{name} has no event: nothing was published")
     say(f"{_line(progress, started)}; {stats.notified:,} announced on Redis")
@@ -146,20 +141,3 @@ def _line(progress: Progress, started: float) -> str:
     seconds = max(time.monotonic() - started, 0.001)
     rate = f"{progress.durable / seconds:,.0f}/s"
     return f"{progress.durable:,} events durable in {seconds:.1f} s ({rate}), {progress.rejected:,} refused"
-
-
-@asynccontextmanager
-async def _shown(progress: Progress, started: float) -> AsyncIterator[None]:
-    """How far it is, meanwhile."""
-    with progress_bar() as show:
-
-        async def showing() -> None:
-            while True:
-                show(progress.read, _line(progress, started))
-                await asyncio.sleep(0.25)
-
-        task = asyncio.create_task(showing())
-        try:
-            yield
-        finally:
-            await end_tasks([task])

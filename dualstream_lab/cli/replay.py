@@ -6,30 +6,42 @@ import asyncio
 import signal
 import time
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE
-from dualstream_lab.cli.console import Moment, say, stderr
-from dualstream_lab.cli.options import brokers
-from dualstream_lab.cli.rejects import Rejects
-from dualstream_lab.cli.replay_plan import Plan
-from dualstream_lab.cli.replay_sinks import Lines, Table
+from dualstream_lab.cli.console import Moment, repeating, say, stderr, stdout
+from dualstream_lab.cli.options import brokers, path
+from dualstream_lab.cli.sinks import Lines, Rejects, Table
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.lab.streams import source_of
 from dualstream_lab.publisher import DualPublisher
-from dualstream_lab.replay import Player, Republish, find_event, positions_text, read
+from dualstream_lab.replay import (
+    Player,
+    Republish,
+    Selection,
+    Start,
+    find_event,
+    parse_positions,
+    positions_text,
+    read,
+)  # fmt: skip
+from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from dualstream_lab.replay import Reject, Sink
 
-__all__ = ["replay"]
-
-_NAMED = 5  # records left out that are spelled out where no file takes them
+_COLUMNS = (
+    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[events]}"),
+    TimeElapsedColumn(),
+)  # fmt: skip
 
 
 @click.command(
@@ -50,11 +62,7 @@ _NAMED = 5  # records left out that are spelled out where no file takes them
 @click.option("--output", metavar="FILE", help="As JSON Lines into FILE; - is stdout.")
 @click.option("--to-topic", metavar="TOPIC", help="Publish them to TOPIC, with the same ids.")
 @click.option("--announce", is_flag=True, help="With --to-topic: notify on Redis, too.")
-@click.option(
-    "--rejects",
-    type=click.Path(path_type=Path),
-    help="For what is left out.  [default: FILE or TOPIC, and .rejects.jsonl]",
-)
+@path("--rejects", help="For what is left out.  [default: FILE or TOPIC, and .rejects.jsonl]")
 @brokers
 def replay(**options: Any) -> int:
     """Give events of the log again, in the order of time: from --since, --offset, --id or --from on.
@@ -68,93 +76,176 @@ def replay(**options: Any) -> int:
     left out and counted. Exit code 0: all that was asked for was given, up to the end as it was at the start;
     1: not all of it, and why; 3: a partition could not be read, the others were given.
     """
-    plan = Plan.of(**options)
-    with _Refused(plan) as refused:
+    plan = _planned(**options)
+    with Rejects(plan.rejects, append=plan.goes_on) as rejects:
         try:
-            return asyncio.run(_replay(plan, refused))
+            return asyncio.run(_replay(plan, rejects))
         except BrokenPipeError:  # the reader of our output has left: `… | head`
             return 0
 
 
-class _Refused:
-    """What was left out: into a file where there is a place for one, else the first few are said."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is asked for. ``until``: ms since the epoch. ``target``: the publisher's, if there is one."""
 
-    def __init__(self, plan: Plan) -> None:
-        path = plan.rejects
-        if path is None and plan.target is not None:
-            path = Path(f"{plan.target.topic}.rejects.jsonl")
-        elif path is None and plan.output not in {None, "-"}:
-            path = Path(f"{plan.output}.rejects.jsonl")
-        self.file = None if path is None else Rejects(path, append=plan.goes_on)
-        self.count = 0
+    settings: Settings
+    start: Start
+    selection: Selection
+    target: Settings | None
+    rejects: Path | None
+    until: int | None
+    event_id: str | None
+    output: str | None
+    follow: bool
+    limit: int | None
+    rate: float | None
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is the rest of an earlier one."""
+        return self.start.positions is not None
 
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
-
-    def add(self, reject: Reject) -> None:
-        """Count it, and keep it or say it."""
-        self.count += 1
-        place = f"{reject.partition}:{reject.offset}"
-        if self.file is not None:
-            self.file.add({"pos": place}, reject.reason, reject.raw)
-        elif self.count <= _NAMED:
-            say(f"left out {place}: {reject.reason}")
+    @property
+    def for_people(self) -> bool:
+        """Whether events go to a terminal."""
+        return self.target is None and self.output is None and stdout.is_terminal
 
 
-async def _replay(plan: Plan, refused: _Refused) -> int:
+def _planned(
+    *, since: float | None, offset: int | None, event_id: str | None, positions: str | None,
+    until: float | None, source: str | None, pattern: str | None, types: tuple[str, ...], output: str | None,
+    to_topic: str | None, announce: bool, rejects: Path | None, follow: bool, limit: int | None,
+    rate: float | None, **urls: str | None,
+) -> _Plan:  # fmt: skip
+    """From the options. Raises UsageError, ConfigError and StackError."""
+    if sum(value is not None for value in (since, offset, event_id, positions)) != 1:
+        raise click.UsageError(
+            "say where to begin: --since 10m, --offset 0 (all that is kept), --id ID or --from P:O,…"
+        )
+    for one, other, both in (
+        ("--source", "--pattern", None not in {source, pattern}),
+        ("--output", "--to-topic", None not in {output, to_topic}),
+        ("--follow", "--until", follow and until is not None),
+    ):
+        if both:
+            raise click.UsageError(f"{one} and {other} exclude each other")
+    if announce and to_topic is None:
+        raise click.UsageError("--announce needs --to-topic")
+    if source is not None:
+        source_of(source)
+    placed = None if positions is None else parse_positions(positions)
+    settings = find_settings(**urls)
+    name = to_topic or (output if output != "-" else None)
+    return _Plan(
+        settings=settings,
+        start=Start(offset=offset, timestamp=_ms(since), positions=placed),
+        selection=Selection(source=source, pattern=pattern, types=types),
+        target=None if to_topic is None else _target(settings, to_topic, announce=announce),
+        rejects=rejects or (Path(f"{name}.rejects.jsonl") if name is not None else None),
+        until=_ms(until), event_id=event_id, output=output, follow=follow, limit=limit, rate=rate,
+    )  # fmt: skip
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _target(settings: Settings, topic: str, *, announce: bool) -> Settings:
+    """Where to publish: the same Kafka, another topic, and Redis only if it is to be announced."""
+    if topic == settings.topic:
+        raise ConfigError(
+            f"--to-topic {topic} is the topic that is read: what is written would be read again"
+        )
+    if announce and settings.redis_url is None:
+        raise ConfigError("--announce: no Redis is given; set --redis (DUALSTREAM_REDIS_URL)")
+    there = Settings.load(kafka_url=settings.kafka_url, topic=topic)
+    return there.model_copy(update={"redis_url": settings.redis_url if announce else None})
+
+
+async def _replay(plan: _Plan, rejects: Rejects) -> int:
     began = time.monotonic()
     failure: DualStreamError | None = None
-    async with _Bar(visible=stderr.is_terminal and not plan.for_people) as bar:
+
+    def on_reject(reject: Reject) -> None:
+        rejects.add({"pos": f"{reject.partition}:{reject.offset}"}, reject.reason, reject.raw)
+
+    visible = stderr.is_terminal and not plan.for_people
+    with Progress(*_COLUMNS, console=stderr, disable=not visible, transient=True) as bar:
+        task = bar.add_task("reading", total=None, events="")
+
+        def look(read: int, total: int) -> None:
+            bar.update(task, description="looking for the id", completed=read, total=total)
+
+        def show() -> None:
+            done, total, events = reading.read, max(reading.total, reading.read), f"{player.written:,} events"
+            bar.update(task, description="reading", completed=done, total=total, events=events)
+
         start = plan.start
         if plan.event_id is not None:
-            start = await find_event(
-                plan.settings, plan.event_id, source=plan.selection.source, watch=bar.look
-            )
+            start = await find_event(plan.settings, plan.event_id, source=plan.selection.source, watch=look)
         async with (
             read(plan.settings, start, until=plan.until, follow=plan.follow) as reading,
-            _sink(plan, refused) as sink,
+            _sink(plan, on_reject) as sink,
         ):
             if reading.unnamed:
                 say(f"not named, and not read: partitions {', '.join(map(str, reading.unnamed))}")
             player = Player(
-                reading, plan.selection, sink, on_reject=refused.add, rate=plan.rate, limit=plan.limit
+                reading, plan.selection, sink, on_reject=on_reject, rate=plan.rate, limit=plan.limit
             )
-            bar.watch(player)
             with _interruptible(player.stop):
-                try:
-                    await player.run()
-                except DualStreamError as error:
-                    failure = error
+                async with repeating(show):
+                    try:
+                        await player.run()
+                    except DualStreamError as error:
+                        failure = error
             shortfall = [] if failure or player.stopped else await reading.shortfall()
             held = 0 if failure else await reading.held()
-    _tell(plan, player, refused, time.monotonic() - began)
+    _show(plan, player, rejects, time.monotonic() - began)
     if held:
         say(f"{held:,} messages are behind an open transaction, and not given before its end")
     for reason in shortfall:
         say(f"not all of it was given: {reason}")
-    if failure is not None:
-        say(f"error: {failure}")
-    _say_what_next(plan, player, unfinished=failure is not None)
+    _say_what_next(plan, player, failure)
     if failure is not None:
         return UNAVAILABLE
-    return INTERRUPTED if player.stopped else 1 if refused.count or shortfall else 0
+    return INTERRUPTED if player.stopped else 1 if rejects.count or shortfall else 0
 
 
-def _say_what_next(plan: Plan, player: Player, *, unfinished: bool) -> None:
+def _show(plan: _Plan, player: Player, rejects: Rejects, seconds: float) -> None:
+    place = plan.target.topic if plan.target is not None else plan.output or "stdout"
+    say(
+        f"{player.written:,} events to {place}, of {player.reading.read:,} records read in {seconds:.1f} s "
+        f"({player.written / seconds:,.0f}/s), {rejects.count:,} left out"
+    )
+    if rejects.count and rejects.path is not None:
+        say(f"what was left out is in {rejects.path}")
+
+
+def _say_what_next(plan: _Plan, player: Player, failure: DualStreamError | None) -> None:
+    if failure is not None:
+        say(f"error: {failure}")
     if not player.reading.is_same_log:
         say("begin anew with --offset 0")
-    elif unfinished or player.stopped or player.at_limit:
+    elif failure or player.stopped or player.at_limit:
         say(f"go on with --from {positions_text(player.reading.at)}")
     elif advice := _advice(plan, player):
         say(f"next: {advice}")
 
 
+def _advice(plan: _Plan, player: Player) -> str | None:
+    if not player.written:
+        return "nothing was chosen; without --source, --pattern and --type you see all that there is"
+    if plan.target is not None:
+        return f"dualstream replay --offset 0 --topic {plan.target.topic}"
+    if plan.for_people:
+        return "one of them whole:  dualstream replay --id ID --limit 1 --output -"
+    if plan.output not in {None, "-"}:
+        return f"dualstream publish {plan.output} --topic TOPIC"
+    return None
+
+
 @asynccontextmanager
-async def _sink(plan: Plan, refused: _Refused) -> AsyncIterator[Sink]:
+async def _sink(plan: _Plan, on_reject: Callable[[Reject], None]) -> AsyncIterator[Sink]:
     if plan.target is None:
         with closing(Table() if plan.for_people else Lines(plan.output or "-", append=plan.goes_on)) as sink:
             yield sink
@@ -165,7 +256,7 @@ async def _sink(plan: Plan, refused: _Refused) -> AsyncIterator[Sink]:
     except ConfigError as error:
         raise ConfigError(f"--to-topic: {error}") from error
     async with publisher:
-        yield Republish(publisher, plan.target, on_reject=refused.add)
+        yield Republish(publisher, plan.target, on_reject=on_reject)
         await publisher.flush(2)
         if plan.target.redis_url is not None:
             say(f"{publisher.stats().notified:,} announced on Redis")
@@ -190,73 +281,3 @@ def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Bar:
-    """Records read, of those between begin and end, and events written; four times a second."""
-
-    def __init__(self, *, visible: bool) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[events]}"),
-            TimeElapsedColumn(),
-        )
-        self._bar = Progress(*columns, console=stderr, disable=not visible, transient=True)
-        self._task = self._bar.add_task("reading", total=None, events="")
-        self._watching: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-        self._bar.stop()
-
-    def look(self, read: int, total: int) -> None:
-        """The id is still looked for."""
-        self._bar.update(self._task, description="looking for the id", completed=read, total=total)
-
-    def watch(self, player: Player) -> None:
-        """Show the player from now on."""
-
-        async def show() -> None:
-            while True:
-                reading = player.reading
-                total = max(reading.total, reading.read)
-                self._bar.update(
-                    self._task,
-                    description="reading",
-                    completed=reading.read,
-                    total=total,
-                    events=f"{player.written:,} events",
-                )
-                await asyncio.sleep(0.25)
-
-        self._watching = asyncio.create_task(show())
-
-
-def _tell(plan: Plan, player: Player, refused: _Refused, seconds: float) -> None:
-    where = plan.target.topic if plan.target is not None else plan.output or "stdout"
-    say(
-        f"{player.written:,} events to {where}, of {player.reading.read:,} records read in {seconds:.1f} s "
-        f"({player.written / seconds:,.0f}/s), {refused.count:,} left out"
-    )
-    if refused.count and refused.file is not None:
-        say(f"what was left out is in {refused.file.path}")
-
-
-def _advice(plan: Plan, player: Player) -> str | None:
-    if not player.written:
-        return "nothing was chosen; without --source, --pattern and --type you see all that there is"
-    if plan.target is not None:
-        return f"dualstream replay --offset 0 --topic {plan.target.topic}"
-    if plan.for_people:
-        return "one of them whole:  dualstream replay --id ID --limit 1 --output -"
-    if plan.output not in {None, "-"}:
-        return f"dualstream publish {plan.output} --topic TOPIC"
-    return None

@@ -12,53 +12,49 @@ import click
 from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import say
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
-from dualstream_lab.stack.origin import with_origins
+from dualstream_lab.stack.destination import with_origins
 
-__all__ = ["run"]
-
-# Command: its module, the extra that it needs, and its line in the help (so that --help imports little).
-_COMMANDS = {
-    "demo": ("demo", "stack,report", "Both streams at work through a Redis outage, on brokers of its own."),
-    "smoke": ("run", "stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
-    "run": ("run", "stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
-    "chaos": ("chaos", "stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
-    "prove": (
-        "prove",
-        "stack,report",
-        "Prove that Redis trouble never fails or slows a publish; yours, too.",
-    ),
-    "find-rate": ("find_rate", "stack,load", "The highest rate that holds, and what saturated."),
-    "runs": ("runs", "load", "List recorded runs, or show one."),
-    "report": ("report", "report", "One run as a page, for somebody who was not there; or as Markdown."),
-    "ledger": ("ledger", "load", "What became of each event of a run, and how faults were got over."),
-    "compare": ("compare", "report", "What really changed between runs, or repeats of them; for CI, too."),
-    "simulate": ("simulate", "simulation", "A scenario on the model: any number of each part, in seconds."),
-    "plan": ("plan", "simulation", "How many of each part a rate and an audience need; simulated."),
-    "calibrate": (
-        "calibrate",
-        "simulation",
-        "What each step costs here, from runs; and how well that predicts.",
-    ),
-    "decide": ("decide", "simulation", "Kafka, Redis or both: which stream an event belongs on, and why."),
-    "up": ("stack", "stack", "Start a real Kafka and a real Valkey on this machine."),
-    "status": ("stack", "stack", "Show the running local stack."),
-    "down": ("stack", "stack", "End the running local stack."),
-    "publish": ("publish", "cli", "Publish a file of events: Kafka first, then Redis."),
-    "serve": ("serve", "stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
-    "check-gateway": ("check_gateway", "stack,load,gateway", "Whether a gateway's clients lose events."),
-    "replay": ("replay", "cli", "Events of the log again: to look at, into a file, or to another topic."),
-    "tail": ("streams", "cli", "Watch notifications on Redis, or whole events on Kafka."),
-}
-
-
+# Of each command the extra that it needs, and its line in the help (so that --help imports little).
 _SECTIONS = {
-    "Brokers": ("up", "status", "down"),
-    "Events": ("publish", "tail", "replay", "serve"),
-    "Load": ("demo", "smoke", "run", "find-rate", "chaos"),
-    "Proofs": ("prove", "check-gateway"),
-    "Runs": ("runs", "report", "ledger", "compare"),
-    "Model": ("simulate", "plan", "decide", "calibrate"),
+    "Brokers": {
+        "up": ("stack", "Start a real Kafka and a real Valkey on this machine."),
+        "status": ("stack", "Show the running local stack."),
+        "down": ("stack", "End the running local stack."),
+    },
+    "Events": {
+        "publish": ("cli", "Publish a file of events: Kafka first, then Redis."),
+        "tail": ("cli", "Watch notifications on Redis, or whole events on Kafka."),
+        "replay": ("cli", "Events of the log again: to look at, into a file, or to another topic."),
+        "serve": ("stack,gateway", "Serve: events in over HTTP, out to WebSocket and SSE clients."),
+    },
+    "Load": {
+        "demo": ("stack,report", "Both streams at work through a Redis outage, on brokers of its own."),
+        "smoke": ("stack,load", "Both streams for 30 s at 10,000 events/s, with a verdict: for CI."),
+        "run": ("stack,load", "Run a scenario: load, faults on a schedule, thresholds."),
+        "find-rate": ("stack,load", "The highest rate that holds, and what saturated."),
+        "chaos": ("stack,load", "Run a scenario with faults; list them; mend what a crash has left."),
+    },
+    "Proofs": {
+        "prove": ("stack,report", "Prove that Redis trouble never fails or slows a publish; yours, too."),
+        "check-gateway": ("stack,load,gateway", "Whether a gateway's clients lose events."),
+    },
+    "Runs": {
+        "runs": ("load", "List recorded runs, or show one."),
+        "report": ("report", "One run as a page, for somebody who was not there; or as Markdown."),
+        "ledger": ("load", "What became of each event of a run, and how faults were got over."),
+        "compare": ("report", "What really changed between runs, or repeats of them; for CI, too."),
+    },
+    "Model": {
+        "simulate": ("simulation", "A scenario on the model: any number of each part, in seconds."),
+        "plan": ("simulation", "How many of each part a rate and an audience need; simulated."),
+        "decide": ("simulation", "Kafka, Redis or both: which stream an event belongs on, and why."),
+        "calibrate": ("simulation", "What each step costs here, from runs; and how well that predicts."),
+    },
 }
+# Of a command that is in another's.
+_MODULES = {"up": "stack", "status": "stack", "down": "stack", "smoke": "run", "find_rate": "run",
+            "report": "runs", "decide": "plan"}  # fmt: skip
+_COMMANDS = {name: command for section in _SECTIONS.values() for name, command in section.items()}
 
 
 class _Commands(click.Group):
@@ -77,21 +73,21 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        attribute = {"find-rate": "find_rate_command"}.get(cmd_name, cmd_name.replace("-", "_"))
-        found = getattr(import_module(f"dualstream_lab.cli.{_COMMANDS[cmd_name][0]}"), attribute)
-        assert isinstance(found, click.Command)  # noqa: S101
-        return found
+        name = cmd_name.replace("-", "_")
+        module = import_module(f"dualstream_lab.cli.{_MODULES.get(name, name)}")
+        command: click.Command = getattr(module, name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in _SECTIONS.items():
+        for title, commands in _SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, _COMMANDS[name][2]) for name in names])
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
 
 
 @click.group(
     cls=_Commands,
     epilog="Start with:  dualstream up --detach   then   dualstream publish FILE",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(version("dualstream-lab"), prog_name="dualstream")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the clients log.")
@@ -123,7 +119,7 @@ def run(arguments: list[str]) -> int:
         command = next((word for word in arguments if word in _COMMANDS), None)
         if command is None or (error.name or "").startswith("dualstream_lab"):
             raise
-        extra = _COMMANDS[command][1]
+        extra = _COMMANDS[command][0]
         say(f"error: `dualstream {command}` needs {error.name}: pip install 'dualstream-lab[{extra}]'")
         return USAGE
     except (KeyboardInterrupt, click.Abort):

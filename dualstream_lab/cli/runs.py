@@ -1,21 +1,25 @@
-"""``dualstream runs``: every run so far, or one of them."""
+"""``dualstream runs`` and ``report``: every run so far, or one of them; as tables, JUnit XML, or a page."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
+from rich.text import Text
 
-from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.summary import tell
-from dualstream_lab.errors import RecordingError, StackError
+from dualstream_lab.cli import MISSED, USAGE
+from dualstream_lab.cli.console import say, show_table, stdout
+from dualstream_lab.cli.ledger import show_recovery
+from dualstream_lab.cli.options import output
+from dualstream_lab.errors import ConfigError, RecordingError, StackError
+from dualstream_lab.lab.junit import Case, write_junit
 from dualstream_lab.lab.result import Run
-from dualstream_lab.recording import list_runs
+from dualstream_lab.recording import RunDirectory, list_runs
 
-__all__ = ["runs"]
+if TYPE_CHECKING:
+    from dualstream_lab.recording import Manifest
 
 
 @click.command(epilog="Example:  dualstream runs   then   dualstream runs runs/smoke-20250601-120000-3f9a")
@@ -24,28 +28,131 @@ def runs(directory: Path) -> int:
     """List the runs in DIRECTORY (runs, if left out), or show the one that it is."""
     if (directory / "manifest.json").exists():
         result = Run.open(directory)
-        tell(result)
+        show_run(result)
         return 0 if result.held else MISSED
     if not directory.is_dir():
         raise StackError(f"there is no directory {directory}; `dualstream smoke` makes a run")
     found = list_runs(directory)
-    table = Table()
-    for name in ("run", "when", "state", "events/s", "s", "verdict"):
-        table.add_column(name)
+    rows = []
     for entry in found:
         if isinstance(entry, RecordingError):
             say(f"left out: {entry}")
-            continue
-        manifest, verdict = entry.manifest, entry.verdict()
-        said = "-" if verdict is None else "held" if verdict.get("held") else "MISSED"
-        table.add_row(
-            entry.path.name,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.clocks.wall / 1e9)),
-            "simulated" if manifest.simulated else manifest.state,
-            f"{manifest.workload.get('rate', 0):,.0f}",
-            f"{manifest.workload.get('duration', 0):g}",
-            said if verdict is None or verdict.get("thresholds") else "-",
-        )
-    stdout.print(table)
+        else:
+            rows.append(_row(entry))
+    show_table("", ("run", "when", "state", "events/s", "s", "verdict"), rows)
     say(f"{len(found)} runs in {directory}; next: dualstream runs {directory / '<run>'}")
     return 0
+
+
+def _row(run: RunDirectory) -> tuple[str, ...]:
+    manifest, verdict = run.manifest, run.verdict()
+    judged = "-"
+    if verdict is not None and verdict.get("thresholds"):
+        judged = "held" if verdict.get("held") else "MISSED"
+    return (
+        run.path.name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.clocks.wall / 1e9)),
+        "simulated" if manifest.simulated else manifest.state, f"{manifest.workload.get('rate', 0):,.0f}",
+        f"{manifest.workload.get('duration', 0):g}", judged,
+    )  # fmt: skip
+
+
+@click.command(
+    epilog="Example:  dualstream report runs/smoke-20250601-120000-3f9a   then open its report.html"
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@output("--html", "page", help="The page.  [default: RUN/report.html]")
+@output(
+    "--markdown", help="Tables for a pull request; then the page is made only where --html is given, too."
+)
+def report(run: Path, page: Path | None, markdown: Path | None) -> int:
+    """Make a page of RUN, a run directory: its verdict, its story in pictures, the ledger, how to repeat it.
+
+    It is one file that needs no network and no script. A run that was interrupted or is damaged has one, too;
+    it says what is missing.
+
+    Exit codes: 0 made, whatever the verdict is; 2 RUN is no run directory, or a file has no place.
+    """
+    try:
+        RunDirectory.open(run)
+        say(f"reading {run} …")
+        from dualstream_lab.lab import report as lab  # noqa: PLC0415  (matplotlib and pandas take a second)
+
+        found = lab.report(run)
+    except RecordingError as error:
+        say(f"error: {error}")
+        return USAGE
+    if markdown is not None:
+        _write(markdown, lab.markdown(found))
+    if page is not None or markdown is None:
+        if page is None:
+            page = run / "report.html"
+            if page.is_symlink():  # never through a link: the directory may be a stranger's
+                page.unlink()
+        _write(page, lab.html(found))
+        say("next: open it in a browser, or send it to somebody who was not there")
+    else:
+        say("no page was made; with --html FILE there is one, too")
+    for problem in found.problems:
+        say(f"missing: {problem}")
+    return 0
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from error
+    stdout.print(f"report  {file}")
+
+
+def show_run(result: Run) -> None:
+    """Tables, who was at the limit, and what to do next."""
+    manifest = result.directory.manifest
+    header, rows = result.verdict.latency_table()
+    show_table("Latency, ms", ["from to", *header[1:]], rows, align="lr")
+    counts = list(result.verdict.count_table())
+    if manifest.warm_up:
+        counts.append(("besides: sent before, to warm up", f"{manifest.warm_up:,}"))
+    show_table("\nEvents", (), counts, show_header=False)
+    if manifest.faults:
+        _show_faults(manifest)
+    show_recovery(result.verdict.recoveries)
+    if result.checks:
+        checks = [
+            (check.threshold.text, "held" if check.held else Text("MISSED", "bold red"), check.text)
+            for check in result.checks
+        ]
+        show_table("\nThresholds", (), checks, show_header=False)
+    stdout.print(f"\n{result.limit}")
+    for problem in result.directory.problems:
+        say(f"missing: {problem}")
+    if manifest.simulated:
+        say("Simulated: the figures are a model's, nothing was measured.")
+    if result.state != "finished":
+        why = {"interrupted": "it was interrupted", "running": "its writers died, or it still runs"}
+        say(f"The run is not complete: {why.get(result.state, result.state)}.")
+    stdout.print(f"run  {result.path}")
+    say(f"next: all of it on one page:  dualstream report {result.path}")
+    if result.verdict.recoveries:
+        say(f"      what became of each event:  dualstream ledger {result.path}")
+    say(f"      in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
+
+
+def _show_faults(manifest: Manifest) -> None:
+    rows = []
+    for fault in manifest.faults:
+        begin, end = (f"{(at - manifest.started) / 1e9:.1f} s" for at in (fault.begin, fault.end))
+        rows.append((fault.what, begin, end if fault.end else "", fault.bite, fault.over))
+    show_table("\nFaults", ("what", "from", "to", "that it bit", "that it is over"), rows)
+
+
+def write_run_junit(result: Run, file: Path) -> None:
+    """The run, and each threshold, as a test case. Raises OSError."""
+    manifest = result.directory.manifest
+    seconds = max(0.0, (manifest.ended - manifest.started) / 1e9)
+    failure = None if result.state == "finished" else f"it was {result.state}"
+    cases = [Case(name="the run finished", classname="dualstream", seconds=seconds, failure=failure)]
+    for check in result.checks:
+        name, failure = check.threshold.text, None if check.held else check.text
+        cases.append(Case(name=name, classname="dualstream.thresholds", text=check.text, failure=failure))
+    write_junit(file, f"dualstream {manifest.name}", cases, {"limit": result.limit})

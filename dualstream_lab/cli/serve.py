@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from dualstream_lab.stack import LocalStack, running_stack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["serve"]
-
 _NEXT = """\
 watch:    {url}/            in a browser;  or  curl -N '{url}/sse?source=repo:octo/hello'
 publish:  curl {url}/ingest -H 'Content-Type: application/json' \\
@@ -32,11 +31,9 @@ Ctrl-C ends it."""
     epilog="Example:  dualstream serve   and, elsewhere,   curl -N 'http://127.0.0.1:8080/sse?source=repo:octo/hello'"
 )
 @click.option(
-    "--only",
-    multiple=True,
-    type=click.Choice(PARTS),
+    "--only", multiple=True, type=click.Choice(PARTS),
     help="This part alone (may be repeated).  [default: all]",
-)
+)  # fmt: skip
 @click.option("--listen", metavar="HOST:PORT", help="DUALSTREAM_LISTEN.  [default: 127.0.0.1:8080]")
 @click.option(
     "--store", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file (DUALSTREAM_STORE)."
@@ -54,7 +51,7 @@ Ctrl-C ends it."""
     is_flag=True,
     help="Move the store away (NAME.before-1), and fill a new one with what Kafka has.",
 )
-def serve(only: Sequence[str], rebuild_store: bool, **where: object) -> int:
+def serve(only: Sequence[str], rebuild_store: bool, **given: object) -> int:
     """Serve: events in over HTTP, out to WebSocket and SSE clients, live and without a gap.
 
     \b
@@ -65,35 +62,26 @@ def serve(only: Sequence[str], rebuild_store: bool, **where: object) -> int:
     On the brokers given, else on the local stack that runs, else on one of its own. Everything else is a
     DUALSTREAM_… variable: docs/reference/settings.md.
     """
-    settings = ServeSettings.load(**where)
-    info = running_stack()
-    if settings.kafka_url is None and info is None:
-        with LocalStack(progress=say) as stack:
-            settings = _on(where, stack.kafka_url, stack.redis_url, stack.topic, stack.directory)
-            return _run(settings, only, rebuild=rebuild_store)
-    if settings.kafka_url is None and info is not None:
-        settings = _on(where, info.kafka_url, info.redis_url, info.topic, info.directory)
-    return _run(settings, only, rebuild=rebuild_store)
+    settings = ServeSettings.load(**given)
+    with ExitStack() as exits:
+        if settings.kafka_url is None:
+            stack = running_stack() or exits.enter_context(LocalStack(progress=say))
+            local = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": stack.topic}
+            settings = ServeSettings.load(
+                **local | {name: value for name, value in given.items() if value is not None}
+            )
+            if "store" not in settings.model_fields_set:  # it lives and dies with the stack
+                store = Path(stack.directory) / "dualstream.db"
+                settings = settings.model_copy(update={"store": store})
+        return _run(settings, only or PARTS, rebuild=rebuild_store)
 
 
-def _on(
-    where: dict[str, object], kafka: str, redis: str, topic: str | None, directory: object
-) -> ServeSettings:
-    """Settings for a stack of this machine; the store lives and dies with it, unless one is given."""
-    stack = {"kafka_url": kafka, "redis_url": redis, "topic": topic}
-    given = {name: value for name, value in where.items() if value is not None}
-    settings = ServeSettings.load(**(stack | given))
-    if "store" in settings.model_fields_set:
-        return settings
-    return ServeSettings.load(**(stack | given), store=Path(str(directory)) / "dualstream.db")
-
-
-def _run(settings: ServeSettings, only: Sequence[str], *, rebuild: bool) -> int:
-    if rebuild and (moved := put_store_away(settings, only or PARTS)):
+def _run(settings: ServeSettings, parts: Sequence[str], *, rebuild: bool) -> int:
+    if rebuild and (moved := put_store_away(settings, parts)):
         say(f"the old store is {moved} now; a new one is filled with what Kafka has")
 
     def started(url: str) -> None:
-        say(f"serving {', '.join(only or PARTS)} on topic {settings.topic}, store {settings.store}")
+        say(f"serving {', '.join(parts)} on topic {settings.topic}, store {settings.store}")
         say(_NEXT.format(url=url) if url else "Ctrl-C ends it.")
 
     async def main() -> int:
@@ -101,7 +89,7 @@ def _run(settings: ServeSettings, only: Sequence[str], *, rebuild: bool) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, until.set)
-        await run_parts(settings, only or PARTS, started=started, until=until)
+        await run_parts(settings, parts, started=started, until=until)
         say("ended")
         return 0
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dualstream_lab.cli.console import Duration, say, working
-from dualstream_lab.cli.options import check_writable
-from dualstream_lab.cli.run import changed, told, verdict_options
+from dualstream_lab.cli.options import path, runs, together
+from dualstream_lab.cli.run import changed, conclude, verdict_options
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.result import Run
 from dualstream_lab.lab.scenario import Scenario
-from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.simulation import record
 from dualstream_lab.simulation import simulate as model
 from dualstream_lab.simulation.calibration import Calibration, load_of
 from dualstream_lab.simulation.parameters import deployment_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from dualstream_lab.simulation import Deployment
-
-__all__ = ["simulate"]
 
 _PARTS = (
     ("publishers", int, "1", "Event loops, each with the scenario's lanes."),
@@ -42,13 +38,6 @@ _PARTS = (
 )
 
 
-def _parts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for how many there are of each part."""
-    for name, kind, usual, words in reversed(_PARTS):
-        command = click.option(f"--{name}", type=kind, help=f"{words}  [default: {usual}]")(command)
-    return command
-
-
 @click.command(
     epilog="Example:  dualstream simulate redis_down.toml --rate 100000 --publishers 4 --brokers 3"
 )
@@ -56,12 +45,14 @@ def _parts(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--rate", type=float, help="Events/s, instead of the scenario's.")
 @click.option("--duration", type=float, help="Seconds, instead of the scenario's.")
 @click.option("--seed", type=int, help="Another plan of the same kind, and other chance.")
-@_parts
-@click.option(
-    "--calibration", "file", type=click.Path(path_type=Path), help="Costs, by `dualstream calibrate`."
+@together(
+    *(
+        click.option(f"--{name}", type=kind, help=f"{words}  [default: {usual}]")
+        for name, kind, usual, words in _PARTS
+    )
 )
-@click.option("--runs", "root", type=click.Path(path_type=Path), default="runs", show_default=True,
-              help="Where run directories go.")  # fmt: skip
+@path("--calibration", "file", help="Costs, by `dualstream calibrate`.")
+@runs
 @verdict_options
 def simulate(
     scenario: str, *, rate: float | None, duration: float | None, seed: int | None, file: Path | None,
@@ -76,19 +67,19 @@ def simulate(
 
     Exit codes: 0 every threshold held, 99 one was missed, 2 bad arguments, or a fault that is not modelled.
     """
-    check_writable(junit, json_file)
-    asked = changed(Scenario.read(scenario), rate=rate, duration=duration, seed=seed)
-    checks = (*asked.thresholds, *map(Threshold.parse, threshold))
+    asked = changed(Scenario.read(scenario), rate=rate, duration=duration, seed=seed, threshold=threshold)
     calibration = Calibration.load(file) if file else Calibration.shipped()
     deployment = _deployment(asked, parts)
     work = asked.workload
     say(f"{asked.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s, simulated …")
     with working("simulating …"):
         outcome = model(work, deployment, calibration.costs, asked.faults, seed=work.seed)
-        directory = record(outcome, root, name=asked.name, thresholds=[check.text for check in checks])
+        directory = record(
+            outcome, root, name=asked.name, thresholds=[limit.text for limit in asked.thresholds]
+        )
         result = Run.of(directory)
         directory.write_verdict(result.verdict.as_dict(directory))
-    code = told(result, junit=junit, json_file=json_file)
+    code = conclude(result, junit=junit, json_file=json_file)
     for line in calibration.caveats(load_of(work, deployment)):
         say(f"note: {line}")
     return code

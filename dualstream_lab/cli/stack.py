@@ -7,49 +7,43 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 import click
 
-from dualstream_lab.cli.console import Duration, export_lines, say, stdout
+from dualstream_lab.cli.console import Duration, say, stdout
+from dualstream_lab.cli.options import path
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
 from dualstream_lab.stack.state import StateFile, state_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["down", "status", "up"]
+    from pathlib import Path
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
 _VARIABLES = ("DUALSTREAM_KAFKA_URL", "DUALSTREAM_REDIS_URL", "DUALSTREAM_TOPIC")
+_NEXT = "dualstream publish FILE   or   dualstream tail --pattern '*'"
 _PORT = click.IntRange(1, 65_535)
 
 
 @click.command(epilog="Next:  dualstream publish FILE,  dualstream tail --pattern '*',  dualstream down")
 @click.option(
-    "--brokers", type=click.Choice(["1", "3"]), default="1", help="3: replicated, two must have it."
-)
+    "--brokers", type=click.Choice(["1", "3"]), default="1", show_default=False,
+    help="3: replicated, two must have it.",
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when it serves; it runs until `down` or --ttl.")
-@click.option(
-    "--ttl", type=Duration(), default="8h", show_default=True, help="How long a detached one lives."
-)
-@click.option("--directory", type=click.Path(path_type=Path), help="Keep data and logs here.")
+@click.option("--ttl", type=Duration(), default="8h", help="How long a detached one lives.")
+@path("--directory", help="Keep data and logs here.")
 @click.option("--kafka-port", type=_PORT, help="Port of Kafka (of the first of three). Default: a free one.")
 @click.option("--redis-port", type=_PORT, help="Port of Redis. Default: a free one.")
 @click.option("--served", is_flag=True, hidden=True)
 def up(
-    brokers: str,
-    detach: bool,
-    ttl: float,
-    directory: Path | None,
-    kafka_port: int | None,
-    redis_port: int | None,
-    served: bool,
-) -> int:
+    brokers: str, detach: bool, ttl: float, directory: Path | None, kafka_port: int | None,
+    redis_port: int | None, served: bool,
+) -> int:  # fmt: skip
     """Start a real Apache Kafka and a real Valkey: no Docker, no root, no Java of your own.
 
     In the foreground until Ctrl-C, or --detach. Prints `export DUALSTREAM_…` lines on stdout:
@@ -57,9 +51,18 @@ def up(
         eval "$(dualstream up --detach)"
     """
     if (info := running_stack()) is not None:
-        return _already(info, int(brokers))
+        if (running := len(info.kafka_url.split(","))) != int(brokers):
+            raise StackError(
+                f"a stack of {running} broker(s) runs already; end it with `dualstream down` first"
+            )
+        say("a local stack runs already:")
+        return _show(info)
     if detach:
-        return _detach(_arguments(brokers, ttl, directory, kafka_port, redis_port))
+        values = {
+            "brokers": brokers, "ttl": f"{ttl}s", "directory": directory and directory.absolute(),
+            "kafka-port": kafka_port, "redis-port": redis_port,
+        }  # fmt: skip
+        return _detach([f"--{name}={value}" for name, value in values.items() if value is not None])
     stack = LocalStack(
         brokers=int(brokers), directory=directory, progress=say, kafka_port=kafka_port, redis_port=redis_port
     )
@@ -72,8 +75,7 @@ def status() -> int:
     info = running_stack()
     if info is None:
         raise StackError("no local stack runs; start one with `dualstream up`")
-    _show(info)
-    return 0
+    return _show(info)
 
 
 @click.command()
@@ -106,23 +108,15 @@ def _unset() -> int:
     return 0
 
 
-def _already(info: StackInfo, brokers: int) -> int:
-    running = len(info.kafka_url.split(","))
-    if running != brokers:
-        raise StackError(f"a stack of {running} broker(s) runs already; end it with `dualstream down` first")
-    say("a local stack runs already:")
-    _show(info)
-    return 0
-
-
-def _show(info: StackInfo) -> None:
+def _show(info: StackInfo) -> int:
     age = time.time() - info.started_at
     say(f"Kafka   {info.kafka_url}  (topic {info.topic})")
     say(f"Redis   {info.redis_url}")
     left = f", ends in {(info.expires_at - time.time()) / 60:.0f} min" if info.expires_at else ""
     say(f"up for {age / 60:.0f} min, process {info.pid}{left}; data and logs in {info.directory}")
-    values = (info.kafka_url, info.redis_url, info.topic)
-    stdout.print(export_lines(dict(zip(_VARIABLES, values, strict=True))))
+    for name, value in zip(_VARIABLES, (info.kafka_url, info.redis_url, info.topic), strict=True):
+        stdout.print(f"export {name}='{value}'")
+    return 0
 
 
 def _serve(stack: LocalStack, ttl: float | None) -> int:
@@ -135,20 +129,14 @@ def _serve(stack: LocalStack, ttl: float | None) -> int:
     try:
         with stack:
             info = StackInfo(
-                kafka_url=stack.kafka_url,
-                redis_url=stack.redis_url,
-                topic=stack.topic or "",
-                pid=os.getpid(),
-                directory=str(stack.directory),
-                started_at=started,
+                kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic or "",
+                pid=os.getpid(), directory=str(stack.directory), started_at=started,
                 expires_at=None if ttl is None else started + ttl,
-            )
+            )  # fmt: skip
             state.publish(info)
             _show(info)
             if ttl is None:
-                say(
-                    "Ctrl-C ends it. Elsewhere:  dualstream publish FILE   or   dualstream tail --pattern '*'"
-                )
+                say(f"Ctrl-C ends it. Elsewhere:  {_NEXT}")
             while not ended.wait(0.5):
                 if dead := [p.name for p in (*stack.brokers, stack.redis) if not p.running]:
                     raise StackError(f"{', '.join(dead)} ended by itself; see the logs in {stack.directory}")
@@ -159,18 +147,6 @@ def _serve(stack: LocalStack, ttl: float | None) -> int:
     finally:
         state.release()
     return 0
-
-
-def _arguments(
-    brokers: str, ttl: float, directory: Path | None, kafka_port: int | None, redis_port: int | None
-) -> list[str]:
-    given: list[tuple[str, object]] = [("--brokers", brokers), ("--ttl", f"{ttl}s")]
-    if directory is not None:
-        given.append(("--directory", directory.absolute()))
-    given += [
-        (name, port) for name, port in (("--kafka-port", kafka_port), ("--redis-port", redis_port)) if port
-    ]
-    return [str(word) for pair in given for word in pair]
 
 
 def _detach(arguments: Sequence[str]) -> int:
@@ -184,17 +160,14 @@ def _detach(arguments: Sequence[str]) -> int:
     with output:
         child = subprocess.Popen(
             [sys.executable, "-m", "dualstream_lab.cli", "up", "--served", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
     deadline = time.monotonic() + _START_TIMEOUT
-    told = 0
+    done = 0
     try:
         while (info := running_stack()) is None or info.pid != child.pid:
             ended = child.poll() is not None
-            told = _relay(log, told)
+            done = _relay(log, done)
             if ended or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
@@ -205,19 +178,14 @@ def _detach(arguments: Sequence[str]) -> int:
         child.terminate()
         raise StackError(f"the local stack did not start; {log} has the whole story")
     _show(info)
-    say(
-        "It runs until `dualstream down`. Next:  dualstream publish FILE   or   dualstream tail --pattern '*'"
-    )
+    say(f"It runs until `dualstream down`. Next:  {_NEXT}")
     return 0
 
 
-def _relay(log: Path, told: int) -> int:
-    """Pass on what the server has said since."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    lines = text[told:].splitlines(keepends=True)
-    for line in lines:
-        if line.endswith("\n"):
-            if not line.startswith("export "):
-                say(line.rstrip())
-            told += len(line)
-    return told
+def _relay(log: Path, done: int) -> int:
+    """Pass on what the server has said since; how much that makes."""
+    whole = log.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+    for line in whole[done:].splitlines():
+        if line and not line.startswith("export "):
+            say(line)
+    return len(whole)

@@ -1,6 +1,6 @@
 """The load engine under Locust: the only room that imports it, and only in processes of Locust's.
 
-A locustfile imports its users from here; that alone adds the options, the records, the statistics, the panel
+A locustfile imports its users from here; that alone adds the options, the records, the statistics, the tab
 in the web UI and the exit codes::
 
     from locust import task
@@ -18,17 +18,61 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from locust import events
+import gevent
+from locust import User, events
 
 from dualstream_lab.locust_bridge.controller import Controller
 from dualstream_lab.locust_bridge.options import add_arguments
-from dualstream_lab.locust_bridge.panel import add_panel
-from dualstream_lab.locust_bridge.users import PublishingUser, SubscribingUser
+from dualstream_lab.locust_bridge.statistics import add_tab
 
 if TYPE_CHECKING:
     from locust.env import Environment
 
+    from dualstream_lab.recording import Outcome
+
 __all__ = ["PublishingUser", "SubscribingUser"]
+
+
+class PublishingUser(User):
+    """One lane of the plan: a call that can be open at once.
+
+    The plan, and not the users, says when what is sent; while every lane waits for an answer, the next calls
+    go out late, and their latency counts from when they were intended.
+    """
+
+    abstract = True
+    hears_itself = False
+    """Whether its process also listens to everything (``--via``), and measures from intended to heard what it
+    published itself: on one clock, whatever the number of workers and machines."""
+
+    def publish_next(self) -> tuple[int, Outcome] | None:
+        """Wait for the next call of the plan, publish it, and wait until Kafka has it: (events, outcome).
+
+        None when the plan is over: then the test is about to end.
+        """
+        done: tuple[int, Outcome] | None = _controller(self).publish_next()
+        if done is None:
+            gevent.sleep(1)
+        return done
+
+
+class SubscribingUser(User):
+    """``--connections-per-user`` connections (``--via``), each subscribed to what ``--channels`` says."""
+
+    abstract = True
+
+    def on_start(self) -> None:
+        """Subscribe, and return when all are subscribed."""
+        _controller(self).subscribe()
+
+    def listen(self) -> None:
+        """A second of listening: what is heard is counted and recorded by itself."""
+        gevent.sleep(1)
+
+
+def _controller(user: User) -> Controller:
+    controller: Controller = user.environment.dualstream
+    return controller
 
 
 def _init(environment: Environment, **_: Any) -> None:
@@ -39,7 +83,7 @@ def _init(environment: Environment, **_: Any) -> None:
     controller = Controller(environment, listens=listens, hears_itself=hears)
     environment.dualstream = controller  # type: ignore[attr-defined]
     if environment.web_ui is not None:
-        add_panel(environment, controller)
+        add_tab(environment, controller)
 
 
 events.init_command_line_parser.add_listener(add_arguments)  # type: ignore[no-untyped-call]

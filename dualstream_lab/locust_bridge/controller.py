@@ -6,10 +6,12 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent.lock import RLock
+from gevent.pool import Group
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
@@ -18,31 +20,30 @@ from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, RecordingError, StackError, StreamUnavailable
 from dualstream_lab.load.measures import Totals
 from dualstream_lab.locust_bridge.bridge import Bridge
-from dualstream_lab.locust_bridge.console import tell
-from dualstream_lab.locust_bridge.crew import Crew
 from dualstream_lab.locust_bridge.destination import Destinations
 from dualstream_lab.locust_bridge.options import Options
-from dualstream_lab.locust_bridge.record import Record
-from dualstream_lab.locust_bridge.session import Order, Session, finish_limit, start_limit
+from dualstream_lab.locust_bridge.record import Record, show
+from dualstream_lab.locust_bridge.session import RunAssignment, Session, finish_limit, start_limit
 from dualstream_lab.locust_bridge.statistics import add_interval
+from dualstream_lab.locust_bridge.workers import Workers
 from dualstream_lab.recording import Interval
-from dualstream_lab.stack.origin import with_origins
+from dualstream_lab.stack.destination import with_origins
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from locust.env import Environment
 
     from dualstream_lab.recording import Outcome
 
 __all__ = ["Controller"]
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_ORDER, _FINISH, _FINISHED, _OVER, _FAILED = (
-    f"dualstream-{word}" for word in ("order", "finish", "finished", "over", "failed")
+_ASSIGN, _FINISH, _FINISHED, _OVER, _FAILED = (
+    f"dualstream-{word}" for word in ("assign", "finish", "finished", "over", "failed")
 )
-# s from the start of a test to the plan's zero: publishers connect, users spawn, subscribers join
-_LEAD, _LONGEST_SPAWN = 1.5, 10.0
-_JOINS = (800.0, 400.0)  # subscriptions/s: on Redis itself, through a gateway
 _PUMP = 0.5
 USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
 
@@ -52,28 +53,26 @@ class Controller:
 
     def __init__(self, environment: Environment, *, listens: bool, hears_itself: bool) -> None:
         self._environment = environment
-        self._listens = listens
-        self._hears_itself = hears_itself
+        self._listens, self._hears_itself = listens, hears_itself
         self._runner: Any = environment.runner
-        self._worker = isinstance(self._runner, WorkerRunner)
-        self._master = isinstance(self._runner, MasterRunner)
+        self._is_worker = isinstance(self._runner, WorkerRunner)
+        self._is_master = isinstance(self._runner, MasterRunner)
         self._bridge: Bridge | None = None
         self._session: Session | None = None
-        self._order: Order | None = None
+        self._assignment: RunAssignment | None = None
         self._record: Record | None = None
-        self._crew = Crew(self._runner)
-        self._outbox: deque[dict[str, Any]] = deque(maxlen=10_000)
-        self._greenlets: list[gevent.Greenlet] = []
+        self._workers = Workers(self._runner)
+        self._unreported: deque[dict[str, Any]] = deque(maxlen=10_000)
+        self._greenlets = Group()
         self._finishing = RLock()
         self._limits = (0.0, 0.0)
         self._users = 0
         self._destinations = Destinations()
-        self._planned_end = False
-        self._ending = False
+        self._planned_end = self._ending = False
         self._failure: DualStreamError | None = None
         self.totals = Totals()
         self._register()
-        if not self._worker:
+        if not self._is_worker:
             self._take_run_time()
 
     def _register(self) -> None:
@@ -81,15 +80,16 @@ class Controller:
         events.test_start.add_listener(self._on_start)
         events.test_stopping.add_listener(self._on_stop)
         events.quitting.add_listener(self._on_quitting)
-        if self._worker:
-            self._runner.register_message(_ORDER, self._on_order)
-            self._runner.register_message(_FINISH, self._on_finish, concurrent=True)
+        receive: Any = getattr(self._runner, "register_message", None)
+        if self._is_worker:
+            receive(_ASSIGN, self._on_assignment)
+            receive(_FINISH, self._on_finish, concurrent=True)
             events.report_to_master.add_listener(self._on_report)
-        if self._master:
+        if self._is_master:
+            receive(_FINISHED, lambda msg, **_: self._workers.finished(msg.node_id))
+            receive(_OVER, lambda msg, **_: self._workers.over(msg.node_id))
+            receive(_FAILED, self._on_failed)
             events.worker_report.add_listener(self._on_worker_report)
-            self._runner.register_message(_FINISHED, self._on_finished)
-            self._runner.register_message(_OVER, self._on_over)
-            self._runner.register_message(_FAILED, self._on_failed)
 
     def _take_run_time(self) -> None:
         """Check the options before anything starts; the plan's end, not a timer, ends a headless run."""
@@ -100,25 +100,22 @@ class Controller:
         except DualStreamError as error:
             self._destinations.close()
             _say_error(error)
-            sys.exit(USAGE if isinstance(error, ConfigError) else UNAVAILABLE)
+            sys.exit(_exit_code(error))
         self._environment.host = destination.kafka  # what the web UI calls the host
         if given.headless:
-            given.duration = options.workload.duration
-            given.run_time = None
-            work = options.workload
-            rate = f"{work.rate:,.0f}"
-            log.info("%s plan, %s events/s for %g s: its end ends the test", work.plan, rate, work.duration)
-
-    # --- a test begins
+            plan = options.workload
+            given.duration, given.run_time = plan.duration, None
+            rate = f"{plan.rate:,.0f}"
+            log.info("%s plan, %s events/s for %g s: its end ends the test", plan.plan, rate, plan.duration)
 
     def _on_start(self, **_: object) -> None:
         self._users, self._planned_end, self._ending, self._failure = 0, False, False, None
         try:
             options = self._options()
             self._limits = start_limit(options.settings), finish_limit(options.settings)
-            if not self._worker:
+            if not self._is_worker:
                 self._prepare(options)
-            if not self._master:
+            if not self._is_master:
                 self._begin(options)
         except DualStreamError as error:
             self._fail(error)
@@ -128,44 +125,32 @@ class Controller:
 
     def _options(self) -> Options:
         given: Any = self._environment.parsed_options
-        if not self._worker:
+        if not self._is_worker:
             return Options.of(given, self._destinations.find(given, may_ask=False).settings)
-        if self._order is None:
+        if self._assignment is None:
             raise ConfigError(
                 "this worker was given no order; do master and workers run the same locustfile?"
             )
-        return Options.of(given, Settings(**self._order.settings))
+        return Options.of(given, Settings(**self._assignment.settings))
 
     def _prepare(self, options: Options) -> None:
-        """The run directory, and every process's order."""
-        crew = self._crew = Crew(self._runner)
-        count = len(crew.members)
-        record = Record(options, lanes=self._lanes(), workers=count, lead=self._lead(options))
+        workers = self._workers = Workers(self._runner)
+        count = len(workers.members)
+        lead = options.lead(listens=self._listens, hears_itself=self._hears_itself)
+        record = Record(options, workers=count, lead=lead)
         self._record, self.totals = record, record.totals
-        for index, member in enumerate(crew.members):
-            order = record.order(index, count)
-            if self._master:
-                self._runner.send_message(_ORDER, order.as_dict(), client_id=member)
+        for index, member in enumerate(workers.members):
+            assignment = record.assignment(index, count)
+            if self._is_master:
+                self._runner.send_message(_ASSIGN, asdict(assignment), client_id=member)
             else:
-                self._order = order
-        self._spawn(self._wait_for_end)
-
-    def _lead(self, options: Options) -> float:
-        given: Any = self._environment.parsed_options
-        lead = _LEAD + min(self._lanes() / (getattr(given, "spawn_rate", None) or 1), _LONGEST_SPAWN)
-        through = options.via != "redis"
-        joins = self._lanes() * options.connections if self._listens else 0
-        joins += options.workload.sources if self._hears_itself and through else 0
-        return lead + joins / _JOINS[through]
-
-    def _lanes(self) -> int:
-        return int(getattr(self._environment.parsed_options, "num_users", None) or 1)
+                self._assignment = assignment
+        self._greenlets.spawn(self._wait_for_end)
 
     def _begin(self, options: Options) -> None:
-        """This process's session."""
-        assert self._order is not None  # noqa: S101  (the worker's was looked at, its own was just made)
+        assert self._assignment is not None  # noqa: S101  (the worker's was looked at, its own was just made)
         self._bridge = self._bridge or Bridge()
-        session = Session(options, self._order, listens=self._listens, hears_itself=self._hears_itself)
+        session = Session(options, self._assignment, listens=self._listens, hears_itself=self._hears_itself)
         limit = self._limits[0]
         try:
             self._bridge.call(session.start(), timeout=limit)
@@ -174,34 +159,25 @@ class Controller:
         except asyncio.CancelledError:  # the process is ending
             return
         self._session = session
-        self._spawn(self._pump)
-
-    def _spawn(self, function: Any) -> None:
-        self._greenlets = [greenlet for greenlet in self._greenlets if not greenlet.dead]
-        self._greenlets.append(gevent.spawn(function))
+        self._greenlets.spawn(self._pump)
 
     def _fail(self, error: DualStreamError) -> None:
         """Say why, and end. What was sent is kept."""
         if self._failure is not None:
             return
         self._failure = error
-        if self._worker:
+        if self._is_worker:
             self._runner.send_message(_FAILED, {"type": type(error).__name__, "text": str(error)})
             return
         _say_error(error)
         if not self._ending:
             gevent.spawn(self._end_test)
 
-    # --- users
-
     def publish_next(self) -> tuple[int, Outcome] | None:
         """The next call of the plan, at its time; returns when it is settled, None when there are no more."""
         if self._session is None or self._bridge is None:
             raise StopUser
-        try:
-            return self._bridge.call(self._session.publish_next())
-        except asyncio.CancelledError:  # the process is ending
-            raise StopUser from None
+        return self._call(self._session.publish_next())
 
     def subscribe(self) -> None:
         """The connections of one more subscribing user, in place. Ends the test if they cannot be made."""
@@ -209,13 +185,16 @@ class Controller:
             return  # it has failed already, and said why
         number, self._users = self._users, self._users + 1
         try:
-            self._bridge.call(self._session.subscribe(number))
+            self._call(self._session.listeners.add(number))
         except DualStreamError as error:
             self._fail(error)
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._bridge is not None  # noqa: S101  (a session has one)
+        try:
+            return self._bridge.call(work)
         except asyncio.CancelledError:  # the process is ending
             raise StopUser from None
-
-    # --- while it runs
 
     def _pump(self) -> None:
         """Takes what the session recorded, for Locust's statistics and for the run directory."""
@@ -225,18 +204,18 @@ class Controller:
             self._drain(session)
             if session.over and not said_over:
                 said_over = True
-                if self._worker:
+                if self._is_worker:
                     self._runner.send_message(_OVER, {})
                 else:
-                    self._crew.over("local")
+                    self._workers.over("local")
             gevent.sleep(_PUMP)
 
     def _drain(self, session: Session) -> None:
         while session.intervals:
             interval = session.intervals.popleft()
             add_interval(self._environment.stats, interval)
-            if self._worker:
-                self._outbox.append(interval.encode())
+            if self._is_worker:
+                self._unreported.append(interval.encode())
             else:
                 self._keep(interval)
 
@@ -252,32 +231,25 @@ class Controller:
         """The plan's end ends the test."""
         record = self._record
         while record is self._record and not self._ending:
-            if self._crew.all_over:
+            if self._workers.all_over:
                 self._planned_end = True
                 self._end_test()
                 return
             gevent.sleep(0.1)
 
     def _end_test(self) -> None:
-        if self._environment.web_ui is None:
-            self._runner.quit()
-        else:
-            self._runner.stop()
+        end = self._runner.quit if self._environment.web_ui is None else self._runner.stop
+        end()
 
-    # --- messages
-
-    def _on_order(self, msg: Any, **_: object) -> None:
-        self._order = Order.load(msg.data)
+    def _on_assignment(self, msg: Any, **_: object) -> None:
+        self._assignment = RunAssignment(**msg.data)
 
     def _on_report(self, data: dict[str, Any], **_: object) -> None:
-        data["dualstream"] = [self._outbox.popleft() for _ in range(len(self._outbox))]
+        data["dualstream"] = [self._unreported.popleft() for _ in range(len(self._unreported))]
 
     def _on_worker_report(self, data: dict[str, Any], **_: object) -> None:
         for value in data.get("dualstream", []):
             self._keep(Interval.decode(value))
-
-    def _on_over(self, msg: Any, **_: object) -> None:
-        self._crew.over(msg.node_id)
 
     def _on_failed(self, msg: Any, **_: object) -> None:
         kind = getattr(errors, msg.data["type"], DualStreamError)
@@ -290,14 +262,9 @@ class Controller:
         self._runner._send_stats()  # noqa: SLF001
         self._runner.send_message(_FINISHED, {})
 
-    def _on_finished(self, msg: Any, **_: object) -> None:
-        self._crew.finished(msg.node_id)
-
-    # --- a test ends
-
     def _finish_session(self) -> None:
         with self._finishing:  # the second to come waits until it is done
-            session, self._session, self._order = self._session, None, None
+            session, self._session, self._assignment = self._session, None, None
             if session is None or self._bridge is None:
                 return
             limit = self._limits[1]
@@ -315,7 +282,7 @@ class Controller:
         Whoever stopped it: without the web UI nobody can begin another, and Locust itself, when its workers
         do not answer, would wait for ever.
         """
-        if not self._worker:
+        if not self._is_worker:
             self._finish()
             if self._environment.web_ui is None:
                 gevent.spawn(self._runner.quit)
@@ -323,22 +290,20 @@ class Controller:
     def _finish(self) -> None:
         with self._finishing:
             self._ending = True
-            record, crew = self._record, self._crew
+            record, workers = self._record, self._workers
             if record is None:
                 return
-            if self._master:
+            if self._is_master:
                 self._runner.send_message(_FINISH, {})
-                crew.wait_until_finished(sum(self._limits))
+                workers.wait_until_finished(sum(self._limits))
             else:
                 self._finish_session()
-                crew.finished("local")
+                workers.finished("local")
             self._record = None
-            if lost := len(crew.writing):
+            if lost := len(workers.writing):
+                part = f"{'its' if lost == 1 else 'their'} part of the run is missing"
                 self._fail(
-                    StackError(
-                        f"{lost} of {len(crew.members)} workers ended without a word: "
-                        f"{'its' if lost == 1 else 'their'} part of the run is missing"
-                    )
+                    StackError(f"{lost} of {len(workers.members)} workers ended without a word: {part}")
                 )
             try:
                 self._conclude(record)
@@ -346,31 +311,33 @@ class Controller:
                 self._fail(RecordingError(f"the verdict cannot be written: {error}"))
 
     def _conclude(self, record: Record) -> None:
-        if self._failure is not None and not record.sent and not self._crew.writing:
+        if self._failure is not None and not record.sent and not self._workers.writing:
             record.discard()
             return
         complete = self._planned_end and self._failure is None
         verdict = record.conclude("finished" if complete else "interrupted")
-        tell(verdict, record.directory)
+        show(verdict, record.directory)
         if not complete:
             self._environment.process_exit_code = INTERRUPTED
         elif verdict.checks:
             self._environment.process_exit_code = 0 if verdict.held else MISSED
 
     def _on_quitting(self, **_: object) -> None:
-        if self._worker:
+        if self._is_worker:
             self._on_finish()
         else:
             self._finish()
         if self._failure is not None:
-            code = USAGE if isinstance(self._failure, ConfigError) else UNAVAILABLE
-            self._environment.process_exit_code = code
-        for greenlet in self._greenlets:
-            greenlet.kill(block=False)
+            self._environment.process_exit_code = _exit_code(self._failure)
+        self._greenlets.kill(block=False)
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None
         self._destinations.close()
+
+
+def _exit_code(error: DualStreamError) -> int:
+    return USAGE if isinstance(error, ConfigError) else UNAVAILABLE
 
 
 def _say_error(error: DualStreamError) -> None:

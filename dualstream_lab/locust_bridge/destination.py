@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from dualstream_lab.errors import ConfigError
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.destination import Destination, find_destination
 from dualstream_lab.stack.settings import TOPIC
-from dualstream_lab.stack.where import Destination, find_destination
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -36,8 +35,9 @@ class Destinations:
         found = found or Destination.running(topic) or self._own(topic)
         if (text := str(found)) not in self._agreed:
             print(f"load goes to {text}", file=sys.stderr)
-            if not (found.local or given.yes):
-                _ask(may_ask=may_ask)
+            can_ask = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+            if not given.yes:
+                found.agree(_ask if may_ask and can_ask else None)
             self._agreed.add(text)
         return found
 
@@ -55,9 +55,6 @@ class Destinations:
             self._stack = None
 
 
-def _ask(*, may_ask: bool) -> None:
-    if not (may_ask and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfigError("these are not the brokers of the local stack: give --yes if load may go there")
+def _ask() -> bool:
     print("May it? [y/N]: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise ConfigError("nothing was sent")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

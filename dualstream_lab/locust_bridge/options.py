@@ -26,7 +26,10 @@ CHANNELS = ("all", "hot", "uniform", "zipf")
 VIA = ("redis", "ws", "sse")
 _GATEWAY = "http://127.0.0.1:8080"
 _DURATION = 60.0
-_USERS = 50  # lanes: calls of the publisher that may be open at once
+_USERS = 50  # calls of the publisher that may be open at once
+# s from the start of a test to the plan's zero: publishers connect, users spawn, subscribers join
+_LEAD, _LONGEST_SPAWN = 1.5, 10.0
+_JOINS = (800.0, 400.0)  # subscriptions/s: on Redis itself, through a gateway
 
 
 class _Show(argparse.Action):
@@ -47,99 +50,55 @@ class _Show(argparse.Action):
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Locust's ``init_command_line_parser``."""
     parser.set_defaults(num_users=_USERS, spawn_rate=100)
-    add = parser.add_argument
-    add(
-        "--options", action=_Show, const=len(parser._actions),  # noqa: SLF001
-        include_in_web_ui=False, help="Show these options, and exit",
-    )  # fmt: skip
     plan = Workload()
-    add(
-        "--rate",
-        type=float,
-        default=plan.rate,
-        help="Events/s of all workers together, at the plan's highest",
-    )
-    add(
-        "--plan",
-        choices=PLANS,
-        default=plan.plan,
-        help="How the rate goes over time; closed: as fast as answers come",
-    )
-    add(
-        "--duration", type=float, default=0.0, help=f"Seconds of the plan (0: --run-time, else {_DURATION:g})"
-    )
-    add("--batch-size", type=int, default=100, help="Events of one publish call")
-    add("--sources", type=int, default=plan.sources, help="How many sources there are")
-    add("--zipf", type=float, default=plan.zipf, help="Exponent of the sources' popularity; 0: uniform")
-    add("--hot", type=float, default=0.0, help="Share of events that go to the hot sources")
-    add("--hot-sources", type=int, default=1, help="How many hot sources there are")
-    add("--payload", choices=PAYLOADS, default=plan.payload, help="Sizes: fixed, lognormal, or like GitHub's")
-    add(
-        "--payload-bytes",
-        type=int,
-        default=plan.payload_bytes,
-        help="Bytes of a value (lognormal: the median)",
-    )
-    add(
-        "--plan-low",
-        type=float,
-        default=plan.low,
-        help="ramp, burst, sine: lowest rate, as a share of --rate",
-    )
-    add("--plan-period", type=float, default=plan.period, help="burst, sine: seconds")
-    add("--plan-steps", type=int, default=plan.steps, help="step: how many")
-    add("--seed", type=int, default=plan.seed, help="The same seed plans the same events")
-    add("--connections-per-user", type=int, default=10, help="Connections of one subscribing user")
-    add(
-        "--channels",
-        choices=CHANNELS,
-        default="zipf",
-        help="What a connection hears: all by a pattern (Redis only), or one source",
-    )
-    add(
-        "--via",
-        choices=VIA,
-        default="redis",
-        help="What subscribers connect to: Redis itself, or a gateway, by WebSocket or server-sent events",
-    )
-    add("--gateway", default=_GATEWAY, help="URL of the gateway that `dualstream serve` runs (--via ws, sse)")
-    add("--slow", type=float, default=0.0, help="Share of connections that read slowly")
-    add("--slow-seconds", type=float, default=0.5, help="How long a slow one pauses after every read")
-    add(
-        "--stay",
-        type=float,
-        default=0.0,
-        help="Seconds after which a connection leaves and comes again; 0: never",
-    )
-    add(
-        "--kafka",
-        default="",
-        help="Kafka URL; left out, it is the stack of `dualstream up`, or one that is started for the test",
-    )
-    add(
-        "--redis", default="", help="Redis URL; left out beside --kafka, nothing is announced", is_secret=True
-    )
-    add("--topic", default="", help="Topic, which must exist")
-    add(
-        "--use-env", action="store_true", include_in_web_ui=False,
-        help="What is left out is as DUALSTREAM_KAFKA_URL, _REDIS_URL and _TOPIC say",
+    hidden = {"include_in_web_ui": False}
+    show = {"action": _Show, "const": len(parser._actions)}  # noqa: SLF001
+    flag = {"action": "store_true"} | hidden
+    rows: tuple[tuple[str, object, dict[str, Any], str], ...] = (
+        ("options", None, show | hidden, "Show these options, and exit"),
+        ("rate", plan.rate, {}, "Events/s of all workers together, at the plan's highest"),
+        ("plan", plan.plan, {"choices": PLANS},
+         "How the rate goes over time; closed: as fast as answers come"),
+        ("duration", 0.0, {}, f"Seconds of the plan (0: --run-time, else {_DURATION:g})"),
+        ("batch-size", 100, {}, "Events of one publish call"),
+        ("sources", plan.sources, {}, "How many sources there are"),
+        ("zipf", plan.zipf, {}, "Exponent of the sources' popularity; 0: uniform"),
+        ("hot", 0.0, {}, "Share of events that go to the hot sources"),
+        ("hot-sources", 1, {}, "How many hot sources there are"),
+        ("payload", plan.payload, {"choices": PAYLOADS}, "Sizes: fixed, lognormal, or like GitHub's"),
+        ("payload-bytes", plan.payload_bytes, {}, "Bytes of a value (lognormal: the median)"),
+        ("plan-low", plan.low, {}, "ramp, burst, sine: lowest rate, as a share of --rate"),
+        ("plan-period", plan.period, {}, "burst, sine: seconds"),
+        ("plan-steps", plan.steps, {}, "step: how many"),
+        ("seed", plan.seed, {}, "The same seed plans the same events"),
+        ("connections-per-user", 10, {}, "Connections of one subscribing user"),
+        ("channels", "zipf", {"choices": CHANNELS},
+         "What a connection hears: all by a pattern (Redis only), or one source"),
+        ("via", "redis", {"choices": VIA},
+         "What subscribers connect to: Redis itself, or a gateway, by WebSocket or server-sent events"),
+        ("gateway", _GATEWAY, {}, "URL of the gateway that `dualstream serve` runs (--via ws, sse)"),
+        ("slow", 0.0, {}, "Share of connections that read slowly"),
+        ("slow-seconds", 0.5, {}, "How long a slow one pauses after every read"),
+        ("stay", 0.0, {}, "Seconds after which a connection leaves and comes again; 0: never"),
+        ("kafka", "", {},
+         "Kafka URL; left out, it is the stack of `dualstream up`, or one that is started for the test"),
+        ("redis", "", {"is_secret": True}, "Redis URL; left out beside --kafka, nothing is announced"),
+        ("topic", "", {}, "Topic, which must exist"),
+        ("use-env", None, flag, "What is left out is as DUALSTREAM_KAFKA_URL, _REDIS_URL and _TOPIC say"),
+        ("yes", None, flag,
+         ("Send load to brokers that are not the local stack without asking; where there is no terminal "
+          "to ask on, and for those that are given in the web UI, they are refused without this")),
+        ("runs", "runs", hidden, "Where run directories go"),
+        ("max-rows", 5_000_000, {}, "Above so many events only a sample has rows; 0: no rows"),
+        ("threshold", [], {"action": "append"} | hidden,
+         "A limit, such as live.latency.p99<5ms (may be repeated); a missed one gives exit code 99"),
     )  # fmt: skip
-    add(
-        "--yes", action="store_true", include_in_web_ui=False,
-        help="Send load to brokers that are not the local stack without asking; where there is no terminal "
-        "to ask on, and for those that are given in the web UI, they are refused without this",
-    )  # fmt: skip
-    add("--runs", default="runs", help="Where run directories go", include_in_web_ui=False)
-    add(
-        "--max-rows",
-        type=int,
-        default=5_000_000,
-        help="Above so many events only a sample has rows; 0: no rows",
-    )
-    add(
-        "--threshold", action="append", default=[], include_in_web_ui=False,
-        help="A limit, such as live.latency.p99<5ms (may be repeated); a missed one gives exit code 99",
-    )  # fmt: skip
+    for name, default, more, text in rows:
+        if isinstance(default, (int, float)):
+            more["type"] = type(default)
+        if default is not None:
+            more["default"] = default
+        parser.add_argument(f"--{name}", help=text, **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +112,8 @@ class Options:
     settings: Settings
     thresholds: tuple[Threshold, ...]
     root: Path
+    users: int
+    spawn_rate: float
     sample: int
     connections: int
     channels: str
@@ -176,30 +137,29 @@ class Options:
         if given.via != "redis" and given.channels == "all":
             raise ConfigError("--channels all: needs --via redis, as a gateway has no patterns")
         expected = workload.expected or round(workload.duration * 200_000)
+        same = ("channels", "via", "gateway", "slow", "slow_seconds")
         return cls(
-            workload=workload,
-            settings=settings,
-            thresholds=tuple(Threshold.parse(text) for text in given.threshold),
-            root=Path(given.runs),
+            workload=workload, settings=settings,
+            thresholds=tuple(Threshold.parse(text) for text in given.threshold), root=Path(given.runs),
             sample=max(1, -(-expected // given.max_rows)) if given.max_rows else 0,
-            connections=given.connections_per_user,
-            channels=given.channels,
-            via=given.via,
-            gateway=given.gateway,
-            slow=given.slow,
-            slow_seconds=given.slow_seconds,
-            stay=given.stay or None,
-        )
+            users=int(getattr(given, "num_users", None) or 1),
+            spawn_rate=getattr(given, "spawn_rate", None) or 1, connections=given.connections_per_user,
+            stay=given.stay or None, **{name: getattr(given, name) for name in same},
+        )  # fmt: skip
+
+    def lead(self, *, listens: bool, hears_itself: bool) -> float:
+        """Seconds from the start of a test to the plan's zero."""
+        through = self.via != "redis"
+        joins = self.users * self.connections if listens else 0
+        joins += self.workload.sources if hears_itself and through else 0
+        return _LEAD + min(self.users / self.spawn_rate, _LONGEST_SPAWN) + joins / _JOINS[through]
 
 
 _NAMES = {"batch": "batch_size", "low": "plan_low", "period": "plan_period", "steps": "plan_steps"}
 
 
 def _workload(given: Namespace) -> Workload:
-    values: dict[str, Any] = {}
-    for name in Workload().as_dict():
-        if name != "duration":
-            values[name] = getattr(given, _NAMES.get(name, name))
+    values = {name: getattr(given, _NAMES.get(name, name)) for name in Workload().as_dict()}
     values["duration"] = float(given.duration or _run_time(given) or _DURATION)
     try:
         return Workload.load(values)

@@ -1,4 +1,4 @@
-"""The record of a test: its run directory, what the processes recorded, and the verdict."""
+"""The record of a test: its run directory, what the processes recorded, and the verdict, also as shown."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from rich.console import Console
+from rich.table import Table
+
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.load.measures import Totals
 from dualstream_lab.load.verdict import judge
-from dualstream_lab.locust_bridge.session import Order
+from dualstream_lab.locust_bridge.session import RunAssignment
 from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.workload import RunIds
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval
 
-__all__ = ["Record"]
+__all__ = ["Record", "show"]
 
 
 class Record:
@@ -29,24 +32,18 @@ class Record:
     ``lead``: s from now to the plan's zero.
     """
 
-    def __init__(self, options: Options, *, lanes: int, workers: int, lead: float) -> None:
+    def __init__(self, options: Options, *, workers: int, lead: float) -> None:
         name = f"locust-{options.workload.plan}"
         run = uuid4()
         clocks = Clocks.now()
         ahead = round(lead * 1e9)
         manifest = Manifest(
-            name=name,
-            run=str(run),
-            ids=RunIds.of_run(run).prefix,
-            clocks=clocks,
-            workload=options.workload.as_dict(),
-            settings=safe_settings(options.settings),
-            users={"lanes": lanes, "workers": workers},
-            thresholds=[threshold.text for threshold in options.thresholds],
-            sample=max(1, options.sample),
-            started=clocks.monotonic + ahead,
-            engine="locust",
-        )
+            name=name, run=str(run), ids=RunIds.of_run(run).prefix, clocks=clocks,
+            workload=options.workload.as_dict(), settings=safe_settings(options.settings),
+            users={"lanes": options.users, "workers": workers},
+            thresholds=[threshold.text for threshold in options.thresholds], sample=max(1, options.sample),
+            started=clocks.monotonic + ahead, engine="locust",
+        )  # fmt: skip
         self._zero = clocks.wall + ahead
         self._settings = options.settings.model_dump()  # all processes have the same, wherever they run
         self.directory = RunDirectory(RunDirectory.create(options.root, name), manifest)
@@ -57,11 +54,10 @@ class Record:
         except OSError as error:
             raise RecordingError(f"{self.directory.path} cannot be written: {error}") from error
 
-    def order(self, index: int, of: int) -> Order:
+    def assignment(self, index: int, of: int) -> RunAssignment:
         """For one of ``of`` processes."""
-        path = str(self.directory.path.resolve())
-        manifest = self.directory.manifest
-        return Order(
+        path, manifest = str(self.directory.path.resolve()), self.directory.manifest
+        return RunAssignment(
             directory=path, run=manifest.run, ids=manifest.ids, settings=self._settings, zero=self._zero,
             index=index, of=of,
         )  # fmt: skip
@@ -91,3 +87,29 @@ class Record:
         verdict = judge(self.directory)
         self.directory.write_verdict(verdict.as_dict(self.directory))
         return verdict
+
+
+def show(verdict: Verdict, directory: RunDirectory) -> None:
+    """Latencies, counts, thresholds, the limit, and where the run is."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120
+    header, latencies = verdict.latency_table()
+    counts = [(*pair, "") for pair in verdict.count_table()]
+    checks = [(c.threshold.text, "held" if c.held else "MISSED", c.text) for c in verdict.checks]
+    latency = Table("from to", title="\nLatency, ms", title_justify="left", title_style="bold")
+    for name in header[1:]:
+        latency.add_column(name, justify="right")
+    for row in latencies:
+        latency.add_row(*row)
+    console.print(latency)
+    for title, lines in (("\nEvents", counts), ("\nThresholds", checks)):
+        if lines:
+            table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+            for line in lines:
+                table.add_row(*(cell.replace("[", r"\[") for cell in line if cell))
+            console.print(table)
+    console.print(f"\n{verdict.limit}", markup=False)
+    for problem in directory.problems:
+        console.print(f"missing: {problem}", markup=False)
+    console.print(f"run  {directory.path}", markup=False)

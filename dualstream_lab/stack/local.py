@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.stack.directory import kept_directory, temporary_directory
 from dualstream_lab.stack.jars import class_path
-from dualstream_lab.stack.java import find_java
 from dualstream_lab.stack.kafka import BrokerPorts, broker_process, new_id, port_taken
 from dualstream_lab.stack.ports import HOST, check_port, free_ports
-from dualstream_lab.stack.runtime import Runtime
+from dualstream_lab.stack.runtime import Runtime, find_java
 from dualstream_lab.stack.settings import PARTITIONS, TOPIC, replication, topic_settings
 from dualstream_lab.stack.valkey import find_redis, redis_process, tls_capable_redis
 from dualstream_lab.stack.warm import warmed
@@ -50,26 +49,16 @@ class LocalStack:
     """
 
     def __init__(
-        self,
-        *,
-        brokers: int = 1,
-        directory: Path | None = None,
-        in_memory: bool = False,
-        progress: Callable[[str], None] | None = None,
-        kafka_settings: Mapping[str, str] = {},
-        valkey_settings: Sequence[str] = (),
-        redis: bool = True,
-        tls: TlsMaterial | None = None,
-        topic: str | None = TOPIC,
-        kafka_port: int | None = None,
-        redis_port: int | None = None,
-    ) -> None:
+        self, *, brokers: int = 1, directory: Path | None = None, in_memory: bool = False,
+        progress: Callable[[str], None] | None = None, kafka_settings: Mapping[str, str] = {},
+        valkey_settings: Sequence[str] = (), redis: bool = True, tls: TlsMaterial | None = None,
+        topic: str | None = TOPIC, kafka_port: int | None = None, redis_port: int | None = None,
+    ) -> None:  # fmt: skip
         if brokers not in {1, 3}:
             raise ConfigError(f"brokers must be 1 or 3 (is {brokers!r})")
         self.topic = topic
         self._count = brokers
-        self._given = directory
-        self._in_memory = in_memory
+        self._given, self._in_memory = directory, in_memory
         self._progress = progress or (lambda _line: None)
         self._kafka_settings = dict(kafka_settings)
         self._valkey_settings = tuple(valkey_settings)
@@ -156,7 +145,9 @@ class LocalStack:
         """
         if self._directory is not None:
             return
-        binary = self._redis_binary() if self._with_redis else None
+        binary = None
+        if self._with_redis:
+            binary = (tls_capable_redis() if self._tls is not None else None) or find_redis()
         runtime = warmed(Runtime(java=find_java(), jars=tuple(class_path(self._progress))), self._progress)
         attempts = 1 if any(self._fixed) else _ATTEMPTS
         while self._directory is None:
@@ -171,7 +162,7 @@ class LocalStack:
 
     def stop(self) -> None:
         """End every process, within seconds, and remove a temporary directory. Nothing if not started."""
-        processes = [*self._brokers, *([self._redis] if self._redis is not None else [])]
+        processes = self._processes
         if self._given is not None:
             # The data are kept, so let all end orderly, side by side.
             for process in processes:
@@ -203,8 +194,9 @@ class LocalStack:
         configs = topic_settings(self._count) | dict(settings)
         _in_thread(_create_topic(self.kafka_url, name, partitions, replication(self._count), configs))
 
-    def _redis_binary(self) -> Path:
-        return (tls_capable_redis() if self._tls is not None else None) or find_redis()
+    @property
+    def _processes(self) -> list[ManagedProcess]:
+        return [*self._brokers, *([self._redis] if self._redis is not None else [])]
 
     def _start(self, runtime: Runtime, binary: Path | None) -> None:
         if self._given is None:
@@ -215,32 +207,21 @@ class LocalStack:
         cluster_id = self._cluster_id()
         self._progress(f"starting Kafka ({self._count} broker{'s' * (self._count > 1)}) and Redis …")
         if binary is not None:
+            port, tls_port = self._redis_ports
             self._redis = redis_process(
-                binary,
-                port=self._redis_ports[0],
-                directory=self._directory / "redis",
-                remove=remove,
-                settings=self._valkey_settings,
-                tls=self._tls if self._redis_ports[1] else None,
-                tls_port=self._redis_ports[1],
-            )
+                binary, port=port, directory=self._directory / "redis", remove=remove,
+                settings=self._valkey_settings, tls=self._tls if tls_port else None, tls_port=tls_port,
+            )  # fmt: skip
             self._redis.launch()
-        started: list[ManagedProcess] = []
         for node in range(1, self._count + 1):
             process = broker_process(
-                node,
-                ports=self._ports,
-                cluster_id=cluster_id,
-                runtime=runtime,
-                directory=self._directory / f"kafka-{node}",
-                remove=remove,
-                settings=self._kafka_settings,
+                node, ports=self._ports, cluster_id=cluster_id, runtime=runtime,
+                directory=self._directory / f"kafka-{node}", remove=remove, settings=self._kafka_settings,
                 tls=self._tls,
-            )
-            started.append(process)
-            self._brokers = tuple(started)
+            )  # fmt: skip
+            self._brokers = (*self._brokers, process)
             process.launch()
-        for process in [*started, *([self._redis] if self._redis is not None else [])]:
+        for process in self._processes:
             process.wait_ready()
         if self.topic is not None:
             with suppress(_TopicExists):
@@ -343,18 +324,8 @@ async def _known(client: AIOKafkaAdminClient, name: str) -> None:
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
     """Run it in a loop of its own, in a thread of its own: the caller may be in a loop already."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(asyncio.run(work))
-        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="dualstream-stack-admin", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    pool = ThreadPoolExecutor(1, thread_name_prefix="dualstream-stack-admin")
+    try:
+        return pool.submit(asyncio.run, work).result()
+    finally:
+        pool.shutdown(wait=False)

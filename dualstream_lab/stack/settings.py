@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 from dualstream_lab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
 __all__ = [
-    "PARTITIONS",
-    "TOPIC",
-    "VALKEY_SETTINGS",
-    "TlsMaterial",
-    "broker_settings",
-    "replication",
-    "topic_settings",
-]
+    "PARTITIONS", "TOPIC", "VALKEY_SETTINGS", "TlsMaterial", "broker_settings", "node_settings",
+    "replication", "topic_settings",
+]  # fmt: skip
 
 TOPIC = "events"
 PARTITIONS = 6
@@ -89,6 +84,15 @@ def broker_settings(brokers: int) -> dict[str, str]:
     }
 
 
-def as_properties(settings: Mapping[str, str]) -> str:
-    """A Java properties file."""
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+def node_settings(
+    node: int, *, controllers: Sequence[str], listeners: str, advertised: str, protocols: str, data: str
+) -> dict[str, str]:
+    """What differs from broker to broker; ``controllers``: host and port of each."""
+    return {
+        "node.id": str(node),
+        "controller.quorum.voters": ",".join(f"{i}@{address}" for i, address in enumerate(controllers, 1)),
+        "listeners": listeners,
+        "advertised.listeners": advertised,
+        "listener.security.protocol.map": protocols,
+        "log.dirs": data,
+    }

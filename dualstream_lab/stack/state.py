@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
+from dualstream_lab.stack.directory import user_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,16 +27,11 @@ class StackInfo:
     directory: str
     started_at: float
     expires_at: float | None = None
-    versions: tuple[str, ...] = ()
 
 
 def state_path() -> Path:
     """The state file. Raises StackError without the ``stack`` extra."""
-    try:
-        from platformdirs import user_state_path  # noqa: PLC0415  (part of the stack extra)
-    except ImportError as error:
-        raise StackError("the local stack needs its extra: pip install 'dualstream-lab[stack]'") from error
-    return user_state_path("dualstream-lab", appauthor=False) / "stack.json"
+    return user_directory("state") / "stack.json"
 
 
 class StateFile:
@@ -82,10 +78,8 @@ def running_stack() -> StackInfo | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:  # held: it runs
-                text = file.read()
-                if text:
-                    values = json.loads(text)
-                    return StackInfo(**(values | {"versions": tuple(values["versions"])}))
-    except (OSError, StackError, ValueError):
+                if text := file.read():
+                    return StackInfo(**json.loads(text))
+    except (OSError, StackError, TypeError, ValueError):  # also the file of another version
         pass
     return None

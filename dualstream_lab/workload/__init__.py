@@ -14,11 +14,9 @@ from numpy.random import default_rng  # numpy's own lazy import would come while
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.workload.arrivals import PLANS, Curve, arrival_times, expected_count, intended_rate
-from dualstream_lab.workload.catalogue import Catalogue
-from dualstream_lab.workload.ids import RunIds
+from dualstream_lab.workload.catalogue import Catalogue, RunIds
 from dualstream_lab.workload.payloads import EVENT_TYPES, TYPE_WEIGHTS, draw_sizes
 from dualstream_lab.workload.popularity import cumulative_popularity, draw, source_name
-from dualstream_lab.workload.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +28,25 @@ __all__ = ["PAYLOADS", "PLANS", "Catalogue", "RunIds", "Slots", "Workload", "sou
 PAYLOADS = ("fixed", "lognormal", "github")
 
 _CHUNK = 8192  # slots a chunk: 0.8 s of work at 10,000/s, 300 kB of arrays
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """A stretch of a plan: one entry an event in every array, all int64.
+
+    ``seq``: the number of the event in the whole plan. ``intended``: ns after the start, never falling; the
+    events of one batch have the same. ``source``, ``type``: indices into the catalogue. ``size``: bytes (of
+    the value, or of its data).
+    """
+
+    seq: npt.NDArray[np.int64]
+    intended: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+    type: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.seq)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,26 +79,17 @@ class Workload:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("rate", 0.1, 10_000_000),
-            ("duration", 0.1, 86_400),
-            ("low", 0, 1),
-            ("period", 0.1, 86_400),
-            ("steps", 1, 1000),
-            ("batch", 1, 100_000),
-            ("sources", 1, 1_000_000),
-            ("zipf", 0, 5),
-            ("hot", 0, 1),
-            ("hot_sources", 1, 1_000_000),
-            ("payload_bytes", 256, 900_000),
+            ("rate", 0.1, 10_000_000), ("duration", 0.1, 86_400), ("low", 0, 1), ("period", 0.1, 86_400),
+            ("steps", 1, 1000), ("batch", 1, 100_000), ("sources", 1, 1_000_000), ("zipf", 0, 5),
+            ("hot", 0, 1), ("hot_sources", 1, 1_000_000), ("payload_bytes", 256, 900_000),
             ("seed", 0, 2**63 - 1),
-        ):
+        ):  # fmt: skip
             value = getattr(self, name)
-            number = (int, float) if name in _FLOATS else int
-            if isinstance(value, bool) or not isinstance(value, number):
-                kind = "a number" if name in _FLOATS else "a whole number"
-                raise ConfigError(f"{name}: must be {kind} from {low:,} to {high:,} (is {value!r})")
-            if not low <= value <= high:  # also refuses NaN
-                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
+            number, kind = ((int, float), "a number ") if name in _FLOATS else (int, "a whole number ")
+            right = isinstance(value, number) and not isinstance(value, bool)
+            if not right or not low <= value <= high:  # also refuses NaN
+                kind = "" if right else kind
+                raise ConfigError(f"{name}: must be {kind}from {low:,} to {high:,} (is {value!r})")
         if self.hot_sources > self.sources:
             raise ConfigError(
                 f"hot_sources: must be from 1 to {self.sources:,}, one a source (is {self.hot_sources!r})"
@@ -105,14 +113,8 @@ class Workload:
 
     @property
     def _calls(self) -> Curve:
-        return Curve(
-            plan=self.plan,
-            rate=self.rate / self.batch,
-            duration=self.duration,
-            low=self.low,
-            period=self.period,
-            steps=self.steps,
-        )
+        same = {name: getattr(self, name) for name in ("plan", "duration", "low", "period", "steps")}
+        return Curve(rate=self.rate / self.batch, **same)
 
     def intended_rate(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Events/s that the plan wants, at these seconds after the start."""
@@ -121,6 +123,10 @@ class Workload:
     def as_dict(self) -> dict[str, object]:
         """The fields by name, for a manifest."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def popularity(self) -> npt.NDArray[np.float64]:
+        """Cumulative shares of the events, by the rank of their source."""
+        return cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
 
     def slots(self, *, chunk: int = _CHUNK, share: tuple[int, int] = (0, 1)) -> Iterator[Slots]:
         """The plan, ``chunk`` events at a time, in the order of their intended times.
@@ -132,19 +138,17 @@ class Workload:
         if not 0 <= index < of:
             raise ValueError(f"share {index} of {of}: the index must be from 0 to {of - 1}")
         arriving, choosing, typing, sizing = default_rng(self.seed).spawn(4)
-        sources = cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
+        sources = self.popularity()
         types = np.cumsum(TYPE_WEIGHTS) / np.sum(TYPE_WEIGHTS)
         first = 0
         for times in arrival_times(self._calls, rng=arriving, chunk=max(1, chunk // self.batch)):
             count = len(times) * self.batch
             seq = np.arange(first, first + count)
             columns = {
-                "seq": seq,
-                "intended": np.repeat(times, self.batch),
-                "source": draw(sources, count, rng=choosing),
-                "type": draw(types, count, rng=typing),
+                "seq": seq, "intended": np.repeat(times, self.batch),
+                "source": draw(sources, count, rng=choosing), "type": draw(types, count, rng=typing),
                 "size": draw_sizes(self.payload, self.payload_bytes, count, rng=sizing),
-            }
+            }  # fmt: skip
             first += count
             if of > 1:
                 ours = seq // self.batch % of == index

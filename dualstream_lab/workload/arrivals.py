@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
 __all__ = ["PLANS", "Curve", "arrival_times", "expected_count", "intended_rate"]
 
 PLANS: Final = ("constant", "poisson", "ramp", "step", "burst", "sine", "closed")
@@ -44,7 +47,7 @@ class Curve:
     steps: int = 5
 
 
-def arrival_times(curve: Curve, *, rng: np.random.Generator, chunk: int) -> Iterator[npt.NDArray[np.int64]]:
+def arrival_times(curve: Curve, *, rng: np.random.Generator, chunk: int) -> Iterator[Integers]:
     """Intended times in [0, duration), in chunks of at most ``chunk``. The plan is the same for any chunk."""
     if curve.plan == "closed":
         while True:
@@ -63,19 +66,15 @@ def expected_count(curve: Curve) -> int:
     """How many arrivals there are; for Poisson, on average; none are known of ``closed``."""
     if curve.plan == "closed":
         return 0
-    mean = {
-        "constant": 1.0,
-        "poisson": 1.0,
-        "ramp": (1 + curve.low) / 2,
-        "step": (curve.steps + 1) / curve.steps / 2,
-    }
+    ramp, step = (1 + curve.low) / 2, (curve.steps + 1) / curve.steps / 2
+    mean = {"constant": 1.0, "poisson": 1.0, "ramp": ramp, "step": step}
     if curve.plan in mean:
         return int(np.ceil(np.round(curve.rate * curve.duration * mean[curve.plan], 6)))
     grid = np.linspace(0, curve.duration, _GRID + 1)
     return int(np.ceil(np.trapezoid(intended_rate(curve, grid), grid)))
 
 
-def intended_rate(curve: Curve, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def intended_rate(curve: Curve, seconds: Floats) -> Floats:
     """The rate, arrivals/s, at these seconds after the start."""
     rate, low = curve.rate, curve.low
     phase = np.mod(seconds, curve.period) / curve.period
@@ -93,7 +92,7 @@ def intended_rate(curve: Curve, seconds: npt.NDArray[np.float64]) -> npt.NDArray
             return np.full(len(seconds), rate)
 
 
-def _inverse(curve: Curve) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+def _inverse(curve: Curve) -> Callable[[Integers], Floats]:
     """From the number of an arrival to its time in s."""
     rate, low, length = curve.rate, curve.low, curve.duration
     match curve.plan:
@@ -118,17 +117,15 @@ def _inverse(curve: Curve) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.f
             return lambda n: n / rate
 
 
-def _root(slope: float, start: float, n: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _root(slope: float, start: float, n: Integers) -> Floats:
     """The t at which slope t²/2 + start t = n, in the form that stays exact for a small slope."""
     return np.asarray(2 * n / np.maximum(start + np.sqrt(start * start + 2 * slope * n), 1e-300))
 
 
-def _repeated(
-    times: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]
-) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+def _repeated(times: Floats, counts: Floats) -> Callable[[Integers], Floats]:
     """The inverse of a count that is linear between knots and repeats itself after the last one."""
 
-    def inverse(n: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def inverse(n: Integers) -> Floats:
         rounds, rest = np.divmod(n, counts[-1])
         # A place within a flat stretch (a rate of zero) has no time of its own: the end of it is meant.
         return np.asarray(rounds * times[-1] + np.interp(rest, counts, times))
@@ -136,16 +133,14 @@ def _repeated(
     return inverse
 
 
-def _shaped(
-    inverse: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]], chunk: int
-) -> Iterator[npt.NDArray[np.int64]]:
+def _shaped(inverse: Callable[[Integers], Floats], chunk: int) -> Iterator[Integers]:
     first = 0
     while True:
         yield (inverse(np.arange(first, first + chunk)) * _SECOND).astype(np.int64)
         first += chunk
 
 
-def _poisson(rate: float, rng: np.random.Generator, chunk: int) -> Iterator[npt.NDArray[np.int64]]:
+def _poisson(rate: float, rng: np.random.Generator, chunk: int) -> Iterator[Integers]:
     """Independent exponential gaps of mean 1/rate, rounded to whole ns before they are summed."""
     last = 0
     while True:

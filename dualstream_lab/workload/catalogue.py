@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -13,13 +13,43 @@ from dualstream_lab.workload.popularity import source_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
-    from dualstream_lab.workload.ids import RunIds
-
+_MAX = 1 << 48
 _TAIL = b'"}'
 _VARIETY = 257  # the prose begins at one of so many places
 _KEPT = 50_000
 _SHORT = 1000  # bytes: longer bodies would fill the memory
+
+
+class RunIds:
+    """The ids of one run: UUIDs of version 8 (RFC 9562) whose last 48 bits are the sequence number."""
+
+    __slots__ = ("prefix",)
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    @classmethod
+    def of_run(cls, run: UUID) -> Self:
+        """The ids of the run with this UUID; two runs share none."""
+        text = str(run)
+        return cls(f"{text[:14]}8{text[15:19]}{'89ab'[int(text[19], 16) % 4]}{text[20:24]}")
+
+    def of(self, seq: int) -> str:
+        """The id of an event, ``seq`` from 0 to 2^48 - 1."""
+        if not 0 <= seq < _MAX:
+            raise ValueError(f"sequence number {seq} is not from 0 to 2^48 - 1")
+        return f"{self.prefix}{seq:012x}"
+
+    def seq(self, event_id: str) -> int | None:
+        """The sequence number in an id; None where the id is of another run or of another make."""
+        if len(event_id) != 36 or not event_id.startswith(self.prefix):
+            return None
+        try:
+            return int(event_id[24:], 16)
+        except ValueError:
+            return None
 
 
 class Catalogue:
@@ -43,10 +73,6 @@ class Catalogue:
         self._frames: dict[int, tuple[bytes, int, str, str, str]] = {}
         self._bodies: dict[tuple[int, int], bytes] = {}
 
-    def event(self, seq: int, source: int, kind: int, size: int, occurred_at: datetime) -> Event:
-        """The event of one slot, numbered ``seq``."""
-        return self.events([seq], [source], [kind], [size], occurred_at)[0]
-
     def events(
         self, seqs: list[int], sources: list[int], kinds: list[int], sizes: list[int], occurred_at: datetime
     ) -> list[Event]:
@@ -63,14 +89,10 @@ class Catalogue:
             body = bodies.get(place) or self._body(place)
             made.append(
                 Event(
-                    id=prefix + numbers[at : at + 12],
-                    type=name,
-                    source_type=source_type,
-                    source_id=source_id,
-                    occurred_at=occurred_at,
-                    data=raw(head + body),
+                    id=prefix + numbers[at : at + 12], type=name, source_type=source_type,
+                    source_id=source_id, occurred_at=occurred_at, data=raw(head + body),
                 )
-            )
+            )  # fmt: skip
             at += 16
         return made
 
@@ -100,9 +122,8 @@ class Catalogue:
         return body
 
 
-_SOME_TIME = datetime(
-    2025, 1, 1, 0, 0, 0, 1, tzinfo=UTC
-)  # written with microseconds, as nearly every time is
+# written with microseconds, as nearly every time is
+_SOME_TIME = datetime(2025, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
 
 def _head(event_type: str) -> bytes:
@@ -120,13 +141,9 @@ def _subject(source_type: str, source_id: str, *, rich: bool) -> bytes:
     if source_type == "repo":
         url = f"https://api.github.com/repos/{source_id}"
         about["repository"] = {
-            "full_name": source_id,
-            "private": False,
-            "owner": {"login": owner},
-            "url": url,
-            "commits_url": f"{url}/commits{{/sha}}",
-            "issues_url": f"{url}/issues{{/number}}",
-        }
+            "full_name": source_id, "private": False, "owner": {"login": owner}, "url": url,
+            "commits_url": f"{url}/commits{{/sha}}", "issues_url": f"{url}/issues{{/number}}",
+        }  # fmt: skip
     elif source_type == "org":
         about["organization"] = {"login": source_id}
     return msgspec.json.encode(about)[1:-1] + b',"body":"'

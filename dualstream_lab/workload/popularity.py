@@ -9,23 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_FIRST = ("amber", "blue", "calm", "dawn", "ember", "fern", "gold", "hazel", "iron", "jade", "kind", "lunar")
-_SECOND = ("otter", "pine", "quartz", "raven", "stone", "tide", "umber", "vale", "wren", "yarrow", "zephyr")
+_FIRST = ["amber", "blue", "calm", "dawn", "ember", "fern", "gold", "hazel", "iron", "jade", "kind", "lunar"]
+_SECOND = ["otter", "pine", "quartz", "raven", "stone", "tide", "umber", "vale", "wren", "yarrow", "zephyr"]
 _THING = (
-    "api",
-    "bot",
-    "cli",
-    "core",
-    "docs",
-    "gateway",
-    "infra",
-    "parser",
-    "sdk",
-    "site",
-    "tools",
-    "web",
-    "worker",
-)
+    "api", "bot", "cli", "core", "docs", "gateway", "infra", "parser", "sdk", "site", "tools", "web", "worker"
+)  # fmt: skip
 
 
 def source_name(rank: int) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from dualstream_lab.lab.isolation.judgement import Judgement, Rules, Verdict, ju
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.recording.manifest import machine, versions
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.where import Destination
+from dualstream_lab.stack.destination import Destination
 from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import Workload
 

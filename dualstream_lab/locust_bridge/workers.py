@@ -8,10 +8,10 @@ from typing import Any
 import gevent
 from locust.runners import STATE_MISSING, MasterRunner
 
-__all__ = ["Crew"]
+__all__ = ["Workers"]
 
 
-class Crew:
+class Workers:
     """A master's workers, or the one process that is alone. ``members``: their ids, in order."""
 
     def __init__(self, runner: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where ``dualstream replay`` writes: a file or a pipe, or a terminal."""
+"""Where events are written: a file or a pipe, or a terminal; and a file for what was refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import stat
 import sys
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from dualstream_lab.cli.console import stdout
+import msgspec
+
+from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.record import one_line
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.replay import Found
 
-__all__ = ["Lines", "Table"]
+_SAID = 5  # of what is refused and no file takes
 
 
 class Lines:
@@ -93,3 +96,50 @@ def _readable(item: Found) -> str:
     )
     # Others may write to the log, too: nothing in it steers a terminal.
     return "".join(letter if letter.isprintable() else "·" for letter in text)
+
+
+class Rejects:
+    """What was refused: in a file, made for the first of it; without ``path`` the first few are said.
+
+    ``append``: what the file has from an earlier time is kept.
+    """
+
+    def __init__(self, path: Path | None, *, append: bool = False) -> None:
+        self.path = path
+        self._mode = "ab" if append else "wb"
+        self.count = 0
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, position: dict[str, object], reason: str, raw: bytes) -> None:
+        """Write it at once. ``position``: its line, or its place in the log. Raises StackError."""
+        if self.path is None:
+            self.count += 1
+            if self.count <= _SAID:
+                say(f"left out {' '.join(map(str, position.values()))}: {reason}")
+            return
+        entry = position | {"reason": reason}
+        try:
+            entry["raw"] = raw.decode()
+        except UnicodeError:
+            entry["raw_base64"] = raw  # msgspec writes bytes as base64
+        try:
+            if self._file is None:
+                # unbuffered: what a full disk has refused is not tried again by close()
+                self._file = FileIO(self.path, self._mode)
+            data = msgspec.json.encode(entry) + b"\n"
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            place = " ".join(f"{name} {value}" for name, value in position.items())
+            raise StackError(
+                f"{place} is refused ({reason}) and {self.path} cannot be written: "
+                f"{error.strerror}; give another --rejects"
+            ) from error
+        self.count += 1

@@ -1,34 +1,37 @@
 """Which brokers a command means: those that it was given, those of the environment, or the local stack.
 
 Who only reads, or publishes what somebody wrote, uses any of them (:func:`find_settings`). Load goes nowhere
-just because the environment names it (:func:`find_destination`).
+just because the environment names it (:func:`find_destination`). :func:`with_origins` makes messages name
+what was typed: ``--kafka``, or the variable of the environment.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.stack.state import running_stack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from dualstream_lab.stack.local import LocalStack
     from dualstream_lab.stack.state import StackInfo
 
-__all__ = ["Destination", "find_destination", "find_settings"]
+__all__ = ["Destination", "ambient", "find_destination", "find_settings", "with_origins"]
 
-S = TypeVar("S", bound=Settings)
+_OPTIONS: Final = {"kafka_url": "--kafka", "redis_url": "--redis"}
 
 
-def find_settings(kind: type[S] = Settings, **values: object) -> S:  # type: ignore[assignment]
+def find_settings(**values: object) -> Settings:
     """Settings with a Kafka URL; where none is given, those of the running local stack.
 
     Raises ConfigError for a bad value, StackError where there is neither.
     """
-    settings = kind.load(**values)
+    settings = Settings.load(**values)
     if settings.kafka_url is not None:
         return settings
     info = running_stack()
@@ -37,10 +40,8 @@ def find_settings(kind: type[S] = Settings, **values: object) -> S:  # type: ign
             "no Kafka was given and no local stack runs: start one with `dualstream up --detach`, "
             "or give --kafka (DUALSTREAM_KAFKA_URL)"
         )
-    local: dict[str, object] = {"kafka_url": info.kafka_url}
-    if settings.redis_url is None:
-        local["redis_url"] = info.redis_url
-    return kind.load(**(values | local))
+    redis_url = settings.redis_url or info.redis_url
+    return Settings.load(**(values | {"kafka_url": info.kafka_url, "redis_url": redis_url}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,20 @@ class Destination:
 
     @classmethod
     def _local(cls, stack: LocalStack | StackInfo, topic: str | None, name: str) -> Self:
-        where = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": topic}
-        return cls(settings=Settings.load(**where), local=True, name=name)
+        urls = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": topic}
+        return cls(settings=Settings.load(**urls), local=True, name=name)
 
     @property
     def kafka(self) -> str:
         """Kafka's servers."""
         return ", ".join(_servers(self.settings.kafka_url or ""))
+
+    def agree(self, ask: Callable[[], bool] | None) -> None:
+        """Ask, if these may be somebody else's brokers. ConfigError for a "no", or with nobody to ask."""
+        if not self.local and ask is None:
+            raise ConfigError("these are not the brokers of the local stack: give --yes if load may go there")
+        if not self.local and ask is not None and not ask():
+            raise ConfigError("nothing was sent")
 
     def __str__(self) -> str:
         settings = self.settings
@@ -125,3 +133,40 @@ def _servers(url: str) -> list[str]:
         return [hosts]
     found = [re.sub(r"^localhost:", "127.0.0.1:", host.strip()) for host in hosts.split("/")[0].split(",")]
     return [host for host in found if host]
+
+
+def with_origins(text: str, arguments: Sequence[str]) -> str:
+    """A message about a setting of brokers, as whoever gave it with these arguments, or in the environment,
+    can act on it; an address that came from the environment is said to.
+    """
+    for setting, option in _OPTIONS.items():
+        variable = f"DUALSTREAM_{setting.upper()}"
+        if any(word == option or word.startswith(f"{option}=") for word in arguments):
+            text = _renamed(setting, option, text)
+        elif _names(text, ambient(setting)):
+            text = re.sub(rf"\bcheck {setting}\b", f"the address is from {variable}", text)
+            text = _renamed(setting, variable, text)
+            if variable not in text:
+                text += f" (the address is from {variable})"
+        else:
+            text = _renamed(setting, f"{option} ({variable})", text)
+            text = text.replace(f" ({variable}) ({variable})", f" ({variable})")
+    return text
+
+
+def _renamed(setting: str, name: str, text: str) -> str:
+    """But not within code, where it is a parameter's name."""
+    return re.sub(rf"(`[^`]*`)|\b{setting}\b", lambda found: found[1] or name, text)
+
+
+def ambient(setting: str) -> str:
+    """What the environment says; nothing where it says what cannot be."""
+    try:
+        return str(getattr(Settings.load(), setting) or "")
+    except ConfigError:
+        return ""
+
+
+def _names(text: str, url: str) -> bool:
+    """Whether one of the URL's servers is in the text."""
+    return any(server in text for server in re.findall(r"[^\s,@/]+:\d+", url))

@@ -15,12 +15,10 @@ from dualstream_lab.cli.options import brokers
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.streams import OwnLog, notifications, stored_events
 from dualstream_lab.replay import Start
-from dualstream_lab.stack.where import find_settings
+from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-__all__ = ["tail"]
 
 
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")
@@ -33,15 +31,9 @@ __all__ = ["tail"]
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
 @brokers
 def tail(
-    source: str,
-    pattern: bool,
-    from_kafka: bool,
-    since: float | None,
-    offset: int | None,
-    no_follow: bool,
-    limit: int | None,
-    **where: str,
-) -> int:
+    source: str, pattern: bool, from_kafka: bool, since: float | None, offset: int | None, no_follow: bool,
+    limit: int | None, **urls: str,
+) -> int:  # fmt: skip
     """Watch SOURCE (type:id) live: notifications from Redis as they come, one JSON a line.
 
     Those of other logs that share the Redis are left out, as Kafka says which log the topic is. With
@@ -52,7 +44,7 @@ def tail(
     if since is not None and offset is not None:
         raise click.UsageError("--since and --offset exclude each other")
     if not from_kafka:
-        return asyncio.run(_hear(source, limit, pattern=pattern, **where))
+        return asyncio.run(_watch(source, limit, pattern=pattern, **urls))
     begin = None if since is None else round((time.time() - since) * 1000)
     missing: list[str] = []
 
@@ -60,45 +52,36 @@ def tail(
         missing.append(reason)
         say(reason)
 
+    settings, start = find_settings(**urls), Start(offset=offset, timestamp=begin)
     events = stored_events(
-        find_settings(Settings, **where),
-        source,
-        Start(offset=offset, timestamp=begin),
-        pattern=pattern,
-        follow=not no_follow,
-        on_missing=on_missing,
+        settings, source, start, pattern=pattern, follow=not no_follow, on_missing=on_missing
     )
     asyncio.run(_print(events, limit))
     return 1 if missing else 0
 
 
-async def _hear(source: str, limit: int | None, *, pattern: bool, **where: str) -> int:
-    settings = Settings.load(**where)
+async def _watch(source: str, limit: int | None, *, pattern: bool, **urls: str) -> int:
+    settings = Settings.load(**urls)
     if settings.redis_url is None:
-        settings = find_settings(Settings, **where)
+        settings = find_settings(**urls)
     own = OwnLog(settings, say)
+
+    async def messages() -> AsyncGenerator[bytes, None]:
+        lost = "connection made anew: something may have been missed"
+        subscribed = False
+        async for channel, message in notifications(settings, source, own, pattern=pattern):
+            if message:
+                yield message
+            else:
+                say(lost if subscribed else f"listening on {channel}")
+                subscribed = True
+
     try:
-        await _print(_heard(settings, source, own, pattern=pattern), limit)
+        await _print(messages(), limit)
     finally:
         if own.foreign:
             say(f"{own.foreign:,} notifications of other logs were left out")
     return 0
-
-
-async def _heard(
-    settings: Settings, source: str, own: OwnLog, *, pattern: bool
-) -> AsyncGenerator[bytes, None]:
-    subscribed = False
-    async for channel, message in notifications(settings, source, own, pattern=pattern):
-        if message:
-            yield message
-        else:
-            say(
-                "connection made anew: something may have been missed"
-                if subscribed
-                else f"listening on {channel}"
-            )
-            subscribed = True
 
 
 async def _print(lines: AsyncGenerator[bytes, None], limit: int | None) -> None:
