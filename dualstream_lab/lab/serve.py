@@ -105,9 +105,7 @@ class _Parts:
     async def ingester(self) -> None:
         publisher = await self._exits.enter_async_context(DualPublisher(self._settings))
         self.routes += ingest_routes(
-            publisher,
-            settings=self._settings,
-            authorize=lambda request: writer_of(request, self._access),
+            publisher, settings=self._settings, authorize=lambda request: writer_of(request, self._access)
         )
 
     async def processor(self) -> None:

@@ -12,12 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError, StreamUnavailable
-from dualstream_lab.event import (
-    channel_of,
-    decode_notification,
-    shard_channel,
-    source_invalid_reason,
-)
+from dualstream_lab.event import channel_of, decode_notification, shard_channel, source_invalid_reason
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.record import one_line
 from dualstream_lab.replay import Selection, Start, read

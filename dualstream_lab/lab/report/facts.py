@@ -94,10 +94,7 @@ def environment(report: Report) -> list[tuple[str, str]]:
     memory = f", {machine['memory_bytes'] / 2**30:,.1f} GiB" if "memory_bytes" in machine else ""
     settings = ", ".join(f"{name}={value}" for name, value in manifest.settings.items() if value is not None)
     return [
-        (
-            "machine",
-            f"{machine.get('cores', '?')} cores{memory}, {kind}",
-        ),
+        ("machine", f"{machine.get('cores', '?')} cores{memory}, {kind}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         ("settings", settings or "not recorded"),
         ("run", f"{manifest.run}; event ids begin with {manifest.ids}; seed {report.workload.seed}"),
