@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.ledger import show_recovery
-from dualstream_lab.lab.junit import Case, write_junit
+from dualstream_lab.lab.output.export import Case, write_junit
 
 if TYPE_CHECKING:
     from pathlib import Path

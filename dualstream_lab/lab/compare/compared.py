@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from dualstream_lab.analysis.caveats import caveats, settings_between
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding, compare_arms
 from dualstream_lab.analysis.tally import Tally
 from dualstream_lab.errors import RecordingError
+from dualstream_lab.lab.output.export import as_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ class Compared:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, where infinite and undefined numbers are texts."""
-        found: dict[str, Any] = _plain(
+        found: dict[str, Any] = as_plain(
             {
                 "regressed": self.regressed,
                 "allow": self.allow,
@@ -101,11 +101,3 @@ def _read(paths: Sequence[Path], notes: list[str], show: Callable[[str], None]) 
         raise failed[0]
     notes += [f"left out: {error}" for error in failed]
     return tuple(runs)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from dualstream_lab.load.child import say, serve, settle_memory
+from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.gateway_subscriber import GatewayHearing, GatewaySubscriber, checked_gateway
 from dualstream_lab.load.subscriber import all_ready, allow_connections
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, source_name
-
-if TYPE_CHECKING:
-    from dualstream_lab.load.child import Orders
 
 __all__: list[str] = []
 
@@ -25,8 +22,8 @@ _JOIN: Final = 30.0  # s
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     base = await checked_gateway(task["gateway"])
-    where, ids = Path(task["directory"]), RunIds(task["ids"])
-    hearing = GatewayHearing(where, "clients", ids, details=True, every=task["sample"])
+    directory, ids = Path(task["directory"]), RunIds(task["ids"])
+    hearing = GatewayHearing(directory, "clients", ids, details=True, every=task["sample"])
     allow_connections(task["clients"])
     clients = [
         GatewaySubscriber(

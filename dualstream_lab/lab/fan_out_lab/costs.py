@@ -1,4 +1,4 @@
-"""What Redis spends: CPU, memory, and what it keeps for its slowest subscriber."""
+"""What the servers spend: Redis's CPU, memory and its slowest subscriber's buffer; a gateway's metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -17,14 +19,26 @@ from dualstream_lab.tasks import end_tasks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["RedisCosts", "Spent"]
+__all__ = ["RedisCosts", "gateway_metrics"]
 
 _ANSWER: Final = 10.0  # s; it may be in the middle of a storm
-_LOOK: Final = 0.02  # s between looks at its clients' buffers
+_LOOK: Final = 0.02  # s between looks at Redis's clients' buffers
 
 
-class Spent(NamedTuple):
-    """So far: ``cpu`` in seconds, of user and system; ``memory``: bytes that are in use now."""
+async def gateway_metrics(url: str) -> dict[str, float]:
+    """Those without labels, by name, of the gateway at this base URL. Raises StreamUnavailable."""
+    timeout = aiohttp.ClientTimeout(total=_ANSWER)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/metrics") as answer:
+            text = await answer.text()
+    except (aiohttp.ClientError, OSError) as error:
+        raise StreamUnavailable(f"the gateway does not give its metrics: {error}") from error
+    families = text_string_to_metric_families(text)
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+class _Spent(NamedTuple):
+    """``cpu``: seconds so far, of user and system; ``memory``: bytes that are in use now."""
 
     cpu: float
     memory: int
@@ -43,10 +57,10 @@ class RedisCosts:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def spent(self) -> Spent:
+    async def spent(self) -> _Spent:
         """Now."""
         cpu, memory = await self._ask("INFO", "cpu"), await self._ask("INFO", "memory")
-        return Spent(float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"]), int(memory["used_memory"]))
+        return _Spent(float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"]), int(memory["used_memory"]))
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[list[int]]:

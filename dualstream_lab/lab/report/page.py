@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dualstream_lab.lab.output import render
+from dualstream_lab.lab.output.page import render
 from dualstream_lab.lab.report import again, facts, words
 from dualstream_lab.lab.report.story import ledger, recovery, story
 

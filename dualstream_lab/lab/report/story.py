@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dualstream_lab import analysis
-from dualstream_lab.lab.output import canvas, drawing
+from dualstream_lab.lab.output.page import canvas, drawing
 from dualstream_lab.lab.report import captions
 
 if TYPE_CHECKING:

@@ -1,15 +1,16 @@
-"""JUnit XML of any verdict, for CI."""
+"""Any verdict for machines: JUnit XML for CI, and values that JSON can hold."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["Case", "write_junit"]
+__all__ = ["Case", "as_plain", "write_junit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +44,12 @@ def write_junit(file: Path, suite: str, cases: Iterable[Case], properties: Mappi
     xml = JUnitXml()
     xml.add_testsuite(made)
     xml.write(str(file), pretty=True)
+
+
+def as_plain(value: Any) -> Any:
+    """For JSON, where infinite and undefined numbers are texts."""
+    if isinstance(value, dict):
+        return {name: as_plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
