@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["WRITERS", "Publishing", "event_of"]
+__all__ = ["Publishing", "event_of"]
 
-WRITERS: Final = 2
-_LANES: Final = 4  # calls of each that may be open
-_PAUSE: Final = 0.02  # s between two calls of a lane
-_BEHIND: Final = 1.0  # s that a lane catches up after a stall
+_WRITERS: Final = 2
+_CALLERS: Final = 4  # calls of each that may be open
+_PAUSE: Final = 0.02  # s between two calls of a caller
+_BEHIND: Final = 1.0  # s that a caller catches up after a stall
 
 
 def event_of(source: str, writer: int) -> Event:
@@ -50,7 +50,7 @@ class Publishing:
         async with AsyncExitStack() as exits:
             publishers = [
                 await exits.enter_async_context(DualPublisher(settings, headers=marked))
-                for _ in range(WRITERS)
+                for _ in range(_WRITERS)
             ]
             yield cls(publishers, sources, rate)
 
@@ -58,15 +58,15 @@ class Publishing:
         """Publish for so long."""
         until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as group:
-            for writer in range(WRITERS):
-                for _ in range(_LANES):
-                    group.create_task(self._lane(writer, until))
+            for writer in range(_WRITERS):
+                for _ in range(_CALLERS):
+                    group.create_task(self._caller(writer, until))
 
-    async def _lane(self, writer: int, until: float) -> None:
+    async def _caller(self, writer: int, until: float) -> None:
         loop = asyncio.get_running_loop()
-        lanes = WRITERS * _LANES
-        batch = max(1, round(self._rate * _PAUSE / lanes))
-        pause = batch * lanes / self._rate
+        callers = _WRITERS * _CALLERS
+        batch = max(1, round(self._rate * _PAUSE / callers))
+        pause = batch * callers / self._rate
         due = loop.time()  # of all in one moment: then announcements cross
         while True:
             due = max(due + pause, loop.time() - _BEHIND)
