@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.report.report import Report
     from dualstream_lab.load.thresholds import Check
 
-__all__ = ["enumerated", "headline", "limit", "ms", "never", "share", "subject", "summary"]
+__all__ = ["capital", "enumerated", "headline", "limit", "ms", "never", "share", "subject", "summary"]
 
 
 def subject(report: Report) -> str:
@@ -41,11 +41,11 @@ def headline(report: Report) -> tuple[str, str]:
         which = enumerated([f"{check.threshold.text}: {_found(check)}" for check in missed], most=3)
         cut = "" if report.finished else f"{_cut(report)}; until then "
         text = f"{cut}MISSED {len(missed)} of {len(verdict.checks)} thresholds ({which}): {_events(report)}."
-        return _capital(text), "bad"
+        return capital(text), "bad"
     if not report.finished:
-        return _capital(f"{_cut(report)}; until then {_events(report)}."), "open"
+        return capital(f"{_cut(report)}; until then {_events(report)}."), "open"
     if not verdict.checks:
-        return f"{_capital(_events(report))}. No thresholds were set.", "plain"
+        return f"{capital(_events(report))}. No thresholds were set.", "plain"
     held = "its threshold" if len(verdict.checks) == 1 else f"all {len(verdict.checks)} thresholds"
     return f"Held {held}: {_events(report)}.", "good"
 
@@ -62,7 +62,7 @@ def summary(report: Report) -> list[tuple[str, str]]:
 
 def limit(report: Report) -> str:
     """Who saturated."""
-    return _capital(f"{report.verdict.limit}.")
+    return capital(f"{report.verdict.limit}.")
 
 
 def never(report: Report) -> str:
@@ -75,7 +75,7 @@ def never(report: Report) -> str:
             ("heard and not in Kafka", "ledger.orphan"),
         )
     ]
-    return _capital(f"{'; '.join(said)}.")
+    return capital(f"{'; '.join(said)}.")
 
 
 def enumerated(parts: Sequence[str], *, most: int = 5) -> str:
@@ -234,5 +234,6 @@ def _faults(report: Report) -> str:
     return f"{enumerated(spans, most=8)}."
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """As a sentence begins."""
     return text[:1].upper() + text[1:]
