@@ -12,16 +12,16 @@ import gc
 import json
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualstream_lab.config import Settings
-from dualstream_lab.lab.isolation.third_party import ForeignPublisher, Maker, load_maker
+from dualstream_lab.lab.isolation.third_party import ThirdPartyPublisher, load_maker
 from dualstream_lab.load.child import Orders, say, serve
-from dualstream_lab.load.driver import Driver
+from dualstream_lab.load.driver import Call, Driver
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.load.warm_up import load_headers, warm_up
 from dualstream_lab.publisher import DualPublisher
@@ -29,11 +29,7 @@ from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import numpy.typing as npt
-
-    from dualstream_lab.load.driver import Call
 
     Integers = npt.NDArray[np.int64]
 
@@ -47,27 +43,24 @@ _BEHIND = 15.0  # s that a publisher has to make up for what it is behind
 class _Block(PublishRecorder):
     """Keeps a block's rows until it is over."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path) -> None:
         super().__init__(directory, "sender", period=_NEVER)
         # Arrays and plain numbers: nothing that the garbage collector would look through again and again.
-        self._kept: dict[str, list[Any]] = {}
+        self._kept: dict[str, list[Any]] = {"seq": []}
         self._errors: set[str] = set()
         self.newest = 0
         self.meter.level("published.rss_begin_mib", self._process.memory_info().rss / 2**20)
 
     def rows(self, seq: Integers, *, kind: str | None = None, **columns: Any) -> None:  # noqa: ARG002
-        """Not yet."""
         for name, column in columns.items():
             self._kept.setdefault(name, []).append(column)
-        self._kept.setdefault("seq", []).append(seq)
+        self._kept["seq"].append(seq)
 
     def sending(self, seq: Integers, intended: int, in_flight: int) -> None:
-        """As :class:`Sink`."""
         super().sending(seq, intended, in_flight)
         self.newest = intended
 
     def settled(self, call: Call) -> None:
-        """As :class:`Sink`."""
         super().settled(call)
         if call.error is not None:
             text = str(call.error)[:200]
@@ -78,37 +71,22 @@ class _Block(PublishRecorder):
 
     def close(self) -> None:
         """Now they are written."""
-        if seqs := self._kept.pop("seq", []):
-            lengths = [len(seq) for seq in seqs]
-            columns: dict[str, Any] = {name: _long(kept, lengths) for name, kept in self._kept.items()}
-            super().rows(np.concatenate(seqs), **columns)
-        self._kept = {}
+        if seqs := self._kept["seq"]:
+            columns: dict[str, Any] = {
+                name: np.concatenate(
+                    # a plain number stands for so many of it
+                    [np.broadcast_to(np.asarray(one, np.int64), len(seq))
+                     for one, seq in zip(kept, seqs, strict=True)]
+                )
+                for name, kept in self._kept.items()
+            }  # fmt: skip
+            super().rows(columns.pop("seq"), **columns)
+        self._kept = {"seq": []}
         super().close()
 
 
-def _long(columns: list[Any], lengths: list[int]) -> Integers:
-    """Columns one after the other; a plain number stands for so many of it."""
-    parts = [np.broadcast_to(np.asarray(one, np.int64), n) for one, n in zip(columns, lengths, strict=True)]
-    return np.concatenate(parts)
-
-
-@asynccontextmanager
-async def _publisher(
-    maker: Maker | None, file: str, settings: Settings, run: str
-) -> AsyncIterator[DualPublisher | ForeignPublisher]:
-    if maker is None:
-        async with DualPublisher(settings, headers=load_headers(run)) as ours:
-            yield ours
-        return
-    foreign = await ForeignPublisher.make(maker, Path(file), settings)
-    try:
-        yield foreign
-    finally:
-        await foreign.close()
-
-
 async def _block(
-    publisher: DualPublisher | ForeignPublisher, task: dict[str, Any], orders: Orders
+    publisher: DualPublisher | ThirdPartyPublisher, task: dict[str, Any], orders: Orders
 ) -> dict[str, Any] | None:
     """One block, from its warm-up to its rows on the disk; None when the parent has gone."""
     workload = Workload(**task["workload"])
@@ -154,15 +132,22 @@ async def _stop(driver: Driver, sink: _Block, workload: Workload, orders: Orders
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     """First the file, then (the brokers have to start) where to publish, then the blocks."""
     sys.stdout = sys.stderr  # what the file prints is for the log
-    file = task["publisher"]
-    maker = None if file is None else load_maker(Path(file))
+    file = Path(task["publisher"]) if task["publisher"] else None
+    maker = load_maker(file) if file else None
     say(loaded=True)
     if not (line := await orders.next()):
         return {}
-    where = json.loads(line)
-    settings = Settings(**where["settings"])
-    async with _publisher(maker, file, settings, where["run"]) as publisher:
-        sent = await warm_up(publisher, Workload(**where["workload"]), where["warm_up"], where["lanes"])
+    first = json.loads(line)
+    settings = Settings(**first["settings"])
+    async with AsyncExitStack() as exits:
+        publisher: DualPublisher | ThirdPartyPublisher
+        if maker is None or file is None:
+            ours = DualPublisher(settings, headers=load_headers(first["run"]))
+            publisher = await exits.enter_async_context(ours)
+        else:
+            publisher = await ThirdPartyPublisher.make(maker, file, settings)
+            exits.push_async_callback(publisher.close)
+        sent = await warm_up(publisher, Workload(**first["workload"]), first["warm_up"], first["lanes"])
         say(ready={"warm_up": sent})
         while line := await orders.next():
             if (done := await _block(publisher, json.loads(line), orders)) is None:

@@ -10,27 +10,26 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishError, PublishRejected, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from dualstream_lab.config import Settings
     from dualstream_lab.event import Event
 
-__all__ = ["ForeignPublisher", "load_maker"]
+__all__ = ["ThirdPartyPublisher", "load_maker"]
 
 _NEED = (
     "it needs `async def make_publisher(kafka_url, redis_url, topic)` that returns an object with "
     "`async def publish_batch(self, events)` and, if there is something to close, `async def close(self)`"
 )
-Maker = Callable[[str | None, str | None, str], Awaitable[Any]]
 _MODULE = "dualstream_publisher_under_proof"
+Maker = Callable[[str | None, str | None, str], Awaitable[Any]]
 
 
 def load_maker(path: Path) -> Maker:
@@ -43,7 +42,7 @@ def load_maker(path: Path) -> Maker:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"--publisher: {path} cannot be imported: {_told(error, path)}") from error
+        raise ConfigError(f"--publisher: {path} cannot be imported: {_located(error, path)}") from error
     maker = getattr(module, "make_publisher", None)
     if not callable(maker):
         raise ConfigError(f"--publisher: {path} has no make_publisher; {_NEED}")
@@ -56,7 +55,7 @@ def load_maker(path: Path) -> Maker:
     return maker  # type: ignore[no-any-return]
 
 
-class ForeignPublisher:
+class ThirdPartyPublisher:
     """What ``make_publisher`` returned. Every call ends within ``delivery_timeout``, and so does closing."""
 
     def __init__(self, made: Any, timeout: float) -> None:
@@ -66,15 +65,14 @@ class ForeignPublisher:
     @classmethod
     async def make(cls, maker: Maker, path: Path, settings: Settings) -> Self:
         """Raises ConfigError where it returns what is not needed, StackError where it fails."""
+        limit = settings.start_timeout
         try:
-            async with asyncio.timeout(settings.start_timeout):
+            async with asyncio.timeout(limit):
                 made = await maker(settings.kafka_url, settings.redis_url, settings.topic)
         except TimeoutError as error:
-            raise StackError(
-                f"make_publisher of {path} did not end within {settings.start_timeout:g} s"
-            ) from error
+            raise StackError(f"make_publisher of {path} did not end within {limit:g} s") from error
         except Exception as error:
-            raise StackError(f"make_publisher of {path} failed: {_told(error, path)}") from error
+            raise StackError(f"make_publisher of {path} failed: {_located(error, path)}") from error
         if not inspect.iscoroutinefunction(getattr(made, "publish_batch", None)):
             raise ConfigError(
                 f"--publisher: make_publisher of {path} returned {made!r}, which has no "
@@ -113,14 +111,11 @@ class ForeignPublisher:
                     await ended
 
 
-def _told(error: BaseException, path: Path) -> str:
+def _located(error: BaseException, path: Path) -> str:
     """What happened, and on which line of the file."""
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(path) and frame.lineno
-    ]
-    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
-        lines.append(error.lineno)
-    where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {error}"
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    lines = [line for file, line in places if file == str(path) and line]
+    at = f"line {lines[-1]}: " if lines else ""
+    return f"{at}{type(error).__name__}: {error}"
