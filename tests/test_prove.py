@@ -17,11 +17,11 @@ from dualstream_lab import Event, Settings
 from dualstream_lab.cli.root import run
 from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishRejected, StackError
 from dualstream_lab.lab.isolation.blocks import Timing
+from dualstream_lab.lab.isolation.generator import ThirdPartyPublisher, load_maker
 from dualstream_lab.lab.isolation.judgement import Rules, Verdict
 from dualstream_lab.lab.isolation.observer import SourcesOfPlan, identity_of_record
 from dualstream_lab.lab.isolation.proof import Options, Progress, Proof, prove
 from dualstream_lab.lab.isolation.text import facts
-from dualstream_lab.lab.isolation.third_party import ThirdPartyPublisher, load_maker
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.workload import RunIds, Workload
 from tests.kafka_log.hostile import grow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -14,8 +13,7 @@ from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, stdout, working
 from dualstream_lab.cli.options import as_json, check_writable, write_files
-from dualstream_lab.lab.compare.arguments import allowances, named_arms
-from dualstream_lab.lab.compare.compared import compare_runs
+from dualstream_lab.lab.compare.compared import Compared, allowances, compare_runs, named_arms
 from dualstream_lab.lab.compare.text import (
     COLUMNS,
     arms,
@@ -26,9 +24,6 @@ from dualstream_lab.lab.compare.text import (
     title,
     write_comparison_junit,
 )
-
-if TYPE_CHECKING:
-    from dualstream_lab.lab.compare.compared import Compared
 
 __all__ = ["compare"]
 

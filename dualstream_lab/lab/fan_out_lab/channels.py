@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.fan_out_lab.costs import RedisCosts
-from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement
+from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, RedisCosts
 from dualstream_lab.lab.fan_out_lab.table import Table, each_of, number, whole
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.workload import Workload

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from dualstream_lab.lab.fan_out_lab.costs import gateway_metrics
-from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement
+from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, gateway_metrics
 from dualstream_lab.lab.fan_out_lab.table import Table, each_of, number, whole
 from dualstream_lab.lab.gateway_check.serving import serving, url_of
 from dualstream_lab.load.session import own_stack

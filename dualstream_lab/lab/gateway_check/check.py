@@ -15,9 +15,8 @@ from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
 from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
 from dualstream_lab.lab.gateway_check.judge import judge_all
-from dualstream_lab.lab.gateway_check.kafka_log import EventNumbers, TopicLog
 from dualstream_lab.lab.gateway_check.probe import probe
-from dualstream_lab.lab.gateway_check.publishing import Publishing
+from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
 from dualstream_lab.load.log_reader import LogReader, open_log_reader
 from dualstream_lab.subscriber.wanted import checked_url

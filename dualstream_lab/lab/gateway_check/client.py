@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from dualstream_lab.lab.gateway_check.kafka_log import EventNumbers
+    from dualstream_lab.lab.gateway_check.topic import EventNumbers
 
 __all__ = ["Client"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from dualstream_lab.errors import ConfigError, PublishError, StreamUnavailable
-from dualstream_lab.lab.gateway_check.publishing import event_of
+from dualstream_lab.lab.gateway_check.topic import event_of
 from dualstream_lab.subscriber.sse import listen_sse
 from dualstream_lab.subscriber.wire import Dropped, decode
 from dualstream_lab.subscriber.ws import listen_ws

@@ -1,14 +1,17 @@
-"""The events: two real publishers of the same sources, whose announcements cross, as in real life."""
+"""What two real publishers, whose announcements cross, publish; and what the topic itself says of it."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
+
+import msgspec
 
 from dualstream_lab.errors import PublishError
 from dualstream_lab.event import Event
+from dualstream_lab.lab.gateway_check.history import SourceLog, by_partition
 from dualstream_lab.load.warm_up import load_headers
 from dualstream_lab.publisher import DualPublisher
 
@@ -16,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from dualstream_lab.config import Settings
+    from dualstream_lab.kafka_log import Records
 
-__all__ = ["Publishing", "event_of"]
+__all__ = ["EventNumbers", "Publishing", "TopicLog", "event_of"]
 
 _WRITERS: Final = 2
 _CALLERS: Final = 4  # calls of each that may be open
@@ -83,3 +87,53 @@ class Publishing:
     def _next_source(self) -> str:
         self._number += 1
         return self._sources[self._number % len(self._sources)]
+
+
+class EventNumbers:
+    """Event ids as numbers: a record of a million deliveries holds each once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, event_id: str) -> int:
+        """The id's number."""
+        return self._numbers.setdefault(event_id, len(self._numbers))
+
+    def names(self) -> list[str]:
+        """The ids by number."""
+        return list(self._numbers)
+
+
+class _Value(msgspec.Struct):
+    id: str
+    source_type: str
+    source_id: str
+    data: Any = None
+
+
+_decode = msgspec.json.Decoder(_Value).decode
+
+
+class TopicLog:
+    """Keeps the events of some sources that a LogReader reads."""
+
+    def __init__(self, sources: Sequence[str], numbers: EventNumbers) -> None:
+        self._rows: dict[str, list[tuple[int, int, int, int, float]]] = {source: [] for source in sources}
+        self._numbers = numbers
+
+    def __call__(self, part: Records, _now: int) -> None:
+        """See :class:`LogReader`."""
+        for record in part.records:
+            try:
+                value = _decode(record.value or b"")
+            except (msgspec.DecodeError, UnicodeError):
+                continue  # somebody else's
+            rows = self._rows.get(f"{value.source_type}:{value.source_id}")
+            if rows is not None:
+                writer = value.data if isinstance(value.data, int) else -1
+                event, at = self._numbers(value.id), record.timestamp / 1000
+                rows.append((part.partition, record.offset, event, writer, at))
+
+    def logs(self) -> dict[str, dict[int, SourceLog]]:
+        """By source, and partition."""
+        return {source: by_partition(rows) for source, rows in self._rows.items()}
