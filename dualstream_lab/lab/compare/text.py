@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.analysis.comparison import Finding
+from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.lab.output.export import Case, write_junit
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from dualstream_lab.analysis.comparison import Arm, Difference
     from dualstream_lab.lab.compare.compared import Compared
 
 __all__ = ["COLUMNS", "arms", "headline", "markdown", "page", "row", "title", "write_comparison_junit"]

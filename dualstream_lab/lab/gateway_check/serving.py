@@ -12,7 +12,7 @@ from dualstream_lab.faults.injector import broken
 from dualstream_lab.faults.spec import fault_named
 from dualstream_lab.faults.target import open_target
 from dualstream_lab.lab.gateway_check.check import Check, Plan, Progress, check_gateway
-from dualstream_lab.stack import ManagedProcess
+from dualstream_lab.stack import LocalStack, ManagedProcess
 from dualstream_lab.stack.ports import HOST, free_ports
 from dualstream_lab.stack.where import Destination
 from dualstream_lab.tasks import in_thread
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.stack import LocalStack
 
 __all__ = ["check_local", "serving", "url_of"]
 

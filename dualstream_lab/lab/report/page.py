@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dualstream_lab.lab.output.page import render
 from dualstream_lab.lab.report import again, words
 from dualstream_lab.lab.report.story import ledger, recovery, story
-from dualstream_lab.ledger import CLASSES, Class
+from dualstream_lab.ledger import CLASSES, Class, Entry
 from dualstream_lab.ledger.tables import Table, entry_table, recovery_table
 from dualstream_lab.load.thresholds import format_measure
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dualstream_lab.lab.report.report import Report
-    from dualstream_lab.ledger import Entry
 
 __all__ = ["html", "markdown"]
 
