@@ -136,8 +136,8 @@ class Proof:
     def of(cls, path: Path) -> Self:
         """Judge the blocks of a directory anew. Raises RecordingError."""
         try:
-            text = (path / _FILE).read_bytes()
-            read = msgspec.convert(msgspec.json.decode(text), _Facts, dec_hook=_path)
+            kept = msgspec.json.decode((path / _FILE).read_bytes())
+            read = msgspec.convert(kept, _Facts, dec_hook=_path)
         except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise RecordingError(f"{path} does not hold a proof: {error}") from error
         options = read["options"]
@@ -149,12 +149,11 @@ class Proof:
             blocks.append(figures_of(directory, options.timing))
             problems += [f"{directory.path.name}: {problem}" for problem in directory.problems]
         blocks.sort(key=lambda block: block.begin)
-        judgement = judge(blocks, options.faults, options.rules, read["notes"])
         return cls(
             path=path,
             options=options,
             state=read["state"],
-            judgement=judgement,
+            judgement=judge(blocks, options.faults, options.rules, read["notes"]),
             facts=read | {"options": options.as_dict()},
             problems=tuple(problems),
         )

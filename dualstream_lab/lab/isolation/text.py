@@ -159,21 +159,15 @@ def page(proof: Proof) -> str:
         subject="Redis trouble never fails or slows a publish",
         headline=headline(proof),
         mood=MOODS[found.verdict],
-        interrupted=proof.state != "finished",
-        quick=proof.options.quick,
-        faults=[
-            {"name": one.fault, "reasons": "; ".join(one.reasons), "errors": _errors(one)}
-            for one in found.faults
-            if one.reasons
-        ],
+        proof=proof,
         header=COLUMNS,
         rows=[row(fault) for fault in found.faults],
         picture=drawing(axes, label="Paired differences"),
-        how=_how(proof.options),
+        level=LEVEL,
+        looks=LOOKS,
         facts=facts(proof),
-        evidence=[_evidence(fault) for fault in found.faults],
+        says={fault.fault: CATALOGUE[fault.fault].says for fault in found.faults},
         command=_command(proof.options),
-        kept=proof.path.name,
     )
 
 
@@ -188,31 +182,6 @@ def _command(options: Options) -> str:
     if options.publisher is not None:
         words += ["--publisher", str(options.publisher)]
     return shlex.join(words)
-
-
-def _errors(fault: FaultVerdict) -> str:
-    return "; ".join(f"{text} ({count:,})" for text, count in list(fault.errors.items())[:3])
-
-
-def _evidence(fault: FaultVerdict) -> tuple[str, ...]:
-    says = CATALOGUE[fault.fault].says
-    return fault.fault, says, fault.bite, f"{fault.stall:.1f} ms", f"{fault.growth:+.1f} MiB/min"
-
-
-def _how(options: Options) -> str:
-    timing, rules = options.timing, options.rules
-    return (
-        f"Blocks of {timing.length:g} s at {options.rate:,.0f} events/s, healthy and with a fault in turn, "
-        "all of the same seed, by one warm publisher in one process. Latency is from the intended time, so "
-        "that no waiting is left out; what failed counts as never. Durable is what the topic itself holds, "
-        "by id, once. A fault passes when nothing failed, nothing is missing, and the upper end of the "
-        f"interval of the paired p99 difference is at most {rules.ms:g} ms, or {rules.share:.0%} of the "
-        "healthy p99 if that is more. The difference is that of all blocks with the fault together, less "
-        "all healthy ones beside them together. Its interval is of pairs, never of events: the error is that "
-        f"of a bootstrap over pairs, with Student's t, at {LEVEL:.1%}. Pairs are added until it is decided; "
-        f"it may be found good after {', '.join(map(str, LOOKS))} pairs. Over all these looks, a publisher "
-        "that is slower by what is allowed, or by more, passes in about 5 % of cases."
-    )
 
 
 def write_proof_junit(proof: Proof, file: Path) -> None:

@@ -134,7 +134,7 @@ def _heat(report: Report, name: str) -> str:
     column, path = _PATHS[name]
     never_arrived = events[column].isna().to_numpy()
     if name == "live":
-        never_arrived &= (events["outcome"] == 1).to_numpy()
+        never_arrived = never_arrived & (events["outcome"] == 1).to_numpy()
     said = []
     arrived = f"{path}_arrived" if f"{path}_arrived.p50" in found else path
     if f"{arrived}.p50" in found:
