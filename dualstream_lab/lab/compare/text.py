@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
-from dualstream_lab.lab.output.export import Case, write_junit
+from dualstream_lab.lab.output.export import Case, as_lines, escaped, markdown_table, write_junit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dualstream_lab.lab.compare.compared import Compared
@@ -88,15 +87,13 @@ def arms(found: Compared) -> list[tuple[str, str]]:
 
 def markdown(found: Compared) -> str:
     """For a pull request, short: the verdict, a table an arm, what to keep in mind."""
-    lines = [f"**{_escaped(headline(found))}**", ""]
-    lines += [f"- {_escaped(name)}: {_escaped(what)}" for name, what in arms(found)]
-    rule = ["---", *["---:"] * (len(COLUMNS) - 1)]
+    lines = [f"**{escaped(headline(found))}**", ""]
+    lines += [f"- {escaped(name)}: {escaped(what)}" for name, what in arms(found)]
     for arm in found.arms[1:]:
-        rows: Iterable[Sequence[str]] = [COLUMNS, rule, *map(row, found.of(arm))]
-        lines += ["", f"{_escaped(title(found, arm))}:", ""]
-        lines += [f"| {' | '.join(map(_escaped, cells))} |" for cells in rows]
+        rows = map(row, found.of(arm))
+        lines += ["", f"{escaped(title(found, arm))}:", "", markdown_table(COLUMNS, rows, numbers=True)]
     if found.caveats:
-        lines += ["", "To keep in mind:", "", *(f"- {_escaped(caveat)}" for caveat in found.caveats)]
+        lines += ["", "To keep in mind:", "", *(f"- {escaped(caveat)}" for caveat in found.caveats)]
     return "\n".join([*lines, "", f"<sub>{_METHOD}</sub>", ""])
 
 
@@ -104,7 +101,7 @@ def write_comparison_junit(found: Compared, file: Path) -> None:
     """A test case a difference, which fails when it is a regression. Raises OSError."""
     cases = []
     for one in (one for arm in found.arms[1:] for one in found.of(arm)):
-        text = "\n".join(f"{name}: {cell}" for name, cell in zip(COLUMNS, row(one), strict=True))
+        text = as_lines(COLUMNS, row(one))
         failure = text if one.finding is Finding.REGRESSION else None
         case = Case(name=one.measure, classname=f"dualstream.compare.{one.arm}", text=text, failure=failure)
         cases.append(case)
@@ -144,10 +141,6 @@ def page(found: Compared, arguments: Sequence[str]) -> str:
 
 
 _TITLES: Final = {"bad": "regression", "open": "no regression for certain", "good": "no regression"}
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\*_|<`])", r"\\\1", text)
 
 
 def _named(some: Sequence[Difference], several: bool) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,7 +33,7 @@ from dualstream_lab.lab.gateway_check.history import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Finding", "Judgement", "Wrong", "judge", "judge_all"]
+__all__ = ["Counts", "Finding", "Judgement", "Wrong", "judge", "judge_all"]
 
 _GRACE: Final = 1.0  # s
 
@@ -68,15 +68,14 @@ class Finding(NamedTuple):
     row: int
 
 
-@dataclass(slots=True)
-class Judgement:
+@dataclass(slots=True, kw_only=True)
+class Counts:
     """``told``: deliveries, ``old`` and ``late`` among them. ``declared``: events that the gateway said it
     could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``: told after a
     later event of another publisher: both are allowed. ``unsettled``: not told, and the client left before
     it had to be.
     """
 
-    findings: list[Finding] = field(default_factory=list)
     told: int = 0
     old: int = 0
     late: int = 0
@@ -85,6 +84,18 @@ class Judgement:
     repeated: int = 0
     crossed: int = 0
     unsettled: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Sum up."""
+        for one in fields(Counts):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+@dataclass(slots=True, kw_only=True)
+class Judgement(Counts):
+    """Of one client, source and partition."""
+
+    findings: list[Finding] = field(default_factory=list)
 
 
 def judge_all(

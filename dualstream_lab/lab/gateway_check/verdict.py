@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dualstream_lab.lab.gateway_check.history import NOWHERE, Logs, PartitionSession, Session, SourceLog
-from dualstream_lab.lab.gateway_check.judge import Finding, Wrong, judge_all
+from dualstream_lab.lab.gateway_check.judge import Counts, Finding, Wrong, judge_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,6 @@ SAYS: Final = {
 }
 _EXAMPLES: Final = 3  # of each
 _AROUND: Final = 4  # messages
-_COUNTS: Final = ("told", "old", "late", "declared", "repeated", "crossed", "unsettled")
 _WORDS: Final = ("live", "late", "old", "subscribed", "not recovered", "state")
 
 
@@ -58,21 +57,11 @@ class Example:
 
 
 @dataclass(slots=True, kw_only=True)
-class Verdict:
-    """Sums over all records. ``wrong``: by class, ``refusals``: by reason, times; the others as of
-    Judgement.
-    """
+class Verdict(Counts):
+    """Sums over all records. ``wrong``: by class, ``refusals``: by reason, times."""
 
     events: int = 0
     wrong: Counter[Wrong] = field(default_factory=Counter)
-    refusals: Counter[str] = field(default_factory=Counter)
-    told: int = 0
-    old: int = 0
-    late: int = 0
-    declared: int = 0
-    repeated: int = 0
-    crossed: int = 0
-    unsettled: int = 0
     examples: list[Example] = field(default_factory=list)
 
     @classmethod
@@ -83,9 +72,7 @@ class Verdict:
         for record in records:
             every = judge_all(logs.logs[record.source], record.sessions, settled=record.settled)
             for log, sessions, found in every:
-                verdict.refusals += found.refusals
-                for name in _COUNTS:
-                    setattr(verdict, name, getattr(verdict, name) + getattr(found, name))
+                verdict.add(found)
                 verdict.wrong.update(one.wrong for one in found.findings)
                 # One of each client and source: they are more telling than neighbours.
                 for one in {one.wrong: one for one in reversed(found.findings)}.values():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dualstream_lab.analysis.paired import LEVEL, LOOKS, Interval
 from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.lab.isolation.judgement import FaultVerdict, Judgement, Verdict
-from dualstream_lab.lab.output.export import Case, write_junit
+from dualstream_lab.lab.output.export import Case, as_lines, write_junit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,7 +192,7 @@ def write_proof_junit(proof: Proof, file: Path) -> None:
         case = Case(
             name=fault.fault,
             classname="dualstream.redis-isolation",
-            text="\n".join(f"{name}: {value}" for name, value in zip(COLUMNS, row(fault), strict=True)),
+            text=as_lines(COLUMNS, row(fault)),
             failure=reasons if fault.verdict is Verdict.FAILS else None,
             error=f"inconclusive: {reasons}" if fault.verdict is Verdict.OPEN else None,
         )

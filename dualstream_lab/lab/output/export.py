@@ -1,16 +1,17 @@
-"""Any verdict for machines: JUnit XML for CI, and values that JSON can hold."""
+"""Any verdict as JUnit XML for CI, as Markdown for a pull request, and as what JSON can hold."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Case", "as_plain", "write_junit"]
+__all__ = ["Case", "as_lines", "as_plain", "escaped", "markdown_table", "write_junit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,11 @@ class Case:
     seconds: float = 0.0
     failure: str | None = None
     error: str | None = None
+
+
+def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:
+    """A table's row, a line a cell."""
+    return "\n".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
 def write_junit(file: Path, suite: str, cases: Iterable[Case], properties: Mapping[str, str]) -> None:
@@ -53,3 +59,15 @@ def as_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_plain(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def escaped(text: str) -> str:
+    """Without what Markdown would take for its own."""
+    return re.sub(r"([\\*_|`])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+    """GitHub's. ``numbers``: all columns but the first to the right."""
+    line = "|" + "|".join("---:" if numbers and place else "---" for place in range(len(header))) + "|"
+    first, *others = (f"| {' | '.join(map(escaped, cells))} |" for cells in (header, *rows))
+    return "\n".join([first, line, *others])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dualstream_lab.lab.output.export import escaped, markdown_table
 from dualstream_lab.lab.output.page import render
 from dualstream_lab.lab.report import again, words
 from dualstream_lab.lab.report.story import ledger, recovery, story
@@ -12,7 +13,7 @@ from dualstream_lab.ledger.tables import Table, entry_table, recovery_table
 from dualstream_lab.load.thresholds import format_measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from dualstream_lab.lab.report.report import Report
 
@@ -65,41 +66,29 @@ def html(report: Report) -> str:
 def markdown(report: Report) -> str:
     """GitHub's; short enough for a comment."""
     sentence, _ = words.headline(report)
-    parts = [f"### {_plain(report.manifest.name)}\n\n**{_plain(sentence)}**"]
-    parts += [f"> missing: {_plain(problem)}" for problem in report.problems[:5]]
+    parts = [f"### {escaped(report.manifest.name)}\n\n**{escaped(sentence)}**"]
+    parts += [f"> missing: {escaped(problem)}" for problem in report.problems[:5]]
     if len(report.problems) > 5:
         parts.append(f"> and {len(report.problems) - 5} more")
     if report.verdict.checks:
-        parts.append(_table(("threshold", "", "found"), _checks(report)))
-    parts.append(_table(("", ""), words.summary(report)))
+        parts.append(markdown_table(("threshold", "", "found"), _checks(report)))
+    parts.append(markdown_table(("", ""), words.summary(report)))
     header, rows = report.verdict.latency_table()
     if rows:
-        parts.append(_table(header, rows, numbers=True))
+        parts.append(markdown_table(header, rows, numbers=True))
     if report.verdict.entries:
         shown = [row[:3] for row in _classes(report.verdict.entries)]
-        parts.append(_table(("ledger", "events", "share"), shown, numbers=True))
+        parts.append(markdown_table(("ledger", "events", "share"), shown, numbers=True))
     if report.verdict.recoveries:
-        parts += [_table(table.header, table.rows) for table in _recoveries(report, _FAULTS)]
+        parts += [markdown_table(table.header, table.rows) for table in _recoveries(report, _FAULTS)]
         if (more := len(report.verdict.recoveries) - _FAULTS) > 0:
             parts.append(f"and {more} more faults")
     again_ = f"```sh\n{again.command(report)}\n```\n\n```toml\n{again.scenario(report)}```"
     parts.append(f"<details><summary>The same run again</summary>\n\n{again_}\n\n</details>")
     about = dict(_environment(report))
     line = "; ".join((words.subject(report), about["machine"], about["versions"]))
-    parts.append(f"<sub>{_plain(line)}; `{report.name}`</sub>")
+    parts.append(f"<sub>{escaped(line)}; `{report.name}`</sub>")
     return "\n\n".join(parts) + "\n"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
-    line = "|" + "|".join("---:" if numbers and place else "---" for place in range(len(header))) + "|"
-    first, *others = (f"| {' | '.join(map(_plain, cells))} |" for cells in (header, *rows))
-    return "\n".join([first, line, *others])
-
-
-def _plain(text: str) -> str:
-    """Without what Markdown would take for its own."""
-    kept = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-    return kept.replace("_", "\\_").replace("`", "\\`").replace("\n", " ")
 
 
 def _checks(report: Report) -> list[list[str]]:
