@@ -80,8 +80,8 @@ async def _hear(source: str, limit: int | None, *, pattern: bool, **where: str) 
     try:
         await _print(_heard(settings, source, own, pattern=pattern), limit)
     finally:
-        if own.foreign:
-            say(f"{own.foreign:,} notifications of other logs were left out")
+        if own.others:
+            say(f"{own.others:,} notifications of other logs were left out")
     return 0
 
 

@@ -42,7 +42,7 @@ class OwnLog:
 
     Kafka is asked which log it is, and again, at most every ``refresh_interval``, when another is named: the
     topic may have been made anew. While it cannot be asked all are taken, and ``say`` is told so once.
-    ``foreign``: how many were of others.
+    ``others``: how many were of others.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
@@ -51,7 +51,7 @@ class OwnLog:
         self._epoch: str | None = None
         self._ask_at = 0.0
         self._said: set[str] = set()
-        self.foreign = 0
+        self.others = 0
         if settings.kafka_url is None:
             self._say_once("no Kafka is given: notifications of other logs on this Redis are shown, too")
 
@@ -65,7 +65,7 @@ class OwnLog:
             self._ask_at = asyncio.get_running_loop().time() + self._settings.refresh_interval
         if self._epoch in {None, log}:
             return True
-        self.foreign += 1
+        self.others += 1
         self._say_once(
             f"notifications of another log ({log}) come here, too, and are left out: give each estate that "
             "shares this Redis its own DUALSTREAM_CHANNEL_PREFIX"

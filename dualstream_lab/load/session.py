@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
+
+import psutil
 
 from dualstream_lab.load.child import Child
 from dualstream_lab.recording import Clocks, Manifest, RunDirectory
@@ -16,13 +18,15 @@ from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from dualstream_lab.config import Settings
     from dualstream_lab.workload import Workload
 
-__all__ = ["Session", "new_manifest", "own_stack"]
+__all__ = ["Session", "cpu_seconds", "new_manifest", "own_stack"]
+
+K = TypeVar("K")
 
 
 def new_manifest(settings: Settings, workload: Workload, **facts: Any) -> Manifest:
@@ -85,3 +89,14 @@ async def own_stack(stack: LocalStack | None = None, **options: Any) -> AsyncIte
         yield made
     finally:
         await in_thread(made.stop)
+
+
+def cpu_seconds(processes: Mapping[K, int | None]) -> dict[K, float]:
+    """By the same names, of the process ids of those that run."""
+    found = {}
+    for name, pid in processes.items():
+        with suppress(psutil.Error):
+            if pid:
+                times = psutil.Process(pid).cpu_times()
+                found[name] = times.user + times.system
+    return found

@@ -23,28 +23,28 @@ _JOIN: Final = 30.0  # s
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     base = await checked_gateway(task["gateway"])
     directory, ids = Path(task["directory"]), RunIds(task["ids"])
-    hearing = GatewayHearing(directory, "clients", ids, details=True, every=task["sample"])
+    recorder = GatewayHearing(directory, "clients", ids, details=True, every=task["sample"])
     allow_connections(task["clients"])
     clients = [
         GatewaySubscriber(
-            base, [":".join(source_name(0))], hearing,
-            via="ws", number=number, listening=hearing.listening, ranks=(0,),
+            base, [":".join(source_name(0))], recorder,
+            via="ws", number=number, listening=recorder.listening, ranks=(0,),
         )
         for number in range(task["clients"])
     ]  # fmt: skip
     running = [asyncio.create_task(client.run()) for client in clients]
     try:
         await all_ready(clients, _JOIN, where="the gateway", option="the gateway")
-        hearing.subscribers = clients
+        recorder.subscribers = clients
         settle_memory()
         say(ready=True)
         if await beside(running, orders.started()) is None:
             return {}
-        recording = asyncio.create_task(hearing.run())
+        recording = asyncio.create_task(recorder.run())
         await beside([*running, recording], orders.stopped.wait())
         await end_tasks([recording])
-        await hearing.drain(0.3)
-        hearing.close()
+        await recorder.drain(0.3)
+        recorder.close()
     finally:
         await end_tasks(running)
     return {}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import aiohttp
-import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -19,7 +18,7 @@ from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.measures import totals_of
-from dualstream_lab.load.session import Session, new_manifest
+from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import LatencyHistogram, RunDirectory
 from dualstream_lab.tasks import end_tasks, until
 
@@ -117,9 +116,9 @@ class Measurement:
         zero = self._session.start(self.listening, self._generator, lead=_LEAD)
         pids = {"publisher": self._generator.pid, "subscribers": self.listening.pid, **self.processes}
         await until(zero)
-        before, begin = _cpu_seconds(pids), asyncio.get_running_loop().time()
+        before, begin = cpu_seconds(pids), asyncio.get_running_loop().time()
         await self._generator.hear("done", time_limit(self.workload, self.settings) + _DONE)
-        after, seconds = _cpu_seconds(pids), asyncio.get_running_loop().time() - begin
+        after, seconds = cpu_seconds(pids), asyncio.get_running_loop().time() - begin
         self._session.end("finished")
         self.listening.tell("stop")
         summary = await self.listening.hear("done", _DONE)
@@ -131,17 +130,6 @@ class Measurement:
             cpu={name: (after[name] - before[name]) / seconds for name in after.keys() & before.keys()},
             summary=summary,
         )
-
-
-def _cpu_seconds(pids: Mapping[str, int | None]) -> dict[str, float]:
-    """Of those that run."""
-    found = {}
-    for name, pid in pids.items():
-        with suppress(psutil.NoSuchProcess):
-            if pid:
-                times = psutil.Process(pid).cpu_times()
-                found[name] = times.user + times.system
-    return found
 
 
 async def gateway_metrics(url: str) -> dict[str, float]:

@@ -100,8 +100,8 @@ class Session(_Messages):
 
     def homes(self, logs: Mapping[int, SourceLog]) -> set[int]:
         """The partitions that its events belong to. ``logs``: the source's, by partition."""
-        told = zip(self.events, self.partitions, self.times, strict=False)
-        return {_home(event, partition, logs) for event, partition, _ in told if event >= 0}
+        rows = zip(self.events, self.partitions, self.times, strict=False)
+        return {_home(event, partition, logs) for event, partition, _ in rows if event >= 0}
 
     def of(self, partition: int, logs: Mapping[int, SourceLog]) -> PartitionSession:
         """What concerns one partition."""
@@ -112,10 +112,10 @@ class Session(_Messages):
         count = len(part.times)
         part.kinds, part.events, part.offsets = self.kinds[:count], self.events[:count], self.offsets[:count]
         for row, event in enumerate(part.events):
-            told = self.partitions[row]
-            if event >= 0 and _home(event, told, logs) != partition:
+            named = self.partitions[row]
+            if event >= 0 and _home(event, named, logs) != partition:
                 part.events[row] = -1
-            elif told not in {partition, NOWHERE}:
+            elif named not in {partition, NOWHERE}:
                 part.offsets[row] = ELSEWHERE
         part.cursors = array("q", [NOWHERE]) * count
         for row, named, offset in zip(*self._cursors, strict=False):
@@ -128,12 +128,12 @@ class Session(_Messages):
         return part
 
 
-def _home(event: int, told: int, logs: Mapping[int, SourceLog]) -> int:
+def _home(event: int, named: int, logs: Mapping[int, SourceLog]) -> int:
     """Where the log has the event; else where it was told to be, if anywhere."""
     for partition, log in logs.items():
         if event in log.index:
             return partition
-    return min(logs, default=0) if told == NOWHERE else told
+    return min(logs, default=0) if named == NOWHERE else named
 
 
 class SourceLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import psutil
 from dualstream_lab.faults.injector import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.load.child import Child
-from dualstream_lab.load.session import Session, new_manifest
+from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory
 from dualstream_lab.tasks import until
 
@@ -167,9 +167,5 @@ def _cpu_of_all() -> float:
 def _cpu_of_own() -> dict[int, float]:
     """CPU seconds of this process and all below it, by process id."""
     own = psutil.Process()
-    found: dict[int, float] = {}
-    for process in (own, *own.children(recursive=True)):
-        with suppress(psutil.Error):
-            times = process.cpu_times()
-            found[process.pid] = times.user + times.system
-    return found
+    pids = [own.pid, *(child.pid for child in own.children(recursive=True))]
+    return cpu_seconds(dict(zip(pids, pids, strict=True)))
