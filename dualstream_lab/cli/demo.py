@@ -21,7 +21,7 @@ from dualstream_lab.workload import PAYLOADS, Workload
 if TYPE_CHECKING:
     from dualstream_lab.analysis.latency import Latency
     from dualstream_lab.lab.demo import Result
-    from dualstream_lab.lab.progress import Progress as RunProgress
+    from dualstream_lab.lab.runner import Progress as RunProgress
 
 __all__ = ["demo"]
 

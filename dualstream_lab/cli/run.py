@@ -23,8 +23,8 @@ from dualstream_lab.load.measures import MEASURES, is_time
 from dualstream_lab.load.thresholds import Threshold
 
 if TYPE_CHECKING:
-    from dualstream_lab.lab.progress import Progress as RunProgress
     from dualstream_lab.lab.result import Run
+    from dualstream_lab.lab.runner import Progress as RunProgress
 
 __all__ = ["changed", "options", "run", "run_and_tell", "smoke", "told", "verdict_options"]
 

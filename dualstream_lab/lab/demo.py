@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from dualstream_lab.analysis import Frames, load, plot_latency_over_time, plot_timeline
 from dualstream_lab.analysis.latency import Latency, latency_ms
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dualstream_lab.lab.progress import Progress
     from dualstream_lab.lab.result import Run
     from dualstream_lab.stack import LocalStack
     from dualstream_lab.workload import Workload

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario, Users
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.lab.progress import Progress
     from dualstream_lab.lab.result import Run
     from dualstream_lab.stack import LocalStack
 

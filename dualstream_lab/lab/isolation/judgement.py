@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualstream_lab.analysis.paired import Decision, Interval, beside, decide, interval
-from dualstream_lab.lab.isolation.blocks import HEALTHY
+from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
 from dualstream_lab.lab.output.export import as_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.lab.isolation.block_figures import Figures
 
 __all__ = ["FaultVerdict", "Judgement", "Rules", "Verdict", "judge", "judge_fault"]
 

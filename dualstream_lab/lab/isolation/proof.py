@@ -18,8 +18,7 @@ from dualstream_lab.analysis.paired import LOOKS
 from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
 from dualstream_lab.faults.catalogue import CATALOGUE
 from dualstream_lab.faults.target import open_target
-from dualstream_lab.lab.isolation.block_figures import Figures, figures_of
-from dualstream_lab.lab.isolation.blocks import HEALTHY, Blocks, Timing, open_sender
+from dualstream_lab.lab.isolation.blocks import HEALTHY, Blocks, Figures, Timing, figures_of, open_sender
 from dualstream_lab.lab.isolation.judgement import Judgement, Rules, Verdict, judge, judge_fault
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.recording import RunDirectory, list_runs
