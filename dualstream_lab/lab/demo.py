@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.stack import LocalStack
     from dualstream_lab.workload import Workload
 
-__all__ = ["Demo", "Phase", "Result", "run_demo"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:

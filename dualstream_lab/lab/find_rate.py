@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.result import Run
     from dualstream_lab.lab.scenario import Scenario
 
-__all__ = ["Finding", "Probe", "Search", "find_rate"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.result import Run
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["in_notebook", "run"]
-
 _REDRAW = 1.0  # s of the run
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dualstream_lab.load.child import Child
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["Progress", "run_scenario"]
-
 _READY = 60.0
 _LEAD = 300_000_000  # ns between the order to start and the plan's zero
 _LOOK = 0.5

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import ServeSettings
 
-__all__ = ["PARTS", "put_store_away", "serve"]
-
 log = logging.getLogger(__name__)
 
 PARTS: Final = ("ingester", "processor", "gateway")

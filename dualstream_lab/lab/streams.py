@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["OwnLog", "notifications", "source_of", "stored_events"]
-
 _GONE = 30.0
 _ANSWER = 5.0
 

@@ -19,8 +19,6 @@ from dualstream_lab.lab.output.export import as_plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Compared", "allowances", "compare_runs", "named_arms", "run_directories"]
-
 _FORM = re.compile(r"\s*(?:(\S+?)\s*=\s*)?(\d+(?:\.\d+)?)\s*%\s*")
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.compare.compared import Compared
 
-__all__ = ["COLUMNS", "arms", "headline", "markdown", "page", "row", "title", "write_comparison_junit"]
-
 COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs to tell")
 
 _METHOD = (

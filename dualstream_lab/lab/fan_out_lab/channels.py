@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["fan_out"]
-
 Policy = Literal["source", "aggregate", "pattern"]
 
 _STORM: Final = 180.0  # s

@@ -15,8 +15,6 @@ from dualstream_lab.load.subscriber import all_ready, allow_connections
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, source_name
 
-__all__: list[str] = []
-
 _JOIN: Final = 30.0  # s
 
 

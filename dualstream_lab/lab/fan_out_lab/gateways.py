@@ -28,8 +28,6 @@ from dualstream_lab.workload import RunIds, source_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__: list[str] = []
-
 _STORM: Final = 120.0  # s
 
 

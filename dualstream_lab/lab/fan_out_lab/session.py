@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.workload import Workload
 
-__all__ = ["Loaded", "Measurement", "RedisCosts", "gateway_metrics"]
-
 _READY: Final = 60.0
 _LEAD: Final = 300_000_000  # ns between the order to start and the plan's zero
 _DONE: Final = 60.0

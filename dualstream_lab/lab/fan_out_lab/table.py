@@ -14,8 +14,6 @@ from dualstream_lab.lab.notebook import in_notebook
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Table", "each_of", "number", "whole"]
-
 T = TypeVar("T")
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.fault import ServedGateway
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["coalescing"]
-
 _BUSY: Final = 0.9  # of a core
 _DELIVERED: Final = "messaging_client_consumed_messages_total"
 _WRITES: Final = "dualstream_delivery_latency_seconds_count"  # one sample a flush

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.load.gateway_wire import Transport
 
-__all__ = ["VIAS", "Check", "Plan", "Progress", "check_gateway"]
-
 VIAS: Final[Mapping[str, tuple[Transport, ...]]] = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
 
 _BOUNDS: Final = {

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.gateway_check.topic import EventNumbers
 
-__all__ = ["Client"]
-
 _CONNECT: Final = 10.0  # s
 _GOODBYE: Final = 0.5  # s for the other side to end a connection
 _RETRY: Final = (0.1, 1.0)  # s

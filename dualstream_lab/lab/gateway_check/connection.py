@@ -13,8 +13,6 @@ from dualstream_lab.subscriber.wire import Dropped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CLOSE", "Connection", "IdentifiedEvents"]
-
 CLOSE: Final = b"\x88\x82\0\0\0\0\x03\xe8"
 """A client's WebSocket frame: it leaves, normally (1000)."""
 

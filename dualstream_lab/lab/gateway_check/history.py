@@ -10,11 +10,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "ELSEWHERE", "EVENT", "LATE", "NOWHERE", "OLD", "REFUSED", "STATE", "SUBSCRIBED", "Logs",
-    "PartitionSession", "Session", "SourceLog", "by_partition",
-]  # fmt: skip
-
 EVENT, LATE, OLD, SUBSCRIBED, REFUSED, STATE = range(6)
 """What a message was: an event told live, by repair, or as the past; "the past is told", "it is not told"; or
 another word that has a cursor."""

@@ -33,8 +33,6 @@ from dualstream_lab.lab.gateway_check.history import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Counts", "Finding", "Judgement", "Wrong", "judge", "judge_all"]
-
 _GRACE: Final = 1.0  # s
 
 

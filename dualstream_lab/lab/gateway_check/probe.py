@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dualstream_lab.load.gateway_wire import Transport
     from dualstream_lab.publisher import DualPublisher
 
-__all__ = ["probe"]
-
 _WITHIN: Final = 20.0  # s to deliver an event: what a gateway did not get from Redis it finds by looking
 _STRANGER: Final = 5.0  # s; the same, if it seems to read another log or another Redis
 _AGAIN: Final = 0.1

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["check_local", "serving", "url_of"]
-
 _CHECK_INTERVAL: Final = 2  # s between looks for what was lost: the check waits for one at its end
 _BROKEN: Final = 0.4  # of a fault's share of the time
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.kafka_log import Records
 
-__all__ = ["EventNumbers", "Publishing", "TopicLog", "event_of"]
-
 _WRITERS: Final = 2
 _CALLERS: Final = 4  # calls of each that may be open
 _PAUSE: Final = 0.02  # s between two calls of a caller

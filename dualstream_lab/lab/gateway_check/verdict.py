@@ -14,8 +14,6 @@ from dualstream_lab.lab.gateway_check.judge import Counts, Finding, Wrong, judge
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["SAYS", "Example", "Record", "Verdict"]
-
 SAYS: Final = {
     Wrong.GAP: "gaps: stayed or resumed, and was never told",
     Wrong.CURSOR: "lost behind the cursor of a resume",

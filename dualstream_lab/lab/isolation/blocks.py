@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.fault import Target
     from dualstream_lab.workload import Workload
 
-__all__ = ["HEALTHY", "Blocks", "Figures", "Timing", "figures_of", "open_sender"]
-
 HEALTHY = "healthy"
 
 _READY = 60.0

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["ThirdPartyPublisher", "load_maker"]
-
 _NEVER = 1e9  # s
 _ERRORS = 5  # different ones of a block are told
 _BEHIND = 15.0  # s that a publisher has to make up for what it is behind

@@ -18,8 +18,6 @@ from dualstream_lab.lab.output.export import as_plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FaultVerdict", "Judgement", "Rules", "Verdict", "judge", "judge_fault"]
-
 
 class Verdict(StrEnum):
     """Of a fault, and of a proof."""

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.kafka_log import Records
 
-__all__ = ["SourcesOfPlan", "identity_of_record"]
-
 _NEVER = 1e9  # s
 _QUIET = 0.05  # s without a message: then nothing more comes
 _RECEIVE = 3.0

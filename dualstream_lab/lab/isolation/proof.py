@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["QUICK", "Options", "Progress", "Proof", "prove", "redis_faults"]
-
 NAME: Final = "redis-isolation"
 QUICK: Final = ("redis.kill", "redis.stop", "redis.slow")
 """The telling faults: refused, mute, late."""

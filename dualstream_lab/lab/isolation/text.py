@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.isolation.proof import Options, Proof
 
-__all__ = ["COLUMNS", "facts", "headline", "page", "plot_proof", "row", "write_proof_junit"]
-
 COLUMNS = (
     "fault", "pairs", "Δp50, ms", "Δp99, ms", "allowed", "failed", "missing", "dropped", "live again",
     "verdict",

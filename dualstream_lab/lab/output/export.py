@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Case", "as_lines", "as_plain", "escaped", "markdown_table", "write_junit"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:

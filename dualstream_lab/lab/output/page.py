@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = ["MOODS", "canvas", "drawing", "render"]
-
 MOODS: Final = {
     "passes": "good",
     "held": "good",

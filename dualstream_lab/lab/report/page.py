@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.report.report import Report
 
-__all__ = ["html", "markdown"]
-
 _PARTIES = (
     ("generator: CPU, worst second", "generator.cpu"),
     ("generator: event loop late, at worst", "generator.loop_lag"),

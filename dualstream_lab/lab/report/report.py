@@ -12,9 +12,6 @@ from dualstream_lab.load.verdict import Verdict
 from dualstream_lab.recording import Manifest, RunDirectory
 from dualstream_lab.workload import Workload
 
-__all__ = ["Report", "report"]
-
-
 _COUNTED = {"published": "publish.intended", "heard": "live.heard", "consumed": "durable.consumed"}
 
 

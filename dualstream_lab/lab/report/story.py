@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.report.report import Report
     from dualstream_lab.ledger import Recovery
 
-__all__ = ["Picture", "ledger", "recovery", "story"]
-
 _POINTS = 600  # windows of a line: more are not seen
 _FAULTS = 8  # of a picture
 _PATHS = {

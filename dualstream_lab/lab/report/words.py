@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.lab.report.report import Report
 
-__all__ = ["capital", "enumerated", "headline", "limit", "ms", "never", "share", "subject", "summary"]
-
 
 def subject(report: Report) -> str:
     """Which run it is, in a line."""
