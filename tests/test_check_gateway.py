@@ -32,10 +32,10 @@ from dualstream_lab.lab.gateway_check.history import (
     REFUSED,
     STATE,
     SUBSCRIBED,
+    Logs,
+    PartitionSession,
     Session,
     SourceLog,
-    Stay,
-    Truth,
     by_partition,
 )
 from dualstream_lab.lab.gateway_check.judge import Judgement, Wrong, judge, judge_all
@@ -53,7 +53,7 @@ def log_of(*events: int) -> SourceLog:
     return SourceLog(0, [(10 * event, event, event % 2, 0.0) for event in events])
 
 
-class Told(Stay):
+class Told(PartitionSession):
     """A connection's messages, one a second."""
 
     def __init__(self, since: int | None = None) -> None:
@@ -62,7 +62,7 @@ class Told(Stay):
     def say(self, kind: int, event: int = -1, cursor: int = NOWHERE, place: int | None = None) -> Told:
         if place is None:
             place = 10 * event if event >= 0 else NOWHERE
-        self.add(kind, event=event, place=place, cursor=cursor, at=float(len(self.kinds)))
+        self.add(kind, event=event, offset=place, cursor=cursor, at=float(len(self.kinds)))
         return self
 
     def subscribed(self, cursor: int) -> Told:
@@ -94,7 +94,7 @@ class Told(Stay):
 ALL = range(1, 7)
 
 
-def judged(*stays: Stay, log: SourceLog | None = None, settled: bool = True) -> Judgement:
+def judged(*stays: PartitionSession, log: SourceLog | None = None, settled: bool = True) -> Judgement:
     return judge(log or log_of(*ALL), stays, settled=settled)
 
 
@@ -184,11 +184,11 @@ def test_what_is_not_in_the_log_or_elsewhere():
     assert found(judged(Told().subscribed(50).say(EVENT, 6, place=61))) == [(Wrong.UNKNOWN, 6)]
 
 
-def session_of(stay: Stay, *, partition: int = 0) -> Session:
+def session_of(stay: PartitionSession, *, partition: int = 0) -> Session:
     """As the client records what concerns one partition."""
     session = Session(None if stay.since is None else {partition: stay.since}, 0.0)
     for kind, event, place, cursor, at in zip(
-        stay.kinds, stay.events, stay.places, stay.cursors, stay.times, strict=True
+        stay.kinds, stay.events, stay.offsets, stay.cursors, stay.times, strict=True
     ):
         position = None if place == NOWHERE else (partition, place)
         named = None if cursor == NOWHERE else {partition: cursor}
@@ -198,7 +198,7 @@ def session_of(stay: Stay, *, partition: int = 0) -> Session:
 
 
 def test_a_verdict_sums_up_and_tells_what_happened_around():
-    truth = Truth({"repo:a/b": {0: log_of(*ALL)}}, [f"id-{n}" for n in range(7)])
+    truth = Logs({"repo:a/b": {0: log_of(*ALL)}}, [f"id-{n}" for n in range(7)])
     stays = [Told().subscribed(30).live(4, 6).sync(60).sync(60), Told(60).subscribed(60)]
     stays[0].ended = "aborted"
     sessions = [session_of(stay) for stay in stays]
@@ -223,7 +223,9 @@ def test_a_verdict_sums_up_and_tells_what_happened_around():
 # --- the judge, by chance, against what it means, spelled out slowly
 
 
-def slowly(rows: list[tuple[int, int, int, float]], stays: list[Stay], settled: bool) -> Counter[str]:
+def slowly(
+    rows: list[tuple[int, int, int, float]], stays: list[PartitionSession], settled: bool
+) -> Counter[str]:
     """Every class counted from its definition, over the one line of all that happened."""
     rows = sorted(rows)
     first = {event: offset for offset, event, _, _ in reversed(rows)}
@@ -233,7 +235,7 @@ def slowly(rows: list[tuple[int, int, int, float]], stays: list[Stay], settled: 
         if stay.since is not None:
             line.append((number, -1, None, -1, NOWHERE, stay.since, 0.0))
         for row in range(len(stay.kinds)):
-            columns = (stay.kinds, stay.events, stay.places, stay.cursors, stay.times)
+            columns = (stay.kinds, stay.events, stay.offsets, stay.cursors, stay.times)
             line.append((number, row, *(column[row] for column in columns)))
     counts: Counter[str] = Counter()
     bases = [at for at, one in enumerate(line) if one[5] != NOWHERE]
@@ -330,14 +332,14 @@ def histories(draw):
     cursors = st.one_of(st.just(NOWHERE), st.integers(-1, 21))
     stays = []
     for _ in range(draw(st.integers(1, 4))):
-        stay = Stay(draw(st.one_of(st.none(), st.integers(-1, 21))), 0.0)
+        stay = PartitionSession(draw(st.one_of(st.none(), st.integers(-1, 21))), 0.0)
         at = 0.0
         for _ in range(draw(st.integers(0, 7))):
             kind = draw(st.integers(EVENT, STATE))
             at += draw(st.sampled_from([0.0, 0.6, 1.5]))
             event = draw(st.integers(0, count + 1)) if kind <= OLD else -1
             place = draw(st.one_of(st.just(NOWHERE), st.integers(0, 20))) if kind <= OLD else NOWHERE
-            stay.add(kind, event=event, place=place, cursor=draw(cursors), at=at)
+            stay.add(kind, event=event, offset=place, cursor=draw(cursors), at=at)
         stays.append(stay)
     return rows, stays, draw(st.booleans())
 

@@ -17,11 +17,11 @@ from dualstream_lab import Event, Settings
 from dualstream_lab.cli.root import run
 from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishRejected, StackError
 from dualstream_lab.lab.isolation.blocks import Timing
+from dualstream_lab.lab.isolation.generator import ThirdPartyPublisher, load_maker
 from dualstream_lab.lab.isolation.judgement import Rules, Verdict
 from dualstream_lab.lab.isolation.observer import SourcesOfPlan, identity_of_record
 from dualstream_lab.lab.isolation.proof import Options, Progress, Proof, prove
 from dualstream_lab.lab.isolation.text import facts
-from dualstream_lab.lab.isolation.third_party import ForeignPublisher, load_maker
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.workload import RunIds, Workload
 from tests.kafka_log.hostile import grow
@@ -290,9 +290,9 @@ async def test_what_make_publisher_returns_or_raises_is_checked() -> None:
         raise ConnectionError("no such host")
 
     with pytest.raises(ConfigError, match=r"mine\.py returned .* has no async publish_batch"):
-        await ForeignPublisher.make(nothing, Path("mine.py"), settings)
+        await ThirdPartyPublisher.make(nothing, Path("mine.py"), settings)
     with pytest.raises(StackError, match=r"mine\.py failed: ConnectionError: no such host"):
-        await ForeignPublisher.make(broken, Path("mine.py"), settings)
+        await ThirdPartyPublisher.make(broken, Path("mine.py"), settings)
 
 
 async def test_whatever_it_raises_is_a_failure_and_a_hang_ends() -> None:
@@ -306,9 +306,9 @@ async def test_whatever_it_raises_is_a_failure_and_a_hang_ends() -> None:
 
     event = Event(type="push", source_type="user", source_id="octocat")
     with pytest.raises(PublishRejected, match="KeyError: 'x'"):
-        await ForeignPublisher(Raises(), 5.0).publish(event)
+        await ThirdPartyPublisher(Raises(), 5.0).publish(event)
     with pytest.raises(OutcomeUnknown, match=r"within 0.05 s"):
-        await ForeignPublisher(Hangs(), 0.05).publish(event)
+        await ThirdPartyPublisher(Hangs(), 0.05).publish(event)
 
 
 def test_an_event_is_found_in_records_of_any_make() -> None:

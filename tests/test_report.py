@@ -11,7 +11,7 @@ import pytest
 
 from dualstream_lab.cli.root import run as dualstream
 from dualstream_lab.config import Settings
-from dualstream_lab.lab.output import canvas, drawing, render
+from dualstream_lab.lab.output.page import canvas, drawing, render
 from dualstream_lab.lab.report import html, markdown, report
 from dualstream_lab.lab.report.words import headline
 from dualstream_lab.lab.result import Run

@@ -14,7 +14,7 @@ from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, show_table, stdout, working
 from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.compare.arguments import run_directories
+from dualstream_lab.lab.compare.compared import run_directories
 from dualstream_lab.simulation.fitting.equations import NEEDED
 from dualstream_lab.simulation.fitting.fit import fit
 from dualstream_lab.simulation.fitting.validate import validate

@@ -18,10 +18,10 @@ from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.spec import brokers_needed
 from dualstream_lab.lab.gateway_check import Plan, check_local
 from dualstream_lab.lab.gateway_check import check_gateway as check_it
+from dualstream_lab.lab.gateway_check.check import VIAS
 from dualstream_lab.lab.gateway_check.judge import Wrong
-from dualstream_lab.lab.gateway_check.plan import VIAS
 from dualstream_lab.lab.gateway_check.verdict import SAYS
-from dualstream_lab.lab.junit import Case, write_junit
+from dualstream_lab.lab.output.export import Case, write_junit
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 

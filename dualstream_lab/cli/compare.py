@@ -12,11 +12,17 @@ from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, show_facts, show_table, stdout, working
 from dualstream_lab.cli.options import as_json, output, printing, write_files
-from dualstream_lab.lab.compare.arguments import allowances, named_arms
-from dualstream_lab.lab.compare.compared import compare_runs
-from dualstream_lab.lab.compare.export import markdown, write_comparison_junit
-from dualstream_lab.lab.compare.page import page
-from dualstream_lab.lab.compare.words import COLUMNS, arms, headline, row, title
+from dualstream_lab.lab.compare.compared import allowances, compare_runs, named_arms
+from dualstream_lab.lab.compare.text import (
+    COLUMNS,
+    arms,
+    headline,
+    markdown,
+    page,
+    row,
+    title,
+    write_comparison_junit,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from dualstream_lab.lab.gateway_check import Progress as CheckProgress
-    from dualstream_lab.lab.progress import Progress as RunProgress
+    from dualstream_lab.lab.runner import Progress as RunProgress
 
 
 class _Plain(Console):

@@ -16,7 +16,7 @@ from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.judgement import Rules, Verdict
 from dualstream_lab.lab.isolation.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.isolation.proof import prove as make_proof
-from dualstream_lab.lab.isolation.text import COLUMNS, facts, headline, row, write_proof_junit
+from dualstream_lab.lab.isolation.text import COLUMNS, facts, headline, page, row, write_proof_junit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,8 +149,6 @@ def _show(proof: Proof) -> None:
 
 def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
     def write_page(file: Path) -> None:
-        from dualstream_lab.lab.isolation.page import page  # noqa: PLC0415  (matplotlib)
-
         file.write_text(page(proof), encoding="utf-8")
 
     write_files(

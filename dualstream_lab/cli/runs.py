@@ -14,7 +14,7 @@ from dualstream_lab.cli.console import say, show_table, stdout
 from dualstream_lab.cli.ledger import show_recovery
 from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
-from dualstream_lab.lab.junit import Case, write_junit
+from dualstream_lab.lab.output.export import Case, write_junit
 from dualstream_lab.lab.result import Run
 from dualstream_lab.recording import RunDirectory, list_runs
 

@@ -79,8 +79,8 @@ async def _watch(source: str, limit: int | None, *, pattern: bool, **urls: str) 
     try:
         await _print(messages(), limit)
     finally:
-        if own.foreign:
-            say(f"{own.foreign:,} notifications of other logs were left out")
+        if own.others:
+            say(f"{own.others:,} notifications of other logs were left out")
     return 0
 
 

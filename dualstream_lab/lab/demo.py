@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.figure import Figure
 
-from dualstream_lab.analysis import load, plot_latency_over_time, plot_timeline
+from dualstream_lab.analysis import Frames, load, plot_latency_over_time, plot_timeline
 from dualstream_lab.analysis.statistics import Latency, latency_ms
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dualstream_lab.analysis import Frames
-    from dualstream_lab.lab.progress import Progress
     from dualstream_lab.lab.result import Run
     from dualstream_lab.stack import LocalStack
     from dualstream_lab.workload import Workload
-
-__all__ = ["Demo", "Phase", "Result", "run_demo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +48,7 @@ class Demo:
         return Scenario(name="demo", workload=self.workload, faults=(fault,))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
+class Phase(NamedTuple):
     """Latencies of the events that were intended in one phase, ms from their intended time."""
 
     name: str
@@ -90,16 +85,12 @@ async def run_demo(demo: Demo, stack: LocalStack, root: Path, show: Callable[[Pr
     _draw(frames, run, picture)
     down, back = frames.faults["begin_s"].iloc[0], frames.faults["end_s"].iloc[0]
     spans = (("before", 0.0, down), ("Redis away", down, back), ("after", back, demo.workload.duration))
-    return Result(run=run, phases=tuple(_phase(frames, *span) for span in spans), picture=picture)
-
-
-def _phase(frames: Frames, name: str, begin: float, end: float) -> Phase:
-    at = frames.events["intended_s"]
-    inside = frames.events[(at >= begin) & (at < end)]
-    publish, kafka, redis = (
-        latency_ms(inside[column].to_numpy()) for column in ("publish_ms", "consumed_ms", "live_ms")
-    )
-    return Phase(name=name, begin=begin, end=end, publish=publish, kafka=kafka, redis=redis)
+    at, phases = frames.events["intended_s"], []
+    for name, begin, end in spans:
+        inside = frames.events[(at >= begin) & (at < end)]
+        columns = (inside[column].to_numpy() for column in ("publish_ms", "consumed_ms", "live_ms"))
+        phases.append(Phase(name, begin, end, *map(latency_ms, columns)))
+    return Result(run=run, phases=tuple(phases), picture=picture)
 
 
 def _draw(frames: Frames, run: Run, file: Path) -> None:

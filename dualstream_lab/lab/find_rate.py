@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.result import Run
     from dualstream_lab.lab.scenario import Scenario
 
-__all__ = ["Finding", "Probe", "Search", "find_rate"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
@@ -57,14 +55,10 @@ class Probe:
 
 @dataclass(slots=True, kw_only=True)
 class Finding:
-    """``rates``: what each search found, events/s; 0 where not even the lowest rate held.
-
-    ``saturated``: what was the limit where it no longer held; ``capped``: the highest rate held, too.
-    """
+    """``rates``: what each search found, events/s; 0 where not even the lowest rate held."""
 
     rates: list[float] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
-    capped: bool = False
 
     @property
     def rate(self) -> float:
@@ -73,7 +67,7 @@ class Finding:
 
     @property
     def saturated(self) -> str:
-        """Of the slowest probe that failed."""
+        """What was the limit where it no longer held: that of the slowest probe that failed."""
         failed = [probe for probe in self.probes if probe.reason]
         if not failed:
             return "nothing: the highest rate that was allowed held; allow a higher one"
@@ -87,14 +81,14 @@ async def find_rate(search: Search, probe: Callable[[float], Awaitable[Probe]]) 
 
     async def holds(rate: float) -> bool:
         """One measurement that holds is enough; one that does not is weighed against two more."""
-        votes: list[bool] = []
-        while not votes or (not votes[0] and len(votes) < 3):
+        failed = 0
+        for _ in range(3):
             result = await probe(rate)
             finding.probes.append(result)
-            votes.append(not result.reason)
-            if votes.count(False) == 2:
-                return False
-        return True
+            failed += bool(result.reason)
+            if failed in {0, 2}:
+                break
+        return failed < 2
 
     begin = search.low
     for _ in range(search.repeats):
@@ -104,7 +98,6 @@ async def find_rate(search: Search, probe: Callable[[float], Awaitable[Probe]]) 
             break
         # The next search need not climb from the bottom again, but must be able to disagree.
         begin = max(search.low, found / 2)
-    finding.capped = search.high in finding.rates
     return finding
 
 

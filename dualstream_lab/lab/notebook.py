@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualstream_lab.lab.runner import run_scenario
+from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Fault, Scenario, Users
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import Settings
-    from dualstream_lab.lab.progress import Progress
     from dualstream_lab.lab.result import Run
     from dualstream_lab.stack import LocalStack
-
-__all__ = ["run"]
 
 _REDRAW = 1.0  # s of the run
 
@@ -67,7 +64,7 @@ async def run(
         "workload": Workload.load(base.workload.as_dict() | workload) if workload else None,
     }
     plan = replace(base, **{key: value for key, value in changes.items() if value is not None})
-    display = _Display(plan) if live and _in_notebook() else None
+    display = _Display(plan) if live and in_notebook() else None
     try:
         return await run_scenario(
             plan,
@@ -82,7 +79,8 @@ async def run(
             display.close()
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether there is one that shows widgets."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and getattr(shell, "kernel", None) is not None

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.load.thresholds import Check
 
-__all__ = ["Run"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

@@ -3,41 +3,93 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import json
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-from dualstream_lab.config import Settings
-from dualstream_lab.errors import FaultInert
+from dualstream_lab.errors import FaultInert, RecordingError
 from dualstream_lab.faults.injector import carry_out, open_target
 from dualstream_lab.faults.spec import check_suits
 from dualstream_lab.kafka_log import topic_info
-from dualstream_lab.lab.progress import Progress
 from dualstream_lab.lab.result import Run
-from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
+from dualstream_lab.load.session import Session, new_manifest, own_stack
 from dualstream_lab.publisher.publisher import check_topic
-from dualstream_lab.recording import Clocks, Manifest, RunDirectory
-from dualstream_lab.recording.manifest import safe_settings
-from dualstream_lab.stack import LocalStack
-from dualstream_lab.tasks import in_thread
-from dualstream_lab.workload import RunIds
+from dualstream_lab.recording import Interval, Manifest, RunDirectory
+from dualstream_lab.stack.destination import Destination
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
+    from dualstream_lab.config import Settings
     from dualstream_lab.faults.fault import Target
     from dualstream_lab.lab.scenario import Scenario
-
-__all__ = ["run_scenario"]
+    from dualstream_lab.load.child import Child
+    from dualstream_lab.stack import LocalStack
 
 _READY = 60.0
 _LEAD = 300_000_000  # ns between the order to start and the plan's zero
 _LOOK = 0.5
 _DONE = 60.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is known of a run while it runs: read from its directory, so that looking cannot delay the load.
+
+    ``seconds``: since the plan's zero, of ``duration``; ``state``: a word for people.
+    ``series``: for every second (s, durable events/s, heard/s, publish p99 in ms).
+    """
+
+    directory: Path
+    duration: float
+    state: str = "starting"
+    seconds: float = 0.0
+    started: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    series: dict[int, list[float]] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Read what has been written since the last look."""
+        for path in sorted(self.directory.glob("intervals-*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._offsets.get(path.name, 0))
+                data = file.read()
+            whole, newline, _rest = data.rpartition(b"\n")
+            self._offsets[path.name] = self._offsets.get(path.name, 0) + len(whole) + len(newline)
+            for line in whole.splitlines():
+                try:
+                    self._take(Interval.decode(json.loads(line)))
+                except (ValueError, RecordingError):
+                    continue  # the run's own reading names it
+
+    def _take(self, interval: Interval) -> None:
+        for name, count in interval.counters.items():
+            self.counters[name] = self.counters.get(name, 0) + count
+        if not self.started or interval.end < self.started:
+            return
+        second = int((interval.end - self.started) / 1e9)
+        row = self.series.setdefault(second, [0.0, 0.0, float("nan")])
+        length = max((interval.end - interval.begin) / 1e9, 0.1)
+        row[0] += interval.counters.get("durable", 0) / length
+        row[1] += interval.counters.get("heard", 0) / length
+        if histogram := interval.histograms.get("publish"):
+            row[2] = histogram.quantile(0.99)
+
+    @property
+    def line(self) -> str:
+        """For a progress bar."""
+        count = self.counters.get
+        errors = sum(count(name, 0) for name in ("rejected", "unknown", "no_room"))
+        dropped = sum(n for name, n in self.counters.items() if name.startswith("dropped: "))
+        return (
+            f"{self.state}: {count('durable', 0):,} durable, {count('heard', 0):,} heard, "
+            f"{dropped:,} dropped, {errors:,} errors"
+        )
 
 
 async def run_scenario(
@@ -59,56 +111,37 @@ async def run_scenario(
     Raises ConfigError (also for faults that cannot be done there), StackError and StreamUnavailable before
     any load is sent; later FaultInert for a fault that does not bite, or is not over.
     """
-    whats = [fault.what for fault in scenario.faults]
-    check_suits(whats, local=settings is None or stack is not None, owned=target_is_mine)
-    async with (
-        _where(scenario, settings, stack) as (where, ours),
-        open_target(where, whats, stack=ours, owned=target_is_mine) as target,
-    ):
-        check_topic(where.topic, await topic_info(where))
+    fault_names = [fault.what for fault in scenario.faults]
+    check_suits(fault_names, local=settings is None or stack is not None, owned=target_is_mine)
+    async with AsyncExitStack() as exits:
+        if stack is None and settings is None:
+            stack = await exits.enter_async_context(own_stack(brokers=scenario.brokers))
+        if settings is None:
+            assert stack is not None  # noqa: S101
+            settings = Destination.of(stack).settings
+        target = await exits.enter_async_context(
+            open_target(settings, fault_names, stack=stack, owned=target_is_mine)
+        )
+        check_topic(settings.topic, await topic_info(settings))
         path = RunDirectory.create(root, scenario.name)
-        directory = RunDirectory(path, _manifest(scenario, where))
-        directory.save()
+        session = Session(path, _manifest(scenario, settings))
         progress = Progress(path, scenario.workload.duration)
         try:
-            await _Session(scenario, target, directory, progress, show, say).run()
+            await _Running(scenario, target, session, progress, show, say).run()
         finally:
-            if not directory.manifest.started:
-                shutil.rmtree(path, ignore_errors=True)  # nothing was sent
+            session.discard()
     progress.state = "reading what was recorded"
     show(progress)
-    finished = await asyncio.to_thread(Run.of, directory)
-    directory.write_verdict(finished.verdict.as_dict(directory))
+    finished = await asyncio.to_thread(Run.of, session.directory)
+    session.directory.write_verdict(finished.verdict.as_dict(session.directory))
     return finished
 
 
-@asynccontextmanager
-async def _where(
-    scenario: Scenario, settings: Settings | None, stack: LocalStack | None
-) -> AsyncIterator[tuple[Settings, LocalStack | None]]:
-    made = LocalStack(brokers=scenario.brokers) if settings is None and stack is None else None
-    try:
-        if made is not None:
-            await in_thread(made.start)
-        ours = stack or made
-        if ours is not None and settings is None:
-            settings = Settings.load(kafka_url=ours.kafka_url, redis_url=ours.redis_url, topic=ours.topic)
-        assert settings is not None  # noqa: S101  (one of the three was given)
-        yield settings, ours
-    finally:
-        if made is not None:
-            await in_thread(made.stop)
-
-
 def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
-    run = uuid4()
-    return Manifest(
+    return new_manifest(
+        settings,
+        scenario.workload,
         name=scenario.name,
-        run=str(run),
-        ids=RunIds.of_run(run).prefix,
-        clocks=Clocks.now(),
-        workload=scenario.workload.as_dict(),
-        settings=safe_settings(settings),
         users={"lanes": scenario.users.lanes, "subscribers": scenario.users.subscribers},
         thresholds=[threshold.text for threshold in scenario.thresholds],
         asked={
@@ -120,141 +153,108 @@ def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
     )
 
 
-class _Session:
+@dataclass
+class _Running:
     """The processes of one run."""
 
-    def __init__(
-        self,
-        scenario: Scenario,
-        target: Target,
-        directory: RunDirectory,
-        progress: Progress,
-        show: Callable[[Progress], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self._scenario = scenario
-        self._target = target
-        self._settings = target.settings
-        self._directory = directory
-        self._progress = progress
-        self._show = show
-        self._say = say
-        self._generated = False
+    scenario: Scenario
+    target: Target
+    session: Session
+    progress: Progress
+    show: Callable[[Progress], None]
+    say: Callable[[str], None]
+    generated = False
 
     async def run(self) -> None:
         """From the processes' start to their end."""
+        manifest = self.session.manifest
         async with AsyncExitStack() as exits:
             listeners = [await exits.enter_async_context(child) for child in self._listeners()]
             generator = await exits.enter_async_context(self._generator())
-            self._tell("warming up")
-            await asyncio.gather(
-                *(child.hear("ready", _READY + self._scenario.warm_up) for child in listeners)
+            self._show("warming up")
+            ready = _READY + self.scenario.warm_up
+            await asyncio.gather(*(child.hear("ready", ready) for child in listeners))
+            warm = await generator.hear("ready", _READY + 2 * self.scenario.warm_up)
+            manifest.warm_up = warm["warm_up"]
+            self.say(
+                f"{manifest.warm_up:,} events were sent to warm up; they are in the topic, and not recorded"
             )
-            ready = await generator.hear("ready", _READY + 2 * self._scenario.warm_up)
-            self._directory.manifest.warm_up = ready["warm_up"]
-            self._say(
-                f"{ready['warm_up']:,} events were sent to warm up; they are in the topic, and not recorded"
-            )
-            self._start([*listeners, generator])
-            manifest = self._directory.manifest
+            self.progress.started = self.session.start(*listeners, generator, lead=_LEAD)
+            self._show("both streams are up")
+            state = manifest.state
             try:
                 await self._load(generator)
-                manifest.state = "finished"
+                state = "finished"
             except asyncio.CancelledError:
                 # What was recorded is worth more than a fast end: the parts get their time, once.
-                manifest.state = "interrupted"
-                self._tell("stopping")
-                if not self._generated:
+                state = "interrupted"
+                self._show("stopping")
+                if not self.generated:
                     generator.tell("stop")
                     await generator.hear("done", _DONE)
             except FaultInert as error:
-                manifest.state = "interrupted"
-                raise FaultInert(f"{error}; recorded until then: {self._directory.path}") from error
+                state = "interrupted"
+                raise FaultInert(f"{error}; recorded until then: {self.session.directory.path}") from error
             finally:
-                manifest.ended = time.monotonic_ns()
-                self._directory.save()
+                self.session.end(state)
             for child in listeners:
                 child.tell("stop")
             await asyncio.gather(*(child.hear("done", _DONE) for child in listeners))
 
-    def _task(self, **more: Any) -> dict[str, Any]:
-        return {
-            "settings": self._settings.model_dump(),
-            "direct_redis_url": self._target.direct.redis_url,
-            "ids": self._directory.manifest.ids,
-            "run": self._directory.manifest.run,
-            "directory": str(self._directory.path),
-            "sample": self._scenario.sample,
-        } | more
-
     def _generator(self) -> Child:
-        scenario = self._scenario
-        task = self._task(
-            workload=scenario.workload.as_dict(), lanes=scenario.users.lanes, warm_up=scenario.warm_up
-        )
-        return Child("dualstream_lab.load.generator", "generator", task, self._directory.path)
+        scenario = self.scenario
+        return self.session.child(
+            "dualstream_lab.load.generator", "generator", self.target.settings,
+            workload=scenario.workload.as_dict(), lanes=scenario.users.lanes, warm_up=scenario.warm_up,
+        )  # fmt: skip
 
     def _listeners(self) -> list[Child]:
-        kinds = ["kafka"]
-        if self._settings.redis_url is not None and self._scenario.users.subscribers:
-            kinds.append("redis")
-        count = self._scenario.users.subscribers
+        count, settings = self.scenario.users.subscribers, self.target.settings
+        redis = settings.redis_url is not None and count
+        direct = self.target.direct.redis_url
         return [
-            Child(
-                "dualstream_lab.load.listener",
-                f"listener-{kind}",
-                self._task(kind=kind, subscribers=count),
-                self._directory.path,
+            self.session.child(
+                "dualstream_lab.load.listener", f"listener-{kind}", settings,
+                kind=kind, subscribers=count, direct_redis_url=direct,
             )
-            for kind in kinds
-        ]
-
-    def _start(self, children: list[Child]) -> None:
-        manifest = self._directory.manifest
-        manifest.clocks = Clocks.now()
-        manifest.started = manifest.clocks.monotonic + _LEAD
-        self._directory.save()
-        self._progress.started = manifest.started
-        for child in children:
-            child.tell(f"start {manifest.started}")
-        self._tell("both streams are up")
+            for kind in (("kafka", "redis") if redis else ("kafka",))
+        ]  # fmt: skip
 
     async def _load(self, generator: Child) -> None:
-        scenario = self._scenario
-        limit = time_limit(scenario.workload, self._settings)
+        limit = time_limit(self.scenario.workload, self.target.settings)
         giving_up = asyncio.get_running_loop().call_later(limit, generator.tell, "stop")
-        tasks = [asyncio.create_task(self._display())]
-        if scenario.faults:
-            faults = carry_out(scenario.faults, self._target, self._directory, self._tell_fault)
-            tasks.append(asyncio.create_task(faults))
         done = asyncio.create_task(generator.hear("done", limit + _DONE))
+        waiting = {done}
+        if faults := self.scenario.faults:
+            work = carry_out(faults, self.target, self.session.directory, self._show_fault)
+            waiting.add(asyncio.create_task(work))
+        tasks = [asyncio.create_task(self._display()), *waiting]
         try:
-            waiting = {done, *tasks[1:]}
             while waiting:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     task.result()  # a fault that could not be carried out ends the run
         finally:
             giving_up.cancel()
-            for task in (done, *tasks):
+            for task in tasks:
                 task.cancel()
             # Not end_tasks(): a fault's end is to put every server back, and that takes seconds.
-            await asyncio.wait([done, *tasks])
-            self._generated = not done.cancelled() and done.exception() is None
+            await asyncio.wait(tasks)
+            self.generated = not done.cancelled() and done.exception() is None
 
     async def _display(self) -> None:
-        progress = self._progress
+        progress = self.progress
         while True:
             await asyncio.to_thread(progress.look)
             progress.seconds = max(0.0, (time.monotonic_ns() - progress.started) / 1e9)
-            self._show(progress)
+            self.show(progress)
             await asyncio.sleep(_LOOK)
 
-    def _tell_fault(self, line: str) -> None:
-        self._tell(line.partition(":")[0])
-        seconds = (time.monotonic_ns() - self._progress.started) / 1e9
-        self._say(f"{seconds:5.1f} s  {line}")
+    def _show_fault(self, line: str) -> None:
+        self._show(line.partition(":")[0])
+        seconds = (time.monotonic_ns() - self.progress.started) / 1e9
+        self.say(f"{seconds:5.1f} s  {line}")
 
-    def _tell(self, state: str) -> None:
-        self._progress.state = state
-        self._show(self._progress)
+    def _show(self, state: str) -> None:
+        self.progress.state = state
+        self.show(self.progress)

@@ -94,15 +94,13 @@ class Scenario:
         except ConfigError as error:
             said = str(error)
             short = said if len(said) <= _SHORT else f"{said[:_SHORT]} …"
-            raise ConfigError(f"{source}{_where(text, said)}: {short}") from error
+            raise ConfigError(f"{source}{_line_of(text, said)}: {short}") from error
         except ValueError as error:  # what tomllib raises, also of a number with too many digits
             raise ConfigError(f"{source}: {error}") from error
 
     @classmethod
     def _from(cls, values: dict[str, Any], name: str) -> Self:
-        known = [entry.name for entry in fields(cls)]
-        if unknown := [key for key in values if key not in known]:
-            raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
+        _check_keys(cls, values)
         for key, kind, what in (
             ("workload", dict, "a table"), ("users", dict, "a table"), ("faults", list, "tables: [[faults]]"),
             ("thresholds", list, "a list of texts"), ("warm_up", (int, float), "a number"),
@@ -110,12 +108,15 @@ class Scenario:
         ):  # fmt: skip
             if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
                 raise ConfigError(f"{key}: must be {what} (is {values[key]!r})")
-        given = dict(values)
-        given["workload"] = Workload.load(values.get("workload", {}))
-        given["users"] = _users(values.get("users", {}))
-        given["faults"] = tuple(Fault.load(fault) for fault in values.get("faults", []))
-        given["thresholds"] = tuple(Threshold.parse(str(text)) for text in values.get("thresholds", []))
-        return cls(**({"name": name} | given))
+        users = values.get("users", {})
+        _check_keys(Users, users)
+        parsed = {
+            "workload": Workload.load(values.get("workload", {})),
+            "users": Users(**users),
+            "faults": tuple(Fault.load(fault) for fault in values.get("faults", [])),
+            "thresholds": tuple(Threshold.parse(str(text)) for text in values.get("thresholds", [])),
+        }
+        return cls(**({"name": name} | values | parsed))
 
 
 def _text(source: str) -> str:
@@ -136,14 +137,13 @@ def _text(source: str) -> str:
         raise ConfigError(f"{source} is not UTF-8, which TOML is: {error}") from error
 
 
-def _users(values: dict[str, Any]) -> Users:
-    known = [entry.name for entry in fields(Users)]
+def _check_keys(kind: type[Any], values: dict[str, Any]) -> None:
+    known = [entry.name for entry in fields(kind)]
     if unknown := [key for key in values if key not in known]:
         raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    return Users(**values)
 
 
-def _where(text: str, message: str) -> str:
+def _line_of(text: str, message: str) -> str:
     """``, line 7``: the line that the key or text at the message's beginning is on, if it can be told."""
     key = re.match(r"unknown key '([^']+)'|threshold '([^']+)'|(\w+):", message)
     if key is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import resource
 import time
@@ -17,6 +16,7 @@ from dualstream_lab.gateway.access import Access, writer_of
 from dualstream_lab.gateway.gateway import Gateway, application
 from dualstream_lab.http_server import SERVER_OPTIONS, HttpProtocol, expect_nothing_else
 from dualstream_lab.ingest.http import ingest_routes
+from dualstream_lab.load.child import settle_memory
 from dualstream_lab.processor import Processor
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.store import SqliteStore, move_away
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dualstream_lab.config import ServeSettings
-
-__all__ = ["PARTS", "put_store_away", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +75,16 @@ async def serve(
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(work) for work in made.work]
                 async with _listening(settings, access, made) as url:
-                    _settle_memory()
+                    settle_memory()  # what comes now has no cycles
                     started(url)
                     await (until or asyncio.Event()).wait()
                 for task in tasks:
                     task.cancel()
         except* DualStreamError as dead:
-            raise _first(dead) from dead
+            error: BaseException = dead
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from dead
 
 
 class _Parts:
@@ -103,9 +104,7 @@ class _Parts:
     async def ingester(self) -> None:
         publisher = await self._exits.enter_async_context(DualPublisher(self._settings))
         self.routes += ingest_routes(
-            publisher,
-            settings=self._settings,
-            authorize=lambda request: writer_of(request, self._access),
+            publisher, settings=self._settings, authorize=lambda request: writer_of(request, self._access)
         )
 
     async def processor(self) -> None:
@@ -120,7 +119,18 @@ class _Parts:
         pause = _PAUSES[0]
         while True:
             began = time.monotonic()
-            reason = await self._run_processor(store)
+            try:
+                if self._processor is None:
+                    processor = Processor(self._settings, store)
+                    await processor.start()
+                    self._processor, self._died = processor, ""
+                await self._processor.run()
+                reason = "it ended"
+            except DualStreamError as error:
+                reason = str(error)
+            except Exception as error:
+                log.exception("the processor died of what was not expected")
+                reason = type(error).__name__
             await self._end_processor()
             if time.monotonic() - began > _STEADY:
                 pause = _PAUSES[0]
@@ -128,21 +138,6 @@ class _Parts:
             log.error("the processor has died, and is started again in %g s: %s", pause, reason)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
-
-    async def _run_processor(self, store: SqliteStore) -> str:
-        """Why it ended."""
-        try:
-            if self._processor is None:
-                processor = Processor(self._settings, store)
-                await processor.start()
-                self._processor, self._died = processor, ""
-            await self._processor.run()
-        except DualStreamError as error:
-            return str(error)
-        except Exception as error:
-            log.exception("the processor died of what was not expected")
-            return type(error).__name__
-        return "it ended"
 
     def _processor_trouble(self) -> str:
         """It cannot always say it by the store: that may be the trouble."""
@@ -212,13 +207,6 @@ async def _server(settings: ServeSettings, runner: web.AppRunner) -> AsyncIterat
         server.close()
 
 
-def _settle_memory() -> None:
-    """What is here now lives as long as the service, and what comes has no cycles: collect seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
-
-
 def _allow_files() -> None:
     """Every client is an open file: as many as this process may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -226,10 +214,3 @@ def _allow_files() -> None:
         most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

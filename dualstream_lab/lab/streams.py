@@ -12,12 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError, StreamUnavailable
-from dualstream_lab.event import (
-    channel_of,
-    decode_notification,
-    shard_channel,
-    source_invalid_reason,
-)
+from dualstream_lab.event import channel_of, decode_notification, shard_channel, source_invalid_reason
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.record import one_line
 from dualstream_lab.replay import Selection, Start, read
@@ -25,11 +20,7 @@ from dualstream_lab.replay import Selection, Start, read
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from redis.asyncio.client import PubSub
-
     from dualstream_lab.config import Settings
-
-__all__ = ["OwnLog", "notifications", "source_of", "stored_events"]
 
 _GONE = 30.0
 _ANSWER = 5.0
@@ -49,7 +40,7 @@ class OwnLog:
 
     Kafka is asked which log it is, and again, at most every ``refresh_interval``, when another is named: the
     topic may have been made anew. While it cannot be asked all are taken, and ``say`` is told so once.
-    ``foreign``: how many were of others.
+    ``others``: how many were of others.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
@@ -58,7 +49,7 @@ class OwnLog:
         self._epoch: str | None = None
         self._ask_at = 0.0
         self._said: set[str] = set()
-        self.foreign = 0
+        self.others = 0
         if settings.kafka_url is None:
             self._say_once("no Kafka is given: notifications of other logs on this Redis are shown, too")
 
@@ -72,7 +63,7 @@ class OwnLog:
             self._ask_at = asyncio.get_running_loop().time() + self._settings.refresh_interval
         if self._epoch in {None, log}:
             return True
-        self.foreign += 1
+        self.others += 1
         self._say_once(
             f"notifications of another log ({log}) come here, too, and are left out: give each estate that "
             "shares this Redis its own DUALSTREAM_CHANNEL_PREFIX"
@@ -95,83 +86,71 @@ class OwnLog:
 async def notifications(
     settings: Settings, source: str, own: OwnLog, *, pattern: bool
 ) -> AsyncIterator[tuple[str, bytes]]:
-    """(channel, message) of a source, or of every source that matches the glob ``type:id``.
+    """(channel, message as one line) of a source, or of every source that matches the glob, for ever.
 
-    Messages that are no notifications, or of another log, are left out; each is one line. The first item is
-    an empty message: from then on everything is heard. Another empty message later says that the connection
+    Those that are not of ``own`` log are left out, and so is what is no notification. The first item is an
+    empty message: from then on everything is received. Another empty message later says that the connection
     was lost and made anew: what was said between is missed. Raises StreamUnavailable when Redis is away for
     30 s, ConfigError when it refuses the log-in or the channel.
     """
     if settings.redis_url is None:
         raise ConfigError("redis_url (DUALSTREAM_REDIS_URL) is not set; allowed: redis://host:port")
-    channels = _Channels(settings, source, pattern=pattern)
+    name = _channel(settings, source, pattern=pattern)
     loop = asyncio.get_running_loop()
-    heard_at = loop.time()
+    answered = loop.time()
     while True:
         # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow a Ctrl-C.
         client = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
         try:
             async with client, client.pubsub() as pubsub:
                 async with asyncio.timeout(_ANSWER):
-                    await channels.subscribe(pubsub)
+                    await (pubsub.psubscribe(name) if pattern else pubsub.subscribe(name))
                 while True:
                     message = await pubsub.get_message(timeout=1)
-                    heard_at = loop.time()
-                    if message is not None and (item := await channels.item(message, own)) is not None:
-                        yield item
+                    answered = loop.time()
+                    if message is not None:
+                        item = await _item(message, settings, source, own, pattern=pattern)
+                        if item is not None:
+                            yield item
         except AuthenticationError as error:
             raise ConfigError(f"redis_url: Redis refused the log-in: {error}") from error
         except NoPermissionError as error:
-            raise ConfigError(f"redis_url: this user may not listen on {channels.name}: {error}") from error
+            raise ConfigError(f"redis_url: this user may not listen on {name}: {error}") from error
         except (RedisError, OSError) as error:
-            if loop.time() - heard_at > _GONE:
+            if loop.time() - answered > _GONE:
                 reason = str(error) or "no answer"
                 raise StreamUnavailable(f"Redis could not be reached for {_GONE:g} s: {reason}") from error
             await asyncio.sleep(0.2)
 
 
-class _Channels:
-    """The channel to listen on, or the pattern of several, and what is wanted of them."""
+def _channel(settings: Settings, source: str, *, pattern: bool) -> str:
+    """The channel to listen on, or the pattern of several."""
+    shards, prefix = settings.channel_policy == "shard", settings.channel_prefix
+    if pattern:
+        return f"{prefix}events:{'*' if shards else source}"
+    source_type, source_id = source_of(source)
+    if shards:
+        return shard_channel(source_type, source_id, settings.channel_shards, prefix)
+    return channel_of(source_type, source_id, prefix)
 
-    def __init__(self, settings: Settings, source: str, *, pattern: bool) -> None:
-        self._settings = settings
-        self._source = source
-        self._pattern = pattern
-        self._by_shards = settings.channel_policy == "shard"
-        prefix = settings.channel_prefix
-        if pattern:
-            self.name = f"{prefix}events:{'*' if self._by_shards else source}"
-            return
-        source_type, source_id = source_of(source)
-        if self._by_shards:
-            self.name = shard_channel(source_type, source_id, settings.channel_shards, prefix)
-        else:
-            self.name = channel_of(source_type, source_id, prefix)
 
-    async def subscribe(self, pubsub: PubSub) -> None:
-        """Ask for it; the answer comes as a message."""
-        await (pubsub.psubscribe(self.name) if self._pattern else pubsub.subscribe(self.name))
-
-    async def item(self, message: dict[str, Any], own: OwnLog) -> tuple[str, bytes] | None:
-        """What there is to tell of a message of Redis."""
-        if not message["type"].endswith("message"):
-            return self.name, b""
-        channel = message["channel"].decode(errors="replace")
-        try:
-            notification = decode_notification(message["data"])
-        except EventError:
-            return None  # anybody may publish anything, and gateways are spoken to here, too
-        if not self._is_wanted(channel, notification.source_id) or not await own.has(notification.log):
+async def _item(
+    message: dict[str, Any], settings: Settings, source: str, own: OwnLog, *, pattern: bool
+) -> tuple[str, bytes] | None:
+    """What there is to tell of a message of Redis."""
+    channel = message["channel"].decode(errors="replace")
+    if not message["type"].endswith("message"):
+        return channel, b""
+    try:
+        notification = decode_notification(message["data"])
+    except EventError:
+        return None  # anybody may publish anything, and gateways are spoken to, too
+    if settings.channel_policy == "shard":  # such a channel has many sources
+        source_type = channel.removeprefix(f"{settings.channel_prefix}events:").partition(":")[0]
+        name = f"{source_type}:{notification.source_id}"
+        if not (fnmatch.fnmatchcase(name, source) if pattern else name == source):
             return None
-        return channel, one_line(message["data"])
-
-    def _is_wanted(self, channel: str, source_id: str) -> bool:
-        """A shard's channel has many sources."""
-        if not self._by_shards:
-            return True
-        source_type = channel.removeprefix(f"{self._settings.channel_prefix}events:").partition(":")[0]
-        name = f"{source_type}:{source_id}"
-        return fnmatch.fnmatchcase(name, self._source) if self._pattern else name == self._source
+    return (channel, one_line(message["data"])) if await own.has(notification.log) else None
 
 
 async def stored_events(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.fan_out_lab.checks import each_of, number, whole
-from dualstream_lab.lab.fan_out_lab.costs import RedisCosts
-from dualstream_lab.lab.fan_out_lab.session import Measurement, Session
-from dualstream_lab.lab.fan_out_lab.table import Table, stack_or_own
+from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, RedisCosts
+from dualstream_lab.lab.fan_out_lab.table import Table, each_of, number, whole
+from dualstream_lab.load.session import own_stack
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
@@ -21,14 +19,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from dualstream_lab.lab.fan_out_lab.session import Loaded
     from dualstream_lab.stack import LocalStack
-
-__all__ = ["Policy", "fan_out"]
 
 Policy = Literal["source", "aggregate", "pattern"]
 
-_LISTENER: Final = "dualstream_lab.lab.fan_out_lab.gateways"
 _STORM: Final = 180.0  # s
 _SETTLED: Final = 0.25  # s after a storm in which Redis lets go of what it needed for it
 _FIRST: Final = 3  # times the warm-up: a fresh JVM is slow
@@ -69,38 +63,26 @@ async def fan_out(
     The stop button ends it: the table has the rows until then. Raises ConfigError, StackError,
     StreamUnavailable.
     """
-    plans = [
-        _Plan(policy=policy, channels=count, gateways=whole("subscribers", subscribers, 1, 64), repeat=repeat,
-              workload=_workload(rate, duration, count))
-        for repeat, count, policy in product(
-            range(1, whole("repeats", repeats, 1, 100) + 1), each_of("channels", channels),
-            each_of("policies", policies),
-        )
-    ]  # fmt: skip
+    workloads = {count: _workload(rate, duration, count) for count in each_of("channels", channels)}
+    plans = list(
+        product(range(1, whole("repeats", repeats, 1, 100) + 1), workloads, each_of("policies", policies))
+    )
+    whole("subscribers", subscribers, 1, 64)
+    for _, count, policy in plans:
+        if policy not in get_args(Policy):
+            raise ConfigError(f"policies: must be of {', '.join(get_args(Policy))} (is {policy!r})")
+        whole("channels", count, subscribers, 200_000)
     number("warm_up", warm_up, 0, 60)
     table = Table(len(plans), progress)
     with table.stoppable():
-        async with stack_or_own(stack) as where:
-            for place, plan in enumerate(plans):
-                table.doing(f"{plan.policy}, {plan.channels:,} channels")
+        async with own_stack(stack) as brokers:
+            for place, (repeat, count, policy) in enumerate(plans):
+                table.doing(f"{policy}, {count:,} channels")
                 warm = warm_up * (1 if place else _FIRST)
-                table.add(await _measured(plan, where, warm, Path(root)))
+                measurement = _measurement(policy, workloads[count], subscribers, brokers, warm, Path(root))
+                figures = await _measured(measurement, brokers.redis_url)
+                table.add({"policy": policy, "channels": count, "repeat": repeat} | figures)
     return table.frame()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    policy: Policy
-    channels: int
-    gateways: int
-    repeat: int
-    workload: Workload
-
-    def __post_init__(self) -> None:
-        if self.policy not in get_args(Policy):
-            known = ", ".join(get_args(Policy))
-            raise ConfigError(f"policies: must be of {known} (is {self.policy!r})")
-        whole("channels", self.channels, self.gateways, 200_000)
 
 
 def _workload(rate: float, duration: float, sources: int) -> Workload:
@@ -114,39 +96,43 @@ def _workload(rate: float, duration: float, sources: int) -> Workload:
     )
 
 
-async def _measured(plan: _Plan, stack: LocalStack, warm_up: float, root: Path) -> dict[str, Any]:
+def _measurement(
+    policy: Policy, workload: Workload, gateways: int, stack: LocalStack, warm_up: float, root: Path
+) -> Measurement:
     settings = Settings.load(
         kafka_url=stack.kafka_url,
         redis_url=stack.redis_url,
         topic=stack.topic,
-        channel_policy="shard" if plan.policy == "aggregate" else "source",
+        channel_policy="shard" if policy == "aggregate" else "source",
     )
-    measurement = Measurement(
-        name=f"fan-out-{plan.policy}",
-        workload=plan.workload,
+    return Measurement(
+        name=f"fan-out-{policy}",
+        workload=workload,
         settings=settings,
-        listener=_LISTENER,
-        task={"policy": plan.policy, "sources": plan.channels, "gateways": plan.gateways},
-        subscribers=plan.gateways,
-        hears=1,
+        listener="dualstream_lab.lab.fan_out_lab.gateways",
+        task={"policy": policy, "sources": workload.sources, "gateways": gateways},
+        subscribers=gateways,
+        deliveries=1,
         warm_up=warm_up,
         root=root,
-        beside={"redis": stack.redis.pid},
+        processes={"redis": stack.redis.pid},
     )
-    async with RedisCosts(stack.redis_url) as costs, Session(measurement) as session:
-        storm = await _storm(session, costs)
+
+
+async def _measured(measurement: Measurement, redis_url: str) -> dict[str, Any]:
+    async with RedisCosts(redis_url) as costs, measurement:
+        storm = await _storm(measurement, costs)
         async with costs.watched() as buffers:
-            loaded = await session.load()
-    about = {"policy": plan.policy, "channels": plan.channels, "repeat": plan.repeat}
-    return about | storm | _delivery(loaded, max(buffers))
+            loaded = await measurement.load()
+    return storm | _delivery(loaded, max(buffers))
 
 
-async def _storm(session: Session, costs: RedisCosts) -> dict[str, Any]:
+async def _storm(measurement: Measurement, costs: RedisCosts) -> dict[str, Any]:
     """Everybody subscribes to everything."""
     before = await costs.spent()
     async with costs.watched() as buffers:
-        session.listener.tell("subscribe")
-        storm = await session.listener.hear("subscribed", _STORM)
+        measurement.listening.tell("subscribe")
+        storm = await measurement.listening.hear("subscribed", _STORM)
     after = await costs.spent()
     await asyncio.sleep(_SETTLED)
     settled = await costs.spent()
@@ -161,8 +147,7 @@ async def _storm(session: Session, costs: RedisCosts) -> dict[str, Any]:
 
 
 def _delivery(loaded: Loaded, buffer: int) -> dict[str, Any]:
-    found = loaded.run.measures
-    delays = loaded.delays
+    found, delays = loaded.run.measures, loaded.delays
     durable = found["publish.durable"]
     return {
         "delay_p50_ms": delays.quantile(0.5),
@@ -172,7 +157,7 @@ def _delivery(loaded: Loaded, buffer: int) -> dict[str, Any]:
         "gateway_cpu": loaded.cpu["subscribers"],
         "publisher_cpu": loaded.cpu["publisher"],
         "machine": loaded.machine,
-        "heard_per_event": loaded.told["read"] / durable if durable else float("nan"),
+        "heard_per_event": loaded.summary["read"] / durable if durable else float("nan"),
         "delivered": int(found["live.heard"]),
         "missing": int(durable - found["live.heard"]),
         "dropped": int(found["live.dropped"]),

@@ -27,8 +27,6 @@ from dualstream_lab.workload import RunIds, source_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__: list[str] = []
-
 _STORM: Final = 120.0  # s
 
 
@@ -40,17 +38,17 @@ class _Gateway:
     """
 
     def __init__(
-        self, settings: ServeSettings, hearing: Hearing, number: int, sources: Sequence[int]
+        self, settings: ServeSettings, recorder: Hearing, number: int, sources: Sequence[int]
     ) -> None:
         self._channels = Channels(settings)
-        self._hearing = hearing
+        self._recorder = recorder
         names = [":".join(source_name(rank)) for rank in sources]
         channels = map(self._channels.channel, names)
         self._wanted = list(dict.fromkeys(channels))
         self._own = set(names if self._channels.shared else self._wanted)
         self.upstream = Upstream(
             settings.redis_url or "",
-            heard=self._hear,
+            heard=self._receive,
             confirmed=self._confirmed,
             lost=self._lose,
             pattern=self._channels.pattern,
@@ -80,13 +78,13 @@ class _Gateway:
         """As :class:`Listening`."""
         since, self._since = self._since, 0
         if since:
-            self._hearing.listening(self, since, now, ending)
+            self._recorder.listening(self, since, now, ending)
 
     def _confirmed(self, channels: list[bytes]) -> None:
         self._left -= len(channels)
         if self._left <= 0 and not self._since:
             self._since = time.monotonic_ns()
-            self._hearing.listening(self, self._since, 0, Ending.OPEN)
+            self._recorder.listening(self, self._since, 0, Ending.OPEN)
             self.joined += 1
             self.ready.set()
 
@@ -97,25 +95,26 @@ class _Gateway:
         self.ready.clear()
         self.over(Ending.LOST, time.monotonic_ns())
 
-    def _hear(self, channel: bytes, message: bytes) -> None:
+    def _receive(self, channel: bytes, message: bytes) -> None:
         try:
-            note = decode_notification(message)
+            notification = decode_notification(message)
         except EventError:
             return
         self.read += 1
-        source = self._channels.source(channel, note) if self._channels.shared else channel
+        source = self._channels.source(channel, notification) if self._channels.shared else channel
         if source in self._own:
-            self._hearing(self.number, message, time.monotonic_ns())
+            self._recorder(self.number, message, time.monotonic_ns())
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     settings = ServeSettings(**task["settings"], upstream=task["policy"])
-    where, ids = Path(task["directory"]), RunIds(task["ids"])
     epoch = (await log_identity(settings)).epoch
-    hearing = Hearing(where, "redis", ids, details=True, every=task["sample"], epoch=epoch)
+    recorder = Hearing(
+        Path(task["directory"]), "redis", RunIds(task["ids"]), details=True, every=task["sample"], epoch=epoch
+    )
     count = task["gateways"]
     gateways = [
-        _Gateway(settings, hearing, number, range(number, task["sources"], count)) for number in range(count)
+        _Gateway(settings, recorder, number, range(number, task["sources"], count)) for number in range(count)
     ]
     for gateway in gateways:
         await gateway.want()
@@ -130,16 +129,16 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         seconds, spent = time.monotonic() - begin, time.process_time() - cpu
         subscriptions = sum(gateway.subscriptions for gateway in gateways)
         say(subscribed={"seconds": seconds, "cpu": spent, "subscriptions": subscriptions})
-        hearing.subscribers = gateways
-        hearing.collect()  # of each source a row: not while latency is measured
-        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", hearing.meter)))
+        recorder.subscribers = gateways
+        recorder.collect()  # of each source a row: not while latency is measured
+        running.append(asyncio.create_task(probe_redis(settings.redis_url or "", recorder.meter)))
         if await beside(running, orders.started()) is None:
             return {}
-        recording = asyncio.create_task(hearing.run())
+        recording = asyncio.create_task(recorder.run())
         await beside([*running, recording], orders.stopped.wait())
         await end_tasks([recording])
-        await hearing.drain()
-        hearing.close()
+        await recorder.drain()
+        recorder.close()
     finally:
         await end_tasks(running)
     return {"read": sum(gateway.read for gateway in gateways)}

@@ -1,73 +1,55 @@
-"""One measurement: a generator and those who listen, each a process of its own, into a run directory."""
+"""One measurement: its processes and its run directory, and what Redis and a gateway spend meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-import psutil
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
+from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.lab.result import Run
-from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.measures import totals_of
-from dualstream_lab.recording import Clocks, LatencyHistogram, Manifest, RunDirectory
-from dualstream_lab.recording.manifest import safe_settings
-from dualstream_lab.tasks import until
-from dualstream_lab.workload import RunIds
+from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
+from dualstream_lab.recording import LatencyHistogram, RunDirectory
+from dualstream_lab.tasks import end_tasks, until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from dualstream_lab.config import Settings
     from dualstream_lab.workload import Workload
 
-__all__ = ["Loaded", "Measurement", "Session"]
-
 _READY: Final = 60.0
 _LEAD: Final = 300_000_000  # ns between the order to start and the plan's zero
 _DONE: Final = 60.0
 _LANES: Final = 256
-_ROWS: Final = 500_000  # of what is heard; of more, a sample is kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """What to run. ``listener``: the module of those who listen, and ``task`` what they are told besides.
-
-    ``hears``: how often each event is heard. ``beside``: more processes whose CPU counts, by name.
-    """
-
-    name: str
-    workload: Workload
-    settings: Settings
-    listener: str
-    task: Mapping[str, Any]
-    subscribers: int
-    hears: int
-    warm_up: float
-    root: Path
-    beside: Mapping[str, int | None] = field(default_factory=dict)
+_ROWS: Final = 500_000  # of what is delivered; of more, a sample is kept
+_ANSWER: Final = 10.0  # s; it may be in the middle of a storm
+_LOOK: Final = 0.02  # s between looks at Redis's clients' buffers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What came of the load. ``delays``: Kafka's acknowledgement to heard, of every delivery.
+    """What came of the load. ``delays``: Kafka's acknowledgement to delivered, of every delivery.
 
-    ``cpu``: of each process, as a share of one core, while the plan ran. ``told``: what those who listened
+    ``cpu``: of each process, as a share of one core, while the plan ran. ``summary``: what those who listened
     say in the end.
     """
 
     run: Run
     delays: LatencyHistogram
     cpu: Mapping[str, float]
-    told: Mapping[str, Any]
+    summary: Mapping[str, Any]
 
     @property
     def machine(self) -> float:
@@ -76,106 +58,139 @@ class Loaded:
         return busy / max(1, busy + idle)
 
 
-class Session:
-    """Entering it starts the processes, warms the publisher, and leaves both idle; leaving it ends them.
+@dataclass(kw_only=True)
+class Measurement:
+    """What to run. ``listener``: the module of those who listen, and ``task`` what they are told besides.
 
-    A run that was begun and not finished is kept as ``interrupted``; of one that was not begun nothing is.
+    ``deliveries``: of each event. ``processes``: more whose CPU counts, by name.
+
+    Entering it starts the processes, warms the publisher, and leaves both idle; leaving it ends them. A run
+    that was begun and not finished is kept as ``interrupted``; of one that was not begun nothing is.
     """
 
-    def __init__(self, plan: Measurement) -> None:
-        self._plan = plan
-        self._exits = AsyncExitStack()
-        path = RunDirectory.create(plan.root, plan.name)
-        run = uuid4()
-        workload = plan.workload
-        manifest = Manifest(
-            name=plan.name,
-            run=str(run),
-            ids=RunIds.of_run(run).prefix,
-            clocks=Clocks.now(),
-            workload=workload.as_dict(),
-            settings=safe_settings(plan.settings),
-            users={"lanes": _LANES, "subscribers": plan.subscribers},
-            sample=max(1, -(-workload.expected * plan.hears // _ROWS)),
-        )
-        self._directory = RunDirectory(path, manifest)
-        self.listener = self._child(plan.listener, "listener", **plan.task)
-        self._generator = self._child(
-            "dualstream_lab.load.generator", "generator",
-            workload=workload.as_dict(), lanes=_LANES, warm_up=plan.warm_up,
-        )  # fmt: skip
-
-    def _child(self, module: str, name: str, **more: Any) -> Child:
-        manifest, path = self._directory.manifest, self._directory.path
-        task = {
-            "settings": self._plan.settings.model_dump(),
-            "ids": manifest.ids,
-            "run": manifest.run,
-            "directory": str(path),
-            "sample": manifest.sample,
-        }
-        return Child(module, name, task | more, path)
+    name: str
+    workload: Workload
+    settings: Settings
+    listener: str
+    task: Mapping[str, Any]
+    subscribers: int
+    deliveries: int
+    warm_up: float
+    root: Path
+    processes: Mapping[str, int | None] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
-        self._directory.save()
-        self._exits.callback(self._keep)
-        try:
-            for child in (self._generator, self.listener):
-                await self._exits.enter_async_context(child)
+        sample = max(1, -(-self.workload.expected * self.deliveries // _ROWS))
+        users = {"lanes": _LANES, "subscribers": self.subscribers}
+        manifest = new_manifest(self.settings, self.workload, name=self.name, users=users, sample=sample)
+        self._session = Session(RunDirectory.create(self.root, self.name), manifest)
+        self.listening = self._session.child(self.listener, "listener", self.settings, **self.task)
+        self._generator = self._session.child(
+            "dualstream_lab.load.generator", "generator", self.settings,
+            workload=self.workload.as_dict(), lanes=_LANES, warm_up=self.warm_up,
+        )  # fmt: skip
+        async with AsyncExitStack() as exits:
+            exits.callback(self._keep)
+            for child in (self._generator, self.listening):
+                await exits.enter_async_context(child)
             await asyncio.gather(
-                self._generator.hear("ready", _READY + 2 * self._plan.warm_up),
-                self.listener.hear("ready", _READY),
+                self._generator.hear("ready", _READY + 2 * self.warm_up),
+                self.listening.hear("ready", _READY),
             )
-        except BaseException:
-            await self._exits.aclose()
-            raise
+            self._exits = exits.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
 
     def _keep(self) -> None:
-        manifest = self._directory.manifest
-        if not manifest.started:
-            shutil.rmtree(self._directory.path, ignore_errors=True)
-        elif manifest.state == "running":
-            manifest.state, manifest.ended = "interrupted", time.monotonic_ns()
-            self._directory.save()
+        self._session.discard()
+        if self._session.manifest.started and self._session.manifest.state == "running":
+            self._session.end("interrupted")
 
     async def load(self) -> Loaded:
-        """The plan, from its zero until all that was sent is settled and heard."""
-        plan, directory = self._plan, self._directory
-        manifest = directory.manifest
-        manifest.clocks = Clocks.now()
-        manifest.started = manifest.clocks.monotonic + _LEAD
-        directory.save()
-        for child in (self.listener, self._generator):
-            child.tell(f"start {manifest.started}")
-        processes = {"publisher": self._generator.pid, "subscribers": self.listener.pid} | dict(plan.beside)
-        await until(manifest.started)
-        before, begin = _cpu_seconds(processes), time.monotonic()
-        await self._generator.hear("done", time_limit(plan.workload, plan.settings) + _DONE)
-        spent, seconds = _cpu_seconds(processes), time.monotonic() - begin
-        manifest.state, manifest.ended = "finished", time.monotonic_ns()
-        directory.save()
-        self.listener.tell("stop")
-        told = await self.listener.hear("done", _DONE)
+        """The plan, from its zero until all that was sent is settled and delivered."""
+        directory = self._session.directory
+        zero = self._session.start(self.listening, self._generator, lead=_LEAD)
+        pids = {"publisher": self._generator.pid, "subscribers": self.listening.pid, **self.processes}
+        await until(zero)
+        before, begin = cpu_seconds(pids), asyncio.get_running_loop().time()
+        await self._generator.hear("done", time_limit(self.workload, self.settings) + _DONE)
+        after, seconds = cpu_seconds(pids), asyncio.get_running_loop().time() - begin
+        self._session.end("finished")
+        self.listening.tell("stop")
+        summary = await self.listening.hear("done", _DONE)
         run = await asyncio.to_thread(Run.of, directory)
         directory.write_verdict(run.verdict.as_dict(directory))
         return Loaded(
             run=run,
             delays=totals_of(directory).histograms.get("live_delay", LatencyHistogram()),
-            cpu={name: (spent[name] - before[name]) / seconds for name in spent.keys() & before.keys()},
-            told=told,
+            cpu={name: (after[name] - before[name]) / seconds for name in after.keys() & before.keys()},
+            summary=summary,
         )
 
 
-def _cpu_seconds(processes: Mapping[str, int | None]) -> dict[str, float]:
-    """Of those that run."""
-    found = {}
-    for name, pid in processes.items():
-        with suppress(psutil.NoSuchProcess):
-            times = psutil.Process(pid).cpu_times() if pid else None
-            if times is not None:
-                found[name] = times.user + times.system
-    return found
+async def gateway_metrics(url: str) -> dict[str, float]:
+    """Those without labels, by name, of the gateway at this base URL. Raises StreamUnavailable."""
+    timeout = aiohttp.ClientTimeout(total=_ANSWER)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/metrics") as answer:
+            text = await answer.text()
+    except (aiohttp.ClientError, OSError) as error:
+        raise StreamUnavailable(f"the gateway does not give its metrics: {error}") from error
+    families = text_string_to_metric_families(text)
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+class _Spent(NamedTuple):
+    """``cpu``: seconds so far, of user and system; ``memory``: bytes that are in use now."""
+
+    cpu: float
+    memory: int
+
+
+class RedisCosts:
+    """Asks one Redis. Raises StreamUnavailable when it does not answer."""
+
+    def __init__(self, url: str) -> None:
+        # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow the cancellation.
+        self._client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def spent(self) -> _Spent:
+        """Now."""
+        cpu, memory = await self._ask("INFO", "cpu"), await self._ask("INFO", "memory")
+        return _Spent(float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"]), int(memory["used_memory"]))
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[list[int]]:
+        """The bytes that the subscriber which is furthest behind has waiting, look by look."""
+        seen = [0]
+
+        async def watch() -> None:
+            while True:
+                clients = await self._ask("CLIENT LIST", "TYPE", "PUBSUB")
+                seen.append(max((int(client["omem"]) for client in clients), default=0))
+                await asyncio.sleep(_LOOK)
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield seen
+        finally:
+            died = watching.done()
+            await end_tasks([watching])
+        if died:
+            watching.result()
+
+    async def _ask(self, *command: str) -> Any:
+        try:
+            async with asyncio.timeout(_ANSWER):
+                return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {_ANSWER:g} s"
+            raise StreamUnavailable(f"Redis cannot be asked what it spends: {reason}") from error

@@ -1,31 +1,54 @@
-"""The rows of a lab as they come: shown while it runs, and kept when it is stopped."""
+"""The arguments of the fan-out labs, and their rows as they come: shown at once, and kept when stopped."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from dualstream_lab.stack import LocalStack
-from dualstream_lab.tasks import in_thread
+from dualstream_lab.errors import ConfigError
+from dualstream_lab.lab.notebook import in_notebook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Table", "stack_or_own"]
+T = TypeVar("T")
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """Raises ConfigError where it is not a whole number within."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name}: must be a whole number from {low:,} to {high:,} (is {value!r})")
+    return value
+
+
+def number(name: str, value: object, low: float, high: float) -> float:
+    """Raises ConfigError where it is not a number within."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(f"{name}: must be a number from {low:,g} to {high:,g} (is {value!r})")
+    return float(value)
+
+
+def each_of(name: str, values: Sequence[T]) -> tuple[T, ...]:
+    """All of them, each once. Raises ConfigError for none, for repeats, and for what is no sequence."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ConfigError(f"{name}: must be several values, such as a list (is {values!r})")
+    found = tuple(values)
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"{name}: must have at least one value, and each once (is {list(found)!r})")
+    return found
 
 
 class Table:
-    """``total``: how many rows there will be. ``progress`` is told what is measured, a line at a time; left
-    out, a notebook shows a bar.
+    """``total``: how many rows there will be. ``progress`` gets what is measured, a line at a time; left out,
+    a notebook shows a bar.
     """
 
     def __init__(self, total: int, progress: Callable[[str], None] | None) -> None:
         self._total = total
-        self._bar = _bar(total) if progress is None else None
+        self._bar = _bar(total) if progress is None and in_notebook() else None
         self._progress = progress
         self._rows: list[dict[str, Any]] = []
         self._state = "running"
@@ -35,9 +58,12 @@ class Table:
         line = f"{len(self._rows) + 1} of {self._total}: {what}"
         if self._progress is not None:
             self._progress(line)
+        self._show(line)
+
+    def _show(self, line: str, style: str = "") -> None:
         if self._bar is not None:
             bar, label = self._bar.children
-            bar.value, label.value = len(self._rows), line
+            bar.value, label.value, bar.bar_style = len(self._rows), line, style
 
     def add(self, row: dict[str, Any]) -> None:
         """What was measured."""
@@ -45,7 +71,7 @@ class Table:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """What is cancelled in here (the stop button) keeps the rows until then; without any it goes on."""
+        """What is cancelled within (the stop button) keeps the rows until then; without any it goes on."""
         try:
             yield
             self._state = "finished"
@@ -54,10 +80,8 @@ class Table:
             if not self._rows:
                 raise
         finally:
-            if self._bar is not None:
-                bar, label = self._bar.children
-                bar.value, label.value = len(self._rows), f"{len(self._rows)} measured, {self._state}"
-                bar.bar_style = "success" if self._state == "finished" else "warning"
+            style = "success" if self._state == "finished" else "warning"
+            self._show(f"{len(self._rows)} measured, {self._state}", style)
 
     def frame(self) -> pd.DataFrame:
         """All rows; ``attrs["state"]``: ``finished`` or ``interrupted``."""
@@ -67,28 +91,10 @@ class Table:
 
 
 def _bar(total: int) -> Any:
-    """A bar and a line below it, where this is a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if getattr(shell, "kernel", None) is None:
-        return None
+    """A bar and a line below it."""
     import ipywidgets  # noqa: PLC0415
     from IPython.display import display  # noqa: PLC0415
 
     box = ipywidgets.VBox([ipywidgets.IntProgress(max=total), ipywidgets.Label()])
     display(box)  # type: ignore[no-untyped-call]
     return box
-
-
-@asynccontextmanager
-async def stack_or_own(stack: LocalStack | None) -> AsyncIterator[LocalStack]:
-    """A started stack: this one, or one that is made and ended here. Raises StackError."""
-    if stack is not None:
-        yield stack
-        return
-    made = LocalStack()
-    try:
-        await in_thread(made.start)
-        yield made
-    finally:
-        await in_thread(made.stop)

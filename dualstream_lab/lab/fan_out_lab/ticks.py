@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import groupby, product
+import tempfile
+from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from dualstream_lab.config import Settings
-from dualstream_lab.lab.fan_out_lab.checks import each_of, number, whole
-from dualstream_lab.lab.fan_out_lab.served import served
-from dualstream_lab.lab.fan_out_lab.session import Measurement, Session
-from dualstream_lab.lab.fan_out_lab.table import Table, stack_or_own
+from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, gateway_metrics
+from dualstream_lab.lab.fan_out_lab.table import Table, each_of, number, whole
+from dualstream_lab.lab.gateway_check.serving import serving, url_of
+from dualstream_lab.load.session import own_stack
+from dualstream_lab.stack.destination import Destination
 from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import pandas as pd
 
-    from dualstream_lab.lab.fan_out_lab.served import Served
-    from dualstream_lab.lab.fan_out_lab.session import Loaded
+    from dualstream_lab.config import Settings
+    from dualstream_lab.faults.fault import ServedGateway
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["coalescing"]
-
-_LISTENER: Final = "dualstream_lab.lab.fan_out_lab.clients"
 _BUSY: Final = 0.9  # of a core
-_HEARD: Final = "messaging_client_consumed_messages_total"
+_DELIVERED: Final = "messaging_client_consumed_messages_total"
 _WRITES: Final = "dualstream_delivery_latency_seconds_count"  # one sample a flush
 
 
@@ -61,67 +59,58 @@ async def coalescing(
     StreamUnavailable.
     """
     workload = Workload(rate=rate, duration=duration, batch=1, sources=1)
-    plans = [
-        _Plan(repeat=repeat, tick=tick, clients=count)
-        for repeat, tick, count in product(
-            range(1, whole("repeats", repeats, 1, 100) + 1),
-            each_of("ticks", ticks),
-            each_of("clients", clients),
-        )
-    ]
+    ticks, clients = each_of("ticks", ticks), each_of("clients", clients)
+    rounds = list(product(range(1, whole("repeats", repeats, 1, 100) + 1), ticks))
+    for tick in ticks:
+        number("ticks", tick, 0, 0.1)
+    for count in clients:
+        whole("clients", count, 1, 5000)
     number("warm_up", warm_up, 0, 60)
-    table = Table(len(plans), progress)
+    table = Table(len(rounds) * len(clients), progress)
     with table.stoppable():
-        async with stack_or_own(stack) as where:
-            for (_, tick), some in groupby(plans, key=lambda plan: (plan.repeat, plan.tick)):
-                settings = await _settings(where)
-                async with served(settings, tick=tick) as gateway:
-                    for plan in some:
-                        table.doing(f"{plan.clients:,} clients, a tick of {1e3 * tick:g} ms")
+        async with own_stack(stack) as brokers:
+            for repeat, tick in rounds:
+                async with _gateway(brokers, tick) as (settings, gateway):
+                    for count in clients:
+                        table.doing(f"{count:,} clients, a tick of {1e3 * tick:g} ms")
                         measurement = Measurement(
                             name="coalescing",
                             workload=workload,
                             settings=settings,
-                            listener=_LISTENER,
-                            task={"gateway": gateway.url, "clients": plan.clients},
-                            subscribers=plan.clients,
-                            hears=plan.clients,
+                            listener="dualstream_lab.lab.fan_out_lab.clients",
+                            task={"gateway": url_of(gateway), "clients": count},
+                            subscribers=count,
+                            deliveries=count,
                             warm_up=warm_up,
                             root=Path(root),
-                            beside={"redis": where.redis.pid, "gateway": gateway.process.pid},
+                            processes={"redis": brokers.redis.pid, "gateway": gateway.process.pid},
                         )
-                        table.add(await _measured(plan, measurement, gateway))
+                        figures = await _measured(measurement, url_of(gateway))
+                        table.add({"clients": count, "tick_ms": 1e3 * tick, "repeat": repeat} | figures)
     return table.frame()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    repeat: int
-    tick: float
-    clients: int
-
-    def __post_init__(self) -> None:
-        number("ticks", self.tick, 0, 0.1)
-        whole("clients", self.clients, 1, 5000)
-
-
-async def _settings(stack: LocalStack) -> Settings:
+@asynccontextmanager
+async def _gateway(stack: LocalStack, tick: float) -> AsyncIterator[tuple[Settings, ServedGateway]]:
     """With a topic of its own: a gateway's fresh store need not read what others left."""
     topic = f"coalescing-{uuid4().hex[:10]}"
     await in_thread(stack.create_topic, topic)
-    return Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=topic)
+    settings = Destination.of(stack, topic).settings
+    with tempfile.TemporaryDirectory(prefix="dualstream-", ignore_cleanup_errors=True) as directory:
+        async with serving(settings, Path(directory), DUALSTREAM_TICK=tick) as gateway:
+            yield settings, gateway
 
 
-async def _measured(plan: _Plan, measurement: Measurement, gateway: Served) -> dict[str, Any]:
-    async with Session(measurement) as session:
-        before = await gateway.counters()
-        loaded = await session.load()
-        after = await gateway.counters()
-    about = {"clients": plan.clients, "tick_ms": 1e3 * plan.tick, "repeat": plan.repeat}
-    return about | _figures(plan, loaded, {name: after[name] - before[name] for name in (_HEARD, _WRITES)})
+async def _measured(measurement: Measurement, url: str) -> dict[str, Any]:
+    async with measurement:
+        before = await gateway_metrics(url)
+        loaded = await measurement.load()
+        after = await gateway_metrics(url)
+    messages, writes = (after[name] - before[name] for name in (_DELIVERED, _WRITES))
+    return _figures(loaded, measurement.subscribers, messages, writes)
 
 
-def _figures(plan: _Plan, loaded: Loaded, counted: Mapping[str, float]) -> dict[str, Any]:
+def _figures(loaded: Loaded, clients: int, messages: float, writes: float) -> dict[str, Any]:
     run, cpu, delays = loaded.run, loaded.cpu, loaded.delays
     duration = float(run.directory.manifest.workload["duration"])
     limit = run.limit
@@ -133,12 +122,12 @@ def _figures(plan: _Plan, loaded: Loaded, counted: Mapping[str, float]) -> dict[
         "client_cpu": cpu["subscribers"],
         "redis_cpu": cpu["redis"],
         "machine": loaded.machine,
-        "messages_per_write": counted[_HEARD] / max(1, counted[_WRITES]),
-        "writes_per_s": counted[_WRITES] * plan.clients / duration,
+        "messages_per_write": messages / max(1, writes),
+        "writes_per_s": writes * clients / duration,
         "delay_p50_ms": delays.quantile(0.5),
         "delay_p99_ms": delays.quantile(0.99),
         "deliveries": delays.arrived,
-        "missing": int(run.measures["publish.durable"]) * plan.clients - delays.arrived,
+        "missing": int(run.measures["publish.durable"]) * clients - delays.arrived,
         "dropped": int(run.measures["live.dropped"]),
         "limit": limit,
         "run": str(run.path),

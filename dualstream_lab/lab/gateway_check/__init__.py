@@ -6,8 +6,7 @@ was told. ``judge``: what it should have been told. The truth is the Kafka topic
 
 from __future__ import annotations
 
-from dualstream_lab.lab.gateway_check.check import Check, Progress, check_gateway
-from dualstream_lab.lab.gateway_check.plan import Plan
+from dualstream_lab.lab.gateway_check.check import Check, Plan, Progress, check_gateway
 from dualstream_lab.lab.gateway_check.serving import check_local
 
 __all__ = ["Check", "Plan", "Progress", "check_gateway", "check_local"]

@@ -13,40 +13,75 @@ from typing import TYPE_CHECKING, Any, Final
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
-from dualstream_lab.lab.gateway_check.history import Truth
+from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
 from dualstream_lab.lab.gateway_check.judge import judge_all
-from dualstream_lab.lab.gateway_check.kafka_log import TopicLog
-from dualstream_lab.lab.gateway_check.plan import VIAS
-from dualstream_lab.lab.gateway_check.position import Names
 from dualstream_lab.lab.gateway_check.probe import probe
-from dualstream_lab.lab.gateway_check.publishing import Publishing
+from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
-from dualstream_lab.load.log_reader import open_log_reader
+from dualstream_lab.load.log_reader import LogReader, open_log_reader
 from dualstream_lab.subscriber.wanted import checked_url
 from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from yarl import URL
+
     from dualstream_lab.config import Settings
-    from dualstream_lab.lab.gateway_check.history import SourceLog
-    from dualstream_lab.lab.gateway_check.plan import Plan
-    from dualstream_lab.load.log_reader import LogReader
+    from dualstream_lab.load.gateway_wire import Transport
 
-    Logs = Mapping[str, Mapping[int, SourceLog]]
+VIAS: Final[Mapping[str, tuple[Transport, ...]]] = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
 
-__all__ = ["Check", "Progress", "check_gateway"]
-
-_QUIET: Final = (
-    30.0  # s until everything must be told: a gateway that lost something looks every 10 s, +- 50 %
-)
+_BOUNDS: Final = {
+    "clients": (1, 5_000), "sources": (1, 1_000), "rate": (1, 50_000), "seconds": (1, 600),
+    "seed": (0, 2**63 - 1),
+}  # fmt: skip
+_MOST: Final = 20_000_000
+# s until everything must be told: a gateway that lost something looks every 10 s, +- 50 %
+_QUIET: Final = 30.0
 _SURE: Final = 4.0  # s of that after which there is no waiting if something is wrong for certain
 _LOOK: Final = 0.25
 _READ: Final = 60.0  # s for the topic to be read back; and for each so many events a second more:
 _READ_RATE: Final = 20_000
-_RESTLESS: Final = 0.75  # share of the clients that come and go
+_CHURN: Final = 0.75  # share of the clients that come and go
 _EARLIEST: Final = 0.1  # share of those that want all there is
 _COMING: Final = 0.5  # of the time, in which clients come for the first time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How hard to check: ``rate`` events/s over ``sources`` for ``seconds``, to ``clients`` that come and go.
+    ``via``: ws, sse, both.
+
+    The same ``seed`` plans the same clients. Raises ConfigError.
+    """
+
+    clients: int = 100
+    sources: int = 8
+    rate: float = 2_000
+    seconds: float = 30
+    via: str = "both"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
+        if self.via not in VIAS:
+            raise ConfigError(f"via: must be one of {', '.join(VIAS)} (is {self.via!r})")
+        # About, if all were always connected and nothing came twice.
+        deliveries = self.rate * self.seconds * self.clients * min(2, self.sources) / self.sources
+        if deliveries > _MOST:
+            raise ConfigError(
+                f"clients, sources, rate, seconds: that makes {deliveries:,.0f} deliveries, and at most "
+                f"{_MOST:,} are recorded; more sources make fewer"
+            )
+
+    @property
+    def most_of_a_client(self) -> int:
+        """Deliveries, also with many repeats."""
+        return round(3 * self.rate * self.seconds) + 100_000
 
 
 @dataclass(slots=True)
@@ -70,11 +105,11 @@ class Check:
     clients: int
     connections: int
     ends: Counter[str]
+    errors: Counter[str]
+    garbled: list[str]
+    away: int
+    trouble: str
     verdict: Verdict
-    errors: Counter[str] = field(default_factory=Counter)
-    garbled: list[str] = field(default_factory=list)
-    away: int = 0
-    trouble: str = ""
 
     @property
     def held(self) -> bool:
@@ -83,18 +118,8 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return self.verdict.as_dict() | {
-            "held": self.held,
-            "state": self.state,
-            "seconds": round(self.seconds, 3),
-            "clients": self.clients,
-            "connections": self.connections,
-            "ends": dict(self.ends),
-            "errors": dict(self.errors),
-            "garbled": self.garbled,
-            "away": self.away,
-            "trouble": self.trouble,
-        }
+        facts = {name: getattr(self, name) for name in self.__slots__ if name != "verdict"}
+        return self.verdict.as_dict() | {"held": self.held} | facts | {"seconds": round(self.seconds, 3)}
 
 
 async def check_gateway(
@@ -116,90 +141,83 @@ async def check_gateway(
         raise ConfigError("redis_url: give --redis (DUALSTREAM_REDIS_URL): a gateway is told of events there")
     name = f"repo:check-{secrets.token_hex(3)}"
     sources = [f"{name}/{number}" for number in range(plan.sources)]
-    log_is = await log_identity(settings)
-    names = Names()
-    log = TopicLog(sources, names)
+    identity = await log_identity(settings)
+    numbers = EventNumbers()
+    log = TopicLog(sources, numbers)
     async with (
         open_log_reader(settings, log) as reader,
         Publishing.open(settings, sources, plan.rate) as publishing,
     ):
         reader.pause()
         for via in VIAS[plan.via]:
-            heard = f"{name}/probe-{via}"
-            await probe(base, via, log_is.epoch, settings, publishing.publishers[0], heard)
-        checking = _Checking(plan, sources, publishing, names, show)
-        checking.invite(base)
+            source = f"{name}/probe-{via}"
+            await probe(base, via, identity.epoch, settings, publishing.publishers[0], source)
+        checking = _Checking(plan, publishing, numbers, show)
+        checking.spawn(base, sources)
         try:
             await checking.load(disturb)
-            truth = await checking.truth(reader, log)
-            await checking.quiet(truth.logs)
+            logs = await checking.read_back(reader, log)
+            await checking.quiet(logs)
         except asyncio.CancelledError:
             checking.interrupt()
-            truth = await checking.truth(reader, log)
+            logs = await checking.read_back(reader, log)
         finally:
             await checking.end()
         checking.progress.line = "judging"
         show(checking.progress)
-        return await asyncio.to_thread(checking.judge, truth)
+        return await asyncio.to_thread(checking.judge, logs)
 
 
+@dataclass
 class _Checking:
-    """``_connected``: who was when it ended; ``_waited``: what was not told by then is missing."""
+    """``connected``: who was when it ended; ``waited``: what was not told by then is missing."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        sources: Sequence[str],
-        publishing: Publishing,
-        names: Names,
-        show: Callable[[Progress], None],
-    ) -> None:
-        self._plan = plan
-        self._sources = sources
-        self._publishing = publishing
-        self._show = show
-        self._random = Random(plan.seed)  # noqa: S311
+    plan: Plan
+    publishing: Publishing
+    numbers: EventNumbers
+    show: Callable[[Progress], None]
+    state: str = "finished"
+    waited: bool = True
+    clients: list[Client] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    connected: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         self._calm = asyncio.Event()
-        self._names = names
-        self._clients: list[Client] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self._connected: list[bool] = []
-        self._state = "finished"
-        self._waited = True
         self._began, self._wall = time.monotonic(), time.time()
-        self.progress = Progress(plan.seconds)
+        self.progress = Progress(self.plan.seconds)
 
-    def invite(self, base: Any) -> None:
+    def spawn(self, base: URL, sources: Sequence[str]) -> None:
         """All clients; those that come and go do so at their time."""
-        plan, random = self._plan, self._random
+        plan, random = self.plan, Random(self.plan.seed)  # noqa: S311
         vias = VIAS[plan.via]
         for number in range(plan.clients):
-            restless = number % 4 < 4 * _RESTLESS
+            churns = number % 4 < 4 * _CHURN
             client = Client(
-                base,
-                random.sample(self._sources, min(len(self._sources), random.choice((1, 2, 3)))),
+                base=base,
+                sources=random.sample(sources, min(len(sources), random.choice((1, 2, 3)))),
                 via=vias[number // 4 % len(vias)],
-                begin="earliest" if restless and random.random() < _EARLIEST else "latest",
-                restless=restless,
-                names=self._names,
+                begin="earliest" if churns and random.random() < _EARLIEST else "latest",
+                churns=churns,
+                numbers=self.numbers,
                 random=Random(random.random()),  # noqa: S311
                 calm=self._calm,
                 most=plan.most_of_a_client,
             )
-            self._clients.append(client)
-            wait = random.uniform(0, plan.seconds * _COMING) if restless else 0.0
-            self._tasks.append(asyncio.create_task(client.run(wait)))
+            self.clients.append(client)
+            wait = random.uniform(0, plan.seconds * _COMING) if churns else 0.0
+            self.tasks.append(asyncio.create_task(client.run(wait)))
 
     async def load(self, disturb: Callable[[], Awaitable[None]] | None) -> None:
         """Publish while they come and go."""
-        tasks = [asyncio.ensure_future(self._publishing.run(self._plan.seconds))]
+        tasks = [asyncio.ensure_future(self.publishing.run(self.plan.seconds))]
         if disturb is not None:
             tasks.append(asyncio.ensure_future(disturb()))
         try:
             while waiting := [task for task in tasks if not task.done()]:
                 self._look("")
                 await asyncio.wait(waiting, timeout=_LOOK, return_when=asyncio.FIRST_EXCEPTION)
-                for task in (*tasks, *self._tasks):
+                for task in (*tasks, *self.tasks):
                     if task.done():
                         task.result()
         finally:
@@ -208,81 +226,82 @@ class _Checking:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def truth(self, reader: LogReader, log: TopicLog) -> Truth:
+    async def read_back(self, reader: LogReader, log: TopicLog) -> Logs:
         """The log, once all is in it. Raises StreamUnavailable when some of it cannot be read."""
         self._calm.set()
         self._look("reading the log back, ")
-        for publisher in self._publishing.publishers:
+        for publisher in self.publishing.publishers:
             await publisher.flush()
-        unread = await reader.finish(_READ + self._publishing.durable / _READ_RATE)
+        unread = await reader.finish(_READ + self.publishing.durable / _READ_RATE)
         if unread:
             raise StreamUnavailable(f"the topic could not be read back: {'; '.join(unread)}")
-        return Truth(log.logs(), self._names.texts())
+        return Logs(log.logs(), self.numbers.names())
 
     async def quiet(self, logs: Logs) -> None:
         """Until everything is confirmed to every client, or the time is up."""
-        last = {source: {p: log.last for p, log in among.items()} for source, among in logs.items()}
+        last = {source: {p: log.last for p, log in among.items()} for source, among in logs.logs.items()}
         began = time.monotonic()
         sure = began + _SURE
         while (now := time.monotonic()) < began + _QUIET:
-            waiting = sum(not client.settled(last) for client in self._clients)
+            waiting = sum(not client.settled(last) for client in self.clients)
             self._look(f"quiet: {waiting} clients wait for their last events, ")
             if not waiting:
                 return
             if now > sure:
                 sure = began + _QUIET
-                if await asyncio.to_thread(self._already_wrong, logs):
-                    self._waited = False
+                if await asyncio.to_thread(self._already_wrong, logs.logs):
+                    self.waited = False
                     return
             await asyncio.sleep(_LOOK)
 
-    def _already_wrong(self, logs: Logs) -> bool:
+    def _already_wrong(self, logs: Mapping[str, Mapping[int, SourceLog]]) -> bool:
         """Whether it is, whatever comes."""
         return any(
             found.findings
-            for client in self._clients
-            for source, place in client.places.items()
-            for _, _, found in judge_all(logs[source], place.sessions, settled=False)
+            for client in self.clients
+            for source, followed in client.followed.items()
+            for _, _, found in judge_all(logs[source], followed.sessions, settled=False)
         )
 
     def interrupt(self) -> None:
         """Nobody is owed what was not told until now."""
-        self._state = "interrupted"
-        self._waited = False
+        self.state = "interrupted"
+        self.waited = False
 
     async def end(self) -> None:
         """All clients leave."""
-        self._connected = [client.connected for client in self._clients]
-        await end_tasks(self._tasks)
+        self.connected = [client.connected for client in self.clients]
+        await end_tasks(self.tasks)
 
-    def judge(self, truth: Truth) -> Check:
+    def judge(self, logs: Logs) -> Check:
         """Everything against the log."""
-        truth = Truth(truth.logs, self._names.texts())
+        logs = Logs(logs.logs, self.numbers.names())
+        clients = self.clients
         records = [
-            Record(number, client.via, source, place.sessions, connected and self._waited)
-            for number, (client, connected) in enumerate(zip(self._clients, self._connected, strict=True))
-            for source, place in client.places.items()
+            Record(number, client.via, source, followed.sessions, connected and self.waited)
+            for number, (client, connected) in enumerate(zip(clients, self.connected, strict=True))
+            for source, followed in client.followed.items()
         ]
-        away = [client for client, there in zip(self._clients, self._connected, strict=True) if not there]
+        away = [client for client, there in zip(clients, self.connected, strict=True) if not there]
         return Check(
-            state=self._state,
+            state=self.state,
             seconds=time.monotonic() - self._began,
-            clients=len(self._clients),
-            connections=sum(client.begun for client in self._clients),
-            ends=sum((client.ends for client in self._clients), Counter()),
-            verdict=Verdict.of(truth, records, began=self._began, wall=self._wall),
-            errors=sum((client.errors for client in self._clients), Counter()),
-            garbled=[one for client in self._clients for one in client.garbled],
-            away=len(away) * (self._state == "finished"),
+            clients=len(clients),
+            connections=sum(client.begun for client in clients),
+            ends=sum((client.ends for client in clients), Counter()),
+            verdict=Verdict.of(logs, records, began=self._began, wall=self._wall),
+            errors=sum((client.errors for client in clients), Counter()),
+            garbled=[one for client in clients for one in client.garbled],
+            away=len(away) * (self.state == "finished"),
             trouble=next((client.trouble for client in away if client.trouble), ""),
         )
 
     def _look(self, doing: str) -> None:
-        clients = self._clients
+        clients = self.clients
         self.progress.seconds = time.monotonic() - self._began
         self.progress.line = (
             f"{doing}{sum(client.connected for client in clients)} of {len(clients)} connected, "
             f"{sum(client.begun for client in clients):,} connections, "
-            f"{self._publishing.durable:,} published, {sum(client.told for client in clients):,} told"
+            f"{self.publishing.durable:,} published, {sum(client.told for client in clients):,} told"
         )
-        self._show(self.progress)
+        self.show(self.progress)

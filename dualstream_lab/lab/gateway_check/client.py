@@ -8,14 +8,15 @@ found out by :mod:`judge`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.lab.gateway_check.connection import Line
-from dualstream_lab.lab.gateway_check.history import EVENT, LATE, OLD, REFUSED, STATE, SUBSCRIBED
-from dualstream_lab.lab.gateway_check.incoming import CLOSE, IdentifiedEvents
-from dualstream_lab.lab.gateway_check.position import Place
-from dualstream_lab.load.gateway_wire import WsIncoming, request, subscriptions
+from dualstream_lab.cursor import Cursor
+from dualstream_lab.lab.gateway_check.connection import CLOSE, Connection, IdentifiedEvents
+from dualstream_lab.lab.gateway_check.history import EVENT, LATE, OLD, REFUSED, STATE, SUBSCRIBED, Session
+from dualstream_lab.load.gateway_wire import Transport, WsIncoming, request, subscriptions
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from dualstream_lab.lab.gateway_check.position import Names
-    from dualstream_lab.load.gateway_wire import Transport
-
-__all__ = ["Client"]
+    from dualstream_lab.lab.gateway_check.topic import EventNumbers
 
 _CONNECT: Final = 10.0  # s
 _GOODBYE: Final = 0.5  # s for the other side to end a connection
@@ -36,122 +34,143 @@ _GARBLED: Final = 20  # messages of that kind that are kept
 _ENDS: Final = ("politely", "aborted", "in mid-frame")
 
 
+class _Followed:
+    """A source that a client follows. ``cursor``: the last that it was given, or where it begins;
+    ``offsets``: what that confirms, by partition, None: nothing.
+    """
+
+    def __init__(self, begin: str) -> None:
+        self.cursor = begin
+        self.offsets: Mapping[int, int] | None = {} if begin == "earliest" else None
+        self.sessions: list[Session] = []
+        self.joined = False
+        self._epoch = ""
+
+    def begin(self) -> None:
+        """On a new connection."""
+        self.joined = False
+        self.sessions.append(Session(self.offsets, time.monotonic()))
+
+    def confirm(self, text: str) -> Mapping[int, int]:
+        """The cursor that came; its offsets. Raises ValueError for one of another log, or none at all."""
+        if text == self.cursor and self.offsets is not None:
+            return self.offsets
+        cursor = Cursor.parse(text)
+        if self._epoch not in {"", cursor.epoch}:
+            raise ValueError(f"cursor {text} after {self.cursor}: another log")
+        self.cursor, self.offsets, self._epoch = text, cursor.by_partition, cursor.epoch
+        return self.offsets
+
+    def reached(self, last: Mapping[int, int]) -> bool:
+        """Whether all up to there is confirmed."""
+        offsets = self.offsets
+        return offsets is not None and all(offsets.get(p, -1) >= offset for p, offset in last.items())
+
+
+@dataclass(eq=False, kw_only=True)
 class Client:
     """Follows ``sources`` by one connection at a time, beginning at ``begin`` (``latest``, ``earliest``).
 
-    ``restless``: it drops after a while, is away for a while, and comes again, until ``calm`` is set; the
+    ``churns``: it drops after a while, is away for a while, and comes again, until ``calm`` is set; the
     others stay. At most ``most`` deliveries are recorded. ``connected``: it is, and every source's past was
     told. ``ends`` counts how connections ended; ``garbled`` are messages that are not the wire's,
     ``trouble`` why it could not connect, the last time.
     """
 
-    def __init__(
-        self,
-        base: URL,
-        sources: Sequence[str],
-        *,
-        via: Transport,
-        begin: str,
-        restless: bool,
-        names: Names,
-        random: Random,
-        calm: asyncio.Event,
-        most: int,
-    ) -> None:
-        self._base = base
-        self.via: Transport = via
-        self.places = {source: Place(source, begin) for source in sources}
-        self._restless = restless
-        self._names = names
-        self._random = random
-        self._calm = calm
-        self._most = most
+    base: URL
+    sources: Sequence[str]
+    via: Transport
+    begin: str
+    churns: bool
+    numbers: EventNumbers
+    random: Random
+    calm: asyncio.Event
+    most: int
+    begun: int = 0
+    told: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    garbled: list[str] = field(default_factory=list)
+    trouble: str = ""
+
+    def __post_init__(self) -> None:
+        self.followed = {source: _Followed(self.begin) for source in self.sources}
         self._joined = asyncio.Event()
-        self._line: Line | None = None
-        self.begun = 0
-        self.told = 0
-        self.ends: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.garbled: list[str] = []
-        self.trouble = ""
+        self._connection: Connection | None = None
 
     @property
     def connected(self) -> bool:
         """Whether it is, with its past."""
-        return self._joined.is_set() and self._line is not None and not self._line.ended.is_set()
+        connection = self._connection
+        return self._joined.is_set() and connection is not None and not connection.ended.is_set()
 
     def settled(self, last: Mapping[str, Mapping[int, int]]) -> bool:
         """Whether it is connected and every source's last event, of each partition, is confirmed to it."""
-        return self.connected and all(place.reached(last[name]) for name, place in self.places.items())
+        return self.connected and all(one.reached(last[name]) for name, one in self.followed.items())
+
+    @property
+    def _since(self) -> dict[str, str]:
+        return {source: one.cursor for source, one in self.followed.items()}
 
     async def run(self, wait: float) -> None:
         """From ``wait`` s on, until cancelled."""
-        await _first_of(wait, self._calm)
+        await _first_of(wait, self.calm)
         try:
             while True:
-                line = await self._connect()
-                if self._restless and not self._calm.is_set():
-                    await self._stay(line)
-                if self._calm.is_set() or not self._restless:
-                    await line.ended.wait()
-                if not line.ended.is_set():
-                    await self._drop(line)
-                await _first_of(self._random.expovariate(2.0), self._calm)
+                connection = await self._connect()
+                if self.churns and not self.calm.is_set():
+                    # Most wait for their past, and then for a moment; some leave whenever it is.
+                    if self.random.random() < 0.7:
+                        await _first_of(_CONNECT, self._joined, connection.ended, self.calm)
+                    await _first_of(self.random.expovariate(1.0), connection.ended, self.calm)
+                if self.calm.is_set() or not self.churns:
+                    await connection.ended.wait()
+                if not connection.ended.is_set():
+                    await self._drop(connection)
+                await _first_of(self.random.expovariate(2.0), self.calm)
         finally:
-            if self._line is not None:
-                self._line.end()
+            if self._connection is not None:
+                self._connection.end()
             self._ended("open")
 
-    async def _connect(self) -> Line:
-        loop = asyncio.get_running_loop()
+    async def _connect(self) -> Connection:
+        loop, base = asyncio.get_running_loop(), self.base
         while True:
             self._joined.clear()
-            for place in self.places.values():
-                place.begin()
-            since = {source: place.cursor for source, place in self.places.items()}
-            incoming = WsIncoming() if self.via == "ws" else IdentifiedEvents()
-            secure = self._base.scheme == "https" or None
+            for one in self.followed.values():
+                one.begin()
+            connection = Connection(self, WsIncoming() if self.via == "ws" else IdentifiedEvents())
+            host, port, secure = base.host or "", base.port or 0, base.scheme == "https" or None
             try:
                 async with asyncio.timeout(_CONNECT):
-                    _, line = await loop.create_connection(
-                        lambda: Line(self, incoming),  # noqa: B023
-                        self._base.host or "",
-                        self._base.port or 0,
-                        ssl=secure,
-                    )
+                    await loop.create_connection(lambda: connection, host, port, ssl=secure)  # noqa: B023
             except (OSError, TimeoutError) as error:
                 self.trouble = str(error) or f"no answer within {_CONNECT:g} s"
                 self._ended("never connected")
-                await asyncio.sleep(self._random.uniform(*_RETRY))
+                await asyncio.sleep(self.random.uniform(*_RETRY))
                 continue
-            self._line = line
+            self._connection = connection
             self.begun += 1
-            line.transport.write(request(self._base, self.via, since))
-            return line
+            connection.transport.write(request(base, self.via, self._since))
+            return connection
 
-    async def _stay(self, line: Line) -> None:
-        """Most wait for their past, and then for a moment; some leave whenever it is."""
-        if self._random.random() < 0.7:
-            await _first_of(_CONNECT, self._joined, line.ended, self._calm)
-        await _first_of(self._random.expovariate(1.0), line.ended, self._calm)
-
-    async def _drop(self, line: Line) -> None:
-        how = self._random.choice(_ENDS)
-        line.leaving = True
+    async def _drop(self, connection: Connection) -> None:
+        how = self.random.choice(_ENDS)
+        connection.leaving = True
         if how == "politely":
             if self.via == "ws":
-                line.transport.write(CLOSE)
+                connection.transport.write(CLOSE)
             else:
-                line.transport.close()
-            await _first_of(_GOODBYE, line.ended)
+                connection.transport.close()
+            await _first_of(_GOODBYE, connection.ended)
         elif how == "in mid-frame":
-            line.cut = self._random.uniform(0.01, 0.99)
-            await _first_of(_GOODBYE, line.ended)
-        line.end()
+            connection.cut = self.random.uniform(0.01, 0.99)
+            await _first_of(_GOODBYE, connection.ended)
+        connection.end()
         self._ended(how)
 
     def _ended(self, how: str) -> None:
-        sessions = [place.sessions[-1] for place in self.places.values() if place.sessions]
+        sessions = [one.sessions[-1] for one in self.followed.values() if one.sessions]
         if sessions and not sessions[0].ended:
             self.ends[how] += 1
             for session in sessions:
@@ -160,63 +179,65 @@ class Client:
     # --- what the connection says
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """As of an Ear."""
+        """The gateway took the request."""
         if self.via == "ws":
-            transport.write(subscriptions({source: place.cursor for source, place in self.places.items()}))
+            transport.write(subscriptions(self._since))
 
     def dropped(self, why: str, *, expected: bool) -> None:
-        """As of an Ear."""
+        """The gateway ended it."""
         if not expected:
             self.trouble = why
             self._ended("by the gateway")
 
     def misunderstood(self, why: str) -> None:
-        """As of an Ear."""
+        """It says what is not the wire's."""
         if len(self.garbled) < _GARBLED:
             self.garbled.append(why)
         self._ended("misunderstood")
 
     def take(self, text: bytes, resume: str | None, now: float) -> None:
-        """As of an Ear."""
+        """A message, and (SSE) the stream's id with it. Raises ValueError, Dropped."""
         try:
             message = decode(text)
         except Dropped as error:
             raise ValueError(f"{error}: {text[:200].decode(errors='replace')}") from error
-        place = self.places.get(message.source or "")
+        source = self.followed.get(message.source or "")
         if message.kind == "error":
             self.errors[message.error or "?"] += 1
             raise Dropped(f"the gateway says: {message.error}")
-        if place is None:
+        if source is None:
             raise ValueError(f"a message of a source that was not asked for: {text[:200].decode()}")
-        self._record(place, message, self._cursors(place, message, resume), now)
+        self._record(source, message, self._cursors(source, message, resume), now)
 
-    def _cursors(self, place: Place, message: Message, resume: str | None) -> Mapping[int, int] | None:
+    def _cursors(self, source: _Followed, message: Message, resume: str | None) -> Mapping[int, int] | None:
         """Where the client would resume from now on; what that confirms of this source."""
         if self.via == "ws":
-            return place.confirm(message.cursor) if message.cursor else None
+            return source.confirm(message.cursor) if message.cursor else None
         if not resume:
             return None
         cursors = resume.split(",")
-        if len(cursors) != len(self.places):
-            raise ValueError(f"the id {resume!r} has {len(cursors)} cursors for {len(self.places)} sources")
-        for one, cursor in zip(self.places.values(), cursors, strict=True):
+        if len(cursors) != len(self.followed):
+            raise ValueError(f"the id {resume!r} has {len(cursors)} cursors for {len(self.followed)} sources")
+        for one, cursor in zip(self.followed.values(), cursors, strict=True):
             if cursor and cursor != one.cursor:
                 one.confirm(cursor)
-        return place.offsets
+        return source.offsets
 
-    def _record(self, place: Place, message: Message, cursor: Mapping[int, int] | None, now: float) -> None:
-        session = place.sessions[-1]
+    def _record(
+        self, source: _Followed, message: Message, cursor: Mapping[int, int] | None, now: float
+    ) -> None:
+        session = source.sessions[-1]
         if message.kind == "event":
             if message.id is None:
                 raise ValueError("an event without an id")
             self.told += 1
-            if self.told > self._most:
-                raise ValueError(f"more events than were published: client told of over {self._most:,}")
+            if self.told > self.most:
+                raise ValueError(f"more events than were published: client told of over {self.most:,}")
             position = position_of(message.pos)
             if message.pos is not None and position is None:
                 raise ValueError(f"a position {message.pos!r}")
             kind = LATE if message.late else OLD if message.old else EVENT
-            session.add(kind, event=self._names(message.id), position=position, cursor=cursor, at=now)
+            session.add(kind, event=self.numbers(message.id), position=position, cursor=cursor, at=now)
             return
         if message.kind != "subscribed":
             session.add(STATE, cursor=cursor, at=now)
@@ -226,8 +247,8 @@ class Client:
         if refused:
             session.refused.append(message.reason or "no reason given")
         session.add(REFUSED if refused else SUBSCRIBED, cursor=cursor, at=now)
-        place.joined = True
-        if all(one.joined for one in self.places.values()):
+        source.joined = True
+        if all(one.joined for one in self.followed.values()):
             self._joined.set()
 
 

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from dualstream_lab.lab.gateway_check.incoming import IdentifiedEvents
-from dualstream_lab.load.gateway_wire import pong
-from dualstream_lab.subscriber.wire import Dropped
+from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, pong
+from dualstream_lab.subscriber.wire import Dropped, ServerEvent, SseParser
 
 if TYPE_CHECKING:
-    from dualstream_lab.load.gateway_wire import Incoming
+    from collections.abc import Sequence
 
-__all__ = ["Line"]
+CLOSE: Final = b"\x88\x82\0\0\0\0\x03\xe8"
+"""A client's WebSocket frame: it leaves, normally (1000)."""
 
 
-class Ear(Protocol):
-    """Who is told."""
+class _Parser(SseParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
 
+    def feed(self, chunk: bytes) -> list[ServerEvent]:
+        events = super().feed(chunk)
+        self.ids += [event.id for event in events]
+        return events
+
+
+class IdentifiedEvents(SseIncoming):
+    """With what the load's reading leaves out: ``ids``, what each message of the last call of :meth:`feed`
+    would be resumed from.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parser: _Parser = _Parser()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """As of every Incoming."""
+        self._parser.ids = []
+        return super().feed(data)
+
+    @property
+    def ids(self) -> list[str]:
+        """One a message."""
+        return self._parser.ids
+
+
+class _Client(Protocol):
     def opened(self, transport: asyncio.Transport) -> None:
         """The gateway took the request."""
 
@@ -32,11 +61,11 @@ class Ear(Protocol):
         """It says what is not the wire's."""
 
 
-class Line(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection. ``cut``: take only a part of what comes next, and be gone."""
 
-    def __init__(self, ear: Ear, incoming: Incoming) -> None:
-        self._ear = ear
+    def __init__(self, client: _Client, incoming: Incoming) -> None:
+        self._client = client
         self._incoming = incoming
         self.transport: asyncio.Transport
         self.ended = asyncio.Event()
@@ -58,15 +87,17 @@ class Line(asyncio.Protocol):
         try:
             texts = incoming.feed(data)
             if incoming.opened and not opened:
-                self._ear.opened(self.transport)
-            ids = incoming.ids if isinstance(incoming, IdentifiedEvents) else None
-            for place, text in enumerate(texts):
-                self._ear.take(text, None if ids is None else ids[place], now)
+                self._client.opened(self.transport)
+            ids: Sequence[str | None] = [None] * len(texts)
+            if isinstance(incoming, IdentifiedEvents):
+                ids = incoming.ids
+            for text, resume in zip(texts, ids, strict=True):
+                self._client.take(text, resume, now)
         except Dropped as error:
-            self._ear.dropped(str(error), expected=self.leaving)
+            self._client.dropped(str(error), expected=self.leaving)
             self.end()
         except ValueError as error:
-            self._ear.misunderstood(str(error))
+            self._client.misunderstood(str(error))
             self.end()
         while incoming.pings and not self.ended.is_set():
             self.transport.write(pong(incoming.pings.pop()))
@@ -76,7 +107,7 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         if not self.ended.is_set():
-            self._ear.dropped(str(exc or "the gateway closed the connection"), expected=self.leaving)
+            self._client.dropped(str(exc or "the gateway closed the connection"), expected=self.leaving)
             self.ended.set()
 
     def end(self) -> None:

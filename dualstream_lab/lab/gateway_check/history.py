@@ -10,101 +10,71 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "ELSEWHERE",
-    "EVENT",
-    "LATE",
-    "NOWHERE",
-    "OLD",
-    "REFUSED",
-    "STATE",
-    "SUBSCRIBED",
-    "Session",
-    "SourceLog",
-    "Stay",
-    "Truth",
-    "by_partition",
-]
-
 EVENT, LATE, OLD, SUBSCRIBED, REFUSED, STATE = range(6)
 """What a message was: an event told live, by repair, or as the past; "the past is told", "it is not told"; or
 another word that has a cursor."""
 
 NOWHERE: Final = -2
-"""No place: the message named none."""
+"""No offset: the message named none."""
 ELSEWHERE: Final = -3
-"""A place in another partition."""
+"""An offset in another partition."""
 
 
-class Stay:
-    """One source on one connection, as far as one partition is concerned: every message, in the order of its
-    arrival.
+class _Messages:
+    """Of one source on one connection, in the order of their arrival.
 
-    ``since``: the offset that it asked to go on after; -1: from the beginning; None: only what is new. Of
-    each message: its ``kinds``; ``events``, the number of the event's id, else -1; ``places``, the offset
-    that was told for it; ``cursors``, the offset of the cursor that came with it; ``times``, s, monotonic.
-    ``refused``: why the past was not told. ``ended``: how, empty while it is open.
+    Of each message: its ``kinds``; ``events``, the number of the event's id, else -1; ``offsets``, that was
+    told for it; ``times``, s, monotonic. ``refused``: why the past was not told. ``ended``: how, empty while
+    it is open.
     """
 
-    __slots__ = ("began", "cursors", "ended", "events", "kinds", "places", "refused", "since", "times")
-
-    def __init__(self, since: int | None, began: float) -> None:
-        self.since = since
+    def __init__(self, began: float) -> None:
         self.began = began
         self.ended = ""
         self.refused: list[str] = []
         self.kinds = array("b")
-        self.events = array("q")
-        self.places = array("q")
-        self.cursors = array("q")
+        self.events, self.offsets = array("q"), array("q")
         self.times = array("d")
 
-    def add(
-        self, kind: int, *, event: int = -1, place: int = NOWHERE, cursor: int = NOWHERE, at: float = 0.0
-    ) -> None:
-        """A message."""
+    def _add(self, kind: int, event: int, offset: int, at: float) -> None:
         self.kinds.append(kind)
         self.events.append(event)
-        self.places.append(place)
-        self.cursors.append(cursor)
+        self.offsets.append(offset)
         self.times.append(at)
 
 
-class Session:
-    """One source on one connection, with all its partitions; as :class:`Stay`.
+class PartitionSession(_Messages):
+    """One source on one connection, as far as one partition is concerned.
+
+    ``since``: the offset that it asked to go on after; -1: from the beginning; None: only what is new.
+    ``cursors``: of each message, the offset of the cursor that came with it.
+    """
+
+    def __init__(self, since: int | None, began: float) -> None:
+        super().__init__(began)
+        self.since = since
+        self.cursors = array("q")
+
+    def add(
+        self, kind: int, *, event: int = -1, offset: int = NOWHERE, cursor: int = NOWHERE, at: float = 0.0
+    ) -> None:
+        """A message."""
+        self.cursors.append(cursor)
+        self._add(kind, event, offset, at)
+
+
+class Session(_Messages):
+    """One source on one connection, with all its partitions.
 
     ``since``: by partition; empty: from the beginning; None: only what is new. A message may come while it is
     read: it counts when it has its time.
     """
 
-    __slots__ = (
-        "_cursor_offsets",
-        "_cursor_partitions",
-        "_cursor_rows",
-        "began",
-        "ended",
-        "events",
-        "kinds",
-        "partitions",
-        "places",
-        "refused",
-        "since",
-        "times",
-    )
-
     def __init__(self, since: Mapping[int, int] | None, began: float) -> None:
+        super().__init__(began)
         self.since = since
-        self.began = began
-        self.ended = ""
-        self.refused: list[str] = []
-        self.kinds = array("b")
-        self.events = array("q")
         self.partitions = array("q")
-        self.places = array("q")
-        self.times = array("d")
-        self._cursor_rows = array("q")
-        self._cursor_partitions = array("q")
-        self._cursor_offsets = array("q")
+        self._cursors = (array("q"), array("q"), array("q"))  # message, partition, offset
 
     def add(
         self,
@@ -116,58 +86,49 @@ class Session:
         at: float = 0.0,
     ) -> None:
         """A message. ``position``: (partition, offset) of the event; ``cursor``: what it confirms."""
-        partition, place = position or (NOWHERE, NOWHERE)
-        for named, offset in (cursor or {}).items():
-            self._cursor_rows.append(len(self.kinds))
-            self._cursor_partitions.append(named)
-            self._cursor_offsets.append(offset)
-        self.kinds.append(kind)
-        self.events.append(event)
+        partition, offset = position or (NOWHERE, NOWHERE)
+        for named in (cursor or {}).items():
+            for column, value in zip(self._cursors, (len(self.kinds), *named), strict=True):
+                column.append(value)
         self.partitions.append(partition)
-        self.places.append(place)
-        self.times.append(at)
+        self._add(kind, event, offset, at)
 
     def homes(self, logs: Mapping[int, SourceLog]) -> set[int]:
         """The partitions that its events belong to. ``logs``: the source's, by partition."""
-        told = zip(self.events, self.partitions, self.times, strict=False)
-        return {_home(event, partition, logs) for event, partition, _ in told if event >= 0}
+        rows = zip(self.events, self.partitions, self.times, strict=False)
+        return {_home(event, partition, logs) for event, partition, _ in rows if event >= 0}
 
-    def of(self, partition: int, logs: Mapping[int, SourceLog]) -> Stay:
+    def of(self, partition: int, logs: Mapping[int, SourceLog]) -> PartitionSession:
         """What concerns one partition."""
         since = None if self.since is None else self.since.get(partition, -1)
-        stay = Stay(since, self.began)
-        stay.ended, stay.refused = self.ended, list(self.refused)
-        stay.times = self.times[:]
-        count = len(stay.times)
-        stay.kinds, stay.events, stay.places = self.kinds[:count], self.events[:count], self.places[:count]
-        for row, event in enumerate(stay.events):
-            told = self.partitions[row]
-            if event >= 0 and _home(event, told, logs) != partition:
-                stay.events[row] = -1
-            elif told not in {partition, NOWHERE}:
-                stay.places[row] = ELSEWHERE
-        stay.cursors = self._cursors(partition, count)
-        return stay
-
-    def _cursors(self, partition: int, count: int) -> array[int]:
-        """A cursor that does not name a partition says nothing of it: as from its beginning."""
-        cursors = array("q", [NOWHERE]) * count
-        columns = (self._cursor_rows, self._cursor_partitions, self._cursor_offsets)
-        for row, named, offset in zip(*columns, strict=False):
+        part = PartitionSession(since, self.began)
+        part.ended, part.refused = self.ended, list(self.refused)
+        part.times = self.times[:]
+        count = len(part.times)
+        part.kinds, part.events, part.offsets = self.kinds[:count], self.events[:count], self.offsets[:count]
+        for row, event in enumerate(part.events):
+            named = self.partitions[row]
+            if event >= 0 and _home(event, named, logs) != partition:
+                part.events[row] = -1
+            elif named not in {partition, NOWHERE}:
+                part.offsets[row] = ELSEWHERE
+        part.cursors = array("q", [NOWHERE]) * count
+        for row, named, offset in zip(*self._cursors, strict=False):
             if row < count:
+                # A cursor that does not name a partition says nothing of it: as from its beginning.
                 if named == partition:
-                    cursors[row] = offset
-                elif cursors[row] == NOWHERE:
-                    cursors[row] = -1
-        return cursors
+                    part.cursors[row] = offset
+                elif part.cursors[row] == NOWHERE:
+                    part.cursors[row] = -1
+        return part
 
 
-def _home(event: int, told: int, logs: Mapping[int, SourceLog]) -> int:
+def _home(event: int, named: int, logs: Mapping[int, SourceLog]) -> int:
     """Where the log has the event; else where it was told to be, if anywhere."""
     for partition, log in logs.items():
         if event in log.index:
             return partition
-    return min(logs, default=0) if told == NOWHERE else told
+    return min(logs, default=0) if named == NOWHERE else named
 
 
 class SourceLog:
@@ -182,9 +143,7 @@ class SourceLog:
     def __init__(self, partition: int, rows: Iterable[tuple[int, int, int, float]]) -> None:
         """``rows``: (offset, event, writer, time), in any order."""
         self.partition = partition
-        self.offsets = array("q")
-        self.events = array("q")
-        self.writers = array("q")
+        self.offsets, self.events, self.writers = array("q"), array("q"), array("q")
         self.times = array("d")
         self.index: dict[int, int] = {}
         self.copies: dict[int, int] = {}
@@ -229,7 +188,7 @@ def by_partition(rows: Iterable[tuple[int, int, int, int, float]]) -> dict[int, 
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class Logs:
     """``logs``: by source and partition. ``names``: the id of every event number, of the log or only told."""
 
     logs: Mapping[str, Mapping[int, SourceLog]]

@@ -1,4 +1,4 @@
-"""A gateway of the check's own: ``dualstream serve`` on a local stack, and faults meanwhile."""
+"""A gateway of our own: ``dualstream serve`` on a local stack, and faults meanwhile."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.config import Settings
 from dualstream_lab.faults.fault import ServedGateway
 from dualstream_lab.faults.injector import broken, open_target
 from dualstream_lab.faults.spec import fault_named
-from dualstream_lab.lab.gateway_check.check import check_gateway
-from dualstream_lab.stack import ManagedProcess
+from dualstream_lab.lab.gateway_check.check import Check, Plan, Progress, check_gateway
+from dualstream_lab.stack import LocalStack, ManagedProcess
+from dualstream_lab.stack.destination import Destination
 from dualstream_lab.stack.ports import HOST, free_ports
 from dualstream_lab.tasks import in_thread
 
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from dualstream_lab.faults.fault import Target
-    from dualstream_lab.lab.gateway_check.check import Check, Progress
-    from dualstream_lab.lab.gateway_check.plan import Plan
-    from dualstream_lab.stack import LocalStack
-
-__all__ = ["check_local", "serving", "url_of"]
+    from dualstream_lab.config import Settings
 
 _CHECK_INTERVAL: Final = 2  # s between looks for what was lost: the check waits for one at its end
 _BROKEN: Final = 0.4  # of a fault's share of the time
@@ -43,30 +38,35 @@ async def check_local(
 
     ``say`` gets their evidence. As :func:`check_gateway`; raises StackError and FaultInert, too.
     """
-    settings = Settings.load(kafka_url=stack.kafka_url, redis_url=stack.redis_url, topic=stack.topic)
-    async with (
-        open_target(settings, faults, stack=stack) as target,
-        serving(target.settings, stack.directory) as gateway,
-    ):
-        target.gateway = gateway
+    async with open_target(Destination.of(stack).settings, faults, stack=stack) as target:
+        settings = target.settings
+        interval = _CHECK_INTERVAL
+        async with serving(settings, stack.directory, DUALSTREAM_CHECK_INTERVAL=interval) as gateway:
+            target.gateway = gateway
 
-        async def disturb() -> None:
-            await _break(target, faults, plan.seconds, say)
+            async def disturb() -> None:
+                share = plan.seconds / (len(faults) + 0.5)
+                for what in faults:
+                    await asyncio.sleep((1 - _BROKEN) * share)
+                    length = 0.0 if fault_named(what).instant else _BROKEN * share
+                    async with broken(target, what, length=length) as evidence:
+                        say(f"{what} bites: {evidence}")
+                    say(f"{what} is over")
 
-        return await check_gateway(url_of(gateway), target.settings, plan, disturb=disturb, show=show)
+            return await check_gateway(url_of(gateway), settings, plan, disturb=disturb, show=show)
 
 
 @asynccontextmanager
-async def serving(settings: Settings, directory: Path) -> AsyncIterator[ServedGateway]:
+async def serving(settings: Settings, directory: Path, **environment: float) -> AsyncIterator[ServedGateway]:
     """`dualstream serve` on these brokers, with its store in ``directory``. Raises StackError."""
     (port,) = free_ports(1)
     process = ManagedProcess(
         name="dualstream serve",
         command=[
-            *("env", f"DUALSTREAM_CHECK_INTERVAL={_CHECK_INTERVAL}"),
+            *("env", *(f"{name}={value}" for name, value in environment.items())),
             *(sys.executable, "-m", "dualstream_lab.cli", "serve", "--listen", f"{HOST}:{port}"),
             *("--kafka", str(settings.kafka_url), "--redis", str(settings.redis_url)),
-            *("--topic", settings.topic, "--store", str(directory / "check.db")),
+            *("--topic", settings.topic, "--store", str(directory / "events.db")),
         ],
         log=directory / "serve.log",
         ready=lambda text: "Ctrl-C ends it" in text,
@@ -83,14 +83,3 @@ def url_of(gateway: ServedGateway) -> str:
     """Its base URL."""
     host, port = gateway.address
     return f"http://{host}:{port}"
-
-
-async def _break(target: Target, faults: Sequence[str], seconds: float, say: Callable[[str], None]) -> None:
-    """One after the other, over the time."""
-    share = seconds / (len(faults) + 0.5)
-    for what in faults:
-        await asyncio.sleep((1 - _BROKEN) * share)
-        length = 0.0 if fault_named(what).instant else _BROKEN * share
-        async with broken(target, what, length=length) as evidence:
-            say(f"{what} bites: {evidence}")
-        say(f"{what} is over")

@@ -1,38 +1,45 @@
-"""The processes of a proof, and its blocks: each a run directory of its own."""
+"""The processes of a proof, and its blocks: each a run directory of its own, and what it comes to."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+import numpy as np
+import psutil
+
+from dualstream_lab.analysis.paired import counts_of
 from dualstream_lab.faults.injector import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
-from dualstream_lab.lab.isolation.background_load import Others
+from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.load.child import Child
-from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, Meter, RunDirectory
-from dualstream_lab.recording.manifest import safe_settings
+from dualstream_lab.load.measures import totals_of
+from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
+from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory
+from dualstream_lab.recording.joined import Joined, join
 from dualstream_lab.tasks import until
-from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from dualstream_lab.faults.fault import Target
+    import numpy.typing as npt
 
-__all__ = ["HEALTHY", "Session", "Timing", "open_sender"]
+    from dualstream_lab.faults.fault import Target
+    from dualstream_lab.workload import Workload
 
 HEALTHY = "healthy"
 
 _READY = 60.0
 _LEAD = 100_000_000  # ns between the order to start and a plan's zero
 _LANES = 256
-_LIVE = 10.0  # s after the fault's end within which somebody must have heard something
+_LIVE = 10.0  # s after the fault's end within which somebody must have received something
+_KINDS = 8  # of psutil's CPU times; what guests use is within what users use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,128 +65,218 @@ async def open_sender(publisher: Path | None, directory: Path) -> AsyncIterator[
         yield sender
 
 
-class Session:
+@dataclass
+class Blocks:
     """Makes blocks, one at a time, on a target that is ready for the faults.
 
     ``warm_up``: events that were sent before each, and are in no block.
     """
 
-    def __init__(self, sender: Child, target: Target, timing: Timing, workload: Workload, root: Path) -> None:
-        self._sender = sender
-        self._target = target
-        self._timing = timing
-        self._workload = workload
-        self._root = root
-        self._witness: Child
-        self._count = 0
-        self.warm_up = 0
+    sender: Child
+    target: Target
+    timing: Timing
+    workload: Workload
+    root: Path
+    count: int = 0
+    warm_up: int = 0
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """With the publisher made and warm, and the witness at work. Raises what they could not do."""
-        task = {"settings": self._target.direct.model_dump()}
-        async with Child(
-            "dualstream_lab.lab.isolation.observer", "witness", task, self._root
-        ) as self._witness:
-            await self._witness.hear("ready", _READY)
-            where = {
-                "settings": self._target.settings.model_dump(),
-                "workload": self._workload.as_dict(),
-                "warm_up": self._timing.first,
-                "lanes": _LANES,
-                "run": self._root.name,
-            }
-            self._sender.tell(json.dumps(where))
-            await self._warmed(_READY + 3 * self._timing.first)
+        """With the publisher made and warm, and the observer at work. Raises what they could not do."""
+        module, task = "dualstream_lab.lab.isolation.observer", {"settings": self.target.direct.model_dump()}
+        async with Child(module, "witness", task, self.root) as self._observer:
+            await self._observer.hear("ready", _READY)
+            settings, first = self.target.settings.model_dump(), self.timing.first
+            await self._warm(_READY + 3 * first, settings=settings, warm_up=first, run=self.root.name)
             yield
 
-    async def block(self, what: str) -> RunDirectory:
+    async def _warm(self, timeout: float, **task: Any) -> int:
+        """Tell the sender what is next, and wait until it is ready; how many events it sent for it."""
+        self.sender.tell(json.dumps(task | {"workload": self.workload.as_dict(), "lanes": _LANES}))
+        sent: int = (await self.sender.hear("ready", timeout))["warm_up"]
+        self.warm_up += sent
+        return sent
+
+    async def block(self, arm: str) -> RunDirectory:
         """One block, healthy or with a fault. Raises FaultInert, with the block's state ``void``.
 
         Cancelled, it ends orderly, and its state is ``interrupted``.
         """
-        self._count += 1
-        directory = self._directory(what)
-        await self._tell_all(directory)
-        manifest, timing = directory.manifest, self._timing
-        manifest.clocks = Clocks.now()
-        manifest.started = manifest.clocks.monotonic + _LEAD
-        directory.save()
-        self._sender.tell(f"start {manifest.started}")
-        others = Others()
+        self.count += 1
+        path = self.root / f"{self.count:03d}-{arm}"
+        path.mkdir()
+        users = {"lanes": _LANES, "subscribers": 1}
+        manifest = new_manifest(self.target.direct, self.workload, name=arm, users=users, engine="prove")
+        run = Session(path, manifest)
+        task = {"directory": str(path), "ids": manifest.ids}
+        self._observer.tell(json.dumps(task | {"workload": self.workload.as_dict()}))
+        await self._observer.hear("ready", _READY)
+        manifest.warm_up = await self._warm(_READY, warm_up=self.timing.warm_up, **task)
+        zero = run.start(self.sender, lead=_LEAD)
+        background = _BackgroundLoad()
+        state = "void"
         try:
-            if what != HEALTHY:
-                await self._fault(what, directory)
-            await until(manifest.started + round((timing.head + timing.length) * 1e9))
-            manifest.state = "finished"
+            if arm != HEALTHY:
+                await self._fault(arm, run.directory)
+            await until(zero + round((self.timing.head + self.timing.length) * 1e9))
+            state = "finished"
         except asyncio.CancelledError:
-            manifest.state = "interrupted"
-            raise
-        except Exception:
-            manifest.state = "void"
+            state = "interrupted"
             raise
         finally:
             meter = Meter("machine")
-            meter.level("machine.others", others.cores())
-            await self._end(directory)
-            writer = IntervalWriter(directory.path, "machine")
+            meter.level("machine.others", background.cores())
+            self.sender.tell("stop")
+            await self.sender.hear("block", 2 * _READY)
+            run.end(state)
+            self._observer.tell("end")
+            await self._observer.hear("block", _READY)
+            writer = IntervalWriter(path, "machine")
             writer.write(meter.take())
             writer.close()
-        return directory
+        return run.directory
 
-    def _directory(self, what: str) -> RunDirectory:
-        path = self._root / f"{self._count:03d}-{what}"
-        path.mkdir()
-        run = uuid4()
-        manifest = Manifest(
-            name=what,
-            run=str(run),
-            ids=RunIds.of_run(run).prefix,
-            clocks=Clocks.now(),
-            workload=self._workload.as_dict(),
-            settings=safe_settings(self._target.direct),
-            users={"lanes": _LANES, "subscribers": 1},
-            engine="prove",
-        )
-        directory = RunDirectory(path, manifest)
-        directory.save()
-        return directory
-
-    async def _tell_all(self, directory: RunDirectory) -> None:
-        task: dict[str, Any] = {
-            "directory": str(directory.path),
-            "ids": directory.manifest.ids,
-            "workload": self._workload.as_dict(),
-        }
-        self._witness.tell(json.dumps(task))
-        await self._witness.hear("ready", _READY)
-        task |= {"warm_up": self._timing.warm_up, "lanes": _LANES}
-        self._sender.tell(json.dumps(task))
-        directory.manifest.warm_up = await self._warmed(_READY)
-
-    async def _warmed(self, timeout: float) -> int:
-        """Wait until the sender is ready; how many events it sent for it."""
-        sent: int = (await self._sender.hear("ready", timeout))["warm_up"]
-        self.warm_up += sent
-        return sent
-
-    async def _fault(self, what: str, directory: RunDirectory) -> None:
-        """From its begin until somebody hears of an event that was published after its end."""
-        timing, manifest = self._timing, directory.manifest
-        length = 0.0 if fault_named(what).instant else timing.length - timing.after
-        spec = FaultSpec(what=what, at=timing.head, length=length)
-        await carry_out([spec], self._target, directory, lambda _line: None)
+    async def _fault(self, name: str, directory: RunDirectory) -> None:
+        """From its begin until somebody receives an event that was published after its end."""
+        timing, manifest = self.timing, directory.manifest
+        length = 0.0 if fault_named(name).instant else timing.length - timing.after
+        spec = FaultSpec(what=name, at=timing.head, length=length)
+        await carry_out([spec], self.target, directory, lambda _line: None)
         ended = (manifest.faults[0].end - manifest.started) / 1e9
-        batch = self._workload.batch
-        first = (int(ended * self._workload.rate / batch) + 1) * batch
-        self._witness.tell(f"await {first} {_LIVE:g}")
-        await self._witness.hear("live", _LIVE + _READY)
+        batch = self.workload.batch
+        first = (int(ended * self.workload.rate / batch) + 1) * batch
+        self._observer.tell(f"await {first} {_LIVE:g}")
+        await self._observer.hear("live", _LIVE + _READY)
 
-    async def _end(self, directory: RunDirectory) -> None:
-        """Let all that is open end, and have it written."""
-        self._sender.tell("stop")
-        await self._sender.hear("block", 2 * _READY)
-        directory.manifest.ended = time.monotonic_ns()
-        directory.save()
-        self._witness.tell("end")
-        await self._witness.hear("block", _READY)
+
+class _BackgroundLoad:
+    """CPU of programs that are neither this one nor below it: then a block says nothing of the publisher."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._all = _cpu_of_all()
+        self._own = _cpu_of_own()
+
+    def cores(self) -> float:
+        """Until now. What processes of ours that have ended used counts as others': it is little."""
+        own = sum(used - self._own.get(pid, 0.0) for pid, used in _cpu_of_own().items())
+        seconds = max(1e-3, time.monotonic() - self._began)
+        return max(0.0, _cpu_of_all() - self._all - own) / seconds
+
+
+def _cpu_of_all() -> float:
+    """CPU seconds of the machine."""
+    times = psutil.cpu_times()
+    return float(sum(times[:_KINDS])) - times.idle - getattr(times, "iowait", 0.0)
+
+
+def _cpu_of_own() -> dict[int, float]:
+    """CPU seconds of this process and all below it, by process id."""
+    own = psutil.Process()
+    pids = [own.pid, *(child.pid for child in own.children(recursive=True))]
+    return cpu_seconds(dict(zip(pids, pids, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Times in ms, but ``live_again``: s from the fault's end until a subscriber received an event that was
+    published after it, None where that did not happen (or there was no fault).
+
+    ``spent``: publish, from the intended time, of the events intended in the judged part, as counted by
+    :mod:`dualstream_lab.analysis.paired`; a failed one counts as +inf. ``p50``, ``p99``: of it.
+    ``missing``: acknowledged and not in the topic; ``twice``: more than once in it. ``nameless``: records
+    without an id; ``wrong_source``: with an event's id and another source, which are other events.
+    ``unread``: what of the topic was not read, and why. ``notified`` is None, and ``dropped`` empty, where
+    the publisher has no counters. ``stall``: the longest that the publisher's event loop did not serve a
+    timer. ``others``: cores that other programs used meanwhile. ``rss``: MiB, at the begin and the end.
+    """
+
+    arm: str
+    state: str
+    begin: int
+    seconds: float
+    events: int
+    durable: int
+    failed: int
+    errors: dict[str, int]
+    missing: int
+    twice: int
+    nameless: int
+    wrong_source: int
+    caught_up: bool
+    unread: tuple[str, ...]
+    spent: npt.NDArray[np.float64] = field(compare=False, repr=False)
+    p50: float
+    p99: float
+    notified: int | None
+    dropped: dict[str, int]
+    heard: int
+    orphans: int
+    stall: float
+    rss: tuple[float, float]
+    others: float
+    live_again: float | None
+    bite: str
+
+    @property
+    def unaccounted(self) -> int:
+        """Durable events that were neither notified nor counted as dropped."""
+        return 0 if self.notified is None else self.durable - self.notified - sum(self.dropped.values())
+
+
+def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
+    """Raises RecordingError."""
+    manifest, joined, totals = directory.manifest, join(directory), totals_of(directory)
+    counted, peak = Counter(totals.counters), totals.peaks.get
+    ours = "publisher.redis_up" in totals.peaks
+    caught_up = bool(peak("consumed.caught_up", 0))
+    fault = manifest.faults[0] if manifest.faults else None
+    spent = _publish(joined, manifest.started, timing, unsent=counted["unsent"])
+    p50, p99 = np.quantile(spent, [0.5, 0.99], method="inverted_cdf") if len(spent) else (np.nan, np.nan)
+
+    def of_kind(prefix: str) -> dict[str, int]:
+        return {n.removeprefix(prefix): count for n, count in counted.items() if n.startswith(prefix)}
+
+    return Figures(
+        arm=manifest.name,
+        state=manifest.state,
+        begin=manifest.started,
+        seconds=max(0, manifest.ended - manifest.started) / 1e9,
+        events=len(joined) + counted["unsent"],
+        durable=counted["durable"] + (counted["late"] if ours else 0),
+        failed=sum(counted[kind] for kind in ("rejected", "unknown", "no_room", "pending", "unsent")),
+        errors=of_kind("error: "),
+        missing=int(np.count_nonzero(joined.durable & (joined.consumed == 0))) if caught_up else 0,
+        twice=joined.consumed_again,
+        nameless=counted["nameless"],
+        wrong_source=counted["wrong_source"],
+        caught_up=caught_up,
+        unread=tuple(of_kind(UNREAD)),
+        spent=counts_of(spent),
+        p50=float(p50),
+        p99=float(p99),
+        notified=counted["notified"] if ours else None,
+        dropped=of_kind("dropped: "),
+        heard=counted["heard"],
+        orphans=joined.orphans,
+        stall=peak("published.loop_lag_ms", 0.0),
+        rss=(peak("published.rss_begin_mib", 0.0), peak("published.rss_mib", 0.0)),
+        others=peak("machine.others", 0.0),
+        live_again=_live_again(joined, fault.end) if fault is not None else None,
+        bite=fault.bite if fault is not None else "",
+    )
+
+
+def _publish(joined: Joined, zero: int, timing: Timing, *, unsent: int) -> npt.NDArray[np.float64]:
+    """From intended to acknowledged, ms, of the judged part; +inf for what failed."""
+    begin = zero + round(timing.head * 1e9)
+    end = begin + round(timing.length * 1e9)
+    judged = (joined.intended >= begin) & (joined.intended < end)
+    spent = np.where(joined.durable, (joined.acked - joined.intended) / 1e6, np.inf)[judged]
+    # What was never sent fell due last, and mostly in the judged part.
+    return np.concatenate([spent, np.full(unsent, np.inf)])
+
+
+def _live_again(joined: Joined, ended: int) -> float | None:
+    heard = joined.heard[(joined.sent > ended) & (joined.heard > 0)]
+    return float(heard.min() - ended) / 1e9 if ended and len(heard) else None

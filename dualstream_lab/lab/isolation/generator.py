@@ -1,4 +1,4 @@
-"""The generator of a proof, in a process of its own: one warm publisher, block after block.
+"""The generator of a proof, in a process of its own: one warm publisher, ours or a user's, block after block.
 
 ``python -m dualstream_lab.lab.isolation.generator`` is not for people: see :mod:`dualstream_lab.load.child`.
 It is told ``block {…}``, ``start NS``, ``stop``, again and again. Between blocks nothing is sent, so that the
@@ -9,64 +9,67 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
+import inspect
 import json
 import sys
 import time
-from contextlib import asynccontextmanager
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from dualstream_lab.config import Settings
-from dualstream_lab.lab.isolation.third_party import ForeignPublisher, Maker, load_maker
+from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishError, PublishRejected, StackError
 from dualstream_lab.load.child import Orders, say, serve
-from dualstream_lab.load.driver import Driver, load_headers, warm_up
+from dualstream_lab.load.driver import Call, Driver, load_headers, warm_up
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import numpy.typing as npt
 
-    from dualstream_lab.load.driver import Call
+    from dualstream_lab.event import Event
 
     Integers = npt.NDArray[np.int64]
-
-__all__: list[str] = []
 
 _NEVER = 1e9  # s
 _ERRORS = 5  # different ones of a block are told
 _BEHIND = 15.0  # s that a publisher has to make up for what it is behind
+_NEED = (
+    "it needs `async def make_publisher(kafka_url, redis_url, topic)` that returns an object with "
+    "`async def publish_batch(self, events)` and, if there is something to close, `async def close(self)`"
+)
+_MODULE = "dualstream_publisher_under_proof"
+Maker = Callable[[str | None, str | None, str], Awaitable[Any]]
 
 
 class _Block(PublishRecorder):
     """Keeps a block's rows until it is over."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path) -> None:
         super().__init__(directory, "sender", period=_NEVER)
         # Arrays and plain numbers: nothing that the garbage collector would look through again and again.
-        self._kept: dict[str, list[Any]] = {}
+        self._kept: dict[str, list[Any]] = {"seq": []}
         self._errors: set[str] = set()
         self.newest = 0
         self.meter.level("published.rss_begin_mib", self._process.memory_info().rss / 2**20)
 
     def rows(self, seq: Integers, *, kind: str | None = None, **columns: Any) -> None:  # noqa: ARG002
-        """Not yet."""
         for name, column in columns.items():
             self._kept.setdefault(name, []).append(column)
-        self._kept.setdefault("seq", []).append(seq)
+        self._kept["seq"].append(seq)
 
     def sending(self, seq: Integers, intended: int, in_flight: int) -> None:
-        """As :class:`Sink`."""
         super().sending(seq, intended, in_flight)
         self.newest = intended
 
     def settled(self, call: Call) -> None:
-        """As :class:`Sink`."""
         super().settled(call)
         if call.error is not None:
             text = str(call.error)[:200]
@@ -77,37 +80,111 @@ class _Block(PublishRecorder):
 
     def close(self) -> None:
         """Now they are written."""
-        if seqs := self._kept.pop("seq", []):
-            lengths = [len(seq) for seq in seqs]
-            columns: dict[str, Any] = {name: _long(kept, lengths) for name, kept in self._kept.items()}
-            super().rows(np.concatenate(seqs), **columns)
-        self._kept = {}
+        if seqs := self._kept["seq"]:
+            columns: dict[str, Any] = {
+                name: np.concatenate(
+                    # a plain number stands for so many of it
+                    [np.broadcast_to(np.asarray(one, np.int64), len(seq))
+                     for one, seq in zip(kept, seqs, strict=True)]
+                )
+                for name, kept in self._kept.items()
+            }  # fmt: skip
+            super().rows(columns.pop("seq"), **columns)
+        self._kept = {"seq": []}
         super().close()
 
 
-def _long(columns: list[Any], lengths: list[int]) -> Integers:
-    """Columns one after the other; a plain number stands for so many of it."""
-    parts = [np.broadcast_to(np.asarray(one, np.int64), n) for one, n in zip(columns, lengths, strict=True)]
-    return np.concatenate(parts)
-
-
-@asynccontextmanager
-async def _publisher(
-    maker: Maker | None, file: str, settings: Settings, run: str
-) -> AsyncIterator[DualPublisher | ForeignPublisher]:
-    if maker is None:
-        async with DualPublisher(settings, headers=load_headers(run)) as ours:
-            yield ours
-        return
-    foreign = await ForeignPublisher.make(maker, Path(file), settings)
+def load_maker(path: Path) -> Maker:
+    """``make_publisher`` of a Python file. Raises ConfigError naming the file, and what is needed."""
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"--publisher: {path} is not a Python file; {_NEED}")
+    module = sys.modules[_MODULE] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # as `python FILE` does: it may import its neighbours
     try:
-        yield foreign
-    finally:
-        await foreign.close()
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"--publisher: {path} cannot be imported: {_located(error, path)}") from error
+    maker = getattr(module, "make_publisher", None)
+    if not callable(maker):
+        raise ConfigError(f"--publisher: {path} has no make_publisher; {_NEED}")
+    if not inspect.iscoroutinefunction(maker):
+        raise ConfigError(f"--publisher: make_publisher of {path} is not `async def`; {_NEED}")
+    try:
+        inspect.signature(maker).bind("kafka_url", "redis_url", "topic")
+    except TypeError as error:
+        raise ConfigError(f"--publisher: make_publisher of {path}: {error}; {_NEED}") from error
+    return maker  # type: ignore[no-any-return]
+
+
+class ThirdPartyPublisher:
+    """What ``make_publisher`` returned. Every call ends within ``delivery_timeout``, and so does closing."""
+
+    def __init__(self, made: Any, timeout: float) -> None:
+        self._made = made
+        self._timeout = timeout
+
+    @classmethod
+    async def make(cls, maker: Maker, path: Path, settings: Settings) -> Self:
+        """Raises ConfigError where it returns what is not needed, StackError where it fails."""
+        limit = settings.start_timeout
+        try:
+            async with asyncio.timeout(limit):
+                made = await maker(settings.kafka_url, settings.redis_url, settings.topic)
+        except TimeoutError as error:
+            raise StackError(f"make_publisher of {path} did not end within {limit:g} s") from error
+        except Exception as error:
+            raise StackError(f"make_publisher of {path} failed: {_located(error, path)}") from error
+        if not inspect.iscoroutinefunction(getattr(made, "publish_batch", None)):
+            raise ConfigError(
+                f"--publisher: make_publisher of {path} returned {made!r}, which has no "
+                f"async publish_batch; {_NEED}"
+            )
+        return cls(made, settings.delivery_timeout)
+
+    async def publish(self, event: Event) -> None:
+        """As a batch of one."""
+        await self.publish_batch([event])
+
+    async def publish_batch(self, events: Sequence[Event]) -> None:
+        """Whatever it raises is a PublishError here."""
+        try:
+            async with asyncio.timeout(self._timeout) as deadline:
+                await self._made.publish_batch(events)
+        except Exception as error:
+            if deadline.expired():
+                raise OutcomeUnknown(f"publish_batch did not end within {self._timeout:g} s") from error
+            if isinstance(error, PublishError):
+                raise
+            raise PublishRejected(f"{type(error).__name__}: {error}") from error
+
+    async def flush(self) -> None:
+        """Every call has been answered, so there is nothing to wait for."""
+
+    async def close(self) -> None:
+        """Let it close, for a bounded time. What it raises changes nothing any more."""
+        close = getattr(self._made, "close", None)
+        if close is None:
+            return
+        with suppress(Exception):
+            async with asyncio.timeout(self._timeout):
+                ended = close()
+                if inspect.isawaitable(ended):
+                    await ended
+
+
+def _located(error: BaseException, path: Path) -> str:
+    """What happened, and on which line of the file."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    lines = [line for file, line in places if file == str(path) and line]
+    at = f"line {lines[-1]}: " if lines else ""
+    return f"{at}{type(error).__name__}: {error}"
 
 
 async def _block(
-    publisher: DualPublisher | ForeignPublisher, task: dict[str, Any], orders: Orders
+    publisher: DualPublisher | ThirdPartyPublisher, task: dict[str, Any], orders: Orders
 ) -> dict[str, Any] | None:
     """One block, from its warm-up to its rows on the disk; None when the parent has gone."""
     workload = Workload(**task["workload"])
@@ -153,15 +230,22 @@ async def _stop(driver: Driver, sink: _Block, workload: Workload, orders: Orders
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     """First the file, then (the brokers have to start) where to publish, then the blocks."""
     sys.stdout = sys.stderr  # what the file prints is for the log
-    file = task["publisher"]
-    maker = None if file is None else load_maker(Path(file))
+    file = Path(task["publisher"]) if task["publisher"] else None
+    maker = load_maker(file) if file else None
     say(loaded=True)
     if not (line := await orders.next()):
         return {}
-    where = json.loads(line)
-    settings = Settings(**where["settings"])
-    async with _publisher(maker, file, settings, where["run"]) as publisher:
-        sent = await warm_up(publisher, Workload(**where["workload"]), where["warm_up"], where["lanes"])
+    first = json.loads(line)
+    settings = Settings(**first["settings"])
+    async with AsyncExitStack() as exits:
+        publisher: DualPublisher | ThirdPartyPublisher
+        if maker is None or file is None:
+            ours = DualPublisher(settings, headers=load_headers(first["run"]))
+            publisher = await exits.enter_async_context(ours)
+        else:
+            publisher = await ThirdPartyPublisher.make(maker, file, settings)
+            exits.push_async_callback(publisher.close)
+        sent = await warm_up(publisher, Workload(**first["workload"]), first["warm_up"], first["lanes"])
         say(ready={"warm_up": sent})
         while line := await orders.next():
             if (done := await _block(publisher, json.loads(line), orders)) is None:

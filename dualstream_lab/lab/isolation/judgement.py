@@ -6,20 +6,17 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from statistics import fmean
+from statistics import fmean, linear_regression
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualstream_lab.analysis.paired import Decision, Interval, decide, interval, neighbours
-from dualstream_lab.lab.isolation.blocks import HEALTHY
+from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
+from dualstream_lab.lab.output.export import as_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.lab.isolation.block_figures import Figures
-
-__all__ = ["Judgement", "Rules", "Verdict", "judge", "judge_fault"]
 
 
 class Verdict(StrEnum):
@@ -74,11 +71,6 @@ class FaultVerdict:
     errors: Mapping[str, int]
     bite: str
 
-    @property
-    def decided(self) -> bool:
-        """More pairs would change nothing."""
-        return self.verdict is not Verdict.OPEN
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -118,7 +110,7 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, where infinite and undefined numbers are texts."""
-        found: dict[str, Any] = _plain(asdict(self) | {"verdict": self.verdict})
+        found: dict[str, Any] = as_plain(asdict(self) | {"verdict": self.verdict})
         return found
 
 
@@ -132,61 +124,49 @@ def judge(
     healthy = [block for block in blocks if block.arm == HEALTHY]
     calm = [block for block in healthy if block.others <= rules.others]
     notified = [block.notified for block in blocks if block.notified is not None]
+    without_fault = _sums(healthy, "failed", "missing")
     return Judgement(
         faults=tuple(judge_fault(fault, blocks, rules, notes.get(fault, "")) for fault in faults),
         blocks=len(blocks),
-        events=sum(block.intended for block in blocks),
-        durable=sum(block.durable for block in blocks),
-        failed=sum(sum(block.failed.values()) for block in blocks),
-        missing=sum(block.missing for block in blocks),
-        healthy_failed=sum(sum(block.failed.values()) for block in healthy),
-        healthy_missing=sum(block.missing for block in healthy),
+        healthy_failed=without_fault["failed"],
+        healthy_missing=without_fault["missing"],
         notified=sum(notified) if notified else None,
-        dropped=sum(sum(block.dropped.values()) for block in blocks),
-        heard=sum(block.heard for block in blocks),
-        nameless=sum(block.nameless for block in blocks),
-        wrong_source=sum(block.wrong_source for block in blocks),
+        dropped=_merged([block.dropped for block in blocks]).total(),
         unread=_unread(blocks),
         disturbed=sum(block.others > rules.others for block in blocks),
         slope=_slope(blocks),
         stall=max((block.stall for block in blocks), default=0.0),
         healthy_p50=_mean([block.p50 for block in calm]),
         healthy_p99=_mean([block.p99 for block in calm]),
+        **_sums(blocks, "events", "durable", "failed", "missing", "heard", "nameless", "wrong_source"),
     )
 
 
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
     """``blocks``: all finished ones, in the order of time."""
-    well = [block.arm == HEALTHY and block.others <= rules.others for block in blocks]
-    mine = [block for block in blocks if block.arm == fault]
+    calm = [block.arm == HEALTHY and block.others <= rules.others for block in blocks]
+    broken = [block for block in blocks if block.arm == fault]
     pairs = [
         (block, [blocks[number] for number in near])
         for place, block in enumerate(blocks)
-        if block.arm == fault and block.others <= rules.others and (near := neighbours(well, place))
+        if block.arm == fault and block.others <= rules.others and (near := neighbours(calm, place))
     ]
     spent = [(block.spent, np.mean([one.spent for one in near], axis=0)) for block, near in pairs]
     p50, p99 = (interval(spent, share) for share in (0.5, 0.99))
     tails = [(block.p99, _mean([one.p99 for one in near])) for block, near in pairs]
     healthy = _mean([one for _, one in tails])
     allowed = rules.allowed(healthy)
-    counts = {
-        "failed": sum(sum(block.failed.values()) for block in mine),
-        "missing": sum(block.missing for block in mine),
-        "twice": sum(block.twice for block in mine),
-        "unaccounted": sum(abs(block.unaccounted) for block in mine),
-    }
-    orphans = sum(block.orphans for block in mine)
-    reasons = [_BROKEN[name].format(count) for name, count in counts.items() if count]
-    if orphans:
-        reasons.append(f"{orphans:,} events were heard that nobody published")
+    counts = _sums(broken, *_BROKEN)
+    reasons = [text.format(counts[name]) for name, text in _BROKEN.items() if counts[name]]
     decision = decide(p99, allowed)
     if decision is Decision.EXCEEDS:
         reasons.append(f"publish p99 is slower by {_ms(p99.low)} at least; {_ms(allowed)} are allowed")
     verdict = Verdict.FAILS if reasons else Verdict.PASSES
-    if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in mine)):
+    if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in broken)):
         verdict = Verdict.OPEN
-        reasons.append(note or _why_open(p99, allowed, mine))
-    counted = [block.dropped for block in mine if block.notified is not None]
+        reasons.append(note or _why_open(p99, allowed, broken))
+    del counts["orphans"]
+    counted = [block.dropped for block in broken if block.notified is not None]
     return FaultVerdict(
         fault=fault,
         verdict=verdict,
@@ -196,13 +176,13 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
         pairs=tuple(tails),
         healthy=healthy,
         margin=allowed,
-        events=sum(block.intended for block in mine),
-        dropped=dict(sum((Counter(one) for one in counted), Counter())) if counted else None,
-        live_again=tuple(block.live_again for block in mine),
-        stall=max((block.stall for block in mine), default=0.0),
-        growth=_growth(mine) - _growth([block for block in blocks if block.arm == HEALTHY]),
-        errors=dict(sum((Counter(block.errors) for block in mine), Counter())),
-        bite=mine[-1].bite if mine else "",
+        events=sum(block.events for block in broken),
+        dropped=dict(_merged(counted)) if counted else None,
+        live_again=tuple(block.live_again for block in broken),
+        stall=max((block.stall for block in broken), default=0.0),
+        growth=_growth(broken) - _growth([block for block in blocks if block.arm == HEALTHY]),
+        errors=dict(_merged([block.errors for block in broken])),
+        bite=broken[-1].bite if broken else "",
         **counts,
     )
 
@@ -212,14 +192,15 @@ _BROKEN = {
     "missing": "{:,} acknowledged events are not in the topic",
     "twice": "{:,} events are in the topic more than once",
     "unaccounted": "{:,} notifications were neither sent nor counted as dropped",
+    "orphans": "{:,} events were heard that nobody published",
 }
 
 
-def _why_open(p99: Interval, allowed: float, mine: Sequence[Figures]) -> str:
-    if not all(block.caught_up for block in mine):
-        return "; ".join(_unread(mine))
+def _why_open(p99: Interval, allowed: float, broken: Sequence[Figures]) -> str:
+    if unread := _unread(broken):
+        return "; ".join(unread)
     if not p99.pairs:
-        return "other programs used the machine in every block" if mine else "not measured"
+        return "other programs used the machine in every block" if broken else "not measured"
     return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
 
 
@@ -235,11 +216,7 @@ def _slope(blocks: Sequence[Figures]) -> float | None:
     later = blocks[len(blocks) // 4 :]
     if len(later) < 8:
         return None
-    times = [block.begin / 6e10 for block in later]
-    sizes = [block.rss[1] for block in later]
-    middle, mean = fmean(times), fmean(sizes)
-    spread = sum((time - middle) ** 2 for time in times)
-    return sum((t - middle) * (s - mean) for t, s in zip(times, sizes, strict=True)) / spread
+    return linear_regression([block.begin / 6e10 for block in later], [block.rss[1] for block in later]).slope
 
 
 def _growth(blocks: Sequence[Figures]) -> float:
@@ -248,19 +225,17 @@ def _growth(blocks: Sequence[Figures]) -> float:
     return sum(block.rss[1] - block.rss[0] for block in blocks) / minutes if minutes else 0.0
 
 
+def _sums(blocks: Sequence[Figures], *names: str) -> dict[str, int]:
+    return {name: sum(abs(getattr(block, name)) for block in blocks) for name in names}
+
+
+def _merged(counts: Sequence[Mapping[str, int]]) -> Counter[str]:
+    return sum(map(Counter, counts), Counter())
+
+
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else math.nan
 
 
 def _ms(value: float) -> str:
     return "for ever" if math.isinf(value) else f"{value:.2f} ms"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

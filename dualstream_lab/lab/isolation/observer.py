@@ -1,8 +1,8 @@
 """What really became of a block's events, in a process of its own: it reads the topic, and listens on Redis.
 
 ``python -m dualstream_lab.lab.isolation.observer`` is not for people: see :mod:`dualstream_lab.load.child`.
-It is told ``block {…}``, ``await SEQ`` (tell when an event from this one on is heard) and ``end``, again and
-again. Records and notifications may be of anybody's make: an event is known by its id, and by its source
+It is told ``block {…}``, ``await SEQ`` (tell when an event from this one on is received) and ``end``, again
+and again. Records and notifications may be of anybody's make: an event is known by its id, and by its source
 where a record tells it.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.log_reader import open_log_reader, record_unread
+from dualstream_lab.load.log_reader import LogReader, open_log_reader, record_unread
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
 from dualstream_lab.tasks import beside, end_tasks
@@ -32,13 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dualstream_lab.kafka_log import Records
-    from dualstream_lab.load.log_reader import LogReader
-
-__all__ = ["SourcesOfPlan", "identity_of_record"]
 
 _NEVER = 1e9  # s
 _QUIET = 0.05  # s without a message: then nothing more comes
-_HEAR = 3.0
+_RECEIVE = 3.0
 _READ = 30.0
 _FETCH_BYTES = 8 * 2**20
 
@@ -88,36 +85,41 @@ class SourcesOfPlan:
         return ":".join(source_name(self._ranks[seq]))
 
 
-class _Heard:
-    """What the subscriber hears of a block: any message in which an id of the block stands."""
+class _Observed:
+    """What becomes of a block's events: on Redis, any message in which an id of the block stands; and in the
+    topic.
+    """
 
     def __init__(self) -> None:
-        self.start("")
+        self.start("", Workload())
 
-    def start(self, prefix: str) -> None:
+    def start(self, prefix: str, workload: Workload) -> None:
         """From now on, the events of these ids."""
-        self._prefix = prefix.encode()
-        self.seqs, self.times = array("q"), array("q")
+        self._prefix, self._ids = prefix.encode(), RunIds(prefix)
+        self._sources = SourcesOfPlan(workload)
+        self.received = {name: array("q") for name in ("seq", "at")}
         self.last = time.monotonic()
         self._wanted: int | None = None
         self._found = asyncio.Event()
+        self.consumed = {name: array("q") for name in ("seq", "at", "partition", "offset")}
+        self.nameless = self.wrong_source = 0
 
-    def __call__(self, _number: int, message: bytes, now: int) -> None:
-        prefix = self._prefix
-        at = message.find(prefix) if prefix else -1
+    def receive(self, _number: int, message: bytes, now: int) -> None:
+        """As of :class:`RedisSubscriber`."""
+        at = message.find(self._prefix) if self._prefix else -1
         if at < 0:
             return
         with suppress(ValueError):
-            at += len(prefix)
+            at += len(self._prefix)
             seq = int(message[at : at + 12], 16)
-            self.seqs.append(seq)
-            self.times.append(now)
+            self.received["seq"].append(seq)
+            self.received["at"].append(now)
             self.last = time.monotonic()
             if self._wanted is not None and seq >= self._wanted:
                 self._found.set()
 
     async def wait(self, seq: int, timeout: float) -> bool:
-        """Whether an event from ``seq`` on is heard by then."""
+        """Whether an event from ``seq`` on is received by then."""
         self._found.clear()
         self._wanted = seq
         with suppress(TimeoutError):
@@ -125,23 +127,9 @@ class _Heard:
                 await self._found.wait()
         return self._found.is_set()
 
-
-class _Read:
-    """What the topic holds of a block."""
-
-    def __init__(self) -> None:
-        self.start(RunIds(""), Workload())
-
-    def start(self, ids: RunIds, workload: Workload) -> None:
-        """From now on, the events of these ids."""
-        self._ids = ids
-        self._sources = SourcesOfPlan(workload)
-        self.columns = {name: array("q") for name in ("seq", "at", "partition", "offset")}
-        self.nameless = self.wrong_source = 0
-
-    def __call__(self, part: Records, now: int) -> None:
+    def read(self, part: Records, now: int) -> None:
         """As of :class:`LogReader`."""
-        seqs, times, partitions, offsets = self.columns.values()
+        seqs, times, partitions, offsets = self.consumed.values()
         for record in part.records:
             source, event_id = identity_of_record(record.headers, record.value)
             if event_id is None:
@@ -156,57 +144,62 @@ class _Read:
                 partitions.append(part.partition)
                 offsets.append(record.offset)
 
+    def write(self, directory: Path, unread: list[str]) -> None:
+        """The rows; ``unread``: what of the topic was not read."""
+        _recorder(directory, "heard", "witness-redis", self.received, subscriber=0).close()
+        reading = _recorder(directory, "consumed", "witness-kafka", self.consumed)
+        reading.meter.count("nameless", self.nameless)
+        reading.meter.count("wrong_source", self.wrong_source)
+        record_unread(reading.meter, unread)
+        reading.close()
+
+
+def _recorder(
+    directory: Path, kind: str, writer: str, columns: dict[str, array[int]], **more: Any
+) -> Recorder:
+    """With all rows of a block, and their number."""
+    recorder = Recorder(directory, kind, writer, period=_NEVER)
+    rows: dict[str, Any] = {name: np.array(column, np.int64) for name, column in columns.items()} | more
+    recorder.meter.count(kind, len(columns["seq"]))
+    recorder.rows(rows.pop("seq"), **rows)
+    return recorder
+
 
 async def _block(
-    task: dict[str, Any], orders: Orders, heard: _Heard, read: _Read, reader: LogReader
+    task: dict[str, Any], orders: Orders, observed: _Observed, reader: LogReader
 ) -> dict[str, Any] | None:
-    """One block, until all of it is read, heard and written; None when the parent has gone.
+    """One block, until all of it is read, received and written; None when the parent has gone.
 
     It is read when it is over, as reading takes a part of the machine.
     """
     reader.pause()
-    heard.start(task["ids"])
-    read.start(RunIds(task["ids"]), Workload(**task["workload"]))
+    observed.start(task["ids"], Workload(**task["workload"]))
     say(ready=True)
     while (order := await orders.next()) and order != "end":
         _, seq, timeout = order.split()
-        say(live=await heard.wait(int(seq), float(timeout)))
+        say(live=await observed.wait(int(seq), float(timeout)))
     if not order:
         return None
     unread = await reader.finish(_READ)
-    deadline = time.monotonic() + _HEAR
-    while time.monotonic() - heard.last < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
+    deadline = time.monotonic() + _RECEIVE
+    while time.monotonic() - observed.last < _QUIET and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    directory = Path(task["directory"])
-    seqs, times = (np.array(column, np.int64) for column in (heard.seqs, heard.times))
-    listening = Recorder(directory, "heard", "witness-redis", period=_NEVER)
-    listening.rows(seqs, at=times, subscriber=0)
-    listening.meter.count("heard", len(seqs))
-    listening.close()
-    columns: dict[str, Any] = {name: np.array(column, np.int64) for name, column in read.columns.items()}
-    reading = Recorder(directory, "consumed", "witness-kafka", period=_NEVER)
-    reading.rows(columns.pop("seq"), **columns)
-    reading.meter.count("consumed", len(columns["at"]))
-    reading.meter.count("nameless", read.nameless)
-    reading.meter.count("wrong_source", read.wrong_source)
-    record_unread(reading.meter, unread)
-    reading.close()
+    observed.write(Path(task["directory"]), unread)
     return {}
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     os.nice(19)  # what is measured is the publisher, on the same cores
-    settings = Settings(**task["settings"])
-    heard, read = _Heard(), _Read()
-    subscriber = RedisSubscriber(settings.redis_url or "", ["*"], heard, pattern=True)
+    settings, observed = Settings(**task["settings"]), _Observed()
+    subscriber = RedisSubscriber(settings.redis_url or "", ["*"], observed.receive, pattern=True)
     running = [asyncio.create_task(subscriber.run())]
     try:
-        async with open_log_reader(settings, read, max_partition_fetch_bytes=_FETCH_BYTES) as reader:
+        async with open_log_reader(settings, observed.read, max_partition_fetch_bytes=_FETCH_BYTES) as reader:
             await all_ready([subscriber], 5)
             settle_memory()
             say(ready=True)
             while line := await beside(running, orders.next()):
-                done = await beside(running, _block(json.loads(line), orders, heard, read, reader))
+                done = await beside(running, _block(json.loads(line), orders, observed, reader))
                 if done is None:
                     break
                 say(block=done)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -15,24 +15,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
 import msgspec
 
 from dualstream_lab.analysis.paired import LOOKS
-from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
 from dualstream_lab.faults.injector import open_target
 from dualstream_lab.faults.spec import CATALOGUE
-from dualstream_lab.lab.isolation.block_figures import Figures, figures_of
-from dualstream_lab.lab.isolation.blocks import HEALTHY, Session, Timing, open_sender
+from dualstream_lab.lab.isolation.blocks import HEALTHY, Blocks, Figures, Timing, figures_of, open_sender
 from dualstream_lab.lab.isolation.judgement import Judgement, Rules, Verdict, judge, judge_fault
+from dualstream_lab.load.session import own_stack
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.recording.manifest import machine, versions
-from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
-from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
-__all__ = ["QUICK", "Options", "Progress", "Proof", "prove", "redis_faults"]
+    from dualstream_lab.stack import LocalStack
 
 NAME: Final = "redis-isolation"
 QUICK: Final = ("redis.kill", "redis.stop", "redis.slow")
@@ -110,15 +107,15 @@ class _Facts(TypedDict):
     versions: dict[str, str]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
     """So far. ``seconds`` of ``time`` are spent; ``decided`` of ``faults``; ``doing``: a word for people."""
 
     time: float
     faults: int
-    seconds: float = 0.0
-    decided: int = 0
-    doing: str = ""
+    seconds: float
+    decided: int
+    doing: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +133,8 @@ class Proof:
     def of(cls, path: Path) -> Self:
         """Judge the blocks of a directory anew. Raises RecordingError."""
         try:
-            text = (path / _FILE).read_bytes()
-            read = msgspec.convert(msgspec.json.decode(text), _Facts, dec_hook=_path)
+            kept = msgspec.json.decode((path / _FILE).read_bytes())
+            read = msgspec.convert(kept, _Facts, dec_hook=_path)
         except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise RecordingError(f"{path} does not hold a proof: {error}") from error
         options = read["options"]
@@ -149,12 +146,11 @@ class Proof:
             blocks.append(figures_of(directory, options.timing))
             problems += [f"{directory.path.name}: {problem}" for problem in directory.problems]
         blocks.sort(key=lambda block: block.begin)
-        judgement = judge(blocks, options.faults, options.rules, read["notes"])
         return cls(
             path=path,
             options=options,
             state=read["state"],
-            judgement=judgement,
+            judgement=judge(blocks, options.faults, options.rules, read["notes"]),
             facts=read | {"options": options.as_dict()},
             problems=tuple(problems),
         )
@@ -184,7 +180,7 @@ async def prove(
     Cancelled (Ctrl-C), it ends the block, mends what is broken, and judges what was measured. Raises
     ConfigError and StackError, also of the user's publisher; StreamUnavailable.
     """
-    run = _Run(options, RunDirectory.create(root, NAME), say, show)
+    run = _Run(options=options, path=RunDirectory.create(root, NAME), say=say, show=show)
     try:
         await run.make(stack, topic)
         run.state = "finished"
@@ -196,110 +192,108 @@ async def prove(
             raise
         run.state = "interrupted"
     run.save()
-    run.tell("reading what was recorded")
+    run.now("reading what was recorded")
     proof = await asyncio.to_thread(Proof.of, run.path)
     (run.path / "verdict.json").write_text(json.dumps(proof.as_dict(), indent=1) + "\n", encoding="utf-8")
     return proof
 
 
+@dataclass(kw_only=True)
 class _Run:
     """A proof while it is made."""
 
-    def __init__(
-        self, options: Options, path: Path, say: Callable[[str], None], show: Callable[[Progress], None]
-    ) -> None:
-        self.path = path
-        self.state = "running"
-        self.blocks: list[Figures] = []
-        self._options = options
-        self._say = say
-        self._show = show
-        self._began = time.monotonic()
-        self._progress = Progress(time=options.time, faults=len(options.faults))
-        self._notes: dict[str, str] = {}
-        self._decided: set[str] = set()
-        self._took: dict[str, list[float]] = {}
-        self._wall = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    options: Options
+    path: Path
+    say: Callable[[str], None]
+    show: Callable[[Progress], None]
+    state: str = "running"
+    blocks: list[Figures] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    decided: set[str] = field(default_factory=set)
+    took: dict[str, list[float]] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    wall: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     @property
     def _left(self) -> float:
-        return self._options.time - _CLOSING - (time.monotonic() - self._began)
+        return self.options.time - _CLOSING - (time.monotonic() - self.began)
 
     def save(self) -> None:
         """What is needed to judge again."""
         facts = {
             "proof": NAME,
-            "options": self._options.as_dict(),
+            "options": self.options.as_dict(),
             "state": self.state,
-            "notes": self._notes,
-            "began": self._wall,
-            "seconds": round(time.monotonic() - self._began, 1),
+            "notes": self.notes,
+            "began": self.wall,
+            "seconds": round(time.monotonic() - self.began, 1),
             "machine": machine(),
             "versions": versions(),
         }
         (self.path / _FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
-    def tell(self, doing: str) -> None:
+    def now(self, doing: str) -> None:
         """For the progress bar."""
-        self._progress.doing = doing
-        self._progress.seconds = time.monotonic() - self._began
-        self._progress.decided = len(self._decided)
-        self._show(self._progress)
+        spent = time.monotonic() - self.began
+        self.show(Progress(self.options.time, len(self.options.faults), spent, len(self.decided), doing))
 
     async def make(self, stack: LocalStack | None, topic: str | None) -> None:
         """All of it, from the sender's start to its end."""
-        options = self._options
+        options = self.options
         self.save()
         async with AsyncExitStack() as exits:
             sender = await exits.enter_async_context(open_sender(options.publisher, self.path))
-            where = await exits.enter_async_context(_own_stack(self._say)) if stack is None else stack
-            settings = Settings.load(
-                kafka_url=where.kafka_url, redis_url=where.redis_url, topic=topic or where.topic
+            stack = await exits.enter_async_context(
+                own_stack(stack, progress=self.say, in_memory=True, kafka_settings=_KAFKA)
             )
-            place = Destination(settings=settings, local=True, name="a local stack of its own")
-            self._say(f"load goes to {place}")
-            target = await exits.enter_async_context(open_target(settings, options.faults, stack=where))
-            session = Session(sender, target, options.timing, options.workload, self.path)
-            self._say(f"warming up for {options.timing.first:g} s …")
-            self.tell("warming up")
-            await exits.enter_async_context(session.opened())
+            destination = Destination.of(stack, topic)
+            self.say(f"load goes to {destination}")
+            target = await exits.enter_async_context(
+                open_target(destination.settings, options.faults, stack=stack)
+            )
+            made = Blocks(sender, target, options.timing, options.workload, self.path)
+            self.say(f"warming up for {options.timing.first:g} s …")
+            self.now("warming up")
+            await exits.enter_async_context(made.opened())
             try:
-                await self._rounds(session)
+                await self._rounds(made)
             finally:
-                self._say(f"{session.warm_up:,} more events were sent to warm up, and are in no block")
+                self.say(f"{made.warm_up:,} more events were sent to warm up, and are in no block")
 
-    async def _rounds(self, session: Session) -> None:
-        await self._block(session, HEALTHY)
+    async def _rounds(self, made: Blocks) -> None:
+        await self._block(made, HEALTHY)
         while not self._hopeless(self.blocks[-1]) and (chosen := self._next()):
             for fault in chosen:
-                await self._block(session, fault)
-            await self._block(session, HEALTHY)
+                await self._block(made, fault)
+            await self._block(made, HEALTHY)
             for fault in chosen:
                 self._look(fault)
 
     def _hopeless(self, healthy: Figures) -> bool:
         """Whether a block without a fault already says that there is nothing to prove."""
         if healthy.failed or healthy.missing:
-            self._say("with Redis healthy, events fail or are not in the topic: there is nothing to compare")
+            self.say("with Redis healthy, events fail or are not in the topic: there is nothing to compare")
             return True
         if healthy.p99 <= _HOPELESS:
             return False
         text = (
             f"publish p99 is {healthy.p99:,.0f} ms with Redis healthy: it does not hold "
-            f"{self._options.rate:,.0f} events/s here; give a lower --rate"
+            f"{self.options.rate:,.0f} events/s here; give a lower --rate"
         )
-        self._say(text)
-        open_ = [fault for fault in self._options.faults if fault not in self._decided]
-        self._notes |= dict.fromkeys(open_, text)
+        self.say(text)
+        self.notes |= dict.fromkeys(self._undecided(), text)
         return True
+
+    def _undecided(self) -> list[str]:
+        return [fault for fault in self.options.faults if fault not in self.decided]
 
     def _next(self) -> list[str]:
         """The faults of the next round, as many as the time allows: all are to be looked at once before any
         is looked at again, and then those first that need the fewest pairs for it.
         """
-        pairs = {fault: 0 for fault in self._options.faults if fault not in self._decided}
+        pairs = dict.fromkeys(self._undecided(), 0)
         for block in self.blocks:
-            if block.arm in pairs and block.others <= self._options.rules.others:
+            if block.arm in pairs and block.others <= self.options.rules.others:
                 pairs[block.arm] += 1
 
         def urgency(fault: str) -> tuple[int, int]:
@@ -314,45 +308,35 @@ class _Run:
 
     def _lasts(self, arm: str) -> float:
         """So long as it took before."""
-        if arm in self._took:
-            return fmean(self._took[arm])
-        timing = self._options.timing
+        if arm in self.took:
+            return fmean(self.took[arm])
+        timing = self.options.timing
         return timing.length + (1.5 if arm == HEALTHY else 3.0)
 
-    async def _block(self, session: Session, arm: str) -> None:
-        if arm in self._decided:
+    async def _block(self, made: Blocks, arm: str) -> None:
+        if arm in self.decided:
             return
-        self.tell(arm)
+        self.now(arm)
         began = time.monotonic()
         try:
-            directory = await session.block(arm)
+            directory = await made.block(arm)
         except FaultInert as error:
-            self._notes[arm] = str(error)
-            self._decided.add(arm)
-            self._say(f"{arm} was given up: {error}")
+            self.notes[arm] = str(error)
+            self.decided.add(arm)
+            self.say(f"{arm} was given up: {error}")
             return
-        block = await asyncio.to_thread(figures_of, directory, self._options.timing)
+        block = await asyncio.to_thread(figures_of, directory, self.options.timing)
         self.blocks.append(block)
-        self._took.setdefault(arm, []).append(time.monotonic() - began)
+        self.took.setdefault(arm, []).append(time.monotonic() - began)
 
     def _look(self, fault: str) -> None:
         """Decide about a fault, if its pairs are enough."""
-        if fault in self._decided:
+        if fault in self.decided:
             return
-        found = judge_fault(fault, self.blocks, self._options.rules)
+        found = judge_fault(fault, self.blocks, self.options.rules)
         if found.verdict is Verdict.OPEN and found.p99.pairs < LOOKS[-1]:
             return
-        self._decided.add(fault)
+        self.decided.add(fault)
         p99 = found.p99
         limits = f"p99 {p99.value:+.2f} ms ({p99.low:+.2f} to {p99.high:+.2f}) in {p99.pairs} pairs"
-        self._say(f"{fault} {found.verdict}: {'; '.join(found.reasons) or limits}")
-
-
-@asynccontextmanager
-async def _own_stack(say: Callable[[str], None]) -> AsyncIterator[LocalStack]:
-    stack = LocalStack(progress=say, in_memory=True, kafka_settings=_KAFKA)
-    try:
-        await in_thread(stack.start)
-        yield stack
-    finally:
-        await in_thread(stack.stop)
+        self.say(f"{fault} {found.verdict}: {'; '.join(found.reasons) or limits}")

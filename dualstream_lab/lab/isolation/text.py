@@ -1,21 +1,22 @@
-"""A proof in words: the table, the sentence about all of it, and JUnit for CI."""
+"""A proof for people and for CI: the table, the sentence about all of it, a page, JUnit."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.lab.isolation.judgement import Verdict
-from dualstream_lab.lab.junit import Case, write_junit
+from dualstream_lab.analysis.paired import LEVEL, LOOKS, Interval
+from dualstream_lab.faults.spec import CATALOGUE
+from dualstream_lab.lab.isolation.judgement import FaultVerdict, Judgement, Verdict
+from dualstream_lab.lab.output.export import Case, as_lines, write_junit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dualstream_lab.analysis.paired import Interval
-    from dualstream_lab.lab.isolation.judgement import FaultVerdict, Judgement
-    from dualstream_lab.lab.isolation.proof import Proof
+    from matplotlib.axes import Axes
 
-__all__ = ["COLUMNS", "facts", "headline", "row", "write_proof_junit"]
+    from dualstream_lab.lab.isolation.proof import Options, Proof
 
 COLUMNS = (
     "fault", "pairs", "Δp50, ms", "Δp99, ms", "allowed", "failed", "missing", "dropped", "live again",
@@ -63,48 +64,31 @@ def headline(proof: Proof) -> str:
 
 def facts(proof: Proof) -> list[tuple[str, str]]:
     """What is true of all blocks together, and where it was measured."""
-    found = proof.judgement
-    machine = proof.facts["machine"]
+    found, machine, versions = proof.judgement, proof.facts["machine"], proof.facts["versions"]
+    shown = ("python", "dualstream-lab", "aiokafka", "redis")
+    used = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
+    kind = f"{machine['cores']} cores ({machine['architecture']}, {machine['system']})"
     events = (
         f"{found.events:,} in {found.blocks} blocks; {found.durable:,} durable, {found.failed:,} failed, "
         f"{found.missing:,} acknowledged and not in the topic"
     )
-    shown = ("python", "dualstream-lab", "aiokafka", "redis")
-    versions = ", ".join(f"{n} {proof.facts['versions'][n]}" for n in shown if n in proof.facts["versions"])
-    kind = f"{machine['cores']} cores ({machine['architecture']}, {machine['system']})"
+    disturbed = f"used the machine in {found.disturbed} blocks, whose latencies are not compared"
+    nameless = f"{found.nameless:,} records have no id: neither header ce_id nor id in their JSON"
+    others = f"{found.wrong_source:,} records have an event's id, and name another source than its own"
     rows = [
         ("events", events),
         ("healthy publish", f"p50 {_known(found.healthy_p50)}, p99 {_known(found.healthy_p99)}"),
         ("notifications", _notifications(found)),
         ("event loop", f"not served for {found.stall:.1f} ms at worst"),
-    ]
-    if found.disturbed:
-        rows.append(
-            (
-                "other programs",
-                f"used the machine in {found.disturbed} blocks, whose latencies are not compared",
-            )
-        )
-    if found.slope is not None:
-        rows.append(("memory", f"{found.slope:+.2f} MiB/min"))
-    if found.nameless:
-        rows.append(
-            ("not known", f"{found.nameless:,} records have no id: neither header ce_id nor id in their JSON")
-        )
-    if found.unread:
-        rows.append(("not read", "; ".join(found.unread)))
-    if found.wrong_source:
-        rows.append(
-            (
-                "other events",
-                f"{found.wrong_source:,} records have an event's id, and name another source than its own",
-            )
-        )
-    rows += [
-        ("machine", f"{kind}, brokers and load together; {versions}"),
+        ("other programs", found.disturbed and disturbed),
+        ("memory", found.slope is not None and f"{found.slope:+.2f} MiB/min"),
+        ("not known", found.nameless and nameless),
+        ("not read", "; ".join(found.unread)),
+        ("other events", found.wrong_source and others),
+        ("machine", f"{kind}, brokers and load together; {used}"),
         ("took", f"{proof.facts['seconds']:.0f} s, from {proof.facts['began']}"),
     ]
-    return rows
+    return [(name, str(text)) for name, text in rows if text]
 
 
 def _notifications(found: Judgement) -> str:
@@ -144,22 +128,72 @@ def _again(times: tuple[float | None, ...]) -> str:
     return f"{max(known):.2f} s"
 
 
+_PASSES: Final = {Verdict.PASSES: True, Verdict.FAILS: False, Verdict.OPEN: None}
+
+
+def plot_proof(proof: Proof, ax: Axes | None = None) -> Axes:
+    """A row a fault: what each pair says, the interval of all, what is allowed (ms)."""
+    from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
+
+    return plot_differences(
+        [
+            (one.fault, [bad - good for bad, good in one.pairs], one.p99, one.margin, _PASSES[one.verdict])
+            for one in proof.judgement.faults
+        ],
+        ax,
+    )
+
+
+def page(proof: Proof) -> str:
+    """HTML; nothing is loaded from anywhere."""
+    # matplotlib takes half a second
+    from dualstream_lab.lab.output.page import MOODS, canvas, drawing, render  # noqa: PLC0415
+
+    found = proof.judgement
+    axes = plot_proof(proof, canvas(height=1.2 + 0.42 * len(found.faults)))
+    return render(
+        "proof.html.j2",
+        title=f"Redis isolation: {found.verdict}",
+        subject="Redis trouble never fails or slows a publish",
+        headline=headline(proof),
+        mood=MOODS[found.verdict],
+        proof=proof,
+        header=COLUMNS,
+        rows=[row(fault) for fault in found.faults],
+        picture=drawing(axes, label="Paired differences"),
+        level=LEVEL,
+        looks=LOOKS,
+        facts=facts(proof),
+        says={fault.fault: CATALOGUE[fault.fault].says for fault in found.faults},
+        command=_command(proof.options),
+    )
+
+
+def _command(options: Options) -> str:
+    """What makes the same proof again."""
+    words = ["dualstream", "prove", "redis-isolation", "--rate", f"{options.rate:g}"]
+    words += ["--time", f"{options.time:g}s", "--block", f"{options.timing.length:g}"]
+    words += ["--faults", ",".join(options.faults), "--seed", f"{options.seed}"]
+    words += ["--margin", f"{options.rules.ms:g}", "--others", f"{options.rules.others:g}"]
+    if options.quick:
+        words.append("--quick")
+    if options.publisher is not None:
+        words += ["--publisher", str(options.publisher)]
+    return shlex.join(words)
+
+
 def write_proof_junit(proof: Proof, file: Path) -> None:
     """A test case a fault; an inconclusive one is an error, not a failure. Raises OSError."""
-    write_junit(
-        file,
-        "dualstream prove redis-isolation",
-        map(_case, proof.judgement.faults),
-        {"headline": headline(proof), **dict(facts(proof))},
-    )
-
-
-def _case(fault: FaultVerdict) -> Case:
-    reasons = "; ".join(fault.reasons)
-    return Case(
-        name=fault.fault,
-        classname="dualstream.redis-isolation",
-        text="\n".join(f"{name}: {value}" for name, value in zip(COLUMNS, row(fault), strict=True)),
-        failure=reasons if fault.verdict is Verdict.FAILS else None,
-        error=f"inconclusive: {reasons}" if fault.verdict is Verdict.OPEN else None,
-    )
+    cases = []
+    for fault in proof.judgement.faults:
+        reasons = "; ".join(fault.reasons)
+        case = Case(
+            name=fault.fault,
+            classname="dualstream.redis-isolation",
+            text=as_lines(COLUMNS, row(fault)),
+            failure=reasons if fault.verdict is Verdict.FAILS else None,
+            error=f"inconclusive: {reasons}" if fault.verdict is Verdict.OPEN else None,
+        )
+        cases.append(case)
+    about = {"headline": headline(proof), **dict(facts(proof))}
+    write_junit(file, "dualstream prove redis-isolation", cases, about)

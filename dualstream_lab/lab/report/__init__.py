@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from dualstream_lab.lab.report.page import html
+from dualstream_lab.lab.report.page import html, markdown
 from dualstream_lab.lab.report.report import Report, report
-from dualstream_lab.lab.report.text import markdown
 
 __all__ = ["Report", "html", "markdown", "report"]

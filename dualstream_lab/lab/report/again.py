@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.report.report import Report
     from dualstream_lab.recording import FaultRecord, Manifest
 
-__all__ = ["command", "scenario"]
-
 _OPTIONS = {"batch": "batch-size", "low": "plan-low", "period": "plan-period", "steps": "plan-steps"}
 """Locust's names of a workload's fields."""
 

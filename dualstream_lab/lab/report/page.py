@@ -1,17 +1,38 @@
-"""A report as one self-contained page."""
+"""A report as one self-contained page, and as a few tables for a pull request."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dualstream_lab.lab.output import render
-from dualstream_lab.lab.report import again, facts, words
+from dualstream_lab.lab.output.export import escaped, markdown_table
+from dualstream_lab.lab.output.page import render
+from dualstream_lab.lab.report import again, words
 from dualstream_lab.lab.report.story import ledger, recovery, story
+from dualstream_lab.ledger import CLASSES, Class, Entry
+from dualstream_lab.ledger.tables import Table, entry_table, recovery_table
+from dualstream_lab.load.thresholds import format_measure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dualstream_lab.lab.report.report import Report
 
-__all__ = ["html"]
+_PARTIES = (
+    ("generator: CPU, worst second", "generator.cpu"),
+    ("generator: event loop late, at worst", "generator.loop_lag"),
+    ("generator: events sent after their time, p99", "generator.slip.p99"),
+    ("publisher: events in its buffer, at most", "publisher.buffered_events"),
+    ("Kafka: answer to a small request, at worst", "kafka.answer"),
+    ("Redis: CPU, worst second", "redis.cpu"),
+    ("Redis: answer to a small request, at worst", "redis.answer"),
+    ("Redis: bytes kept for the slowest client, at most", "redis.output_buffer"),
+)
+_SIDE_BY_SIDE = 3
+_PROCESSES = (
+    ("subscribers: CPU, worst second", "heard.cpu"),
+    ("Kafka consumer: CPU, worst second", "consumed.cpu"),
+)
+_FAULTS = 6  # of a pull request
 
 
 def html(report: Report) -> str:
@@ -23,23 +44,112 @@ def html(report: Report) -> str:
         subject=words.subject(report),
         headline=sentence,
         mood=mood,
-        problems=report.problems,
-        summary=words.summary(report),
-        checks=facts.checks(report),
+        report=report,
+        words=words,
+        again=again,
+        checks=_checks(report),
         pictures=story(report),
-        latencies=report.verdict.latency_table(),
         ledger=ledger(report),
-        entries=facts.entries(report),
-        marks=facts.marks(report),
+        entries=_classes(report.verdict.entries),
+        marks=_classes(report.verdict.marks),
         recovery=recovery(report),
-        recoveries=facts.recoveries(report),
-        faults=facts.faults(report),
-        limit=words.limit(report),
-        peaks=facts.peaks(report),
-        environment=facts.environment(report),
-        command=again.command(report),
-        scenario=again.scenario(report),
-        locust=report.manifest.engine == "locust",
-        name=report.name,
-        example=facts.example(report),
+        recoveries=_recoveries(report, None),
+        faults=_faults(report),
+        peaks=_peaks(report),
+        environment=_environment(report),
+        example=_example(report),
     )
+
+
+def markdown(report: Report) -> str:
+    """GitHub's; short enough for a comment."""
+    sentence, _ = words.headline(report)
+    parts = [f"### {escaped(report.manifest.name)}\n\n**{escaped(sentence)}**"]
+    parts += [f"> missing: {escaped(problem)}" for problem in report.problems[:5]]
+    if len(report.problems) > 5:
+        parts.append(f"> and {len(report.problems) - 5} more")
+    if report.verdict.checks:
+        parts.append(markdown_table(("threshold", "", "found"), _checks(report)))
+    parts.append(markdown_table(("", ""), words.summary(report)))
+    header, rows = report.verdict.latency_table()
+    if rows:
+        parts.append(markdown_table(header, rows, numbers=True))
+    if report.verdict.entries:
+        shown = [row[:3] for row in _classes(report.verdict.entries)]
+        parts.append(markdown_table(("ledger", "events", "share"), shown, numbers=True))
+    if report.verdict.recoveries:
+        parts += [markdown_table(table.header, table.rows) for table in _recoveries(report, _FAULTS)]
+        if (more := len(report.verdict.recoveries) - _FAULTS) > 0:
+            parts.append(f"and {more} more faults")
+    again_ = f"```sh\n{again.command(report)}\n```\n\n```toml\n{again.scenario(report)}```"
+    parts.append(f"<details><summary>The same run again</summary>\n\n{again_}\n\n</details>")
+    about = dict(_environment(report))
+    line = "; ".join((words.subject(report), about["machine"], about["versions"]))
+    parts.append(f"<sub>{escaped(line)}; `{report.name}`</sub>")
+    return "\n\n".join(parts) + "\n"
+
+
+def _checks(report: Report) -> list[list[str]]:
+    """Each threshold, what became of it, what was found; those that were missed first."""
+    found = sorted(report.verdict.checks, key=lambda check: check.held)
+    return [[c.threshold.text, "held" if c.held else "MISSED", c.text] for c in found]
+
+
+def _classes(found: Sequence[Entry]) -> list[list[str]]:
+    """Of the ledger, with what they mean."""
+    shown = entry_table(found, examples=1).rows
+    return [[*row[:3], entry.meaning, row[3]] for row, entry in zip(shown, found, strict=True)]
+
+
+def _faults(report: Report) -> list[list[str]]:
+    """What was broken from when until when, and that it was."""
+    zero = report.manifest.started
+    found = []
+    for fault in report.manifest.faults:
+        begin, end = ((at - zero) / 1e9 for at in (fault.begin, fault.end))
+        over = f"{end:.1f} s" if fault.end else ""
+        found.append([fault.what, f"{begin:.1f} s", over, fault.bite, fault.over])
+    return found
+
+
+def _recoveries(report: Report, most: int | None) -> list[Table]:
+    """A column a fault, a few faults a table."""
+    found = report.verdict.recoveries[:most]
+    firsts = range(0, len(found), _SIDE_BY_SIDE)
+    return [recovery_table(found[first : first + _SIDE_BY_SIDE]) for first in firsts]
+
+
+def _peaks(report: Report) -> list[tuple[str, str]]:
+    """How busy each party was."""
+    measures, seconds = report.verdict.measures, report.frames.seconds
+    found = [(title, format_measure(name, measures[name])) for title, name in _PARTIES if name in measures]
+    load = seconds[seconds["at_s"] > 0]
+    for title, column in _PROCESSES:
+        if column in load and load[column].notna().any():
+            found.append((title, f"{load[column].max():.2f} cores"))
+    return found
+
+
+def _environment(report: Report) -> list[tuple[str, str]]:
+    """Where it was measured, and with what."""
+    manifest = report.manifest
+    machine = manifest.machine
+    kind = ", ".join(str(machine[key]) for key in ("system", "release", "architecture") if key in machine)
+    memory = f", {machine['memory_bytes'] / 2**30:,.1f} GiB" if "memory_bytes" in machine else ""
+    settings = ", ".join(f"{name}={value}" for name, value in manifest.settings.items() if value is not None)
+    return [
+        ("machine", f"{machine.get('cores', '?')} cores{memory}, {kind}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+        ("settings", settings or "not recorded"),
+        ("run", f"{manifest.run}; event ids begin with {manifest.ids}; seed {report.workload.seed}"),
+        ("warm-up", f"{manifest.warm_up:,} more events were sent before it, with ids of another run"),
+        ("rows", "every event" if manifest.sample == 1 else f"one event in {manifest.sample}"),
+    ]
+
+
+def _example(report: Report) -> str | None:
+    """An event whose story is worth reading."""
+    for entry in report.verdict.entries:
+        if entry.name != CLASSES[Class.HEARD][0] and entry.examples:
+            return entry.examples[0]
+    return None

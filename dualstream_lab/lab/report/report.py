@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dualstream_lab.analysis import load
+from dualstream_lab.analysis import Frames, load
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.verdict import Verdict
-from dualstream_lab.recording import RunDirectory
+from dualstream_lab.recording import Manifest, RunDirectory
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from dualstream_lab.analysis import Frames
-    from dualstream_lab.recording import Manifest
-
-__all__ = ["Report", "report"]
-
 
 _COUNTED = {"published": "publish.intended", "heard": "live.heard", "consumed": "durable.consumed"}
 

@@ -10,12 +10,9 @@ from dualstream_lab.ledger import CLASSES, Class
 from dualstream_lab.load.thresholds import format_measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dualstream_lab.lab.report.report import Report
-    from dualstream_lab.load.thresholds import Check
-
-__all__ = ["enumerated", "headline", "limit", "ms", "never", "share", "subject", "summary"]
 
 
 def subject(report: Report) -> str:
@@ -38,14 +35,17 @@ def headline(report: Report) -> tuple[str, str]:
         said += [f"{orphans:,} events were heard and are not in Kafka"] if orphans else []
         return f"FAILS: {' and '.join(said)}, which must never happen.", "bad"
     if missed:
-        which = enumerated([f"{check.threshold.text}: {_found(check)}" for check in missed], most=3)
+        values = ((c.threshold.text, c.threshold.measure, c.value) for c in missed)
+        which = [f"{t}: {'not measured' if v is None else format_measure(m, v)}" for t, m, v in values]
         cut = "" if report.finished else f"{_cut(report)}; until then "
-        text = f"{cut}MISSED {len(missed)} of {len(verdict.checks)} thresholds ({which}): {_events(report)}."
-        return _capital(text), "bad"
+        text = (
+            f"{cut}MISSED {len(missed)} of {len(verdict.checks)} thresholds ({enumerated(which, most=3)}): "
+        )
+        return capital(f"{text}{_events(report)}."), "bad"
     if not report.finished:
-        return _capital(f"{_cut(report)}; until then {_events(report)}."), "open"
+        return capital(f"{_cut(report)}; until then {_events(report)}."), "open"
     if not verdict.checks:
-        return f"{_capital(_events(report))}. No thresholds were set.", "plain"
+        return f"{capital(_events(report))}. No thresholds were set.", "plain"
     held = "its threshold" if len(verdict.checks) == 1 else f"all {len(verdict.checks)} thresholds"
     return f"Held {held}: {_events(report)}.", "good"
 
@@ -62,20 +62,18 @@ def summary(report: Report) -> list[tuple[str, str]]:
 
 def limit(report: Report) -> str:
     """Who saturated."""
-    return _capital(f"{report.verdict.limit}.")
+    return capital(f"{report.verdict.limit}.")
 
 
 def never(report: Report) -> str:
     """How often what must never happen did."""
     found = report.verdict.measures
+    names = {"acknowledged and not in Kafka": "ledger.lost", "heard and not in Kafka": "ledger.orphan"}
     said = [
-        f"{what}: {found[name]:,.0f}" if name in found else f"{what}: cannot be told"
-        for what, name in (
-            ("acknowledged and not in Kafka", "ledger.lost"),
-            ("heard and not in Kafka", "ledger.orphan"),
-        )
+        f"{text}: {found[name]:,.0f}" if name in found else f"{text}: cannot be told"
+        for text, name in names.items()
     ]
-    return _capital(f"{'; '.join(said)}.")
+    return capital(f"{'; '.join(said)}.")
 
 
 def enumerated(parts: Sequence[str], *, most: int = 5) -> str:
@@ -106,10 +104,6 @@ def share(value: float) -> str:
     return "under 0.1 %" if shown == "0.0 %" else shown
 
 
-def _found(check: Check) -> str:
-    return "not measured" if check.value is None else format_measure(check.threshold.measure, check.value)
-
-
 def _cut(report: Report) -> str:
     if report.manifest.state == "interrupted":
         return f"interrupted after {report.seconds:.1f} of {report.workload.duration:g} s"
@@ -127,12 +121,11 @@ def _events(report: Report) -> str:
     missing = found.get("live.missing")
     if missing is not None:
         text += ", all heard live" if not missing else f", {share(missing)} of them never heard live"
-    for name, path in (("publish", "publish.latency.p99"), ("live", "live.latency.p99")):
-        value = found.get(path)
-        if value is not None and not math.isnan(value) and not (name == "live" and math.isinf(value)):
-            text += f"; {name} p99 {ms(value)}" if name == "publish" else f", {name} p99 {ms(value)}"
-    whats = list(dict.fromkeys(fault.what for fault in report.manifest.faults))
-    return f"through {enumerated(whats, most=3)}, {text}" if whats else text
+    publish, live = (found.get(f"{path}.latency.p99", math.nan) for path in ("publish", "live"))
+    text += "" if math.isnan(publish) else f"; publish p99 {ms(publish)}"
+    text += f", live p99 {ms(live)}" if math.isfinite(live) else ""
+    faults = list(dict.fromkeys(fault.what for fault in report.manifest.faults))
+    return f"through {enumerated(faults, most=3)}, {text}" if faults else text
 
 
 def _what(report: Report) -> str:
@@ -163,14 +156,16 @@ def _publishing(report: Report) -> str:
         text += f", {format_measure('publish.events_per_second', found['publish.events_per_second'])}/s"
     if "publish.rate" in found:
         text += f" ({share(found['publish.rate'])} of the plan's rate)"
-    bad = [
-        f"{found[f'publish.{name}']:,.0f} {said}"
-        for name, said in (("rejected", "refused by Kafka"), ("unknown", "without an answer by the deadline"),
-                           ("no_room", "found no room in the buffer"), ("unsent", "never sent"))
-        if found.get(f"publish.{name}")
-    ]  # fmt: skip
+    bad = _counted(found, {
+        "publish.rejected": "refused by Kafka", "publish.unknown": "without an answer by the deadline",
+        "publish.no_room": "found no room in the buffer", "publish.unsent": "never sent",
+    })  # fmt: skip
     text += f"; {enumerated(bad)}" if bad else ""
     return f"{text}. {_latency(report, 'publish.latency', 'To the acknowledgement')}"
+
+
+def _counted(found: Mapping[str, float], names: Mapping[str, str]) -> list[str]:
+    return [f"{found[name]:,.0f} {said}" for name, said in names.items() if found.get(name)]
 
 
 def _live(report: Report) -> str:
@@ -186,13 +181,11 @@ def _live(report: Report) -> str:
     if reasons:
         which = enumerated([f"{count:,} ({why})" for why, count in sorted(reasons.items())])
         text += f"; the publisher gave up {which}"
-    for name, said in (
-        ("live.gaps", "gaps that the gateway could not fill"),
-        ("live.late", "found by repair"),
-        ("live.skipped", "skipped between two that were heard"),
-    ):
-        if found.get(name):
-            text += f"; {found[name]:,.0f} {said}"
+    more = _counted(found, {
+        "live.gaps": "gaps that the gateway could not fill", "live.late": "found by repair",
+        "live.skipped": "skipped between two that were heard",
+    })  # fmt: skip
+    text = "; ".join([text, *more])
     return f"{text}. {_latency(report, 'live.latency', 'To the first subscriber')}"
 
 
@@ -226,13 +219,11 @@ def _faults(report: Report) -> str:
     for fault in report.manifest.faults:
         begin, end = ((at - zero) / 1e9 for at in (fault.begin, fault.end))
         lasted = "to the end" if not fault.end else f"to {end:.1f} s"
-        spans.append(
-            f"{fault.what} at {begin:.1f} s"
-            if 0 < end - begin < 0.05
-            else f"{fault.what} from {begin:.1f} {lasted}"
-        )
+        span = f"at {begin:.1f} s" if 0 < end - begin < 0.05 else f"from {begin:.1f} {lasted}"
+        spans.append(f"{fault.what} {span}")
     return f"{enumerated(spans, most=8)}."
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """As a sentence begins."""
     return text[:1].upper() + text[1:]

@@ -1,24 +1,24 @@
-"""A comparison in words: the verdict, and the cells of its tables."""
+"""A comparison for people and for CI: sentences, tables, Markdown, JUnit, a page."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.analysis.comparison import Finding
+from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
+from dualstream_lab.lab.output.export import Case, as_lines, escaped, markdown_table, write_junit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from dualstream_lab.analysis.comparison import Arm, Difference
     from dualstream_lab.lab.compare.compared import Compared
-
-__all__ = ["COLUMNS", "METHOD", "arms", "headline", "row", "title"]
 
 COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs to tell")
 
-METHOD = (
+_METHOD = (
     "A value a run; of several runs their mean, geometric where ratios are compared. Latencies begin at the "
     "intended time; what never arrived counts as infinite. The interval holds the true change with 95 %. "
     "Better, worse and regression are said only where chance alone would say any of it in one comparison of "
@@ -81,6 +81,64 @@ def arms(found: Compared) -> list[tuple[str, str]]:
         if others := found.settings.get(arm.name):
             rows.append(("differs in", "; ".join(others)))
     return rows
+
+
+def markdown(found: Compared) -> str:
+    """For a pull request, short: the verdict, a table an arm, what to keep in mind."""
+    lines = [f"**{escaped(headline(found))}**", ""]
+    lines += [f"- {escaped(name)}: {escaped(what)}" for name, what in arms(found)]
+    for arm in found.arms[1:]:
+        rows = map(row, found.of(arm))
+        lines += ["", f"{escaped(title(found, arm))}:", "", markdown_table(COLUMNS, rows, numbers=True)]
+    if found.caveats:
+        lines += ["", "To keep in mind:", "", *(f"- {escaped(caveat)}" for caveat in found.caveats)]
+    return "\n".join([*lines, "", f"<sub>{_METHOD}</sub>", ""])
+
+
+def write_comparison_junit(found: Compared, file: Path) -> None:
+    """A test case a difference, which fails when it is a regression. Raises OSError."""
+    cases = []
+    for one in (one for arm in found.arms[1:] for one in found.of(arm)):
+        text = as_lines(COLUMNS, row(one))
+        failure = text if one.finding is Finding.REGRESSION else None
+        case = Case(name=one.measure, classname=f"dualstream.compare.{one.arm}", text=text, failure=failure)
+        cases.append(case)
+    caveats = {f"caveat {number}": caveat for number, caveat in enumerate(found.caveats, 1)}
+    write_junit(file, "dualstream compare", cases, {"headline": headline(found)} | caveats)
+
+
+def page(found: Compared, arguments: Sequence[str]) -> str:
+    """HTML; nothing is loaded from anywhere. ``arguments``: of the command line that makes it again."""
+    # matplotlib takes half a second
+    from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
+    from dualstream_lab.lab.output.page import canvas, drawing, render  # noqa: PLC0415
+
+    sections = []
+    for arm in found.arms[1:]:
+        differences = found.of(arm)
+        shown = [one.row for one in differences if one.unit != "share"]
+        axes = plot_differences(shown, canvas(height=1.2 + 0.42 * len(shown)), band=100 * found.allow)
+        picture = drawing(axes, label=f"Change of {arm.name}, by measure")
+        sections.append({"title": title(found, arm), "picture": picture, "rows": list(map(row, differences))})
+    open_ = found.found(Finding.OPEN, Finding.WORSE)
+    mood = "bad" if found.regressed else "open" if open_ else "good"
+    names = " against ".join(arm.name for arm in reversed(found.arms))
+    return render(
+        "compare.html.j2",
+        title=f"{names}: {_TITLES[mood]}",
+        subject=f"What changed: {names}",
+        headline=headline(found),
+        mood=mood,
+        caveats=found.caveats,
+        sections=sections,
+        header=COLUMNS,
+        arms=arms(found),
+        how=_METHOD,
+        command=shlex.join(["dualstream", "compare", *arguments]),
+    )
+
+
+_TITLES: Final = {"bad": "regression", "open": "no regression for certain", "good": "no regression"}
 
 
 def _named(some: Sequence[Difference], several: bool) -> str:
