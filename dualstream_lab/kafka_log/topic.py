@@ -56,10 +56,6 @@ class LogIdentity:
     facts: str
     """Cluster id and topic id, which the epoch is made of."""
 
-    def partition_of(self, source: str) -> int:
-        """Where today's publishers write a source (``type:id``)."""
-        return partition_of(source, self.partitions)
-
     def is_named(self, epoch: str) -> bool:
         """Whether this log is meant: by its epoch, or by one of the format before."""
         return epoch == self.epoch or epoch in self.former_epochs()
