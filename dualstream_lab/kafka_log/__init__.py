@@ -2,13 +2,13 @@
 
 ``consumer`` is the one adapter of aiokafka's consumer (``group`` of its group member), on ``client``, which
 asks, also where partitions end, and ``fetched``, which takes apart what was fetched: what is private to
-aiokafka, and how it behaves in trouble, is known there and in ``description`` alone. ``topic``: the topic's
+aiokafka, and how it behaves in trouble, is known there and in ``topic`` alone. ``topic``: the topic's
 identity and settings, and whether these change. ``connection``: how one connects, and why that fails.
 """
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log.client import Bounds, LogClient, LogEnds
+from dualstream_lab.kafka_log.client import Bounds, LogEnds
 from dualstream_lab.kafka_log.connection import (
     client_options,
     close_producer,
@@ -17,7 +17,7 @@ from dualstream_lab.kafka_log.connection import (
     refusal,
 )
 from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer, read_range
-from dualstream_lab.kafka_log.fetched import Fetched, LogRecord, Records
+from dualstream_lab.kafka_log.fetched import LogRecord, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
@@ -33,9 +33,7 @@ from dualstream_lab.kafka_log.trouble import PartitionTrouble
 
 __all__ = [
     "Bounds",
-    "Fetched",
     "GroupConsumer",
-    "LogClient",
     "LogConsumer",
     "LogEnds",
     "LogIdentity",

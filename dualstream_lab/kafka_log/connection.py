@@ -111,16 +111,16 @@ async def _unreachable(settings: Settings, error: BaseException) -> StreamUnavai
 def refusal(error: BaseException, options: Mapping[str, Any], topic: str) -> str | None:
     """What Kafka itself refused, where the error says it; None for one that says nothing of the kind."""
     user = options.get("sasl_plain_username")
-    whose = f"user {user}" if user else "a client without a log-in"
+    client = f"user {user}" if user else "a client without a log-in"
     if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
-        return f"{whose} may not use topic {topic} (TOPIC_AUTHORIZATION_FAILED)"
+        return f"{client} may not use topic {topic} (TOPIC_AUTHORIZATION_FAILED)"
     if isinstance(error, kafka_errors.ClusterAuthorizationFailedError):
         return (
-            f"{whose} may not write to topic {topic}: neither WRITE on it nor IDEMPOTENT_WRITE is allowed "
+            f"{client} may not write to topic {topic}: neither WRITE on it nor IDEMPOTENT_WRITE is allowed "
             "(CLUSTER_AUTHORIZATION_FAILED)"
         )
     if isinstance(error, kafka_errors.GroupAuthorizationFailedError):
-        return f"{whose} may not use the group (GROUP_AUTHORIZATION_FAILED); check DUALSTREAM_GROUP"
+        return f"{client} may not use the group (GROUP_AUTHORIZATION_FAILED); check DUALSTREAM_GROUP"
     return None
 
 

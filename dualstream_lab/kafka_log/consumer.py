@@ -111,7 +111,8 @@ class LogConsumer(LogClient):
         only. Raises StreamUnavailable when the consumer has died, and only a new one helps.
         """
         self._before_poll()
-        if not self._has_fetched(partitions):
+        fetches = self._consumer._fetcher._records  # noqa: SLF001
+        if not any(partitions is None or target.partition in partitions for target in fetches):
             if self.dead:
                 raise StreamUnavailable("the Kafka consumer has died")
             try:
@@ -133,10 +134,6 @@ class LogConsumer(LogClient):
     def _is_settled(self) -> bool:
         """Whether ``positions`` are those of the partitions that are read."""
         return True
-
-    def _has_fetched(self, partitions: Collection[int] | None) -> bool:
-        fetches = self._consumer._fetcher._records  # noqa: SLF001
-        return bool(fetches) if partitions is None else any(t.partition in partitions for t in fetches)
 
     def _drain(
         self, make: Callable[[int, int], F], partitions: Collection[int] | None, max_records: int

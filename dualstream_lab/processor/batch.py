@@ -80,7 +80,9 @@ class Placement:
         known = self._known.setdefault(partition, {})
         sources = {event.source for event in events}
         for source in sources - known.keys():
-            known[source] = _is_home(source, partition, partitions)
+            # Today's count first; the topic may have had any smaller one.
+            counts = range(partitions, partition, -1)
+            known[source] = any(partition_of(source, count) == partition for count in counts)
         misplaced = {source for source in sources if not known[source]}
         if len(known) > _MAX_SOURCES:
             known.clear()
@@ -97,11 +99,6 @@ class Placement:
                 self._topic,
                 partition,
             )
-
-
-def _is_home(source: str, partition: int, partitions: int) -> bool:
-    """Today's count first; the topic may have had any smaller one."""
-    return any(partition_of(source, count) == partition for count in range(partitions, partition, -1))
 
 
 class Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
 
@@ -24,13 +24,6 @@ _PAUSE: Final = 0.5  # s between them
 
 class AnotherLog(StoreError):
     """The store does not hold what Kafka has: no waiting helps."""
-
-
-class Positions(NamedTuple):
-    """Where to read on; and the partitions of which that is not known yet, with the reason."""
-
-    known: dict[int, int]
-    unread: dict[int, str]
 
 
 class Claim:
@@ -74,8 +67,10 @@ class Claim:
                 log.warning(sentence, partition, position, begin - 1)
         return bounds
 
-    async def positions(self, consumer: LogConsumer, partitions: Collection[int]) -> Positions:
-        """Make it, and say where the store is. Raises as :meth:`make`."""
+    async def positions(
+        self, consumer: LogConsumer, partitions: Collection[int]
+    ) -> tuple[dict[int, int], dict[int, str]]:
+        """Make it; where to read on, and why that is not known of the others. Raises as :meth:`make`."""
         bounds = await self.make(consumer)
         places = await self._store.places()
         unread = {partition: bounds.refused.get(partition, "") for partition in partitions - places.keys()}
@@ -83,7 +78,7 @@ class Claim:
             raise StreamUnavailable(f"not every broker knows of partition {max(unread)} yet")
         known = {partition: places[partition].position for partition in partitions - unread.keys()}
         await self._check_ends(known, bounds.ends)
-        return Positions(known, unread)
+        return known, unread
 
     async def _check_ends(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> None:
         """Raises StreamUnavailable where the log ends before a position, AnotherLog once that is sure.

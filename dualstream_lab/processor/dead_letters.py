@@ -96,7 +96,10 @@ class DeadLetters:
                 if isinstance(error, _TOO_BIG) and value != _LEFT_OUT:
                     key, value, headers = None, _LEFT_OUT, letter.headers()
                     continue
-                self._note(f"dead-letter topic {self._topic} cannot be written to: {error!r}")
+                trouble = f"dead-letter topic {self._topic} cannot be written to: {error!r}"
+                if self.trouble != trouble:
+                    log.warning("%s; trying on", trouble)
+                self.trouble = trouble
                 await asyncio.sleep(_PAUSE)
                 partition = self._another_partition()
             else:
@@ -109,11 +112,6 @@ class DeadLetters:
         """One that has a leader: letters need no order, and one broker that is away stops nobody."""
         led = self._producer.client.cluster.available_partitions_for_topic(self._topic)
         return random.choice(sorted(led)) if led else None  # noqa: S311
-
-    def _note(self, trouble: str) -> None:
-        if self.trouble != trouble:
-            log.warning("%s; trying on", trouble)
-        self.trouble = trouble
 
     async def close(self) -> None:
         """Within seconds; what is not written is given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
@@ -45,7 +46,7 @@ class Pipeline:
         self._store = store
         self._handlers = handlers
         self._letters = letters
-        self._decoder = Decoder()
+        self._make = partial(Batch, settings.topic, decode=Decoder(), keep=bool(handlers))
         self._settled = -1  # the consumer's generation in which it was last told where to go on
         self._settled_at = self._polled_at = time.monotonic()
         self._applying: asyncio.Task[None] | None = None
@@ -104,10 +105,9 @@ class Pipeline:
         if not await self.consumer.given():
             return
         generation = self.consumer.generation
-        positions = await self.claim.positions(self.consumer, set(self.consumer.partitions))
-        if generation == self.consumer.generation and self.consumer.seek(positions.known):
-            self.positions = positions.known
-            self._unread = positions.unread
+        positions, unread = await self.claim.positions(self.consumer, set(self.consumer.partitions))
+        if generation == self.consumer.generation and self.consumer.seek(positions):
+            self.positions, self._unread = positions, unread
             self._settled = generation
             self._settled_at = time.monotonic()
             self._failure = None
@@ -152,7 +152,7 @@ class Pipeline:
             await self._finish()
             await self._settle()
             return
-        batches = await self.consumer.poll(self._batch, max_records=_MAX_RECORDS)
+        batches = await self.consumer.poll(self._make, max_records=_MAX_RECORDS)
         self._polled_at = time.monotonic()
         await self.claim.check(self.consumer)
         await self._finish()
@@ -161,10 +161,6 @@ class Pipeline:
             many = sum(map(len, batches)) >= _MANY
             await asyncio.sleep(_HEAD_START if many else _REST)
         self._settle_again()
-
-    def _batch(self, partition: int, first: int) -> Batch:
-        topic = self._settings.topic
-        return Batch(topic, partition, first, self._decoder, keep=bool(self._handlers))
 
     def _settle_again(self) -> None:
         """Where the log does not have a position any more, or a partition could not be begun."""

@@ -1,9 +1,9 @@
 """The dual publisher: durable on Kafka, then announced on Redis Pub/Sub.
 
-Read it in this order: ``publisher`` (what a caller sees), ``encoder`` (events into parts), ``delivery`` (a
-call until its end), ``sender`` (parts into batches, answers into outcomes: ``refusals``, ``triage``),
-``kafka`` and ``produce`` (the producer), ``topic`` (what happens when that changes: ``generation``,
-``batch_limit``), ``notifier`` (the live half) and ``redis_link``.
+Read it in this order: ``publisher`` (what a caller sees, and how it follows the topic), ``encoder`` and
+``route`` (events into slices of a ``call``), ``accumulator`` (a call until its end, with room in the
+``buffer``), ``sender`` (slices into a ``record_batch``, answers into outcomes: ``refusals``), ``kafka`` (the
+producer), ``resolution`` (what became of the unknown), ``notifier`` (the live half) and ``redis_link``.
 """
 
 from __future__ import annotations

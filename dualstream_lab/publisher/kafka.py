@@ -88,7 +88,7 @@ class _Handler(SendProduceReqHandler):  # type: ignore[misc]
 
     def handle_response(self, response: Any) -> None:
         for topic, partitions in response.topics:
-            for partition, code, offset, timestamp, begin, *said in partitions:
+            for partition, code, offset, timestamp, begin, *reasons in partitions:
                 batch = self._batches.get(TopicPartition(topic, partition))
                 if batch is None:
                     continue
@@ -96,7 +96,7 @@ class _Handler(SendProduceReqHandler):  # type: ignore[misc]
                 if answer.meaning is Meaning.DURABLE:
                     batch.done(offset, timestamp, begin)
                 else:
-                    self._not_done(batch, answer, *said)
+                    self._not_done(batch, answer, *reasons)
 
     def _not_done(
         self,
@@ -158,8 +158,8 @@ class KafkaWriter:
                 await writer._producer.partitions_for(settings.topic)
         except BaseException as error:
             await writer.close(hard=True)
-            if (cause := error.__cause__) and (said := refusal(cause, options, settings.topic)):
-                raise Barred(said) from cause
+            if (cause := error.__cause__) and (refused := refusal(cause, options, settings.topic)):
+                raise Barred(refused) from cause
             raise
         return writer
 

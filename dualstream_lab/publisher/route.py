@@ -90,8 +90,8 @@ class Routes:
         if len(self.types) >= _MAX_TYPES:
             self.types.popitem(last=False)
         headers = COMMON_HEADERS + encoded_header(("ce_type", name.encode()))
-        made = self.types[name] = EventType(json.dumps(name), headers)
-        return made
+        event_type = self.types[name] = EventType(json.dumps(name), headers)
+        return event_type
 
     def resize(self, partitions: int) -> None:
         """The topic has so many partitions now. The sources keep their counts."""

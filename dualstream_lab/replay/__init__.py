@@ -7,7 +7,6 @@ into another topic.
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log import LogRecord
 from dualstream_lab.replay.history import find_event, read, replay
 from dualstream_lab.replay.player import Player, Reject, Republish, Sink
 from dualstream_lab.replay.reading import Reading
@@ -15,7 +14,6 @@ from dualstream_lab.replay.selection import Found, Selection, Start, parse_posit
 
 __all__ = [
     "Found",
-    "LogRecord",
     "Player",
     "Reading",
     "Reject",

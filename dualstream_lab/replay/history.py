@@ -150,9 +150,9 @@ async def find_event(
         async with read(settings, start) as log:
             async for chunk in log.chunks():
                 for record in chunk:
-                    whose = _source_of(record, event_id, decode)
-                    if whose is not None and source in {None, whose}:
-                        found.setdefault(whose, record)
+                    owner = _source_of(record, event_id, decode)
+                    if owner is not None and source in {None, owner}:
+                        found.setdefault(owner, record)
                 if source in found:
                     break
                 log.done(chunk)

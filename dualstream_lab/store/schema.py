@@ -109,15 +109,15 @@ def _opened(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    ours = _is_ours(connection, path)
+    is_store = _is_ours(connection, path)
     if read_only:
-        if not ours:
+        if not is_store:
             raise StoreError(f"store {path} is empty: start a processor on it first, or check --store")
         return
-    if not ours:
+    if not is_store:
         connection.execute(f"PRAGMA page_size = {_PAGE}")
     _write_ahead(connection)
-    if not ours:
+    if not is_store:
         _create(connection, path)
 
 
