@@ -122,7 +122,7 @@ class Tally:
         """Of a ``Run``, or of the path of a run directory, also of one whose writers died.
 
         Raises RecordingError for what is no run directory, and for one without rows. Ten million events take
-        some seconds and < 2 GB.
+        some seconds.
         """
         directory = open_run(run)
         manifest, arrivals = directory.manifest, read_arrivals(directory)

@@ -135,7 +135,12 @@ async def recover(entry: JournalEntry) -> str:
     settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
     fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.what, entry.parameters)
     fault.original = dict(entry.original)
-    await _done(fault.end(), f"{entry.what} cannot be undone")
+    try:
+        await _done(fault.end(), f"{entry.what} cannot be undone")
+    except KeyError as error:
+        raise FaultInert(
+            f"{entry.what} cannot be undone: {entry.path}, of another version, does not say what {error} was"
+        ) from error
     over = await _done(fault.verify_ended(), f"{entry.what} is not over")
     entry.remove()
     return over

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -324,8 +325,14 @@ async def _known(client: AIOKafkaAdminClient, name: str) -> None:
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
     """Run it in a loop of its own, in a thread of its own: the caller may be in a loop already."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="dualstream-stack-admin")
-    try:
-        return pool.submit(asyncio.run, work).result()
-    finally:
-        pool.shutdown(wait=False)
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(asyncio.run(work))
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            future.set_exception(error)
+
+    # A daemon: who presses Ctrl-C does not wait for it. An executor's thread is waited for at the exit.
+    threading.Thread(target=run, name="dualstream-stack-admin", daemon=True).start()
+    return future.result()

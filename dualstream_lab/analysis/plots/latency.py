@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from dualstream_lab.recording.rows import Int64
@@ -132,12 +131,6 @@ def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float
     )
     axes.plot(live.index, live["p50"], color=look.COLORS["live_ms"], linestyle="--", linewidth=1, label="p50")
     return _finish_over_time(axes, frames, "Kafka lag and live latency", "lag, latency (ms)")
-
-
-def _draw_over_time(axes: Axes, table: pd.DataFrame, column: str) -> None:
-    color, (of_p99, of_p50) = look.COLORS[column], look.DASHES.get(column, ("-", "--"))
-    axes.plot(table.index, table["p99"], color=color, linestyle=of_p99, label=f"{look.LABELS[column]}, p99")
-    axes.plot(table.index, table["p50"], color=color, linestyle=of_p50, linewidth=1, label="p50")
 
 
 def _finish_over_time(axes: Axes, frames: Frames, title: str, label: str = "latency (ms)") -> Axes:
