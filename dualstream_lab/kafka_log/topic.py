@@ -13,17 +13,9 @@ from uuid import UUID
 from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
+from aiokafka.protocol import types as wire
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import (
-    Boolean,
-    CompactArray,
-    CompactString,
-    Int16,
-    Int32,
-    Schema,
-    TaggedFields,
-)
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log.connection import connecting, open_admin
@@ -281,29 +273,34 @@ class _Uuid:
         return str(value)
 
 
-_TEXT = CompactString("utf-8")
-_INTEGERS = CompactArray(Int32)
-_TAGS = ("tags", TaggedFields)
-_BROKER = (("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT), _TAGS)
+_TEXT = wire.CompactString("utf-8")
+_INTEGERS = wire.CompactArray(wire.Int32)
+_TAGS = ("tags", wire.TaggedFields)
+_BROKER = (("node_id", wire.Int32), ("host", _TEXT), ("port", wire.Int32), ("rack", _TEXT), _TAGS)
 _PARTITION = (
-    *(("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32)),
+    *(
+        ("error_code", wire.Int16),
+        ("partition", wire.Int32),
+        ("leader", wire.Int32),
+        ("leader_epoch", wire.Int32),
+    ),
     *(("replicas", _INTEGERS), ("isr", _INTEGERS), ("offline_replicas", _INTEGERS), _TAGS),
 )
 _TOPIC = (
-    *(("error_code", Int16), ("name", _TEXT), ("topic_id", _Uuid), ("is_internal", Boolean)),
-    *(("partitions", CompactArray(*_PARTITION)), ("authorized_operations", Int32), _TAGS),
+    *(("error_code", wire.Int16), ("name", _TEXT), ("topic_id", _Uuid), ("is_internal", wire.Boolean)),
+    *(("partitions", wire.CompactArray(*_PARTITION)), ("authorized_operations", wire.Int32), _TAGS),
 )
 
 
 class _DescribedTopics(Response):  # type: ignore[misc]
     API_KEY = 3
     API_VERSION = 12
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("brokers", CompactArray(*_BROKER)),
+    SCHEMA = wire.Schema(
+        ("throttle_time_ms", wire.Int32),
+        ("brokers", wire.CompactArray(*_BROKER)),
         ("cluster_id", _TEXT),
-        ("controller_id", Int32),
-        ("topics", CompactArray(*_TOPIC)),
+        ("controller_id", wire.Int32),
+        ("topics", wire.CompactArray(*_TOPIC)),
         _TAGS,
     )
 
@@ -313,10 +310,10 @@ class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
     API_VERSION = 12
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _DescribedTopics
-    SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", _Uuid), ("name", _TEXT), _TAGS)),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_topic_authorized_operations", Boolean),
+    SCHEMA = wire.Schema(
+        ("topics", wire.CompactArray(("topic_id", _Uuid), ("name", _TEXT), _TAGS)),
+        ("allow_auto_topic_creation", wire.Boolean),
+        ("include_topic_authorized_operations", wire.Boolean),
         _TAGS,
     )
 

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+_BUCKETS = 50  # a wait ends at most one fiftieth late
 
 
 class Buffer(Generic[T]):
@@ -62,9 +63,6 @@ class Buffer(Generic[T]):
             self.bytes += size
             admitted.append(ticket)
         return admitted
-
-
-_BUCKETS = 50  # a wait ends at most one fiftieth late
 
 
 class Deadlines(Generic[T]):

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 from dualstream_lab.errors import StoreError
 from dualstream_lab.store.reading import Reader
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C")
-_Answered: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
 _CLOSE_TIMEOUT = 5.0
 
 
@@ -68,32 +67,27 @@ class Thread(Generic[C]):
         """In the thread. What came first does not wait for what comes while it is answered."""
         ended = False
         while not ended:
-            done = [self._answered(*self._asked.popleft()) for _ in range(len(self._asked))]
+            answered = [self._answered(*self._asked.popleft()) for _ in range(len(self._asked))]
             ended = not self._asked
-            self._loop.call_soon_threadsafe(self._tell, done, ended)
+            self._loop.call_soon_threadsafe(self._report, answered, ended)
 
-    def _answered(self, question: Callable[[C], Any], answer: asyncio.Future[Any]) -> _Answered:
+    def _answered(
+        self, question: Callable[[C], Any], answer: asyncio.Future[Any]
+    ) -> tuple[asyncio.Future[Any], Callable[[], None]]:
         try:
-            return answer, question(cast("C", self._connection)), None
+            return answer, partial(answer.set_result, question(cast("C", self._connection)))
         except BaseException as error:  # noqa: BLE001  (raised where it was asked)
-            return answer, None, error
+            return answer, partial(answer.set_exception, error)
 
-    def _tell(self, done: list[_Answered], ended: bool) -> None:
+    def _report(self, answered: list[tuple[asyncio.Future[Any], Callable[[], None]]], ended: bool) -> None:
         """In the loop again."""
-        for answer, result, error in done:
-            if answer.done():  # whoever asked has left
-                continue
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
+        for answer, report in answered:
+            if not answer.done():  # else whoever asked has left
+                report()
         if ended:
             self._busy = bool(self._asked)
             if self._busy:
                 self._executor.submit(self._turn)
-
-
-_CLOSE_TIMEOUT = 5.0
 
 
 def _in_thread(
