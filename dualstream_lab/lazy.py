@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__all__ = ["attribute"]
-
 
 def attribute(package: str, name: str, home: str | None, *, extra: str = "") -> object:
     """The attribute ``name`` of the module ``home``, or that module, where it is called so.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["count", "many", "percent", "seconds"]
-
 _TIMES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _COUNTS: Final = ((1e9, "G"), (1e6, "M"))
 

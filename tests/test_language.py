@@ -34,45 +34,28 @@ _NO_WORDS = {
 # What is still there, by room.
 _LEFT: dict[str, str] = {
     "analysis": "found heard others what",
-    "cli": (
-        "_hear _heard _made _mend _tell _tell_checks _tell_costs _tell_state _told _where found its mend "
-        "others run_and_tell tell told what where "
-    ),
+    "cli": "_mend _where found mend others show_facts what",
     "event": "what",
     "faults": "what",
     "gateway": (
-        "Seats _dirty _hear_hint _hear_other _heard _look _look_anyway _look_at_suspects _look_now _made "
-        "_seats _told_confirmed _told_lost _told_refused _turn foreign found hear heard heard_after "
-        "is_foreign look made seats tell told turn what "
+        "_heard _look _look_anyway _look_at_suspects _look_now _turn foreign hear heard heard_after look "
+        "tell told turn what "
     ),
     "kafka_log": "facts what",
-    "lab": (
-        "ForeignPublisher Others Stay Truth _Facts _Heard _begin_stay _found _hear _hearing _here _lane "
-        "_made _ours _restless _stay _stranger _tell _tell_all _tell_fault _told _what _where _witness "
-        "copies facts foreign found heard hearing hears invite lanes made mine others ours restless stay "
-        "tell told truth what "
-    ),
-    "ledger": "HEARD HEARD_AFTER_GIVING_UP Heard _ours _strangers heard tell told what",
-    "load": "GatewayHearing Hearing _all_heard _heard _told all_heard found hear heard lane lanes tell where",
-    "locust_bridge": (
-        "Crew _crew _heard_at _hearing _hears_itself _lanes _outbox add_panel hear_everything hearing "
-        "hearing_of hears_itself lanes tell "
-    ),
+    "lab": "_Facts _found _made _times_told _told _what copies facts found heard lanes made others told what",
+    "ledger": "HEARD HEARD_AFTER_GIVING_UP Heard heard what",
+    "load": "GatewayHearing Hearing _all_heard _heard _told all_heard facts found hear heard tell where",
+    "locust_bridge": "_hearing _hears_itself hear_everything hearing hears_itself",
     "processor": "what",
-    "publisher": (
-        "Flight Lane Part _all_dirty _dirty _gentle_until _is_dirty _lanes _made _soil _soil_again "
-        "_tell_if_empty _trouble dirty_sources flight found lane part questions tell_drops told trouble "
-        "what "
-    ),
-    "recording": "found heard heard_again what",
+    "publisher": "_made dirty_sources found part tell_drops trouble what",
+    "recording": "heard heard_again what",
     "replay": "Found found",
     "simulation": (
-        "Heard Told _Lane _busy _dirty _gentle_until _hear _lanes _made _tell _trip as_heard beside busy "
-        "copies fetch_trip found gentle hear heard its kafka_trip lane lanes ours redis_trip tell tiles "
-        "told trip what where "
+        "_busy _made as_heard beside busy copies fetch_trip found hear heard kafka_trip lanes redis_trip "
+        "tiles told trip what "
     ),
     "stack": "copies found others what",
-    "store": "_tell found",
+    "store": "found",
     "subscriber": "_tell heard_at",
 }
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.analysis.comparison import Arm
 
-__all__ = ["caveats", "settings_between"]
-
 _SHOWN: Final = 6
 _BUSIER: Final = 0.15
 _STATES: Final = {

@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording import Manifest
     from dualstream_lab.recording.rows import Floats
 
-__all__ = [
-    "ALLOW", "ALLOW_SHARE", "ASSUMED", "Arm", "Difference", "Finding", "compare_arms", "differing",
-    "in_turns", "setup", "surroundings",
-]  # fmt: skip
-
 ALLOW: Final = 0.1
 """How much worse a rate or a latency may be, as a share of the base's."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.joined import Joined
     from dualstream_lab.recording.rows import Flags, Int64
 
-__all__ = ["Frames", "compare", "load"]
-
 _KINDS: Final = ("published", "heard", "consumed")
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dualstream_lab.analysis.tally import Tally
     from dualstream_lab.recording.rows import Floats, Int64
 
-__all__ = ["MEASURES", "Measure"]
-
 _RESAMPLES: Final = 400
 _FEWEST: Final = 5  # blocks of a run whose seconds are resampled
 

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.recording.rows import Floats, Int64
 
-__all__ = [
-    "EARLIEST", "LEVEL", "LOOKS", "Decision", "Interval", "counts_of", "decide", "interval", "log_bins",
-    "neighbours", "resamples", "standard_error", "student", "student_share",
-]  # fmt: skip
-
 LOOKS: Final = (6, 9, 13, 19, 28, 40, 60, 90)
 """After so many pairs it may be found good. Each time half as many again, as every look has its price."""
 

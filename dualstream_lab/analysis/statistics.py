@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
     Values = pd.Series[float] | Floats | npt.NDArray[np.float32]
 
-__all__ = [
-    "Latency", "lag", "latencies", "latency", "latency_ms", "outage_windows", "over_time", "percentiles",
-]  # fmt: skip
-
 _BINS_PER_DECADE = 400  # bins of a block's histogram: 0.6 % wide
 _BINS = 100 * _BINS_PER_DECADE
 _SMALLEST = 1e-3  # ms

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.joined import Joined
     from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64
 
-__all__ = ["BINS", "Arrivals", "HasPath", "Tally", "counted", "open_run", "quantiles", "read_arrivals"]
-
 BINS: Final = 1853
 """Of latencies, each 1 % wide, from 0.01 ms to 1000 s; the last one is "never"."""
 

@@ -14,9 +14,6 @@ from dualstream_lab.errors import FaultInert
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-__all__ = ["HTTP", "KAFKA", "REDIS", "Address", "Dialect", "Refusal", "address_of", "answer_time", "answers"]
-__all__ += ["ask", "at_most", "connected", "pushed", "refuses", "until"]
-
 Address: TypeAlias = tuple[str, int]
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Refusal: TypeAlias = Literal["mute", "refused", "reset"]

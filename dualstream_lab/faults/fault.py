@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.proxy.proxy import Proxy
     from dualstream_lab.stack import LocalStack, ManagedProcess
 
-__all__ = ["Fault", "Parameter", "RepeatedFault", "ServedGateway", "ServerFault", "Target", "derived"]
-
 _STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording import RunDirectory
     from dualstream_lab.stack import LocalStack
 
-__all__ = ["broken", "carry_out", "open_target", "recover"]
-
 T = TypeVar("T")
 
 

@@ -16,8 +16,6 @@ from dualstream_lab.stack.state import state_path
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["JournalEntry", "journal_path", "left_behind"]
-
 # What is kept of an entry, by its name in the file.
 _KEPT = {"what": "what", "settings": "settings", "parameters": "parameters", "found": "original"}
 

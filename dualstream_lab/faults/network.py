@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.proxy.proxy import Proxy
     from dualstream_lab.faults.proxy.toxics import Toxic
 
-__all__ = ["FAULTS", "Delayed", "NetworkFault"]
-
 _SLACK = 0.05  # s that an answer may take on a busy machine
 _QUESTIONS = 10
 _PUSH = 0.3  # s that what is pushed takes at the rate

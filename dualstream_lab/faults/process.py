@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.fault import Fault, ServedGateway
     from dualstream_lab.stack import ManagedProcess
 
-__all__ = ["FAULTS"]
-
 
 class _Kill(ServerFault):
     """Refused, as by a server that is not there."""

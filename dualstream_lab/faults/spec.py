@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.faults.fault import Fault
 
-__all__ = ["CATALOGUE", "FaultSpec", "brokers_needed", "check_overlaps", "check_suits", "checked"]
-__all__ += ["fault_named"]
-
 _KEYS: Final = ("what", "at", "for", "every", "times")
 _LONGEST: Final = 86_400.0  # s
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from dualstream_lab.lazy import attribute
 
 if TYPE_CHECKING:
+    from dualstream_lab.faults.spec import FaultSpec as Fault
     from dualstream_lab.lab.fan_out_lab import coalescing, fan_out
     from dualstream_lab.lab.notebook import run
     from dualstream_lab.lab.result import Run
-    from dualstream_lab.lab.scenario import Fault, Scenario, Users
+    from dualstream_lab.lab.scenario import Scenario, Users
     from dualstream_lab.stack import LocalStack
 
 __all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "coalescing", "fan_out", "run"]

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from dualstream_lab.analysis import Frames, load, plot_latency_over_time, plot_timeline
 from dualstream_lab.analysis.statistics import Latency, latency_ms
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.lab.runner import Progress, run_scenario
-from dualstream_lab.lab.scenario import Fault, Scenario
+from dualstream_lab.lab.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable

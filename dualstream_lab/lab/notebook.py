@@ -13,8 +13,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.lab.runner import Progress, run_scenario
-from dualstream_lab.lab.scenario import Fault, Scenario, Users
+from dualstream_lab.lab.scenario import Scenario, Users
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
 

@@ -15,8 +15,6 @@ from dualstream_lab.faults.spec import brokers_needed, check_overlaps, fault_nam
 from dualstream_lab.load.thresholds import Threshold
 from dualstream_lab.workload import Workload
 
-__all__ = ["Fault", "Scenario", "Users", "shipped_scenarios"]
-
 _MOST = 2**20  # bytes of a file
 _SHORT = 500  # characters of a message: it shows the value, which may be of any size
 

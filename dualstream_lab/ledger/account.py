@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.log import Log
     from dualstream_lab.recording.rows import Codes, Flags
 
-__all__ = ["Account", "account_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
     Integers = npt.NDArray[Any]
 
-__all__ = [
-    "FOREVER", "NO_ROW", "CaughtUp", "Consumed", "Drops", "Events", "Heard", "Subscriber", "Window", "behind",
-    "combined", "first_rows", "grouped", "ranks",
-]  # fmt: skip
-
 NO_ROW: Final = -1
 """The outcome of an event that has no row of its publishing."""
 

@@ -11,8 +11,6 @@ from dualstream_lab.recording import DROPS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CAUSES", "CLASSES", "MARKS", "Cause", "Class", "Entry", "LogState", "Mark"]
-
 
 E = TypeVar("E", bound=Enum)
 

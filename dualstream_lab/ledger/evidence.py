@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording import RunDirectory
     from dualstream_lab.recording.rows import Int32, Int64
 
-__all__ = ["Evidence"]
-
 _COLUMNS: Final = ("seq", "intended", "sent", "acked", "outcome", "source")
 _OTHERS: Final = ("consumed", "heard", "dropped", "caught_up")
 _AROUND: Final = 1_000_000_000  # ns: rows that a full disk refused came together within it

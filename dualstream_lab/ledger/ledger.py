@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.log import Log
     from dualstream_lab.recording.rows import Flags, Int64
 
-__all__ = ["Ledger"]
-
 _EXAMPLES = 3
 _PAUSE = 1_000_000_000  # ns
 

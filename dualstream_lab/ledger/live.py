@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.log import Log
     from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
-__all__ = ["Live", "live_of"]
-
 _STOPPED: Final = 500_000_000  # ns before the end of the recording: what was on its way then may be cut off
 _DELAY: Final = 1_000_000_000  # ns: what is heard later than that is not looked for in a hole of the rows
 _NEVER: Final = np.iinfo(np.int64).max

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.classes import LogState
     from dualstream_lab.recording.rows import Flags, Int32, Int64
 
-__all__ = ["Log", "log_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording import FaultRecord
     from dualstream_lab.recording.rows import Floats, Int64
 
-__all__ = ["PATHS", "Path", "Recovery", "Series", "grade", "grade_all"]
-
 PATHS: Final = ("publish", "live", "consumer")
 _SECOND: Final = 1_000_000_000
 _BEFORE: Final = 10 * _SECOND

@@ -10,8 +10,6 @@ from dualstream_lab.recording import Outcome, drops_of
 if TYPE_CHECKING:
     from dualstream_lab.recording import Interval, RunDirectory
 
-__all__ = ["UNREAD", "Seconds"]
-
 UNREAD: Final = "unread: "
 """Begins the counters that say what of the log was not read, and why."""
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.recording import RunDirectory
 
-__all__ = ["Moment", "Story", "story_of"]
-
 _OUTCOMES = {
     Outcome.PENDING: "its call ended without an answer",
     Outcome.REJECTED: "rejected, or not given to Kafka in time",

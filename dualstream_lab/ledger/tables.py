@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger.classes import Entry
     from dualstream_lab.ledger.recovery import Path, Recovery
 
-__all__ = ["Table", "detected", "duration", "entry_table", "recovery_table", "share_text"]
-
 
 class Table(NamedTuple):
     """Texts; a notebook shows it as a table."""

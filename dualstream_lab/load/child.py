@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-__all__ = ["Child", "Orders", "serve"]
-
 _LINE = 1 << 20
 _CHANNEL = sys.stdout  # kept: what a user's code prints may go elsewhere
 

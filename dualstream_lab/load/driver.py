@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.rows import Int64
     from dualstream_lab.workload import Catalogue, Slots, Workload
 
-__all__ = ["Call", "Driver", "Publisher", "Sink", "load_headers", "time_limit", "warm_up"]
-
 _COLUMNS = ("seq", "intended", "source", "type", "size")
 
 

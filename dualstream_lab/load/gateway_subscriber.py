@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.load.gateway_wire import Transport
 
-__all__ = ["SOURCES_EACH", "GatewayHearing", "GatewaySubscriber", "checked_gateway"]
-
 SOURCES_EACH: Final = {"ws": 100, "sse": 50}
 """Of one connection: a gateway's own limit; SSE has them in a URL."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-__all__ = ["Incoming", "SseIncoming", "Transport", "WsIncoming", "pong", "request", "subscriptions"]
-
 Transport = Literal["ws", "sse"]
 
 _MAX_HEAD: Final = 16_384

@@ -18,8 +18,6 @@ from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload
 
-__all__: list[str] = []
-
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     workload = Workload(**task["workload"])

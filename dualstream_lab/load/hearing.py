@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.load.subscriber import Listening
     from dualstream_lab.workload import RunIds
 
-__all__ = ["Hearing"]
-
 _DRAIN = 10.0  # s
 _OPEN = 1_000_000  # events that were sent here and may still be heard
 

@@ -25,8 +25,6 @@ from dualstream_lab.workload import RunIds
 if TYPE_CHECKING:
     from dualstream_lab.kafka_log import Records
 
-__all__: list[str] = []
-
 _DRAIN = 10.0
 _PROBE_KAFKA = 0.1
 

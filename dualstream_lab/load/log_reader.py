@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.kafka_log import LogConsumer, LogIdentity
     from dualstream_lab.recording import Meter
 
-__all__ = ["LogReader", "open_log_reader", "record_unread"]
-
 _FETCH_WAIT: Final = 100  # ms that Kafka may wait for more
 _TRIES: Final = 3  # of a partition in trouble, before a reading that is to end gives it up
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.joined import Joined
     from dualstream_lab.recording.rows import Int64
 
-__all__ = ["MEASURES", "QUANTILES", "Totals", "is_time", "measures", "totals_of"]
-
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
 _LATENCIES: Final = {

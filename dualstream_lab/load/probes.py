@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.recording import Meter
 
-__all__ = ["ask_kafka", "probe_kafka", "probe_redis"]
-
 _PROBE = 0.5
 _ANSWER = 1.0
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.rows import Int64
     from dualstream_lab.workload import RunIds
 
-__all__ = ["PublishRecorder", "Recorder"]
-
 _PROBE = 0.01
 _CPU_KINDS = 8  # of psutil's; what guests use is within what users use
 _NAMES = {outcome: outcome.name.lower() for outcome in Outcome}

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.workload import Workload
 
-__all__ = ["Session", "cpu_seconds", "new_manifest", "own_stack"]
-
 K = TypeVar("K")
 
 

@@ -23,11 +23,6 @@ from redis.exceptions import RedisError
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.recording import Ending
 
-__all__ = [
-    "Connection", "Listening", "Presence", "RedisSubscriber", "all_channels", "all_ready",
-    "allow_connections",
-]  # fmt: skip
-
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
 _CONNECT_TIMEOUT = 10.0
 _SPARE_FILES = 256

@@ -15,8 +15,6 @@ from dualstream_lab.load.measures import MEASURES, is_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Check", "Threshold", "format_measure"]
-
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip

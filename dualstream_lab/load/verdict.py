@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.load.measures import Totals
     from dualstream_lab.recording import RunDirectory
 
-__all__ = ["Verdict", "judge", "limit_sentence"]
-
 _LATE = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
 _BUSY = 0.9  # of a core
 _FULL = 0.95  # of all cores

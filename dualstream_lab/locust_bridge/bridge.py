@@ -24,8 +24,6 @@ from dualstream_lab.tasks import end_tasks
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["Bridge", "start_thread"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.recording import Outcome
 
-__all__ = ["Controller"]
-
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from dualstream_lab.stack.settings import TOPIC
 if TYPE_CHECKING:
     from argparse import Namespace
 
-__all__ = ["Destinations"]
-
 
 class Destinations:
     """Of the tests of one master, or of one process that is alone: the web UI may name others each time."""

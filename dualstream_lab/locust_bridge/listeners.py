@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dualstream_lab.load.hearing import Hearing
     from dualstream_lab.locust_bridge.options import Options
 
-__all__ = ["JOIN_TIMEOUT", "Listeners"]
-
 JOIN_TIMEOUT: Final = 30.0
 """Seconds for connections to be subscribed."""
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["CHANNELS", "VIA", "Options", "add_arguments"]
-
 CHANNELS = ("all", "hot", "uniform", "zipf")
 VIA = ("redis", "ws", "sse")
 _GATEWAY = "http://127.0.0.1:8080"

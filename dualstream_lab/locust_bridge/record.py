@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval
 
-__all__ = ["Record", "show"]
-
 
 class Record:
     """Kept by the master, or by a process that is alone. Raises RecordingError where it cannot be written.

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval, Outcome
 
-__all__ = ["RunAssignment", "Session", "finish_limit", "start_limit"]
-
 _PERIOD = 0.5
 _KEPT = 1200  # intervals that may wait for a report to the master: five minutes
 _QUIET, _DRAIN = 0.3, 5.0

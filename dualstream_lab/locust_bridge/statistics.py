@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dualstream_lab.locust_bridge.controller import Controller
     from dualstream_lab.recording import Interval
 
-__all__ = ["add_interval", "add_tab"]
-
 # histogram: (method, name, whether it counts in the aggregated line)
 _ENTRIES: Final = {
     "publish": ("PUBLISH", "intended to ack", True),

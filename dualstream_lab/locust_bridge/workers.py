@@ -8,8 +8,6 @@ from typing import Any
 import gevent
 from locust.runners import STATE_MISSING, MasterRunner
 
-__all__ = ["Workers"]
-
 
 class Workers:
     """A master's workers, or the one process that is alone. ``members``: their ids, in order."""

@@ -20,8 +20,6 @@ from dualstream_lab.recording.rows import KINDS, RANGES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Part", "RunDirectory", "list_runs"]
-
 _DENSEST: Final = 300  # bytes of rows in a byte of a file: LZ4 makes 255 of one
 _HEADROOM: Final = 2**20
 _NAMES: Final = 1000  # of counters, gauges and histograms

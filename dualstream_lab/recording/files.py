@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["check_plain", "read_json", "read_lines", "read_whole", "replace_json"]
-
 T = TypeVar("T")
 
 _MOST: Final = 16 * 2**20  # bytes of a JSON file

@@ -17,8 +17,6 @@ from dualstream_lab.errors import RecordingError
 if TYPE_CHECKING:
     from dualstream_lab.recording.rows import Floats, Int64
 
-__all__ = ["LatencyHistogram"]
-
 _HIGHEST = 3_600_000_000  # µs: an hour
 _DIGITS = 3
 _SUB_BITS = 11  # 2 x 10^3 values a bucket, as a power of two

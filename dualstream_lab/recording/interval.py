@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Interval", "IntervalWriter", "Meter", "drops_of"]
-
 _DROPPED = "dropped: "
 
 Level = Annotated[float, msgspec.Meta(ge=-(2**63), le=2**63)]

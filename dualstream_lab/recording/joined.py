@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.directory import RunDirectory
     from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64, Outcomes
 
-__all__ = ["Joined", "Published", "by_seq", "column_types", "durable_lag", "join", "places", "stacked"]
-
 _NEVER = np.iinfo(np.int64).max
 
 

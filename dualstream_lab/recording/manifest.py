@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["Clocks", "FaultRecord", "Manifest", "machine", "safe_settings", "versions", "within_run"]
-
 FORMAT = 1
 
 Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**62)]

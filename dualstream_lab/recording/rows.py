@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.uint8]
     Column = Int64 | int
 
-__all__ = ["DROPS", "KINDS", "Ending", "Outcome", "RowWriter", "sampled"]
-
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     # ``seq``: the event's number in the plan; ``intended``, ``sent``, ``acked``: times; ``source``: its rank
     "published": {

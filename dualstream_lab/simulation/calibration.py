@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Deployment
     from dualstream_lab.workload import Workload
 
-__all__ = ["COSTS", "UNKNOWN", "Calibration", "load_of"]
-
 COSTS: Final = tuple(each.name for each in fields(Costs))  # their names, in order
 UNKNOWN: Final = 10.0  # a cost that no run tells is taken to be within so many times its default, either way
 _ASSUMED: Final = (

@@ -11,11 +11,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Flags", "Floats", "Integers", "delay_at", "done_at", "inside", "kernel", "next_begin", "pop", "push",
-    "spread",
-]  # fmt: skip
-
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]

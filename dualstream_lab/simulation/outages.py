@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.spec import FaultSpec
     from dualstream_lab.simulation.parameters import Deployment
 
-__all__ = ["NEVER", "Modes", "Outages", "Spans", "outages", "united"]
-
 Spans: TypeAlias = npt.NDArray[np.float64]
 """Shape (n, 2): begins and ends, s, in order, apart from each other. Of slowness (n, 3): and its delay, s."""
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.recording import Interval, RunDirectory
 
-__all__ = ["Costs", "Deployment", "deployment_for", "deployment_of", "most_of"]
-
 _LANES: Final = 256
 _BOUNDS: Final = (
     "batch_bytes", "buffer_events", "buffer_timeout", "delivery_timeout", "redis_timeout", "notify_queue",

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.outages import Spans
     from dualstream_lab.simulation.parameters import Costs, Deployment
 
-__all__ = ["Draws", "Noise", "draw"]
-
 _TABLE = 1 << 16
 _PARTITION, _SHARD, _REQUEST, _EXCHANGE, _PAUSES, _RETURN = range(6)  # what a stream of numbers is for
 _AFTER = 300.0  # s after the plan's end; by then nothing pauses any more

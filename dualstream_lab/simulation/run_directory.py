@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.engine.outcome import Case, Outcome
     from dualstream_lab.simulation.kernels import Flags, Floats, Integers
 
-__all__ = ["record"]
-
 _ZERO: Final = 1_000_000_000_000  # ns of the rows' clock at which the plan begins
 _BEFORE, _AFTER = 1.0, 1.0  # s that the subscriber listens before the plan and after the last event
 _HISTOGRAMS: Final = {

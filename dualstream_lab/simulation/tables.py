@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.fitting.validate import Check
     from dualstream_lab.simulation.planning.plan import Plan
 
-__all__ = ["bill_table", "check_table"]
-
 
 def bill_table(plans: Iterable[Plan]) -> pd.DataFrame:
     """A row a plan and part: ``rate`` (events/s), ``subscribers``, ``part``, ``value``, ``low`` and ``high``

@@ -24,8 +24,6 @@ from dualstream_lab.stack.settings import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["compose_yaml", "environment_name"]
-
 VALKEY_VERSION = "9.1.2"
 REDIS_PORT = 6379
 # Ports on the host: of the one broker, and of the three.

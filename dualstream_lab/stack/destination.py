@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.stack.local import LocalStack
     from dualstream_lab.stack.state import StackInfo
 
-__all__ = ["Destination", "ambient", "find_destination", "find_settings", "with_origins"]
-
 _OPTIONS: Final = {"kafka_url": "--kafka", "redis_url": "--redis"}
 
 

@@ -9,8 +9,6 @@ from typing import Final, Literal
 
 from dualstream_lab.errors import StackError
 
-__all__ = ["MEMORY", "kept_directory", "temporary_directory", "user_directory"]
-
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  (directories of our own are made there)
 """On Linux: files in it are in memory."""
 

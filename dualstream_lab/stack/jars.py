@@ -23,8 +23,6 @@ from dualstream_lab.stack.directory import user_directory
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["KAFKA_VERSION", "class_path"]
-
 KAFKA_VERSION = "4.4.0"
 # Kafka's own dependencies lack a binding for its logging; without one there are no logs at all.
 COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"

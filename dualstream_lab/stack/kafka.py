@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.stack.runtime import Runtime
     from dualstream_lab.stack.settings import TlsMaterial
 
-__all__ = ["BrokerPorts", "broker_process", "new_id"]
-
 _PROTOCOLS = "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,SASL_SSL:SASL_SSL"
 _READY = "Kafka Server started"
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from dualstream_lab.stack.process import ManagedProcess
     from dualstream_lab.stack.settings import TlsMaterial
 
-__all__ = ["LocalStack"]
-
 T = TypeVar("T")
 _ATTEMPTS = 3
 _COUNTED = 30.0  # s

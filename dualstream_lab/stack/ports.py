@@ -8,8 +8,6 @@ from contextlib import ExitStack
 
 from dualstream_lab.errors import StackError
 
-__all__ = ["HOST", "check_port", "free_ports"]
-
 HOST = "127.0.0.1"
 # Below the range that systems give to outgoing connections (from 32768 on Linux, 49152 on macOS). A port
 # of that range may be taken while a broker is down, even by a client's own attempt to reach the broker.

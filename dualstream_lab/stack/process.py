@@ -14,8 +14,6 @@ from dualstream_lab.errors import StackError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ManagedProcess"]
-
 _GUARD = Path(__file__).with_name("guard.py")
 _REAP_TIMEOUT = 10.0
 _POLL = 0.02

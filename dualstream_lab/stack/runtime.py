@@ -15,8 +15,6 @@ from pathlib import Path
 
 from dualstream_lab.errors import StackError
 
-__all__ = ["Java", "Runtime", "find_java"]
-
 OLDEST = 17
 _META = "meta.properties"
 # All settings at every start are 250 lines of a log that is read to find a reason.

@@ -10,11 +10,6 @@ from dualstream_lab.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "PARTITIONS", "TOPIC", "VALKEY_SETTINGS", "TlsMaterial", "broker_settings", "node_settings",
-    "replication", "topic_settings",
-]  # fmt: skip
-
 TOPIC = "events"
 PARTITIONS = 6
 

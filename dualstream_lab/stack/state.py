@@ -13,8 +13,6 @@ from dualstream_lab.stack.directory import user_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["StackInfo", "StateFile", "running_stack", "state_path"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackInfo:

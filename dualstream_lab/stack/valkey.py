@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.stack.settings import TlsMaterial
 
-__all__ = ["find_redis", "redis_process", "tls_capable_redis"]
-
 _NAMES = ("valkey-server", "redis-server")
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.stack.runtime import Runtime
 
-__all__ = ["warmed"]
-
 _ARCHIVE = "kafka.jsa"
 _TEMPLATE = "formatted"
 _KEPT = 3

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["PLANS", "Curve", "arrival_times", "expected_count", "intended_rate"]
-
 PLANS: Final = ("constant", "poisson", "ramp", "step", "burst", "sine", "closed")
 """``rate`` is the highest rate of each (of ``poisson``, the mean).
 

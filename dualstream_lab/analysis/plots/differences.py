@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.analysis.paired import Interval
 
-__all__ = ["plot_differences", "plot_predictions"]
-
 _SAME: Final = "#555555"
 _VERDICTS: Final = {"better": GOOD, "worse": BAD, "regression": BAD, "cannot tell": DOUBTFUL}
 _WIDEST: Final = 10  # bands

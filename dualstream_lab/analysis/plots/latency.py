@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
     Values = npt.NDArray[np.float32]
 
-__all__ = [
-    "plot_lag_and_latency", "plot_latency_heatmap", "plot_latency_over_time", "plot_latency_percentiles",
-    "plot_percentiles",
-]  # fmt: skip
-
 _PATHS: Final = ("publish_ms", "live_ms", "consumed_ms")
 _NINES: Final = np.linspace(0, 5, 301)
 _SMALLEST: Final = 1e-3  # ms

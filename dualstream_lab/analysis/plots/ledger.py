@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.ledger import Entry, Path, Recovery
 
-__all__ = ["plot_ledger", "plot_recovery"]
-
 _NEVER: Final = {CLASSES[which][0] for which in (Class.LOST, Class.ORPHAN)}
 _COLORS: Final = {"heard": look.GOOD, "silent": look.DOUBTFUL, "heard-after-giving-up": "#56B4E9"}
 _OTHERS: Final = "#999999"

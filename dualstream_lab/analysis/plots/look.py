@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.analysis.frames import Frames
 
-__all__ = [
-    "BAD", "COLORS", "DASHES", "DOUBTFUL", "GOOD", "LABELS", "LINES", "MARKERS", "fault_name", "few_numbers",
-    "finish", "latency_axis", "name_rows", "new_axes", "plain_numbers", "shade", "time_axis",
-]  # fmt: skip
-
 GOOD: Final = "#009E73"
 DOUBTFUL: Final = "#E69F00"
 BAD: Final = "#D55E00"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.analysis.frames import Frames
     from dualstream_lab.recording.rows import Floats
 
-__all__ = ["draw_live", "plot_outcomes", "plot_rates", "plot_timeline"]
-
 _FAILURES: Final = (
     ((Outcome.UNKNOWN,), "unknown at the deadline", "#E69F00", "///"),
     ((Outcome.REJECTED, Outcome.NO_ROOM), "refused", "#D55E00", ""),

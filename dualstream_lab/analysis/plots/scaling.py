@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["plot_bill", "plot_fan_out", "plot_sweep"]
-
 _UNITS: Final = {"s": "s", "ms": "ms", "us": "µs", "kib": "KiB", "mib": "MiB", "cpu": "share of one core"}
 _DECADES: Final = 30  # largest by smallest: beyond it, an axis is logarithmic
 _SIXTH: Final = ("#777777", (0, (4, 2, 1, 2)))

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-__all__ = ["Admin", "Partition", "administration"]
-
 _TIMEOUT = 5.0  # s of one request
 _CLIENT: Final = "dualstream-fault"
 _TOPIC, _TOPIC_LEVEL = 2, 1  # kind of resource, source of a setting

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.kafka.admin import Partition
     from dualstream_lab.stack import ManagedProcess
 
-__all__ = ["FAULTS", "KafkaFault"]
-
 _BACK = 30.0  # s for a broker that returned to have all that it missed
 _MOVED = 30.0  # s; a broker that is gone is missed after 4 on the local stack, 9 by default
 _SPREAD = 30.0  # s for brokers to know of a quota, and to say so

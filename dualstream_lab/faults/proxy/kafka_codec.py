@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Place: TypeAlias = Callable[[str, int], tuple[str, int]]
 
-__all__ = ["KafkaCodec"]
-
 _PRODUCE, _FETCH, _METADATA, _COORDINATOR, _API_VERSIONS = 0, 1, 3, 10, 18
 _QUORUM, _CLUSTER, _SHARE_FETCH, _SHARE_ACKNOWLEDGE = 55, 60, 78, 79
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.evidence import Address
     from dualstream_lab.faults.proxy.toxics import Toxic
 
-__all__ = ["KafkaProxy", "Proxy"]
-
 _TIMEOUT = 10.0  # s
 _NOT_STARTED = "the fault proxy is not started; use it as a context manager"
 

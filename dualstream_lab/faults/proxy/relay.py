@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.proxy.kafka_codec import KafkaCodec
     from dualstream_lab.faults.proxy.toxics import Toxic
 
-__all__ = ["Relay"]
-
 _BUFFER = 256 * 2**10  # bytes that may wait for an end which does not read
 _BACKLOG = 1024
 _MOST = 10_000  # ends

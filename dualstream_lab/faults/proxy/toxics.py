@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeAlias
 
-__all__ = ["EARLY", "Bandwidth", "BlackHole", "Delay", "Refuse", "Reset", "Road", "Toxic"]
-
 EARLY: Final = 0.9
 """Of a delay, as it may be seen: a loop's timers may end a moment before their time."""
 

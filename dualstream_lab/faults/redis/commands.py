@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.faults.fault import Target
 
-__all__ = ["FAULTS"]
-
 _FILL = 32  # connections that may have ended since they were counted
 _FULL = "max number of clients"
 _WAIT = 10.0  # s for a connection to be accepted

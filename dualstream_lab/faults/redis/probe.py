@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.evidence import Address
     from dualstream_lab.stack import ManagedProcess
 
-__all__ = ["WRITE", "Link", "RedisFault", "Refused", "ask", "delivers", "lifetime", "refused"]
-
 _ANSWER = 5.0  # s
 _NAME = "dualstream-fault"  # begins the channels used here, and the key that is never written
 

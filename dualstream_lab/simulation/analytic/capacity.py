@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
-__all__ = [
-    "STATIONS", "Capacity", "Station", "Traffic", "at_work", "capacity", "listening", "on_shared_cores",
-    "station", "traffic_of", "turns_per_call",
-]  # fmt: skip
-
 STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 """The way of an event; names as in ``Outcome.busy``."""
 

@@ -13,8 +13,6 @@ import numpy as np
 
 from dualstream_lab.simulation.kernels import kernel
 
-__all__ = ["Batch", "Comings", "Work", "different", "log_other", "settled"]
-
 _STEPS: Final = 60  # of bisection
 _ALL: Final = 0.9999  # of the time: nothing but a longer queue comes with more connections
 

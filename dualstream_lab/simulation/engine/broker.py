@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.outages import Outages
     from dualstream_lab.simulation.random_draws import Noise
 
-__all__ = ["Brokers", "deliver"]
-
 _ANSWER, _AGAIN, _ARRIVAL, _BEGIN, _ENCODED = range(5)  # what comes next: of a connection; of a publisher
 _PAUSE: Final = 0.1  # s before what failed is sent again
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from dualstream_lab.simulation.kernels import Floats, kernel
 
-__all__ = ["AWAY", "hand_out", "poll"]
-
 AWAY: Final = 0.5  # seconds until a gateway whose connection was closed has another one
 _MOST: Final = 10_000  # records a poll
 

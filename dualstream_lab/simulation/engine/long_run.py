@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.engine.stations import Setup
     from dualstream_lab.simulation.kernels import Floats, Integers
 
-__all__ = ["repeat", "tile_length"]
-
 _EVENTS: Final = 1_000_000  # of a tile, about
 _OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB
 _WORSE: Final = 1.5  # times as late at the end of a tile as at its begin: then it does not keep up

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Counts = npt.NDArray[np.uint32]
 
-__all__ = ["DROPPED", "LEAD", "Slice", "Window", "fates", "put", "slice_of", "spans_of", "window_of"]
-
 DROPPED: Final = tuple(f"dropped: {why}" for why in DROPS)  # the counts of those that were given up
 LEAD: Final = 1  # seconds that are simulated before the tile, until everything has warmed up
 _SETTLES: Final = 5.0  # s after an outage in which everything must be as before

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.engine.redis_shard import Notified, Shard
     from dualstream_lab.simulation.kernels import Flags, Floats, Integers
 
-__all__ = ["Notifiers", "notifiers", "notify"]
-
 _CONNECTION, _TIMEOUT = DROPS.index("redis connection"), DROPS.index("redis timeout")
 _DOWN, _FULL = DROPS.index("redis down"), DROPS.index("queue full")
 _LEAST, _MOST = 1000, 4000  # notifications in one exchange

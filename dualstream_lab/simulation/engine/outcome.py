@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
-__all__ = ["EDGES", "LATENCIES", "Bins", "Case", "Outcome", "bin_of", "binned", "tally"]
-
 _LEAST: Final = 1e-6  # s
 _WIDTH: Final = float(np.log(1.01))
 _BINS: Final = 2400  # up to 6 hours

@@ -17,11 +17,6 @@ from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
 if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
 
-__all__ = [
-    "Publishers", "admit", "again", "begin", "encoded", "following", "publishers_of", "ring", "rung",
-    "settle", "take", "work",
-]  # fmt: skip
-
 DURABLE, REJECTED, UNKNOWN, NO_ROOM = range(1, 5)  # as recording.Outcome, whose members are no numbers here
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.outages import Modes, Spans
     from dualstream_lab.simulation.random_draws import Noise
 
-__all__ = ["FAILED", "LATE", "REFUSED", "SUCCESS", "Notified", "Shard", "joined", "serve_exchange"]
-
 REFUSED: Final = DROPS.index("redis refused")
 SUCCESS, FAILED, LATE = range(3)  # how an exchange ends
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.spec import FaultSpec
     from dualstream_lab.workload import Workload
 
-__all__ = ["setup_of", "simulate"]
-
 _AFTER: Final = 60  # s after the plan's end, and the bounds on waiting: until then levels are kept
 _MOST: Final = 10_000_000  # events of a run with a row each
 _QUEUES: Final = 10_000_000  # of partitions at publishers

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.random_draws import Draws
 
-__all__ = ["Setup", "by_publisher", "consume", "notify_shard", "publish", "receive"]
-
 
 class Setup(NamedTuple):
     """All that is decided before the first event. ``seconds``: how long levels are kept."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     Costs = Mapping[str, float]
 
-__all__ = ["IDLE", "LINEAR", "NEEDED", "Equations", "equations_of"]
-
 IDLE: Final = ("idle", "redis_idle", "consumer_idle", "wake")
 """Measured, and no part of the model: what a process costs a second without any load, and how much later a
 caller is woken than the publisher has the ack that he writes down.

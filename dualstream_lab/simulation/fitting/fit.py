@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.fitting.observations import Observed
     from dualstream_lab.simulation.kernels import Floats
 
-__all__ = ["Fit", "fit"]
-
 _TURNS: Final = 8
 _RESAMPLES: Final = 200
 _CUT: Final = 6.5  # standard deviations from which on an observation is an outlier

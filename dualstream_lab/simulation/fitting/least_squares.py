@@ -15,8 +15,6 @@ import numpy as np
 if TYPE_CHECKING:
     from dualstream_lab.simulation.kernels import Floats, Integers
 
-__all__ = ["Normal", "normal"]
-
 _BELIEF: Final = 3.0  # a cost is believed to be its default, give or take three times as much
 
 

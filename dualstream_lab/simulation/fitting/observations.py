@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.kernels import Floats, Integers
     from dualstream_lab.simulation.parameters import Deployment
 
-__all__ = ["Blocks", "Events", "Observed", "Requests", "Seconds", "observe", "side_by_side", "usable"]
-
 _APART: Final = {"lab": 200e-6, "simulation": 1e-6}
 """s between two calls' answers from which on they came with two requests. The calls of one request are woken
 one after the other, each some 50 µs after the last; an answer takes several times as long.

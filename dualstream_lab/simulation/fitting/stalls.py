@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.kernels import Floats, Integers
     from dualstream_lab.simulation.parameters import Costs
 
-__all__ = ["ENOUGH", "Pauses", "pauses_matched", "separate"]
-
 ENOUGH: Final = 5.0  # fewer requests that met one say nothing of how long pauses are
 _STEPS: Final = 5
 _NORMAL: Final = 1.96

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.workload import Workload
 
-__all__ = ["Check", "figures", "validate"]
-
 _ALLOWED: Final = 0.15
 _ALLOWED_P99: Final = 0.25
 _KEPT_UP: Final = 0.95  # of the intended rate; below it the rate that was reached is the highest

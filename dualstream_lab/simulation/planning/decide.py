@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation.parameters import Costs, Deployment
 
-__all__ = ["Decision", "Form", "Reason", "Stream", "Wants", "decide"]
-
 _FAST: Final = 10_000  # events/s, from which one call and one exchange an event cost too much
 _MANY: Final = 100  # subscribers of a channel; with fewer there are hardly more of them than gateways
 _LONG: Final = 1e-3  # s that Redis may write one event to its subscribers: everybody else waits meanwhile

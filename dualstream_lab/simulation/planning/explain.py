@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.analytic.capacity import Station
     from dualstream_lab.simulation.planning.plan import Plan
 
-__all__ = ["arithmetic"]
-
 _BATCHES: Final = {
     "publisher": ("publishers", "a call of {}", "event"),
     "broker": ("brokers", "a request of at most {}", "event"),

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Deployment
     from dualstream_lab.simulation.planning.requirements import Requirements
 
-__all__ = ["ELECTION", "Effect", "effects"]
-
 ELECTION: Final = 6.0
 """Seconds until the partitions of a broker that is gone have another leader, as in the fault catalogue."""
 

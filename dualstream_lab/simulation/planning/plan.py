@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.planning.requirements import Requirements
 
-__all__ = ["PARTS", "PUBLISHED", "Figure", "Goal", "Plan", "clusters", "plan", "share_of", "way"]
-
 PARTS: Final = ("publishers", "brokers", "partitions", "shards", "gateways", "consumers")
 """Of the bill, as the fields of Deployment."""
 

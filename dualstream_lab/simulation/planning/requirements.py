@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import Traffic
 
-__all__ = ["Requirements"]
-
 _BOUNDS = (
     ("rate", 1, 10_000_000), ("sources", 1, 1_000_000_000), ("subscribers", 1, 1_000_000_000),
     ("per_subscriber", 0.001, 1_000_000), ("batch", 1, 10_000), ("payload_bytes", 256, 900_000),

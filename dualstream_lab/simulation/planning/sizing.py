@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs
     from dualstream_lab.simulation.planning.requirements import Requirements
 
-__all__ = ["size", "smallest", "with_brokers"]
-
 _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part
 _GATEWAYS: Final = 100_000  # of them

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.planning.requirements import Requirements
 
-__all__ = ["Rehearsal", "as_heard", "rehearse"]
-
 _EVENTS: Final = 200_000  # about
 _LEAST, _LONGEST = 0.25, 600.0  # s
 _SETTLED: Final = 0.2  # the share of it after which it counts

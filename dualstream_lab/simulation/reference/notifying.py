@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation.reference.world import World
 
-__all__ = ["Audience", "Notifier", "Shard"]
-
 _FLUSH, _MAX_FLUSH = 1000, 4000
 _MAX_FAILURES = 5
 _OPEN: Final = 1.5  # s that the breaker is

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.simulation.reference.world import World
 
-__all__ = ["Brokers", "Consumers", "Publisher"]
-
 _AGAIN: Final = 0.1  # s from a request's failure until it is sent again
 _MOST: Final = 10_000  # records that one poll takes
 _CALLERS: Final = 10**9  # more than a small run has calls

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation.parameters import Costs, Deployment
     from dualstream_lab.simulation.random_draws import Draws, Noise
 
-__all__ = ["Job", "Notes", "Station", "World", "delay", "within"]
-
 
 class Notes:
     """An array for each column of Outcome; ``live``, ``repaired``: heard in one way or the other."""
