@@ -13,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Scenario, Users
 from dualstream_lab.load.thresholds import Threshold
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dualstream_lab.config import Settings
+    from dualstream_lab.faults.spec import FaultSpec as Fault
     from dualstream_lab.lab.result import Run
     from dualstream_lab.stack import LocalStack
 
