@@ -19,6 +19,7 @@ from dualstream_lab.simulation.fitting.fit import fit
 from dualstream_lab.simulation.fitting.least_squares import normal
 from dualstream_lab.simulation.fitting.observations import observe
 from dualstream_lab.simulation.fitting.stalls import pauses_matched
+from dualstream_lab.simulation.parameters import most_of
 from dualstream_lab.workload import Workload
 
 from .sweep import TRUE, sweep
@@ -102,6 +103,15 @@ def test_runs_at_the_same_time_on_one_broker_tell_its_work_from_the_way_there(ru
     assert its.costs.request == pytest.approx(TRUE.request, rel=0.1)
     assert its.costs.kafka_trip == pytest.approx(TRUE.kafka_trip, rel=0.25)
     assert its.covers("publishers", 2)
+
+
+def test_no_more_pauses_are_told_than_there_can_be(runs, monkeypatch):
+    """A fake of an overloaded machine, where no number of pauses would be enough."""
+    fitting = "dualstream_lab.simulation.fitting.fit"
+    monkeypatch.setattr(f"{fitting}._machine", lambda _seen: "busy")
+    monkeypatch.setattr(f"{fitting}.pauses_matched", lambda _costs, _seen: 1e12)
+    calibration = fit(runs[:3]).calibration
+    assert calibration.costs.pauses <= calibration.high.pauses == pytest.approx(most_of("pauses"))
 
 
 def _half(path, into, number):

@@ -72,7 +72,9 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
     if "pauses" in found and machine != _SIMULATED:
         known = Costs(**{name: found[name].value for name in COSTS if name in found})
         if known.pauses:
-            found["pauses"] = _times(found["pauses"], pauses_matched(known, seen) / known.pauses)
+            # On an overloaded machine no number of pauses is enough.
+            most = most_of("pauses") / found["pauses"].high
+            found["pauses"] = _times(found["pauses"], min(pauses_matched(known, seen) / known.pauses, most))
     stations = [each.station for each in kept]
     observations = {name: sum(len(one.y) for one in kept if one.station == name) for name in stations}
     return Fit(calibration=_calibration(found, machine, seen), observations=observations)
