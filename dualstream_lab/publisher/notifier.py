@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dualstream_lab import notifier_policy as policy
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import event_key, resync_channel
 
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Notifications in one exchange: 2 ms of Redis's time, which it gives in 16 kB turns; more when they pile up.
-_FLUSH, _MAX_FLUSH = 1000, 4000
-# In trouble and for a second after it, less, and a pause in between. A Redis that was mute does all at once
-# what it was sent meanwhile, and so would we what has piled up: both take cores from those who publish.
-_RECOVERING, _RECOVERING_FOR, _PAUSE = 250, 1.0, 0.005
-# After a failure: five attempts to connect in a row would keep the loop for 3 ms, and be over before a server
-# that restarts is back.
-_RETRY = 0.05  # s
-_MAX_FAILURES = 5  # then the circuit breaker opens
-_OPEN_FOR = 1.5  # s; live again within two after Redis is
-_REFUSED = 0.5  # s after an announcement was refused (no permission, …) until it is tried again
 _PROBE = 10.0
 _CLOSE_TIMEOUT = 2.0
 _WARN_EVERY = 5.0
@@ -166,15 +156,17 @@ class Notifier:
         if self._open_until:
             await asyncio.sleep(max(0.0, self._open_until - time.monotonic()))
         elif self._failures:
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(policy.RETRY_PAUSE)
         if not await self._link.check():
             await self._link.connect()
             self._open_until = 0.0
         if self._queue and (began := time.monotonic()) < self._recovering_until:
-            await self._flush(_RECOVERING)
-            await asyncio.sleep(min(time.monotonic() - began, _PAUSE))
+            await self._flush(policy.RECOVERING_IN_EXCHANGE)
+            await asyncio.sleep(min(time.monotonic() - began, policy.RECOVERING_PAUSE))
         elif self._queue:
-            await self._flush(min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH))
+            await self._flush(
+                min(max(policy.LEAST_IN_EXCHANGE, len(self._queue) // 4), policy.MOST_IN_EXCHANGE)
+            )
         elif self._has_skipped and time.monotonic() >= self._refused_until:
             await self._announce()
         else:
@@ -184,7 +176,7 @@ class Notifier:
     async def _sleep_until_woken(self) -> None:
         self._wake.clear()
         try:
-            async with asyncio.timeout(_REFUSED if self._has_skipped else _PROBE):
+            async with asyncio.timeout(policy.ANNOUNCE_PAUSE if self._has_skipped else _PROBE):
                 await self._wake.wait()
         except TimeoutError:
             if self._has_skipped or not await self._link.check():
@@ -273,13 +265,13 @@ class Notifier:
     def _recovered(self) -> None:
         if self._failures:
             self._failures = 0
-            self._recovering_until = time.monotonic() + _RECOVERING_FOR
+            self._recovering_until = time.monotonic() + policy.RECOVERING_FOR
 
     def _failed(self, reason: str, *, for_good: bool = False) -> None:
-        self._failures = max(self._failures, _MAX_FAILURES if for_good else 0) + 1
+        self._failures = max(self._failures, policy.MAX_FAILURES if for_good else 0) + 1
         self._recovering_until = math.inf
-        if self._failures >= _MAX_FAILURES:
-            self._open_until = time.monotonic() + _OPEN_FOR
+        if self._failures >= policy.MAX_FAILURES:
+            self._open_until = time.monotonic() + policy.OPEN_FOR
             self._drop_queued(self._limit, "redis down")
             self._idle.set()
         self._warn(f"Redis: {reason}")
@@ -313,7 +305,7 @@ class Notifier:
                 self._all_skipped |= everything
         self._recovered()
         if refused:
-            self._refused_until = time.monotonic() + _REFUSED
+            self._refused_until = time.monotonic() + policy.ANNOUNCE_PAUSE
             self._warn(f"Redis refused to announce skipped sources: {refused[0]}")
             return
         self.resyncs += 1

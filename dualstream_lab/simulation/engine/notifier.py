@@ -6,10 +6,11 @@ stretch of that order, from ``first`` to ``joined``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dualstream_lab import notifier_policy as policy
 from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.engine.redis_shard import FAILED, LATE, REFUSED, SUCCESS, serve_exchange
 from dualstream_lab.simulation.kernels import delay_at, inside, kernel, next_begin, pop, push
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 
 _CONNECTION, _TIMEOUT = DROPS.index("redis connection"), DROPS.index("redis timeout")
 _DOWN, _FULL = DROPS.index("redis down"), DROPS.index("queue full")
-_LEAST, _MOST = 1000, 4000  # notifications in one exchange
-_FAILURES = 5
-_OPEN: Final = 1.5  # s that the breaker is
-_RETRY: Final = 0.05  # s after a failure
-_ASK: Final = 0.5  # s after an announcement was refused
-_FEW, _RECOVERING, _PAUSE = 250, 1.0, 0.005  # after failures, and so long after them: so many, then a pause
 _CONNECT, _CONNECTED, _MUTE, _JOIN, _PAUSED, _ARRIVAL = range(3, 9)  # what comes next, besides an end
 
 
@@ -102,7 +97,8 @@ def begin_exchange(shard: Shard, who: Notifiers, number: int, now: float) -> tup
     """
     queue = who.joined[number] - who.first[number]
     few = now < who.recovering[number]
-    count = min(_FEW if few else min(max(_LEAST, queue // 4), _MOST), queue)
+    usual = min(max(policy.LEAST_IN_EXCHANGE, queue // 4), policy.MOST_IN_EXCHANGE)
+    count = min(policy.RECOVERING_IN_EXCHANGE if few else usual, queue)
     who.begin[number] = who.first[number]
     who.first[number] += count
     who.end[number], who.sent[number] = who.first[number], now
@@ -122,7 +118,7 @@ def announce(shard: Shard, who: Notifiers, number: int, now: float) -> None:
     if who.skipped[number] < 0 or now < who.asks[number]:
         return
     if inside(shard.modes.refusing, now):
-        who.asks[number] = now + _ASK
+        who.asks[number] = now + policy.ANNOUNCE_PAUSE
         return
     who.resyncs[number] += 1
     deaf = inside(shard.away, now)
@@ -138,12 +134,12 @@ def on_failure(who: Notifiers, number: int, now: float) -> tuple[int, float]:
     who.failures[number] += 1
     who.recovering[number] = np.inf
     join(who, number, now)
-    if who.failures[number] < _FAILURES:
-        return _CONNECT, now + _RETRY
+    if who.failures[number] < policy.MAX_FAILURES:
+        return _CONNECT, now + policy.RETRY_PAUSE
     drop(who, number, who.first[number], who.joined[number], _DOWN, now)
     who.first[number] = who.joined[number]
     who.open[number] = True
-    return _CONNECT, now + _OPEN
+    return _CONNECT, now + policy.OPEN_FOR
 
 
 @kernel
@@ -174,13 +170,13 @@ def proceed(shard: Shard, who: Notifiers, one: int, what: int, now: float) -> tu
     if what == SUCCESS:
         few = who.sent[one] < who.recovering[one]
         if who.failures[one]:
-            who.failures[one], who.recovering[one] = 0, now + _RECOVERING
+            who.failures[one], who.recovering[one] = 0, now + policy.RECOVERING_FOR
         for place in range(who.begin[one], who.end[one]):
             if who.events.reason[place] == REFUSED:
                 drop(who, one, place, place + 1, REFUSED, now)
         announce(shard, who, one, now)
         if few:
-            return _PAUSED, now + min(now - who.sent[one], _PAUSE)
+            return _PAUSED, now + min(now - who.sent[one], policy.RECOVERING_PAUSE)
     return -1, now
 
 

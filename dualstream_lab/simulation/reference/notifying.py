@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dualstream_lab import notifier_policy as policy
 from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.engine.gateway import AWAY
 from dualstream_lab.simulation.reference.world import Job, Station, delay, within
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     import simpy
 
     from dualstream_lab.simulation.reference.world import World
-
-_FLUSH, _MAX_FLUSH = 1000, 4000
-_MAX_FAILURES = 5
-_OPEN: Final = 1.5  # s that the breaker is
-_RETRY: Final = 0.05  # s after a failure
-_ASK: Final = 0.5  # s after an announcement was refused
-_FEW, _RECOVERING, _PAUSE = 250, 1.0, 0.005
 
 
 class Audience:
@@ -178,7 +172,8 @@ class Notifier:
         if self._busy or not self._queue:
             return
         few = self._world.env.now < self._recovering_until
-        most = _FEW if few else min(max(_FLUSH, len(self._queue) // 4), _MAX_FLUSH)
+        usual = min(max(policy.LEAST_IN_EXCHANGE, len(self._queue) // 4), policy.MOST_IN_EXCHANGE)
+        most = policy.RECOVERING_IN_EXCHANGE if few else usual
         events = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
         self._busy = True
         self._world.env.process(self._exchange(events, few=few))
@@ -190,11 +185,11 @@ class Notifier:
         yield answer | env.timeout(self._world.deployment.redis_timeout)
         if answer.triggered and answer.value:
             if self._failures:
-                self._failures, self._recovering_until = 0, env.now + _RECOVERING
+                self._failures, self._recovering_until = 0, env.now + policy.RECOVERING_FOR
             self._drop([seq for seq in events if seq in self._shard.refused], "redis refused")
             self._announce()
             if few:
-                yield env.timeout(min(env.now - began, _PAUSE))
+                yield env.timeout(min(env.now - began, policy.RECOVERING_PAUSE))
         else:
             self._drop(events, "redis connection" if answer.triggered else "redis timeout")
             self._on_failure()
@@ -206,13 +201,13 @@ class Notifier:
         """Again and again, until it succeeds."""
         env = self._world.env
         while True:
-            if self._failures >= _MAX_FAILURES:
+            if self._failures >= policy.MAX_FAILURES:
                 self._open = True
                 self._drop(list(self._queue), "redis down")
                 self._queue.clear()
-                yield env.timeout(_OPEN)
+                yield env.timeout(policy.OPEN_FOR)
             else:
-                yield env.timeout(_RETRY)
+                yield env.timeout(policy.RETRY_PAUSE)
             if (yield from self._shard.connect()):
                 break
             self._on_failure()
@@ -232,7 +227,7 @@ class Notifier:
         if not self._skipped or self._world.env.now < self._announce_from:
             return
         if self._shard.refuses():
-            self._announce_from = self._world.env.now + _ASK
+            self._announce_from = self._world.env.now + policy.ANNOUNCE_PAUSE
             return
         self._world.notes.resyncs += 1
         if not within(self._world.draws.away, self._world.env.now):
