@@ -2,8 +2,8 @@
 
 Importing the package is light: aiokafka, redis and the rest are imported when a name is first used.
 
-Public are the names of ``__all__`` here and of the packages ``analysis``, ``faults``, ``lab`` and
-``simulation``; everything else may change without a word.
+Public are the names of ``__all__`` here and of the packages ``analysis``, ``faults``, ``lab``,
+``simulation`` and ``testing``; everything else may change without a word.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = [
     "__version__",
 ]
 
-_PACKAGES = ("analysis", "faults", "lab", "simulation")
+_PACKAGES = ("analysis", "faults", "lab", "simulation", "testing")
 _HOMES = {
     **dict.fromkeys(__all__, "errors"),
     **{name: name for name in _PACKAGES},

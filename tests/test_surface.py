@@ -18,7 +18,7 @@ BatchReceipt BufferFull ConfigError DualPublisher DualStreamError Event EventErr
 OutcomeUnknown PublishError PublishRejected Receipt RecordingError Settings StackError StoreConflict
 StoreError StreamGap StreamUnavailable Subscriber __version__
 """
-PACKAGES = {"analysis", "faults", "lab", "simulation"}
+PACKAGES = {"analysis", "faults", "lab", "simulation", "testing"}
 
 
 def test_the_public_names_are_these():
