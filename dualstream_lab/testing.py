@@ -68,8 +68,8 @@ class MemoryPublisher:
     def fail_next(self, failure: Failure, *, in_log: bool = False) -> None:
         """Have the next call (of several of these: the next ones, in turn) end with an error.
 
-        ``no room``: BufferFull; ``rejected``: PublishRejected; ``unknown``: OutcomeUnknown, and the events are
-        in the log all the same if ``in_log``, as ``resolve`` then says. Raises ConfigError for another.
+        ``no room``: BufferFull; ``rejected``: PublishRejected; ``unknown``: OutcomeUnknown, and the events
+        are in the log all the same if ``in_log``, as ``resolve`` then says. Raises ConfigError for another.
         """
         if failure not in {"no room", "rejected", "unknown"}:
             raise ConfigError(f"failure must be 'no room', 'rejected' or 'unknown' (is {failure!r})")
@@ -95,13 +95,18 @@ class MemoryPublisher:
         runs = [(part.partition, part.base, part.indices) for part in call.parts]
         return BatchReceipt(call.event_ids, runs, call.invalid)
 
-    async def resolve(self, events: Iterable[Event | str], *, timeout: float = 10.0) -> dict[str, Resolution]:
+    async def resolve(
+        self,
+        events: Iterable[Event | str],
+        *,
+        timeout: float = 10.0,  # noqa: ARG002  (as the real one's)
+    ) -> dict[str, Resolution]:
         """As :meth:`DualPublisher.resolve`, at once: of what :meth:`fail_next` had reported unknown."""
         self._check_started()
         asked = named_slices(events, self._unresolved)
         return {name: resolution(part, place, None) for name, (_, part, place) in asked.items()}
 
-    async def flush(self, timeout: float | None = None) -> bool:
+    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ARG002  (as the real one's)
         """There is nothing to wait for: True."""
         self._check_started()
         return True
