@@ -456,12 +456,17 @@ def web_ui(options: list[str], cwd: Path) -> Iterator[tuple[str, Path]]:
     with said.open("wb") as log:
         process = subprocess.Popen(
             [*command, "--web-port", str(port), *options], cwd=cwd, stdout=log, stderr=log,
-            start_new_session=True,
+            start_new_session=True, env=os.environ | {"PYTHONFAULTHANDLER": "1"},
         )  # fmt: skip
     try:
         yield f"http://127.0.0.1:{port}", said
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # its threads' stacks say what it waits for
+            process.wait(10)
+            pytest.fail(f"it does not end:\n{said.read_text()[-5000:]}")
     finally:
         process.kill()
         process.wait()
