@@ -18,6 +18,7 @@ _STARTS = {
     "gateway/test_handover.py::test_nor_have_schedules": _DRAWS,
     "gateway/test_handover.py::test_two_thousand_schedules": _DRAWS,
     "kafka_log/test_diagnosis.py": "a broker",
+    "publisher/test_conformance.py": "a broker",
     "publisher/test_rights.py": "a broker",
     "simulation": "the simulation, which is compiled for half a minute",
     "store/test_model.py": _DRAWS,
