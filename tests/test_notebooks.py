@@ -33,8 +33,8 @@ CLIENTS, TICKS, CLIENT_RATE, CLIENT_DURATION = [10], [0, 0.02], 200, 1
     "07_capacity_and_outages": """
 SWEEP, CHECKS = [(1_000, 1), (4_000, 20)], [(2_000, 4)]
 SECONDS, REPEATS, OUTAGE_RATE, AWAY = 3, 1, 1_000, 2
-RATES, SUBSCRIBERS, SOURCES, BATCH, LIVE_P99 = [10_000, 30_000], 100_000, 50_000, 50, 0.5
-HUGE, HUGE_SECONDS, HUGE_AWAY = 100_000, 120, 20
+RATES, SUBSCRIBERS, SOURCES, BATCH, LIVE_P99 = [5_000, 10_000], 100_000, 50_000, 50, 0.5
+HUGE, HUGE_SECONDS, HUGE_AWAY = 30_000, 60, 15  # runs of 3 s may tell costs that take many brokers
 """,
 }
 EPILOGUE = "import sys; assert 'gevent' not in sys.modules and 'locust' not in sys.modules"
@@ -57,7 +57,7 @@ def test_notebooks_are_thin(path: Path) -> None:
         assert not any(isinstance(node, kinds) for node in ast.walk(tree))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)  # kernels are compiled on the way, and another file is tested beside
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     notebook = read(path)
@@ -65,7 +65,7 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = PARAMETERS.get(path.stem, cell.source)
     notebook.cells.append(nbformat.v4.new_code_cell(EPILOGUE))
-    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     pictures = [
         output
         for cell in notebook.cells
