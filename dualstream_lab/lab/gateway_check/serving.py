@@ -66,7 +66,7 @@ async def serving(settings: Settings, directory: Path, **environment: float) -> 
             *("env", *(f"{name}={value}" for name, value in environment.items())),
             *(sys.executable, "-m", "dualstream_lab.cli", "serve", "--listen", f"{HOST}:{port}"),
             *("--kafka", str(settings.kafka_url), "--redis", str(settings.redis_url)),
-            *("--topic", settings.topic, "--store", str(directory / "events.db")),
+            *("--topic", settings.topic, "--store", str(directory / "check.db")),
         ],
         log=directory / "serve.log",
         ready=lambda text: "Ctrl-C ends it" in text,
