@@ -26,6 +26,11 @@ class Feed:
     ``degraded``: why it is polled from the store instead, or None.
     """
 
+    __slots__ = (
+        "_cursor", "begun", "channel", "degraded", "epoch", "frames", "homes", "leaving", "live",
+        "partitions", "placed", "source", "source_id", "stream", "subscribed", "synced", "users",
+    )  # fmt: skip
+
     def __init__(self, source: str, homes: tuple[int, ...], epoch: str, channel: bytes) -> None:
         self.source = source
         self.source_id = source.partition(":")[2]
