@@ -151,7 +151,7 @@ class GatewaySubscriber(Connection):
             transport.write(subscriptions(self._cursors()))
         while incoming.pings:
             transport.write(pong(incoming.pings.pop()))
-        self._rest(transport)
+        self._pause_if_slow(transport)
 
     def _take(self, text: bytes, now: int) -> None:
         message = decode(text)

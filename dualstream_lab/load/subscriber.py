@@ -156,16 +156,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    def _rest(self, transport: asyncio.Transport) -> None:
-        """After a read, if it is ``slow``."""
-
-        def resume() -> None:
-            with suppress(RuntimeError):
-                transport.resume_reading()
-
+    def _pause_if_slow(self, transport: asyncio.Transport) -> None:
+        """After every read."""
         if self._slow:
             transport.pause_reading()
-            asyncio.get_running_loop().call_later(self._slow, resume)
+            asyncio.get_running_loop().call_later(self._slow, _resume, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ended: :meth:`run` makes a new one."""
@@ -175,6 +170,11 @@ class Connection(asyncio.Protocol):
             self.over(Ending.LOST, time.monotonic_ns())
         self._settled.set()
         self._ended.set()
+
+
+def _resume(transport: asyncio.Transport) -> None:
+    with suppress(RuntimeError):
+        transport.resume_reading()
 
 
 class RedisSubscriber(Connection):
@@ -230,7 +230,7 @@ class RedisSubscriber(Connection):
                 if self._confirmed == len(self._words) - 1:
                     self._confirm(now)
         if self._transport is not None:
-            self._rest(self._transport)
+            self._pause_if_slow(self._transport)
 
 
 async def all_ready(
