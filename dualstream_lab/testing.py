@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, PublishRejected, StreamUnavailable
-from dualstream_lab.event import Event, event_key
 from dualstream_lab.publisher import BatchReceipt, CloseReport, Receipt, Resolution
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall, State
-from dualstream_lab.publisher.encoder import Encoder, checked_headers
-from dualstream_lab.publisher.record_batch import BatchLimit
+from dualstream_lab.publisher.encoder import Encoder, checked_headers, skips_invalid
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.resolution import named_slices, resolution
 from dualstream_lab.publisher.route import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from dualstream_lab.event import Event
 
 __all__ = ["MemoryPublisher"]
 
@@ -45,7 +46,8 @@ class MemoryPublisher:
         settings = settings if settings is not None else Settings()
         limit = BatchLimit(settings.batch_bytes, _TOPIC_BYTES)
         routes = Routes(settings, partitions=partitions)
-        self._encoder = Encoder(routes, limit=limit, headers=checked_headers(headers))
+        codec = CODECS[settings.compression]
+        self._encoder = Encoder(routes, limit=limit, codec=codec, headers=checked_headers(headers))
         self._ends: Counter[int] = Counter()
         self._failures: deque[tuple[Failure, bool]] = deque()
         self._unresolved: dict[str, tuple[PartitionSlice, int]] = {}
@@ -87,13 +89,10 @@ class MemoryPublisher:
     ) -> BatchReceipt:
         """As :meth:`DualPublisher.publish_batch`."""
         self._check_started()
-        if on_invalid not in {"refuse", "skip"}:
-            raise ConfigError(f"on_invalid must be 'refuse' or 'skip' (is {on_invalid!r})")
-        batch = list(events)
-        call = self._encoder.call(batch, skip_invalid=on_invalid == "skip")
+        skip_invalid, batch = skips_invalid(on_invalid), list(events)
+        call = self._encoder.call(batch, skip_invalid=skip_invalid)
         self._deliver(call, batch)
-        runs = [(part.partition, part.base, part.indices) for part in call.parts]
-        return BatchReceipt(call.event_ids, runs, call.invalid)
+        return call.receipt()
 
     async def resolve(
         self,
@@ -129,7 +128,7 @@ class MemoryPublisher:
         if failure == "unknown":
             for part in call.parts:
                 part.state, part.reason = State.LOST, "handed over, and not acknowledged in time"
-            self._remember(call)
+                self._unresolved |= {key: (part, place) for place, key in enumerate(part.event_keys())}
         error = call.error() if failure == "unknown" else None
         if failure == "rejected" or not in_log:
             for part in call.parts:
@@ -141,8 +140,3 @@ class MemoryPublisher:
                 self._ends[part.partition] += len(part)
         if error := error or call.error():
             raise error
-
-    def _remember(self, call: PublishCall) -> None:
-        for part in call.parts:
-            for place, (event_id, _, route) in enumerate(part.notifications):
-                self._unresolved[event_key(route.source, event_id)] = part, place

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
 from dualstream_lab.event import event_key
-from dualstream_lab.publisher.outcome import IN_FLIGHT, Durable, Outcome, Rejected
+from dualstream_lab.publisher.outcome import IN_FLIGHT, BatchReceipt, Durable, Outcome, Rejected
 from dualstream_lab.publisher.record_batch import Codec, RecordBatch
 
 if TYPE_CHECKING:
@@ -103,6 +103,11 @@ class PublishCall:
             for place, index in enumerate(part.indices):
                 known[index] = part.outcome(place)
         return [known[index] for index in range(len(self.event_ids))]
+
+    def receipt(self) -> BatchReceipt:
+        """Of a call whose valid events are all durable."""
+        runs = [(part.partition, part.base, part.indices) for part in self.parts]
+        return BatchReceipt(self.event_ids, runs, self.invalid)
 
     def error(self) -> PublishError | None:
         """What to raise; None when every valid event is durable."""

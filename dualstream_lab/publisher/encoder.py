@@ -144,6 +144,13 @@ class Encoder:
         return len(record) if self._codec is None else min(len(record), len(self._codec.compress(record)))
 
 
+def skips_invalid(on_invalid: str) -> bool:
+    """Whether a batch's invalid events are left out. Raises ConfigError for what says neither."""
+    if on_invalid not in {"refuse", "skip"}:
+        raise ConfigError(f"on_invalid must be 'refuse' or 'skip' (is {on_invalid!r})")
+    return on_invalid == "skip"
+
+
 def _ids_of(events: Sequence[Event]) -> list[str]:
     try:
         return [event.id for event in events]

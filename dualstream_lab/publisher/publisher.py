@@ -11,7 +11,7 @@ from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
 from dualstream_lab.kafka_log import LogIdentity, LogWatch, TopicInfo, topic_info
 from dualstream_lab.publisher.accumulator import Accumulator
 from dualstream_lab.publisher.call import PartitionSlice, State
-from dualstream_lab.publisher.encoder import Encoder, checked_headers
+from dualstream_lab.publisher.encoder import Encoder, checked_headers, skips_invalid
 from dualstream_lab.publisher.kafka import KafkaWriter, limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.outcome import BatchReceipt, CloseReport, PublisherStats, Receipt, Resolution
@@ -131,18 +131,16 @@ class DualPublisher:
         :meth:`publish`; ``.outcomes`` has one entry an event, in input order.
         """
         accumulator = self._started()
-        if on_invalid not in {"refuse", "skip"}:
-            raise ConfigError(f"on_invalid must be 'refuse' or 'skip' (is {on_invalid!r})")
+        skip_invalid = skips_invalid(on_invalid)
         try:
             batch = events if isinstance(events, (list, tuple)) else list(events)
-            call = self._encoder.call(batch, skip_invalid=on_invalid == "skip")
+            call = self._encoder.call(batch, skip_invalid=skip_invalid)
         except EventError as error:
             accumulator.refused += len(error.invalid)
             raise
         accumulator.refused += len(call.invalid)
         await accumulator.deliver(call)
-        runs = [(part.partition, part.base, part.indices) for part in call.parts]
-        return BatchReceipt(call.event_ids, runs, call.invalid)
+        return call.receipt()
 
     async def resolve(self, events: Iterable[Event | str], *, timeout: float = 10.0) -> dict[str, Resolution]:
         """What became of events that were reported unknown. Ends within about ``timeout`` seconds.

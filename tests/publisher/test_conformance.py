@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualstream_lab import DualPublisher, Event
+from dualstream_lab import DualPublisher, Event, Settings
 from dualstream_lab.errors import (
     BufferFull,
     ConfigError,
@@ -27,10 +27,14 @@ PARTITIONS = 6  # of the tests' topics
 @pytest.fixture(params=["kafka", "memory"])
 def make(request):
     """Makes publishers of one kind, of a topic that is empty."""
-    if request.param == "memory":
-        return lambda **options: MemoryPublisher(partitions=PARTITIONS, **options)
-    settings = request.getfixturevalue("settings")
-    return lambda **options: DualPublisher(settings(), **options)
+    settings = Settings if request.param == "memory" else request.getfixturevalue("settings")
+
+    def publisher(*, compression="none", **options):
+        if request.param == "memory":
+            return MemoryPublisher(settings(compression=compression), partitions=PARTITIONS, **options)
+        return DualPublisher(settings(compression=compression), **options)
+
+    return publisher
 
 
 async def test_receipts_are_in_the_order_of_the_calls(make):
@@ -72,6 +76,12 @@ async def test_bad_events_are_refused_by_the_same_words(make):
 def test_bad_headers_are_refused_before_the_start(make):
     with pytest.raises(ConfigError, match="ce_id"):
         make(headers=[("ce_id", b"x")])
+
+
+async def test_a_large_event_may_be_small_as_it_is_sent(make):
+    event = Event(type="t", source_type="repo", source_id="a", data="x" * 2_000_000)
+    async with make(compression="lz4") as publisher:
+        assert (await publisher.publish(event)).offset == 0
 
 
 async def test_only_between_start_and_close(make):
