@@ -11,8 +11,8 @@ import pytest
 from dualstream_lab.simulation import Costs, Deployment, Outcome
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.random_draws import Noise, draw
-from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
+from tests.simulation.reference import reference
 
 SERVICE = 1e-3  # s
 CUSTOMERS = 8000

@@ -14,9 +14,9 @@ from dualstream_lab.recording import Outcome as Said
 from dualstream_lab.simulation import Costs, Deployment, Outcome
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.random_draws import draw
-from dualstream_lab.simulation.reference import reference
 from dualstream_lab.workload import Workload
 from tests.simulation.accounts import check, check_publishers
+from tests.simulation.reference import reference
 
 EXACT = Costs(broker_noise=0, redis_noise=0, pauses=0)
 STEADY = Workload(rate=1000, duration=4, plan="poisson", batch=10, sources=40)

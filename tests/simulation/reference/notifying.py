@@ -12,14 +12,14 @@ import numpy as np
 from dualstream_lab import notifier_policy as policy
 from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.engine.gateway import AWAY
-from dualstream_lab.simulation.reference.world import Job, Station, delay, within
+from tests.simulation.reference.world import Job, Station, delay, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     import simpy
 
-    from dualstream_lab.simulation.reference.world import World
+    from tests.simulation.reference.world import World
 
 
 class Audience:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import simpy
 
 from dualstream_lab.recording import Outcome
-from dualstream_lab.simulation.reference.world import Job, Station, delay, within
+from tests.simulation.reference.world import Job, Station, delay, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from dualstream_lab.simulation.reference.world import World
+    from tests.simulation.reference.world import World
 
 _AGAIN: Final = 0.1  # s from a request's failure until it is sent again
 _MOST: Final = 10_000  # records that one poll takes

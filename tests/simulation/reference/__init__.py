@@ -11,9 +11,9 @@ from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.engine.outcome import Case, Outcome
 from dualstream_lab.simulation.engine.simulate import setup_of
 from dualstream_lab.simulation.parameters import Costs, Deployment
-from dualstream_lab.simulation.reference.notifying import Audience, Notifier, Shard
-from dualstream_lab.simulation.reference.publishing import Brokers, Consumers, Publisher
-from dualstream_lab.simulation.reference.world import Notes, World
+from tests.simulation.reference.notifying import Audience, Notifier, Shard
+from tests.simulation.reference.publishing import Brokers, Consumers, Publisher
+from tests.simulation.reference.world import Notes, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
