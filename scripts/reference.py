@@ -12,7 +12,7 @@ from dualstream_lab.cli.chaos import _parameters, _where
 from dualstream_lab.cli.root import _COMMANDS, _SECTIONS, _dualstream
 from dualstream_lab.faults import CATALOGUE
 from dualstream_lab.gateway.metrics import Metrics
-from dualstream_lab.load.measures import MEASURES
+from dualstream_lab.verdict.measures import MEASURES
 
 __all__ = ["PAGES"]
 

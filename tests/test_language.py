@@ -44,14 +44,14 @@ _LEFT: dict[str, str] = {
     "kafka_log": "facts what",
     "lab": "_Facts _found _made _times_told _told _what copies facts found heard lanes made others told what",
     "ledger": "HEARD HEARD_AFTER_GIVING_UP Heard heard what",
-    "load": "GatewayHearing Hearing _all_heard _heard _told all_heard facts found hear heard tell where",
+    "load": "GatewayHearing Hearing _all_heard _heard _told all_heard facts hear heard tell where",
     "locust_bridge": "_hearing _hears_itself hear_everything hearing hears_itself",
     "processor": "what",
     "publisher": "_made dirty_sources found part tell_drops trouble what",
     "recording": "heard heard_again what",
     "replay": "Found found",
     "simulation": (
-        "_busy _made as_heard beside busy copies fetch_trip found hear heard kafka_trip lanes redis_trip "
+        "_made as_heard beside busy copies fetch_trip found hear heard kafka_trip lanes redis_trip "
         "tiles told trip what "
     ),
     "stack": "copies found others what",

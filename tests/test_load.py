@@ -11,12 +11,13 @@ import pytest
 
 from dualstream_lab.errors import BufferFull, ConfigError, OutcomeUnknown, PublishRejected
 from dualstream_lab.load.driver import Driver
-from dualstream_lab.load.measures import MEASURES, QUANTILES, Totals, is_time
 from dualstream_lab.load.recorder import PublishRecorder
-from dualstream_lab.load.thresholds import Threshold, format_measure
-from dualstream_lab.load.verdict import judge, limit_sentence
 from dualstream_lab.recording import Clocks, Manifest, Outcome, RunDirectory
 from dualstream_lab.recording.joined import durable_lag, join
+from dualstream_lab.verdict.bottleneck import limit_sentence
+from dualstream_lab.verdict.measures import MEASURES, QUANTILES, Totals, is_time
+from dualstream_lab.verdict.thresholds import Threshold, format_measure
+from dualstream_lab.verdict.verdict import judge
 from dualstream_lab.workload import RunIds, Workload
 
 IDS = RunIds("0" * 24)

@@ -18,11 +18,12 @@ from dualstream_lab.cli.root import run
 from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishRejected, StackError
 from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.generator import ThirdPartyPublisher, load_maker
-from dualstream_lab.lab.isolation.judgement import Rules, Verdict
+from dualstream_lab.lab.isolation.judgement import Rules
 from dualstream_lab.lab.isolation.observer import SourcesOfPlan, identity_of_record
 from dualstream_lab.lab.isolation.proof import Options, Progress, Proof, prove
 from dualstream_lab.lab.isolation.text import facts
 from dualstream_lab.recording import RunDirectory, list_runs
+from dualstream_lab.verdict.checker import Validity
 from dualstream_lab.workload import RunIds, Workload
 from tests.kafka_log.hostile import grow
 
@@ -94,7 +95,7 @@ def options(*faults: str, seconds: float = 40.0, rate: float = 500.0, **more: ob
 async def test_ours_does_not_fail_when_redis_is_killed(stack: LocalStack, topic: str, tmp_path: Path) -> None:
     proof = await prove(options("redis.kill", rate=2000), root=tmp_path, stack=stack, topic=topic)
     (kill,) = proof.judgement.faults
-    assert kill.verdict is not Verdict.FAILS, kill.reasons
+    assert kill.verdict is not Validity.INVALID, kill.reasons
     assert (kill.failed, kill.missing, kill.twice, kill.unaccounted) == (0, 0, 0, 0)
     assert kill.p99.pairs
     assert kill.dropped is not None
@@ -150,7 +151,7 @@ async def test_one_that_waits_for_redis_is_graded_as_failing(
     given = options("redis.stop", rules=Rules(others=64.0), publisher=EXAMPLES / "awaiting_publisher.py")
     proof = await prove(given, root=tmp_path, stack=stack, topic=topic)
     (stop,) = proof.judgement.faults
-    assert stop.verdict is Verdict.FAILS
+    assert stop.verdict is Validity.INVALID
     assert stop.p99.low > stop.margin
     assert stop.failed == stop.missing == 0  # it looks safe
     page, xml, kept = (tmp_path / name for name in ("proof.html", "proof.xml", "proof.json"))
@@ -172,7 +173,7 @@ async def test_the_topic_is_believed_and_not_the_publisher(
     liar.write_text(LIAR)
     proof = await prove(options("redis.kill", publisher=liar), root=tmp_path, stack=stack, topic=topic)
     judgement = proof.judgement
-    assert judgement.verdict is Verdict.FAILS
+    assert judgement.verdict is Validity.INVALID
     assert judgement.failed == 0
     assert judgement.healthy_missing >= 3
     assert judgement.durable > 300
@@ -185,7 +186,7 @@ async def test_an_event_under_another_source_is_not_the_one_that_was_published(
     file.write_text(MISTAKEN)
     proof = await prove(options("redis.kill", publisher=file), root=tmp_path, stack=stack, topic=topic)
     judgement = proof.judgement
-    assert judgement.verdict is Verdict.FAILS
+    assert judgement.verdict is Validity.INVALID
     assert judgement.failed == 0
     assert judgement.wrong_source == judgement.missing >= 10
     assert any("name another source" in text for _, text in facts(proof))
@@ -242,7 +243,7 @@ async def test_ctrl_c_mends_redis_and_judges_what_was_measured(
     assert not stack.redis.paused
     assert proof.state == "interrupted"
     assert proof.judgement.blocks == 1
-    assert proof.judgement.verdict is Verdict.OPEN
+    assert proof.judgement.verdict is Validity.INCONCLUSIVE
     assert await asyncio.to_thread(run, ["prove", "redis-isolation", "--from", str(proof.path)]) == 130
 
 

@@ -17,7 +17,6 @@ from dualstream_lab.lab.report.words import headline
 from dualstream_lab.lab.result import Run
 from dualstream_lab.lab.runner import _manifest
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
-from dualstream_lab.load.verdict import Verdict
 from dualstream_lab.recording import (
     DROPS,
     Clocks,
@@ -30,6 +29,7 @@ from dualstream_lab.recording import (
     RowWriter,
     RunDirectory,
 )
+from dualstream_lab.verdict.verdict import Verdict
 from dualstream_lab.workload import Workload
 
 MS = 1_000_000

@@ -10,18 +10,17 @@ import click
 import uvloop
 from rich.text import Text
 
-from dualstream_lab.cli import INTERRUPTED, MISSED, UNAVAILABLE
+from dualstream_lab.cli import UNAVAILABLE
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import agree, as_json, target_options, verdict_files, write_files
+from dualstream_lab.cli.options import agree, conclude, target_options, verdict_files
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.spec import brokers_needed
 from dualstream_lab.lab.gateway_check import Plan, check_local
 from dualstream_lab.lab.gateway_check import check_gateway as check_it
-from dualstream_lab.lab.gateway_check.check import VIAS
+from dualstream_lab.lab.gateway_check.check import VIAS, check_delivery
 from dualstream_lab.lab.gateway_check.judge import Wrong
 from dualstream_lab.lab.gateway_check.verdict import SAYS
-from dualstream_lab.lab.output.export import Case, write_junit
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 
@@ -68,12 +67,7 @@ def check_gateway(
     plan = Plan(seconds=_QUICK if quick else seconds, **clients)
     check = _check(url, plan, faults, target)
     _show(check)
-    write_files((json_file, as_json(check.as_dict())), (junit, lambda file: _write_junit(check, file)))
-    if check.state == "interrupted":
-        return INTERRUPTED
-    if not check.held:
-        return MISSED
-    return UNAVAILABLE if check.away else 0
+    return conclude(check_delivery, check, junit=junit, json_file=json_file, inconclusive=UNAVAILABLE)
 
 
 def _check(url: str | None, plan: Plan, faults: tuple[str, ...], target: Target) -> Check:
@@ -142,16 +136,3 @@ def _sentence(check: Check) -> str:
     if check.verdict.declared:
         return "Nothing was wrong; but not all was told, and the gateway said so."
     return "Nothing was lost, repeated or reordered that should not be."
-
-
-def _write_junit(check: Check, file: Path) -> None:
-    ended = check.state == "finished" and not check.away
-    failure = None if ended else check.trouble or f"it was {check.state}"
-    cases = [Case(name="the check finished", classname="dualstream", seconds=check.seconds, failure=failure)]
-    counts = {wrong.value: check.verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
-    for name, count in counts.items():
-        texts = [example.text for example in check.verdict.examples if example.wrong == name]
-        text = "\n".join([f"{count:,}", *texts, *(check.garbled if name == "garbled" else [])])
-        failure = f"{count:,}" if count else None
-        cases.append(Case(name=name, classname="dualstream.handover", text=text, failure=failure))
-    write_junit(file, "dualstream check-gateway", cases, {})

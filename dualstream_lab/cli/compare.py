@@ -9,19 +9,18 @@ from rich.text import Text
 
 from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
-from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, show_facts, show_table, stdout, working
-from dualstream_lab.cli.options import as_json, output, printing, write_files
+from dualstream_lab.cli.options import conclude, output, printing, verdict_files
 from dualstream_lab.lab.compare.compared import allowances, compare_runs, named_arms
 from dualstream_lab.lab.compare.text import (
     COLUMNS,
     arms,
+    check_comparison,
     headline,
     markdown,
     page,
     row,
     title,
-    write_comparison_junit,
 )
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def _print_measures() -> None:
     help="How much worse is no regression.  [default: 10%; of shares 0.1% of the events]")  # fmt: skip
 @output("--html", "html_file", help="Write a page to show.")
 @output("--markdown", "markdown_file", help="Write it for a pull request.")
-@output("--json", "json_file", help="Write it as JSON.")
-@output("--junit", help="Write it as JUnit XML.")
+@verdict_files
 @printing("--measures", _print_measures, "Name what is compared and leave.")
 def compare(
     runs: tuple[str, ...], allowed: tuple[str, ...], html_file: Path | None, markdown_file: Path | None,
@@ -70,15 +68,15 @@ def compare(
         found = compare_runs(paths, allow=allow, allow_of=allow_of)
     _show(found)
     given = [*runs, *(f"--allow={text}" for text in allowed)]
-    write_files(
-        (json_file, as_json(found.as_dict())),
+    code = conclude(
+        check_comparison, found,
         (markdown_file, lambda file: file.write_text(markdown(found), encoding="utf-8")),
-        (junit, lambda file: write_comparison_junit(found, file)),
         (html_file, lambda file: file.write_text(page(found, given), encoding="utf-8")),
-    )
+        junit=junit, json_file=json_file, inconclusive=0,
+    )  # fmt: skip
     if html_file is None:
         say("next: a page to show:  the same with --html FILE")
-    return MISSED if found.regressed else 0
+    return code
 
 
 def _show(found: Compared) -> None:

@@ -8,20 +8,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
+from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.errors import ConfigError, RecordingError
+from dualstream_lab.lab.output.export import write_junit
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination, ambient, find_destination
 from dualstream_lab.stack.settings import TOPIC
+from dualstream_lab.verdict.checker import Validity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+
+    from dualstream_lab.verdict.checker import Checker
 
     Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+T = TypeVar("T")
 
 
 def together(*options: Decorator) -> Decorator:
@@ -76,19 +84,32 @@ verdict_files = together(
 )
 
 
-def write_files(*files: tuple[Path | None, Callable[[Path], object]]) -> None:
-    """What was asked for, each by its writer. Raises RecordingError naming the file."""
-    for file, write in files:
+def conclude(
+    checker: Checker[T], experiment: T, *pages: tuple[Path | None, Callable[[Path], object]],
+    junit: Path | None, json_file: Path | None, inconclusive: int = INCONCLUSIVE,
+) -> int:  # fmt: skip
+    """Write what an experiment comes to into the files that were asked for; the exit code.
+
+    Raises RecordingError naming the file that cannot be written.
+    """
+    found = checker(experiment)
+    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
+        (
+            json_file,
+            lambda file: file.write_text(json.dumps(found.values, indent=1) + "\n", encoding="utf-8"),
+        ),
+        (junit, lambda file: write_junit(file, found)),
+        *pages,
+    ]
+    for file, write in writers:
         if file is not None:
             try:
                 write(file)
             except OSError as error:
                 raise RecordingError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def as_json(values: Mapping[str, Any]) -> Callable[[Path], object]:
-    """A writer of these."""
-    return lambda file: file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if found.state == "interrupted":
+        return INTERRUPTED
+    return {Validity.VALID: 0, Validity.INCONCLUSIVE: inconclusive, Validity.INVALID: MISSED}[found.validity]
 
 
 _OPTIONS = together(

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import Duration, progress_bar, say, show_facts, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import as_json, output, path, verdict_files, write_files
+from dualstream_lab.cli.options import conclude, output, path, verdict_files
 from dualstream_lab.lab.isolation.blocks import Timing
-from dualstream_lab.lab.isolation.judgement import Rules, Verdict
+from dualstream_lab.lab.isolation.judgement import Rules
 from dualstream_lab.lab.isolation.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.isolation.proof import prove as make_proof
-from dualstream_lab.lab.isolation.text import COLUMNS, facts, headline, page, row, write_proof_junit
+from dualstream_lab.lab.isolation.text import COLUMNS, check_proof, facts, headline, page, row
+from dualstream_lab.verdict.checker import Validity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dualstream_lab.lab.isolation.proof import Progress
 
-_COLORS = {Verdict.PASSES: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
+_COLORS = {Validity.VALID: "green", Validity.INVALID: "bold red", Validity.INCONCLUSIVE: "yellow"}
 _QUICK_TIME, _QUICK_BLOCK = 170.0, 2.5
 _TIME, _BLOCK = 880.0, 3.0
 
@@ -98,10 +98,11 @@ def redis_isolation(
         )  # fmt: skip
         proof = _measure(options, root)
     _show(proof)
-    _write(proof, junit, json_file, html_file)
-    if proof.state == "interrupted":
-        return INTERRUPTED
-    return {Verdict.PASSES: 0, Verdict.FAILS: MISSED, Verdict.OPEN: INCONCLUSIVE}[proof.judgement.verdict]
+    web_page = (html_file, lambda file: file.write_text(page(proof), encoding="utf-8"))
+    code = conclude(check_proof, proof, web_page, junit=junit, json_file=json_file)
+    if html_file is not None:
+        say(f"next: show {html_file} to your team")
+    return code
 
 
 def _measure(options: Options, root: Path) -> Proof:
@@ -142,19 +143,6 @@ def _show(proof: Proof) -> None:
     color = _COLORS[proof.judgement.verdict]
     stdout.print(f"\n{headline(proof)}", style=color)
     stdout.print(f"blocks  {proof.path}")
-    undecided = [fault.fault for fault in proof.judgement.faults if fault.verdict is Verdict.OPEN]
-    if undecided and proof.judgement.verdict is Verdict.OPEN:
+    undecided = [fault.fault for fault in proof.judgement.faults if fault.verdict is Validity.INCONCLUSIVE]
+    if undecided and proof.judgement.verdict is Validity.INCONCLUSIVE:
         say(f"next: those that are open, by themselves:  --faults {','.join(undecided)} --time 15m")
-
-
-def _write(proof: Proof, junit: Path | None, json_file: Path | None, html_file: Path | None) -> None:
-    def write_page(file: Path) -> None:
-        file.write_text(page(proof), encoding="utf-8")
-
-    write_files(
-        (json_file, as_json(proof.as_dict())),
-        (junit, lambda file: write_proof_junit(proof, file)),
-        (html_file, write_page),
-    )
-    if html_file is not None:
-        say(f"next: show {html_file} to your team")

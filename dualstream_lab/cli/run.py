@@ -8,33 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dualstream_lab.cli import INTERRUPTED, MISSED
+from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import run_progress, say, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import (
-    as_json,
-    printing,
-    runs,
-    target_options,
-    together,
-    verdict_files,
-    write_files,
-)
-from dualstream_lab.cli.runs import show_run, write_run_junit
+from dualstream_lab.cli.options import conclude, printing, runs, target_options, together, verdict_files
+from dualstream_lab.cli.runs import show_run
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.find_rate import Search, at_rate, probe_of
 from dualstream_lab.lab.find_rate import find_rate as search_rate
+from dualstream_lab.lab.result import check_run
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
-from dualstream_lab.load.measures import MEASURES, is_time
-from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.verdict.measures import MEASURES, is_time
+from dualstream_lab.verdict.thresholds import Threshold
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dualstream_lab.cli.options import Target
     from dualstream_lab.lab.find_rate import Probe
-    from dualstream_lab.lab.result import Run
 
 run_options = together(
     click.option("--rate", type=float, help="Events/s, instead of the scenario's."),
@@ -121,17 +113,8 @@ def run_and_show(
                 show=show, say=say,
             )
         )  # fmt: skip
-    return conclude(result, junit=junit, json_file=json_file)
-
-
-def conclude(result: Run, *, junit: Path | None, json_file: Path | None) -> int:
-    """Show what came of it, and write it where that was asked for; the exit code."""
     show_run(result)
-    values = result.verdict.as_dict(result.directory)
-    write_files((json_file, as_json(values)), (junit, lambda file: write_run_junit(result, file)))
-    if result.state == "interrupted":
-        return INTERRUPTED
-    return 0 if result.held else MISSED
+    return conclude(check_run, result, junit=junit, json_file=json_file)
 
 
 def changed(scenario: Scenario, *, threshold: tuple[str, ...] = (), **changes: Any) -> Scenario:

@@ -14,7 +14,6 @@ from dualstream_lab.cli.console import say, show_table, stdout
 from dualstream_lab.cli.ledger import show_recovery
 from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
-from dualstream_lab.lab.output.export import Case, write_junit
 from dualstream_lab.lab.result import Run
 from dualstream_lab.recording import RunDirectory, list_runs
 
@@ -144,15 +143,3 @@ def _show_faults(manifest: Manifest) -> None:
         begin, end = (f"{(at - manifest.started) / 1e9:.1f} s" for at in (fault.begin, fault.end))
         rows.append((fault.what, begin, end if fault.end else "", fault.bite, fault.over))
     show_table("\nFaults", ("what", "from", "to", "that it bit", "that it is over"), rows)
-
-
-def write_run_junit(result: Run, file: Path) -> None:
-    """The run, and each threshold, as a test case. Raises OSError."""
-    manifest = result.directory.manifest
-    seconds = max(0.0, (manifest.ended - manifest.started) / 1e9)
-    failure = None if result.state == "finished" else f"it was {result.state}"
-    cases = [Case(name="the run finished", classname="dualstream", seconds=seconds, failure=failure)]
-    for check in result.checks:
-        name, failure = check.threshold.text, None if check.held else check.text
-        cases.append(Case(name=name, classname="dualstream.thresholds", text=check.text, failure=failure))
-    write_junit(file, f"dualstream {manifest.name}", cases, {"limit": result.limit})

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualstream_lab.cli.console import Duration, say, working
-from dualstream_lab.cli.options import path, runs, together
-from dualstream_lab.cli.run import changed, conclude, verdict_options
+from dualstream_lab.cli.options import conclude, path, runs, together
+from dualstream_lab.cli.run import changed, verdict_options
+from dualstream_lab.cli.runs import show_run
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.result import Run
+from dualstream_lab.lab.result import Run, check_run
 from dualstream_lab.lab.scenario import Scenario
 from dualstream_lab.simulation import record
 from dualstream_lab.simulation import simulate as model
@@ -79,7 +80,8 @@ def simulate(
         )
         result = Run.of(directory)
         directory.write_verdict(result.verdict.as_dict(directory))
-    code = conclude(result, junit=junit, json_file=json_file)
+    show_run(result)
+    code = conclude(check_run, result, junit=junit, json_file=json_file)
     for line in calibration.caveats(load_of(work, deployment)):
         say(f"note: {line}")
     return code

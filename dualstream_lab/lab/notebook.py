@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Scenario, Users
-from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.ledger.tables import Table, recovery_table
-from dualstream_lab.load.verdict import Verdict, judge
 from dualstream_lab.recording import RunDirectory
+from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity, finished
+from dualstream_lab.verdict.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dualstream_lab.load.thresholds import Check
+    from dualstream_lab.verdict.thresholds import Check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +104,20 @@ class Run:
         parts += [f"<p>missing: {html.escape(problem)}</p>" for problem in self.directory.problems]
         parts.append(f"<p><code>{html.escape(str(self.path))}</code></p>")
         return "".join(parts)
+
+
+def check_run(run: Run) -> Conclusion:
+    """Whether it ran to its end, and each threshold."""
+    manifest = run.directory.manifest
+    seconds = max(0.0, (manifest.ended - manifest.started) / 1e9)
+    thresholds = [
+        Criterion(
+            name=one.threshold.text, group="dualstream.thresholds", text=one.text,
+            validity=Validity.of(one.held), reason="" if one.held else one.text,
+        )
+        for one in run.checks
+    ]  # fmt: skip
+    return Conclusion(
+        experiment=manifest.name, state=run.state, about={"limit": run.limit},
+        criteria=(finished(run.state, seconds), *thresholds), values=run.verdict.as_dict(run.directory),
+    )  # fmt: skip

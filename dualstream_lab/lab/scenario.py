@@ -12,7 +12,7 @@ from typing import Any, Self
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.faults.spec import brokers_needed, check_overlaps, fault_named
-from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import Workload
 
 _MOST = 2**20  # bytes of a file

@@ -18,7 +18,6 @@ from locust.runners import MasterRunner, WorkerRunner
 from dualstream_lab import errors
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, RecordingError, StackError, StreamUnavailable
-from dualstream_lab.load.measures import Totals
 from dualstream_lab.locust_bridge.bridge import Bridge
 from dualstream_lab.locust_bridge.destination import Destinations
 from dualstream_lab.locust_bridge.options import Options
@@ -28,6 +27,7 @@ from dualstream_lab.locust_bridge.statistics import add_interval
 from dualstream_lab.locust_bridge.workers import Workers
 from dualstream_lab.recording import Interval
 from dualstream_lab.stack.destination import with_origins
+from dualstream_lab.verdict.measures import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

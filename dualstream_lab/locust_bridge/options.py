@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.load.thresholds import Threshold
+from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import PAYLOADS, PLANS, Workload
 
 if TYPE_CHECKING:

@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from dualstream_lab.errors import RecordingError
-from dualstream_lab.load.measures import Totals
-from dualstream_lab.load.verdict import judge
 from dualstream_lab.locust_bridge.session import RunAssignment
 from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
+from dualstream_lab.verdict.measures import Totals
+from dualstream_lab.verdict.verdict import judge
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from dualstream_lab.load.verdict import Verdict
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval
+    from dualstream_lab.verdict.verdict import Verdict
 
 
 class Record:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from locust.stats import RequestStats, StatsEntry
 
-    from dualstream_lab.load.measures import Totals
     from dualstream_lab.locust_bridge.controller import Controller
     from dualstream_lab.recording import Interval
+    from dualstream_lab.verdict.measures import Totals
 
 # histogram: (method, name, whether it counts in the aggregated line)
 _ENTRIES: Final = {

@@ -13,10 +13,10 @@ from dualstream_lab import analysis
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.ledger import Ledger
-from dualstream_lab.load.verdict import judge
 from dualstream_lab.recording import DROPS, RunDirectory
 from dualstream_lab.recording import Outcome as Told
 from dualstream_lab.simulation import Costs, Deployment, record, simulate
+from dualstream_lab.verdict.verdict import judge
 from dualstream_lab.workload import Workload
 
 mpl.use("Agg")

@@ -11,11 +11,11 @@ from dualstream_lab import analysis
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.ledger import Ledger
-from dualstream_lab.load.verdict import judge
 from dualstream_lab.simulation import Bins, Costs, Deployment, record, simulate
 from dualstream_lab.simulation.engine import long_run
 from dualstream_lab.simulation.engine import simulate as model
 from dualstream_lab.simulation.engine.outcome import LATENCIES
+from dualstream_lab.verdict.verdict import judge
 from dualstream_lab.workload import Workload
 
 WORK = Workload(rate=20_000, duration=30, batch=20, sources=100_000, zipf=0)

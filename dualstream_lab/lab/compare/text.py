@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
-from dualstream_lab.lab.output.export import Case, as_lines, escaped, markdown_table, write_junit
+from dualstream_lab.lab.output.export import as_lines, escaped, markdown_table
+from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from dualstream_lab.lab.compare.compared import Compared
 
 COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs to tell")
 
+_VALIDITY = {Finding.REGRESSION: Validity.INVALID, Finding.OPEN: Validity.INCONCLUSIVE}
 _METHOD = (
     "A value a run; of several runs their mean, geometric where ratios are compared. Latencies begin at the "
     "intended time; what never arrived counts as infinite. The interval holds the true change with 95 %. "
@@ -95,16 +96,18 @@ def markdown(found: Compared) -> str:
     return "\n".join([*lines, "", f"<sub>{_METHOD}</sub>", ""])
 
 
-def write_comparison_junit(found: Compared, file: Path) -> None:
-    """A test case a difference, which fails when it is a regression. Raises OSError."""
-    cases = []
+def check_comparison(found: Compared) -> Conclusion:
+    """Whether any difference is a regression; what these runs cannot tell stops nobody."""
+    criteria = []
     for one in (one for arm in found.arms[1:] for one in found.of(arm)):
-        text = as_lines(COLUMNS, row(one))
-        failure = text if one.finding is Finding.REGRESSION else None
-        case = Case(name=one.measure, classname=f"dualstream.compare.{one.arm}", text=text, failure=failure)
-        cases.append(case)
+        text, validity = as_lines(COLUMNS, row(one)), _VALIDITY.get(one.finding, Validity.VALID)
+        group, reason = f"dualstream.compare.{one.arm}", text if validity is Validity.INVALID else ""
+        criteria.append(Criterion(name=one.measure, group=group, text=text, validity=validity, reason=reason))
     caveats = {f"caveat {number}": caveat for number, caveat in enumerate(found.caveats, 1)}
-    write_junit(file, "dualstream compare", cases, {"headline": headline(found)} | caveats)
+    return Conclusion(
+        experiment="compare", state="finished", criteria=tuple(criteria), values=found.as_dict(),
+        about={"headline": headline(found)} | caveats,
+    )  # fmt: skip
 
 
 def page(found: Compared, arguments: Sequence[str]) -> str:

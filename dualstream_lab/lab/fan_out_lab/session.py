@@ -17,10 +17,10 @@ from redis.exceptions import RedisError
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.driver import time_limit
-from dualstream_lab.load.measures import totals_of
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import LatencyHistogram, RunDirectory
 from dualstream_lab.tasks import end_tasks, until
+from dualstream_lab.verdict.measures import totals_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -14,13 +14,14 @@ from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
 from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
-from dualstream_lab.lab.gateway_check.judge import judge_all
+from dualstream_lab.lab.gateway_check.judge import Wrong, judge_all
 from dualstream_lab.lab.gateway_check.probe import probe
 from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
 from dualstream_lab.load.log_reader import LogReader, open_log_reader
 from dualstream_lab.subscriber.wanted import checked_url
 from dualstream_lab.tasks import end_tasks
+from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity, finished
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -120,6 +121,25 @@ class Check:
         """For JSON."""
         facts = {name: getattr(self, name) for name in self.__slots__ if name != "verdict"}
         return self.verdict.as_dict() | {"held": self.held} | facts | {"seconds": round(self.seconds, 3)}
+
+
+def check_delivery(check: Check) -> Conclusion:
+    """Each way to be wrong, and whether all clients could be asked to the end."""
+    verdict = check.verdict
+    away = check.away and (check.trouble or f"it was {check.state}")
+    criteria = [finished(check.state, check.seconds, "the check finished", away or "")]
+    texts = {
+        wrong.value: [example.text for example in verdict.examples if example.wrong is wrong]
+        for wrong in Wrong
+    }
+    counts = {wrong.value: verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
+    for name, count in counts.items():
+        text = "\n".join([f"{count:,}", *texts.get(name, check.garbled)])
+        group, validity, reason = "dualstream.handover", Validity.of(not count), f"{count:,}" if count else ""
+        criteria.append(Criterion(name=name, group=group, validity=validity, text=text, reason=reason))
+    return Conclusion(
+        experiment="check-gateway", state=check.state, criteria=tuple(criteria), values=check.as_dict()
+    )
 
 
 async def check_gateway(

@@ -18,11 +18,11 @@ from dualstream_lab.faults.injector import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.load.child import Child
-from dualstream_lab.load.measures import totals_of
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory
 from dualstream_lab.recording.joined import Joined, join
 from dualstream_lab.tasks import until
+from dualstream_lab.verdict.measures import totals_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from statistics import fmean, linear_regression
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,10 @@ import numpy as np
 from dualstream_lab.analysis.paired import Decision, Interval, decide, interval, neighbours
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
 from dualstream_lab.lab.output.export import as_plain
+from dualstream_lab.verdict.checker import Validity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-
-class Verdict(StrEnum):
-    """Of a fault, and of a proof."""
-
-    PASSES = "passes"
-    FAILS = "FAILS"
-    OPEN = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +44,7 @@ class FaultVerdict:
     """
 
     fault: str
-    verdict: Verdict
+    verdict: Validity
     reasons: tuple[str, ...]
     p50: Interval
     p99: Interval
@@ -101,12 +93,16 @@ class Judgement:
     healthy_p99: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Validity:
         """Passes when every fault does, and all blocks were read to their ends."""
         found = [fault.verdict for fault in self.faults]
-        if self.healthy_failed or self.healthy_missing or Verdict.FAILS in found:
-            return Verdict.FAILS
-        return Verdict.OPEN if not found or Verdict.OPEN in found or self.unread else Verdict.PASSES
+        if self.healthy_failed or self.healthy_missing or Validity.INVALID in found:
+            return Validity.INVALID
+        return (
+            Validity.INCONCLUSIVE
+            if not found or Validity.INCONCLUSIVE in found or self.unread
+            else Validity.VALID
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, where infinite and undefined numbers are texts."""
@@ -161,9 +157,9 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     decision = decide(p99, allowed)
     if decision is Decision.EXCEEDS:
         reasons.append(f"publish p99 is slower by {_ms(p99.low)} at least; {_ms(allowed)} are allowed")
-    verdict = Verdict.FAILS if reasons else Verdict.PASSES
+    verdict = Validity.INVALID if reasons else Validity.VALID
     if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in broken)):
-        verdict = Verdict.OPEN
+        verdict = Validity.INCONCLUSIVE
         reasons.append(note or _why_open(p99, allowed, broken))
     del counts["orphans"]
     counted = [block.dropped for block in broken if block.notified is not None]

@@ -19,11 +19,12 @@ from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
 from dualstream_lab.faults.injector import open_target
 from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Blocks, Figures, Timing, figures_of, open_sender
-from dualstream_lab.lab.isolation.judgement import Judgement, Rules, Verdict, judge, judge_fault
+from dualstream_lab.lab.isolation.judgement import Judgement, Rules, judge, judge_fault
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.recording.manifest import machine, versions
 from dualstream_lab.stack.destination import Destination
+from dualstream_lab.verdict.checker import Validity
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ class _Run:
         if fault in self.decided:
             return
         found = judge_fault(fault, self.blocks, self.options.rules)
-        if found.verdict is Verdict.OPEN and found.p99.pairs < LOOKS[-1]:
+        if found.verdict is Validity.INCONCLUSIVE and found.p99.pairs < LOOKS[-1]:
             return
         self.decided.add(fault)
         p99 = found.p99

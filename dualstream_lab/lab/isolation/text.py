@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.analysis.paired import LEVEL, LOOKS, Interval
 from dualstream_lab.faults.spec import CATALOGUE
-from dualstream_lab.lab.isolation.judgement import FaultVerdict, Judgement, Verdict
-from dualstream_lab.lab.output.export import Case, as_lines, write_junit
+from dualstream_lab.lab.output.export import as_lines
+from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
 
+    from dualstream_lab.lab.isolation.judgement import FaultVerdict, Judgement
     from dualstream_lab.lab.isolation.proof import Options, Proof
 
 COLUMNS = (
@@ -43,22 +42,22 @@ def row(fault: FaultVerdict) -> list[str]:
 def headline(proof: Proof) -> str:
     """The verdict in a sentence."""
     found = proof.judgement
-    count = {verdict: sum(one.verdict is verdict for one in found.faults) for verdict in Verdict}
+    count = {verdict: sum(one.verdict is verdict for one in found.faults) for verdict in Validity}
     whose = "This publisher" if proof.options.publisher is None else proof.options.publisher.name
     rate = f"{proof.options.rate:,.0f} events/s"
-    if found.verdict is Verdict.PASSES:
+    if found.verdict is Validity.VALID:
         return f"{whose}: at {rate}, no Redis fault of {len(found.faults)} fails or slows a publish."
     if found.healthy_failed or found.healthy_missing:
         return (
             f"{whose} FAILS also with Redis healthy: {found.healthy_failed:,} events failed, "
             f"{found.healthy_missing:,} were acknowledged and are not in the topic."
         )
-    if found.verdict is Verdict.FAILS:
-        bad = ", ".join(one.fault for one in found.faults if one.verdict is Verdict.FAILS)
+    if found.verdict is Validity.INVALID:
+        bad = ", ".join(one.fault for one in found.faults if one.verdict is Validity.INVALID)
         return f"{whose} FAILS: at {rate}, Redis trouble reaches its publishes ({bad})."
     return (
-        f"{whose}: inconclusive at {rate}. {count[Verdict.PASSES]} of {len(found.faults)} faults pass, "
-        f"{count[Verdict.OPEN]} are not decided."
+        f"{whose}: inconclusive at {rate}. {count[Validity.VALID]} of {len(found.faults)} faults pass, "
+        f"{count[Validity.INCONCLUSIVE]} are not decided."
     )
 
 
@@ -128,7 +127,7 @@ def _again(times: tuple[float | None, ...]) -> str:
     return f"{max(known):.2f} s"
 
 
-_PASSES: Final = {Verdict.PASSES: True, Verdict.FAILS: False, Verdict.OPEN: None}
+_PASSES: Final = {Validity.VALID: True, Validity.INVALID: False, Validity.INCONCLUSIVE: None}
 
 
 def plot_proof(proof: Proof, ax: Axes | None = None) -> Axes:
@@ -182,18 +181,37 @@ def _command(options: Options) -> str:
     return shlex.join(words)
 
 
-def write_proof_junit(proof: Proof, file: Path) -> None:
-    """A test case a fault; an inconclusive one is an error, not a failure. Raises OSError."""
-    cases = []
-    for fault in proof.judgement.faults:
-        reasons = "; ".join(fault.reasons)
-        case = Case(
-            name=fault.fault,
-            classname="dualstream.redis-isolation",
+def check_proof(proof: Proof) -> Conclusion:
+    """Each fault, and whether publishing works without any."""
+    found = proof.judgement
+    healthy = f"{found.healthy_failed:,} events failed, {found.healthy_missing:,} are not in the topic"
+    besides = (
+        (
+            "publishing with Redis healthy",
+            Validity.INVALID,
+            found.healthy_failed or found.healthy_missing,
+            healthy,
+        ),
+        ("the topic was read", Validity.INCONCLUSIVE, found.unread, "; ".join(found.unread)),
+    )
+    group = f"dualstream.{proof.facts['proof']}"
+    criteria = [
+        Criterion(name=name, group=group, validity=validity, reason=reason)
+        for name, validity, is_so, reason in besides
+        if is_so
+    ]
+    criteria += [
+        Criterion(
+            name=fault.fault, group=group, validity=fault.verdict,
             text=as_lines(COLUMNS, row(fault)),
-            failure=reasons if fault.verdict is Verdict.FAILS else None,
-            error=f"inconclusive: {reasons}" if fault.verdict is Verdict.OPEN else None,
+            reason=_REASONS[fault.verdict].format("; ".join(fault.reasons)),
         )
-        cases.append(case)
-    about = {"headline": headline(proof), **dict(facts(proof))}
-    write_junit(file, "dualstream prove redis-isolation", cases, about)
+        for fault in found.faults
+    ]  # fmt: skip
+    return Conclusion(
+        experiment=f"prove {proof.facts['proof']}", state=proof.state, criteria=tuple(criteria),
+        about={"headline": headline(proof), **dict(facts(proof))}, values=proof.as_dict(),
+    )  # fmt: skip
+
+
+_REASONS: Final = {Validity.VALID: "", Validity.INVALID: "{}", Validity.INCONCLUSIVE: "inconclusive: {}"}

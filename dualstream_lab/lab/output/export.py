@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dualstream_lab.verdict.checker import Validity
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One test case: it passes unless ``failure`` or ``error`` (not decided) says why not."""
-
-    name: str
-    classname: str
-    text: str | None = None
-    seconds: float = 0.0
-    failure: str | None = None
-    error: str | None = None
+    from dualstream_lab.verdict.checker import Conclusion
 
 
 def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:
@@ -29,24 +20,22 @@ def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:
     return "\n".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
-def write_junit(file: Path, suite: str, cases: Iterable[Case], properties: Mapping[str, str]) -> None:
-    """Write one suite. Raises OSError."""
+def write_junit(file: Path, found: Conclusion) -> None:
+    """Write a suite with a test case a criterion; an inconclusive one is an error. Raises OSError."""
     from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415  (of an extra)
 
-    made = TestSuite(suite)
-    for name, value in properties.items():
-        made.add_property(name, value)
-    for case in cases:
-        element = TestCase(case.name, classname=case.classname, time=round(case.seconds, 3))
-        if case.failure is not None:
-            element.result = [Failure(case.failure)]
-        elif case.error is not None:
-            element.result = [Error(case.error)]
-        if case.text is not None:
-            element.system_out = case.text
-        made.add_testcase(element)
+    suite = TestSuite(f"dualstream {found.experiment}")
+    for name, value in found.about.items():
+        suite.add_property(name, value)
+    for one in found.criteria:
+        case = TestCase(one.name, classname=one.group, time=round(one.seconds, 3))
+        if one.reason:
+            case.result = [(Failure if one.validity is Validity.INVALID else Error)(one.reason)]
+        if one.text is not None:
+            case.system_out = one.text
+        suite.add_testcase(case)
     xml = JUnitXml()
-    xml.add_testsuite(made)
+    xml.add_testsuite(suite)
     xml.write(str(file), pretty=True)
 
 

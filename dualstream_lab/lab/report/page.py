@@ -10,7 +10,7 @@ from dualstream_lab.lab.report import again, words
 from dualstream_lab.lab.report.story import ledger, recovery, story
 from dualstream_lab.ledger import CLASSES, Class, Entry
 from dualstream_lab.ledger.tables import Table, entry_table, recovery_table
-from dualstream_lab.load.thresholds import format_measure
+from dualstream_lab.verdict.thresholds import format_measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

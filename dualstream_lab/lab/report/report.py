@@ -8,8 +8,8 @@ from pathlib import Path
 from dualstream_lab.analysis import Frames, load
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.result import Run
-from dualstream_lab.load.verdict import Verdict
 from dualstream_lab.recording import Manifest, RunDirectory
+from dualstream_lab.verdict.verdict import Verdict
 from dualstream_lab.workload import Workload
 
 _COUNTED = {"published": "publish.intended", "heard": "live.heard", "consumed": "durable.consumed"}

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dualstream_lab.ledger import CLASSES, Class
-from dualstream_lab.load.thresholds import format_measure
+from dualstream_lab.verdict.thresholds import format_measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.load.measures import MEASURES, is_time
+from dualstream_lab.verdict.measures import MEASURES, is_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -227,7 +227,7 @@ def _rates(directory: RunDirectory, durable: int, whole: Totals) -> dict[str, fl
     return {"publish.events_per_second": achieved, "publish.rate": achieved / mean}
 
 
-def _add_lag(found: dict[str, float], joined: Joined, whole: Totals) -> None:
+def _add_lag(values: dict[str, float], joined: Joined, whole: Totals) -> None:
     if "consumed" not in whole.counters or not len(joined):
         return
     durable = joined.durable
@@ -237,5 +237,5 @@ def _add_lag(found: dict[str, float], joined: Joined, whole: Totals) -> None:
     at = np.arange(acked.min(), max(acked.max(), consumed.max()), 10_000_000)
     lag = durable_lag(acked, consumed, at) * 1e3
     if len(lag):
-        found["durable.lag.max"] = float(lag.max())
-        found["durable.lag.p99"] = float(np.quantile(lag, 0.99))
+        values["durable.lag.max"] = float(lag.max())
+        values["durable.lag.p99"] = float(np.quantile(lag, 0.99))
