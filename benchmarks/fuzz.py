@@ -1,7 +1,8 @@
 """Fuzzers that nobody here wrote, let loose on ``dualstream serve``: ``python -m benchmarks.fuzz``.
 
-schemathesis makes requests from our OpenAPI document, boofuzz WebSocket frames. Both are installed for the
-run alone, in a temporary directory. REQUESTS and FRAMES (100,000 each) may be given.
+schemathesis makes a tenth of the requests, from our OpenAPI document (some 50 a second: it thinks long of
+each); radamsa the others, by mutating the bytes of good ones; boofuzz makes WebSocket frames. They are
+installed for the run alone, in a temporary directory. REQUESTS and FRAMES (100,000 each) may be given.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 from benchmarks.serving import fresh_settings, ours
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.config import Settings
 from dualstream_lab.stack import LocalStack
 
-_TOOLS = ("schemathesis==4.32.5", "boofuzz==0.4.2")
+_TOOLS = ("schemathesis==4.32.5", "pyradamsa==0.1.1", "boofuzz==0.4.2")
 _OPERATIONS = 5  # with parameters or a body: of the others there is only one request
 _ROUND = 5000  # requests of one run of schemathesis, each with a seed of its own
 _STREAMS = ("/ws", "/sse")  # an answer that does not end is no use to a fuzzer of requests
@@ -41,9 +43,13 @@ async def _run(tools: Path, requests: int, frames: int, log: Path) -> bool:
             await _prepare(settings)
             url = f"http://{server.address}"
             held = True
-            for done in range(0, requests, _ROUND):
-                held &= await asyncio.to_thread(_requests, tools, url, min(_ROUND, requests - done))
-            return (frames == 0 or await asyncio.to_thread(_frames, tools, server.address, frames)) and held
+            if frames:
+                held &= await asyncio.to_thread(_frames, tools, server.address, frames)
+            if requests:
+                held &= await asyncio.to_thread(_mutants, tools, server.address, requests * 9 // 10)
+            for done in range(0, requests // 10, _ROUND):
+                held &= await asyncio.to_thread(_requests, tools, url, min(_ROUND, requests // 10 - done))
+            return held
 
 
 def _requests(tools: Path, url: str, requests: int) -> bool:
@@ -67,18 +73,27 @@ def _requests(tools: Path, url: str, requests: int) -> bool:
     return done.returncode == 0 and counted is not None
 
 
-def _frames(tools: Path, address: str, frames: int) -> bool:
-    host, _, port = address.rpartition(":")
-    program = Path(__file__).with_name("fuzz_frames.py")
-    done = subprocess.run(
-        [tools / "python", program, host, port, str(frames)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
+def _mutants(tools: Path, address: str, requests: int) -> bool:
+    found = _program(tools, "fuzz_requests.py", address, requests)
+    print(
+        f"radamsa: {found['requests']:,} requests; answered with {found['statuses']}", *found["bad"], sep="\n"
     )
-    found = json.loads(re.findall(r"^\{.*\}$", done.stdout, re.MULTILINE)[-1])
-    print(f"boofuzz: {found['frames']:,} frames; closed with {found['closes']}")
-    return done.returncode == 0 and "1011" not in found["closes"]
+    return not found["bad"]
+
+
+def _frames(tools: Path, address: str, frames: int) -> bool:
+    found = _program(tools, "fuzz_frames.py", address, frames)
+    print(f"boofuzz: {found['frames']:,} frames; closed with {found['closes']}", flush=True)
+    return "1011" not in found["closes"]
+
+
+def _program(tools: Path, name: str, address: str, count: int) -> dict[str, Any]:
+    """What it prints last. Raises CalledProcessError."""
+    host, _, port = address.rpartition(":")
+    command = [tools / "python", Path(__file__).with_name(name), host, port, str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(re.findall(r"^\{.*\}$", done.stdout, re.MULTILINE)[-1])
+    return found
 
 
 def main() -> int:
