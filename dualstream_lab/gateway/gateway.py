@@ -41,7 +41,7 @@ from dualstream_lab.kafka_log import open_consumer, topic_info
 from dualstream_lab.store.schema import REBUILD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from aiohttp.typedefs import Handler
 
@@ -132,6 +132,10 @@ class Gateway:
             log.error("topic %s was made anew: epoch %s after %s", topic, after.epoch, before.epoch)
             self.health.renew()
         self.hub.change(before, after)
+
+    def attach_processor(self, *, trouble: Callable[[], str], hasten: Callable[[], None]) -> None:
+        """It is in the same process: what is wrong with it, and what is called while clients wait for it."""
+        self.health.beside, self._reads.hasten = trouble, hasten
 
     async def goodbye(self) -> None:
         """Tell the clients that it ends; bounded."""

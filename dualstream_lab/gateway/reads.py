@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from dualstream_lab.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Query, Store
@@ -27,7 +27,8 @@ class Reads:
     """One look at a time, so that their answers come in the order of their snapshots.
 
     :meth:`run` is its task. Whoever asked acts on the answer before the next look ends. ``refusal``: why the
-    store is not to be read; None while it is of the log that is served.
+    store is not to be read; None while it is of the log that is served. ``hasten``: called while somebody
+    waits for the store to come further; a processor of the same process need not rest then.
     """
 
     def __init__(self, store: Store, *, limit: int) -> None:
@@ -40,6 +41,7 @@ class Reads:
         self._waited = asyncio.Event()
         self._positions: dict[int, int] = {}  # they only grow, so that an old look is never wrong
         self.refusal: str | None = None
+        self.hasten: Callable[[], None] = lambda: None
 
     @property
     def store(self) -> Store:
@@ -62,6 +64,7 @@ class Reads:
         there = asyncio.get_running_loop().create_future()
         self._waiting.append((positions, there))
         self._waited.set()
+        self.hasten()
         try:
             await asyncio.wait([there], timeout=timeout)
         finally:
@@ -114,6 +117,7 @@ class Reads:
                 else:
                     self._waiting.append((positions, there))
             if self._waiting:
+                self.hasten()
                 await asyncio.sleep(_POLL)
             else:
                 self._waited.clear()

@@ -146,6 +146,10 @@ class _Parts:
         troubles = self._processor.stats().troubles
         return "; ".join(f"{part}: {reason}" for part, reason in troubles.items())
 
+    def _hasten(self) -> None:
+        if self._processor is not None:
+            self._processor.hasten()
+
     async def _end_processor(self) -> None:
         if self._processor is not None:
             processor, self._processor = self._processor, None
@@ -154,7 +158,7 @@ class _Parts:
     async def gateway(self) -> None:
         store = self._store or await self._open(read_only=True)
         gateway = await self._exits.enter_async_context(Gateway(self._settings, self._access, store))
-        gateway.health.beside = self._processor_trouble
+        gateway.attach_processor(trouble=self._processor_trouble, hasten=self._hasten)
         self.work.append(gateway.run())
         self.routes += gateway.routes()
         self.goodbye = gateway.goodbye

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _MAX_RECORDS: Final = 5000  # of a poll
 _HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
 _REST: Final = 0.02  # s after a poll that had few: each transaction costs as much as a hundred events
+_SHORT_REST: Final = 0.002  # s, where somebody waits for the store
 _MANY: Final = 1000  # events of a poll after which the next follows at once
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _LONGEST: Final = 10.0  # s: the pause grows up to that while the store fails
@@ -59,6 +61,8 @@ class Pipeline:
         self.consumer: GroupConsumer
         self.positions: dict[int, int] = {}
         """Of its partitions: applied up to here."""
+        self.wanted = asyncio.Event()
+        """Set: somebody waits for the store to come further."""
         self.applied = self.duplicates = self.poison = self.holes = self.conflicts = 0
         self.last_applied = 0
 
@@ -159,8 +163,16 @@ class Pipeline:
         if batches and self._settled == self.consumer.generation:
             self._applying = asyncio.create_task(self._apply(batches))
             many = sum(map(len, batches)) >= _MANY
-            await asyncio.sleep(_HEAD_START if many else _REST)
+            await (asyncio.sleep(_HEAD_START) if many else self._rest())
         self._settle_again()
+
+    async def _rest(self) -> None:
+        """Let more come before the next transaction; for less long where somebody waits for it."""
+        await asyncio.sleep(_SHORT_REST)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST - _SHORT_REST):
+                await self.wanted.wait()
+        self.wanted.clear()
 
     def _settle_again(self) -> None:
         """Where the log does not have a position any more, or a partition could not be begun."""

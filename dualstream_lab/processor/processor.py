@@ -160,6 +160,11 @@ class Processor:
             last_applied=pipeline.last_applied,
         )
 
+    def hasten(self) -> None:
+        """Apply what there is now, in place of waiting up to 20 ms for more: somebody waits for it."""
+        if self._pipeline is not None:
+            self._pipeline.wanted.set()
+
     async def close(self) -> None:
         """Leave the group and disconnect, within seconds. To be called when :meth:`run` has ended."""
         if self._pipeline is not None:
