@@ -124,7 +124,7 @@ class Others:
             async for one in events:
                 now = time.monotonic()
                 if self._got[number].setdefault(one.id, now) is now and self.during:
-                    # what is heard before its receipt waited for nothing
+                    # what is received before its receipt waited for nothing
                     took = max(0.0, now - self._acked.get(one.id, now))
                     self._result.latencies[self.during].append(took)
 

@@ -138,18 +138,18 @@ async def _deliver(
 
 
 async def _result(clients: Child, feed: Feed | None, partition: int) -> dict[str, Any]:
-    """What the clients report in the end. Meanwhile the store gets what all of them have heard."""
+    """What the clients report in the end. Meanwhile the store gets what all of them have received."""
     done = 0
     while True:
         line = await clients.line(_LONGEST)
         if line.startswith("{"):
             found: dict[str, Any] = json.loads(line)
             return found
-        heard = int(line)
-        if feed is not None and heard > done:
-            events = [_stored(partition, offset) for offset in range(done, heard)]
-            await feed.store.apply(partition, done, heard, events)
-            done = heard
+        received = int(line)
+        if feed is not None and received > done:
+            events = [_stored(partition, offset) for offset in range(done, received)]
+            await feed.store.apply(partition, done, received, events)
+            done = received
 
 
 def _stored(partition: int, offset: int) -> StoredEvent:

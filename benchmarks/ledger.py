@@ -60,7 +60,7 @@ def make(path: Path, events: int = _EVENTS) -> dict[str, int]:
     RunDirectory(path, manifest).save()
     writers = {
         kind: RowWriter(path, kind, "a")
-        for kind in ("published", "heard", "consumed", "dropped", "listening")
+        for kind in ("published", "delivered", "consumed", "dropped", "listening")
     }
     rng = np.random.default_rng(1)
     offsets = np.zeros(_PARTITIONS, np.int64)
@@ -88,10 +88,10 @@ def make(path: Path, events: int = _EVENTS) -> dict[str, int]:
         writers["dropped"].add(seq[away], at=acked[away], reason=DROPS.index("redis down"))
         for subscriber, back in ((0, up + _SECOND), (1, up + 2 * _SECOND)):
             there = np.flatnonzero((acked < down) | (begin >= back))
-            there = np.concatenate([there, there[rng.random(len(there)) < 1e-5]])  # heard again
+            there = np.concatenate([there, there[rng.random(len(there)) < 1e-5]])  # delivered again
             at = (acked + 400_000 + subscriber * 1000)[there]
             arrival = np.argsort(at, kind="stable")
-            writers["heard"].add(seq[there][arrival], at=at[arrival], subscriber=subscriber)
+            writers["delivered"].add(seq[there][arrival], at=at[arrival], subscriber=subscriber)
         made["lost"] += int(lost.sum())
     ends = zero + length + 10 * _SECOND
     for subscriber, back in ((0, up + _SECOND), (1, up + 2 * _SECOND)):
@@ -103,7 +103,7 @@ def make(path: Path, events: int = _EVENTS) -> dict[str, int]:
         if writer.dropped:
             raise RuntimeError(f"{writer.dropped} rows were dropped")
     meter, intervals = Meter("a"), IntervalWriter(path, "a")
-    for kind, counter in (("published", "durable"), ("heard", "heard"), ("consumed", "consumed")):
+    for kind, counter in (("published", "durable"), ("delivered", "delivered"), ("consumed", "consumed")):
         meter.count(counter, writers[kind].written)
     meter.level("consumed.caught_up", 1)
     intervals.write(meter.take())

@@ -24,7 +24,7 @@ from dualstream_lab.workload import RunIds, Workload
 __all__ = ["latencies", "memory", "outages"]
 
 _PROXY_DELAY = 0.1
-_LANES = 1000
+_CONCURRENCY = 1000
 
 
 async def _publish(settings: Settings, rate: float, seconds: float) -> Latency:
@@ -35,7 +35,7 @@ async def _publish(settings: Settings, rate: float, seconds: float) -> Latency:
             acks = _Acks()
             driver = Driver(publisher, workload, workload.catalogue(RunIds.of_run(uuid4())), acks)
             driver.start()
-            await driver.run(_LANES)
+            await driver.run(_CONCURRENCY)
         await publisher.flush(3)
     count, intended, acked = np.array(acks.calls, np.int64).T
     return latency(np.repeat(intended, count), np.repeat(acked, count))

@@ -128,10 +128,10 @@ def load(stack: LocalStack, *, rounds: int) -> str:
         f"{min(slips):.2f} to {max(slips):.2f} | ≤ 5 |"
     )
     expected = held["publish.durable"] * held["live.subscriptions"] / 500
-    rate = held["live.heard"] / _SECONDS
+    rate = held["live.delivered"] / _SECONDS
     lines.append(
         f"| Redis subscriptions of one process at {rate:,.0f} notifications/s; lost | "
-        f"**{held['live.subscriptions']:,.0f}**; {expected - held['live.heard']:,.0f} | live p99 "
+        f"**{held['live.subscriptions']:,.0f}**; {expected - held['live.delivered']:,.0f} | live p99 "
         f"{held['live.latency.p99']:.1f} ms | ≥ 5,000; 0 |"
     )
     middle = {name: f"{median(values):,.0f}" for name, values in found.items()}

@@ -45,7 +45,7 @@ def _make(path: Path) -> None:
         started=1, state="finished",
     )  # fmt: skip
     RunDirectory(path, manifest).save()
-    writers = {kind: RowWriter(path, kind, "a") for kind in ("published", "heard", "consumed")}
+    writers = {kind: RowWriter(path, kind, "a") for kind in ("published", "delivered", "consumed")}
     rng = np.random.default_rng(1)
     for slots in workload.slots(chunk=_STEP):
         count = len(slots)
@@ -60,8 +60,8 @@ def _make(path: Path) -> None:
             source=slots.source,
             size=300,
         )
-        order = rng.permutation(count)  # as subscribers hear them: not in the plan's order
-        writers["heard"].add(slots.seq[order], at=(acked + 400_000)[order], subscriber=0)
+        order = rng.permutation(count)  # as subscribers receive them: not in the plan's order
+        writers["delivered"].add(slots.seq[order], at=(acked + 400_000)[order], subscriber=0)
         writers["consumed"].add(slots.seq[order], at=(acked + 900_000)[order], partition=0, offset=slots.seq)
     for writer in writers.values():
         writer.close()

@@ -1,6 +1,6 @@
 """At Redis meanwhile, as processes of their own: a subscriber that drains, and a PING every 2 ms.
 
-Reads until its stdin ends, then prints one line of JSON. ``drain`` keeps what it heard when told ``keep``.
+Reads until its stdin ends, then prints one line of JSON. ``drain`` keeps what it received when told ``keep``.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ async def crowd(
     epoch: str = "",
     core: int | None = None,
 ) -> AsyncIterator[Child]:
-    """WebSocket clients, all subscribed. Client i hears source i modulo the number of ``partitions``.
+    """WebSocket clients, all subscribed. Client i follows source i modulo the number of ``partitions``.
 
     ``epoch``: of the log whose positions they announce themselves.
     """

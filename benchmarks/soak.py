@@ -78,7 +78,7 @@ class Totals:
                 again = one.live.again
                 self.live_again[one.what] = float("inf") if again is None else again
             if one.publish is not None:
-                self.stall[one.what] = one.publish.silent
+                self.stall[one.what] = one.publish.unavailable
 
 
 def _faults(names: Sequence[str], each: float) -> tuple[tuple[Fault, ...], float]:

@@ -4,7 +4,7 @@
     locust -f locustfiles/batch_publish.py --headless --rate 20000 --batch-size 200 --run-time 30s
     locust -f locustfiles/batch_publish.py --processes 2      # web UI, two workers
 
-Every user is a lane: a call that may be open at once. The plan, not the users, sets the rate.
+Every user is a call that may be in flight at once. The plan, not the users, sets the rate.
 """
 
 from locust import task

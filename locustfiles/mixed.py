@@ -1,10 +1,10 @@
-"""Both sides at once: publish, hear it live, and measure from intended to heard on one clock.
+"""Both sides at once: publish, receive it live, and measure from intended to received on one clock.
 
     locust -f locustfiles/mixed.py --headless --rate 10000 --run-time 30s \\
         --threshold 'publish.errors==0' --threshold 'live.latency.p99<50ms'
-    … --via ws     heard through the gateway of `dualstream serve` (--gateway URL), not on Redis; or sse
+    … --via ws     received through the gateway of `dualstream serve` (--gateway URL), not on Redis; or sse
 
-Each process hears everything, and measures what it published itself, so that no two clocks are compared. A
+Each process receives everything, and measures what it published itself, so that no two clocks are compared. A
 missed threshold gives exit code 99.
 """
 

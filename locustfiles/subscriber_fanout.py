@@ -1,9 +1,9 @@
-"""Many subscribers, on Redis itself or through a gateway, and a publisher for them to hear.
+"""Many subscribers, on Redis itself or through a gateway, and a publisher for them.
 
     locust -f locustfiles/subscriber_fanout.py --headless --users 120 --connections-per-user 50
     … --channels hot       every connection on the most popular source
     … --channels uniform   connections spread evenly over the sources
-    … --channels all       every connection hears everything, by a pattern
+    … --channels all       every connection receives everything, by a pattern
     … --slow 0.05          one in twenty reads slowly;   --stay 5   all come and go
     … --via ws             through the gateway of `dualstream serve` (--gateway URL), by WebSocket; or sse
 
@@ -26,5 +26,5 @@ class Publisher(PublishingUser):
 
 class Subscriber(SubscribingUser):
     @task
-    def hear(self):
+    def receive(self):
         self.listen()

@@ -34,7 +34,7 @@ def _close_figures():
 
 @pytest.fixture
 def frames(tmp_path):
-    """10 s at 100/s: acked after 2 ms, read after 3, heard after 1; between 4 and 6 s nothing is heard."""
+    """10 s at 100/s: acked after 2 ms, read after 3, received after 1; between 4 and 6 s nothing is."""
     workload = Workload(rate=100, duration=10, batch=1)
     manifest = Manifest(
         name="t", run="r", ids="0" * 24, clocks=Clocks.now(), settings={}, workload=workload.as_dict(),
@@ -50,12 +50,12 @@ def frames(tmp_path):
         seq, intended=intended, sent=intended + MS // 2, acked=np.where(outcome == 1, intended + 2 * MS, 0),
         outcome=outcome, source=seq % 7, size=300,
     )  # fmt: skip
-    heard = RowWriter(tmp_path, "heard", "a")
+    delivered = RowWriter(tmp_path, "delivered", "a")
     there = ((seq < 400) | (seq >= 600)) & (outcome == 1)
-    heard.add(seq[there], at=intended[there] + MS, subscriber=0)
+    delivered.add(seq[there], at=intended[there] + MS, subscriber=0)
     consumed = RowWriter(tmp_path, "consumed", "a")
     consumed.add(seq[:999], at=intended[:999] + 3 * MS, partition=0, offset=seq[:999])
-    for writer in (published, heard, consumed):
+    for writer in (published, delivered, consumed):
         writer.close()
     return analysis.load(tmp_path)
 
@@ -76,7 +76,7 @@ def test_frames_are_tidy_and_in_their_units(frames):
     assert frames.problems == ()
 
 
-def test_outages_are_found_by_what_was_not_heard(frames):
+def test_outages_are_found_by_what_was_undelivered(frames):
     (window,) = analysis.outage_windows(frames).to_dict("records")
     assert (window["begin_s"], window["end_s"]) == (pytest.approx(4), pytest.approx(6))
     assert window["length_s"] == pytest.approx(2)
@@ -92,7 +92,7 @@ def test_lag_in_seconds_and_messages(frames):
     assert table["seconds"].max() <= 0.001
 
 
-def test_percentiles_over_time_break_where_nothing_was_heard(frames):
+def test_percentiles_over_time_break_where_nothing_was_received(frames):
     table = analysis.over_time(frames, "live_ms", width=1.0)
     assert list(table.index) == [0.5 + second for second in range(10)]
     assert np.isinf(table["p50"].iloc[[4, 5]]).all()
@@ -163,17 +163,17 @@ def test_plots_show_the_data_take_an_ax_and_return_it(frames):
     assert analysis.plot_latency_percentiles(frames, axes) is axes
     drawn = lines(axes)
     assert drawn["publish: intended to ack"][0, 1] == pytest.approx(2)
-    live = drawn["live: intended to heard on Redis"]
+    live = drawn["live: intended to received"]
     assert live[-1, 0] < 1, "a fifth never arrived: the line ends before 90 %"
 
     axes = analysis.plot_latency_over_time(frames, columns=["live_ms"], width=1.0)
-    p99 = lines(axes)["live: intended to heard on Redis, p99"]
+    p99 = lines(axes)["live: intended to received, p99"]
     assert np.isnan(p99[4:6, 1]).all()
     assert p99[0, 1] == pytest.approx(1)
 
     axes = analysis.plot_rates(frames, width=1.0)
     assert lines(axes)["durable on Kafka"][0, 1] == pytest.approx(100, abs=1)
-    assert lines(axes)["heard on Redis"][4, 1] <= 1
+    assert lines(axes)["delivered"][4, 1] <= 1
 
     axes = analysis.plot_timeline(frames)
     assert sum(bar.get_height() for bar in axes.patches if hasattr(bar, "get_height")) * 0.2 >= 199

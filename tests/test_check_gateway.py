@@ -26,9 +26,9 @@ from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.lab.gateway_check import Plan, check_gateway
 from dualstream_lab.lab.gateway_check.history import (
     EVENT,
-    LATE,
     NOWHERE,
     OLD,
+    RECOVERED,
     REFUSED,
     STATE,
     SUBSCRIBED,
@@ -84,7 +84,7 @@ class Told(PartitionSession):
 
     def late(self, *events: int) -> Told:
         for event in events:
-            self.say(LATE, event)
+            self.say(RECOVERED, event)
         return self
 
     def sync(self, cursor: int) -> Told:
@@ -107,7 +107,7 @@ def test_a_right_history_is_right():
     two = Told(30).old(4, 5).subscribed(50).live(6, cursor=50).sync(60)
     judgement = judged(one, two)
     assert found(judgement) == []
-    assert (judgement.told, judgement.old, judgement.repeated, judgement.crossed) == (5, 2, 1, 0)
+    assert (judgement.delivered, judgement.old, judgement.repeated, judgement.crossed) == (5, 2, 1, 0)
 
 
 def test_nothing_is_owed_before_the_first_cursor_and_all_of_it_from_the_beginning():
@@ -153,10 +153,10 @@ def test_what_the_gateway_cannot_tell_and_says_so_is_no_gap():
 
 
 def test_what_is_said_to_be_lost_in_the_midst_of_a_connection_lies_before_the_next_cursor():
-    judgement = judged(Told().subscribed(20).not_recovered(20).say(LATE, 5, 50).live(6))
+    judgement = judged(Told().subscribed(20).not_recovered(20).say(RECOVERED, 5, 50).live(6))
     assert found(judgement) == []
     assert judgement.declared == 2
-    judgement = judged(Told().subscribed(20).not_recovered(20).say(LATE, 4, 40).sync(60))
+    judgement = judged(Told().subscribed(20).not_recovered(20).say(RECOVERED, 4, 40).sync(60))
     assert found(judgement) == [(Wrong.GAP, 5), (Wrong.GAP, 6)], "and no further"
 
 
@@ -441,7 +441,7 @@ def test_a_partition_of_a_session_is_as_if_it_were_alone(history):
     found = {log.partition: one for log, _, one in judge_all(logs, sessions, settled=settled)}
     alone = judge(logs[3], stays, settled=settled)
     assert found[3].findings == alone.findings
-    names = ("told", "old", "late", "declared", "repeated", "crossed", "unsettled")
+    names = ("delivered", "old", "recovered", "declared", "repeated", "crossed", "unsettled")
     assert [getattr(found[3], name) for name in names] == [getattr(alone, name) for name in names]
 
 
@@ -480,10 +480,10 @@ async def test_a_right_gateway_passes(
     assert check.held, verdict.as_dict()
     assert (check.state, check.away, verdict.declared, verdict.unsettled) == ("finished", 0, 0, 0)
     assert verdict.events > 1000
-    assert verdict.told > verdict.events
+    assert verdict.delivered > verdict.events
     assert all(check.ends[how] for how in ("politely", "aborted", "in mid-frame"))
     assert verdict.old
-    assert verdict.late or not trouble, "what Redis lost was found by looking"
+    assert verdict.recovered or not trouble, "what Redis lost was found by looking"
 
 
 async def test_partitions_that_are_added_meanwhile_lose_nothing(

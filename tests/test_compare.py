@@ -26,7 +26,7 @@ def record(
     *,
     slower: float = 1.0,
     seed: int = 0,
-    heard: bool = True,
+    delivered: bool = True,
     state: str = "finished",
     **how: object,
 ) -> Path:
@@ -50,13 +50,16 @@ def record(
             source=slots.source, size=300,
         )  # fmt: skip
         published.close()
-        for kind, more in (("heard", {"subscriber": 0}), ("consumed", {"partition": 0, "offset": slots.seq})):
-            if kind == "consumed" or heard:
+        for kind, more in (
+            ("delivered", {"subscriber": 0}),
+            ("consumed", {"partition": 0, "offset": slots.seq}),
+        ):
+            if kind == "consumed" or delivered:
                 rows = RowWriter(path, kind, "a")
                 rows.add(slots.seq, at=acked + MS, **more)  # type: ignore[arg-type]
                 rows.close()
         counters = {"durable": count, "notified": count, "consumed": count} | (
-            {"heard": count} if heard else {}
+            {"delivered": count} if delivered else {}
         )
         writer = IntervalWriter(path, "a")
         writer.write(Interval(writer="a", begin=0, end=SECONDS * 1000 * MS, counters=counters))
@@ -145,7 +148,10 @@ def test_two_single_runs_are_compared_with_care(runs: Path, capsys: pytest.Captu
         (("{runs}/base-0", "{runs}/none-*"), "none-* matches no run directory"),
         (("{runs}/base-0", "{runs}/base-0/.."), "base-0 is named by both"),
         (("{runs}/base-*", "{runs}/same-*", "--allow", "much"), "--allow 'much': must be per cent"),
-        (("{runs}/base-*", "{runs}/same-*", "--allow", "live.latency.p9=5%"), "mean live.latency.p9"),
+        (
+            ("{runs}/base-*", "{runs}/same-*", "--allow", "live.latency.p9=5%"),
+            "mean live.latency.p9",
+        ),
         (("{runs}/base-*", "{runs}/same-*", "--html", "{runs}/no/c.html"), "there is no directory"),
     ],
 )
@@ -189,9 +195,9 @@ def test_runs_that_are_not_whole_are_compared_as_far_as_they_go(
 ) -> None:
     """Damaged rows are not taken for events that never arrived."""
     damaged = record(tmp_path / "other" / "damaged")
-    (damaged / "heard-a-00001.parquet").write_bytes(b"PAR1 and no more")
+    (damaged / "delivered-a-00001.parquet").write_bytes(b"PAR1 and no more")
     record(tmp_path / "other" / "cut", state="interrupted")
-    record(tmp_path / "other" / "silent", heard=False)
+    record(tmp_path / "other" / "silent", delivered=False)
     empty = tmp_path / "other" / "empty"
     empty.mkdir()
     shutil.copy(damaged / "manifest.json", empty)
@@ -200,7 +206,7 @@ def test_runs_that_are_not_whole_are_compared_as_far_as_they_go(
     assert "live.latency" not in captured.out
     assert "publish.latency.p50" in captured.out
     for said in (
-        "damaged: heard-a-00001.parquet is damaged",
+        "damaged: delivered-a-00001.parquet is damaged",
         "cut was interrupted",
         "live.missing is not compared: it was not recorded, or not whole, in damaged; silent",
         "left out: ",

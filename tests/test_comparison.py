@@ -104,7 +104,7 @@ def recorded() -> tuple[Tally, ...]:
             "intended": acked,
             "durable": acked,
             "failed": 0 * acked,
-            "silent": 0 * acked,
+            "undelivered": 0 * acked,
         }
         runs.append(
             Tally(
@@ -186,7 +186,7 @@ def shares(*missing: float) -> Arm:
     runs = [
         Tally(
             name="r", manifest=manifest(), lengths=np.ones(10), latencies={},
-            counts={"silent": np.full(10, 1000 * share), "durable": np.full(10, 1000.0)},
+            counts={"undelivered": np.full(10, 1000 * share), "durable": np.full(10, 1000.0)},
         )
         for share in missing
     ]  # fmt: skip

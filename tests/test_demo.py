@@ -28,7 +28,7 @@ def test_a_short_demo_tells_the_story(tmp_path, dualstream):
     assert (found["ledger.lost"], found["durable.repeated"], found["ledger.orphan"]) == (0, 0, 0)
     assert (events["publish_ms"] >= events["publish_raw_ms"]).all()
     assert events["consumed_ms"].notna().all()
-    assert events["live_ms"].notna().sum() == found["live.heard"]
+    assert events["live_ms"].notna().sum() == found["live.delivered"]
     ((down, back),) = frames.faults[["begin_s", "end_s"]].to_numpy()
     # By when it happened, not by when it was intended: this machine may be busy, and the events late.
     heard_at, acked_at = (events["intended_s"] + events[name] / 1e3 for name in ("live_ms", "publish_ms"))
@@ -40,7 +40,7 @@ def test_a_short_demo_tells_the_story(tmp_path, dualstream):
     assert len(outage) == 1
     late = events["publish_ms"].max() / 1e3
     assert down - late - 0.21 <= outage["begin_s"].iloc[0] <= down + 0.21
-    assert outage["missed"].iloc[0] == pytest.approx(5000 - found["live.heard"], abs=210)
+    assert outage["missed"].iloc[0] == pytest.approx(5000 - found["live.delivered"], abs=210)
 
 
 @pytest.mark.parametrize("outage", [(0, 2), (2, 2), (3, 2), (2, 5), (2, 9)])

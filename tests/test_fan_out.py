@@ -75,14 +75,14 @@ async def test_every_policy_delivers_everything_and_costs_what_it_subscribes_and
     assert pattern.subscriptions == 3
     assert pattern.subscriptions < aggregate.subscriptions <= 3 * (3 * 64 + 1)
     assert source.memory_mib > 0.5 > max(aggregate.memory_mib, pattern.memory_mib)
-    assert source.heard_per_event <= 1 < aggregate.heard_per_event < pattern.heard_per_event <= 3
+    assert source.messages_per_event <= 1 < aggregate.messages_per_event < pattern.messages_per_event <= 3
     assert (table.storm_s > 0).all()
     assert (table.delay_p50_ms <= table.delay_p99_ms).all()
     # each is a run like others
     for path in table.run:
         run = lab.Run.open(path)
         assert run.state == "finished"
-        assert run.ledger.count("heard") + run.measures["live.dropped"] >= 500
+        assert run.ledger.count("delivered") + run.measures["live.dropped"] >= 500
     assert not children()
     assert Redis.from_url(stack.redis_url).pubsub_channels() == []
 

@@ -59,12 +59,12 @@ def begun(tmp_path, workload: Workload, **more) -> RunDirectory:
 
 
 async def drive(
-    publisher, workload: Workload, recorder: PublishRecorder, lanes: int = 64, share=(0, 1)
+    publisher, workload: Workload, recorder: PublishRecorder, concurrency: int = 64, share=(0, 1)
 ) -> None:
     driver = Driver(publisher, workload, workload.catalogue(IDS), recorder, share=share)
     driver.start()
     recorder.started = driver.started
-    await driver.run(lanes)
+    await driver.run(concurrency)
 
 
 def finished(directory: RunDirectory):
@@ -93,9 +93,9 @@ async def test_the_driver_sends_on_time_however_slow_the_answers(tmp_path):
 
 async def test_when_every_lane_waits_the_next_calls_are_late_and_the_wait_counts(tmp_path):
     workload = Workload(rate=100, duration=0.5, batch=1)
-    directory, publisher = begun(tmp_path, workload, users={"lanes": 1}), Answering()
+    directory, publisher = begun(tmp_path, workload, users={"concurrency": 1}), Answering()
     recorder = PublishRecorder(tmp_path, "a")
-    running = asyncio.create_task(drive(publisher, workload, recorder, lanes=1))
+    running = asyncio.create_task(drive(publisher, workload, recorder, concurrency=1))
     await asyncio.sleep(0.6)  # the plan's whole length passes
     assert len(publisher.sizes) == 1
     publisher.answer.set()
@@ -114,7 +114,7 @@ async def test_a_slow_generator_is_named_as_the_limit(tmp_path):
             time.sleep(0.02)  # noqa: ASYNC251  (it blocks its loop, as a busy generator does)
 
     workload = Workload(rate=1000, duration=0.5, batch=10)  # wants a call every 10 ms
-    directory = begun(tmp_path, workload, users={"lanes": 64})
+    directory = begun(tmp_path, workload, users={"concurrency": 64})
     recorder = PublishRecorder(tmp_path, "a")
     task = asyncio.create_task(recorder.run())
     await drive(Slow(), workload, recorder)
@@ -149,7 +149,7 @@ async def test_failures_are_rows_counts_and_infinite_latencies(tmp_path, error, 
 
 async def test_a_stopped_driver_tells_what_was_due_and_not_sent(tmp_path):
     workload = Workload(rate=1000, duration=30, batch=1)
-    directory = begun(tmp_path, workload, users={"lanes": 4})
+    directory = begun(tmp_path, workload, users={"concurrency": 4})
     recorder, publisher = PublishRecorder(tmp_path, "a"), Answering()
     driver = Driver(publisher, workload, workload.catalogue(IDS), recorder)
     driver.start()
@@ -189,7 +189,7 @@ async def test_a_closed_plan_ends_with_its_duration(tmp_path):
 
     publisher.publish_batch = soon
     began = time.monotonic()
-    await drive(publisher, workload, recorder, lanes=2)
+    await drive(publisher, workload, recorder, concurrency=2)
     recorder.close()
     assert 1 <= time.monotonic() - began < 20
     assert len(publisher.sizes) > 10
@@ -276,7 +276,7 @@ def sentence(measures, peaks, counts=()):
         ({"publish.no_room": 5.0}, {"publisher.buffered_events": 1000}, "Kafka was the limit"),
         ({}, {"redis.cpu": 0.97}, "Redis was busy: 0.97"),
         ({}, {"redis.output_buffer": 9 * 2**20}, "Redis kept 9 MiB"),
-        ({}, {"heard.cpu": 0.95}, "the subscribers' process was busy"),
+        ({}, {"delivered.cpu": 0.95}, "the subscribers' process was busy"),
         ({}, {"consumed.cpu": 0.95}, "the Kafka consumer was busy"),
         ({"generator.slip.p99": 40.0}, {"published.loop_lag_ms": 45}, "your generator was the limit"),
     ],

@@ -161,7 +161,7 @@ def test_every_locustfile_counts_what_is_in_kafka(name, counted, stack):
     if name == "mixed":
         assert found["live.missing"] == 0
         assert found["live.latency.p99"] >= found["live.latency_raw.p99"] > 0
-        assert found["live.heard"] == 2000 * PROCESSES[name], "every process hears everything"
+        assert found["live.delivered"] == 2000 * PROCESSES[name], "every process hears everything"
     if name == "subscriber_fanout":
         assert found["live.subscriptions"] >= 30
         assert found["live.skipped"] == 0
@@ -191,7 +191,7 @@ def test_fan_out_over_other_channels_slow_and_coming_and_going(place):
     for channels, done in side_by_side({name: partial(call, name) for name in at}).items():
         assert done.returncode == 0, done.stderr
         _, verdict = the_run(at[channels].cwd)
-        assert verdict["measures"]["live.heard"] > 500
+        assert verdict["measures"]["live.delivered"] > 500
         assert verdict["measures"]["publish.durable"] == 1500
         assert verdict["counters"].get("subscriptions_lost", 0) == 0, "leaving is not losing"
 
@@ -511,7 +511,7 @@ def test_without_options_it_starts_a_stack_and_leaves_the_environment_alone(stac
     assert "Traceback" not in done.stderr
     directory, verdict = the_run(tmp_path)
     assert verdict["measures"]["publish.durable"] == 500
-    assert verdict["measures"]["live.heard"] == 1000, "both workers hear the master's Redis"
+    assert verdict["measures"]["live.delivered"] == 1000, "both workers hear the master's Redis"
     assert directory.manifest.settings["kafka_url"] != stack.kafka_url
     assert in_kafka(stack, topic) == 0
 

@@ -23,7 +23,7 @@ from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.gateway.clients import Frame, sse_chunk, websocket_frames
 from dualstream_lab.load.gateway_subscriber import (
     SOURCES_EACH,
-    GatewayHearing,
+    GatewayReceiveRecorder,
     GatewaySubscriber,
     checked_gateway,
 )
@@ -99,17 +99,17 @@ def test_refusals_and_ends_are_told(via: str, sent: bytes, says: str) -> None:
 async def listening(
     url: str, via: Any, sources: list[str], **options: Any
 ) -> AsyncIterator[tuple[Any, list[str]]]:
-    heard: list[str] = []
+    delivered: list[str] = []
 
     def hear(number: int, message: bytes, now: int) -> None:
         assert (number, message[:7]) == (7, b'{"id":"')
         assert abs(now - time.monotonic_ns()) < 60e9
-        heard.append(msgspec.json.decode(message)["id"])
+        delivered.append(msgspec.json.decode(message)["id"])
 
     subscriber = GatewaySubscriber(URL(url), sources, hear, via=via, number=7, **options)
     task = asyncio.create_task(subscriber.run())
     try:
-        yield subscriber, heard
+        yield subscriber, delivered
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -136,10 +136,10 @@ async def test_a_subscriber_resumes_with_its_cursors_and_hears_every_event_once(
 
     async with (
         fake_gateway(first, second, sources=2) as gateway,
-        listening(gateway.url, via, [SOURCE, other]) as (subscriber, heard),
+        listening(gateway.url, via, [SOURCE, other]) as (subscriber, delivered),
     ):
-        await until(lambda: len(heard) == 5)
-        assert heard == [f"id-{n}" for n in (10, 12, 11, 13, 14)]
+        await until(lambda: len(delivered) == 5)
+        assert delivered == [f"id-{n}" for n in (10, 12, 11, 13, 14)]
         assert gateway.talks[1].since == {SOURCE: cursor(10), other: cursor(3)}
         assert (subscriber.lost, subscriber.joined, subscriber.gaps, subscriber.epoch) == (1, 2, 0, "e0")
 
@@ -156,9 +156,9 @@ async def test_what_the_gateway_cannot_recover_is_counted(via: str) -> None:
 
     async with (
         fake_gateway(first, second) as gateway,
-        listening(gateway.url, via, [SOURCE]) as (subscriber, heard),
+        listening(gateway.url, via, [SOURCE]) as (subscriber, delivered),
     ):
-        await until(lambda: len(heard) == 2)
+        await until(lambda: len(delivered) == 2)
         assert subscriber.gaps == 1
         assert gateway.talks[1].since == {SOURCE: cursor(9)}
 
@@ -180,7 +180,7 @@ async def test_who_listened_when_is_recorded_and_what_came_later(via: str, tmp_p
         await talk.say(event(13, 13, id=ids.of(13), old=True), subscribed(13))
         await talk.stay()
 
-    hearing = GatewayHearing(tmp_path, "worker0", ids)
+    hearing = GatewayReceiveRecorder(tmp_path, "worker0", ids)
     async with fake_gateway(first, second) as gateway:
         subscriber = GatewaySubscriber(
             URL(gateway.url), [SOURCE], hearing, via=via, number=7, listening=hearing.listening, ranks=[3]
@@ -191,8 +191,8 @@ async def test_who_listened_when_is_recorded_and_what_came_later(via: str, tmp_p
         hearing.close()
         task.cancel()
         await asyncio.wait([task])
-    assert [(row["seq"], row["subscriber"]) for row in rows(tmp_path, "heard")] == [(10, 7)]
-    assert [(row["seq"], row["late"]) for row in rows(tmp_path, "caught_up")] == [(12, 1), (13, 0)]
+    assert [(row["seq"], row["subscriber"]) for row in rows(tmp_path, "delivered")] == [(10, 7)]
+    assert [(row["seq"], row["by_repair"]) for row in rows(tmp_path, "caught_up")] == [(12, 1), (13, 0)]
     listened = rows(tmp_path, "listening")
     assert {(row["subscriber"], row["source"]) for row in listened} == {(7, 3)}
     assert [Ending(row["why"]) for row in listened] == [Ending.OPEN, Ending.LOST, Ending.OPEN, Ending.CLOSED]
@@ -242,7 +242,7 @@ async def test_a_refusal_is_remembered(via: str) -> None:
 
 def test_the_delay_is_of_what_was_told_live() -> None:
     ids = RunIds.of_run(uuid4())
-    hearing = GatewayHearing(None, "test", ids, details=True)
+    hearing = GatewayReceiveRecorder(None, "test", ids, details=True)
     ack = time.time_ns()
     for more in (f'"ts":{ack}', f'"ts":{ack},"late":true', f'"ts":{ack},"old":true', '"cursor":"e:0:1"'):
         hearing(0, f'{{"id":"{ids.of(5)}","type":"push",{more}}}'.encode(), time.monotonic_ns())
@@ -250,7 +250,7 @@ def test_the_delay_is_of_what_was_told_live() -> None:
     assert 0 <= delay < 60e9
     hearing.collect()
     counters = hearing.meter.take().counters
-    assert (counters["heard"], counters["caught_up"]) == (2, 2)
+    assert (counters["delivered"], counters["caught_up"]) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_mixed_hears_through_the_gateway_all_that_it_published(
     found = verdict["measures"]
     assert found["publish.durable"] == 2000
     assert found["live.missing"] == found["live.gaps"] == 0
-    assert found["live.heard"] == 2000 if via == "sse" else 2000 < found["live.heard"] <= 4000
+    assert found["live.delivered"] == 2000 if via == "sse" else 2000 < found["live.delivered"] <= 4000
     assert found["live.latency.p99"] >= found["live.latency_raw.p99"] > 0
     assert found["live.subscriptions"] >= -(-250 // SOURCES_EACH[via])
 
@@ -374,7 +374,7 @@ def test_fan_out_through_the_gateway_loses_nothing_though_all_come_and_go(
     assert (found["live.gaps"], verdict["counters"].get("subscriptions_lost", 0)) == (0, 0)
     assert "live.skipped" not in found
     assert found["live.delay.p50"] > 0
-    assert found["live.heard"] == 3000 * 5, "each event is heard by the five connections of its source"
+    assert found["live.delivered"] == 3000 * 5, "each event is heard by the five connections of its source"
     assert found["live.repeated"] == 0
 
 

@@ -74,7 +74,8 @@ def test_outcomes():
 @image
 def test_ledger():
     entries = [
-        entry("heard", 9_000), entry("silent", 900, "reconnect gap"), entry("silent", 90, "unexplained"),
+        entry("delivered", 9_000), entry("undelivered", 900, "reconnect gap"),
+        entry("undelivered", 90, "unexplained"),
         entry("lost", 10),
     ]  # fmt: skip
     return analysis.plot_ledger(entries).figure
@@ -131,7 +132,7 @@ def test_predictions():
         ("8,000/s by 10", "publish p50", 1e-3, 1.1e-3, 0.15, True),
         ("8,000/s by 10", "publish p99", 4e-3, 2e-3, 0.25, False),
         ("8,000/s by 10", "live p99", 1e-3, 9e-3, 0.25, False),
-        ("redis.stop for 5 s", "redis.stop: live silent", 6.2, 6.4, 0.15, True),
+        ("redis.stop for 5 s", "redis.stop: live unavailable", 6.2, 6.4, 0.15, True),
     ]
     names = ["setup", "figure", "measured", "predicted", "allowed", "within"]
     return analysis.plot_predictions(pd.DataFrame(rows, columns=names)).figure

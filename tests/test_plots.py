@@ -29,7 +29,7 @@ def _close_figures():
 
 
 def made_up(*, live: np.ndarray | None = None, faults: list[tuple[str, float, float]] = []) -> Frames:  # noqa: B006
-    """10 s at 100/s: acknowledged after 2 ms, read after 3; heard after 1, but from 4 s to 6 s never."""
+    """10 s at 100/s: acknowledged after 2 ms, read after 3; received after 1, but from 4 s to 6 s never."""
     at = np.arange(1000) / 100
     if live is None:
         live = np.where((at >= 4) & (at < 6), np.nan, 1.0)
@@ -46,7 +46,7 @@ def made_up(*, live: np.ndarray | None = None, faults: list[tuple[str, float, fl
         ),
         sample=1,
         problems=(),
-        has=frozenset({"published", "heard", "consumed"}),
+        has=frozenset({"published", "delivered", "consumed"}),
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_a_heat_map_counts_every_event_once_and_never_is_a_band_of_its_own():
     arrived, never = cells(axes)
     assert never.tolist() == [[0, 0, 0, 0, 100, 100, 0, 0, 0, 0]]
     assert arrived.sum(axis=0).tolist() == [100, 100, 100, 100, 0, 0, 100, 100, 100, 100]
-    assert [text.get_text() for text in axes.get_yticklabels()][-1] == "never"
+    assert [text.get_text() for text in axes.get_yticklabels()][-1] == "missing"
     assert [text.get_text() for text in axes.texts] == ["Redis killed"]
     assert axes.get_ylabel() == "latency (ms)"
 
@@ -124,15 +124,15 @@ def bars(axes):
 
 
 def test_a_ledger_has_a_bar_a_class_and_cause_and_says_what_never_happened():
-    axes = analysis.plot_ledger([entry("heard", 9_950), entry("silent", 50, "reconnect gap")])
-    assert bars(axes) == {"heard": 9_950, "silent: reconnect gap": 50, "lost": 0, "orphan": 0}
+    axes = analysis.plot_ledger([entry("delivered", 9_950), entry("undelivered", 50, "reconnect gap")])
+    assert bars(axes) == {"delivered": 9_950, "undelivered: reconnect gap": 50, "lost": 0, "orphan": 0}
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["9,950  (99.50%)", "50  (0.50%)", "none", "none"]
     assert axes.get_xscale() == "log"
 
 
 def test_a_ledger_says_loudly_what_must_never_happen():
-    axes = analysis.plot_ledger([entry("heard", 6_000), entry("lost", 4_000)])
+    axes = analysis.plot_ledger([entry("delivered", 6_000), entry("lost", 4_000)])
     assert bars(axes)["lost"] == 4_000
     (loud,) = [text for text in axes.texts if "must never happen" in text.get_text()]
     assert loud.get_color() == "#D55E00"
@@ -141,7 +141,7 @@ def test_a_ledger_says_loudly_what_must_never_happen():
 
 KILLED = Recovery(
     what="redis.kill", begin=8, lasted=4, detected=0.05, sign="a subscriber lost its connection",
-    publish=Path(back=0.0, normal=3.0), live=Path(silent=5, again=1.5, backlog=0, back=2.0, normal=4.0),
+    publish=Path(back=0.0, normal=3.0), live=Path(unavailable=5, again=1.5, backlog=0, back=2.0, normal=4.0),
     consumer=None,
 )  # fmt: skip
 
@@ -166,14 +166,14 @@ def test_recovery_has_each_moment_in_seconds_from_the_begin_of_the_fault():
 
 
 def test_what_had_piled_up_is_drawn_until_it_is_drained():
-    path = Path(silent=4, again=0.5, backlog=1000, drain=500.0, back=3.0, normal=1.0)
+    path = Path(unavailable=4, again=0.5, backlog=1000, drain=500.0, back=3.0, normal=1.0)
     axes = analysis.plot_recovery([replace(KILLED, live=path)])
     (drained,) = [bar for bar in axes.patches if bar.get_hatch() and bar.get_width()]
     assert (drained.get_x(), drained.get_width()) == (4.5, 2.0)
 
 
 def test_a_fault_without_an_end_and_a_path_that_stays_silent_reach_the_edge():
-    path = Path(silent=3, again=None, normal=1.0)
+    path = Path(unavailable=3, again=None, normal=1.0)
     axes = analysis.plot_recovery([replace(KILLED, lasted=None, detected=None, sign="", live=path)])
     edge = axes.get_xlim()[1]
     assert [line.get_xydata().tolist() for line in axes.get_lines() if line.get_marker() == ">"] == [

@@ -128,9 +128,9 @@ def test_rows_come_back_as_they_were_written(tmp_path) -> None:
 
 
 def test_a_full_disk_is_an_error_at_the_end_and_rows_are_counted(tmp_path) -> None:
-    writer = RowWriter(tmp_path / "gone", "heard", "a")
+    writer = RowWriter(tmp_path / "gone", "delivered", "a")
     writer.add(np.arange(5), at=1, subscriber=0)
-    with pytest.raises(OSError, match=r"heard-a-00001\.parquet was not written"):
+    with pytest.raises(OSError, match=r"delivered-a-00001\.parquet was not written"):
         writer.close()
     assert writer.dropped == 5
 
@@ -184,25 +184,25 @@ def test_a_writer_that_is_killed_leaves_what_it_had_written(tmp_path) -> None:
 
 def test_damaged_parts_are_named_and_the_rest_is_read(tmp_path) -> None:
     directory = made(tmp_path)
-    writer = RowWriter(tmp_path, "heard", "a")
+    writer = RowWriter(tmp_path, "delivered", "a")
     for first in range(2):
         writer.add(np.arange(first * 10, first * 10 + 10), at=5, subscriber=0)
         writer.flush()
     writer.close()
-    (tmp_path / "heard-a-00001.parquet").write_bytes(b"PAR1 cut off")
+    (tmp_path / "delivered-a-00001.parquet").write_bytes(b"PAR1 cut off")
     (tmp_path / "intervals-a.jsonl").write_text('{"writer": "a", "begin"')
-    assert directory.rows("heard").num_rows == 10
+    assert directory.rows("delivered").num_rows == 10
     assert list(directory.intervals()) == []
-    assert directory.problems[0].startswith("heard-a-00001.parquet is damaged")
+    assert directory.problems[0].startswith("delivered-a-00001.parquet is damaged")
     assert directory.problems[1].startswith("intervals-a.jsonl, line 1 is damaged")
 
 
 def rows_of(directory, **columns) -> list[str]:
-    """What is said of a file of heard rows with these columns, and whether they were read."""
-    writer = RowWriter(directory.path, "heard", "a")
+    """What is said of a file of delivered rows with these columns, and whether they were read."""
+    writer = RowWriter(directory.path, "delivered", "a")
     writer.add(np.arange(10), **({"at": 10**15, "subscriber": 0} | columns))
     writer.close()
-    assert directory.rows("heard").num_rows == 0
+    assert directory.rows("delivered").num_rows == 0
     return directory.problems
 
 
@@ -226,13 +226,13 @@ def test_rows_that_nobody_can_have_seen_are_left_out(tmp_path, columns, said) ->
 def test_rows_that_would_unpack_to_any_size_are_left_out(tmp_path) -> None:
     directory = made(tmp_path)
     zeros = pa.table({name: pa.array(np.zeros(20_000_000, np.int64)) for name in ("seq", "at", "subscriber")})
-    pq.write_table(zeros, tmp_path / "heard-a-00001.parquet", compression="zstd")
-    assert (tmp_path / "heard-a-00001.parquet").stat().st_size < 500_000
-    assert directory.rows("heard").num_rows == 0
+    pq.write_table(zeros, tmp_path / "delivered-a-00001.parquet", compression="zstd")
+    assert (tmp_path / "delivered-a-00001.parquet").stat().st_size < 500_000
+    assert directory.rows("delivered").num_rows == 0
     assert "it says that it has 20,000,000 rows" in directory.problems[0]
 
 
-FILES = ["heard-a-00001.parquet", "intervals-a.jsonl", "verdict.json", "manifest.json"]
+FILES = ["delivered-a-00001.parquet", "intervals-a.jsonl", "verdict.json", "manifest.json"]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -246,7 +246,7 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, name, make) -> 
             RunDirectory.open(directory.path)
         assert [type(run).__name__ for run in list_runs(tmp_path)] == ["RecordingError"]
         return
-    assert directory.rows("heard").num_rows == 0
+    assert directory.rows("delivered").num_rows == 0
     assert list(directory.intervals()) == []
     assert directory.verdict() is None
     (problem,) = directory.problems
@@ -265,7 +265,7 @@ def test_a_link_to_nowhere_or_to_itself_is_nothing(tmp_path, name, target) -> No
         with pytest.raises(RecordingError):
             RunDirectory.open(directory.path)
         assert list_runs(tmp_path) == []
-    assert directory.rows("heard").num_rows == 0
+    assert directory.rows("delivered").num_rows == 0
     assert list(directory.intervals()) == []
     assert directory.verdict() is None
 
@@ -273,8 +273,8 @@ def test_a_link_to_nowhere_or_to_itself_is_nothing(tmp_path, name, target) -> No
 def test_rows_with_holes_are_left_out(tmp_path) -> None:
     directory = made(tmp_path)
     table = pa.table({name: [1, None] for name in ("seq", "at", "subscriber")})
-    pq.write_table(table, tmp_path / "heard-a-00001.parquet")
-    assert directory.rows("heard").num_rows == 0
+    pq.write_table(table, tmp_path / "delivered-a-00001.parquet")
+    assert directory.rows("delivered").num_rows == 0
     assert "has holes" in directory.problems[0]
 
 
@@ -355,7 +355,7 @@ def test_a_histogram_that_would_unpack_to_any_size_is_refused() -> None:
         ({"workload": {"rate": 1, "duration": 1e18}}, "workload.duration must be above 0"),
         ({"workload": {"rate": 1, "duration": 1, "batch": "x"}}, "workload.batch must be a whole number"),
         ({"workload": {"rate": 1, "duration": 1, "plan": []}}, "Expected `int | float | str`"),
-        ({"users": {"lanes": -1}}, ">= 0"),
+        ({"users": {"concurrency": -1}}, ">= 0"),
         ({"asked": {"faults": [1]}}, "Expected `object`"),
         ({"settings": {"buffer_events": "many"}}, "Expected `int`"),
         ({"started": 10**15, "ended": 2**62}, "days from the run's start"),
@@ -390,7 +390,7 @@ def test_a_manifest_with_a_byte_order_mark_is_read(tmp_path) -> None:
         (None, "is not a run directory"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
-        ('{"format": 9}', "has format 9; this version reads format 1"),
+        ('{"format": 9}', "has format 9; this version reads 1 and 2"),
         ('{"format": 1}', "cannot be read"),
     ],
 )
@@ -437,17 +437,19 @@ def test_both_paths_are_joined_by_event(tmp_path) -> None:
         seq, intended=seq * 10, sent=seq * 10 + 1, acked=np.array([45, 5, 0]),
         outcome=np.array([1, 1, 3]), source=0, size=1,
     )  # fmt: skip
-    heard = RowWriter(tmp_path, "heard", "a")
-    heard.add(np.array([4, 0, 0, 0, 9]), at=np.array([50, 9, 7, 8, 70]), subscriber=np.array([0, 0, 1, 1, 0]))
+    delivered = RowWriter(tmp_path, "delivered", "a")
+    delivered.add(
+        np.array([4, 0, 0, 0, 9]), at=np.array([50, 9, 7, 8, 70]), subscriber=np.array([0, 0, 1, 1, 0])
+    )
     consumed = RowWriter(tmp_path, "consumed", "a")
     consumed.add(np.array([0, 4, 4]), at=np.array([11, 60, 61]), partition=0, offset=np.array([0, 1, 2]))
-    for writer in (published, heard, consumed):
+    for writer in (published, delivered, consumed):
         writer.close()
     found = join(directory)
     assert list(found.seq) == [0, 2, 4]
-    assert list(found.heard) == [7, 0, 50]
+    assert list(found.delivered) == [7, 0, 50]
     assert list(found.consumed) == [11, 0, 60]
-    assert (found.heard_again, found.consumed_again, found.orphans) == (1, 1, 1)
+    assert (found.delivered_again, found.consumed_again, found.orphans) == (1, 1, 1)
     assert list(found.durable) == [True, False, True]
 
 
@@ -462,7 +464,7 @@ import numpy as np
 from pathlib import Path
 from dualstream_lab.recording import RowWriter
 before = set(sys.modules)
-rows = RowWriter(Path(sys.argv[1]), "heard", "a")
+rows = RowWriter(Path(sys.argv[1]), "delivered", "a")
 rows.add(np.arange(5), at=7, subscriber=3)
 rows.close()
 print(sorted(set(sys.modules) - before))

@@ -41,7 +41,7 @@ def made(path, *, state="finished", thresholds=("publish.errors==0",), lost=0):
     workload = Workload(rate=100, duration=10, batch=1, plan="constant", seed=7)
     manifest = Manifest(
         name="made-up", run="r", ids="0" * 24, clocks=Clocks.now(), settings={"topic": "a<b>|c"},
-        workload=workload.as_dict(), users={"lanes": 4, "subscribers": 1}, thresholds=list(thresholds),
+        workload=workload.as_dict(), users={"concurrency": 4, "subscribers": 1}, thresholds=list(thresholds),
         started=ZERO, ended=ZERO + (10_000 if state == "finished" else 7_000) * MS, state=state,
         faults=[
             FaultRecord(what="redis.slow", begin=ZERO + 4001 * MS, end=ZERO + 6020 * MS, bite="it <bites>")
@@ -55,12 +55,12 @@ def made(path, *, state="finished", thresholds=("publish.errors==0",), lost=0):
     there = (seq < 400) | (seq >= 600)
     rows = {
         kind: RowWriter(path, kind, "a")
-        for kind in ("published", "heard", "consumed", "dropped", "listening")
+        for kind in ("published", "delivered", "consumed", "dropped", "listening")
     }
     rows["published"].add(
         seq, intended=intended, sent=intended + 1, acked=acked, outcome=1, source=seq % 7, size=300
     )
-    rows["heard"].add(seq[there], at=intended[there] + 3 * MS, subscriber=0)
+    rows["delivered"].add(seq[there], at=intended[there] + 3 * MS, subscriber=0)
     rows["consumed"].add(seq[lost:], at=acked[lost:] + MS, partition=0, offset=seq[lost:])
     rows["dropped"].add(seq[~there], at=acked[~there], reason=DROPS.index("redis down"))
     who = np.zeros(1, np.int64)
@@ -71,7 +71,7 @@ def made(path, *, state="finished", thresholds=("publish.errors==0",), lost=0):
         writer.close()
     meter, intervals = Meter("a"), IntervalWriter(path, "a")
     for name, count in (
-        ("durable", 1000), ("heard", 800), ("consumed", 1000 - lost), ("notified", 800),
+        ("durable", 1000), ("delivered", 800), ("consumed", 1000 - lost), ("notified", 800),
         ("dropped: redis down", 200),
     ):  # fmt: skip
         meter.count(name, count)
@@ -121,10 +121,10 @@ def test_a_browser_shows_it_without_script_network_or_overflow(browser, path, wi
 
 def test_the_page_says_what_happened_in_the_run_s_own_figures(path) -> None:
     page = html(report(path))
-    assert "through redis.slow, 1,000 events, every one durable, 20.0 % of them never heard live" in page
-    assert "Most of what was due from 4.0 to 6.0 s (200 events) was durable and never heard live." in page
-    assert "200 events never arrived (the band on top), 99.5 % of them due while a fault was on." in page
-    assert "800 heard and 200 silent (publisher dropped: redis down)" in page
+    assert "through redis.slow, 1,000 events, every one durable, 20.0 % of them undelivered" in page
+    assert "Most of what was due from 4.0 to 6.0 s (200 events) was durable and not delivered live." in page
+    assert "200 events are missing (the band on top), 99.5 % of them due while a fault was on." in page
+    assert "800 delivered and 200 undelivered: dropped by the publisher: redis down" in page
     assert "it &lt;bites&gt;" in page
     assert "topic=a&lt;b&gt;|c" in page
     assert str(path) not in page, "where it lay says nothing to others"
@@ -205,8 +205,8 @@ def as_a_directory(name):
     [
         (cut, "published-a-00001.parquet is damaged"),
         (without("verdict.json"), "there is no verdict.json: the run was judged anew"),
-        (without("heard-*"), "there are no heard rows, though 800 events were counted"),
-        (without("heard-*"), "the figures are of the run&#39;s end"),
+        (without("delivered-*"), "there are no delivered rows, though 800 events were counted"),
+        (without("delivered-*"), "the figures are of the run&#39;s end"),
         (without("*.parquet", "verdict.json"), "1,000 of 1,000 published rows are missing"),
         (without("*.parquet", "*.jsonl", "verdict.json"), "no published rows were recorded"),
         (lambda path: (path / "verdict.json").write_text("{"), "verdict.json is damaged"),
@@ -259,7 +259,7 @@ def test_markdown_is_short_and_its_tables_are_whole(path) -> None:
     assert len(text) < 8000
     assert "![" not in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert "| silent: publisher dropped: redis down | 200 | 20.00% |" in lines
+    assert "| undelivered: dropped by the publisher: redis down | 200 | 20.00% |" in lines
     assert "| publish.errors==0 | held | 0 |" in lines
 
 

@@ -39,7 +39,13 @@ async def test_a_run_accounts_for_every_event_and_loads_no_gevent(tmp_path, stac
     found = run.measures
     assert run.state == "finished"
     assert run.held, [check.text for check in run.checks]
-    for name in ("publish.intended", "publish.durable", "live.notified", "live.heard", "durable.consumed"):
+    for name in (
+        "publish.intended",
+        "publish.durable",
+        "live.notified",
+        "live.delivered",
+        "durable.consumed",
+    ):
         assert found[name] == 4000, name
     assert found["ledger.orphan"] == found["live.repeated"] == found["durable.repeated"] == 0
     assert found["publish.latency.p99"] >= found["publish.latency_raw.p99"] > 0
@@ -114,7 +120,7 @@ async def test_cancelling_keeps_what_was_recorded(tmp_path, stack):
 async def test_a_plan_that_cannot_be_kept_is_given_up_and_the_rest_is_unsent(tmp_path, stack, monkeypatch):
     monkeypatch.setattr("dualstream_lab.lab.runner.time_limit", lambda *_: 3)
     began = time.monotonic()
-    run = await short(tmp_path, stack, rate=50_000, batch=1, users=lab.Users(lanes=1))
+    run = await short(tmp_path, stack, rate=50_000, batch=1, users=lab.Users(concurrency=1))
     assert time.monotonic() - began < 40
     found = run.measures
     assert run.state == "finished"

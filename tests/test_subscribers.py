@@ -12,9 +12,9 @@ from dualstream_lab.tasks import end_tasks
 
 
 def subscribers(url: str, count: int, **options) -> list[RedisSubscriber]:
-    heard = lambda number, message, now: None  # noqa: E731
+    delivered = lambda number, message, now: None  # noqa: E731
     return [
-        RedisSubscriber(url, ["events:*"], heard, number=n, pattern=True, **options) for n in range(count)
+        RedisSubscriber(url, ["events:*"], delivered, number=n, pattern=True, **options) for n in range(count)
     ]
 
 

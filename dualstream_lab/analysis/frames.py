@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.joined import Joined
     from dualstream_lab.recording.rows import Flags, Int64
 
-_KINDS: Final = ("published", "heard", "consumed")
+_KINDS: Final = ("published", "delivered", "consumed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Frames:
 
     ``seconds``: a row an interval and process: ``writer``, ``at_s``, ``length_s``, and a column for every
     counter and gauge. ``faults``: ``what``, ``begin_s``, ``end_s``. ``sample``: one event in so many has a
-    row. ``problems``: what could not be read. ``has``: which of ``published``, ``heard`` and ``consumed``
+    row. ``problems``: what could not be read. ``has``: which of ``published``, ``delivered`` and ``consumed``
     were recorded.
     """
 
@@ -143,9 +143,9 @@ def _events(joined: Joined, zero: int) -> pd.DataFrame:
             "slip_ms": spent(joined.intended, joined.sent),
             "publish_ms": spent(joined.intended, joined.acked, durable),
             "publish_raw_ms": spent(joined.sent, joined.acked, durable),
-            "live_ms": spent(joined.intended, joined.heard),
-            "live_raw_ms": spent(joined.sent, joined.heard),
-            "delay_ms": spent(joined.acked, joined.heard, durable),
+            "live_ms": spent(joined.intended, joined.delivered),
+            "live_raw_ms": spent(joined.sent, joined.delivered),
+            "delay_ms": spent(joined.acked, joined.delivered, durable),
             "consumed_ms": spent(joined.intended, joined.consumed),
         },
         copy=False,

@@ -96,7 +96,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     **_latencies("durable.latency", "durable", 0.5, 0.99),
     **_latencies("durable.lag", "lag", 0.99),
     "publish.missing": Measure("share", ("failed", "intended")),
-    "live.missing": Measure("share", ("silent", "durable")),
+    "live.missing": Measure("share", ("undelivered", "durable")),
     "live.dropped": Measure("share", ("dropped", "durable")),
 }
 """Under the names that thresholds have; ``live.dropped`` is here a share of what is durable."""

@@ -162,7 +162,7 @@ def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
         return pd.DataFrame({"seconds": np.nan, "messages": np.nan}, index=index)
     now = (at * 1e9).astype(np.int64)
     # From which time on, and before which one, each is open: most of them at none. A record may be read
-    # before the publisher hears that it was written.
+    # before the publisher learns that it was written.
     first, until = np.searchsorted(now, acked), np.searchsorted(now, consumed)
     open_ = first < until
     opened, closed = (np.bincount(each[open_], minlength=len(now) + 1) for each in (first, until))
@@ -194,13 +194,13 @@ def _nanoseconds(begin_s: Floats, spent_ms: npt.NDArray[np.floating]) -> Int64:
 
 
 def outage_windows(frames: Frames, *, width: float = 0.1, share: float = 0.5) -> pd.DataFrame:
-    """When live delivery was out, as subscribers saw it: stretches in which ``share`` of it was never heard.
+    """When live delivery was out, as subscribers saw it: stretches in which ``share`` of it was undelivered.
 
     Columns: ``begin_s``, ``end_s``, ``length_s``, ``missed`` (events; of a sample, scaled up).
     """
     columns = ["begin_s", "end_s", "length_s", "missed"]
     durable = frames.events.loc[frames.events["outcome"] == 1, ["intended_s", "live_ms"]]
-    if not len(durable) or "heard" not in frames.has:
+    if not len(durable) or "delivered" not in frames.has:
         return pd.DataFrame(columns=columns)
     place = np.maximum((durable["intended_s"].to_numpy() / width).astype(np.int64), 0)
     never = durable["live_ms"].isna().to_numpy()

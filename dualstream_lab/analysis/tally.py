@@ -50,14 +50,14 @@ def open_run(run: HasPath | Path | str) -> RunDirectory:
 class Arrivals:
     """When each event arrived, 0 for never; ns of the monotonic clock.
 
-    ``heard``, ``consumed`` and ``dropped`` (whether its notification was given up) are None where they were
-    not recorded, where rows are missing, or where the log was not read to its end: nobody knows then what
-    "never" is. ``whole``: no row of publishing is missing. ``problems`` names what is. ``busy``: the share of
-    the machine's cores that anybody used, NaN where nobody looked.
+    ``delivered``, ``consumed`` and ``dropped`` (whether its notification was given up) are None where they
+    were not recorded, where rows are missing, or where the log was not read to its end: nobody knows then
+    what "never" is. ``whole``: no row of publishing is missing. ``problems`` names what is. ``busy``: the
+    share of the machine's cores that anybody used, NaN where nobody looked.
     """
 
     joined: Joined
-    heard: Int64 | None
+    delivered: Int64 | None
     consumed: Int64 | None
     dropped: Flags | None
     whole: bool
@@ -83,12 +83,16 @@ def read_arrivals(directory: RunDirectory) -> Arrivals:
     problems = [*directory.problems, *missing.values(), *([seconds.unread] if seconds.unread else ())]
     damaged |= {*missing, *(["consumed"] if seconds.unread else ())}
     counters = seconds.counters
-    heard = ("heard" in counters or joined.heard.any()) and not damaged & {"heard", "caught_up"}
+    delivered = ("delivered" in counters or joined.delivered.any()) and not damaged & {
+        "delivered",
+        "caught_up",
+    }
     consumed = ("consumed" in counters or joined.consumed.any()) and "consumed" not in damaged
     notified = ("notified" in counters or seconds.counted("dropped")) and "dropped" not in damaged
     used, idle = counters["machine.busy_ms"], counters["machine.idle_ms"]
     return Arrivals(
-        joined=joined, heard=joined.heard if heard else None, consumed=joined.consumed if consumed else None,
+        joined=joined, delivered=joined.delivered if delivered else None,
+        consumed=joined.consumed if consumed else None,
         dropped=dropped if notified else None, whole="published" not in damaged, problems=tuple(problems),
         busy=used / (used + idle) if used + idle else math.nan,
     )  # fmt: skip
@@ -102,9 +106,9 @@ class Tally:
     ``live`` and ``durable`` from the intended time to the acknowledgement, to the first subscriber's read and
     to the Kafka consumer's; ``lag``: how long the oldest acknowledged record had waited for the consumer (at
     least 1 ms), a hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``,
-    ``failed`` (not durable), ``acked`` (durable, by the time of the acknowledgement), ``silent`` (durable and
-    never heard), ``dropped``. What was not recorded, or of which rows are missing, is not there, and
-    ``problems`` names it. ``busy``: as of :class:`Arrivals`.
+    ``failed`` (not durable), ``acked`` (durable, by the time of the acknowledgement), ``undelivered``
+    (durable and not delivered), ``dropped``. What was not recorded, or of which rows are missing, is not
+    there, and ``problems`` names it. ``busy``: as of :class:`Arrivals`.
     """
 
     name: str
@@ -203,10 +207,10 @@ def _cut(arrivals: Arrivals, edges: Int64) -> tuple[dict[str, Floats], dict[str,
     del spent
     if arrivals.whole:
         counts["acked"] = number(_slices(edges, acked))
-    if arrivals.heard is not None:
-        heard = arrivals.heard[durable]
-        latencies["live"] = until(heard)
-        counts["silent"] = number(among[heard == 0])
+    if arrivals.delivered is not None:
+        delivered = arrivals.delivered[durable]
+        latencies["live"] = until(delivered)
+        counts["undelivered"] = number(among[delivered == 0])
     if arrivals.consumed is not None:
         consumed = arrivals.consumed[durable]
         latencies["durable"] = until(consumed)

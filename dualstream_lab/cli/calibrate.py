@@ -114,7 +114,9 @@ def _show_checks(checks: Sequence[Check]) -> None:
         columns = ("figure", "measured", "predicted", "off by", "allowed", "")
         show_table(setup, columns, rows, align="lrrrrl", no_wrap=True)
     if not checks:
-        stdout.print("nothing of these runs can be compared: no fault showed, and not every event was heard")
+        stdout.print(
+            "nothing of these runs can be compared: no fault showed, and not every event was delivered"
+        )
         return
     good = sum(check.within for check in checks)
     color = "green" if good == len(checks) else "bold red"

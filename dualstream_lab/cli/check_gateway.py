@@ -106,7 +106,11 @@ def _show(check: Check) -> None:
         *((name, f"{n:,}", Text("WRONG", "bold red") if n else "held") for name, n in counts.items()),
         None,
         ("events in the log", f"{verdict.events:,}", ""),
-        ("told to the clients", f"{verdict.told:,}", f"{verdict.old:,} old, {verdict.late:,} late"),
+        (
+            "delivered to the clients",
+            f"{verdict.delivered:,}",
+            f"{verdict.old:,} old, {verdict.recovered:,} recovered",
+        ),
         ("connections", f"{check.connections:,}", f"of {check.clients} clients; ended: {ends}"),
         ("allowed: not told, and said so", f"{verdict.declared:,}", why),
         ("allowed: told again after a resume", f"{verdict.repeated:,}", ""),

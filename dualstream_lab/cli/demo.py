@@ -89,4 +89,4 @@ def _show(result: Result) -> None:
 
 
 def _cells(latency: Latency, *names: str) -> list[str]:
-    return [f"{getattr(latency, name):.2f}" if latency.count else "none heard" for name in names]
+    return [f"{getattr(latency, name):.2f}" if latency.count else "none delivered" for name in names]

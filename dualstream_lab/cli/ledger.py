@@ -12,6 +12,7 @@ from dualstream_lab.cli import MISSED, USAGE
 from dualstream_lab.cli.console import say, show_table, stdout
 from dualstream_lab.cli.options import printing
 from dualstream_lab.errors import RecordingError
+from dualstream_lab.former_names import LEDGER
 from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger
 from dualstream_lab.ledger.tables import entry_table, recovery_table
 from dualstream_lab.recording import RunDirectory
@@ -29,27 +30,33 @@ def _explain() -> None:
     for title, among in (("Every event is in one class:", CLASSES), ("and may have marks:", MARKS)):
         stdout.print(title)
         for name, meaning in among.values():
-            stdout.print(f"  {name:24}{meaning}")
+            stdout.print(f"  {name:26}{meaning}")
 
 
 @click.command(
-    epilog="Example:  dualstream ledger runs/redis_down-20250601-120000-3f9a --class silent | head   then   "
-    "dualstream ledger RUN --event ID"
+    epilog="Example:  dualstream ledger runs/redis_down-20250601-120000-3f9a --class undelivered | head   "
+    "then   dualstream ledger RUN --event ID"
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--event", metavar="ID", help="One event's story instead: when it was where, who heard it.")
 @click.option(
-    "--class", "name", metavar="NAME", type=click.Choice(_NAMES), help="The ids of one class or mark instead."
+    "--event", metavar="ID", help="One event's story instead: when it was where, and who received it."
+)
+@click.option(
+    "--class",
+    "name",
+    metavar="NAME",
+    type=click.Choice([*_NAMES, *LEDGER]),
+    help="The ids of one class or mark instead.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @printing("--explain", _explain, "Say what the classes and marks mean and leave.")
 def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int:
     """Account for every event of RUN, a run directory, on both paths.
 
-    Each event is in one class: durable and heard; durable and silent, with the cause; lost; orphan; unknown,
-    and what it turned out to be; … (--explain). It is worked out from the run directory alone, also of a run
-    that was interrupted or is damaged; what is missing is named. For each fault it says when it showed, how
-    long publishing and the live path were silent, what piled up, and when all was as before.
+    Each event is in one class: durable and delivered; durable and undelivered, with the cause; lost; orphan;
+    unknown, and what it turned out to be; … (--explain). It is worked out from the run directory alone, also
+    of a run that was interrupted or is damaged; what is missing is named. For each fault it says when it
+    showed, how long publishing and the live path were unavailable, what piled up, and when all was as before.
 
     Exit codes: 0 nothing lost; 99 there are lost events or orphans; 2 RUN is no run directory.
     """
@@ -64,6 +71,7 @@ def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int
         _print_json(story.as_dict()) if as_json else stdout.print(str(story))
         return MISSED if story.name in _NEVER else 0
     if name is not None:
+        name = LEDGER.get(name, name)
         ids = found.ids(name)
         if as_json:
             _print_json({"name": name, "count": found.count(name), "ids": list(ids)})
@@ -98,7 +106,7 @@ def _show(found: Ledger) -> None:
         say(f"note: {problem}")
     if found.broken:
         say("There are lost events or orphans: that must never happen.")
-    examples = [entry.examples[0] for entry in found.entries if entry.name != CLASSES[Class.HEARD][0]]
+    examples = [entry.examples[0] for entry in found.entries if entry.name != CLASSES[Class.DELIVERED][0]]
     if examples:
         say(f"next: dualstream ledger {found.directory.path} --event {examples[0]}")
 

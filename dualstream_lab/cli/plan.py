@@ -53,7 +53,7 @@ _LATENCIES = {
 @click.option("--rate", type=float, required=True, help="Events/s.")
 @click.option("--subscribers", type=int, required=True, help="Clients at gateways, together.")
 @click.option("--sources", type=int, default=100_000, help="What events are about.")
-@click.option("--per-subscriber", type=float, default=1.0, help="Sources that each hears.")
+@click.option("--per-subscriber", type=float, default=1.0, help="Sources that each subscribes to.")
 @click.option("--live-p99", type=Duration(), help="Goal: from the intended time to the client.")
 @click.option("--publish-p99", type=Duration(), help="Goal: from the intended time to Kafka's ack.")
 @click.option("--batch", type=int, default=10, help="Events of a call.")

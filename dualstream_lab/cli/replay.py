@@ -68,8 +68,8 @@ def replay(**options: Any) -> int:
     """Give events of the log again, in the order of time: from --since, --offset, --id or --from on.
 
     On a terminal a short line an event; into a pipe or FILE the events as they are in the log, one a line.
-    --to-topic publishes them to another topic: the same ids, types, sources and data. Redis hears of it only
-    with --announce, for subscribers would take the old for new.
+    --to-topic publishes them to another topic: the same ids, types, sources and data. They are announced on
+    Redis only with --announce, for subscribers would take the old for new.
 
     WHEN is so long ago (90s, 10m, 2d) or a time (2025-06-01T12:00:00Z). Nobody's place in the log is moved:
     it reads beside the consumer groups. Ctrl-C ends it and says how to go on. A record that is no event is

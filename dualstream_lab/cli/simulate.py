@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation import Deployment
 
 _PARTS = (
-    ("publishers", int, "1", "Event loops, each with the scenario's lanes."),
+    ("publishers", int, "1", "Event loops, each with the scenario's concurrency."),
     ("brokers", int, "1", "Of Kafka; what the scenario's faults need, at least."),
     ("partitions", int, "6", "Of the topic."),
     ("copies", int, "3, or all brokers", "Of a partition."),
     ("shards", int, "1", "Redis servers."),
-    ("subscribers", int, "the scenario's", "Connections to Redis that hear everything."),
-    ("gateways", int, "0", "Which then are what hears Redis, and tell clients."),
+    ("subscribers", int, "the scenario's", "Connections to Redis that receive everything."),
+    ("gateways", int, "0", "They subscribe to Redis then, and deliver to clients."),
     ("clients", float, "0", "Of each event, at all gateways together."),
     ("consumers", int, "1", "Of Kafka, in one group."),
     ("cores", int, "0", "That all parts share; 0: each has its own."),
@@ -94,6 +94,8 @@ def _deployment(scenario: Scenario, parts: dict[str, Any]) -> Deployment:
     if given.get("clients") and not given.get("gateways"):
         raise ConfigError("--clients: are at gateways: give --gateways, too")
     if given.get("gateways") and "subscribers" in given:
-        raise ConfigError("--subscribers: with --gateways it is they who hear Redis: leave one of them out")
+        raise ConfigError(
+            "--subscribers: with --gateways it is they who subscribe to Redis: leave one of them out"
+        )
     usual = {"subscribers": scenario.users.subscribers}
-    return deployment_for(Settings.load(), lanes=scenario.users.lanes, **usual | given)
+    return deployment_for(Settings.load(), concurrency=scenario.users.concurrency, **usual | given)

@@ -22,7 +22,7 @@ class Feed:
     """``live``: clients that follow the stream. ``users``: those, and clients on their way in.
 
     ``homes``: the partitions that publishers write the source to; ``partitions``: those, and where the store
-    has seen it. ``placed``: whether the store was asked. ``subscribed``: Redis confirmed it, and it is heard.
+    has seen it. ``placed``: whether the store was asked. ``subscribed``: Redis confirmed it, and it delivers.
     ``degraded``: why it is polled from the store instead, or None.
     """
 

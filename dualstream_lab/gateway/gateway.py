@@ -95,7 +95,7 @@ class Gateway:
             if settings.redis_url is not None:
                 self.hub.upstream = Upstream(
                     settings.redis_url,
-                    heard=self.hub.receive,
+                    received=self.hub.receive,
                     confirmed=self.hub.confirmed,
                     refused=self.hub.refused,
                     lost=self.hub.lost,

@@ -9,8 +9,8 @@ confirmed (2); only then is Kafka asked where the source's partitions end: the f
 last stable offset: all below it is committed or was aborted, and every replica in sync has it. So what was
 acknowledged and committed before that is below F; what is acknowledged later is announced on a subscription
 that is in effect. The client waits until W >= F in each of them (4), reads the source's events after its
-cursor and below W (5), and in one step of the event loop (6) it gets them, then what was heard at or above W,
-and is live (7). What Redis lost is found by comparing the store with what was heard (8).
+cursor and below W (5), and in one step of the event loop (6) it gets them, then what was received at or above
+W, and is live (7). What Redis lost is found by comparing the store with what was received (8).
 
 Where a source is. Most are in one partition, but partitions may have been added, and other clients may hash
 otherwise. The fences are those of its partitions: where the store has seen it, where today's publishers
@@ -23,10 +23,11 @@ What an open transaction holds back is above F and W: it is told when the transa
 aborted is never in the store. All offsets are of one log. One that was made anew has another epoch, and
 streams of its own: neither cursors nor announcements of the one before mean anything there.
 
-What was heard is a set, never a maximum: two publishers' announcements may be inverted, and a maximum would
-drop the later one for good. It knows an event by place and id, so that nobody who announces another event at
-its place hides it. The set belongs to the source, not to a client: a live client follows the stream. Nothing
-that was announced says how far the log goes: what is suspected is looked for up to where Kafka says it ends.
+What was received is a set, never a maximum: two publishers' announcements may be inverted, and a maximum
+would drop the later one for good. It knows an event by place and id, so that nobody who announces another
+event at its place hides it. The set belongs to the source, not to a client: a live client follows the stream.
+Nothing that was announced says how far the log goes: what is suspected is looked for up to where Kafka says
+it ends.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _NOWHERE: Final[Positions] = {}
 
 
 class Stream(Generic[T]):
-    """What a gateway has told its live clients of one source. ``T`` is what is kept of a heard event.
+    """What a gateway has told its live clients of one source. ``T`` is what is kept of a received event.
 
     ``confirmed``: of each partition, every event up to this offset was told, or was before this stream's
     time. ``needs``: offsets that the store must reach before the next repair settles anything; empty when
@@ -80,7 +81,7 @@ class Stream(Generic[T]):
         """The log ended there when the subscription was already confirmed: what is below is the past."""
         self._confirm({partition: end - 1 for partition, end in ends.items()})
 
-    def hear(self, partition: int, offset: int, event_id: str, item: T) -> bool:
+    def receive(self, partition: int, offset: int, event_id: str, item: T) -> bool:
         """An announcement. True: tell it to the live clients; False: it was told before, or must wait."""
         if offset <= self.confirmed.get(partition, -1):
             return False
@@ -95,7 +96,7 @@ class Stream(Generic[T]):
         return True
 
     def count(self, pub: str) -> None:
-        """The publisher's running number, ``nonce:n``. Doubtful if numbers before it were never heard."""
+        """The publisher's running number, ``nonce:n``. Doubtful if numbers before it were not received."""
         nonce, _, text = pub.rpartition(":")
         if not text.isdecimal() or len(text) > _DIGITS:
             return
@@ -142,7 +143,7 @@ class Stream(Generic[T]):
             confirmed.get(partition, -1) == place.position - 1 for partition, place in places.items()
         ) and all(partition in places or offset < 0 for partition, offset in confirmed.items())
 
-    def heard_after(self, after: Positions) -> list[T]:
+    def received_after(self, after: Positions) -> list[T]:
         """What was told beyond ``confirmed`` and after these offsets, in the order of its telling."""
         return [
             item for (partition, offset, _), item in self._seen.items() if offset > after.get(partition, -1)
@@ -232,8 +233,8 @@ class Join:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
 
         Only for a page that the stream is :meth:`~Stream.level` with, else read again. When LIVE, the caller
-        tells these and then ``stream.heard_after(join.after)`` in one step, without waiting. ``homes``: the
-        partitions that the source's publishers write it to.
+        tells these and then ``stream.received_after(join.after)`` in one step, without waiting. ``homes``:
+        the partitions that the source's publishers write it to.
         """
         places = page.places
         if behind(page, self.fence):

@@ -142,7 +142,7 @@ class Health:
             return ""
         silence = "no processor feeds this store"
         if last := self._last_feeder:
-            silence += f"; the last one, of group {last.group}, was heard {last.seen:.0f} s ago"
+            silence += f"; the last one, of group {last.group}, was seen {last.seen:.0f} s ago"
         return silence
 
     def _uncovered(self) -> str:

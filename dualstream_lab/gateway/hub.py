@@ -52,7 +52,7 @@ class HubStats:
     that do not say where their event is.
     """
 
-    heard: int = 0
+    received: int = 0
     foreign: int = 0
     unrecognized: int = 0
     bare: int = 0
@@ -103,16 +103,18 @@ class Hub:
         return feed
 
     def admit(self, client: Connection, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
-        """The client's step into the stream: its past, what was heard since, and it is live."""
+        """The client's step into the stream: its past, what was received since, and it is live."""
         self.stats.told += feed.flush()
-        # While a client without a past came in, what it might have heard was told to others and compared.
+        # While a client without a past came in, what it might have received was told to others and compared.
         after = later(join.after, feed.stream.confirmed)
         refusal = join.refusal.value if join.refusal else None
         about = {"recovered": refusal is None, "reason": refusal}
         frames = [
             *feed.stored(rows, join.known, old=True),
             feed.state("subscribed", cursor=feed.cursor_at(after, join.fence), **about),
-            *feed.stream.heard_after(after),  # only now: their cursors may be beyond a past that is refused
+            *feed.stream.received_after(
+                after
+            ),  # only now: their cursors may be beyond a past that is refused
         ]
         if feed.degraded:
             frames.append(feed.state("degraded", reason=feed.degraded))
@@ -175,12 +177,12 @@ class Hub:
             self._take(*claim)
 
     def _take(self, feed: Feed, note: Notification, partition: int, offset: int) -> None:
-        self.stats.heard += 1
+        self.stats.received += 1
         stream = feed.stream
         if note.pub is not None:
             stream.count(note.pub)
         frame = feed.announced(note)
-        if stream.hear(partition, offset, note.id, frame):
+        if stream.receive(partition, offset, note.id, frame):
             self._newest = note.ts or self._newest
             if feed.live:
                 if not feed.frames:
@@ -199,7 +201,7 @@ class Hub:
         elif note.source_id != feed.source_id:
             self.stats.unrecognized += 1
         else:
-            self.stats.heard += 1
+            self.stats.received += 1
             self.stats.bare += 1
             self.repairs.fence([feed])
 
@@ -239,14 +241,14 @@ class Hub:
         self.repairs.fence(feed for feed in feeds if feed.begun or feed.degraded)
 
     def lost(self, reason: str) -> None:
-        """Nothing is heard any more."""
+        """Nothing is received any more."""
         self._why_lost = reason
         for feed in self.feeds.values():
             feed.subscribed = False
             self.degrade(feed)
 
     def refused(self, channels: Iterable[bytes], reason: str) -> None:
-        """Redis does not let this gateway hear these channels; the others are not concerned."""
+        """Redis does not let this gateway subscribe to these channels; the others are not concerned."""
         for channel in channels:
             for feed in self._on_channel.get(channel, ()):
                 feed.subscribed = False

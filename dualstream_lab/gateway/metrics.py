@@ -46,7 +46,7 @@ class Metrics(Collector):
         """As :class:`Collector`."""
         hub, limit = self._hub, self._limit
         for name, about, system, count in (
-            ("consumed", "Notifications heard on Redis", "redis", hub.stats.heard),
+            ("consumed", "Notifications received on Redis", "redis", hub.stats.received),
             ("sent", "Messages told to clients", "websocket_sse", hub.stats.told),
         ):
             labels = ["messaging_system", "messaging_destination_template"]
@@ -60,7 +60,7 @@ class Metrics(Collector):
         yield refused
         for name, about, value in (
             ("joined", "Sources that clients began to follow", hub.stats.joined),
-            ("late_events", "Events that Redis lost and comparing found", hub.repairs.late),
+            ("recovered_events", "Events that Redis lost and comparing found", hub.repairs.late),
             ("unrecognized_messages", "Messages on Redis that are none of ours", hub.stats.unrecognized),
             ("foreign_notifications", "Messages on Redis about another log", hub.stats.foreign),
             ("bare_notifications", "Those that do not say where their event is", hub.stats.bare),

@@ -68,22 +68,22 @@ class _Sent:
 class Connection(asyncio.Protocol):
     """Until it ends or gives no sign of life.
 
-    ``heard(channel, message)``; ``confirmed(channel)``, one at a time; ``refused(channels, reason)``: all of
-    one command. Redis answers commands in their order, and messages come between the answers.
+    ``received(channel, message)``; ``confirmed(channel)``, one at a time; ``refused(channels, reason)``: all
+    of one command. Redis answers commands in their order, and messages come between the answers.
     """
 
     def __init__(
         self,
         client: Any,
         *,
-        heard: Callable[[bytes, bytes], None],
+        received: Callable[[bytes, bytes], None],
         confirmed: Callable[[Subscription], None],
         refused: Callable[[Sequence[Subscription], str], None],
     ) -> None:
         self._client = client  # it closes the transport when it is collected
         self._transport: asyncio.Transport = client._writer.transport  # noqa: SLF001
         self._reader = hiredis.Reader()
-        self._heard = heard
+        self._received = received
         self._confirmed = confirmed
         self._refused = refused
         self._sent: deque[_Sent] = deque()
@@ -143,9 +143,9 @@ class Connection(asyncio.Protocol):
     def _take(self, message: list[Any]) -> None:
         kind = message[0]
         if kind == b"message":
-            self._heard(message[1], message[2])
+            self._received(message[1], message[2])
         elif kind == b"pmessage":
-            self._heard(message[2], message[3])
+            self._received(message[2], message[3])
         elif kind in _CONFIRMATIONS:
             channel = self._answered()
             if channel is None or channel.name != message[1]:

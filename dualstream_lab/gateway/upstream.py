@@ -62,17 +62,18 @@ class Channels:
 class Upstream:
     """Subscriptions that outlive their connection. :meth:`run` is the task that keeps it.
 
-    ``heard(channel, message)`` gets every message. ``confirmed(channels)`` is told which are in effect from
-    now on: also after the connection was made anew, and what was said between is lost. ``refused(channels,
-    reason)`` is told of those that Redis does not allow; they are asked for again, with growing pauses.
-    ``lost(reason)``: nothing is heard any more. None may block. ``pattern``: covers every channel.
+    ``received(channel, message)`` gets every message. ``confirmed(channels)`` is told which are in effect
+    from now on: also after the connection was made anew, and what was said between is lost.
+    ``refused(channels, reason)`` is told of those that Redis does not allow; they are asked for again, with
+    growing pauses. ``lost(reason)``: nothing is received any more. None may block. ``pattern``: covers every
+    channel.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        heard: Callable[[bytes, bytes], None],
+        received: Callable[[bytes, bytes], None],
         confirmed: Callable[[list[bytes]], None],
         lost: Callable[[str], None],
         refused: Callable[[list[bytes], str], None] = lambda _channels, _reason: None,
@@ -80,7 +81,7 @@ class Upstream:
         resync: bytes = resync_channel().encode(),
     ) -> None:
         self._url = url
-        self._heard = heard
+        self._received = received
         self._on_confirmed = confirmed
         self._on_refused = refused
         self._on_lost = lost
@@ -163,7 +164,7 @@ class Upstream:
                 await client.disconnect(nowait=True)
             raise
         connection = Connection(
-            client, heard=self._heard, confirmed=self._in_effect, refused=self._not_allowed
+            client, received=self._received, confirmed=self._in_effect, refused=self._not_allowed
         )
         self.connects += 1
         self._connection = connection

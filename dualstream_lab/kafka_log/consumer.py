@@ -237,7 +237,7 @@ class LogConsumer(LogClient):
         return bool(self._consumer._fetcher.error_future.done())  # noqa: SLF001
 
     def held(self) -> dict[int, int]:
-        """As :meth:`behind_transactions`, of the partitions that are read, as far as was heard."""
+        """As :meth:`behind_transactions`, of the partitions that are read, as far as is known."""
         known = [(p, state) for p, state in self._states() if state.highwater is not None]
         return {p: state.highwater - state.lso for p, state in known if 0 <= state.lso < state.highwater}
 

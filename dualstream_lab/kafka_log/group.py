@@ -161,7 +161,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
             await end_tasks([self._committing], timeout=1.0)
 
     def lag(self, positions: Mapping[int, int]) -> int:
-        """Committed messages that Kafka had, when last heard of, beyond these positions."""
+        """Committed messages that Kafka had, as last seen, beyond these positions."""
         return sum(
             max(0, state.lso - positions[partition])
             for partition, state in self._states()

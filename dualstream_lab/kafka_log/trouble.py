@@ -12,7 +12,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 log = logging.getLogger(__name__)
 
 _PAUSES: Final = (0.5, 30.0)  # s until a partition in trouble is tried again: first, and at most
-_SILENT_PAUSE: Final = 4.0  # s, at most, where it is only that nothing is heard of it
+_SILENT_PAUSE: Final = 4.0  # s, at most, where it is only that it does not answer
 _WARN_EVERY: Final = 60.0  # s between warnings of one trouble
 _NOW: Final = float("inf")  # it is being tried
 

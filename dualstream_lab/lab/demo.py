@@ -102,7 +102,7 @@ def _draw(frames: Frames, run: Run, file: Path) -> None:
     figure.suptitle(
         f"{frames.manifest.workload['rate']:,.0f} events/s through a Redis outage: "
         f"{found['publish.durable']:,.0f} of {found['publish.intended']:,.0f} durable, "
-        f"{found['live.heard']:,.0f} heard live",
+        f"{found['live.delivered']:,.0f} delivered live",
         x=0.01,
         ha="left",
         fontweight="bold",

@@ -136,9 +136,7 @@ def probe_of(run: Run, search: Search, rate: float) -> Probe:
         reasons.append(f"publish p99 was {publish:,.1f} ms")
     if live > search.live_p99:
         missing = found.get("live.missing", 0)
-        what = (
-            f"live p99 was {live:,.1f} ms" if live != float("inf") else f"{missing:.2%} were never heard live"
-        )
+        what = f"live p99 was {live:,.1f} ms" if live != float("inf") else f"{missing:.2%} were undelivered"
         reasons.append(what)
     return Probe(
         rate=rate,

@@ -41,7 +41,7 @@ class Progress:
     """What is known of a run while it runs: read from its directory, so that looking cannot delay the load.
 
     ``seconds``: since the plan's zero, of ``duration``; ``state``: a word for people.
-    ``series``: for every second (s, durable events/s, heard/s, publish p99 in ms).
+    ``series``: for every second (s, durable events/s, delivered/s, publish p99 in ms).
     """
 
     directory: Path
@@ -76,7 +76,7 @@ class Progress:
         row = self.series.setdefault(second, [0.0, 0.0, float("nan")])
         length = max((interval.end - interval.begin) / 1e9, 0.1)
         row[0] += interval.counters.get("durable", 0) / length
-        row[1] += interval.counters.get("heard", 0) / length
+        row[1] += interval.counters.get("delivered", 0) / length
         if histogram := interval.histograms.get("publish"):
             row[2] = histogram.quantile(0.99)
 
@@ -87,7 +87,7 @@ class Progress:
         errors = sum(count(name, 0) for name in ("rejected", "unknown", "no_room"))
         dropped = sum(n for name, n in self.counters.items() if name.startswith("dropped: "))
         return (
-            f"{self.state}: {count('durable', 0):,} durable, {count('heard', 0):,} heard, "
+            f"{self.state}: {count('durable', 0):,} durable, {count('delivered', 0):,} delivered, "
             f"{dropped:,} dropped, {errors:,} errors"
         )
 
@@ -142,7 +142,7 @@ def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
         settings,
         scenario.workload,
         name=scenario.name,
-        users={"lanes": scenario.users.lanes, "subscribers": scenario.users.subscribers},
+        users={"concurrency": scenario.users.concurrency, "subscribers": scenario.users.subscribers},
         thresholds=[threshold.text for threshold in scenario.thresholds],
         asked={
             "warm_up": scenario.warm_up,
@@ -173,8 +173,8 @@ class _Running:
             generator = await exits.enter_async_context(self._generator())
             self._show("warming up")
             ready = _READY + self.scenario.warm_up
-            await asyncio.gather(*(child.hear("ready", ready) for child in listeners))
-            warm = await generator.hear("ready", _READY + 2 * self.scenario.warm_up)
+            await asyncio.gather(*(child.expect("ready", ready) for child in listeners))
+            warm = await generator.expect("ready", _READY + 2 * self.scenario.warm_up)
             manifest.warm_up = warm["warm_up"]
             self.say(
                 f"{manifest.warm_up:,} events were sent to warm up; they are in the topic, and not recorded"
@@ -191,7 +191,7 @@ class _Running:
                 self._show("stopping")
                 if not self.generated:
                     generator.tell("stop")
-                    await generator.hear("done", _DONE)
+                    await generator.expect("done", _DONE)
             except FaultInert as error:
                 state = "interrupted"
                 raise FaultInert(f"{error}; recorded until then: {self.session.directory.path}") from error
@@ -199,13 +199,14 @@ class _Running:
                 self.session.end(state)
             for child in listeners:
                 child.tell("stop")
-            await asyncio.gather(*(child.hear("done", _DONE) for child in listeners))
+            await asyncio.gather(*(child.expect("done", _DONE) for child in listeners))
 
     def _generator(self) -> Child:
         scenario = self.scenario
         return self.session.child(
             "dualstream_lab.load.generator", "generator", self.target.settings,
-            workload=scenario.workload.as_dict(), lanes=scenario.users.lanes, warm_up=scenario.warm_up,
+            workload=scenario.workload.as_dict(), concurrency=scenario.users.concurrency,
+            warm_up=scenario.warm_up,
         )  # fmt: skip
 
     def _listeners(self) -> list[Child]:
@@ -223,7 +224,7 @@ class _Running:
     async def _load(self, generator: Child) -> None:
         limit = time_limit(self.scenario.workload, self.target.settings)
         giving_up = asyncio.get_running_loop().call_later(limit, generator.tell, "stop")
-        done = asyncio.create_task(generator.hear("done", limit + _DONE))
+        done = asyncio.create_task(generator.expect("done", limit + _DONE))
         waiting = {done}
         if faults := self.scenario.faults:
             work = carry_out(faults, self.target, self.session.directory, self._show_fault)

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
+from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.faults.spec import brokers_needed, check_overlaps, fault_named
@@ -21,15 +22,15 @@ _SHORT = 500  # characters of a message: it shows the value, which may be of any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
-    """``lanes``: calls of the publisher that may be open at once. ``subscribers``: Redis connections, each of
-    which hears everything.
+    """``concurrency``: calls of the publisher that may be open at once. ``subscribers``: Redis connections,
+    each of which receives everything.
     """
 
-    lanes: int = 256
+    concurrency: int = 256
     subscribers: int = 1
 
     def __post_init__(self) -> None:
-        for name, low, high in (("lanes", 1, 100_000), ("subscribers", 0, 10_000)):
+        for name, low, high in (("concurrency", 1, 100_000), ("subscribers", 0, 10_000)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name}: must be a whole number from {low:,} to {high:,} (is {value!r})")
@@ -107,6 +108,9 @@ class Scenario:
             if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
                 raise ConfigError(f"{key}: must be {what} (is {values[key]!r})")
         users = values.get("users", {})
+        if twice := [then for then, now in former_names.USERS.items() if {then, now} <= users.keys()]:
+            raise ConfigError(f"{twice[0]}: is called {former_names.USERS[twice[0]]} now: give one of them")
+        users = former_names.renamed(users, former_names.USERS)
         _check_keys(Users, users)
         parsed = {
             "workload": Workload.load(values.get("workload", {})),

@@ -5,8 +5,8 @@
     from dualstream_lab.ledger import Ledger
 
     ledger = Ledger.of("runs/redis_down-20250601-120000-3f9a")
-    ledger.count("lost"), ledger.count("silent")
-    print(ledger.entry(next(ledger.ids("silent"))))
+    ledger.count("lost"), ledger.count("undelivered")
+    print(ledger.entry(next(ledger.ids("undelivered"))))
 
 A directory's rows become arrays (:mod:`.evidence`); the two paths are looked at one by one (:mod:`.log`,
 :mod:`.live`) and put together (:mod:`.account`). Classes: :mod:`.classes`.

@@ -1,4 +1,4 @@
-"""Both paths put together: the one class of every event, why it was silent, and its marks. Pure."""
+"""Both paths put together: the one class of every event, why it was undelivered, and its marks. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One entry an event: a Class, a Cause (0 unless it is silent), and Marks added up."""
+    """One entry an event: a Class, a Cause (0 unless it is undelivered), and Marks added up."""
 
     classes: Codes
     causes: Codes
@@ -29,11 +29,11 @@ class Account:
 
 def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_whole: bool) -> Account:
     """``published_whole``: no row of publishing is missing."""
-    heard = live.heard
+    delivered = live.delivered
     inside, outside = _places(events, log, published_whole=published_whole)
     classes = np.full(len(events), Class.UNRECORDED, np.uint8)
     outcome = events.outcome
-    stray = heard & outside
+    stray = delivered & outside
     classes[stray & (outcome == NO_ROW)] = Class.ORPHAN
 
     refused = (outcome == Outcome.REJECTED) | (outcome == Outcome.NO_ROOM)
@@ -50,12 +50,12 @@ def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_
     classes[acked & outside] = Class.LOST
     durable = acked & inside
     given_up = drops.cause > 0 if drops.exact else np.zeros(len(events), np.bool_)
-    silent = durable & (live.missed | ~heard)
-    classes[durable] = Class.HEARD
-    classes[durable & given_up & (live.first > 0)] = Class.HEARD_AFTER_GIVING_UP
-    classes[silent] = Class.SILENT
+    undelivered = durable & (live.missed | ~delivered)
+    classes[durable] = Class.DELIVERED
+    classes[durable & given_up & (live.first > 0)] = Class.DELIVERED_AFTER_GIVING_UP
+    classes[undelivered] = Class.UNDELIVERED
     return Account(
-        classes=classes, causes=_causes(silent, heard, live, drops), marks=_marks(events, log, live)
+        classes=classes, causes=_causes(undelivered, delivered, live, drops), marks=_marks(events, log, live)
     )
 
 
@@ -73,13 +73,13 @@ def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Flags, 
     return events.durable, outside
 
 
-def _causes(silent: Flags, heard: Flags, live: Live, drops: Drops) -> Codes:
-    causes = np.zeros(len(silent), np.uint8)
-    causes[silent] = Cause.NO_SUBSCRIBER
-    causes[silent & live.gap] = Cause.RECONNECT_GAP
-    missed = silent & live.missed
+def _causes(undelivered: Flags, delivered: Flags, live: Live, drops: Drops) -> Codes:
+    causes = np.zeros(len(undelivered), np.uint8)
+    causes[undelivered] = Cause.NO_SUBSCRIBER
+    causes[undelivered & live.gap] = Cause.RECONNECT_GAP
+    missed = undelivered & live.missed
     causes[missed] = live.cause[missed]
-    dropped = silent & ~heard & (drops.cause > 0)
+    dropped = undelivered & ~delivered & (drops.cause > 0)
     causes[dropped] = drops.cause[dropped]
     return causes
 
@@ -87,13 +87,13 @@ def _causes(silent: Flags, heard: Flags, live: Live, drops: Drops) -> Codes:
 def _marks(events: Events, log: Log, live: Live) -> Codes:
     marks = np.zeros(len(events), np.uint8)
     for mark, found in (
-        (Mark.LATE, live.late > 0),
-        (Mark.EARLY, (live.first > 0) & (live.first < log.at)),
+        (Mark.RECOVERED, live.recovered > 0),
+        (Mark.BEFORE_CONSUMER, (live.first > 0) & (live.first < log.at)),
         (Mark.DUPLICATED_LOG, log.again),
         (Mark.DUPLICATED_LIVE, live.again),
         (Mark.REORDERED_LOG, log.reordered),
         (Mark.REORDERED_LIVE, live.reordered),
-        (Mark.MISSED_IN_GAP, live.gap & live.heard),
+        (Mark.MISSED_IN_GAP, live.gap & live.delivered),
     ):
         marks[found] |= np.uint8(mark)
     return marks

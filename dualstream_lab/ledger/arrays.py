@@ -48,7 +48,7 @@ class Consumed(NamedTuple):
     offset: Int64
 
 
-class Heard(NamedTuple):
+class Delivered(NamedTuple):
     """Rows of notifications: subscriber by subscriber, and as they arrived within each.
 
     ``bounds``: where each subscriber's rows begin, and after the last where they end.
@@ -96,7 +96,7 @@ class Drops:
     """``cause``: for each event, 0, or ``Cause.DROPPED`` plus the reason why its notification was given up.
 
     ``exact``: told event by event; else it is what the publisher gave up in the second of the event's
-    acknowledgement, and counts only for events that nobody heard.
+    acknowledgement, and counts only for events that nobody received.
     """
 
     cause: Codes
@@ -124,17 +124,17 @@ def behind(groups: Integers, keys: Integers) -> Flags:
 
     Both are not negative, and the product of their ranges fits 63 bits.
     """
-    late = np.zeros(len(groups), np.bool_)
+    reordered = np.zeros(len(groups), np.bool_)
     if not len(groups):
-        return late
+        return reordered
     order = grouped(groups)
     least = keys.min()
     value = groups[order].astype(np.int64)
     value *= int(keys.max() - least) + 1
     value += keys[order]
     value -= least
-    late[order] = value < np.maximum.accumulate(value)
-    return late
+    reordered[order] = value < np.maximum.accumulate(value)
+    return reordered
 
 
 def ranks(times: Integers) -> Int64:

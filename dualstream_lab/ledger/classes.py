@@ -1,4 +1,4 @@
-"""What can become of an event: its one class, why it was silent, and what else is to be said of it."""
+"""What can become of an event: its one class, why it was undelivered, and what else is to be said of it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class LogState(IntEnum):
 class Class(IntEnum):
     """Every event is in exactly one. The values are only for arrays."""
 
-    HEARD = 0
-    SILENT = 1
-    HEARD_AFTER_GIVING_UP = 2
+    DELIVERED = 0
+    UNDELIVERED = 1
+    DELIVERED_AFTER_GIVING_UP = 2
     LOST = 3
     ORPHAN = 4
     UNKNOWN_IN_LOG = 5
@@ -49,11 +49,11 @@ class Class(IntEnum):
 
 CLASSES: Final[Mapping[Class, tuple[str, str]]] = _named(
     Class,
-    "durable, and every subscriber that was listening heard it",
-    "durable, and a listening subscriber never heard it, or nobody was listening",
+    "durable, and every subscriber that was listening received it",
+    "durable, and a listening subscriber did not receive it, or nobody was listening",
     "durable; the publisher gave its notification up, and Redis delivered it all the same",
     "acknowledged, but not in Kafka: must never happen",
-    "heard, but neither acknowledged nor in Kafka: must never happen",
+    "delivered, but neither acknowledged nor in Kafka: must never happen",
     "not acknowledged by the deadline, and then in the log",
     "not acknowledged by the deadline, nor in the log",
     "not acknowledged by the deadline; nobody looked for it in the log",
@@ -66,13 +66,13 @@ CLASSES: Final[Mapping[Class, tuple[str, str]]] = _named(
 
 
 class Cause(IntEnum):
-    """Why an event was silent. Where subscribers missed it for several reasons, the highest counts."""
+    """Why an event was undelivered. Where subscribers missed it for several reasons, the highest counts."""
 
     NONE = 0
     NO_SUBSCRIBER = 1
     RECONNECT_GAP = 2
-    KILLED_FOR_SLOWNESS = 3
-    GENERATOR_FAULT = 4
+    KILLED_AS_SLOW = 3
+    GENERATOR = 4
     UNEXPLAINED = 5
     DROPPED = 8
     """And above: the publisher gave it up; less this, the place in DROPS."""
@@ -80,14 +80,14 @@ class Cause(IntEnum):
 
 CAUSES: Final[Mapping[int, str]] = {
     cause: cause.name.lower().replace("_", " ") for cause in Cause if Cause.NONE < cause < Cause.DROPPED
-} | {Cause.DROPPED + place: f"publisher dropped: {why}" for place, why in enumerate(DROPS)}
+} | {Cause.DROPPED + place: f"dropped by the publisher: {why}" for place, why in enumerate(DROPS)}
 
 
 class Mark(IntFlag):
     """What else is to be said of an event, whatever its class."""
 
-    LATE = 1
-    EARLY = 2
+    RECOVERED = 1
+    BEFORE_CONSUMER = 2
     DUPLICATED_LOG = 4
     DUPLICATED_LIVE = 8
     REORDERED_LOG = 16
@@ -98,20 +98,30 @@ class Mark(IntFlag):
 MARKS: Final[Mapping[Mark, tuple[str, str]]] = _named(
     Mark,
     "a subscriber got it only by catch-up or repair",
-    "heard before the Kafka consumer, or a store behind it, could have it",
+    "delivered before the Kafka consumer, or a store behind it, could have it",
     "in the log more than once",
-    "a subscriber heard it more than once",
+    "a subscriber received it more than once",
     "in the log after an event of its source that was sent later",
-    "heard after an event of its source that is later in the log",
+    "delivered after an event of its source that is later in the log",
     "a subscriber missed it while it was not connected",
 )
 """Name and meaning."""
 
 
+_TITLES: Final = {
+    "delivered-after-giving-up": "delivered after the publisher gave up",
+    "unknown-in-log": "unknown, later found in the log",
+    "unknown-not-in-log": "unknown, not in the log",
+    "unknown-open": "unknown, still open",
+    "before-consumer": "delivered before the Kafka consumer had it",
+}
+"""In sentences and tables; of others, the name will do."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A line: a class and, where it is silent, its cause; or a mark. ``share``: of all events. ``examples``:
-    ids. ``delay``: p50, p99 and the most, ms, of what has a "by how much".
+    """A line: a class and, where it is undelivered, its cause; or a mark. ``share``: of all events.
+    ``examples``: ids. ``delay``: p50, p99 and the most, ms, of what has a "by how much".
     """
 
     name: str
@@ -122,8 +132,13 @@ class Entry:
     cause: str = ""
     delay: tuple[float, float, float] | None = None
 
+    @property
+    def title(self) -> str:
+        """Its name for people, with its cause."""
+        return _TITLES.get(self.name, self.name) + (self.cause and f": {self.cause}")
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a line of JSON."""
         found: dict[str, Any] = {"name": self.name, "count": self.count, "share": self.share}
         if self.cause:
             found["cause"] = self.cause

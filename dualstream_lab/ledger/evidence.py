@@ -11,9 +11,9 @@ from dualstream_lab.ledger.arrays import (
     NO_ROW,
     CaughtUp,
     Consumed,
+    Delivered,
     Drops,
     Events,
-    Heard,
     Subscriber,
     Window,
     grouped,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dualstream_lab.recording.rows import Int32, Int64
 
 _COLUMNS: Final = ("seq", "intended", "sent", "acked", "outcome", "source")
-_OTHERS: Final = ("consumed", "heard", "dropped", "caught_up")
+_OTHERS: Final = ("consumed", "delivered", "dropped", "caught_up")
 _AROUND: Final = 1_000_000_000  # ns: rows that a full disk refused came together within it
 
 
@@ -129,18 +129,18 @@ class Evidence:
 
     # The live path
 
-    def heard(self) -> tuple[Heard, list[Subscriber], CaughtUp]:
+    def delivered(self) -> tuple[Delivered, list[Subscriber], CaughtUp]:
         """The subscribers' rows, and when each of them was subscribed."""
-        columns, parts = self._rows("heard", "at", "subscriber")
+        columns, parts = self._rows("delivered", "at", "subscriber")
         later, _ = self._rows("caught_up", "at", "subscriber")
         self._are_missing("caught_up", len(later["place"]))
         windows = self._windows()
         place, at, subscriber = columns["place"], columns["at"], columns.pop("subscriber")
-        if not len(place) and not windows and "heard" not in self.seconds.counters:
+        if not len(place) and not windows and "delivered" not in self.seconds.counters:
             self.problems.append("no subscriber was recorded")
         elif not self._listened and len(place):
             self.problems.append(
-                "who was subscribed when was not recorded: whoever heard anything counts as listening always"
+                "who was subscribed when was not recorded: whoever got anything counts as listening always"
             )
         bounds = np.cumsum(np.bincount(subscriber + 1, minlength=len(self._subscribers) + 1))
         if np.any(subscriber[1:] < subscriber[:-1]):
@@ -155,7 +155,7 @@ class Evidence:
         for (writer, _), number in self._subscribers.items():
             sources, among = windows.get(number, ((-1,), always))
             subscribers.append(Subscriber(sources=sources, windows=among, holes=holes.get(writer, ())))
-        return Heard(place, at, bounds), subscribers, CaughtUp(**later)
+        return Delivered(place, at, bounds), subscribers, CaughtUp(**later)
 
     def _windows(self) -> dict[int, tuple[tuple[int, ...], list[Window]]]:
         """Of each subscriber: the sources that it is for, and its windows."""
@@ -177,7 +177,7 @@ class Evidence:
         }
 
     def _holes(self, parts: Sequence[_Part]) -> dict[str, list[tuple[int, int]]]:
-        """By process: stretches of time that ``heard`` rows are missing of."""
+        """By process: stretches of time that ``delivered`` rows are missing of."""
         holes: dict[str, list[tuple[int, int]]] = {}
         last: dict[str, int] = {}
         rows: dict[str, int] = {}
@@ -190,14 +190,14 @@ class Evidence:
                     holes.setdefault(writer, []).append((last.get(writer, 0), begin))
                     broken.discard(writer)
                 last[writer], rows[writer] = end, rows.get(writer, 0) + count
-        for begin, end, writer in self.seconds.refusals("heard"):
+        for begin, end, writer in self.seconds.refusals("delivered"):
             holes.setdefault(writer, []).append((begin - _AROUND, end))
-        counted = self.seconds.heard if self._directory.manifest.sample == 1 else {}
+        counted = self.seconds.delivered if self._directory.manifest.sample == 1 else {}
         short = {w for w, count in counted.items() if rows.get(w, 0) < count and w not in holes}
         for writer in broken | short:
             holes.setdefault(writer, []).append((last.get(writer, 0), FOREVER))
         self.problems += [
-            f"rows of what the subscribers of {writer!r} heard are missing" for writer in sorted(holes)
+            f"rows of what the subscribers of {writer!r} received are missing" for writer in sorted(holes)
         ]
         return holes
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from dualstream_lab.errors import EventError
+from dualstream_lab.former_names import LEDGER
 from dualstream_lab.ledger.account import account_of
 from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, Entry, LogState, Mark
 from dualstream_lab.ledger.evidence import Evidence
@@ -62,9 +63,9 @@ class Ledger:
         evidence = Evidence(directory)
         events = evidence.events
         log = log_of(events, *evidence.consumed())
-        heard, subscribers, caught_up = evidence.heard()
-        live = live_of(events, log, heard, subscribers, caught_up)
-        del heard, caught_up  # most of what there is
+        delivered, subscribers, caught_up = evidence.delivered()
+        live = live_of(events, log, delivered, subscribers, caught_up)
+        del delivered, caught_up  # most of what there is
         account = account_of(events, log, live, evidence.drops(), published_whole=evidence.published_whole)
         if directory.manifest.sample > 1:
             evidence.problems.append(
@@ -87,6 +88,7 @@ class Ledger:
 
     def count(self, name: str) -> int:
         """How many events are in a class, or have a mark."""
+        name = LEDGER.get(name, name)
         return sum(entry.count for entry in (*self.entries, *self.marks) if entry.name == name)
 
     @property
@@ -96,6 +98,7 @@ class Ledger:
 
     def ids(self, name: str) -> Iterator[str]:
         """The ids of all events of a class, or with a mark. Raises EventError for no such name."""
+        name = LEDGER.get(name, name)
         classes = {CLASSES[each][0]: each for each in CLASSES}
         marks = {MARKS[each][0]: each for each in MARKS}
         if name in classes:
@@ -153,7 +156,7 @@ def _class_entries(directory: RunDirectory, events: Events, account: Account) ->
     for which, (name, meaning) in CLASSES.items():
         inside = account.classes == which
         for cause in np.flatnonzero(np.bincount(account.causes[inside])).tolist():
-            chosen = inside & (account.causes == cause) if which is Class.SILENT else inside
+            chosen = inside & (account.causes == cause) if which is Class.UNDELIVERED else inside
             yield _entry(directory, events, chosen, name=name, meaning=meaning, cause=CAUSES.get(cause, ""))
 
 
@@ -165,11 +168,11 @@ def _mark_entries(
         if not chosen.any():
             continue
         delay: tuple[float, float, float] | None = None
-        if mark is Mark.EARLY:
+        if mark is Mark.BEFORE_CONSUMER:
             delay = _delay(log.at[chosen] - live.first[chosen])
-        elif mark is Mark.LATE:
+        elif mark is Mark.RECOVERED:
             acked = events.acked[chosen]
-            delay = _delay(live.late[chosen] - np.where(acked > 0, acked, events.sent[chosen]))
+            delay = _delay(live.recovered[chosen] - np.where(acked > 0, acked, events.sent[chosen]))
         yield _entry(directory, events, chosen, name=name, meaning=meaning, delay=delay)
 
 

@@ -1,8 +1,9 @@
-"""The live path: who was listening when an event was announced, who heard it, and why others did not. Pure.
+"""The live path: who was listening when an event was announced, who received it, why others did not. Pure.
 
 Redis announces an event at a moment that nobody records: after it was sent, and before the first subscriber
-heard it. A subscriber was listening if its subscription covers all of that time; if it covers a part of it,
-the event fell into its gap. For an event that nobody heard, the time ends with Kafka's acknowledgement.
+received it. A subscriber was listening if its subscription covers all of that time; if it covers a part of
+it, the event fell into its gap. For an event that nobody received, the time ends with Kafka's
+acknowledgement.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from dualstream_lab.recording import Ending
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.ledger.arrays import CaughtUp, Events, Heard, Subscriber, Window
+    from dualstream_lab.ledger.arrays import CaughtUp, Delivered, Events, Subscriber, Window
     from dualstream_lab.ledger.log import Log
     from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
 _STOPPED: Final = 500_000_000  # ns before the end of the recording: what was on its way then may be cut off
-_DELAY: Final = 1_000_000_000  # ns: what is heard later than that is not looked for in a hole of the rows
+_DELAY: Final = 1_000_000_000  # ns: what arrives later than that is not looked for in a hole of the rows
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -32,15 +33,15 @@ _NEVER: Final = np.iinfo(np.int64).max
 class Live:
     """One entry an event.
 
-    ``first``: when the first subscriber heard it live, 0 for never. ``late``: when the last of those had it
-    who got it only by catch-up or repair, 0 for none. ``missed``: a subscriber that was listening did not get
-    it; ``cause``: why (a Cause). ``gap``: a subscriber that was not connected did not get it. ``again``: a
-    subscriber heard it more than once. ``reordered``: a subscriber heard it after an event of its source that
-    is later in the log.
+    ``first``: when the first subscriber received it live, 0 for never. ``recovered``: when the last of those
+    had it who got it only by catch-up or repair, 0 for none. ``missed``: a subscriber that was listening did
+    not get it; ``cause``: why (a Cause). ``gap``: a subscriber that was not connected did not get it.
+    ``again``: a subscriber received it more than once. ``reordered``: a subscriber received it after an event
+    of its source that is later in the log.
     """
 
     first: Int64
-    late: Int64
+    recovered: Int64
     missed: Flags
     cause: Codes
     gap: Flags
@@ -48,28 +49,31 @@ class Live:
     reordered: Flags
 
     @property
-    def heard(self) -> Flags:
-        """Which somebody heard, however late."""
-        return np.asarray((self.first > 0) | (self.late > 0))
+    def delivered(self) -> Flags:
+        """Which somebody received, however late."""
+        return np.asarray((self.first > 0) | (self.recovered > 0))
 
 
 def live_of(
-    events: Events, log: Log, heard: Heard, subscribers: Sequence[Subscriber], caught_up: CaughtUp
+    events: Events, log: Log, delivered: Delivered, subscribers: Sequence[Subscriber], caught_up: CaughtUp
 ) -> Live:
     """From the rows of all subscribers."""
     count = len(events)
     first = np.full(count, _NEVER)
-    np.minimum.at(first, heard.place, heard.at)
+    np.minimum.at(first, delivered.place, delivered.at)
     first[first == _NEVER] = 0
-    late, cause = np.zeros(count, np.int64), np.zeros(count, np.uint8)
+    recovered, cause = np.zeros(count, np.int64), np.zeros(count, np.uint8)
     missed, gap, again, reordered = (np.zeros(count, np.bool_) for _ in range(4))
-    live = Live(first=first, late=late, cause=cause, missed=missed, gap=gap, again=again, reordered=reordered)
+    live = Live(
+        first=first, recovered=recovered, cause=cause, missed=missed, gap=gap, again=again,
+        reordered=reordered,
+    )  # fmt: skip
     subscriptions = _Subscriptions(events, log, live)
     for number, subscriber in enumerate(subscribers):
-        rows = slice(heard.bounds[number], heard.bounds[number + 1])
+        rows = slice(delivered.bounds[number], delivered.bounds[number + 1])
         later = caught_up.subscriber == number
         subscriptions.take(
-            subscriber, heard.place[rows], heard.at[rows], caught_up.place[later], caught_up.at[later]
+            subscriber, delivered.place[rows], delivered.at[rows], caught_up.place[later], caught_up.at[later]
         )
     return live
 
@@ -80,10 +84,10 @@ class _Subscriptions:
     def __init__(self, events: Events, log: Log, live: Live) -> None:
         self._events = events
         self._live = live
-        # The clocks of two machines may have it heard before it was sent.
+        # The clocks of two machines may have it received before it was sent.
         self._until = np.maximum(live.first, events.sent)
-        unheard = live.first == 0
-        self._until[unheard] = np.maximum(events.sent[unheard], events.acked[unheard])
+        undelivered = live.first == 0
+        self._until[undelivered] = np.maximum(events.sent[undelivered], events.acked[undelivered])
         self._announced = events.durable | (log.at > 0) & (events.outcome >= 0)
         self._in_log = None if log.state is LogState.ABSENT else log.at > 0
         self._log = log
@@ -92,7 +96,7 @@ class _Subscriptions:
         self._by_source: tuple[Int64, Int32] | None = None
 
     def take(self, subscriber: Subscriber, place: Int32, at: Int64, later: Int32, later_at: Int64) -> None:
-        """One subscriber: its rows, live and late."""
+        """One subscriber: its rows, live and recovered."""
         live, own = self._live, self._own
         first = first_rows(place, len(own))
         if first is not None:
@@ -102,7 +106,7 @@ class _Subscriptions:
         self._reorder(place if first is None else place[first])
         own[place] = True
         only = ~own[later]
-        np.maximum.at(live.late, later[only], later_at[only])
+        np.maximum.at(live.recovered, later[only], later_at[only])
         own[later] = True
         if subscriber.windows:
             self._miss(subscriber, place, at)
@@ -158,20 +162,20 @@ class _Subscriptions:
             inside = (sent >= window.begin) & (until <= window.end)
             if not inside.any():
                 continue
-            # What was acknowledged after the last one that it heard was sent may have been on its way when
+            # What was acknowledged after the last one that it received was sent may have been on its way when
             # the connection ended.
             last = int(np.searchsorted(at, window.end, side="right")) - 1
-            heard = last >= 0 and at[last] >= window.begin
+            delivered = last >= 0 and at[last] >= window.begin
             on_its_way = inside & (
-                np.maximum(acked, sent) >= (self._events.sent[place[last]] if heard else 0)
+                np.maximum(acked, sent) >= (self._events.sent[place[last]] if delivered else 0)
             )
             found[on_its_way] = _ended(window, sent[on_its_way])
         for begin, end in subscriber.holes:
-            found[(sent <= end) & (until + _DELAY >= begin)] = Cause.GENERATOR_FAULT
+            found[(sent <= end) & (until + _DELAY >= begin)] = Cause.GENERATOR
         return found
 
     def _followed(self, sources: Sequence[int]) -> slice | Int64:
-        """The events that a subscriber to ``sources`` may hear."""
+        """The events that a subscriber to ``sources`` is to receive."""
         if min(sources) < 0:
             return slice(None)
         if self._by_source is None:
@@ -185,10 +189,10 @@ class _Subscriptions:
 def _ended(window: Window, sent: Int64) -> Codes:
     """Why what was on its way when a subscription ended did not arrive."""
     if window.why is Ending.OPEN:  # the process that listened died
-        cause = Cause.GENERATOR_FAULT
+        cause = Cause.GENERATOR
     elif window.why is Ending.CLOSED:
         cut = sent >= window.end - _STOPPED
-        return np.where(cut, Cause.GENERATOR_FAULT, Cause.UNEXPLAINED).astype(np.uint8)
+        return np.where(cut, Cause.GENERATOR, Cause.UNEXPLAINED).astype(np.uint8)
     else:
-        cause = Cause.KILLED_FOR_SLOWNESS if window.slow else Cause.RECONNECT_GAP
+        cause = Cause.KILLED_AS_SLOW if window.slow else Cause.RECONNECT_GAP
     return np.full(len(sent), cause, np.uint8)

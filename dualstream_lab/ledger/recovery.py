@@ -1,7 +1,8 @@
 """How a run got over each fault: when it showed, what it stopped, what piled up, when it was over. Pure.
 
 A path is a series of events with a begin and an end: publishing (intended to acknowledged), live (intended to
-heard by the first) and the Kafka consumer (acknowledged to read). "Before": the ten seconds before the fault.
+delivered to the first) and the Kafka consumer (acknowledged to read). "Before": the ten seconds before the
+fault.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ _GRID: Final = 10_000_000  # ns between two looks at what has piled up
 _NOTICED: Final = 50_000_000  # ns: a shorter silence is none
 _BUCKET: Final = _SECOND // 10  # at least, and wide enough for a hundred events
 _STEADY: Final = 5  # buckets in a row that must be as before
-_TIMES: Final = 2.0  # as slow, or as long silent, as at worst before: then it is a sign
+_TIMES: Final = 2.0  # as slow, or as long unavailable, as at worst before: then it is a sign
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
     """One path through one fault. None: it did not happen before the next fault or the end.
 
-    ``silent``: s of the longest stretch without an event's end, 0 where it was none to speak of. ``again``: s
-    from the fault's end to the end of that stretch. ``backlog``: events that were open at worst. ``drain``:
-    events/s at which they became fewer. ``back``: s from the fault's end until p99 was within ``normal``, ms:
-    its spread before. ``slow_at``: when the first event was twice as late as any before, ns.
+    ``unavailable``: s of the longest stretch without an event's end, 0 where it was none to speak of.
+    ``again``: s from the fault's end to the end of that stretch. ``backlog``: events that were open at worst.
+    ``drain``: events/s at which they became fewer. ``back``: s from the fault's end until p99 was within
+    ``normal``, ms: its spread before. ``slow_at``: when the first event was twice as late as any before, ns.
     """
 
-    silent: float = 0.0
+    unavailable: float = 0.0
     again: float | None = 0.0
     backlog: int = 0
     drain: float | None = None
@@ -138,7 +139,7 @@ def grade(series: Series, fault: int, over: int, *, since: int, until: int, samp
         return None
     until = min(until, int(begin[-1]))  # nothing is due after the last one
     ends = np.sort(end[end > 0])
-    silent, again = _silence(ends, fault, over, since, until)
+    unavailable, again = _silence(ends, fault, over, since, until)
     backlog, drain = _backlog(begin[end > 0], ends, fault, since, until)
     width = max(_BUCKET, round(100 * (until - since) / len(begin)))
     spent = np.where(end > 0, end - begin, np.inf)
@@ -147,7 +148,7 @@ def grade(series: Series, fault: int, over: int, *, since: int, until: int, samp
     before = spent[(begin >= since) & (begin < fault) & (end > 0) & (end <= fault)]
     slow = _first_slow(begin, spent, fault, float(before.max())) if len(before) else None
     return Path(
-        silent=silent, again=again, backlog=backlog * sample,
+        unavailable=unavailable, again=again, backlog=backlog * sample,
         drain=None if drain is None else drain * sample,
         back=None if normal is None else _back(_p99s(begin, spent, over, until, width), normal, width),
         normal=None if normal is None else normal / 1e6, slow_at=slow,

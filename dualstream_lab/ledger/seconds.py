@@ -21,14 +21,14 @@ _SOFT_LIMIT: Final = 8 * 2**20  # bytes that Redis keeps for a subscriber, by de
 class Seconds:
     """Of all intervals of a run.
 
-    ``counters``: summed up. ``heard``: rows that each process's subscribers should have. ``caught_up``:
+    ``counters``: summed up. ``delivered``: rows that each process's subscribers should have. ``caught_up``:
     whether the Kafka consumer read all partitions to their ends, None where nobody said. ``drops``: (begin,
     end, why), the chief reason of each interval. ``signs``: (when, what), what probes saw of trouble.
     """
 
     def __init__(self, directory: RunDirectory) -> None:
         self.counters: Counter[str] = Counter()
-        self.heard: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
         self.caught_up: bool | None = None
         self.drops: list[tuple[int, int, str]] = []
         self.signs: list[tuple[int, str]] = []
@@ -48,10 +48,10 @@ class Seconds:
     def _add(self, interval: Interval) -> None:
         gauges, counters = interval.gauges, interval.counters
         self.counters.update(counters)
-        self.heard[interval.writer] += counters.get("heard", 0)
+        self.delivered[interval.writer] += counters.get("delivered", 0)
         if given_up := drops_of(counters):
             self.drops.append((interval.begin, interval.end, max(given_up, key=given_up.__getitem__)))
-        if gauges.get("heard.via_gateway"):
+        if gauges.get("delivered.via_gateway"):
             self._via_gateway.add(interval.writer)
         if "consumed.caught_up" in gauges:
             self.caught_up = bool(gauges["consumed.caught_up"])
@@ -60,7 +60,7 @@ class Seconds:
                 self.signs.append((interval.end, f"a probe found {broker.title()} away"))
         if counters.get("redis.killed_slow") or gauges.get("redis.output_buffer", 0) >= _SOFT_LIMIT:
             self._killings.append((interval.begin - _NEAR, interval.end + _NOTICED))
-        for kind in ("published", "heard", "caught_up", "consumed", "dropped"):
+        for kind in ("published", "delivered", "caught_up", "consumed", "dropped"):
             total = round(gauges.get(f"{kind}.rows_dropped", 0))
             if total > self._refused.get((kind, interval.writer), 0):
                 self._refused[kind, interval.writer] = total

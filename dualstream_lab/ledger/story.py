@@ -83,16 +83,16 @@ def story_of(
         timed.append((published["sent"], f"sent, {published['size']:,} bytes"))
         if published["acked"]:
             timed.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
-    heard: dict[tuple[str, int], int] = {}
-    for kind in ("heard", "caught_up"):
+    delivered: dict[tuple[str, int], int] = {}
+    for kind in ("delivered", "caught_up"):
         for writer, row in _rows(directory, kind, seq):
             number, at = row["subscriber"], row["at"]
             who = f"subscriber {number} of {writer}"
-            if kind == "heard":
-                timed.append((at, f"heard{' again' if (writer, number) in heard else ''} by {who}"))
+            if kind == "delivered":
+                timed.append((at, f"delivered{' again' if (writer, number) in delivered else ''} to {who}"))
             else:
-                timed.append((at, f"given to {who} by {'repair' if row['late'] else 'catch-up'}"))
-            heard.setdefault((writer, number), at)
+                timed.append((at, f"given to {who} by {'repair' if row['by_repair'] else 'catch-up'}"))
+            delivered.setdefault((writer, number), at)
     records = [row for _, row in _rows(directory, "consumed", seq)]
     timed += [
         (row["at"], f"read by the Kafka consumer: partition {row['partition']}, offset {row['offset']}")
@@ -108,8 +108,8 @@ def story_of(
         if not (durable := published["outcome"] == Outcome.DURABLE):
             untimed.append(_OUTCOMES[Outcome(published["outcome"])])
         if durable or records:
-            until = min(heard.values(), default=max(published["acked"], published["sent"]))
-            untimed += _absent(directory, heard, published["sent"], until, published["source"])
+            until = min(delivered.values(), default=max(published["acked"], published["sent"]))
+            untimed += _absent(directory, delivered, published["sent"], until, published["source"])
     untimed += _faults(directory, zero, timed[-1][0] if timed else zero)
     return Story(
         event_id=RunIds(manifest.ids).of(seq), name=name, meaning=meaning, cause=cause, marks=marks,
@@ -133,13 +133,13 @@ def _rows(directory: RunDirectory, kind: str, seq: int) -> Iterator[tuple[str, d
 
 
 def _absent(
-    directory: RunDirectory, heard: dict[tuple[str, int], int], sent: int, until: int, source: int
+    directory: RunDirectory, delivered: dict[tuple[str, int], int], sent: int, until: int, source: int
 ) -> Iterator[str]:
     """The subscribers that did not get it, and how they were from ``sent`` to ``until``."""
     windows: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
     for writer, rows in directory.parts("listening"):
         for row in [] if rows is None else rows.to_pylist():
-            if row["source"] in {-1, source} and (writer, row["subscriber"]) not in heard:
+            if row["source"] in {-1, source} and (writer, row["subscriber"]) not in delivered:
                 known = windows.setdefault((writer, row["subscriber"]), {})
                 if row["end"] or row["begin"] not in known:
                     known[row["begin"]] = row["end"], row["why"]
@@ -147,7 +147,7 @@ def _absent(
         who = f"subscriber {number} of {writer}"
         inside = [b for b, (end, _) in among.items() if b <= sent and (until <= end or not end)]
         if inside:
-            yield f"{who} was listening, and never heard it"
+            yield f"{who} was listening, and did not receive it"
             continue
         before = max((begin for begin in among if begin <= until), default=None)
         if before is None:

@@ -33,7 +33,7 @@ def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
     """Header and rows: classes or marks, with ids."""
     rows = []
     for entry in entries:
-        name = f"{entry.name}: {entry.cause}" if entry.cause else entry.name
+        name = entry.title
         if entry.delay is not None:
             p50, p99, most = entry.delay
             name += f" (by {p50:,.1f} ms p50, {p99:,.1f} p99, {most:,.1f} at most)"
@@ -52,7 +52,7 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
         paths = [getattr(recovery, title) for recovery in recoveries]
         if not any(paths):
             continue
-        rows.append([f"{title}: silent for", *map(_silent, paths)])
+        rows.append([f"{title}: unavailable for", *map(_unavailable, paths)])
         if title != "live":
             rows.append([f"{title}: piled up, drained", *map(_backlog, paths)])
         rows.append([f"{title}: p99 as before, after its end", *map(_back, paths)])
@@ -78,15 +78,15 @@ def detected(recovery: Recovery) -> str:
     return f"{duration(recovery.detected)}: {recovery.sign}"
 
 
-def _silent(path: Path | None) -> str:
+def _unavailable(path: Path | None) -> str:
     if path is None:
         return "-"
-    if not path.silent:
-        return "not silent"
+    if not path.unavailable:
+        return "not unavailable"
     if path.again is None:
-        return f"{duration(path.silent)}, to the end"
+        return f"{duration(path.unavailable)}, to the end"
     after = f", until {duration(path.again)} after its end" if path.again else ""
-    return duration(path.silent) + after
+    return duration(path.unavailable) + after
 
 
 def _backlog(path: Path | None) -> str:

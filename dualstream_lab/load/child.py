@@ -70,7 +70,7 @@ class Child:
             with suppress(OSError):
                 self._process.stdin.write(order.encode() + b"\n")
 
-    async def hear(self, word: str, timeout: float) -> Any:
+    async def expect(self, word: str, timeout: float) -> Any:
         """Wait for its message ``word``. Raises what it tells, or StackError if it ends or is late."""
         assert self._process.stdout is not None  # noqa: S101
         try:

@@ -17,7 +17,7 @@ import aiohttp
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, WsIncoming, pong, request, subscriptions
-from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import Connection
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.wanted import LATEST, checked_url
@@ -91,24 +91,24 @@ class _Place:
 class GatewaySubscriber(Connection):
     """One connection that follows ``sources``, resuming with its cursors.
 
-    ``heard`` gets every event once, from its ``id`` on like a notification of Redis. It is ``ready`` while
-    all sources are subscribed. ``late`` counts the events that were found by repair, ``gaps`` the times that
-    the gateway could not tell what was missed. ``ranks``: of the sources, for whom ``listening`` is told.
-    ``options``: as of :class:`Connection`.
+    ``on_message`` gets every event once, from its ``id`` on like a notification of Redis. It is ``ready``
+    while all sources are subscribed. ``recovered`` counts the events that were found by repair, ``gaps`` the
+    times that the gateway could not tell what was missed. ``ranks``: of the sources, for whom ``listening``
+    is told. ``options``: as of :class:`Connection`.
     """
 
     peer = "the gateway"
 
     def __init__(
-        self, base: URL, sources: Sequence[str], heard: Callable[[int, bytes, int], None], *,
+        self, base: URL, sources: Sequence[str], on_message: Callable[[int, bytes, int], None], *,
         via: Transport, ranks: Sequence[int] = (), **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__(heard, sources=ranks, **options)
+        super().__init__(on_message, sources=ranks, **options)
         self._base = base
         self._places = {source: _Place(source) for source in sources}
         self._via: Transport = via
         self._incoming: Incoming = WsIncoming()
-        self.late = 0
+        self.recovered = 0
         self.gaps = 0
 
     @property
@@ -165,8 +165,8 @@ class GatewaySubscriber(Connection):
             if message.cursor and (message.old or place.joined) and not message.late:
                 place.confirm(message.cursor)
             if fresh:
-                self.late += message.late
-                self._heard(self.number, b"{" + text[text.index(b'"id":') :], now)
+                self.recovered += message.late
+                self._on_message(self.number, b"{" + text[text.index(b'"id":') :], now)
         elif message.kind == "subscribed":
             self._subscribed(place, message, now)
         elif message.kind == "sync" and message.cursor:
@@ -182,20 +182,20 @@ class GatewaySubscriber(Connection):
             self._confirm(now)
 
 
-class GatewayHearing(Hearing):
-    """What is heard through a gateway: what was told live; and what was not, as rows of ``caught_up``.
+class GatewayReceiveRecorder(ReceiveRecorder):
+    """What clients get through a gateway: live, and later, as rows of ``caught_up``.
 
-    ``live_delay`` (Kafka's ack to heard) is of what was told live; ``live`` ends with either. There are no
-    running numbers in it to find holes by: counted is what the gateway says, ``gaps`` and ``late``.
+    ``live_delay`` (Kafka's ack to delivered) is of what came live; ``live`` ends with either. There are no
+    running numbers in it to find holes by: counted is what the gateway says, ``gaps`` and ``recovered``.
     """
 
     def __init__(self, *where: Any, **options: Any) -> None:
         super().__init__(*where, also={"caught_up": options.get("every", 1)}, **options)
-        self._told = {"gaps": 0, "late": 0}
+        self._told = {"gaps": 0, "recovered": 0}
         self._caught_up: list[tuple[int, int, int, bool]] = []
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
-        """As of every Hearing."""
+        """As of every ReceiveRecorder."""
         # These bytes cannot be within a text: a quote is escaped there.
         late = b'"late":' in message
         if not late and b'"old":' not in message:
@@ -209,12 +209,12 @@ class GatewayHearing(Hearing):
             self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))
 
     def collect(self) -> None:
-        """As of every Hearing."""
+        """As of every ReceiveRecorder."""
         super().collect()
         self.meter.count("caught_up", len(self._caught_up))
-        self.row_tuples("caught_up", ("seq", "at", "subscriber", "late"), self._caught_up)
+        self.row_tuples("caught_up", ("seq", "at", "subscriber", "by_repair"), self._caught_up)
         for name, before in self._told.items():
             total = sum(getattr(one, name) for one in self.subscribers)
             self.meter.count(name, total - before)
             self._told[name] = total
-        self.meter.level("heard.via_gateway", 1)
+        self.meter.level("delivered.via_gateway", 1)

@@ -27,7 +27,7 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         seconds = task["warm_up"]
         plan: Literal["closed", "constant"] = "closed" if workload.plan == "closed" else "constant"
         steady = replace(workload, duration=max(seconds, 0.1), seed=0, plan=plan)  # at its highest rate
-        sent = await warm_up(publisher, steady, seconds, task["lanes"])
+        sent = await warm_up(publisher, steady, seconds, task["concurrency"])
         ids = RunIds(task["ids"])
         recorder = PublishRecorder(directory, "generator", ids=ids, every=task["sample"])
         recorder.watch(publisher)
@@ -42,7 +42,7 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         recording = asyncio.create_task(recorder.run())
         stopping = asyncio.create_task(orders.stopped.wait())
         stopping.add_done_callback(lambda _: driver.stop())
-        await beside([recording], driver.run(task["lanes"]))
+        await beside([recording], driver.run(task["concurrency"]))
         flushed = await publisher.flush()
         await end_tasks([recording, stopping])
         recorder.close()

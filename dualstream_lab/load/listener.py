@@ -15,9 +15,9 @@ import numpy as np
 from dualstream_lab.config import Settings
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.log_reader import open_log_reader, record_unread
 from dualstream_lab.load.probes import ask_kafka, probe_redis
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds
@@ -40,23 +40,23 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     settings = Settings(**task["settings"])
     epoch = (await log_identity(settings)).epoch
     ids, every = RunIds(task["ids"]), task["sample"]
-    heard = Hearing(Path(task["directory"]), "redis", ids, every=every, epoch=epoch)
+    recorder = ReceiveRecorder(Path(task["directory"]), "redis", ids, every=every, epoch=epoch)
     count = task["subscribers"]
     allow_connections(count)
     url, pattern = settings.redis_url or "", all_channels(settings.channel_prefix)
     subscribers = [
-        RedisSubscriber(url, [pattern], heard, number=number, pattern=True, listening=heard.listening)
+        RedisSubscriber(url, [pattern], recorder, number=number, pattern=True, listening=recorder.listening)
         for number in range(count)
     ]
     running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
     try:
         await all_ready(subscribers, 5)
-        heard.subscribers = subscribers
+        recorder.subscribers = subscribers
         direct = task.get("direct_redis_url") or url  # past a fault proxy
-        running.append(asyncio.create_task(probe_redis(direct, heard.meter)))
-        await _listen(heard, orders, running)
-        await heard.drain()
-        heard.close()
+        running.append(asyncio.create_task(probe_redis(direct, recorder.meter)))
+        await _listen(recorder, orders, running)
+        await recorder.drain()
+        recorder.close()
     finally:
         await end_tasks(running)
     return {}

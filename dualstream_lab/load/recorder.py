@@ -207,7 +207,7 @@ class PublishRecorder(Recorder):
         if self._publisher is not None and self._before is not None:
             now, before = self._publisher.stats(), self._before
             self._before = now
-            for name in ("notified", "receivers", "late"):
+            for name in ("notified", "receivers", "late_acks"):
                 self.meter.count(name, getattr(now, name) - getattr(before, name))
             for why, n in now.dropped.items():
                 self.meter.count(f"dropped: {why}", n - before.dropped.get(why, 0))

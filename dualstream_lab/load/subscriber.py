@@ -70,7 +70,7 @@ Presence = Callable[[Listening, int, int, Ending], None]
 class Connection(asyncio.Protocol):
     """One connection that subscribes and listens, for ever, also after it is lost.
 
-    ``heard(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
+    ``on_message(subscriber, message, now)`` gets every notification; ``now`` is when its bytes were read (ns,
     monotonic). ``slow``: s that it stops reading after every read. ``stay``: s after which it leaves and
     comes again. ``listening(subscriber, begin, end, ending)`` is told each subscription at its confirmation
     (``end`` 0), and when it ends (ns, monotonic). ``sources``: the ranks of those that it is for, -1 for all.
@@ -82,10 +82,10 @@ class Connection(asyncio.Protocol):
     peer: ClassVar[str]
 
     def __init__(
-        self, heard: Callable[[int, bytes, int], None], *, number: int = 0, slow: float = 0.0,
+        self, on_message: Callable[[int, bytes, int], None], *, number: int = 0, slow: float = 0.0,
         stay: float | None = None, listening: Presence | None = None, sources: Sequence[int] = (-1,),
     ) -> None:  # fmt: skip
-        self._heard = heard
+        self._on_message = on_message
         self.number = number
         self.sources = sources
         self._slow = slow
@@ -186,10 +186,10 @@ class RedisSubscriber(Connection):
     peer = "Redis"
 
     def __init__(
-        self, url: str, targets: Sequence[str], heard: Callable[[int, bytes, int], None], *,
+        self, url: str, targets: Sequence[str], on_message: Callable[[int, bytes, int], None], *,
         pattern: bool = False, **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__(heard, **options)
+        super().__init__(on_message, **options)
         self._url = url
         self._words = ["PSUBSCRIBE" if pattern else "SUBSCRIBE", *targets]
         self._kind = b"pmessage" if pattern else b"message"
@@ -216,7 +216,7 @@ class RedisSubscriber(Connection):
     def data_received(self, data: bytes) -> None:
         """Bytes from Redis."""
         now = time.monotonic_ns()
-        reader, heard, number, kind = self._reader, self._heard, self.number, self._kind
+        reader, on_message, number, kind = self._reader, self._on_message, self.number, self._kind
         reader.feed(data)
         while message := reader.gets():
             if isinstance(message, Exception):
@@ -224,7 +224,7 @@ class RedisSubscriber(Connection):
                 self._settled.set()
                 self._ended.set()
             elif message[0] == kind:
-                heard(number, message[-1], now)
+                on_message(number, message[-1], now)
             elif message[0].endswith(b"subscribe"):
                 self._confirmed += 1
                 if self._confirmed == len(self._words) - 1:

@@ -34,16 +34,17 @@ __all__ = ["PublishingUser", "SubscribingUser"]
 
 
 class PublishingUser(User):
-    """One lane of the plan: a call that can be open at once.
+    """One call in flight: the plan has as many at once as there are users.
 
-    The plan, and not the users, says when what is sent; while every lane waits for an answer, the next calls
+    The plan, and not the users, says when what is sent; while every call waits for an answer, the next calls
     go out late, and their latency counts from when they were intended.
     """
 
     abstract = True
     hears_itself = False
-    """Whether its process also listens to everything (``--via``), and measures from intended to heard what it
-    published itself: on one clock, whatever the number of workers and machines."""
+    """Whether its process also listens to everything (``--via``), and measures from intended to received what
+    it published itself: on one clock, whatever the number of workers and machines.
+    """
 
     def publish_next(self) -> tuple[int, Outcome] | None:
         """Wait for the next call of the plan, publish it, and wait until Kafka has it: (events, outcome).
@@ -66,7 +67,7 @@ class SubscribingUser(User):
         _controller(self).subscribe()
 
     def listen(self) -> None:
-        """A second of listening: what is heard is counted and recorded by itself."""
+        """A second of listening: what is received is counted and recorded by itself."""
         gevent.sleep(1)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from dualstream_lab.load.hearing import Hearing
+    from dualstream_lab.load.receive_recorder import ReceiveRecorder
     from dualstream_lab.locust_bridge.options import Options
 
 JOIN_TIMEOUT: Final = 30.0
@@ -29,7 +29,7 @@ class Listeners:
     """
 
     def __init__(
-        self, options: Options, gateway: URL | None, epoch: str | None, hearing: Hearing,
+        self, options: Options, gateway: URL | None, epoch: str | None, hearing: ReceiveRecorder,
         keep: Callable[[str, Coroutine[Any, Any, None]], None],
     ) -> None:  # fmt: skip
         self._options, self._gateway, self._epoch = options, gateway, epoch
@@ -83,7 +83,7 @@ class Listeners:
             if isinstance(one, GatewaySubscriber) and one.epoch not in {None, self._epoch}:
                 raise ConfigError(
                     f"--gateway: {self._options.gateway} serves another log than topic "
-                    f"{self._options.settings.topic} of --kafka: nothing would be heard"
+                    f"{self._options.settings.topic} of --kafka: nothing would be received"
                 )
 
     def _subscriber(self, ranks: Sequence[int] | None, number: int) -> RedisSubscriber | GatewaySubscriber:

@@ -71,7 +71,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
         ("seed", plan.seed, {}, "The same seed plans the same events"),
         ("connections-per-user", 10, {}, "Connections of one subscribing user"),
         ("channels", "zipf", {"choices": CHANNELS},
-         "What a connection hears: all by a pattern (Redis only), or one source"),
+         "What a connection subscribes to: all by a pattern (Redis only), or one source"),
         ("via", "redis", {"choices": VIA},
          "What subscribers connect to: Redis itself, or a gateway, by WebSocket or server-sent events"),
         ("gateway", _GATEWAY, {}, "URL of the gateway that `dualstream serve` runs (--via ws, sse)"),

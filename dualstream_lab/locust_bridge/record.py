@@ -38,7 +38,7 @@ class Record:
         manifest = Manifest(
             name=name, run=str(run), ids=RunIds.of_run(run).prefix, clocks=clocks,
             workload=options.workload.as_dict(), settings=safe_settings(options.settings),
-            users={"lanes": options.users, "workers": workers},
+            users={"concurrency": options.users, "workers": workers},
             thresholds=[threshold.text for threshold in options.thresholds], sample=max(1, options.sample),
             started=clocks.monotonic + ahead, engine="locust",
         )  # fmt: skip

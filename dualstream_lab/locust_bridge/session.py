@@ -17,9 +17,9 @@ from dualstream_lab.errors import DualStreamError, RecordingError
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import settle_memory
 from dualstream_lab.load.driver import Driver, load_headers, time_limit
-from dualstream_lab.load.gateway_subscriber import GatewayHearing, checked_gateway
-from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.gateway_subscriber import GatewayReceiveRecorder, checked_gateway
 from dualstream_lab.load.probes import probe_kafka, probe_redis
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.locust_bridge.bridge import start_thread
 from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners
@@ -59,9 +59,9 @@ class RunAssignment:
 
 
 class _Sink(PublishRecorder):
-    """Tells the subscribers of this process what they may hear."""
+    """Tells the subscribers of this process what they are to receive."""
 
-    hearing: Hearing | None = None
+    hearing: ReceiveRecorder | None = None
 
     def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
         if self.hearing is not None:
@@ -145,9 +145,9 @@ class Session:
         }  # fmt: skip
         ids = RunIds(assignment.ids)
         self._sink = _Sink(directory, f"worker{assignment.index}", ids=ids, **common)
-        self._hearing = (Hearing if direct else GatewayHearing)(
+        self._hearing = (ReceiveRecorder if direct else GatewayReceiveRecorder)(
             directory if self._listens else None, f"worker{assignment.index}", ids,
-            details=not self._hears_itself, all_heard=self._hears_itself, epoch=epoch, **common,
+            details=not self._hears_itself, complete=self._hears_itself, epoch=epoch, **common,
         )  # fmt: skip
         self.listeners = Listeners(options, gateway, epoch, self._hearing, self._keep)
         self._sink.hearing = self._hearing if self._listens else None

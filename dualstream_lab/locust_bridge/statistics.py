@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _ENTRIES: Final = {
     "publish": ("PUBLISH", "intended to ack", True),
     "publish_raw": ("PUBLISH", "sent to ack (raw)", False),
-    "live": ("HEAR", "intended to heard", False),
-    "live_raw": ("HEAR", "sent to heard (raw)", False),
-    "live_delay": ("HEAR", "ack to heard", False),
+    "live": ("RECEIVE", "intended to received", False),
+    "live_raw": ("RECEIVE", "sent to received (raw)", False),
+    "live_delay": ("RECEIVE", "ack to received", False),
 }
 _FAILURES: Final = {
     "rejected": "rejected by Kafka", "unknown": "outcome unknown: the deadline passed",
@@ -40,12 +40,12 @@ _COLUMNS = {"what": "", "count": "events", "missing": "missing", "p50": "p50 ms"
 _TITLES = {
     "publish": "publish: intended to ack (corrected)",
     "publish_raw": "publish: sent to ack (raw)",
-    "live": "live: intended to heard (corrected)",
-    "live_raw": "live: sent to heard (raw)",
-    "live_delay": "live: ack to heard",
+    "live": "live: intended to received (corrected)",
+    "live_raw": "live: sent to received (raw)",
+    "live_delay": "live: ack to received",
     "slip": "schedule slip: intended to sent",
 }
-_COUNTERS = ("durable", "rejected", "unknown", "no_room", "unsent", "notified", "heard", "skipped")
+_COUNTERS = ("durable", "rejected", "unknown", "no_room", "unsent", "notified", "delivered", "skipped")
 
 
 def add_interval(stats: RequestStats, interval: Interval) -> None:

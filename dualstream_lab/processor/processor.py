@@ -53,7 +53,7 @@ class ProcessorStats(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     """That it has now."""
     lag: int
-    """Committed messages of its partitions that Kafka had, when last heard of, and the store has not."""
+    """Committed messages of its partitions that Kafka had, as last seen, and the store has not."""
     held: int
     """Messages of its partitions behind the beginning of an open transaction, which waits for its end."""
     errors: int

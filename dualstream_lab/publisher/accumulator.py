@@ -53,7 +53,7 @@ class Accumulator:
         self.buffer = Buffer[PublishCall](max_events=settings.buffer_events, max_bytes=settings.buffer_bytes)
         self.unresolved: OrderedDict[str, tuple[PartitionSlice, int]] = OrderedDict()
         """Events reported unknown, by their key: their slice, and their place in it."""
-        self.accepted = self.durable = self.rejected = self.unknown = self.late = self.refused = 0
+        self.accepted = self.durable = self.rejected = self.unknown = self.late_acks = self.refused = 0
 
     async def deliver(self, call: PublishCall) -> None:
         """Returns when every slice is durable; raises PublishError otherwise. Cancelling does not unsend."""
@@ -162,7 +162,7 @@ class Accumulator:
     def _settled(self, part: PartitionSlice) -> None:
         count, call = len(part.notifications), part.call
         if part.reported:
-            self.late += count if part.state is State.DURABLE else 0
+            self.late_acks += count if part.state is State.DURABLE else 0
         else:
             if part.state is State.DURABLE:
                 self.durable += count

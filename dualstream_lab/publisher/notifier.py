@@ -182,7 +182,7 @@ class Notifier:
             if self._has_skipped or not await self._link.check():
                 return
             if (role := await self._link.role()) not in {"master", "unknown"}:
-                self._warn(f"Redis is a {role}: only its own subscribers hear what is published there")
+                self._warn(f"Redis is a {role}: only its own subscribers receive what is published there")
 
     def _take(self, most: int) -> tuple[list[str], list[Route]]:
         """The oldest commands, at most so many, and their routes."""

@@ -125,7 +125,7 @@ class PublisherStats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of one publisher's counters; all but the last group only grow.
 
     Every accepted event is, in the end, ``durable``, ``rejected`` or ``unknown``. An unknown that is
-    acknowledged later is counted in ``late`` (and not in ``durable``). Every durable event, late or not,
+    acknowledged later is counted in ``late_acks`` (and not in ``durable``). Every durable event, late or not,
     is in the end ``notified`` or in one of ``dropped``.
     """
 
@@ -133,7 +133,7 @@ class PublisherStats(msgspec.Struct, frozen=True, kw_only=True):
     durable: int
     rejected: int
     unknown: int
-    late: int
+    late_acks: int
     refused: int
     """Events refused before they were accepted: invalid, or no room."""
     producers: int

@@ -192,7 +192,7 @@ class DualPublisher:
             durable=accumulator.durable,
             rejected=accumulator.rejected,
             unknown=accumulator.unknown,
-            late=accumulator.late,
+            late_acks=accumulator.late_acks,
             refused=accumulator.refused,
             producers=accumulator.sender.producers,
             notified=notifier.sent if notifier else 0,
@@ -222,7 +222,7 @@ class DualPublisher:
         if self._watching is not None:
             await end_tasks([self._watching])
         accumulator, notifier = self._accumulator, self._notifier
-        durable = accumulator.durable + accumulator.late
+        durable = accumulator.durable + accumulator.late_acks
         rejected, unresolved = await accumulator.close(self._settings.close_timeout)
         dropped = 0
         if notifier is not None:
@@ -231,7 +231,7 @@ class DualPublisher:
             await notifier.close()
             dropped = notifier.dropped.total() - before
         return CloseReport(
-            durable=accumulator.durable + accumulator.late - durable,
+            durable=accumulator.durable + accumulator.late_acks - durable,
             rejected=rejected,
             unresolved=unresolved,
             dropped_notifications=dropped,

@@ -5,7 +5,7 @@
     runs/smoke-20250601-120000-3f9a/
       manifest.json                what ran, where, with which versions; one pair of clocks; the faults
       published-<writer>-0001.parquet   a row an event (or a sample of them), in parts of about a second
-      heard-…  consumed-…               the same of subscribers and consumers
+      delivered-…  consumed-…           the same of subscribers and consumers
       dropped-…  listening-…            notifications given up; who was subscribed, from when until when
       caught_up-…                       what gateway clients were given later
       intervals-<writer>.jsonl     each second: counters, gauges, HDR histograms of all events

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dualstream_lab.errors import RecordingError
+from dualstream_lab.former_names import COLUMNS, ROWS, before, renamed_counters, renamed_gauges
 from dualstream_lab.recording.files import check_plain, read_lines, read_whole, replace_json
 from dualstream_lab.recording.interval import Interval
-from dualstream_lab.recording.manifest import Manifest, within_run
+from dualstream_lab.recording.manifest import FORMAT, Manifest, within_run
 from dualstream_lab.recording.rows import KINDS, RANGES
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class RunDirectory:
         self.path = path
         self.manifest = manifest
         self.problems: list[str] = []
+        self._former = manifest.format < FORMAT
 
     @classmethod
     def create(cls, root: Path, name: str) -> Path:
@@ -71,6 +73,9 @@ class RunDirectory:
         are named in ``problems``, and have no rows.
         """
         schema = _schema(kind, columns)
+        names: list[str] = list(schema.names)
+        if self._former:
+            kind, names = before(ROWS, kind), [before(COLUMNS, name) for name in names]
         due: dict[str, int] = {}
         for path in sorted(self.path.glob(f"{kind}-*.parquet")):
             writer, _, number = path.stem.removeprefix(f"{kind}-").rpartition("-")
@@ -81,7 +86,7 @@ class RunDirectory:
                 self._problem(f"{path.name} comes after {count} that are missing")
                 yield Part(writer, None)
             try:
-                rows = _read_rows(path, schema)
+                rows = _read_rows(path, names, schema)
                 self._check_rows(rows)
                 yield Part(writer, rows)
             except (OSError, pa.ArrowException, KeyError, ValueError, RecordingError) as error:
@@ -133,6 +138,9 @@ class RunDirectory:
 
     def _interval(self, line: bytes | None, names: set[str]) -> Interval:
         interval = Interval.read(line)
+        if self._former:
+            interval.counters = renamed_counters(interval.counters, interval.gauges)
+            interval.gauges = renamed_gauges(interval.gauges)
         seconds = interval.gauges.get("published.seconds", 0)  # from the start to the last answer
         last = max(interval.end, self.manifest.started + round(seconds * 1e9))
         if not within_run(self.manifest, interval.begin, last):
@@ -162,16 +170,18 @@ class RunDirectory:
             self.problems.append(text)
 
 
-def _read_rows(path: Path, schema: pa.Schema) -> pa.Table:
-    """Raises OSError, ArrowException, KeyError, RecordingError."""
+def _read_rows(path: Path, names: list[str], schema: pa.Schema) -> pa.Table:
+    """The columns ``names``, called as in ``schema``. Raises OSError, ArrowException, KeyError,
+    RecordingError.
+    """
     check_plain(path)
     # not pq.read_table, which sets up a whole data set for each file
     with pq.ParquetFile(path) as file:
         size = file.metadata.num_rows * sum(kind.bit_width // 8 for kind in schema.types)
         if size > _DENSEST * path.stat().st_size + _HEADROOM:
             raise RecordingError(f"it says that it has {file.metadata.num_rows:,} rows")
-        rows = file.read(schema.names, use_threads=False)
-    return rows.select(schema.names).cast(schema)
+        rows = file.read(names, use_threads=False)
+    return rows.select(names).rename_columns(schema.names).cast(schema)
 
 
 def _schema(kind: str, columns: Sequence[str] | None = None) -> pa.Schema:

@@ -43,15 +43,15 @@ class Published:
 class Joined(Published):
     """With what became of them on both paths.
 
-    ``heard``: by the first subscriber that heard it, live or later; ``consumed``: when it was first read from
-    Kafka. ``heard_again``, ``consumed_again``: rows beyond the first of an event (and subscriber).
-    ``orphans``: events that were heard and never published by the recorded generators. ``rows``: how many of
-    each kind were read; ``damaged``: kinds of which parts are missing.
+    ``delivered``: to the first subscriber, live or later; ``consumed``: when it was first read from Kafka.
+    ``delivered_again``, ``consumed_again``: rows beyond the first of an event (and subscriber). ``orphans``:
+    events that were delivered and never published by the recorded generators. ``rows``: how many of each kind
+    were read; ``damaged``: kinds of which parts are missing.
     """
 
-    heard: Int64
+    delivered: Int64
     consumed: Int64
-    heard_again: int
+    delivered_again: int
     consumed_again: int
     orphans: int
     rows: Mapping[str, int]
@@ -62,10 +62,13 @@ def join(directory: RunDirectory) -> Joined:
     """The rows of a run. Where a kind of rows is missing, its times are 0."""
     joining = _Joining(directory)
     columns = joining.published()
-    heard, heard_again, orphans = joining.first(columns["seq"], "heard", "caught_up", among="subscriber")
+    delivered, delivered_again, orphans = joining.first(
+        columns["seq"], "delivered", "caught_up", among="subscriber"
+    )
     consumed, consumed_again, _ = joining.first(columns["seq"], "consumed")
     return Joined(
-        **columns, heard=heard, consumed=consumed, heard_again=heard_again, consumed_again=consumed_again,
+        **columns, delivered=delivered, consumed=consumed, delivered_again=delivered_again,
+        consumed_again=consumed_again,
         orphans=orphans, rows=joining.rows, damaged=frozenset(joining.damaged),
     )  # fmt: skip
 

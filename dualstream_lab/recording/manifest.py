@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import msgspec
 
+from dualstream_lab import former_names
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.recording.files import read_json, replace_json
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from dualstream_lab.config import Settings
 
-FORMAT = 1
+FORMAT = 2
+_READ: Final = (1, FORMAT)
 
 Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Text = Annotated[str, msgspec.Meta(max_length=10_000)]
@@ -126,9 +128,10 @@ class Manifest:
         """Raises RecordingError where there is none, one of another make, or one that cannot be true."""
         path = directory / "manifest.json"
         try:
-            if (found := read_json(path, _Format).format) != FORMAT:
-                raise RecordingError(f"it has format {found!r}; this version reads format {FORMAT}")  # noqa: TRY301
+            if (found := read_json(path, _Format).format) not in _READ:
+                raise RecordingError(f"it has format {found!r}; this version reads 1 and {FORMAT}")  # noqa: TRY301
             manifest: Self = read_json(path, cls)
+            manifest.users = former_names.renamed(manifest.users, former_names.USERS)
             _check(manifest)
         except FileNotFoundError as error:
             there = directory.is_dir()

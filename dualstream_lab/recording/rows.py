@@ -37,13 +37,13 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "outcome": pa.int8(), "source": pa.int32(), "size": pa.int32(),
     },
     # one row a subscriber and event; ``at``: when its bytes were read
-    "heard": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32()},
+    "delivered": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32()},
     # one row a record; ``at``: when the consumer had it
     "consumed": {"seq": pa.int64(), "at": pa.int64(), "partition": pa.int32(), "offset": pa.int64()},
     # one row a notification that the publisher gave up; ``reason``: its place in DROPS
     "dropped": {"seq": pa.int64(), "at": pa.int64(), "reason": pa.int8()},
-    # one row a subscriber and event that it was given by catch-up (``late`` 0) or by repair (1)
-    "caught_up": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32(), "late": pa.int8()},
+    # one row a subscriber and event that it was given by catch-up (``by_repair`` 0) or by repair (1)
+    "caught_up": {"seq": pa.int64(), "at": pa.int64(), "subscriber": pa.int32(), "by_repair": pa.int8()},
     # a subscription, from its confirmation: a row when it begins (``end`` 0), another one when it ends.
     # ``source``: the rank of the one that it is for, -1 for all; ``why``: its Ending
     "listening": {
@@ -90,7 +90,7 @@ class Ending(IntEnum):
 RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "seq": (0, 2**48 - 1), "outcome": (0, max(Outcome)), "source": (-1, 1_000_000), "size": (0, 2**31 - 1),
     "subscriber": (0, 2**24), "partition": (0, 2**20), "offset": (-1, 2**62), "reason": (0, len(DROPS) - 1),
-    "late": (0, 1), "why": (0, max(Ending)),
+    "by_repair": (0, 1), "why": (0, max(Ending)),
 }  # fmt: skip
 """What the columns that are not times can hold: whoever reads rows counts by these."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.recording import Interval, RunDirectory
 
-_LANES: Final = 256
+_CONCURRENCY: Final = 256
 _BOUNDS: Final = (
     "batch_bytes", "buffer_events", "buffer_timeout", "delivery_timeout", "redis_timeout", "notify_queue",
 )  # fmt: skip
@@ -92,7 +92,7 @@ class Costs:
 class Deployment:
     """How many of each part, and the publisher's bounds (as in ``Settings``).
 
-    ``subscribers``: connections on Redis that hear every event; with gateways it is they. ``clients``: of
+    ``subscribers``: connections on Redis that receive every event; with gateways it is they. ``clients``: of
     each event, at the gateways together. ``callers``: calls that each publisher may have open, the next one
     begins when one of them ends; 0 for as many as there are. ``cores``: that all parts share; 0 where each
     has its own. ``output_buffer``: notifications that Redis keeps for a gateway that is late; with more it
@@ -124,7 +124,7 @@ class Deployment:
 
     @property
     def receivers(self) -> int:
-        """Of each notification: where there are gateways, it is they who hear Redis."""
+        """Of each notification: where there are gateways, it is they who subscribe to Redis."""
         return self.gateways or self.subscribers
 
     @property
@@ -150,17 +150,19 @@ class Deployment:
                 raise ConfigError(f"{name}: must be at most {other}, {most:,} (is {value:,})")
 
 
-def deployment_for(settings: Settings, *, lanes: int = _LANES, brokers: int = 1, **parts: Any) -> Deployment:
-    """What a load with these settings meets. ``lanes``: of each publisher, its callers. ``parts``: any other
-    field of Deployment. Raises ConfigError.
+def deployment_for(
+    settings: Settings, *, concurrency: int = _CONCURRENCY, brokers: int = 1, **parts: Any
+) -> Deployment:
+    """What a load with these settings meets. ``concurrency``: of each publisher, its callers. ``parts``: any
+    other field of Deployment. Raises ConfigError.
     """
     bounds = {name: getattr(settings, name) for name in _BOUNDS}
     given: dict[str, Any] = {"copies": min(_COPIES, brokers)} | parts
-    return Deployment(brokers=brokers, callers=lanes, **bounds | given)
+    return Deployment(brokers=brokers, callers=concurrency, **bounds | given)
 
 
 def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Deployment:
-    """How many of each part a run had. The callers of a real one are its lanes."""
+    """How many of each part a run had. The callers of a real one are its concurrency."""
     manifest = directory.manifest
     settings = manifest.settings
     if manifest.engine == "simulation":
@@ -173,7 +175,7 @@ def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Dep
     return Deployment(
         publishers=generators, brokers=brokers, copies=min(_COPIES, brokers),
         partitions=int(partitions.max(initial=0)) + 1, subscribers=users.get("subscribers", 1),
-        callers=max(1, users.get("lanes", _LANES) // generators),
+        callers=max(1, users.get("concurrency", _CONCURRENCY) // generators),
         cores=manifest.machine.get("cores", 0) if _LOCAL in kafka else 0,
         **{name: settings[name] for name in _BOUNDS},
     )  # fmt: skip

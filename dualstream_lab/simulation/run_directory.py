@@ -52,7 +52,7 @@ def record(
     rows, case, run = bins.rows, bins.rows.case, uuid4()
     if case is None:
         raise ConfigError("case: must be known for a run directory (is None)")
-    last = max(float(np.nanmax(at, initial=0.0)) for at in (rows.settled, rows.heard, rows.consumed))
+    last = max(float(np.nanmax(at, initial=0.0)) for at in (rows.settled, rows.delivered, rows.consumed))
     last = max(last, case.workload.duration)
     parts, simulated = case.deployment, "simulated"
     # Calls that can be open: as there are callers; else as many as the buffers hold, and one more.
@@ -65,7 +65,7 @@ def record(
             name=name, run=str(run), ids=RunIds.of_run(run).prefix, engine="simulation",
             clocks=recording.Clocks(monotonic=_ZERO, wall=time.time_ns()), workload=case.workload.as_dict(),
             settings={**asdict(parts), "costs": asdict(case.costs), "seed": case.seed},
-            users={"lanes": calls, "subscribers": 1}, thresholds=list(thresholds),
+            users={"concurrency": calls, "subscribers": 1}, thresholds=list(thresholds),
             asked={"faults": [fault.as_dict() for fault in case.faults]},
             faults=[
                 FaultRecord(what=fault.what, begin=_ns(begin), end=_ns(end), bite=simulated, over=simulated)
@@ -107,10 +107,10 @@ def _write_rows(path: Path, rows: Outcome, case: Case, last: float) -> None:
         ("dropped", "generator", rows.dropped, rows.reason >= 0, {"reason": rows.reason})
     ]
     if case.deployment.receivers:
-        live = ~np.isnan(rows.heard) & ~rows.late
-        late = {"subscriber": subscriber, "late": np.ones(len(seq))}
-        kinds.append(("heard", "redis", rows.heard, live, {"subscriber": subscriber}))
-        kinds.append(("caught_up", "redis", rows.heard, rows.late, late))
+        live = ~np.isnan(rows.delivered) & ~rows.recovered
+        repaired = {"subscriber": subscriber, "by_repair": np.ones(len(seq))}
+        kinds.append(("delivered", "redis", rows.delivered, live, {"subscriber": subscriber}))
+        kinds.append(("caught_up", "redis", rows.delivered, rows.recovered, repaired))
         _write_listening(path, rows, last)
     if case.deployment.consumers:
         read = {"partition": rows.partition, "offset": rows.offset}
@@ -213,12 +213,12 @@ def _collected(bins: Bins, case: Case, stretch: slice) -> dict[str, tuple[dict[s
         "publisher.buffered_events": buffered,
         "publisher.queued_notifications": level("queued") / publishers,
     }
-    redis, heard, kafka, consumed = {"redis.cpu": busiest("shard")}, {}, {}, {}
+    redis, delivered, kafka, consumed = {"redis.cpu": busiest("shard")}, {}, {}, {}
     if deployment.receivers:
-        heard = count("heard", "caught_up")
-        redis |= {"heard.subscriptions": float(deployment.receivers), "heard.cpu": busiest("gateway")}
+        delivered = count("delivered", "caught_up")
+        redis |= {"delivered.subscriptions": float(deployment.receivers), "delivered.cpu": busiest("gateway")}
     if deployment.consumers:
         consumed = count("consumed")
         kafka = {"consumed.lag_messages": level("lag"), "consumed.cpu": busiest("consumer"),
                  "consumed.caught_up": 1.0}  # fmt: skip
-    return {"generator": (counters, gauges), "redis": (heard, redis), "kafka": (consumed, kafka)}
+    return {"generator": (counters, gauges), "redis": (delivered, redis), "kafka": (consumed, kafka)}

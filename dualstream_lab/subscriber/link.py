@@ -64,7 +64,7 @@ async def stay_connected(
         wait = wire.pause(failures)
         failures += 1
         if give_up is not None:
-            left = receiver.heard_at + give_up - now
+            left = receiver.received_at + give_up - now
             if left <= 0:
                 raise StreamUnavailable(f"{api.base} is away for {give_up:g} s: {why}")
             wait = min(wait, left)

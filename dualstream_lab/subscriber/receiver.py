@@ -103,7 +103,7 @@ class TooFarBehind(Dropped):
 class Receiver:
     """``live`` is set while every source is live or degraded, ``welcomed`` once a connection was of use.
 
-    ``heard_at``: the loop's time of the last message.
+    ``received_at``: the loop's time of the last message.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Receiver:
         self._recover_within = recover_within
         self.live = asyncio.Event()
         self.welcomed = False
-        self.heard_at = asyncio.get_running_loop().time()
+        self.received_at = asyncio.get_running_loop().time()
 
     def ask(self) -> dict[str, str]:
         """Where the connection that is made now begins."""
@@ -135,7 +135,7 @@ class Receiver:
         """One message; waits while the inbox is full. Raises Dropped when a new connection is needed."""
         now = time.time_ns()
         message = decode(text)
-        self.heard_at = asyncio.get_running_loop().time()
+        self.received_at = asyncio.get_running_loop().time()
         if message.kind == "error":
             # What would be refused for good was checked before: this passes, or the token has expired.
             raise Dropped(f"the gateway cannot serve {message.source or 'this client'}: {message.error}")
@@ -235,7 +235,7 @@ class Receiver:
         while True:
             asked = source.place
             page = await api.page(source.name, asked)
-            self.heard_at = asyncio.get_running_loop().time()
+            self.received_at = asyncio.get_running_loop().time()
             later = not page.recovered and page.reason in _PASSING | _WHOLE_PAGE
             if not page.recovered and not later:
                 await self._gap(source, asked, page.reason or "unknown", page.cursor)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.verdict.measures import Totals
 
-_LATE = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
+_SLIP = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
 _BUSY = 0.9  # of a core
 _FULL = 0.95  # of all cores
 _BUFFER = 0.8  # of the publisher's room
@@ -18,7 +18,7 @@ _SLOW_ANSWER = 200.0  # ms
 _FULL_PARTS = (
     ("redis.cpu", _BUSY, "Redis was busy: {:.2f} of its one core"),
     ("redis.output_buffer", _OUTPUT, "Redis kept {mib:,.0f} MiB for a client that reads slowly"),
-    ("heard.cpu", _BUSY, "the subscribers' process was busy: {:.2f} of one core"),
+    ("delivered.cpu", _BUSY, "the subscribers' process was busy: {:.2f} of one core"),
     ("consumed.cpu", _BUSY, "the Kafka consumer was busy: {:.2f} of one core"),
 )
 
@@ -34,7 +34,7 @@ def limit_sentence(
     cpu, lag, in_flight, buffered = (peaks.get(name, 0.0) for name in gauges)
     answer = measures.get("publish.latency_raw.p50", 0.0)
     slip = measures.get("generator.slip.p99", 0.0)
-    late, kept = slip > _LATE, measures.get("publish.rate", 1.0) >= 0.95
+    late, kept = slip > _SLIP, measures.get("publish.rate", 1.0) >= 0.95
     # Little's law: how many calls the answers kept open.
     busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
     # All calls were open at some time: in an outage of Kafka; or as the generator had stalled so long.

@@ -31,9 +31,9 @@ QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 
 _LATENCIES: Final = {
     "publish.latency": ("publish", "from when an event was due until Kafka acknowledged it"),
     "publish.latency_raw": ("publish_raw", "from when an event was sent until Kafka acknowledged it"),
-    "live.latency": ("live", "from when an event was due until a subscriber heard of it"),
-    "live.latency_raw": ("live_raw", "from when an event was sent until a subscriber heard of it"),
-    "live.delay": ("live_delay", "from Kafka's acknowledgement until a subscriber heard of it"),
+    "live.latency": ("live", "from when an event was due until a subscriber received it"),
+    "live.latency_raw": ("live_raw", "from when an event was sent until a subscriber received it"),
+    "live.delay": ("live_delay", "from Kafka's acknowledgement until a subscriber received it"),
     "durable.latency": ("durable", "from when an event was due until the Kafka consumer read it"),
     "generator.slip": ("slip", "from when an event was due until it was sent"),
 }
@@ -51,19 +51,19 @@ _COUNTS: Final = {
     "publish.missing": "share of the intended events that are not durable",
     "live.notified": "notifications that Redis took",
     "live.dropped": "notifications that the publisher gave up",
-    "live.heard": "notifications that subscribers heard, and events that a gateway gave them later",
-    "live.missing": "share of the durable events that no subscriber heard",
-    "live.repeated": "notifications that a subscriber heard again",
-    "live.skipped": "notifications that a subscriber did not hear between others that it heard (Locust)",
+    "live.delivered": "notifications that subscribers received, and events that a gateway gave them later",
+    "live.missing": "share of the durable events that no subscriber received",
+    "live.repeated": "notifications that a subscriber received again",
+    "live.skipped": "notifications that a subscriber missed between others that it received (Locust)",
     "live.gaps": "times that a gateway could not tell a subscriber what it had missed (Locust, --via ws|sse)",
-    "live.late": "events that a gateway found by repair, not as they happened (Locust, --via ws|sse)",
+    "live.recovered": "events that a gateway found by repair, not as they happened (Locust, --via ws|sse)",
     "live.other_epoch": "notifications of another log on the same Redis, which were ignored",
     "live.subscriptions": "connections that were subscribed, at most",
     "durable.consumed": "records that the Kafka consumer read",
     "durable.repeated": "records that were in the log again",
     "durable.lag.messages.max": "records that the consumer was behind, at worst",
     "ledger.lost": "acknowledged events that are not in Kafka",
-    "ledger.orphan": "events that were heard, and are not in Kafka",
+    "ledger.orphan": "events that were delivered, and are not in Kafka",
     "generator.cpu": "CPU of the generator, the worst second, in cores",
     "redis.cpu": "CPU of Redis, the worst second, in cores",
     "redis.output_buffer": "bytes that Redis kept for its slowest client, at most",
@@ -78,7 +78,7 @@ _WAITS: Final = {
 }
 
 _PEAKS: Final = {
-    "live.subscriptions": "heard.subscriptions", "durable.lag.messages.max": "consumed.lag_messages",
+    "live.subscriptions": "delivered.subscriptions", "durable.lag.messages.max": "consumed.lag_messages",
     "generator.cpu": "published.cpu", "generator.loop_lag": "published.loop_lag_ms",
     "redis.cpu": "redis.cpu", "redis.output_buffer": "redis.output_buffer",
     "kafka.answer": "kafka.answer_ms", "redis.answer": "redis.answer_ms",
@@ -147,7 +147,7 @@ def measures(directory: RunDirectory, whole: Totals, ledger: Ledger) -> dict[str
     found = _counted(directory, whole, joined)
     if ledger.lost is not None and len(joined):
         found["ledger.lost"] = ledger.lost
-    if ledger.orphans is not None and len(joined) and "heard" in whole.counters:
+    if ledger.orphans is not None and len(joined) and "delivered" in whole.counters:
         found["ledger.orphan"] = ledger.orphans
     for name, (key, _) in _LATENCIES.items():
         if histogram := histograms.get(key):
@@ -167,18 +167,18 @@ def _add_live(histograms: dict[str, LatencyHistogram], whole: Totals, joined: Jo
     if not len(joined):
         return
     pairs: dict[str, tuple[Int64, Int64]] = {}
-    if "live" not in histograms and "heard" in whole.counters:
+    if "live" not in histograms and "delivered" in whole.counters:
         pairs |= {
-            "live": (joined.intended, joined.heard),
-            "live_raw": (joined.sent, joined.heard),
-            "live_delay": (joined.acked, joined.heard),
+            "live": (joined.intended, joined.delivered),
+            "live_raw": (joined.sent, joined.delivered),
+            "live_delay": (joined.acked, joined.delivered),
         }
     if "consumed" in whole.counters:
         pairs["durable"] = (joined.intended, joined.consumed)
     for name, (begin, end) in pairs.items():
         there = durable & (end > 0)
         histogram = histograms[name] = LatencyHistogram()
-        # An ack and its notification cross two sockets: a subscriber may hear before the caller does.
+        # An ack and its notification cross two sockets: a subscriber may be before the caller.
         spent = end[there] - begin[there]
         histogram.record(np.maximum(spent, 0) if name == "live_delay" else spent)
         histogram.missing = int(np.count_nonzero(durable & (end == 0)))
@@ -196,10 +196,10 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
         found |= _rates(directory, durable, whole)
     found["live.notified"] = counters["notified"]
     found["live.dropped"] = sum(drops_of(counters).values())
-    if "heard" in counters:
-        found["live.heard"] = counters["heard"] + counters["caught_up"]
-        found["live.repeated"] = joined.heard_again
-        more = ("gaps", "late") if peaks.get("heard.via_gateway") else ("skipped",)
+    if "delivered" in counters:
+        found["live.delivered"] = counters["delivered"] + counters["caught_up"]
+        found["live.repeated"] = joined.delivered_again
+        more = ("gaps", "recovered") if peaks.get("delivered.via_gateway") else ("skipped",)
         found |= {f"live.{name}": counters[name] for name in ("other_epoch", *more)}
     if "consumed" in counters:
         found["durable.consumed"] = counters["consumed"]

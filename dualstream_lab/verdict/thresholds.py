@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.verdict.measures import MEASURES, is_time
 
@@ -45,7 +46,7 @@ class Check:
         if self.held or math.isnan(self.value):
             return found
         if math.isinf(self.value):
-            return f"{found} (more than allowed never arrived)"
+            return f"{found} (more than allowed are missing)"
         return f"{found} (by {format_measure(name, abs(self.value - limit))})"
 
 
@@ -69,6 +70,7 @@ class Threshold:
                 "live.latency.p99<5ms"
             )
         name, comparison, number, unit = match.groups()
+        name = former_names.MEASURES.get(name, name)
         if name not in MEASURES:
             near = difflib.get_close_matches(name, MEASURES, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -95,7 +97,7 @@ def format_measure(name: str, value: float) -> str:
     """With its unit, short."""
     if is_time(name):
         if math.isinf(value):
-            return "never"
+            return "missing"
         return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
     if name in {"publish.rate", "publish.missing", "live.missing"}:
         return f"{value:.4f}"

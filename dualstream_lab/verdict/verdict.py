@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from dualstream_lab import former_names
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
 from dualstream_lab.recording import drops_of
@@ -24,19 +25,19 @@ _LATENCIES = {
     "publish.latency": "publish: intended to ack",
     "publish.latency_arrived": "publish: of those that are durable",
     "publish.latency_raw": "publish: sent to ack (raw)",
-    "live.latency": "live: intended to heard",
-    "live.latency_arrived": "live: of those that were heard",
-    "live.latency_raw": "live: sent to heard (raw)",
-    "live.delay": "live: ack to heard",
+    "live.latency": "live: intended to received",
+    "live.latency_arrived": "live: of those that were received",
+    "live.latency_raw": "live: sent to received (raw)",
+    "live.delay": "live: ack to received",
     "durable.latency": "Kafka consumer: intended to read",
     "generator.slip": "generator: intended to sent",
 }
 _COUNTS = (
-    ("heard by subscribers", "{}", "live.heard"),
-    ("durable and never heard, share", "{}", "live.missing"),
-    ("skipped between two that were heard", "{}", "live.skipped"),
+    ("delivered to subscribers", "{}", "live.delivered"),
+    ("durable and undelivered, share", "{}", "live.missing"),
+    ("skipped between two that were delivered", "{}", "live.skipped"),
     ("of another log on this Redis, and ignored", "{}", "live.other_epoch"),
-    ("the gateway found late, could not recover", "{1}, {0}", "live.gaps", "live.late"),
+    ("recovered by the gateway; gaps that it could not fill", "{1}; {0}", "live.gaps", "live.recovered"),
     ("read by the Kafka consumer", "{}, {} again", "durable.consumed", "durable.repeated"),
     ("Kafka lag, at worst", "{}, {} messages", "durable.lag.max", "durable.lag.messages.max"),
     ("acknowledged and lost", "{}", "ledger.lost"),
@@ -66,6 +67,7 @@ class Verdict:
     def load(cls, values: Mapping[str, Any]) -> Self:
         """What ``as_dict`` made, also of a version that said less. Raises RecordingError for what is not."""
         try:
+            values = former_names.renamed_verdict(values)
             return cls(
                 measures=_Stored({name: float(value) for name, value in values["measures"].items()}),
                 checks=tuple(_check(one) for one in values["thresholds"]),
@@ -108,10 +110,7 @@ class Verdict:
         for title, form, *names in _COUNTS:
             if names[0] in found and (found[names[0]] or names[0] not in _ONLY_SOME):
                 rows.append((title, form.format(*map(show, names))))
-        return rows + [
-            (f"ledger: {entry.name}{entry.cause and f', {entry.cause}'}", f"{entry.count:,}")
-            for entry in self.entries
-        ]
+        return rows + [(f"ledger: {entry.title}", f"{entry.count:,}") for entry in self.entries]
 
     def _show(self, name: str) -> str:
         return format_measure(name, self.measures[name]) if name in self.measures else "not known"
@@ -144,7 +143,7 @@ def judge(directory: RunDirectory) -> Verdict:
     ledger = Ledger.of(directory)
     found = measures(directory, whole, ledger)
     limit = limit_sentence(
-        found, whole, concurrency=manifest.users.get("lanes", 1), faults=bool(manifest.faults),
+        found, whole, concurrency=manifest.users.get("concurrency", 1), faults=bool(manifest.faults),
         batch=int(manifest.workload.get("batch", 1)),
         buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
     )  # fmt: skip
@@ -181,7 +180,7 @@ def _entry(values: Mapping[str, Any]) -> Entry:
 def _cell(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return "never" if math.isinf(value) else f"{value:,.2f}"
+    return "missing" if math.isinf(value) else f"{value:,.2f}"
 
 
 def _json(value: float | None) -> float | str | None:

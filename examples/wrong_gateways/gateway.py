@@ -70,11 +70,11 @@ class Gateway:
         """One subscription on Redis for all."""
         async with aiohttp.ClientSession() as self.session, Redis.from_url(self.redis_url).pubsub() as pubsub:
             await pubsub.psubscribe("events:*")
-            task = asyncio.create_task(self.hear(pubsub))
+            task = asyncio.create_task(self.receive(pubsub))
             yield
             task.cancel()
 
-    async def hear(self, pubsub):
+    async def receive(self, pubsub):
         """Announcements, to those who follow their source."""
         async for message in pubsub.listen():
             source = message["channel"].decode().partition(":")[2]

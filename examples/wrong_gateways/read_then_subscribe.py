@@ -1,6 +1,6 @@
 """A wrong gateway: it reads a client's past, and then subscribes. Do not copy it.
 
-What is wrong: an event that is published between the two is neither in what was read nor heard. It is lost
+What is wrong: an event that is published between the two is neither in what was read nor received. It is lost
 for good, as nothing looks for it again. The store that is read lags a little behind Kafka, so even an event
 that was announced shortly *before* the reading may be in neither.
 

@@ -2,7 +2,7 @@
 
 What is wrong: what is read lags a little behind Kafka (here it is a cache before the query API, elsewhere a
 replica, or a store that a consumer fills). An event that was announced before the client was subscribed, and
-that is not there yet, is neither heard nor read. It is lost for good, as nothing looks for it again. A
+that is not there yet, is neither received nor read. It is lost for good, as nothing looks for it again. A
 right gateway asks Kafka, after it is subscribed, where the log ends, and what it reads must be as far.
 
     eval "$(dualstream up --detach)"; dualstream serve &

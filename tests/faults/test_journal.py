@@ -107,7 +107,7 @@ async def test_the_command_line_says_so_and_mends(url, settings, tmp_path):
     )
     done = await asyncio.to_thread(chaos, "--mend")
     assert done.returncode == 0
-    assert "redis.no-permission is over: a PUBLISH is heard" in done.stderr
+    assert "redis.no-permission is over: a PUBLISH is received" in done.stderr
     assert await redis_state(url) == before
     assert "nothing is broken" in (await asyncio.to_thread(chaos, "--mend")).stderr
 

@@ -52,7 +52,7 @@ async def test_faults_happen_at_their_time_and_their_evidence_is_kept(target, wh
         assert length <= end - begin < length + 5
     assert len(said) == 8
     assert said[0] == "redis.kill bites: a new connection is refused"
-    assert said[1].startswith("redis.kill is over: a PUBLISH is heard")
+    assert said[1].startswith("redis.kill is over: a PUBLISH is received")
 
 
 async def test_who_is_not_back_yet_is_waited_for(target, directory, monkeypatch):

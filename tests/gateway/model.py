@@ -465,7 +465,7 @@ class Gateway:
         """The step into the stream. Cursors of the past are each row's own: a connection may end anywhere."""
         join = session.join
         after = self.cursor(join)
-        heard = self.stream.heard_after(after)
+        heard = self.stream.received_after(after)
         if join.earliest and page is not None and join.refusal is None:
             session.frames.append(Frame("floor", None, page.below))
         session.frames += self.found_frames(rows, join.known)
@@ -529,7 +529,7 @@ class Gateway:
     def take(self, said: Said) -> None:
         event = said.partition, said.offset
         self.stream.count(said.pub)
-        if self.stream.hear(*event, said.id, (event, said.id)):
+        if self.stream.receive(*event, said.id, (event, said.id)):
             self.tell(self.frame(event, said.id, self.named(self.stream.confirmed)))
         if self.stream.doubtful:
             self.stream.doubtful = False

@@ -446,7 +446,7 @@ async def test_notifications_of_another_log_or_source_are_nobodys(gateway):
     gateway.hear(3)
     await until(lambda: client.offsets() == [3])
     stats = gateway.hub.stats
-    assert (stats.foreign, stats.unrecognized, stats.heard) == (1, 2, 1)
+    assert (stats.foreign, stats.unrecognized, stats.received) == (1, 2, 1)
     gateway.store.position = 4
     gateway.hear(2, log=None)  # of a publisher of the version before: only a hint
     await until(lambda: client.offsets() == [3, 2])

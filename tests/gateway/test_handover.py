@@ -158,7 +158,7 @@ class AsksBeforeTheConfirmation(Gateway):
 class Maximum(Stream[tuple[Event, str]]):
     """The greatest offset that was heard is the cursor."""
 
-    def hear(self, partition: int, offset: int, event_id: str, item: tuple[Event, str]) -> bool:
+    def receive(self, partition: int, offset: int, event_id: str, item: tuple[Event, str]) -> bool:
         if offset <= self.confirmed.get(partition, -1):
             return False
         self._confirm({partition: offset})
@@ -232,8 +232,8 @@ class NamesPartitionsItHasNotRead(Gateway):
 class Places(Stream[tuple[Event, str]]):
     """What was heard is known by its place alone."""
 
-    def hear(self, partition: int, offset: int, event_id: str, item: tuple[Event, str]) -> bool:
-        return super().hear(partition, offset, id_of(partition, offset), item)
+    def receive(self, partition: int, offset: int, event_id: str, item: tuple[Event, str]) -> bool:
+        return super().receive(partition, offset, id_of(partition, offset), item)
 
 
 class TakesWhatIsOfAnotherLog(Gateway):
@@ -570,7 +570,7 @@ def stream(confirmed: int = 9, **options: Any) -> Stream[str]:
 
 
 def told(to: Stream[str], offset: int, partition: int = 0) -> bool:
-    return to.hear(partition, offset, id_of(partition, offset), f"e{offset}")
+    return to.receive(partition, offset, id_of(partition, offset), f"e{offset}")
 
 
 def row(offset: int, partition: int = 0) -> Row:
@@ -621,16 +621,16 @@ def test_partitions_have_nothing_to_do_with_each_other():
         for row in tells.repair(pages({0: 3, 3: 0}, [row(2, 3)], p0=Place(11, 0), p3=Place(5, 0)))
     ] == [3]
     assert tells.confirmed == {0: 10, 3: 4}
-    assert tells.heard_after({}) == ["e10"], "of partition 3, beyond what is confirmed there"
+    assert tells.received_after({}) == ["e10"], "of partition 3, beyond what is confirmed there"
     assert not told(tells, 4, partition=3)
 
 
 def test_another_event_at_its_place_does_not_hide_one():
     tells = stream()
-    assert tells.hear(0, 10, "forged", "no")
+    assert tells.receive(0, 10, "forged", "no")
     assert told(tells, 10)
     other = stream()
-    other.hear(0, 10, "forged", "no")
+    other.receive(0, 10, "forged", "no")
     assert events_of(other.repair(page(11, 10))) == [(0, 10)]
 
 
@@ -640,7 +640,7 @@ def test_a_stream_is_begun_at_the_end_of_the_log_and_never_goes_back():
     assert all(told(early, offset) for offset in (11, 9, 10))
     early.begin({0: 10, 1: 0})
     assert early.confirmed.get(0) == 9
-    assert early.heard_after({0: 9}) == ["e11", "e10"]
+    assert early.received_after({0: 9}) == ["e11", "e10"]
     early.begin({0: 5})
     assert early.confirmed.get(0) == 9
     early.begin({0: 0})
@@ -653,7 +653,7 @@ def test_repair_tells_what_was_not_heard_and_confirms_what_was_looked_at():
         told(repaired, offset)
     assert repaired.repair(page(17, 10, 11, 14, 16)) == [row(10), row(16)]
     assert repaired.confirmed == {0: 16}
-    assert repaired.heard_after({}) == ["e20"], "what the store has is kept no longer"
+    assert repaired.received_after({}) == ["e20"], "what the store has is kept no longer"
     assert not told(repaired, 10)
     assert not told(repaired, 14)
     assert told(repaired, 17)
@@ -875,7 +875,7 @@ def test_a_client_that_wants_only_new_events_waits_for_the_fence_alone(end):
 def test_a_client_that_wants_only_new_events_is_told_what_was_heard_at_its_fence_and_later():
     tells = stream(confirmed=9)
     assert all(told(tells, offset) for offset in (13, 10, 12, 11))
-    assert tells.heard_after(reading(None, {0: 12}).after) == ["e13", "e12"]
+    assert tells.received_after(reading(None, {0: 12}).after) == ["e13", "e12"]
 
 
 def test_a_client_that_wants_all_of_an_empty_log_reads_it():
@@ -992,7 +992,7 @@ def test_a_join_and_its_stream_tell_each_event_once():
     assert events_of(tells.repair(theirs)) == [(0, 11)], "the others are told what they missed"
     assert tells.level(mine)
     assert events_of(join.read(mine, [0])) == [(0, 5), (0, 10), (0, 11), (0, 13)]
-    assert tells.heard_after(join.after) == ["e15"]
+    assert tells.received_after(join.after) == ["e15"]
     assert not any(told(tells, offset) for offset in (5, 10, 11, 13, 15))
     assert told(tells, 14)
 

@@ -119,7 +119,7 @@ class Said:
         self.lost: list[str] = []
         self.upstream = Upstream(
             url,
-            heard=lambda channel, message: self.heard.append((channel, message)),
+            received=lambda channel, message: self.heard.append((channel, message)),
             confirmed=self.confirmed.extend,
             refused=lambda channels, _reason: self.refused.extend(channels),
             lost=self.lost.append,

@@ -66,14 +66,14 @@ class Hand:
             {"seq": seq, "at": ns(at), "partition": partition, "offset": place}
         )
 
-    def heard(self, seq, at, *, who=0, writer="redis"):
-        self.rows["heard", writer].append({"seq": seq, "at": ns(at), "subscriber": who})
+    def delivered(self, seq, at, *, who=0, writer="redis"):
+        self.rows["delivered", writer].append({"seq": seq, "at": ns(at), "subscriber": who})
 
     def given_up(self, seq, at, why="redis down"):
         self.rows["dropped", "generator"].append({"seq": seq, "at": ns(at), "reason": DROPS.index(why)})
 
     def caught(self, seq, at, *, who=0, repair=False, writer="redis"):
-        row = {"seq": seq, "at": ns(at), "subscriber": who, "late": int(repair)}
+        row = {"seq": seq, "at": ns(at), "subscriber": who, "by_repair": int(repair)}
         self.rows["caught_up", writer].append(row)
 
     def listened(self, begin, end=None, why=Ending.CLOSED, *, who=0, sources=(-1,), writer="redis"):
@@ -89,7 +89,7 @@ class Hand:
             when = at + place * step
             self.sent(seq, when, **more)
             self.read(seq, when + 5)
-            self.heard(seq, when + 3)
+            self.delivered(seq, when + 3)
 
     def interval(self, begin, end, writer="redis", **gauges_or_counters):
         """``counters={…}``, ``gauges={…}``."""
@@ -107,7 +107,7 @@ class Hand:
                 counters[writer].update(names[row["outcome"]] for row in rows)
             elif kind == "dropped":
                 counters[writer].update(f"dropped: {DROPS[row['reason']]}" for row in rows)
-            elif kind in {"heard", "consumed"}:
+            elif kind in {"delivered", "consumed"}:
                 counters[writer][kind] += len(rows)
         if self.caught_up is not None:
             counters["kafka"]["consumed"] += 0

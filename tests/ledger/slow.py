@@ -34,9 +34,9 @@ class _Slow:
         for row in _kind(hand, "consumed"):
             self.records[row["seq"]].append(row)
         self.state = {True: "complete", False: "partial", None: "absent"}[hand.caught_up]
-        self.heard = defaultdict(list)  # by subscriber
-        for row in _kind(hand, "heard"):
-            self.heard[row["writer"], row["subscriber"]].append(row)
+        self.delivered = defaultdict(list)  # by subscriber
+        for row in _kind(hand, "delivered"):
+            self.delivered[row["writer"], row["subscriber"]].append(row)
         self.caught = defaultdict(list)
         for row in _kind(hand, "caught_up"):
             self.caught[row["writer"], row["subscriber"]].append(row)
@@ -50,15 +50,15 @@ class _Slow:
                 self.windows[who][row["begin"]] = row["begin"], row["end"], Ending(row["why"])
             else:
                 self.windows[who].setdefault(row["begin"], (row["begin"], FOREVER, Ending.OPEN))
-        self.subscribers = {*self.heard, *self.caught, *self.windows}
+        self.subscribers = {*self.delivered, *self.caught, *self.windows}
         if not self.windows:
             self.windows = {who: {0: (0, FOREVER, Ending.CLOSED)} for who in self.subscribers}
             self.sources = {who: {-1} for who in self.subscribers}
         self.seqs = {*self.published, *self.records, *self.dropped}
-        for rows in (*self.heard.values(), *self.caught.values()):
+        for rows in (*self.delivered.values(), *self.caught.values()):
             self.seqs |= {row["seq"] for row in rows}
         self.first = {}
-        for rows in self.heard.values():
+        for rows in self.delivered.values():
             for row in rows:
                 self.first[row["seq"]] = min(row["at"], self.first.get(row["seq"], row["at"]))
 
@@ -102,14 +102,14 @@ class _Slow:
         looks = [self._look(who, seq) for who in self.subscribers]
         missed = [cause for verdict, cause in looks if verdict == "missed"]
         if got and not missed:
-            return "heard-after-giving-up" if seq in self.dropped and seq in self.first else "heard"
+            return "delivered-after-giving-up" if seq in self.dropped and seq in self.first else "delivered"
         if not got and seq in self.dropped:
-            return f"silent: publisher dropped: {self.dropped[seq]}"
-        for worst in ("unexplained", "generator fault", "reconnect gap"):
+            return f"undelivered: dropped by the publisher: {self.dropped[seq]}"
+        for worst in ("unexplained", "generator", "reconnect gap"):
             if worst in missed:
-                return f"silent: {worst}"
+                return f"undelivered: {worst}"
         gap = any(verdict == "gap" for verdict, _ in looks)
-        return "silent: reconnect gap" if gap else "silent: no subscriber"
+        return "undelivered: reconnect gap" if gap else "undelivered: no subscriber"
 
     def _look(self, who, seq: int) -> tuple[str, str]:
         """(has, missed, gap or not, and why missed)."""
@@ -119,7 +119,7 @@ class _Slow:
             return "not", ""
         if not self.sources[who] & {-1, row["source"]}:
             return "not", ""
-        if any(r["seq"] == seq for r in (*self.heard[who], *self.caught[who])):
+        if any(r["seq"] == seq for r in (*self.delivered[who], *self.caught[who])):
             return "has", ""
         sent = row["sent"]
         until = max(sent, self.first[seq] if seq in self.first else row["acked"])
@@ -130,13 +130,13 @@ class _Slow:
         return ("gap" if until >= windows[0][0] and sent <= gone else "not"), ""
 
     def _cause(self, who, row, begin: int, end: int, why: Ending) -> str:
-        inside = [r for r in self.heard[who] if begin <= r["at"] <= end]
+        inside = [r for r in self.delivered[who] if begin <= r["at"] <= end]
         last = self.published.get(inside[-1]["seq"], {"sent": 0})["sent"] if inside else 0
         if max(row["acked"], row["sent"]) < last:
             return "unexplained"
         if why is Ending.CLOSED:
-            return "generator fault" if row["sent"] >= end - HALF else "unexplained"
-        return "generator fault" if why is Ending.OPEN else "reconnect gap"
+            return "generator" if row["sent"] >= end - HALF else "unexplained"
+        return "generator" if why is Ending.OPEN else "reconnect gap"
 
     def _marks(self, seq: int) -> set[str]:
         found = set()
@@ -144,15 +144,15 @@ class _Slow:
         if len(places) > 1:
             found.add("duplicated-log")
         if seq in self.first and places and self.first[seq] < self.records[seq][0]["at"]:
-            found.add("early")
+            found.add("before-consumer")
         if self._behind_in_log(seq):
             found.add("reordered-log")
         for who in self.subscribers:
-            mine = [row["seq"] for row in self.heard[who]]
+            mine = [row["seq"] for row in self.delivered[who]]
             if mine.count(seq) > 1:
                 found.add("duplicated-live")
             if seq not in mine and any(row["seq"] == seq for row in self.caught[who]):
-                found.add("late")
+                found.add("recovered")
             if seq in mine and self._behind_live(seq, mine[: mine.index(seq)]):
                 found.add("reordered-live")
             if self._look(who, seq)[0] == "gap" and self._got(seq):

@@ -44,7 +44,7 @@ def runs(draw) -> dict:
         "published": published,
         "records": list(zip(records, offsets, strict=True)),
         "again": [place for place in again if place < len(records)],
-        "heard": draw(st.lists(st.tuples(who, SEQS, TIMES), max_size=20)),
+        "delivered": draw(st.lists(st.tuples(who, SEQS, TIMES), max_size=20)),
         "caught": draw(st.lists(st.tuples(who, SEQS, TIMES), max_size=4)),
         "dropped": draw(st.dictionaries(SEQS, st.sampled_from(DROPS), max_size=4)),
         "windows": draw(st.dictionaries(who, st.tuples(sources, edges()), max_size=4)),
@@ -75,8 +75,8 @@ def made(path: Path, run: dict) -> Hand:
     rows = [(*record, offset) for record, offset in run["records"]]
     for seq, at, grown, offset in [*rows, *(rows[place] for place in run["again"])]:
         hand.read(seq, at + 0.1, partition=sources.get(seq, 0) % 2 + 2 * grown, offset=offset)
-    for (writer, who), seq, at in sorted(run["heard"], key=lambda row: row[2]):
-        hand.heard(seq, at + 0.2, who=who, writer=writer)
+    for (writer, who), seq, at in sorted(run["delivered"], key=lambda row: row[2]):
+        hand.delivered(seq, at + 0.2, who=who, writer=writer)
     for (writer, who), seq, at in run["caught"]:
         hand.caught(seq, at + 0.3, who=who, writer=writer)
     for seq, why in run["dropped"].items():

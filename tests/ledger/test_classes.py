@@ -20,21 +20,21 @@ def hand(tmp_path):
     return made
 
 
-def test_durable_and_heard(hand):
+def test_durable_and_delivered(hand):
     hand.flow(0, 1, 2)
     ledger = hand.ledger()
-    assert told(ledger) == dict.fromkeys(range(3), "heard")
+    assert told(ledger) == dict.fromkeys(range(3), "delivered")
     assert (ledger.lost, ledger.orphans, ledger.broken, ledger.problems) == (0, 0, False, ())
     (entry,) = ledger.entries
     assert (entry.count, entry.share, entry.examples) == (3, 1.0, tuple(IDS.of(n) for n in range(3)))
 
 
-def test_heard_by_one_subscriber_and_not_by_another_one_that_was_listening(hand):
+def test_delivered_to_one_subscriber_and_not_by_another_one_that_was_listening(hand):
     hand.listened(0, 5000, who=1)
     hand.flow(0, 1, 2)
     for seq in (0, 2):
-        hand.heard(seq, 14 + seq, who=1)
-    assert told(hand.ledger()) == {0: "heard", 1: "silent: unexplained", 2: "heard"}
+        hand.delivered(seq, 14 + seq, who=1)
+    assert told(hand.ledger()) == {0: "delivered", 1: "undelivered: unexplained", 2: "delivered"}
 
 
 def test_given_up_by_the_publisher_and_why(hand):
@@ -44,10 +44,10 @@ def test_given_up_by_the_publisher_and_why(hand):
         hand.read(seq, 16)
         hand.given_up(seq, 13, why)
     found = told(hand.ledger())
-    assert found[2] == "silent: publisher dropped: redis timeout"
-    assert found[3] == "silent: publisher dropped: queue full"
-    assert found[4] == "silent: publisher dropped: redis down"
-    assert found[5] == "heard"
+    assert found[2] == "undelivered: dropped by the publisher: redis timeout"
+    assert found[3] == "undelivered: dropped by the publisher: queue full"
+    assert found[4] == "undelivered: dropped by the publisher: redis down"
+    assert found[5] == "delivered"
 
 
 def test_nobody_was_subscribed(tmp_path):
@@ -55,7 +55,7 @@ def test_nobody_was_subscribed(tmp_path):
     hand.listened(500, 5000)
     hand.sent(0, 10)
     hand.read(0, 20)
-    assert told(hand.ledger()) == {0: "silent: no subscriber"}
+    assert told(hand.ledger()) == {0: "undelivered: no subscriber"}
 
 
 def test_a_run_without_subscribers(tmp_path):
@@ -63,7 +63,7 @@ def test_a_run_without_subscribers(tmp_path):
     hand.sent(0, 10)
     hand.read(0, 20)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "silent: no subscriber"}
+    assert told(ledger) == {0: "undelivered: no subscriber"}
     assert "no subscriber was recorded" in ledger.problems
 
 
@@ -76,7 +76,7 @@ def test_in_the_gap_of_the_only_subscriber(tmp_path):
     hand.read(1, 160)
     hand.flow(2, at=300)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard", 1: "silent: reconnect gap", 2: "heard"}
+    assert told(ledger) == {0: "delivered", 1: "undelivered: reconnect gap", 2: "delivered"}
 
 
 def test_a_gap_of_one_while_the_other_one_hears_is_no_silence_but_is_marked(hand):
@@ -84,41 +84,41 @@ def test_a_gap_of_one_while_the_other_one_hears_is_no_silence_but_is_marked(hand
     hand.listened(200, 5000, who=1)
     hand.flow(0, at=150)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard"}
-    assert marked(ledger) == {0: {"early", "missed-in-gap"}}
+    assert told(ledger) == {0: "delivered"}
+    assert marked(ledger) == {0: {"before-consumer", "missed-in-gap"}}
 
 
 def test_on_its_way_when_the_connection_was_lost(hand):
     hand.listened(0, 100, Ending.LOST, who=1)
     hand.flow(0, at=90)
-    hand.heard(0, 93.5, who=1)
-    hand.flow(1, at=94)  # heard by the first at 97, while the other one was still connected
-    assert told(hand.ledger()) == {0: "heard", 1: "silent: reconnect gap"}
+    hand.delivered(0, 93.5, who=1)
+    hand.flow(1, at=94)  # delivered to the first at 97, while the other one was still connected
+    assert told(hand.ledger()) == {0: "delivered", 1: "undelivered: reconnect gap"}
 
 
 def test_a_hole_before_the_end_of_a_connection_is_not_blamed_on_it(hand):
     hand.listened(0, 100, Ending.LOST, who=1)
     hand.flow(0, 1, 2, at=50, step=10)
-    hand.heard(0, 54, who=1)
-    hand.heard(2, 74, who=1)
-    assert told(hand.ledger())[1] == "silent: unexplained"
+    hand.delivered(0, 54, who=1)
+    hand.delivered(2, 74, who=1)
+    assert told(hand.ledger())[1] == "undelivered: unexplained"
 
 
 def test_killed_for_slowness(hand):
     hand.listened(0, 100, Ending.LOST, who=1)
     hand.interval(80, 180, counters={"redis.killed_slow": 1})
     hand.flow(0, 1, at=50)
-    hand.heard(0, 99, who=1)  # late: it reads slowly
-    assert told(hand.ledger()) == {0: "heard", 1: "silent: killed for slowness"}
+    hand.delivered(0, 99, who=1)  # late: it reads slowly
+    assert told(hand.ledger()) == {0: "delivered", 1: "undelivered: killed as slow"}
 
 
 def test_redis_does_not_kill_the_clients_of_a_gateway(hand):
     hand.listened(0, 100, Ending.LOST, who=1, writer="worker0")
     hand.interval(80, 180, counters={"redis.killed_slow": 1})
-    hand.interval(80, 180, writer="worker0", gauges={"heard.via_gateway": 1.0})
+    hand.interval(80, 180, writer="worker0", gauges={"delivered.via_gateway": 1.0})
     hand.flow(0, 1, at=50)
-    hand.heard(0, 99, who=1, writer="worker0")
-    assert told(hand.ledger()) == {0: "heard", 1: "silent: reconnect gap"}
+    hand.delivered(0, 99, who=1, writer="worker0")
+    assert told(hand.ledger()) == {0: "delivered", 1: "undelivered: reconnect gap"}
 
 
 def test_the_listener_died(tmp_path):
@@ -127,43 +127,43 @@ def test_the_listener_died(tmp_path):
     hand.flow(0, at=10)
     hand.sent(1, 20)
     hand.read(1, 25)
-    assert told(hand.ledger()) == {0: "heard", 1: "silent: generator fault"}
+    assert told(hand.ledger()) == {0: "delivered", 1: "undelivered: generator"}
 
 
 def test_cut_off_at_the_end_of_the_recording(hand):
     hand.listened(0, 100, who=1)
     hand.flow(0, at=90)
-    assert told(hand.ledger()) == {0: "silent: generator fault"}
+    assert told(hand.ledger()) == {0: "undelivered: generator"}
 
 
 def test_lost_and_orphans(hand):
     hand.flow(0)
     hand.sent(1, 20)
-    hand.heard(1, 23)
+    hand.delivered(1, 23)
     hand.sent(2, 20)
-    hand.heard(7, 30)  # nobody published it, and Kafka does not have it
+    hand.delivered(7, 30)  # nobody published it, and Kafka does not have it
     hand.sent(8, 31, outcome=Outcome.REJECTED)
-    hand.heard(8, 33)
+    hand.delivered(8, 33)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard", 1: "lost", 2: "lost", 7: "orphan", 8: "orphan"}
+    assert told(ledger) == {0: "delivered", 1: "lost", 2: "lost", 7: "orphan", 8: "orphan"}
     assert (ledger.lost, ledger.orphans, ledger.broken) == (2, 2, True)
     assert list(ledger.ids("lost")) == [IDS.of(1), IDS.of(2)]
 
 
-def test_heard_after_giving_up(hand):
+def test_delivered_after_giving_up(hand):
     hand.flow(0, 1)
     hand.given_up(1, 12.5, "redis timeout")
-    assert told(hand.ledger()) == {0: "heard", 1: "heard-after-giving-up"}
+    assert told(hand.ledger()) == {0: "delivered", 1: "delivered-after-giving-up"}
 
 
 def test_unknown_and_what_it_turned_out_to_be(hand):
     hand.sent(0, 10, outcome=Outcome.UNKNOWN)
     hand.read(0, 15)
-    hand.heard(0, 14)
+    hand.delivered(0, 14)
     hand.sent(1, 10, outcome=Outcome.UNKNOWN)
     hand.sent(2, 10, outcome=Outcome.PENDING)
     hand.sent(3, 10, outcome=Outcome.UNKNOWN)
-    hand.heard(3, 14)
+    hand.delivered(3, 14)
     assert told(hand.ledger()) == {
         0: "unknown-in-log", 1: "unknown-not-in-log", 2: "unknown-not-in-log", 3: "orphan",
     }  # fmt: skip
@@ -186,7 +186,7 @@ def test_nobody_read_the_log_to_its_end(tmp_path):
     hand.sent(1, 20)
     hand.sent(2, 20, outcome=Outcome.UNKNOWN)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard", 1: "unread", 2: "unknown-open"}
+    assert told(ledger) == {0: "delivered", 1: "unread", 2: "unknown-open"}
     assert ledger.lost is None
     assert "the Kafka consumer did not read to the end of the log" in ledger.problems
 
@@ -195,11 +195,11 @@ def test_without_a_consumer_the_acknowledgement_counts(tmp_path):
     hand = Hand(tmp_path / "run", caught_up=None)
     hand.listened(0, 5000)
     hand.sent(0, 10)
-    hand.heard(0, 13)
+    hand.delivered(0, 13)
     hand.sent(1, 10)
-    hand.heard(9, 30)
+    hand.delivered(9, 30)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard", 1: "silent: unexplained", 9: "orphan"}
+    assert told(ledger) == {0: "delivered", 1: "undelivered: unexplained", 9: "orphan"}
     assert (ledger.lost, ledger.orphans) == (None, 1)
     assert any("no Kafka consumer was recorded" in problem for problem in ledger.problems)
 
@@ -214,32 +214,34 @@ def test_late_by_catch_up_and_by_repair(tmp_path):
     hand.flow(1, at=150)
     hand.caught(1, 202, who=1)
     hand.flow(2, at=300)
-    hand.heard(2, 303.5, who=1)
+    hand.delivered(2, 303.5, who=1)
     hand.caught(2, 305, who=1)  # a repeat of what it had is not late
     ledger = hand.ledger()
-    assert told(ledger) == dict.fromkeys(range(3), "heard")
-    assert {seq: marks - {"early"} for seq, marks in marked(ledger).items()} == {
-        0: {"late"}, 1: {"late"}, 2: set(),
+    assert told(ledger) == dict.fromkeys(range(3), "delivered")
+    assert {seq: marks - {"before-consumer"} for seq, marks in marked(ledger).items()} == {
+        0: {"recovered"}, 1: {"recovered"}, 2: set(),
     }  # fmt: skip
-    (late,) = (entry for entry in ledger.marks if entry.name == "late")
-    assert late.delay == pytest.approx((39, 50 - 0.22, 50), abs=0.3), "from the acknowledgement: 28 and 50 ms"
+    (recovered,) = (entry for entry in ledger.marks if entry.name == "recovered")
+    assert recovered.delay == pytest.approx((39, 50 - 0.22, 50), abs=0.3), (
+        "from the acknowledgement: 28 and 50 ms"
+    )
 
 
 def test_early_and_by_how_much(hand):
     hand.sent(0, 10)
-    hand.heard(0, 13)
+    hand.delivered(0, 13)
     hand.read(0, 20)
     hand.sent(1, 10)
-    hand.heard(1, 16)
+    hand.delivered(1, 16)
     hand.read(1, 15)
     ledger = hand.ledger()
-    assert marked(ledger) == {0: {"early"}}
+    assert marked(ledger) == {0: {"before-consumer"}}
     assert ledger.marks[0].delay == pytest.approx((7, 7, 7))
 
 
 def test_duplicated_on_each_path(hand):
     hand.flow(0, 1, 2)
-    hand.heard(0, 20)
+    hand.delivered(0, 20)
     hand.read(1, 21, offset=9)
     hand.read(2, 22, offset=2)  # the same record read again is no second one
     marks = marked(hand.ledger())
@@ -248,11 +250,11 @@ def test_duplicated_on_each_path(hand):
 
 
 def test_reordered_on_each_path_and_only_within_a_source(hand):
-    for seq, source, offset, heard in ((0, 0, 1, 20), (1, 0, 0, 21), (2, 1, 2, 23), (3, 1, 3, 22)):
+    for seq, source, offset, delivered in ((0, 0, 1, 20), (1, 0, 0, 21), (2, 1, 2, 23), (3, 1, 3, 22)):
         hand.sent(seq, 10 + seq, source=source)
         hand.read(seq, 30 + offset, offset=offset)
-        hand.heard(seq, heard)
-    hand.rows["heard", "redis"].sort(key=lambda row: row["at"])
+        hand.delivered(seq, delivered)
+    hand.rows["delivered", "redis"].sort(key=lambda row: row["at"])
     hand.rows["consumed", "kafka"].sort(key=lambda row: row["offset"])
     marks = marked(hand.ledger())
     assert {seq for seq in marks if "reordered-log" in marks[seq]} == {0}, "in the log after 1, sent before"
@@ -264,7 +266,7 @@ def test_two_partitions_of_a_source_have_no_order_between_them(hand):
     for seq, partition, offset in ((0, 0, 7), (1, 3, 0), (2, 0, 9), (3, 0, 8)):
         hand.sent(seq, 10 + seq)
         hand.read(seq, 40 - seq, partition=partition, offset=offset)
-        hand.heard(seq, 20 + seq)
+        hand.delivered(seq, 20 + seq)
     hand.rows["consumed", "kafka"].sort(key=lambda row: (-row["partition"], row["offset"]))
     marks = marked(hand.ledger())
     assert {seq for seq in marks if "reordered-log" in marks[seq]} == {2}, "3 was sent later, and is before"
@@ -275,8 +277,8 @@ def test_two_publishers_have_no_order_between_them(hand):
     for seq, writer, offset in ((0, "w0", 1), (1, "w1", 0)):
         hand.sent(seq, 10 + seq, writer=writer)
         hand.read(seq, 30, offset=offset)
-        hand.heard(seq, 20 - seq)
-    hand.rows["heard", "redis"].sort(key=lambda row: row["at"])
+        hand.delivered(seq, 20 - seq)
+    hand.rows["delivered", "redis"].sort(key=lambda row: row["at"])
     assert all("reordered-log" not in marks for marks in marked(hand.ledger()).values())
 
 
@@ -286,9 +288,9 @@ def test_a_subscriber_to_one_source_is_asked_only_for_it(tmp_path):
     for seq, source in ((0, 0), (1, 1), (2, 1)):
         hand.sent(seq, 10 + seq, source=source)
         hand.read(seq, 20 + seq)
-    hand.heard(2, 15)
+    hand.delivered(2, 15)
     found = told(hand.ledger())
-    assert found == {0: "silent: no subscriber", 1: "silent: unexplained", 2: "heard"}
+    assert found == {0: "undelivered: no subscriber", 1: "undelivered: unexplained", 2: "delivered"}
 
 
 def test_a_connection_for_some_sources_is_asked_for_each(tmp_path):
@@ -297,10 +299,11 @@ def test_a_connection_for_some_sources_is_asked_for_each(tmp_path):
     for seq in range(4):
         hand.sent(seq, 10 + seq, source=seq)
         hand.read(seq, 20 + seq)
-    hand.heard(0, 15)
+    hand.delivered(0, 15)
     found = told(hand.ledger())
     assert found == {
-        0: "heard", 1: "silent: no subscriber", 2: "silent: unexplained", 3: "silent: no subscriber"
+        0: "delivered", 1: "undelivered: no subscriber", 2: "undelivered: unexplained",
+        3: "undelivered: no subscriber",
     }  # fmt: skip
 
 
@@ -312,8 +315,8 @@ def test_what_a_gateway_repaired_is_late_and_not_delivered_by_redis(tmp_path):
     hand.given_up(0, 12)
     hand.caught(0, 500, repair=True)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard"}
-    assert marked(ledger) == {0: {"late"}}
+    assert told(ledger) == {0: "delivered"}
+    assert marked(ledger) == {0: {"recovered"}}
 
 
 def test_missing_rows_of_what_a_gateway_gave_later_are_told(hand):
@@ -328,8 +331,8 @@ def test_subscribers_of_two_processes_with_one_number_are_two(tmp_path):
         hand.listened(0, 5000, writer=writer)
     hand.sent(0, 10)
     hand.read(0, 15)
-    hand.heard(0, 13, writer="worker0")
-    assert told(hand.ledger()) == {0: "silent: unexplained"}
+    hand.delivered(0, 13, writer="worker0")
+    assert told(hand.ledger()) == {0: "undelivered: unexplained"}
 
 
 def test_a_story_tells_everything_in_order(tmp_path):
@@ -340,20 +343,20 @@ def test_a_story_tells_everything_in_order(tmp_path):
     hand.flow(0, at=150)
     story = hand.ledger().entry(IDS.of(0))
     gone = "subscriber 1 of redis lost its connection 50.0 ms before it was sent"
-    assert (story.name, story.cause, story.due) == ("heard", "", pytest.approx(0.150))
+    assert (story.name, story.cause, story.due) == ("delivered", "", pytest.approx(0.150))
     assert [(moment.at, moment.what) for moment in story.moments] == [
         (0.0, "sent, 300 bytes"),
         (2.0, "acknowledged by Kafka, as its caller saw it"),
-        (3.0, "heard by subscriber 0 of redis"),
+        (3.0, "delivered to subscriber 0 of redis"),
         (5.0, "read by the Kafka consumer: partition 0, offset 0"),
         (None, f"{gone}, and was back 50.0 ms after it"),
         (None, "fault redis.kill was on, from -60 ms to +40 ms"),
     ]
-    assert json.loads(json.dumps(story.as_dict()))["class"] == "heard"
+    assert json.loads(json.dumps(story.as_dict()))["class"] == "delivered"
 
 
 def test_the_story_of_an_event_without_a_row_of_publishing(hand):
-    hand.heard(5, 30)
+    hand.delivered(5, 30)
     story = hand.ledger().entry(IDS.of(5))
     assert (story.name, story.due) == ("orphan", None)
     assert story.moments[0].at == pytest.approx(30)

@@ -32,38 +32,38 @@ def split(hand: Hand, kind: str, writer: str, *sizes: int) -> None:
         pq.write_table(table(kind, part), hand.path / f"{kind}-{writer}-{number:05d}.parquet")
 
 
-def test_a_damaged_part_of_the_heard_is_no_silence_of_redis(hand):
+def test_a_damaged_part_of_the_delivered_is_no_silence_of_redis(hand):
     hand.write()
-    split(hand, "heard", "redis", 4, 2, 4)
-    (hand.path / "heard-redis-00002.parquet").write_bytes(b"PAR1 cut off")
+    split(hand, "delivered", "redis", 4, 2, 4)
+    (hand.path / "delivered-redis-00002.parquet").write_bytes(b"PAR1 cut off")
     ledger = Ledger.of(hand.path)
-    assert told(ledger) == {n: "silent: generator fault" if n in {4, 5} else "heard" for n in range(10)}
-    assert any("heard-redis-00002.parquet is damaged" in problem for problem in ledger.problems)
-    assert "rows of what the subscribers of 'redis' heard are missing" in ledger.problems
+    assert told(ledger) == {n: "undelivered: generator" if n in {4, 5} else "delivered" for n in range(10)}
+    assert any("delivered-redis-00002.parquet is damaged" in problem for problem in ledger.problems)
+    assert "rows of what the subscribers of 'redis' received are missing" in ledger.problems
 
 
-def test_a_part_of_the_heard_that_is_gone(hand):
+def test_a_part_of_the_delivered_that_is_gone(hand):
     hand.write()
-    split(hand, "heard", "redis", 4, 2, 4)
-    (hand.path / "heard-redis-00002.parquet").unlink()
+    split(hand, "delivered", "redis", 4, 2, 4)
+    (hand.path / "delivered-redis-00002.parquet").unlink()
     ledger = Ledger.of(hand.path)
-    assert told(ledger)[4] == told(ledger)[5] == "silent: generator fault"
-    assert "heard-redis-00003.parquet comes after 1 that are missing" in ledger.problems
+    assert told(ledger)[4] == told(ledger)[5] == "undelivered: generator"
+    assert "delivered-redis-00003.parquet comes after 1 that are missing" in ledger.problems
 
 
-def test_the_last_part_of_the_heard_that_is_gone_shows_by_the_counters(hand):
+def test_the_last_part_of_the_delivered_that_is_gone_shows_by_the_counters(hand):
     hand.write()
-    split(hand, "heard", "redis", 8, 2)
-    (hand.path / "heard-redis-00002.parquet").unlink()
+    split(hand, "delivered", "redis", 8, 2)
+    (hand.path / "delivered-redis-00002.parquet").unlink()
     ledger = Ledger.of(hand.path)
-    assert told(ledger)[9] == "silent: generator fault"
-    assert "rows of what the subscribers of 'redis' heard are missing" in ledger.problems
+    assert told(ledger)[9] == "undelivered: generator"
+    assert "rows of what the subscribers of 'redis' received are missing" in ledger.problems
 
 
 def test_rows_that_the_disk_was_too_slow_for(hand):
-    hand.rows["heard", "redis"] = hand.rows["heard", "redis"][:5]
-    hand.interval(60, 200, gauges={"heard.rows_dropped": 5.0})
-    assert told(hand.ledger()) == {n: "heard" if n < 5 else "silent: generator fault" for n in range(10)}
+    hand.rows["delivered", "redis"] = hand.rows["delivered", "redis"][:5]
+    hand.interval(60, 200, gauges={"delivered.rows_dropped": 5.0})
+    assert told(hand.ledger()) == {n: "delivered" if n < 5 else "undelivered: generator" for n in range(10)}
 
 
 @pytest.mark.parametrize("damage", ["damaged", "gone", "counters"])
@@ -77,7 +77,7 @@ def test_without_all_of_the_consumers_rows_nothing_is_lost(hand, damage):
         part.unlink()
     ledger = Ledger.of(hand.path)
     missing = {4, 5} if damage != "counters" else {6, 7, 8, 9}
-    assert told(ledger) == {n: "unread" if n in missing else "heard" for n in range(10)}
+    assert told(ledger) == {n: "unread" if n in missing else "delivered" for n in range(10)}
     assert ledger.lost is None
     assert ledger.problems
 
@@ -87,7 +87,7 @@ def test_without_the_rows_of_publishing_events_are_unrecorded_and_no_orphans(han
     split(hand, "published", "generator", 8, 2)
     (hand.path / "published-generator-00002.parquet").unlink()
     ledger = Ledger.of(hand.path)
-    assert told(ledger) == {n: "heard" if n < 8 else "unrecorded" for n in range(10)}
+    assert told(ledger) == {n: "delivered" if n < 8 else "unrecorded" for n in range(10)}
     assert "2 of 10 published rows are missing" in ledger.problems
 
 
@@ -95,10 +95,10 @@ def test_without_a_consumer_and_all_rows_of_publishing_there_are_no_orphans(tmp_
     hand = Hand(tmp_path / "run", caught_up=None, state="running")
     hand.listened(0)
     hand.sent(0, 10)
-    hand.heard(0, 13)
-    hand.heard(1, 14)
+    hand.delivered(0, 13)
+    hand.delivered(1, 14)
     ledger = hand.ledger()
-    assert told(ledger) == {0: "heard", 1: "unrecorded"}
+    assert told(ledger) == {0: "delivered", 1: "unrecorded"}
     assert ledger.orphans is None
     assert "the run did not end: its writers died, or it still runs" in ledger.problems
 
@@ -124,8 +124,8 @@ def test_runs_of_older_versions(hand):
         for path in hand.path.glob(f"{kind}-*.parquet"):
             path.unlink()
     ledger = Ledger.of(hand.path)
-    dropped = "silent: publisher dropped: redis timeout"
-    assert told(ledger) == dict.fromkeys(range(10), "heard") | {20: dropped}
+    dropped = "undelivered: dropped by the publisher: redis timeout"
+    assert told(ledger) == dict.fromkeys(range(10), "delivered") | {20: dropped}
     assert ledger.lost == 0
     assert any("who was subscribed when was not recorded" in problem for problem in ledger.problems)
     assert any("told by their second" in problem for problem in ledger.problems)
@@ -159,15 +159,15 @@ def test_a_sample_says_so(tmp_path):
     for kind, more in (
         ("published", columns | {"outcome": 1, "source": 0, "size": 1}),
         ("consumed", {"at": ZERO + 3 * MS + seq, "partition": 0, "offset": seq}),
-        ("heard", {"at": ZERO + 2 * MS + seq, "subscriber": 0}),
+        ("delivered", {"at": ZERO + 2 * MS + seq, "subscriber": 0}),
     ):
-        writer = RowWriter(hand.path, kind, "a" if kind != "heard" else "redis", every=5)
+        writer = RowWriter(hand.path, kind, "a" if kind != "delivered" else "redis", every=5)
         writer.add(seq, **more)
         writer.close()
     ledger = Ledger.of(hand.path)
     count = int(sampled(seq, 5).sum())
-    assert set(told(ledger).values()) == {"heard"}
-    assert ledger.events == ledger.count("heard") == count
+    assert set(told(ledger).values()) == {"delivered"}
+    assert ledger.events == ledger.count("delivered") == count
     assert any("one event in 5 was recorded" in problem for problem in ledger.problems)
     absent = next(n for n in range(5000) if not sampled(np.array([n]), 5)[0])
     with pytest.raises(ValueError, match="one event in 5 was recorded"):

@@ -66,7 +66,9 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
     assert ledger.events == RATE * SECONDS == sum(entry.count for entry in ledger.entries)
     assert ledger.problems == ()
     durable = {
-        event_id for name in ("heard", "silent", "heard-after-giving-up") for event_id in ledger.ids(name)
+        event_id
+        for name in ("delivered", "undelivered", "delivered-after-giving-up")
+        for event_id in ledger.ids(name)
     }
     assert durable == set(read), "what the ledger calls durable is in Kafka, and nothing else is"
     assert len(read) == len(set(read)) == RATE * SECONDS
@@ -74,28 +76,32 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
 
     causes = {entry.cause: entry.count for entry in ledger.entries if entry.cause}
     dropped = sum(count for cause, count in causes.items() if cause.startswith("publisher dropped"))
-    assert dropped + causes.get("reconnect gap", 0) == ledger.count("silent"), "nothing is unexplained"
-    assert dropped + ledger.count("heard-after-giving-up") == found["live.dropped"] > RATE
+    assert dropped + causes.get("reconnect gap", 0) == ledger.count("undelivered"), "nothing is unexplained"
+    assert dropped + ledger.count("delivered-after-giving-up") == found["live.dropped"] > RATE
 
     (fault,) = ledger.recoveries
     assert fault.detected is not None
     assert fault.detected < 1.5, "while Redis was away"
-    assert fault.live.silent > 1.4
+    assert fault.live.unavailable > 1.4
     assert fault.live.again is not None
 
     shown = cli(str(done.path))
     assert shown.returncode == 0, shown.stderr
-    for text in ("silent: publisher dropped", "12,000 events, each in one class", "redis.kill at 1."):
+    for text in (
+        "undelivered: dropped by the publisher",
+        "12,000 events, each in one class",
+        "redis.kill at 1.",
+    ):
         assert text in shown.stdout
     value = json.loads(cli(str(done.path), "--json").stdout)
     assert value == json.loads(json.dumps(ledger.as_dict()))
-    silent = cli(str(done.path), "--class", "silent").stdout.split()
-    assert silent == list(ledger.ids("silent"))
+    ids = cli(str(done.path), "--class", "undelivered").stdout.split()
+    assert ids == list(ledger.ids("undelivered"))
     # of one that was due while Redis was away
-    story = cli(str(done.path), "--event", silent[len(silent) // 2])
+    story = cli(str(done.path), "--event", ids[len(ids) // 2])
     assert story.returncode == 0
     for text in (
-        "silent (",
+        "undelivered (",
         "acknowledged by Kafka",
         "read by the Kafka consumer: partition",
         "fault redis.kill was on",
@@ -175,7 +181,7 @@ def test_lost_events_give_99(tmp_path, ours):
         (["nowhere"], "does not exist; `dualstream runs` lists"),
         (["."], "is not a run directory"),
         ([], "Missing argument 'RUN'"),
-        ([".", "--class", "gone"], "is not one of 'heard'"),
+        ([".", "--class", "gone"], "is not one of 'delivered'"),
     ],
 )
 def test_what_is_no_run_gives_2(tmp_path, ours, arguments, message, monkeypatch):
@@ -191,5 +197,5 @@ def test_ids_of_others_give_2_and_the_help_teaches(tmp_path, ours):
     assert code == 2
     assert "is not an id of this run" in stderr
     assert "no published rows were recorded" in ours(path)[2]
-    assert "durable, and every subscriber that was listening heard it" in ours("--explain")[1]
+    assert "durable, and every subscriber that was listening received it" in ours("--explain")[1]
     assert "Example:" in ours("--help")[1]

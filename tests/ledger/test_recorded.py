@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from dualstream_lab.errors import BufferFull, OutcomeUnknown
 from dualstream_lab.event import Event
 from dualstream_lab.load.driver import Call
-from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_redis
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
 from dualstream_lab.publisher import DualPublisher, notifier
@@ -86,15 +86,15 @@ async def test_a_subscriber_that_comes_and_goes_has_left(stack):
 
 
 async def test_presence_is_on_disk_before_it_ends_and_closed_with_the_recording(tmp_path, stack):
-    heard = Hearing(tmp_path, "redis", IDS)
+    delivered = ReceiveRecorder(tmp_path, "redis", IDS)
     subscriber = RedisSubscriber(
-        stack.redis_url, ["events:*"], heard, pattern=True, listening=heard.listening
+        stack.redis_url, ["events:*"], delivered, pattern=True, listening=delivered.listening
     )
     running = asyncio.create_task(subscriber.run())
     await all_ready([subscriber], 10)
-    heard.subscribers = [subscriber]
+    delivered.subscribers = [subscriber]
     begin = subscriber.since
-    heard.close()
+    delivered.close()
     opened, closed = rows(tmp_path, "listening")
     assert opened == {"subscriber": 0, "source": -1, "begin": begin, "end": 0, "why": Ending.OPEN}
     assert (closed["begin"], closed["why"]) == (begin, Ending.CLOSED)

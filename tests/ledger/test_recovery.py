@@ -39,7 +39,7 @@ def graded(series, down=8, up=12, **more):
 
 def test_a_fault_that_changes_nothing():
     path = graded(steady())
-    assert (path.silent, path.again, path.back, path.slow_at) == (0, 0, 0, None)
+    assert (path.unavailable, path.again, path.back, path.slow_at) == (0, 0, 0, None)
     assert path.backlog == 5
     assert path.drain is None
     assert path.normal == pytest.approx(5)
@@ -47,7 +47,7 @@ def test_a_fault_that_changes_nothing():
 
 def test_an_outage_is_silent_piles_up_drains_and_is_over():
     path = graded(outage())
-    assert path.silent == pytest.approx(4, abs=0.01)
+    assert path.unavailable == pytest.approx(4, abs=0.01)
     assert path.again == pytest.approx(0, abs=0.002)
     assert path.backlog == pytest.approx(4000, abs=20)
     assert path.drain == pytest.approx(3000, rel=0.02), "4,000/s out, 1,000/s in"
@@ -57,7 +57,7 @@ def test_an_outage_is_silent_piles_up_drains_and_is_over():
 
 def test_it_is_silent_for_longer_than_the_fault_lasted():
     path = graded(outage(8, 14), 8, 12)
-    assert path.silent == pytest.approx(6, abs=0.01)
+    assert path.unavailable == pytest.approx(6, abs=0.01)
     assert path.again == pytest.approx(2, abs=0.002)
 
 
@@ -65,7 +65,7 @@ def test_what_never_ends_is_not_piled_up_and_not_as_before():
     series = steady()
     end = np.where((series.begin >= 9 * S) & (series.begin < 13.5 * S), 0, series.end)
     path = graded(Series(begin=series.begin, end=end))
-    assert path.silent == pytest.approx(4.5, abs=0.01)
+    assert path.unavailable == pytest.approx(4.5, abs=0.01)
     assert path.again == pytest.approx(0.505, abs=0.01)
     assert path.backlog == 5
     assert path.back == pytest.approx(0.5, abs=0.11)
@@ -74,7 +74,7 @@ def test_what_never_ends_is_not_piled_up_and_not_as_before():
 def test_a_path_that_never_comes_back():
     series = steady()
     path = graded(Series(begin=series.begin, end=np.where(series.begin >= 9 * S, 0, series.end)))
-    assert path.silent == pytest.approx(12, abs=0.02)
+    assert path.unavailable == pytest.approx(12, abs=0.02)
     assert path.again is None
     assert path.back is None
 
@@ -83,7 +83,7 @@ def test_slower_after_the_fault_than_before_it():
     series = steady()
     end = np.where((series.begin > 9 * S) & (series.begin < 16 * S), series.begin + 30 * MS, series.end)
     path = graded(Series(begin=series.begin, end=end))
-    assert path.silent == 0
+    assert path.unavailable == 0
     assert path.back == pytest.approx(3, abs=0.11)
     assert path.slow_at == pytest.approx(9 * S + 10 * MS, abs=2 * MS)
 
@@ -107,7 +107,7 @@ def test_the_order_of_the_rows_does_not_matter_and_a_sample_is_scaled():
 def test_without_anything_before_there_is_no_baseline():
     path = graded(outage(0, 4), 0, 4)
     assert path.normal is path.back is path.slow_at is None
-    assert path.silent == pytest.approx(4, abs=0.01)
+    assert path.unavailable == pytest.approx(4, abs=0.01)
     assert graded(steady(5), 8, 12) is None or graded(steady(5), 8, 12).backlog == 0
     empty = Series(begin=np.empty(0, np.int64), end=np.empty(0, np.int64))
     assert graded(empty) is None
@@ -123,9 +123,9 @@ def test_every_fault_is_looked_at_until_the_next_one():
     assert (first.what, first.begin, first.lasted) == ("kafka.kill", 8, 4)
     assert (first.detected, first.sign) == (pytest.approx(0.003), "a probe found Kafka away")
     assert (first.bite, first.over) == ("refused", "answers")
-    assert first.publish.silent == pytest.approx(4, abs=0.01)
+    assert first.publish.unavailable == pytest.approx(4, abs=0.01)
     assert (second.detected, second.sign) == (pytest.approx(2), "a notification was given up")
-    assert second.publish.silent == 0
+    assert second.publish.unavailable == 0
     assert second.live is second.consumer is None
     assert "slow_at" not in first.as_dict()["publish"]
 
@@ -145,8 +145,8 @@ def test_the_table_has_a_column_a_fault():
     assert header == ["", "kafka.kill at 8.0 s"]
     assert cells["lasted"] == "4.0 s"
     assert cells["showed after"] == "6 ms: a publish was slow"
-    assert cells["publish: silent for"].startswith("4.0 s")
-    assert cells["live: silent for"] == "not silent"
+    assert cells["publish: unavailable for"].startswith("4.0 s")
+    assert cells["live: unavailable for"] == "not unavailable"
     assert cells["publish: piled up, drained"].endswith("/s")
     assert cells["live: p99 as before, after its end"].startswith("at once")
 
@@ -161,14 +161,14 @@ def test_the_faults_of_a_run_are_graded_from_its_rows(tmp_path):
         hand.sent(seq, at)
         hand.read(seq, at + 5)
         if at < 2990 or at > 4100:
-            hand.heard(seq, at + 3)
+            hand.delivered(seq, at + 3)
         else:
             hand.given_up(seq, at + 3)
     (found,) = hand.ledger().recoveries
     assert found.what == "redis.kill"
     assert (found.begin, found.lasted) == (3, 1)
     assert (found.detected, found.sign) == (pytest.approx(0.001), "a subscriber lost its connection")
-    assert found.live.silent == pytest.approx(1.13, abs=0.03)
+    assert found.live.unavailable == pytest.approx(1.13, abs=0.03)
     assert found.live.again == pytest.approx(0.113, abs=0.02)
-    assert found.publish.silent == found.consumer.silent == 0
+    assert found.publish.unavailable == found.consumer.unavailable == 0
     assert 0 < found.live.back <= 1.1

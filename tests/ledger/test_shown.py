@@ -14,10 +14,16 @@ def test_a_ledger_in_a_notebook_has_its_classes_marks_and_notes(tmp_path):
     hand.sent(2, 20)
     hand.read(2, 25)
     hand.given_up(2, 22, "queue full")
-    hand.heard(1, 15)
+    hand.delivered(1, 15)
     ledger = hand.ledger()
     shown = ledger._repr_html_()
-    for text in ("heard", "silent: publisher dropped: queue full", IDS.of(2), "duplicated-live", "33.33%"):
+    for text in (
+        "delivered",
+        "undelivered: dropped by the publisher: queue full",
+        IDS.of(2),
+        "duplicated-live",
+        "33.33%",
+    ):
         assert f">{text}" in shown
     assert "3 events, each in one class" in shown
     assert ledger.problems
@@ -30,7 +36,7 @@ def test_a_story_is_told_line_by_line(tmp_path):
     hand.listened(0, 5000)
     hand.flow(0)
     lines = str(hand.ledger().entry(IDS.of(0))).splitlines()
-    assert lines[0].startswith(f"{IDS.of(0)}  heard")
+    assert lines[0].startswith(f"{IDS.of(0)}  delivered")
     assert lines[2].endswith("due at 0.010000 s of the run; times from then")
     assert lines[3] == "       +0.000 ms  sent, 300 bytes"
     assert lines[-1] == "       +5.000 ms  read by the Kafka consumer: partition 0, offset 0"

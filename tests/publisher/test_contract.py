@@ -459,7 +459,7 @@ async def test_the_deadline_is_kept_and_the_unknown_are_resolved(stack, settings
         stack.brokers[0].resume()
         assert await publisher.flush()
         stats = publisher.stats()
-        assert (stats.durable, stats.unknown, stats.late, stats.rejected) == (10, 20, 20, 20)
+        assert (stats.durable, stats.unknown, stats.late_acks, stats.rejected) == (10, 20, 20, 20)
         log = await read_log(stack.kafka_url, topic)
         places = {ids_of([record])[0]: (record.partition, record.offset) for record in log}
         answers = await publisher.resolve([event.id for event in batch])

@@ -17,7 +17,9 @@ def check(outcome: Outcome) -> None:
     no_room = outcome.outcome == Said.NO_ROOM
     rejected = outcome.outcome == Said.REJECTED
     unknown = outcome.outcome == Said.UNKNOWN
-    logged, heard, dropped = (~np.isnan(one) for one in (outcome.logged, outcome.heard, outcome.dropped))
+    logged, delivered, dropped = (
+        ~np.isnan(one) for one in (outcome.logged, outcome.delivered, outcome.dropped)
+    )
 
     assert (durable | no_room | rejected | unknown).all()
     assert not np.isnan(outcome.settled).any()
@@ -25,13 +27,13 @@ def check(outcome: Outcome) -> None:
     assert np.array_equal(no_room, np.isnan(outcome.entered))
     assert logged[durable].all()
     assert not logged[no_room | rejected].any()
-    assert not (heard | dropped)[~durable].any()
+    assert not (delivered | dropped)[~durable].any()
     assert np.array_equal(dropped, outcome.reason >= 0)
-    assert heard[outcome.late].all()
+    assert delivered[outcome.recovered].all()
 
     for earlier, later in (
         (outcome.intended, outcome.sent), (outcome.sent, outcome.entered), (outcome.entered, outcome.logged),
-        (outcome.logged, outcome.acked), (outcome.acked, outcome.heard), (outcome.acked, outcome.dropped),
+        (outcome.logged, outcome.acked), (outcome.acked, outcome.delivered), (outcome.acked, outcome.dropped),
         (outcome.logged, outcome.consumed), (outcome.sent, outcome.settled),
     ):  # fmt: skip
         assert not (earlier > later + 1e-9).any()

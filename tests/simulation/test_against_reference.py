@@ -120,6 +120,6 @@ def test_every_event_fares_the_same(
     for place, reason in enumerate(DROPS):
         if (expected.reason == place).any():
             event(reason)
-    if expected.late.any():
-        event("late")
+    if expected.recovered.any():
+        event("recovered")
     compare(expected, simulate(workload, deployment, costs, broken, seed))

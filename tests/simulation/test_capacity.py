@@ -58,8 +58,8 @@ def test_stations_are_as_busy_as_in_the_model(rate, batch, parts):
     [
         ("publisher", "intended", "sent", {"call": 1e-3}),
         ("broker", "entered", "acked", {"record": 50e-6}),
-        ("shard", "acked", "heard", {"publish": 50e-6}),
-        ("gateway", "acked", "heard", {"write": 50e-6}),
+        ("shard", "acked", "delivered", {"publish": 50e-6}),
+        ("gateway", "acked", "delivered", {"write": 50e-6}),
         ("consumer", "logged", "consumed", {"consume": 50e-6}),
     ],
 )
@@ -67,13 +67,13 @@ def test_a_station_keeps_up_below_its_ceiling_and_does_not_above(station, begin,
     deployment = Deployment(publishers=2, gateways=2, clients=2)
     costs = replace(COSTS, pauses=0, **dear)
     ceiling = capacity(Traffic(rate=1000), deployment, costs)[station].ceiling
-    late = []
+    recovered = []
     for share in (0.85, 1.3):
         workload = Workload(rate=ceiling * share, duration=1.0, sources=50_000, zipf=0)
         outcome = simulate(workload, replace(deployment, redis_timeout=60), costs)
-        late.append((getattr(outcome, end) - getattr(outcome, begin))[-100:].mean())
-    assert late[0] < 0.1
-    assert late[1] > 0.18
+        recovered.append((getattr(outcome, end) - getattr(outcome, begin))[-100:].mean())
+    assert recovered[0] < 0.1
+    assert recovered[1] > 0.18
 
 
 @SMALL
@@ -117,8 +117,8 @@ def test_a_higher_rate_or_higher_costs_never_lower_a_load(traffic, deployment, f
 
 @given(gateways=st.integers(1, 100_000), clients=st.floats(0, 1e6, allow_subnormal=False))
 def test_no_more_gateways_listen_than_there_are_or_have_clients(gateways, clients):
-    heard = listening(gateways, clients)
-    assert 0 <= heard <= min(gateways, clients) * (1 + 1e-9) + 1e-9
-    assert listening(gateways + 1, clients) >= heard * (1 - 1e-9)
+    delivered = listening(gateways, clients)
+    assert 0 <= delivered <= min(gateways, clients) * (1 + 1e-9) + 1e-9
+    assert listening(gateways + 1, clients) >= delivered * (1 - 1e-9)
     assert (listening(1, 0.5), listening(1, 5)) == (0.5, 1)
     assert listening(1000, 2) == pytest.approx(1000 * (1 - 0.999**2))

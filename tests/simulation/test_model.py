@@ -43,9 +43,9 @@ def ran(*faults, workload=WORK, deployment=WIDE, costs=COSTS, seed=1):
     assert np.array_equal(outcome.offset >= 0, in_log)
     assert np.array_equal(there(outcome.consumed), in_log)
     assert np.array_equal(there(outcome.dropped), outcome.reason >= 0)
-    assert not (there(outcome.heard) | (outcome.reason >= 0))[~durable].any()
+    assert not (there(outcome.delivered) | (outcome.reason >= 0))[~durable].any()
     for before, after in (("intended", "sent"), ("sent", "entered"), ("entered", "logged"),
-                          ("logged", "acked"), ("acked", "heard"), ("logged", "consumed")):  # fmt: skip
+                          ("logged", "acked"), ("acked", "delivered"), ("logged", "consumed")):  # fmt: skip
         first, then = getattr(outcome, before), getattr(outcome, after)
         both = there(first) & there(then)
         assert (first[both] <= then[both]).all(), f"{after} before {before}"
@@ -55,19 +55,19 @@ def ran(*faults, workload=WORK, deployment=WIDE, costs=COSTS, seed=1):
     return outcome
 
 
-def silent(outcome):
-    return (outcome.outcome == Told.DURABLE) & np.isnan(outcome.heard) & (outcome.reason < 0)
+def undelivered(outcome):
+    return (outcome.outcome == Told.DURABLE) & np.isnan(outcome.delivered) & (outcome.reason < 0)
 
 
 def why(outcome):
     return {DROPS[reason] for reason in set(outcome.reason) if reason >= 0}
 
 
-def test_a_healthy_run_is_durable_heard_and_consumed():
+def test_a_healthy_run_is_durable_delivered_and_consumed():
     outcome = ran()
     assert (outcome.outcome == Told.DURABLE).all()
-    assert not outcome.late.any()
-    assert not silent(outcome).any()
+    assert not outcome.recovered.any()
+    assert not undelivered(outcome).any()
     assert not why(outcome)
 
 
@@ -77,16 +77,16 @@ def test_one_event_takes_the_sum_of_its_steps():
     one = ran(workload=alone, deployment=Deployment(), costs=costs)
     published = costs.call + costs.event + costs.kafka_trip
     published += costs.request + costs.batch + costs.record + 1000 * costs.record_byte
-    heard = costs.redis_trip / 2 + costs.exchange + costs.publish + costs.deliver + costs.hear
+    delivered = costs.redis_trip / 2 + costs.exchange + costs.publish + costs.deliver + costs.hear
     assert one.acked[0] == pytest.approx(published, rel=1e-12)
-    assert one.heard[0] - one.acked[0] == pytest.approx(heard, rel=1e-9)
+    assert one.delivered[0] - one.acked[0] == pytest.approx(delivered, rel=1e-9)
     assert one.consumed[0] == pytest.approx(published - costs.kafka_trip / 2 + costs.fetch_trip, rel=1e-12)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     first, again, other = ran(), ran(), ran(seed=2)
     assert np.array_equal(first.acked, again.acked)
-    assert np.array_equal(first.heard, again.heard)
+    assert np.array_equal(first.delivered, again.delivered)
     assert not np.array_equal(first.acked, other.acked)
 
 
@@ -104,27 +104,27 @@ def test_redis_that_is_gone_costs_live_news_and_nothing_durable():
     assert (outcome.outcome == Told.DURABLE).all()
     assert why(outcome) == {"redis connection", "redis down"}
     assert outcome.resyncs >= 1
-    assert not outcome.late.any()  # plain subscribers repair nothing
-    assert silent(outcome).sum() + (outcome.reason >= 0).sum() > 1000
+    assert not outcome.recovered.any()  # plain subscribers repair nothing
+    assert undelivered(outcome).sum() + (outcome.reason >= 0).sum() > 1000
     begin, end = next((begin, end) for _, begin, end in outcome.away)
     told = outcome.reason < 0
-    assert (outcome.acked[silent(outcome)] < end).all()
-    assert not silent(outcome)[told & (outcome.acked < begin - 0.1)].any()
+    assert (outcome.acked[undelivered(outcome)] < end).all()
+    assert not undelivered(outcome)[told & (outcome.acked < begin - 0.1)].any()
 
 
 def test_redis_that_stands_still_does_its_work_later_although_it_was_given_up():
     outcome = ran(fault("redis.stop"))
     given_up = outcome.reason == DROPS.index("redis timeout")
     assert given_up.any()
-    assert (outcome.heard[given_up] >= 2.0).all()
-    assert not outcome.late[given_up].any()
+    assert (outcome.delivered[given_up] >= 2.0).all()
+    assert not outcome.recovered[given_up].any()
 
 
 def test_a_slow_redis_times_out_or_is_just_late():
     slow = ran(fault("redis.slow", delay_ms=20))
     inside = (slow.acked > 1.1) & (slow.acked < 1.9)
     assert not why(slow)
-    assert np.median((slow.heard - slow.acked)[inside]) > 0.04
+    assert np.median((slow.delivered - slow.acked)[inside]) > 0.04
     assert "redis timeout" in why(ran(fault("redis.slow", delay_ms=200)))
 
 
@@ -171,23 +171,23 @@ def test_the_longest_queue_of_notifications_drops_its_oldest():
 
 def test_clients_of_gateways_hear_at_a_tick():
     outcome = ran(deployment=replace(WIDE, gateways=2, clients=1000, tick=0.005))
-    beats = outcome.heard / 0.005
+    beats = outcome.delivered / 0.005
     assert np.abs(beats - np.round(beats)).max() < 1e-6
     raw = ran()
-    assert (outcome.heard >= raw.heard).all()
+    assert (outcome.delivered >= raw.delivered).all()
 
 
 def test_gateways_read_what_they_missed_and_plain_subscribers_never_hear_it():
     killed = fault("redis.restart", length=0)
     plain = ran(killed)
-    assert silent(plain).any()
+    assert undelivered(plain).any()
     for caught in ({"gateways": 2, "clients": 10}, {"catch_up": True}):
         outcome = ran(killed, deployment=replace(WIDE, **caught))
-        assert not silent(outcome).any()
-        assert outcome.late.any()
+        assert not undelivered(outcome).any()
+        assert outcome.recovered.any()
         [(_, _, back), *_] = outcome.away
-        gap = outcome.late & (outcome.acked < back)
-        assert outcome.heard[gap].max() == pytest.approx(back, abs=0.01)
+        gap = outcome.recovered & (outcome.acked < back)
+        assert outcome.delivered[gap].max() == pytest.approx(back, abs=0.01)
 
 
 def test_what_redis_refuses_is_dropped_at_its_answer_and_announced_when_it_does_not():
@@ -196,29 +196,29 @@ def test_what_redis_refuses_is_dropped_at_its_answer_and_announced_when_it_does_
     assert why(outcome) == {"redis refused"}
     assert refused.sum() == pytest.approx(WORK.rate, rel=0.02)
     assert (outcome.dropped - outcome.acked)[refused].max() < 0.1
-    assert outcome.late[refused].all()
-    assert 2.0 < outcome.heard[refused].min() < outcome.heard[refused].max() < 2.6
-    assert not (outcome.late & ~refused).any()
+    assert outcome.recovered[refused].all()
+    assert 2.0 < outcome.delivered[refused].min() < outcome.delivered[refused].max() < 2.6
+    assert not (outcome.recovered & ~refused).any()
 
 
 def test_redis_closes_the_connection_of_a_gateway_that_is_late():
     overloaded = replace(COSTS, receive=1e-3)  # a fifth of what comes
     small = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
     outcome = ran(deployment=small, costs=overloaded)
-    live = outcome.heard[~outcome.late] - outcome.acked[~outcome.late]
+    live = outcome.delivered[~outcome.recovered] - outcome.acked[~outcome.recovered]
     assert live.max() < 1e-3 * (200 + 1) + 0.05
     assert (outcome.reason < 0).all()
-    assert outcome.late.sum() > 0.5 * len(outcome)
-    assert not silent(outcome).any()
+    assert outcome.recovered.sum() > 0.5 * len(outcome)
+    assert not undelivered(outcome).any()
     patient = ran(deployment=replace(small, output_buffer=10**6), costs=overloaded)
-    assert not patient.late.any()
-    assert (patient.heard - patient.acked).max() > 10
+    assert not patient.recovered.any()
+    assert (patient.delivered - patient.acked).max() > 10
 
 
 @pytest.mark.parametrize("part", [{"gateways": 1, "clients": 10}, {"subscribers": 0}, {"consumers": 0}])
 def test_a_part_that_is_not_there(part):
     outcome = simulate(WORK, replace(WIDE, **part), COSTS)
-    assert np.isnan(outcome.heard).all() == (part.get("subscribers") == 0)
+    assert np.isnan(outcome.delivered).all() == (part.get("subscribers") == 0)
     assert np.isnan(outcome.consumed).all() == (part.get("consumers") == 0)
 
 

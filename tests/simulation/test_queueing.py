@@ -54,7 +54,7 @@ def waits(outcome: Outcome, station: str, table: np.ndarray) -> np.ndarray:
         case "broker":
             return outcome.logged - outcome.entered - service
         case _:
-            return outcome.heard - outcome.acked - service
+            return outcome.delivered - outcome.acked - service
 
 
 def agrees(values: np.ndarray, expected: float) -> None:

@@ -49,10 +49,10 @@ def test_the_verdict_has_the_same_counts(outcome, path):
     for name in ("durable", "rejected", "unknown", "no_room"):
         assert found[f"publish.{name}"] == (outcome.outcome == Told[name.upper()]).sum()
     assert found["live.dropped"] == (outcome.reason >= 0).sum()
-    assert found["live.heard"] == (~np.isnan(outcome.heard)).sum()
+    assert found["live.delivered"] == (~np.isnan(outcome.delivered)).sum()
     assert found["durable.consumed"] == (~np.isnan(outcome.consumed)).sum()
     durable = outcome.outcome == Told.DURABLE
-    live = np.where(np.isnan(outcome.heard), np.inf, outcome.heard) - outcome.intended
+    live = np.where(np.isnan(outcome.delivered), np.inf, outcome.delivered) - outcome.intended
     p50 = np.quantile(live[durable], 0.5, method="inverted_cdf")
     assert found["live.latency.p50"] == pytest.approx(p50 * 1e3, rel=0.01)
     answer = np.quantile((outcome.acked - outcome.intended)[durable], 0.99) * 1e3
@@ -82,14 +82,14 @@ def test_the_ledger_has_the_same_classes(outcome, path):
     in_log = ~np.isnan(outcome.logged)
     durable = outcome.outcome == Told.DURABLE
     unknown = outcome.outcome == Told.UNKNOWN
-    live = ~np.isnan(outcome.heard) & ~outcome.late
+    live = ~np.isnan(outcome.delivered) & ~outcome.recovered
     assert ledger.count("unknown-in-log") == (unknown & in_log).sum() > 0
     assert ledger.count("unknown-not-in-log") == (unknown & ~in_log).sum()
     assert ledger.count("refused") == (outcome.outcome == Told.REJECTED).sum()
-    assert ledger.count("heard-after-giving-up") == (live & (outcome.reason >= 0)).sum()
-    assert ledger.count("late") == outcome.late.sum() > 0
-    assert ledger.count("silent") == (durable & np.isnan(outcome.heard)).sum()
-    causes = {entry.cause for entry in ledger.entries if entry.name == "silent"}
+    assert ledger.count("delivered-after-giving-up") == (live & (outcome.reason >= 0)).sum()
+    assert ledger.count("recovered") == outcome.recovered.sum() > 0
+    assert ledger.count("undelivered") == (durable & np.isnan(outcome.delivered)).sum()
+    causes = {entry.cause for entry in ledger.entries if entry.name == "undelivered"}
     assert causes <= {"reconnect gap", *(f"publisher dropped: {why}" for why in DROPS)}
     assert [recovery.what for recovery in ledger.recoveries] == ["redis.kill", "kafka.stop"]
     assert all(recovery.detected is not None for recovery in ledger.recoveries)

@@ -69,7 +69,7 @@ def test_one_call_takes_the_sum_of_its_steps() -> None:
     assert outcome.logged == pytest.approx([logged] * 2, abs=1e-12)
     assert outcome.acked == pytest.approx([acked] * 2, abs=1e-12)
     assert outcome.consumed == pytest.approx([logged + costs.fetch_trip] * 2, abs=1e-12)
-    assert outcome.heard == pytest.approx([at_gateway + fan_out, at_gateway + 2 * fan_out], abs=1e-12)
+    assert outcome.delivered == pytest.approx([at_gateway + fan_out, at_gateway + 2 * fan_out], abs=1e-12)
     assert outcome.offset.tolist() == [0, 1]
 
 
@@ -115,33 +115,33 @@ def test_consumers_take_what_is_readable_together_and_are_busy_with_it() -> None
 
 def test_gateways_write_at_their_ticks() -> None:
     outcome = run(deployment=Deployment(gateways=2, clients=100, tick=0.02))
-    ticks = outcome.heard / 0.02
+    ticks = outcome.delivered / 0.02
     assert np.allclose(ticks, np.round(ticks), atol=1e-6)
-    assert (outcome.heard - outcome.acked).mean() == pytest.approx(0.01, rel=0.1)
+    assert (outcome.delivered - outcome.acked).mean() == pytest.approx(0.01, rel=0.1)
 
 
 def test_nobody_hears_without_subscribers_nor_reads_without_consumers() -> None:
     outcome = run(deployment=Deployment(subscribers=0, consumers=0))
     assert counts(outcome) == {"DURABLE": len(outcome)}
-    assert np.isnan(outcome.heard).all()
+    assert np.isnan(outcome.delivered).all()
     assert np.isnan(outcome.consumed).all()
 
 
 @pytest.mark.parametrize(
     "deployment", [Deployment(), Deployment(publishers=3, brokers=2, copies=2, shards=2)]
 )
-def test_when_nothing_is_broken_everything_is_durable_heard_and_consumed(deployment: Deployment) -> None:
+def test_when_nothing_is_broken_everything_is_durable_delivered_and_consumed(deployment: Deployment) -> None:
     outcome = run(deployment=deployment, costs=Costs())
     assert counts(outcome) == {"DURABLE": len(outcome)}
-    assert not np.isnan(outcome.heard).any()
+    assert not np.isnan(outcome.delivered).any()
     assert not np.isnan(outcome.consumed).any()
     assert outcome.resyncs == 0
 
 
 def test_the_seed_decides() -> None:
     first, again, other = (reference(STEADY, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(first.heard, again.heard)
-    assert not np.array_equal(first.heard, other.heard)
+    assert np.array_equal(first.delivered, again.delivered)
+    assert not np.array_equal(first.delivered, other.delivered)
 
 
 def test_a_closed_plan_is_refused() -> None:
@@ -152,26 +152,26 @@ def test_a_closed_plan_is_refused() -> None:
 # Redis
 
 
-def test_a_killed_redis_loses_only_news_and_what_was_dropped_is_heard_late() -> None:
+def test_a_killed_redis_loses_only_news_and_what_was_dropped_is_recovered() -> None:
     outcome = run(fault("redis.kill", 1.03, 1))
     assert counts(outcome) == {"DURABLE": len(outcome)}
     given_up = dropped(outcome, "redis connection") | dropped(outcome, "redis down")
     assert np.array_equal(given_up, outcome.reason >= 0)
     assert (dropped(outcome, "redis connection")).sum() >= 10
-    assert np.array_equal(outcome.late, given_up)
+    assert np.array_equal(outcome.recovered, given_up)
     assert outcome.resyncs == 1
-    assert (outcome.heard[outcome.late] > 2.03).all()
-    assert not np.isnan(outcome.heard).any()
+    assert (outcome.delivered[outcome.recovered] > 2.03).all()
+    assert not np.isnan(outcome.delivered).any()
 
 
-def test_what_is_published_before_the_subscribers_are_back_is_silent() -> None:
+def test_what_is_published_before_the_subscribers_are_back_is_undelivered() -> None:
     outcome = run(fault("redis.restart", 1.03), deployment=Deployment())
     back = outcome.away[0][2]
     assert back > 1.3
-    silent = np.isnan(outcome.heard) & (outcome.reason < 0)
-    assert silent.sum() > 100
-    assert (outcome.acked[silent] < back).all()
-    assert not silent[outcome.acked > back].any()
+    undelivered = np.isnan(outcome.delivered) & (outcome.reason < 0)
+    assert undelivered.sum() > 100
+    assert (outcome.acked[undelivered] < back).all()
+    assert not undelivered[outcome.acked > back].any()
 
 
 def test_an_exchange_on_its_way_to_a_killed_redis_is_lost() -> None:
@@ -181,7 +181,7 @@ def test_an_exchange_on_its_way_to_a_killed_redis_is_lost() -> None:
     )
     assert outcome.dropped == pytest.approx([0.03], abs=1e-9)
     assert dropped(outcome, "redis connection").all()
-    assert np.isnan(outcome.heard).all()  # with no exchange after it, nobody is told
+    assert np.isnan(outcome.delivered).all()  # with no exchange after it, nobody is told
 
 
 def test_after_five_failures_nobody_tries_for_a_second_and_a_half() -> None:
@@ -198,14 +198,14 @@ def test_after_five_failures_nobody_tries_for_a_second_and_a_half() -> None:
     assert not (outcome.reason[after] >= 0).any()
 
 
-def test_a_short_mute_is_survived_and_what_timed_out_is_heard_all_the_same() -> None:
+def test_a_short_mute_is_survived_and_what_timed_out_is_delivered_all_the_same() -> None:
     outcome = run(fault("redis.stop", 1.03, 0.5))
     timed_out = dropped(outcome, "redis timeout")
     assert timed_out.any()
     assert np.array_equal(timed_out, outcome.reason >= 0)
-    assert not outcome.late.any()
-    assert not np.isnan(outcome.heard).any()
-    assert (outcome.heard[timed_out] > 1.53).all()
+    assert not outcome.recovered.any()
+    assert not np.isnan(outcome.delivered).any()
+    assert (outcome.delivered[timed_out] > 1.53).all()
     assert (outcome.dropped[timed_out] < 1.53).all()
 
 
@@ -214,8 +214,8 @@ def test_after_trouble_little_is_sent_at_once_for_a_second() -> None:
     slow = replace(EXACT, publish=20e-6)
     outcome = run(fault("redis.stop", 1.03, 0.5), costs=slow, workload=replace(STEADY, rate=20_000))
     waiting = (outcome.acked > 1.03) & (outcome.acked < 1.5) & (outcome.reason < 0)
-    heard = np.sort(outcome.heard[waiting])
-    rests = np.diff(heard)[np.diff(heard) > 1e-3]
+    delivered = np.sort(outcome.delivered[waiting])
+    rests = np.diff(delivered)[np.diff(delivered) > 1e-3]
     assert len(rests) >= np.count_nonzero(waiting) // 250 - 1
     assert rests.max() < 0.25 * 0.02 + 0.005 + 2 * EXACT.redis_trip + 1e-3
 
@@ -233,30 +233,30 @@ def test_a_long_mute_opens_the_breaker() -> None:
     assert outcome.dropped[down].min() == pytest.approx(
         outcome.dropped[dropped(outcome, "redis timeout")].min() + 4 * (0.05 + 0.2), abs=1e-9
     )
-    assert outcome.late[down].all()
-    assert not outcome.late[dropped(outcome, "redis timeout")].any()
+    assert outcome.recovered[down].all()
+    assert not outcome.recovered[dropped(outcome, "redis timeout")].any()
 
 
-def test_a_slow_redis_is_heard_later_by_its_delay() -> None:
+def test_a_slow_redis_is_recoveredr_by_its_delay() -> None:
     slowed, healthy = run(fault("redis.slow", 0, 100, delay_ms=40)), run()
-    more = (slowed.heard - slowed.acked).min() - (healthy.heard - healthy.acked).min()
+    more = (slowed.delivered - slowed.acked).min() - (healthy.delivered - healthy.acked).min()
     assert more == pytest.approx(0.08, abs=1e-9)  # there, and to the subscriber
     assert not (slowed.reason >= 0).any()
 
 
-def test_what_a_too_slow_redis_answers_too_late_is_heard_all_the_same() -> None:
+def test_what_a_too_slow_redis_answers_too_late_is_delivered_all_the_same() -> None:
     outcome = run(fault("redis.slow", 1, 1, delay_ms=150))
     timed_out = dropped(outcome, "redis timeout")
     assert timed_out.any()
-    assert not np.isnan(outcome.heard[timed_out]).any()
-    assert not outcome.late[timed_out].any()
+    assert not np.isnan(outcome.delivered[timed_out]).any()
+    assert not outcome.recovered[timed_out].any()
 
 
 def test_a_full_queue_drops_the_oldest() -> None:
     outcome = run(fault("redis.stop", 1.03, 0.35), deployment=Deployment(notify_queue=50, catch_up=True))
     full = dropped(outcome, "queue full")
     assert full.any()
-    assert outcome.late[full].all()
+    assert outcome.recovered[full].all()
     # One timeout, and that of a connect that began before it was over.
     waiting = (outcome.reason < 0) & (outcome.acked > 1.03) & (outcome.acked < 1.53)
     assert 30 <= waiting.sum() <= 50

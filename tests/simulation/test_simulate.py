@@ -127,7 +127,7 @@ def test_bad_arguments_are_named(dualstream, arguments, says):
 
 
 def test_lanes_are_the_callers_of_each_publisher():
-    its = deployment_for(Settings(buffer_events=50), lanes=100, publishers=3, partitions=9)
+    its = deployment_for(Settings(buffer_events=50), concurrency=100, publishers=3, partitions=9)
     assert (its.callers, its.buffer_events, its.publishers, its.partitions) == (100, 50, 3, 9)
     assert its.copies == 1
     assert deployment_for(Settings(), brokers=4, copies=2).copies == 2

@@ -54,7 +54,7 @@ def test_a_long_run_is_as_the_same_one_event_by_event(fault, deployment, monkeyp
     for name in ("sent", "durable", "consumed"):
         assert sums[name] == told[name] == WORK.expected
     drops = sum(count for name, count in told.items() if name.startswith("dropped"))
-    assert told["heard"] + told["caught_up"] + tiled.missing["live"] == WORK.expected
+    assert told["delivered"] + told["caught_up"] + tiled.missing["live"] == WORK.expected
     assert drops >= told["caught_up"]
     for name, count in sums.items():
         assert told.get(name, 0) == pytest.approx(count, rel=0.02, abs=500), name
@@ -66,7 +66,7 @@ def test_a_long_run_is_as_the_same_one_event_by_event(fault, deployment, monkeyp
                 share,
             )
     seconds = min(every.seconds, tiled.seconds)
-    for name in ("heard", "caught_up"):
+    for name in ("delivered", "caught_up"):
         apart = np.abs(tiled.counts[name][:seconds] - every.counts[name][:seconds])
         assert apart.max() <= 0.05 * WORK.rate, name
 
@@ -77,15 +77,23 @@ def test_its_rows_are_a_sample_with_the_same_fates(small, tmp_path):
     rows = bins.rows
     assert (np.diff(rows.seq) > 0).all()
     assert rows.intended == pytest.approx(rows.seq // WORK.batch * WORK.batch / WORK.rate, abs=1e-6)
-    assert rows.late.mean() * WORK.expected == pytest.approx(bins.counts["caught_up"].sum(), rel=0.05)
+    assert rows.recovered.mean() * WORK.expected == pytest.approx(bins.counts["caught_up"].sum(), rel=0.05)
     directory = record(bins, tmp_path)
     verdict = judge(directory)
     assert verdict.measures["publish.durable"] == WORK.expected
     assert verdict.measures["live.latency.p50"] == pytest.approx(bins.quantile("live", 0.5) * 1e3, rel=0.02)
     ledger = Ledger.of(directory)
     assert (ledger.lost, ledger.orphans) == (0, 0)
-    assert {entry.name for entry in ledger.entries} <= {"heard", "silent", "heard-after-giving-up"}
-    assert not [mark.name for mark in ledger.marks if mark.name not in {"late", "early", "missed-in-gap"}]
+    assert {entry.name for entry in ledger.entries} <= {
+        "delivered",
+        "undelivered",
+        "delivered-after-giving-up",
+    }
+    assert not [
+        mark.name
+        for mark in ledger.marks
+        if mark.name not in {"recovered", "before-consumer", "missed-in-gap"}
+    ]
     assert len(analysis.load(directory).events) == len(rows)
 
 
@@ -110,9 +118,9 @@ def test_a_long_run_is_refused_where_parts_do_not_keep_up_or_kafka_breaks(small)
 
 
 def test_a_long_run_is_refused_where_gateways_lose_their_connections(small):
-    late = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
+    recovered = replace(WIDE, gateways=1, clients=1, tick=0, output_buffer=200)
     with pytest.raises(ConfigError, match=r"rate: shards or gateways .* gateways at"):
-        simulate(WORK, late, replace(COSTS, receive=1e-3))
+        simulate(WORK, recovered, replace(COSTS, receive=1e-3))
 
 
 def test_outages_too_long_for_memory_are_refused_with_what_fits(small, monkeypatch):

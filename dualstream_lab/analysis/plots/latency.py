@@ -121,9 +121,7 @@ def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float
         label=f"Kafka lag: age of the oldest unread record, highest\n(at the bottom: {_NO_LAG:g} ms or none)",
     )  # fmt: skip
     live = over_time(frames, "live_ms", width=width).replace(np.inf, np.nan)
-    axes.plot(
-        live.index, live["p99"], color=look.COLORS["live_ms"], label="live: intended to heard on Redis, p99"
-    )
+    axes.plot(live.index, live["p99"], color=look.COLORS["live_ms"], label="live: intended to received, p99")
     axes.plot(live.index, live["p50"], color=look.COLORS["live_ms"], linestyle="--", linewidth=1, label="p50")
     return _finish_over_time(axes, frames, "Kafka lag and live latency", "lag, latency (ms)")
 
@@ -166,7 +164,9 @@ def plot_latency_heatmap(
     look.latency_axis(axes)
     if counts.any():
         ticks = [float(tick) for tick in axes.get_yticks() if tick < edges[-1] / 1.3]
-        axes.set_yticks([*ticks, math.sqrt(band[0] * band[1])], [*(f"{tick:,g}" for tick in ticks), "never"])
+        axes.set_yticks(
+            [*ticks, math.sqrt(band[0] * band[1])], [*(f"{tick:,g}" for tick in ticks), "missing"]
+        )
     look.time_axis(axes, frames)
     return look.finish(
         axes, f"How many had which latency; {look.LABELS[column]}", simulated=frames.manifest.simulated

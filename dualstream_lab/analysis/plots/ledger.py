@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from dualstream_lab.ledger import Entry, Path, Recovery
 
 _NEVER: Final = {CLASSES[which][0] for which in (Class.LOST, Class.ORPHAN)}
-_COLORS: Final = {"heard": look.GOOD, "silent": look.DOUBTFUL, "heard-after-giving-up": "#56B4E9"}
+_COLORS: Final = {
+    "delivered": look.GOOD,
+    "undelivered": look.DOUBTFUL,
+    "delivered-after-giving-up": "#56B4E9",
+}
 _OTHERS: Final = "#999999"
 _DECADES: Final = 30  # a count that is so many times another one would hide it on a linear axis
 
-_FAULT, _SILENT, _BACK = "#F0E442", "#000000", "#009E73"
+_FAULT, _UNAVAILABLE, _BACK = "#F0E442", "#000000", "#009E73"
 _DRAINS: Final[dict[str, Any]] = {
     "color": "#56B4E9", "hatch": "////", "edgecolor": "#ffffff", "linewidth": 0,
 }  # fmt: skip
@@ -84,7 +88,7 @@ def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
         for entry in found:
             text = f"{entry.count:,}  ({share_text(entry.share)}){': must never happen' * (name in _NEVER)}"
             color = look.BAD if name in _NEVER else _COLORS.get(name, _OTHERS)
-            yield _Bar(f"{name}: {entry.cause}" if entry.cause else name, entry.count, text, color)
+            yield _Bar(entry.title, entry.count, text, color)
 
 
 class _Row(NamedTuple):
@@ -97,7 +101,8 @@ class _Row(NamedTuple):
 
 def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axes:
     """A row a fault, and below it a row a path: when the fault was on, when it showed, how long the path was
-    silent, until when what had piled up was drained, when p99 was as before. All in s from the fault's begin.
+    unavailable, until when what had piled up was drained, when p99 was as before. All in s from the fault's
+    begin.
 
     Where a silence began is known only if it outlasted the fault; another one is drawn from the begin. A row
     wants about a quarter of an inch: four rows a fault.
@@ -135,14 +140,14 @@ def _silence(row: _Row) -> tuple[float, float | None]:
     if path.again is None or (lasted is None and path.again > 0):
         return 0.0, None
     if lasted is None or not path.again:
-        return 0.0, path.silent
-    return lasted + path.again - path.silent, lasted + path.again
+        return 0.0, path.unavailable
+    return lasted + path.again - path.unavailable, lasted + path.again
 
 
 def _drained(row: _Row) -> float | None:
     """When nothing was piled up any more, after a silence."""
     path = row.path
-    if path is None or not path.silent or not path.drain:
+    if path is None or not path.unavailable or not path.drain:
         return None
     end = _silence(row)[1]
     return None if end is None else end + path.backlog / path.drain
@@ -153,7 +158,7 @@ def _last(row: _Row) -> float:
     lasted, path = row.recovery.lasted or 0.0, row.path
     if path is None:
         return max(lasted, row.recovery.detected or 0.0, 0.1)
-    return max(path.silent, _silence(row)[1] or 0.0, _drained(row) or 0.0, lasted + (path.back or 0.0))
+    return max(path.unavailable, _silence(row)[1] or 0.0, _drained(row) or 0.0, lasted + (path.back or 0.0))
 
 
 def _draw_fault(axes: Axes, place: int, recovery: Recovery, reach: float) -> None:
@@ -171,17 +176,17 @@ def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
     path, lasted = row.path, row.recovery.lasted
     assert path is not None  # noqa: S101  (a path's row)
     axes.barh(place, reach if lasted is None else lasted, height=1, color=_FAULT, alpha=0.25, zorder=0)
-    if path.silent:
+    if path.unavailable:
         begin, end = _silence(row)
-        axes.barh(place, (end or reach) - begin, left=begin, height=0.4, color=_SILENT)
+        axes.barh(place, (end or reach) - begin, left=begin, height=0.4, color=_UNAVAILABLE)
         drained = _drained(row)
         if end is None:
-            axes.plot(reach, place, marker=">", color=_SILENT, markersize=8, clip_on=False)
+            axes.plot(reach, place, marker=">", color=_UNAVAILABLE, markersize=8, clip_on=False)
         elif drained is not None:
             axes.barh(place, drained - end, left=end, height=0.4, **_DRAINS)
     if path.back is not None and lasted is not None:
         axes.plot(lasted + path.back, place, marker="D", color=_BACK, markersize=6, markeredgecolor="white")
-    elif path.normal is not None and not (path.silent and _silence(row)[1] is None):
+    elif path.normal is not None and not (path.unavailable and _silence(row)[1] is None):
         axes.text(
             0.995, place, "p99 not as before", transform=axes.get_yaxis_transform(), ha="right", va="center",
             fontsize=8, color="#555555",
@@ -194,6 +199,6 @@ def _label(axes: Axes, rows: Sequence[_Row]) -> None:
         return
     axes.barh(0, 0, color=_FAULT, edgecolor="#666666", linewidth=0.7, label="the fault is on")
     axes.plot([], [], "v", color=look.BAD, markersize=7, label="it shows")
-    axes.barh(0, 0, color=_SILENT, label="silent")
+    axes.barh(0, 0, color=_UNAVAILABLE, label="unavailable")
     axes.barh(0, 0, label="drains", **_DRAINS)
     axes.plot([], [], "D", color=_BACK, markersize=6, markeredgecolor="white", label="p99 is as before")

@@ -34,9 +34,9 @@ COLORS: Final = {
 LABELS: Final = {
     "publish_ms": "publish: intended to ack",
     "publish_raw_ms": "publish: sent to ack (raw)",
-    "live_ms": "live: intended to heard on Redis",
-    "live_raw_ms": "live: sent to heard (raw)",
-    "delay_ms": "live: ack to heard",
+    "live_ms": "live: intended to received",
+    "live_raw_ms": "live: sent to received (raw)",
+    "delay_ms": "live: ack to received",
     "consumed_ms": "Kafka consumer: intended to read",
     "slip_ms": "generator: intended to sent",
 }

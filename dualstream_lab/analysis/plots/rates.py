@@ -28,22 +28,22 @@ _FAILURES: Final = (
 
 
 def plot_rates(frames: Frames, ax: Axes | None = None, *, width: float = 0.5) -> Axes:
-    """Intended against achieved: events/s that the plan wanted, that became durable, that were heard."""
+    """Intended against achieved: events/s that the plan wanted, that became durable, that were delivered."""
     axes = new_axes(ax)
     _draw_rates(frames, axes, width)
     return _finish_rates(frames, axes, "Intended and achieved rates")
 
 
 def plot_timeline(frames: Frames, ax: Axes | None = None, *, width: float = 0.2) -> Axes:
-    """An outage in one picture: events/s durable and heard, notifications missed (bars), faults shaded."""
+    """An outage in one picture: events/s durable, delivered, missed (bars), faults shaded."""
     axes = new_axes(ax)
     _draw_rates(frames, axes, width)
     events = frames.events
     missed = (events["outcome"].to_numpy() == Outcome.DURABLE) & np.isnan(events["live_ms"].to_numpy())
-    if missed.any() and "heard" in frames.has:
+    if missed.any() and "delivered" in frames.has:
         windows = _windows(frames.duration, width)
         rates = _rates(frames, events["intended_s"].to_numpy()[missed], width, windows)
-        middles, label = (np.arange(windows) + 0.5) * width, "durable, and never heard live"
+        middles, label = (np.arange(windows) + 0.5) * width, "durable, undelivered"
         axes.bar(middles, rates, width, color=COLORS["delay_ms"], alpha=0.5, label=label, zorder=1)
     return _finish_rates(frames, axes, "Outage timeline")
 
@@ -85,7 +85,7 @@ def _draw_rates(frames: Frames, axes: Axes, width: float) -> None:
         axes.plot(inside, wanted, color="#999999", linestyle=":", linewidth=2, label="intended by the plan")
     for column, label, dashes in (
         ("publish_ms", "durable on Kafka", "-"),
-        ("live_ms", "heard on Redis", "--"),
+        ("live_ms", "delivered", "--"),
     ):
         spent = frames.events[column].to_numpy()
         arrived = ~np.isnan(spent)
@@ -118,14 +118,14 @@ def _finish_rates(frames: Frames, axes: Axes, title: str) -> Axes:
 
 
 def draw_live(series: Mapping[int, Sequence[float]], *, duration: float, rate: float) -> Figure:
-    """A run that still goes on. ``series``: by second (durable events/s, heard/s, publish p99 in ms)."""
+    """A run that still goes on. ``series``: by second (durable events/s, delivered/s, publish p99 in ms)."""
     figure = Figure(figsize=(9, 3), dpi=80, layout="constrained")
     rates, latency = figure.subplots(1, 2)
     at = sorted(series)
-    durable, heard, p99 = (np.array([series[second][column] for second in at]) for column in range(3))
+    durable, delivered, p99 = (np.array([series[second][column] for second in at]) for column in range(3))
     rates.axhline(rate, color="#999999", linestyle=":", label="highest intended")
     rates.plot(at, durable, color="#000000", label="durable")
-    rates.plot(at, heard, color="#D55E00", linestyle="--", label="heard")
+    rates.plot(at, delivered, color="#D55E00", linestyle="--", label="delivered")
     rates.set_ylabel("events/s")
     rates.yaxis.set_major_formatter(plain_numbers)
     latency.plot(at, np.where(np.isfinite(p99), p99, np.nan), color="#000000", label="publish p99")

@@ -107,8 +107,8 @@ async def delivers(url: str, *, size: int = 8) -> str:
             raise FaultInert("a PUBLISH reached no subscriber")
         received = await subscriber.ask()
         if received[-1] != message:
-            raise FaultInert(f"the subscriber heard something else: {received}")
-        return f"a PUBLISH is heard in {(time.perf_counter() - began) * 1e3:.1f} ms"
+            raise FaultInert(f"the subscriber received something else: {received}")
+        return f"a PUBLISH is received in {(time.perf_counter() - began) * 1e3:.1f} ms"
 
 
 async def lifetime(url: str, *command: str | int, within: float) -> float | None:

@@ -21,7 +21,7 @@ COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs
 _VALIDITY = {Finding.REGRESSION: Validity.INVALID, Finding.OPEN: Validity.INCONCLUSIVE}
 _METHOD = (
     "A value a run; of several runs their mean, geometric where ratios are compared. Latencies begin at the "
-    "intended time; what never arrived counts as infinite. The interval holds the true change with 95 %. "
+    "intended time; what is missing counts as infinitely late. The interval holds the true change with 95 %. "
     "Better, worse and regression are said only where chance alone would say any of it in one comparison of "
     "twenty, all measures taken together (Holm). A regression is worse by more than is allowed, with its "
     "whole interval; not worse is what is worse by no more than is allowed, with its whole interval. Runs to "
@@ -171,7 +171,7 @@ def _value(one: Difference, value: float) -> str:
     if one.unit == "events/s":
         return f"{value:,.0f}/s"
     if math.isinf(value):
-        return "never"
+        return "missing"
     return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
 
 

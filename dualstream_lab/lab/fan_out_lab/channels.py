@@ -44,7 +44,7 @@ async def fan_out(
     """How channel policies scale with the number of sources: a row a policy, number and repeat, in turns.
 
     ``channels`` sources are followed by ``subscribers`` gateways, each source by one of them. ``source``: a
-    Redis channel a source. ``aggregate``: 64 shard channels a source type. ``pattern``: each gateway hears
+    Redis channel a source. ``aggregate``: 64 shard channels a source type. ``pattern``: each gateway receives
     everything by one pattern. First all subscribe in one moment, as when Redis comes back (the *storm*);
     then the publisher sends ``rate`` events/s, evenly over the sources, for ``duration`` s. Publisher,
     gateways (one process) and Redis share this machine's cores: ``limit`` says who saturated. ``stack``:
@@ -55,7 +55,7 @@ async def fan_out(
     (that Redis has more than before) and ``storm_buffer_kib``; of the delivery ``delay_p50_ms`` and
     ``delay_p99_ms`` (from Kafka's acknowledgement to the gateway), ``live_p99_ms`` (from the intended time),
     ``redis_cpu``, ``gateway_cpu`` (all of them), ``publisher_cpu`` (shares of one core), ``machine`` (share
-    of all cores that anybody used), ``heard_per_event`` (messages that all gateways read, with those that
+    of all cores that anybody used), ``messages_per_event`` (messages that all gateways read, with those that
     they throw away), ``delivered``, ``missing`` (events), ``dropped`` (notifications that the publisher
     gave up), ``buffer_kib`` (that waited in Redis for the slowest gateway, at most), ``limit``, ``run`` (its
     directory).
@@ -132,7 +132,7 @@ async def _storm(measurement: Measurement, costs: RedisCosts) -> dict[str, Any]:
     before = await costs.spent()
     async with costs.watched() as buffers:
         measurement.listening.tell("subscribe")
-        storm = await measurement.listening.hear("subscribed", _STORM)
+        storm = await measurement.listening.expect("subscribed", _STORM)
     after = await costs.spent()
     await asyncio.sleep(_SETTLED)
     settled = await costs.spent()
@@ -157,9 +157,9 @@ def _delivery(loaded: Loaded, buffer: int) -> dict[str, Any]:
         "gateway_cpu": loaded.cpu["subscribers"],
         "publisher_cpu": loaded.cpu["publisher"],
         "machine": loaded.machine,
-        "heard_per_event": loaded.summary["read"] / durable if durable else float("nan"),
-        "delivered": int(found["live.heard"]),
-        "missing": int(durable - found["live.heard"]),
+        "messages_per_event": loaded.summary["read"] / durable if durable else float("nan"),
+        "delivered": int(found["live.delivered"]),
+        "missing": int(durable - found["live.delivered"]),
         "dropped": int(found["live.dropped"]),
         "buffer_kib": buffer / 2**10,
         "limit": loaded.run.limit,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.gateway_subscriber import GatewayHearing, GatewaySubscriber, checked_gateway
+from dualstream_lab.load.gateway_subscriber import GatewayReceiveRecorder, GatewaySubscriber, checked_gateway
 from dualstream_lab.load.subscriber import all_ready, allow_connections
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, source_name
@@ -21,7 +21,7 @@ _JOIN: Final = 30.0  # s
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     base = await checked_gateway(task["gateway"])
     directory, ids = Path(task["directory"]), RunIds(task["ids"])
-    recorder = GatewayHearing(directory, "clients", ids, details=True, every=task["sample"])
+    recorder = GatewayReceiveRecorder(directory, "clients", ids, details=True, every=task["sample"])
     allow_connections(task["clients"])
     clients = [
         GatewaySubscriber(

@@ -17,8 +17,8 @@ from dualstream_lab.event import decode_notification
 from dualstream_lab.gateway.upstream import Channels, Upstream
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
-from dualstream_lab.load.hearing import Hearing
 from dualstream_lab.load.probes import probe_redis
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import all_ready
 from dualstream_lab.recording import Ending
 from dualstream_lab.tasks import beside, end_tasks
@@ -38,7 +38,7 @@ class _Gateway:
     """
 
     def __init__(
-        self, settings: ServeSettings, recorder: Hearing, number: int, sources: Sequence[int]
+        self, settings: ServeSettings, recorder: ReceiveRecorder, number: int, sources: Sequence[int]
     ) -> None:
         self._channels = Channels(settings)
         self._recorder = recorder
@@ -48,7 +48,7 @@ class _Gateway:
         self._own = set(names if self._channels.shared else self._wanted)
         self.upstream = Upstream(
             settings.redis_url or "",
-            heard=self._receive,
+            received=self._receive,
             confirmed=self._confirmed,
             lost=self._lose,
             pattern=self._channels.pattern,
@@ -109,7 +109,7 @@ class _Gateway:
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     settings = ServeSettings(**task["settings"], upstream=task["policy"])
     epoch = (await log_identity(settings)).epoch
-    recorder = Hearing(
+    recorder = ReceiveRecorder(
         Path(task["directory"]), "redis", RunIds(task["ids"]), details=True, every=task["sample"], epoch=epoch
     )
     count = task["gateways"]

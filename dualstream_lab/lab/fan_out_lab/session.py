@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _READY: Final = 60.0
 _LEAD: Final = 300_000_000  # ns between the order to start and the plan's zero
 _DONE: Final = 60.0
-_LANES: Final = 256
+_CONCURRENCY: Final = 256
 _ROWS: Final = 500_000  # of what is delivered; of more, a sample is kept
 _ANSWER: Final = 10.0  # s; it may be in the middle of a storm
 _LOOK: Final = 0.02  # s between looks at Redis's clients' buffers
@@ -81,21 +81,21 @@ class Measurement:
 
     async def __aenter__(self) -> Self:
         sample = max(1, -(-self.workload.expected * self.deliveries // _ROWS))
-        users = {"lanes": _LANES, "subscribers": self.subscribers}
+        users = {"concurrency": _CONCURRENCY, "subscribers": self.subscribers}
         manifest = new_manifest(self.settings, self.workload, name=self.name, users=users, sample=sample)
         self._session = Session(RunDirectory.create(self.root, self.name), manifest)
         self.listening = self._session.child(self.listener, "listener", self.settings, **self.task)
         self._generator = self._session.child(
             "dualstream_lab.load.generator", "generator", self.settings,
-            workload=self.workload.as_dict(), lanes=_LANES, warm_up=self.warm_up,
+            workload=self.workload.as_dict(), concurrency=_CONCURRENCY, warm_up=self.warm_up,
         )  # fmt: skip
         async with AsyncExitStack() as exits:
             exits.callback(self._keep)
             for child in (self._generator, self.listening):
                 await exits.enter_async_context(child)
             await asyncio.gather(
-                self._generator.hear("ready", _READY + 2 * self.warm_up),
-                self.listening.hear("ready", _READY),
+                self._generator.expect("ready", _READY + 2 * self.warm_up),
+                self.listening.expect("ready", _READY),
             )
             self._exits = exits.pop_all()
         return self
@@ -115,11 +115,11 @@ class Measurement:
         pids = {"publisher": self._generator.pid, "subscribers": self.listening.pid, **self.processes}
         await until(zero)
         before, begin = cpu_seconds(pids), asyncio.get_running_loop().time()
-        await self._generator.hear("done", time_limit(self.workload, self.settings) + _DONE)
+        await self._generator.expect("done", time_limit(self.workload, self.settings) + _DONE)
         after, seconds = cpu_seconds(pids), asyncio.get_running_loop().time() - begin
         self._session.end("finished")
         self.listening.tell("stop")
-        summary = await self.listening.hear("done", _DONE)
+        summary = await self.listening.expect("done", _DONE)
         run = await asyncio.to_thread(Run.of, directory)
         directory.write_verdict(run.verdict.as_dict(directory))
         return Loaded(

@@ -322,6 +322,7 @@ class _Checking:
         self.progress.line = (
             f"{doing}{sum(client.connected for client in clients)} of {len(clients)} connected, "
             f"{sum(client.begun for client in clients):,} connections, "
-            f"{self.publishing.durable:,} published, {sum(client.told for client in clients):,} told"
+            f"{self.publishing.durable:,} published, "
+            f"{sum(client.delivered for client in clients):,} delivered"
         )
         self.show(self.progress)

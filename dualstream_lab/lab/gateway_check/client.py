@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.lab.gateway_check.connection import CLOSE, Connection, IdentifiedEvents
-from dualstream_lab.lab.gateway_check.history import EVENT, LATE, OLD, REFUSED, STATE, SUBSCRIBED, Session
+from dualstream_lab.lab.gateway_check.history import (
+    EVENT,
+    OLD,
+    RECOVERED,
+    REFUSED,
+    STATE,
+    SUBSCRIBED,
+    Session,
+)
 from dualstream_lab.load.gateway_wire import Transport, WsIncoming, request, subscriptions
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
@@ -87,7 +95,7 @@ class Client:
     calm: asyncio.Event
     most: int
     begun: int = 0
-    told: int = 0
+    delivered: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     garbled: list[str] = field(default_factory=list)
@@ -230,13 +238,13 @@ class Client:
         if message.kind == "event":
             if message.id is None:
                 raise ValueError("an event without an id")
-            self.told += 1
-            if self.told > self.most:
+            self.delivered += 1
+            if self.delivered > self.most:
                 raise ValueError(f"more events than were published: client told of over {self.most:,}")
             position = position_of(message.pos)
             if message.pos is not None and position is None:
                 raise ValueError(f"a position {message.pos!r}")
-            kind = LATE if message.late else OLD if message.old else EVENT
+            kind = RECOVERED if message.late else OLD if message.old else EVENT
             session.add(kind, event=self.numbers(message.id), position=position, cursor=cursor, at=now)
             return
         if message.kind != "subscribed":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-EVENT, LATE, OLD, SUBSCRIBED, REFUSED, STATE = range(6)
+EVENT, RECOVERED, OLD, SUBSCRIBED, REFUSED, STATE = range(6)
 """What a message was: an event told live, by repair, or as the past; "the past is told", "it is not told"; or
 another word that has a cursor."""
 

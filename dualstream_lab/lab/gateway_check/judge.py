@@ -4,10 +4,10 @@ All that a gateway owes, it owes in each partition by itself: most sources are i
 added, a source is in several, between which there is no order.
 
 What a gateway owes. From the first cursor that a client is given on, it owes every event of the source, on
-this connection or on a later one that resumes from the last cursor; what it says it cannot tell
-(``recovered: false``) is not owed. A cursor says that everything up to it was told. On one connection no
-event comes twice; after a resume it may. The past comes in the log's order, and so do one publisher's live
-events; those of two publishers may cross, and what was found by repair (``late``) comes when it is found.
+this connection or on a later one that resumes from the last cursor; what it says it cannot tell (``recovered:
+false``) is not owed. A cursor says that everything up to it was told. On one connection no event comes twice;
+after a resume it may. The past comes in the log's order, and so do one publisher's live events; those of two
+publishers may cross, and what was found by repair (``recovered``) comes when it is found.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dualstream_lab.lab.gateway_check.history import (
     EVENT,
-    LATE,
     NOWHERE,
     OLD,
+    RECOVERED,
     REFUSED,
     SUBSCRIBED,
     PartitionSession,
@@ -68,15 +68,15 @@ class Finding(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """``told``: deliveries, ``old`` and ``late`` among them. ``declared``: events that the gateway said it
-    could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``: told after a
-    later event of another publisher: both are allowed. ``unsettled``: not told, and the client left before
-    it had to be.
+    """``delivered``: deliveries, ``old`` and ``recovered`` among them. ``declared``: events that the gateway
+    said it could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``: told
+    after a later event of another publisher: both are allowed. ``unsettled``: not told, and the client left
+    before it had to be.
     """
 
-    told: int = 0
+    delivered: int = 0
     old: int = 0
-    late: int = 0
+    recovered: int = 0
     declared: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
@@ -134,7 +134,7 @@ class _Judging:
         self.found = Judgement()
         self._log = log
         self._sessions = sessions
-        self._told: set[int] = set()
+        self._delivered: set[int] = set()
         self._first: int | None = None
         self._covered = -1
         self._swept = 0
@@ -145,7 +145,7 @@ class _Judging:
     def resume(self, number: int, since: int | None) -> None:
         """A connection begins."""
         self._session = number
-        self._times_told: Counter[int] = Counter()
+        self._deliveries: Counter[int] = Counter()
         self._newest: dict[int, int] = {}  # by writer
         self._newest_old = self._newest_any = -1
         self._joined = False
@@ -179,7 +179,7 @@ class _Judging:
         found.declared = len(self._excused)
         if self._first is None:
             return
-        rest = [event for event in log.events[self._swept :] if event not in self._told]
+        rest = [event for event in log.events[self._swept :] if event not in self._delivered]
         if settled:
             found.findings += [Finding(Wrong.GAP, event, self._session, -1) for event in rest]
         else:
@@ -187,25 +187,25 @@ class _Judging:
 
     def _event(self, row: int, kind: int, event: int, offset: int) -> None:
         found, log = self.found, self._log
-        found.told += 1
+        found.delivered += 1
         found.old += kind == OLD
-        found.late += kind == LATE
+        found.recovered += kind == RECOVERED
         entry = log.index.get(event)
         if entry is None or (offset not in {NOWHERE, log.offsets[entry]} and event not in log.copies):
             self._wrong(Wrong.UNKNOWN, event, row)
         if entry is None:
             return
-        self._times_told[event] += 1
-        if self._times_told[event] > 1:
-            if self._times_told[event] > log.copies.get(event, 1):
+        self._deliveries[event] += 1
+        if self._deliveries[event] > 1:
+            if self._deliveries[event] > log.copies.get(event, 1):
                 self._wrong(Wrong.DUPLICATE, event, row)
             return
         if kind in {EVENT, OLD}:
             self._order(row, kind, event, entry)
-        if event in self._told:
+        if event in self._delivered:
             found.repeated += 1
             return
-        self._told.add(event)
+        self._delivered.add(event)
         self._excused.discard(event)
         if self._pending.pop(event, None) or self._passed.pop(event, None):
             self._wrong(Wrong.AHEAD, event, row)
@@ -228,7 +228,7 @@ class _Judging:
             self._first, self._covered, self._swept = cursor, cursor, end
             self._excuse = False
             return
-        missing = [event for event in self._log.events[self._swept : end] if event not in self._told]
+        missing = [event for event in self._log.events[self._swept : end] if event not in self._delivered]
         above = cursor > self._covered
         if refused or (self._excuse and above):
             self._excused.update(missing)

@@ -129,7 +129,7 @@ class _Probe:
             return self._other_log()
         if not stats.receivers:
             return ConfigError(
-                "redis: nobody hears on this Redis what is published: give the Redis, and the "
+                "redis: nobody receives on this Redis what is published: give the Redis, and the "
                 "channel_prefix, that the gateway reads"
             )
         topic = self.settings.topic

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SAYS: Final = {
-    Wrong.GAP: "gaps: stayed or resumed, and was never told",
+    Wrong.GAP: "gaps: stayed or resumed, and did not get it",
     Wrong.CURSOR: "lost behind the cursor of a resume",
-    Wrong.AHEAD: "told only after a cursor that covers them",
+    Wrong.AHEAD: "delivered only after a cursor that covers them",
     Wrong.DUPLICATE: "duplicates on one connection",
     Wrong.INVERTED: "inversions: the past, or one publisher's events",
-    Wrong.UNKNOWN: "told, and not there in the log",
+    Wrong.UNKNOWN: "delivered, and not in the log",
 }
 _EXAMPLES: Final = 3  # of each
 _AROUND: Final = 4  # messages
-_WORDS: Final = ("live", "late", "old", "subscribed", "not recovered", "state")
+_WORDS: Final = ("live", "recovered", "old", "subscribed", "not recovered", "state")
 
 
 class Record(NamedTuple):
@@ -39,7 +39,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One wrong, by the event's id. ``around``: what the client was told there."""
+    """One wrong, by the event's id. ``around``: what the client got around it."""
 
     wrong: Wrong
     client: str
@@ -102,7 +102,7 @@ class Verdict(Counts):
         return {
             "held": self.held,
             "events": self.events,
-            "told": {"all": self.told, "old": self.old, "late": self.late},
+            "delivered": {"all": self.delivered, "old": self.old, "recovered": self.recovered},
             "wrong": {wrong.value: self.wrong[wrong] for wrong in Wrong},
             "allowed": {
                 "declared": self.declared,
@@ -121,7 +121,7 @@ def _around(sessions: Sequence[PartitionSession], finding: Finding, log: SourceL
     since = {None: "only new events", -1: "the beginning"}.get(session.since, f"cursor {session.since}")
     end = finding.row + 1 if finding.row >= 0 else len(session.kinds)
     rows = range(max(0, end - _AROUND), end)
-    said = ", ".join(_message(session, row, log, began) for row in rows) or "nothing was told"
+    said = ", ".join(_message(session, row, log, began) for row in rows) or "nothing was delivered"
     dots = "…, " if rows.start else ""
     then = f", …; it ended {session.ended} " if session.ended else ""
     if finding.session + 1 < len(sessions):

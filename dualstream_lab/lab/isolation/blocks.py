@@ -37,7 +37,7 @@ HEALTHY = "healthy"
 
 _READY = 60.0
 _LEAD = 100_000_000  # ns between the order to start and a plan's zero
-_LANES = 256
+_CONCURRENCY = 256
 _LIVE = 10.0  # s after the fault's end within which somebody must have received something
 _KINDS = 8  # of psutil's CPU times; what guests use is within what users use
 
@@ -61,7 +61,7 @@ async def open_sender(publisher: Path | None, directory: Path) -> AsyncIterator[
     """The sender, before there are brokers. Raises ConfigError for a publisher's file that cannot be used."""
     task = {"publisher": None if publisher is None else str(publisher)}
     async with Child("dualstream_lab.lab.isolation.generator", "sender", task, directory) as sender:
-        await sender.hear("loaded", _READY)
+        await sender.expect("loaded", _READY)
         yield sender
 
 
@@ -85,15 +85,17 @@ class Blocks:
         """With the publisher made and warm, and the observer at work. Raises what they could not do."""
         module, task = "dualstream_lab.lab.isolation.observer", {"settings": self.target.direct.model_dump()}
         async with Child(module, "witness", task, self.root) as self._observer:
-            await self._observer.hear("ready", _READY)
+            await self._observer.expect("ready", _READY)
             settings, first = self.target.settings.model_dump(), self.timing.first
             await self._warm(_READY + 3 * first, settings=settings, warm_up=first, run=self.root.name)
             yield
 
     async def _warm(self, timeout: float, **task: Any) -> int:
         """Tell the sender what is next, and wait until it is ready; how many events it sent for it."""
-        self.sender.tell(json.dumps(task | {"workload": self.workload.as_dict(), "lanes": _LANES}))
-        sent: int = (await self.sender.hear("ready", timeout))["warm_up"]
+        self.sender.tell(
+            json.dumps(task | {"workload": self.workload.as_dict(), "concurrency": _CONCURRENCY})
+        )
+        sent: int = (await self.sender.expect("ready", timeout))["warm_up"]
         self.warm_up += sent
         return sent
 
@@ -105,12 +107,12 @@ class Blocks:
         self.count += 1
         path = self.root / f"{self.count:03d}-{arm}"
         path.mkdir()
-        users = {"lanes": _LANES, "subscribers": 1}
+        users = {"concurrency": _CONCURRENCY, "subscribers": 1}
         manifest = new_manifest(self.target.direct, self.workload, name=arm, users=users, engine="prove")
         run = Session(path, manifest)
         task = {"directory": str(path), "ids": manifest.ids}
         self._observer.tell(json.dumps(task | {"workload": self.workload.as_dict()}))
-        await self._observer.hear("ready", _READY)
+        await self._observer.expect("ready", _READY)
         manifest.warm_up = await self._warm(_READY, warm_up=self.timing.warm_up, **task)
         zero = run.start(self.sender, lead=_LEAD)
         background = _BackgroundLoad()
@@ -127,10 +129,10 @@ class Blocks:
             meter = Meter("machine")
             meter.level("machine.others", background.cores())
             self.sender.tell("stop")
-            await self.sender.hear("block", 2 * _READY)
+            await self.sender.expect("block", 2 * _READY)
             run.end(state)
             self._observer.tell("end")
-            await self._observer.hear("block", _READY)
+            await self._observer.expect("block", _READY)
             writer = IntervalWriter(path, "machine")
             writer.write(meter.take())
             writer.close()
@@ -146,7 +148,7 @@ class Blocks:
         batch = self.workload.batch
         first = (int(ended * self.workload.rate / batch) + 1) * batch
         self._observer.tell(f"await {first} {_LIVE:g}")
-        await self._observer.hear("live", _LIVE + _READY)
+        await self._observer.expect("live", _LIVE + _READY)
 
 
 class _BackgroundLoad:
@@ -210,7 +212,7 @@ class Figures:
     p99: float
     notified: int | None
     dropped: dict[str, int]
-    heard: int
+    delivered: int
     orphans: int
     stall: float
     rss: tuple[float, float]
@@ -243,7 +245,7 @@ def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
         begin=manifest.started,
         seconds=max(0, manifest.ended - manifest.started) / 1e9,
         events=len(joined) + counted["unsent"],
-        durable=counted["durable"] + (counted["late"] if ours else 0),
+        durable=counted["durable"] + (counted["late_acks"] if ours else 0),
         failed=sum(counted[kind] for kind in ("rejected", "unknown", "no_room", "pending", "unsent")),
         errors=of_kind("error: "),
         missing=int(np.count_nonzero(joined.durable & (joined.consumed == 0))) if caught_up else 0,
@@ -257,7 +259,7 @@ def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
         p99=float(p99),
         notified=counted["notified"] if ours else None,
         dropped=of_kind("dropped: "),
-        heard=counted["heard"],
+        delivered=counted["delivered"],
         orphans=joined.orphans,
         stall=peak("published.loop_lag_ms", 0.0),
         rss=(peak("published.rss_begin_mib", 0.0), peak("published.rss_mib", 0.0)),
@@ -278,5 +280,5 @@ def _publish(joined: Joined, zero: int, timing: Timing, *, unsent: int) -> npt.N
 
 
 def _live_again(joined: Joined, ended: int) -> float | None:
-    heard = joined.heard[(joined.sent > ended) & (joined.heard > 0)]
-    return float(heard.min() - ended) / 1e9 if ended and len(heard) else None
+    delivered = joined.delivered[(joined.sent > ended) & (joined.delivered > 0)]
+    return float(delivered.min() - ended) / 1e9 if ended and len(delivered) else None

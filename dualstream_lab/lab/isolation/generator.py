@@ -188,7 +188,7 @@ async def _block(
 ) -> dict[str, Any] | None:
     """One block, from its warm-up to its rows on the disk; None when the parent has gone."""
     workload = Workload(**task["workload"])
-    sent = await warm_up(publisher, workload, task["warm_up"], task["lanes"])
+    sent = await warm_up(publisher, workload, task["warm_up"], task["concurrency"])
     # Not the generator's own setting, which spares throughput for pauses of 10 ms: Python's, as in most
     # programs, so that a pause is what the publisher's garbage makes of it.
     gc.collect()
@@ -205,7 +205,7 @@ async def _block(
     driver.start(sink.started)
     watching = asyncio.create_task(sink.run())
     stopping = asyncio.create_task(_stop(driver, sink, workload, orders))
-    await beside([watching], driver.run(task["lanes"]))
+    await beside([watching], driver.run(task["concurrency"]))
     await publisher.flush()
     await end_tasks([watching])
     sink.close()
@@ -245,7 +245,7 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
         else:
             publisher = await ThirdPartyPublisher.make(maker, file, settings)
             exits.push_async_callback(publisher.close)
-        sent = await warm_up(publisher, Workload(**first["workload"]), first["warm_up"], first["lanes"])
+        sent = await warm_up(publisher, Workload(**first["workload"]), first["warm_up"], first["concurrency"])
         say(ready={"warm_up": sent})
         while line := await orders.next():
             if (done := await _block(publisher, json.loads(line), orders)) is None:

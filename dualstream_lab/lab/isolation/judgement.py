@@ -82,7 +82,7 @@ class Judgement:
     healthy_missing: int
     notified: int | None
     dropped: int
-    heard: int
+    delivered: int
     nameless: int
     wrong_source: int
     unread: tuple[str, ...]
@@ -134,7 +134,7 @@ def judge(
         stall=max((block.stall for block in blocks), default=0.0),
         healthy_p50=_mean([block.p50 for block in calm]),
         healthy_p99=_mean([block.p99 for block in calm]),
-        **_sums(blocks, "events", "durable", "failed", "missing", "heard", "nameless", "wrong_source"),
+        **_sums(blocks, "events", "durable", "failed", "missing", "delivered", "nameless", "wrong_source"),
     )
 
 
@@ -188,7 +188,7 @@ _BROKEN = {
     "missing": "{:,} acknowledged events are not in the topic",
     "twice": "{:,} events are in the topic more than once",
     "unaccounted": "{:,} notifications were neither sent nor counted as dropped",
-    "orphans": "{:,} events were heard that nobody published",
+    "orphans": "{:,} events were delivered that nobody published",
 }
 
 

@@ -146,7 +146,7 @@ class _Observed:
 
     def write(self, directory: Path, unread: list[str]) -> None:
         """The rows; ``unread``: what of the topic was not read."""
-        _recorder(directory, "heard", "witness-redis", self.received, subscriber=0).close()
+        _recorder(directory, "delivered", "witness-redis", self.received, subscriber=0).close()
         reading = _recorder(directory, "consumed", "witness-kafka", self.consumed)
         reading.meter.count("nameless", self.nameless)
         reading.meter.count("wrong_source", self.wrong_source)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "redis-isolation"
 QUICK: Final = ("redis.kill", "redis.stop", "redis.slow")
-"""The telling faults: refused, mute, late."""
+"""The telling faults: refused, mute, slow."""
 
 _FILE = "proof.json"
 _LONGEST = 120.0  # s of a plan, which is longer than any block

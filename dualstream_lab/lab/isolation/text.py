@@ -92,11 +92,11 @@ def facts(proof: Proof) -> list[tuple[str, str]]:
 
 def _notifications(found: Judgement) -> str:
     if found.notified is None:
-        return f"{found.heard:,} heard; this publisher has no counters"
+        return f"{found.delivered:,} delivered; this publisher has no counters"
     left = sum(fault.unaccounted for fault in found.faults)
     return (
         f"{found.durable:,} published = {found.notified:,} taken by Redis + {found.dropped:,} dropped and "
-        f"counted{f' + {left:,} not accounted for' if left else ''}; {found.heard:,} heard"
+        f"counted{f' + {left:,} not accounted for' if left else ''}; {found.delivered:,} delivered"
     )
 
 
@@ -115,7 +115,7 @@ def _known(value: float) -> str:
 def _signed(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return "never" if math.isinf(value) else f"{value:+,.2f}" if abs(value) < 100 else f"{value:+,.0f}"
+    return "missing" if math.isinf(value) else f"{value:+,.2f}" if abs(value) < 100 else f"{value:+,.0f}"
 
 
 def _again(times: tuple[float | None, ...]) -> str:

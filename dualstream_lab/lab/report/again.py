@@ -33,7 +33,7 @@ def command(report: Report) -> str:
         return shlex.join(words)
     if manifest.engine != "locust":
         return f"dualstream run {manifest.name}.toml"
-    words = ["locust", "-f", "LOCUSTFILE", "--headless", "--users", str(manifest.users.get("lanes", 1))]
+    words = ["locust", "-f", "LOCUSTFILE", "--headless", "--users", str(manifest.users.get("concurrency", 1))]
     if manifest.users.get("workers", 1) > 1:
         words += ["--processes", str(manifest.users["workers"])]
     for name, value in _changed(report.workload, {"batch": 100}).items():
@@ -58,10 +58,12 @@ def scenario(report: Report) -> str:
     work = report.workload
     plan = {"rate": work.rate, "duration": work.duration} | _changed(work, {})
     lines += [f"{name} = {_toml(value)}" for name, value in plan.items()]
-    users = {name: manifest.users[name] for name in ("lanes", "subscribers") if name in manifest.users}
+    users = {name: manifest.users[name] for name in ("concurrency", "subscribers") if name in manifest.users}
     if manifest.simulated:  # the rest are options
-        bound = (users["lanes"] - 1) // manifest.settings["publishers"]  # of the buffer, if nothing else
-        users = {"lanes": manifest.settings.get("callers") or max(1, bound)}
+        bound = (users["concurrency"] - 1) // manifest.settings[
+            "publishers"
+        ]  # of the buffer, if nothing else
+        users = {"concurrency": manifest.settings.get("callers") or max(1, bound)}
     if users:
         lines += ["", "[users]", *(f"{name} = {value}" for name, value in users.items())]
     if faults is None:
@@ -76,8 +78,8 @@ def scenario(report: Report) -> str:
 def _parts(manifest: Manifest) -> list[str]:
     """Of a simulated run, as options."""
     settings = manifest.settings
-    unheard = "subscribers" if settings.get("gateways") else "clients"
-    found = [(name, settings[name]) for name in _PARTS if name in settings and name != unheard]
+    unused = "subscribers" if settings.get("gateways") else "clients"
+    found = [(name, settings[name]) for name in _PARTS if name in settings and name != unused]
     return [word for name, value in found for word in (f"--{name}", f"{value:g}")]
 
 

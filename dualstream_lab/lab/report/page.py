@@ -29,7 +29,7 @@ _PARTIES = (
 )
 _SIDE_BY_SIDE = 3
 _PROCESSES = (
-    ("subscribers: CPU, worst second", "heard.cpu"),
+    ("subscribers: CPU, worst second", "delivered.cpu"),
     ("Kafka consumer: CPU, worst second", "consumed.cpu"),
 )
 _FAULTS = 6  # of a pull request
@@ -150,6 +150,6 @@ def _environment(report: Report) -> list[tuple[str, str]]:
 def _example(report: Report) -> str | None:
     """An event whose story is worth reading."""
     for entry in report.verdict.entries:
-        if entry.name != CLASSES[Class.HEARD][0] and entry.examples:
+        if entry.name != CLASSES[Class.DELIVERED][0] and entry.examples:
             return entry.examples[0]
     return None

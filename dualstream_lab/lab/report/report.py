@@ -12,7 +12,7 @@ from dualstream_lab.recording import Manifest, RunDirectory
 from dualstream_lab.verdict.verdict import Verdict
 from dualstream_lab.workload import Workload
 
-_COUNTED = {"published": "publish.intended", "heard": "live.heard", "consumed": "durable.consumed"}
+_COUNTED = {"published": "publish.intended", "delivered": "live.delivered", "consumed": "durable.consumed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

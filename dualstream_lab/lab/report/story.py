@@ -66,7 +66,7 @@ def story(report: Report) -> list[Picture]:
     else:
         pictures.append(Picture(title, None, "No Kafka consumer was recorded: its lag is not known."))
     if not live:
-        pictures.append(Picture("Live", None, "No subscriber was recorded, or none heard anything."))
+        pictures.append(Picture("Live", None, "No subscriber was recorded, or none received anything."))
     return pictures
 
 
@@ -78,20 +78,20 @@ def _timeline(report: Report) -> str:
         said.append(f"{rate:,.0f} events/s became durable, {of_plan} of the plan's rate.")
     if report.verdict.recoveries:
         quiet = [
-            f"{ms(one.publish.silent * 1e3)} ({one.what} at {one.begin:.1f} s)"
+            f"{ms(one.publish.unavailable * 1e3)} ({one.what} at {one.begin:.1f} s)"
             for one in report.verdict.recoveries
-            if one.publish is not None and one.publish.silent
+            if one.publish is not None and one.publish.unavailable
         ]
         still = f"Publishing stood still for {enumerated(quiet, most=4)}."
         said.append(still if quiet else "Publishing never stood still.")
-    if "heard" in report.frames.has:
+    if "delivered" in report.frames.has:
         windows = analysis.outage_windows(report.frames)[["begin_s", "end_s", "missed"]]
         spans = [
             f"{begin:.1f} to {end:.1f} s ({missed:,.0f} events)"
             for begin, end, missed in windows.itertuples(index=False)
         ]
-        when = f"Most of what was due from {enumerated(spans, most=4)} was durable and never heard live."
-        said.append(when if spans else "In no tenth of a second was most of it never heard live.")
+        when = f"Most of what was due from {enumerated(spans, most=4)} was durable and not delivered live."
+        said.append(when if spans else "In no tenth of a second was most of it undelivered.")
     return " ".join(said)
 
 
@@ -104,7 +104,7 @@ def _over_time(report: Report, width: float) -> str:
             continue
         there = p99[np.isfinite(p99)]
         if not len(there):
-            said.append(f"{capital(name)}: more than 1 % never arrived in every one.")
+            said.append(f"{capital(name)}: more than 1 % are missing in every one.")
             continue
         broken = _in_fault(report, p99.index.to_numpy(), width / 2)
         text = f"{capital(name)} p99: {ms(float(p99[~broken].median()))} in the median"
@@ -112,7 +112,7 @@ def _over_time(report: Report, width: float) -> str:
             text += f" without a fault, {ms(float(p99[broken].median()))} while one was on"
         text += f"; worst {ms(float(there.max()))}, at {there.idxmax():,.1f} s"
         if missing := len(p99) - len(there):
-            text += f"; in {missing:,} of {len(p99):,} windows more than 1 % never arrived"
+            text += f"; in {missing:,} of {len(p99):,} windows more than 1 % are missing"
         said.append(f"{text}.")
     return f"By windows of {width:g} s. {' '.join(said)}"
 
@@ -127,23 +127,23 @@ def _in_fault(report: Report, times: npt.NDArray[np.float64], margin: float = 0.
 
 
 def _heat(report: Report, name: str) -> str:
-    """Where most are, and how many never arrived."""
+    """Where most are, and how many are missing."""
     events, found = report.frames.events, report.verdict.measures
     column, path = _PATHS[name]
-    never_arrived = events[column].isna().to_numpy()
+    missing = events[column].isna().to_numpy()
     if name == "live":
-        never_arrived = never_arrived & (events["outcome"] == 1).to_numpy()
+        missing = missing & (events["outcome"] == 1).to_numpy()
     said = []
     arrived = f"{path}_arrived" if f"{path}_arrived.p50" in found else path
     if f"{arrived}.p50" in found:
         p50, p99, most = (ms(found[f"{arrived}.{q}"]) for q in ("p50", "p99", "max"))
         said.append(f"Of what arrived, half did within {p50}, 99 % within {p99}, the slowest after {most}.")
-    count = int(np.count_nonzero(never_arrived))
+    count = int(np.count_nonzero(missing))
     if not count:
-        return " ".join([*said, "None never arrived."])
-    text = f"{count * report.frames.sample:,} events never arrived (the band on top)"
+        return " ".join([*said, "None is missing."])
+    text = f"{count * report.frames.sample:,} events are missing (the band on top)"
     if len(report.frames.faults):
-        inside = _in_fault(report, events["intended_s"].to_numpy()[never_arrived])
+        inside = _in_fault(report, events["intended_s"].to_numpy()[missing])
         text += f", {share(float(inside.mean()))} of them due while a fault was on"
     return " ".join([*said, f"{text}."])
 
@@ -156,7 +156,7 @@ def _percentiles(report: Report) -> str:
             p50, p99, p999 = (ms(found[f"{path}.{q}"]) for q in ("p50", "p99", "p99.9"))
             said.append(f"{capital(name)}: p50 {p50}, p99 {p99}, p99.9 {p999}.")
     if any(np.isinf(found.get(f"{path}.max", 0)) for path in ("publish.latency", "live.latency")):
-        said.append("A line ends where the rest never arrived.")
+        said.append("A line ends where the rest is missing.")
     return " ".join(said)
 
 
@@ -180,10 +180,7 @@ def _lag(report: Report) -> str:
 def ledger(report: Report) -> Picture:
     """What became of each event: each is somewhere, and what must never happen."""
     title, entries = "What became of each event", report.verdict.entries
-    parts = [
-        f"{entry.count:,} {entry.name}{f' ({entry.cause})' if entry.cause else ''}"
-        for entry in sorted(entries, key=lambda entry: -entry.count)
-    ]
+    parts = [f"{entry.count:,} {entry.title}" for entry in sorted(entries, key=lambda entry: -entry.count)]
     events, sample = sum(entry.count for entry in entries), report.frames.sample
     more = f" One event in {sample} was recorded, and counts are of those." if sample > 1 else ""
     caption = f"Of {events:,} events, each in one class: {enumerated(parts)}. {never(report)}{more}"
@@ -209,11 +206,11 @@ def recovery(report: Report) -> Picture:
 
 def _recovery(one: Recovery) -> str:
     text = f"{one.what} at {one.begin:.1f} s"
-    seen = "never showed" if one.detected is None else f"showed after {ms(one.detected * 1e3)} ({one.sign})"
+    seen = "did not show" if one.detected is None else f"showed after {ms(one.detected * 1e3)} ({one.sign})"
     text += f" {seen}"
     for name, path in (("publishing", one.publish), ("live", one.live), ("the consumer", one.consumer)):
-        if path is not None and path.silent:
-            text += f"; {name} was silent for {ms(path.silent * 1e3)}"
+        if path is not None and path.unavailable:
+            text += f"; {name} was unavailable for {ms(path.unavailable * 1e3)}"
             text += ", to the end" if path.again is None else ""
             if path.back is not None:
                 text += f" and as before {ms(path.back * 1e3)} after its end"

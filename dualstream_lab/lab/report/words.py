@@ -32,7 +32,7 @@ def headline(report: Report) -> tuple[str, str]:
     missed = [check for check in verdict.checks if not check.held]
     if lost or orphans:
         said = [f"{lost:,} acknowledged events are not in Kafka"] if lost else []
-        said += [f"{orphans:,} events were heard and are not in Kafka"] if orphans else []
+        said += [f"{orphans:,} events were delivered and are not in Kafka"] if orphans else []
         return f"FAILS: {' and '.join(said)}, which must never happen.", "bad"
     if missed:
         values = ((c.threshold.text, c.threshold.measure, c.value) for c in missed)
@@ -68,7 +68,7 @@ def limit(report: Report) -> str:
 def never(report: Report) -> str:
     """How often what must never happen did."""
     found = report.verdict.measures
-    names = {"acknowledged and not in Kafka": "ledger.lost", "heard and not in Kafka": "ledger.orphan"}
+    names = {"acknowledged and not in Kafka": "ledger.lost", "delivered and not in Kafka": "ledger.orphan"}
     said = [
         f"{text}: {found[name]:,.0f}" if name in found else f"{text}: cannot be told"
         for text, name in names.items()
@@ -88,7 +88,7 @@ def ms(value: float) -> str:
     if math.isnan(value):
         return "not known"
     if math.isinf(value):
-        return "never"
+        return "missing"
     if value >= 1000:
         return f"{value / 1e3:,.1f} s" if value >= 10_000 else f"{value / 1e3:.2f} s"
     return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
@@ -120,7 +120,7 @@ def _events(report: Report) -> str:
     text = f"{intended:,.0f} events, {every} durable"
     missing = found.get("live.missing")
     if missing is not None:
-        text += ", all heard live" if not missing else f", {share(missing)} of them never heard live"
+        text += ", all delivered" if not missing else f", {share(missing)} of them undelivered"
     publish, live = (found.get(f"{path}.latency.p99", math.nan) for path in ("publish", "live"))
     text += "" if math.isnan(publish) else f"; publish p99 {ms(publish)}"
     text += f", live p99 {ms(live)}" if math.isfinite(live) else ""
@@ -134,7 +134,7 @@ def _what(report: Report) -> str:
     plan = "as fast as answers come" if work.plan == "closed" else f"{rate} ({work.plan} plan)"
     kinds = {"fixed": f"{work.payload_bytes:,} bytes each", "github": "as big as GitHub's webhooks"}
     size = kinds.get(work.payload, f"{work.payload_bytes:,} bytes in the median")
-    who = f"{users.get('lanes', 1):,} lanes"
+    who = f"{users.get('concurrency', 1):,} calls in flight"
     if "subscribers" in users:
         who += f", {users['subscribers']:,} Redis subscriber{'s' * (users['subscribers'] != 1)}"
     if users.get("workers"):
@@ -170,20 +170,20 @@ def _counted(found: Mapping[str, float], names: Mapping[str, str]) -> list[str]:
 
 def _live(report: Report) -> str:
     found, counters = report.verdict.measures, report.verdict.counters
-    if "live.heard" not in found:
+    if "live.delivered" not in found:
         return "No subscriber was recorded."
     reasons = {n.removeprefix("dropped: "): c for n, c in counters.items() if n.startswith("dropped: ") and c}
-    through = "events heard through a gateway" if "live.gaps" in found else "notifications heard"
-    text = f"{found['live.heard']:,.0f} {through}"
+    through = "events delivered through a gateway" if "live.gaps" in found else "notifications delivered"
+    text = f"{found['live.delivered']:,.0f} {through}"
     if "live.missing" in found:
         missing = found["live.missing"]
-        text += f"; {share(missing)} of the durable events were never heard" if missing else "; none missed"
+        text += f"; {share(missing)} of the durable events are undelivered" if missing else "; none missed"
     if reasons:
         which = enumerated([f"{count:,} ({why})" for why, count in sorted(reasons.items())])
         text += f"; the publisher gave up {which}"
     more = _counted(found, {
-        "live.gaps": "gaps that the gateway could not fill", "live.late": "found by repair",
-        "live.skipped": "skipped between two that were heard",
+        "live.gaps": "gaps that the gateway could not fill", "live.recovered": "recovered by repair",
+        "live.skipped": "skipped between two that were delivered",
     })  # fmt: skip
     text = "; ".join([text, *more])
     return f"{text}. {_latency(report, 'live.latency', 'To the first subscriber')}"
@@ -208,8 +208,8 @@ def _latency(report: Report, name: str, title: str) -> str:
         return ""
     arrived = found.get(f"{name}_arrived.p50", math.nan)
     if math.isinf(p99) and not math.isnan(arrived):
-        late = found[f"{name}_arrived.p99"]
-        return f"{title}, of those that arrived: p50 {ms(arrived)}, p99 {ms(late)}."
+        p99 = found[f"{name}_arrived.p99"]
+        return f"{title}, of those that arrived: p50 {ms(arrived)}, p99 {ms(p99)}."
     return f"{title}: p50 {ms(p50)}, p99 {ms(p99)}, slowest {ms(found[f'{name}.max'])}."
 
 

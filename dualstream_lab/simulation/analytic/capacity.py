@@ -38,7 +38,7 @@ _WORK: Final = (
 class Traffic:
     """``rate``: events/s. ``batch``: events of a call. ``size``: bytes of an event.
 
-    ``selective``: a gateway hears only the sources that its clients want, as it does; else each hears
+    ``selective``: a gateway gets only the sources that its clients want, as it does; else each gets
     everything, as in :func:`~dualstream_lab.simulation.simulate`.
     """
 
@@ -99,7 +99,7 @@ def station(name: str, traffic: Traffic, deployment: Deployment, costs: Costs) -
 
 
 def traffic_of(workload: Workload) -> Traffic:
-    """On average, heard by every gateway."""
+    """On average, delivered to every gateway."""
     return Traffic(rate=workload.rate, batch=workload.batch, size=workload.payload_bytes)
 
 
@@ -229,7 +229,7 @@ class _Pipeline:
 
     @property
     def _receivers(self) -> float:
-        """Gateways that hear an event."""
+        """Gateways that receive an event."""
         gateways = self.deployment.gateways
         return listening(gateways, self.deployment.clients) if self.traffic.selective else gateways
 

@@ -13,20 +13,22 @@ _MOST: Final = 10_000  # records a poll
 
 
 @kernel
-def hand_out(heard: Floats, service: float, tick: float, limit: float, busy: Floats) -> tuple[Floats, Floats]:
+def hand_out(
+    arrived: Floats, service: float, tick: float, limit: float, busy: Floats
+) -> tuple[Floats, Floats]:
     """When clients have each notification, NaN for never; and for those, when the gateway is connected again.
 
-    ``heard``: when the gateway can have it, ascending. ``service``: s of its loop for each; ``tick``: they
+    ``arrived``: when the gateway can have it, ascending. ``service``: s of its loop for each; ``tick``: they
     are written at its multiples, or at once if it is 0. With ``limit`` that it has not taken, Redis closes
     its connection: all of these are lost, and what comes until it has another one. ``busy``: by second; s
     are added.
     """
-    read, back = np.full(len(heard), np.nan), np.full(len(heard), np.nan)
-    taken, begin = np.empty(len(heard), np.int64), np.empty(len(heard))
+    read, back = np.full(len(arrived), np.nan), np.full(len(arrived), np.nan)
+    taken, begin = np.empty(len(arrived), np.int64), np.empty(len(arrived))
     count = first = 0
     free = again = 0.0
-    for place in range(len(heard)):
-        now = heard[place]
+    for place in range(len(arrived)):
+        now = arrived[place]
         while first < count and begin[first] <= now:
             first += 1
         if now >= again and count - first >= limit:

@@ -35,9 +35,9 @@ _EVENTS: Final = 1_000_000  # of a tile, about
 _OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB
 _WORSE: Final = 1.5  # times as late at the end of a tile as at its begin: then it does not keep up
 _ROWS: Final = 50_000
-_TIMES: Final = ("intended", "sent", "acked", "logged", "consumed", "heard", "entered")
+_TIMES: Final = ("intended", "sent", "acked", "logged", "consumed", "delivered", "entered")
 _NONE: Final = ("rejected", "unknown", "no_room", "caught_up")
-_ALWAYS: Final = ("sent", "durable", "heard", "consumed", *_NONE)
+_ALWAYS: Final = ("sent", "durable", "delivered", "consumed", *_NONE)
 
 
 def tile_length(case: Case) -> int:
@@ -74,7 +74,7 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
     windows = [outage.window_of(setup, slice_, length, *span, tiles) for span in spans]
     seconds = tiles * length
     for window in windows:
-        ends = (window.heard, window.events.late, window.events.dropped)
+        ends = (window.delivered, window.events.recovered, window.events.dropped)
         seconds = max(seconds, *(int(np.nanmax(end, initial=0.0)) + 1 for end in ends))
 
     def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -118,7 +118,7 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
     for name, (begin, end) in LATENCIES.items():
         spent = getattr(short, end)[rows] - getattr(short, begin)[rows]
         tally(latencies[name], seconds(end) - spent[~np.isnan(spent)], seconds(end))
-    ends = {"sent": "sent", "durable": "acked", "heard": "heard", "consumed": "consumed"}
+    ends = {"sent": "sent", "durable": "acked", "delivered": "delivered", "consumed": "consumed"}
     inside = slice(outage.LEAD, outage.LEAD + length)
     sample, every = _rows(case, setup, short, rows, length)
     return Bins(
@@ -131,7 +131,7 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
         },
         busy={name: values[:, inside].copy() for name, values in short.busy.items()},
         missing={
-            "live": int(np.isnan(short.heard[rows]).sum()),
+            "live": int(np.isnan(short.delivered[rows]).sum()),
             "durable": int(np.isnan(short.consumed[rows]).sum()),
         },
         rows=sample, every=every,
@@ -153,14 +153,14 @@ def _check(case: Case, short: Outcome, rows: Integers) -> None:
     third = len(rows) // 3
     for begin, end, what in (
         ("intended", "acked", "publishers or brokers"),
-        ("acked", "heard", "shards or gateways"),
+        ("acked", "delivered", "shards or gateways"),
         ("logged", "consumed", "consumers"),
     ):
         wait = getattr(short, end)[rows] - getattr(short, begin)[rows]
         if np.isnan(wait).all() and end != "acked":  # nobody listens
             continue
         late = np.median(wait[-third:]) > _WORSE * np.median(wait[:third]) + 1e-3
-        late |= end == "heard" and short.late[rows].any()  # gateways lose their connections
+        late |= end == "delivered" and short.recovered[rows].any()  # gateways lose their connections
         if late or np.isnan(wait).any():
             stations = capacity(traffic_of(case.workload), case.deployment, case.costs)
             loads = ", ".join(
@@ -189,7 +189,7 @@ def _rows(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
         short, case=case, seq=seq, **moved, settled=moved["acked"].copy(),
         **{name: getattr(short, name)[place] for name in ("outcome", "source", "size", "partition")},
         offset=short.offset[place] + tile * log[short.partition[place]],
-        late=np.zeros(len(seq), np.bool_), dropped=np.full(len(seq), np.nan),
+        recovered=np.zeros(len(seq), np.bool_), dropped=np.full(len(seq), np.nan),
         reason=np.full(len(seq), -1, np.int8), busy={},
         away=tuple((shard, *span) for shard in range(case.deployment.shards) for span in away),
     ), every  # fmt: skip

@@ -45,14 +45,14 @@ class Slice(NamedTuple):
 
 
 class Window(NamedTuple):
-    """An outage. ``first``, ``last``: its first tile, and the one after it; ``heard``: live, by clients;
+    """An outage. ``first``, ``last``: its first tile, and the one after it; ``delivered``: live, by clients;
     ``busy``, ``queued``: of the shard, by second of the run.
     """
 
     first: int
     last: int
     events: Notified
-    heard: Floats
+    delivered: Floats
     busy: Floats
     queued: Integers
     resyncs: int
@@ -94,8 +94,10 @@ def window_of(setup: Setup, slice_: Slice, length: int, first: int, last: int, t
         for begin, end in pairwise(slice_.bounds.tolist())
     ]
     who, busy = notify_shard(setup, 0, np.concatenate(parts), slice_.bounds * len(turns))
-    live, late, _ = receive(setup, who.events.acked, who.events.heard, who.events.late, stands_for=shards)
-    events, resyncs = who.events._replace(late=late), int(who.resyncs.sum()) * shards
+    live, recovered, _ = receive(
+        setup, who.events.acked, who.events.delivered, who.events.recovered, stands_for=shards
+    )
+    events, resyncs = who.events._replace(recovered=recovered), int(who.resyncs.sum()) * shards
     slow = ~(live - events.acked < _LATE) & bool(setup.deployment.receivers)
     if last < tiles and np.any(events.acked[slow] >= last * length - 1):
         raise ConfigError(
@@ -110,7 +112,7 @@ def _count(
     window: Window, slice_: Slice, end: int, moved: int, into: tuple[Counts, Counts, Counts], counts: Integers
 ) -> int:
     """Add the events of a window to ``into``, its live latencies as in ``_LIVE``, and to ``counts``,
-    (seconds, 2 + reasons): heard live, by repair, dropped. The number of those that were never heard.
+    (seconds, 2 + reasons): delivered live, by repair, dropped. The number of those that were not.
 
     What comes after ``end``, the window's, is counted ``moved`` s before.
     """
@@ -120,9 +122,9 @@ def _count(
         for place in range(events.bounds[one], events.bounds[one + 1]):
             alike = slice_.bounds[one] + (place - events.bounds[one]) % size
             many = slice_.weight[alike]
-            at, column = window.heard[place], 0
+            at, column = window.delivered[place], 0
             if np.isnan(at):
-                at, column = events.late[place], 1
+                at, column = events.recovered[place], 1
             if np.isnan(at):
                 never += many
             else:
@@ -142,16 +144,16 @@ def put(
     window: Window, slice_: Slice, length: int, tiles: int, counts: dict[str, Integers],
     latencies: dict[str, Counts],
 ) -> int:  # fmt: skip
-    """Count its events in the place of those of its tiles; how many were never heard."""
+    """Count its events in the place of those of its tiles; how many are missing."""
     begin, end = window.first * length, window.last * length
     live, raw, delay = (latencies[name] for name in _LIVE)
-    for table in (live, raw, delay, counts["heard"]):
+    for table in (live, raw, delay, counts["delivered"]):
         table[begin:end] = 0
     table = np.zeros((len(counts["sent"]), 2 + len(DROPS)), np.int64)
-    # The last events of a tile are heard in the next one: in a window, as in a tile, in its first second.
+    # The last events of a tile are delivered in the next one: in a window, as in a tile, in its first second.
     moved = end - begin if window.last < tiles else 0
     never = _count(window, slice_, end, moved, (live, raw, delay), table)
-    for column, counted in enumerate(("heard", "caught_up", *DROPPED)):
+    for column, counted in enumerate(("delivered", "caught_up", *DROPPED)):
         counts[counted] += table[:, column]
     return never
 
@@ -169,8 +171,8 @@ def fates(rows: Outcome, window: Window, slice_: Slice, length: int, shards: int
     there = events.bounds[notifier] + turns * np.diff(slice_.bounds)[notifier]
     there += alike - slice_.bounds[notifier]
     delay = rows.acked[inside] - events.acked[there]
-    live, late = window.heard[there] + delay, events.late[there] + delay
-    rows.heard[inside] = np.where(np.isnan(live), late, live)
-    rows.late[inside] = np.isnan(live) & ~np.isnan(late)
+    live, recovered = window.delivered[there] + delay, events.recovered[there] + delay
+    rows.delivered[inside] = np.where(np.isnan(live), recovered, live)
+    rows.recovered[inside] = np.isnan(live) & ~np.isnan(recovered)
     rows.dropped[inside] = events.dropped[there] + delay
     rows.reason[inside] = events.reason[there]

@@ -114,7 +114,7 @@ def begin_exchange(shard: Shard, who: Notifiers, number: int, now: float) -> tup
 
 @kernel
 def announce(shard: Shard, who: Notifiers, number: int, now: float) -> None:
-    """Name the sources of what was dropped: whoever has not heard it gets it by repair."""
+    """Name the sources of what was dropped: whoever has not received it gets it by repair."""
     if who.skipped[number] < 0 or now < who.asks[number]:
         return
     if inside(shard.modes.refusing, now):
@@ -124,7 +124,7 @@ def announce(shard: Shard, who: Notifiers, number: int, now: float) -> None:
     deaf = inside(shard.away, now)
     for event in range(who.skipped[number], who.first[number]):
         if who.events.reason[event] >= 0 and not deaf:
-            who.events.late[event] = now + shard.repair
+            who.events.recovered[event] = now + shard.repair
     who.skipped[number] = -1
 
 

@@ -30,9 +30,9 @@ LATENCIES: Final = {
     "publish": ("intended", "acked"),
     "publish_raw": ("sent", "acked"),
     "slip": ("intended", "sent"),
-    "live": ("intended", "heard"),
-    "live_raw": ("sent", "heard"),
-    "live_delay": ("acked", "heard"),
+    "live": ("intended", "delivered"),
+    "live_raw": ("sent", "delivered"),
+    "live_delay": ("acked", "delivered"),
     "durable": ("intended", "consumed"),
 }
 """Names of the histograms, and from what to what; each is counted in the second of its end."""
@@ -67,14 +67,14 @@ class Outcome:
     ``offset``      int64: its place in the log of its partition, from 0; -1 where it is not in it
     ``logged``      when it came into the log
     ``consumed``    when the consumer had it
-    ``heard``       when subscribers had it: live, else by repair
-    ``late``        bool: that was by repair, as its notification was given up or they were not connected
+    ``delivered``       when subscribers had it: live, else by repair
+    ``recovered``        bool: that was by repair, as its notification was given up or they were not connected
     ``dropped``     when its notification was given up
     ``reason``      int8: why, its place in ``recording.DROPS``; -1 where it was not
     ==============  ============================================================================
 
-    A durable event with neither ``heard`` nor ``dropped`` was published to nobody, or to those who were away
-    and do not catch up. ``resyncs``: announcements of skipped sources. ``away``: (shard, begin, end) of
+    A durable event with neither ``delivered`` nor ``dropped`` was published to nobody, or to those who were
+    away and do not catch up. ``resyncs``: announcements of skipped sources. ``away``: (shard, begin, end) of
     stretches in which its subscribers were not connected. ``busy``: by station (``publisher``, ``broker``,
     ``shard``, ``consumer``, ``gateway``), the share of each second that each of them was at work: float64,
     (stations, seconds). ``case``: what it is of.
@@ -93,8 +93,8 @@ class Outcome:
     offset: Integers
     logged: Floats
     consumed: Floats
-    heard: Floats
-    late: Flags
+    delivered: Floats
+    recovered: Flags
     dropped: Floats
     reason: npt.NDArray[np.int8]
     resyncs: int = 0
@@ -111,12 +111,12 @@ class Bins:
     """One entry a second, from the plan's zero, in every array.
 
     ``counts``: events that were ``sent``, ``durable``, ``rejected``, ``unknown``, ``no_room``, ``consumed``,
-    ``heard`` (live), ``caught_up`` (heard by repair) and ``dropped: <reason>``. ``latencies``: uint32,
-    (seconds, len(EDGES) - 1), by name (``LATENCIES``). ``missing``: durable events that never were heard or
-    consumed, of the whole run, for ``live`` and ``durable``. ``levels``, at the end of each second:
-    ``buffered`` (events, of all publishers), ``lag`` (records in the log and not consumed) and ``queued``
-    (notifications, of all publishers; of a long run the most in each second of an outage, else 0). ``busy``:
-    as in Outcome. ``rows``: one event in ``every``.
+    ``delivered`` (live), ``caught_up`` (delivered by repair) and ``dropped: <reason>``. ``latencies``:
+    uint32, (seconds, len(EDGES) - 1), by name (``LATENCIES``). ``missing``: durable events that were not
+    delivered or consumed, of the whole run, for ``live`` and ``durable``. ``levels``, at the end of each
+    second: ``buffered`` (events, of all publishers), ``lag`` (records in the log and not consumed) and
+    ``queued`` (notifications, of all publishers; of a long run the most in each second of an outage, else 0).
+    ``busy``: as in Outcome. ``rows``: one event in ``every``.
     """
 
     counts: Mapping[str, Integers]
@@ -159,9 +159,9 @@ def tally(into: npt.NDArray[np.uint32], begin: Floats, end: Floats) -> None:
 
 def binned(outcome: Outcome, every: int = 1) -> Bins:
     """Of all rows of a run; one in ``every`` is kept as a row."""
-    ends = (outcome.settled, outcome.heard, outcome.consumed)
+    ends = (outcome.settled, outcome.delivered, outcome.consumed)
     seconds = int(max(np.nanmax(end, initial=0.0) for end in ends)) + 1
-    live = np.where(outcome.late, np.nan, outcome.heard)
+    live = np.where(outcome.recovered, np.nan, outcome.delivered)
 
     def by_second(times: Floats) -> Integers:
         return np.bincount(times[~np.isnan(times)].astype(np.int64), minlength=seconds)
@@ -169,7 +169,10 @@ def binned(outcome: Outcome, every: int = 1) -> Bins:
     counts = {"sent": by_second(outcome.sent), "consumed": by_second(outcome.consumed)}
     for settled in sorted(set(recording.Outcome) - {recording.Outcome.PENDING}):
         counts[settled.name.lower()] = by_second(outcome.settled[outcome.outcome == settled])
-    counts["heard"], counts["caught_up"] = by_second(live), by_second(outcome.heard[outcome.late])
+    counts["delivered"], counts["caught_up"] = (
+        by_second(live),
+        by_second(outcome.delivered[outcome.recovered]),
+    )
     for reason in np.unique(outcome.reason[outcome.reason >= 0]).tolist():
         counts[f"dropped: {recording.DROPS[reason]}"] = by_second(outcome.dropped[outcome.reason == reason])
     latencies = {name: np.zeros((seconds, _BINS), np.uint32) for name in LATENCIES}
@@ -184,7 +187,7 @@ def binned(outcome: Outcome, every: int = 1) -> Bins:
         arrays = [one.name for one in fields(outcome) if isinstance(getattr(outcome, one.name), np.ndarray)]
         which = recording.sampled(outcome.seq, every)
         rows = replace(outcome, busy={}, **{name: getattr(outcome, name)[which] for name in arrays})
-    missing = {"live": outcome.heard, "durable": outcome.consumed}
+    missing = {"live": outcome.delivered, "durable": outcome.consumed}
     return Bins(
         counts=counts,
         latencies=latencies,

@@ -47,22 +47,22 @@ class Shard(NamedTuple):
 class Notified(NamedTuple):
     """Durable events in the order of their acks, notifier by notifier; ``bounds``: where each begins.
 
-    ``heard`` is live, ``late`` by repair, ``dropped`` when it was given up, and ``reason`` why; NaN and -1
-    for never.
+    ``delivered`` is live, ``recovered`` by repair, ``dropped`` when it was given up, and ``reason`` why; NaN
+    and -1 for never.
     """
 
     acked: Floats
     bounds: Integers
-    heard: Floats
-    late: Floats
+    delivered: Floats
+    recovered: Floats
     dropped: Floats
     reason: npt.NDArray[np.int8]
 
 
 def joined(acked: Floats, bounds: Integers) -> Notified:
     """Events of which nothing is known yet."""
-    heard, late, dropped = (np.full(len(acked), np.nan) for _ in range(3))
-    return Notified(acked, bounds, heard, late, dropped, np.full(len(acked), -1, np.int8))
+    delivered, recovered, dropped = (np.full(len(acked), np.nan) for _ in range(3))
+    return Notified(acked, bounds, delivered, recovered, dropped, np.full(len(acked), -1, np.int8))
 
 
 @kernel
@@ -94,7 +94,7 @@ def serve_exchange(
             if events.reason[event] < 0:  # else it has been given up
                 events.reason[event] = REFUSED
         elif not (alone and inside(shard.away, write)):
-            events.heard[event] = write + shard.hear + delay_at(modes.slow, write)
+            events.delivered[event] = write + shard.hear + delay_at(modes.slow, write)
     if done > lost:
         return failure
     answer = done + shard.way + delay_at(modes.slow, done)

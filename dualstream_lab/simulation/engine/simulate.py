@@ -75,7 +75,7 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
     state, brokers = stations.publish(setup, calls, workload.batch, draws.partition[source], size)
     consumed, members = stations.consume(setup, state)
     count = len(source)
-    live, late, dropped = (np.full(count, np.nan) for _ in range(3))
+    live, recovered, dropped = (np.full(count, np.nan) for _ in range(3))
     reason = np.full(count, -1, np.int8)
     shard, busy, resyncs = draws.shard[source], [], 0
     for number in range(deployment.shards):
@@ -84,17 +84,18 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
         order, bounds = stations.by_publisher(publisher, state.acked[rows], deployment.publishers)
         rows = rows[order]
         who, worked = stations.notify_shard(setup, number, state.acked[rows], bounds)
-        live[rows], late[rows] = who.events.heard, who.events.late
+        live[rows], recovered[rows] = who.events.delivered, who.events.recovered
         dropped[rows], reason[rows] = who.events.dropped, who.events.reason
         resyncs += int(who.resyncs.sum())
         busy.append(worked)
-    live, late, gateway = stations.receive(setup, state.acked, live, late)
-    repaired = np.isnan(live) & ~np.isnan(late)
+    live, recovered, gateway = stations.receive(setup, state.acked, live, recovered)
+    repaired = np.isnan(live) & ~np.isnan(recovered)
     settled = ("entered", "settled", "acked", "outcome", "size", "partition", "offset", "logged")
     return Outcome(
         seq=np.arange(count), intended=intended, sent=np.repeat(state.sent, workload.batch), source=source,
         **{name: getattr(state, name) for name in settled}, consumed=consumed,
-        heard=np.where(repaired, late, live), late=repaired, dropped=dropped, reason=reason, resyncs=resyncs,
+        delivered=np.where(repaired, recovered, live), recovered=repaired, dropped=dropped, reason=reason,
+        resyncs=resyncs,
         away=tuple((s, b, e) for s in range(deployment.shards) for b, e in draws.away.tolist()),
         busy={
             "publisher": state.busy, "broker": brokers.busy, "shard": np.array(busy), "consumer": members,

@@ -73,9 +73,9 @@ def notify_shard(setup: Setup, shard: int, acked: Floats, bounds: Integers) -> t
     who = notifiers(joined(acked, bounds), deployment.notify_queue, setup.seconds)
     notify(server, who)
     if not deployment.receivers:
-        who.events.heard[:] = np.nan
+        who.events.delivered[:] = np.nan
     if not deployment.repairs:
-        who.events.late[:] = np.nan
+        who.events.recovered[:] = np.nan
     return who, server.busy
 
 
@@ -95,23 +95,25 @@ def consume(setup: Setup, state: Publishers) -> tuple[Floats, Floats]:
 
 
 def receive(
-    setup: Setup, acked: Floats, heard: Floats, late: Floats, stands_for: int = 1
+    setup: Setup, acked: Floats, delivered: Floats, recovered: Floats, stands_for: int = 1
 ) -> tuple[Floats, Floats, Floats]:
     """(when an event is live at the clients of gateways, or at subscribers; when those who missed it have it;
-    busy of a gateway): as it was announced (``late``), or as they are connected again and read what they
+    busy of a gateway): as it was announced (``recovered``), or as they are connected again and read what they
     missed. NaN for never. ``stands_for``: events that each of these is instead of.
     """
     deployment, costs = setup.deployment, setup.costs
     busy = np.zeros((min(1, deployment.gateways), setup.seconds))
-    live, back = heard, np.full(len(heard), np.nan)  # when a gateway that lost it is connected again
+    live, back = delivered, np.full(len(delivered), np.nan)  # when a gateway that lost it is connected again
     if deployment.gateways:
-        live, there = back.copy(), np.flatnonzero(~np.isnan(heard))
-        there = there[np.argsort(heard[there], kind="stable")]
+        live, there = back.copy(), np.flatnonzero(~np.isnan(delivered))
+        there = there[np.argsort(delivered[there], kind="stable")]
         service = float(stands_for * (costs.receive + costs.write * deployment.clients / deployment.gateways))
         limit = deployment.output_buffer / stands_for
-        live[there], back[there] = hand_out(heard[there], service, float(deployment.tick), limit, busy[0])
+        live[there], back[there] = hand_out(delivered[there], service, float(deployment.tick), limit, busy[0])
     if deployment.repairs:
         returns = np.append(setup.draws.away[:, 1], np.nan)
         back = np.fmin(returns[np.searchsorted(returns[:-1], acked)], back)
-        late = np.where(np.isnan(live) & ~np.isnan(acked), np.fmin(late, back + costs.repair), late)
-    return live, late, busy
+        recovered = np.where(
+            np.isnan(live) & ~np.isnan(acked), np.fmin(recovered, back + costs.repair), recovered
+        )
+    return live, recovered, busy

@@ -103,7 +103,7 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     if run.beside:  # Redis and the consumer had the other runs' events, too
         return
     redis = deployment.shards == 1 and deployment.subscribers and not deployment.gateways
-    if redis and not np.isnan(run.events.heard).any():
+    if redis and not np.isnan(run.events.delivered).any():
         yield from _shard(run, costs)
     for member in range(deployment.consumers if run.events.member.min() >= 0 else 0):
         yield _consumer(run, costs, member)
@@ -143,10 +143,10 @@ def _broker(run: Observed, costs: Costs) -> Equations:
 
 
 @kernel
-def _exchanges(acked: Floats, heard: Floats, answer: float) -> Floats:
-    """As one notifier makes them, one a row: when it was sent; when its last notification was heard; and that
-    of the exchange before it, where it waited for that, else NaN; how many notifications. ``answer``: s from
-    the last one heard to the answer.
+def _exchanges(acked: Floats, delivered: Floats, answer: float) -> Floats:
+    """As one notifier makes them, one a row: when it was sent; when its last notification was received; and
+    that of the exchange before it, where it waited for that, else NaN; how many notifications. ``answer``: s
+    from the last one received to the answer.
     """
     found = np.empty((len(acked), 4))
     rows, first, last = 0, 0, -np.inf
@@ -157,7 +157,7 @@ def _exchanges(acked: Floats, heard: Floats, answer: float) -> Floats:
             there += 1
         count = min(there, max(_FIRST, there // _SHARE), _MOST)
         found[rows, 2] = last if last + answer > acked[first] else np.nan
-        last = heard[first : first + count].max()
+        last = delivered[first : first + count].max()
         found[rows, 0], found[rows, 1], found[rows, 3] = now, last, count
         rows += 1
         first += count
@@ -169,7 +169,7 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     way, hear = costs["redis_trip"] / 2, costs["hear"]
     bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
     table = np.concatenate([
-        _exchanges(events.acked[begin:end], events.heard[begin:end], way - hear)
+        _exchanges(events.acked[begin:end], events.delivered[begin:end], way - hear)
         for begin, end in pairwise(bounds.tolist())
     ])  # fmt: skip
     sent, last, before, many = table[np.argsort(table[:, 1], kind="stable")].T

@@ -38,7 +38,7 @@ class Events(NamedTuple):
 
     publisher: Integers
     acked: Floats
-    heard: Floats
+    delivered: Floats
     consumed: Floats
     member: Integers
     request: Integers
@@ -174,7 +174,7 @@ def _events(
     seq, sent, acked, size, publisher = (each[rows] for each in (seq, sent, acked, size, publisher))
     zero = directory.manifest.started
 
-    heard = _first(seq, *_column(directory, "heard", "seq", "at"))[0]
+    delivered = _first(seq, *_column(directory, "delivered", "seq", "at"))[0]
     read, at, partitions = _column(directory, "consumed", "seq", "at", "partition")
     consumed, row = _first(seq, read, at)
     partition = np.append(partitions, -1)[row]
@@ -183,10 +183,10 @@ def _events(
     answered = np.cumsum(apart | (np.diff(publisher, prepend=-1) != 0)) - 1  # the number of its request
     first = np.flatnonzero(np.diff(answered, prepend=-1))
     events = Events(
-        publisher, times[first][answered], (heard - zero) / 1e9, (consumed - zero) / 1e9,
+        publisher, times[first][answered], (delivered - zero) / 1e9, (consumed - zero) / 1e9,
         np.where(partition >= 0, partition % max(1, deployment.consumers), -1), answered,
     )  # fmt: skip
-    events.heard[heard == 0] = events.consumed[consumed == 0] = np.nan
+    events.delivered[delivered == 0] = events.consumed[consumed == 0] = np.nan
     if deployment.brokers > 1 or (partition < 0).any():
         return events, None
     return events, _requests(events, (sent - zero) / 1e9, size, partition, first)

@@ -100,14 +100,14 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
     """What is compared, in s, events/s and events; a figure that the run does not have is left out.
 
     Latencies begin at the sending: how late the plan's timers are is nothing of the pipeline. The highest
-    rate: of a run that did not keep up. Of a fault, for each path: how long it was silent, how many events
-    were open at worst, and how long it took until they were not; what was over within ``least`` s says more
-    of when it was looked at.
+    rate: of a run that did not keep up. Of a fault, for each path: how long it was unavailable, how many
+    events were open at worst, and how long it took until they were not; what was over within ``least`` s says
+    more of when it was looked at.
     """
     rows = join(directory)
     durable = rows.durable
     found: dict[str, float] = {}
-    sent, acked, heard = (each[durable] for each in (rows.sent, rows.acked, rows.heard))
+    sent, acked, delivered = (each[durable] for each in (rows.sent, rows.acked, rows.delivered))
     if not len(sent):
         return found
     first, last = int(rows.intended.min()), int(rows.intended.max())
@@ -118,8 +118,8 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
         found["max rate"] = len(sent) / spent
     elif not faults:
         found |= _quantiles("publish", acked - sent)
-        if (heard > 0).all():
-            found |= _quantiles("live", heard - sent)
+        if (delivered > 0).all():
+            found |= _quantiles("live", delivered - sent)
     for recovery in Ledger.of(directory).recoveries if faults else ():
         for name in _PATHS:
             if (path := getattr(recovery, name)) is not None:
@@ -133,9 +133,9 @@ def _outage(path: Path_, least: float, *, waits: bool) -> dict[str, float]:
     """``waits``: events wait for the outage's end, however short they then are in getting through."""
     found = {}
     drained = path.backlog / path.drain if path.drain else 0.0
-    if path.silent > least:
-        found["silent"] = path.silent
-    if drained > least or (drained and waits and "silent" in found):
+    if path.unavailable > least:
+        found["unavailable"] = path.unavailable
+    if drained > least or (drained and waits and "unavailable" in found):
         found["backlog"] = float(path.backlog)
     if drained > least:
         found["drained in"] = drained

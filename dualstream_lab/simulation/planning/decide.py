@@ -151,7 +151,7 @@ def _reasons(stream: Stream, needs: Requirements, deployment: Deployment, costs:
     )
     yield Reason(
         "what Redis loses is repaired from Kafka, and no publish waits for Redis",
-        f"in an outage of {seconds(_OUTAGE)}, {many(needs.rate * _OUTAGE, 'event')} come late, none is lost",
+        f"in an outage of {seconds(_OUTAGE)}, {many(needs.rate * _OUTAGE, 'event')} are recovered, none lost",
     )
 
 
@@ -159,8 +159,8 @@ def _forms(
     wants: Wants, needs: Requirements, deployment: Deployment, costs: Costs
 ) -> Iterator[tuple[Form, Reason]]:
     gateways = many(deployment.gateways, "gateway")
-    heard = listening(deployment.gateways, deployment.clients)
-    each = costs.publish + costs.deliver * heard
+    reached = listening(deployment.gateways, deployment.clients)
+    each = costs.publish + costs.deliver * reached
     if wants.rate > _FAST:
         single = costs.exchange + each
         ceiling = station("shard", needs.traffic, deployment, costs).ceiling / deployment.shards
@@ -176,13 +176,13 @@ def _forms(
         reason = Reason(
             "many subscribers of a channel: Redis tells gateways, each gateway its own clients",
             f"to write an event to {count(wants.per_channel)} takes Redis {seconds(direct)}, and all else "
-            f"waits; to {heard:.3g} of {gateways} {seconds(each)}",
+            f"waits; to {reached:.3g} of {gateways} {seconds(each)}",
         )
         yield Form.LOCAL_FAN_OUT, reason
     if wants.channels > _CHANNELS:
         reason = Reason(
             "many channels: shared ones (channel_policy=shard, upstream=aggregate), or one pattern",
-            f"one each makes {count(wants.channels * heard)} subscriptions of {gateways}, all of them made "
+            f"one each makes {count(wants.channels * reached)} subscriptions of {gateways}, all of them made "
             "again after each outage",
         )
         yield Form.AGGREGATES, reason

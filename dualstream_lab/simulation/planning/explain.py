@@ -26,7 +26,7 @@ _BATCHES: Final = {
 def arithmetic(plan: Plan) -> list[str]:
     """Lines to print, in the order of an event's way; nothing in them is rounded before it is shown."""
     needs, deployment = plan.needs, plan.deployment
-    heard = listening(deployment.gateways, deployment.clients)
+    reached = listening(deployment.gateways, deployment.clients)
     rooms = math.ceil(needs.subscribers / needs.max_connections)
     show = {"s": seconds, "share": percent}
     return [
@@ -37,11 +37,11 @@ def arithmetic(plan: Plan) -> list[str]:
             f"{many(needs.sources, 'source')} = {many(needs.clients, 'client')} of an event"
         ),
         (
-            f"they are at {heard:.4g} of {deployment.gateways:,} gateways, G x (1 - (1 - 1/G)^clients), so "
-            f"Redis delivers each notification {heard:.4g} times"
+            f"they are at {reached:.4g} of {deployment.gateways:,} gateways, G x (1 - (1 - 1/G)^clients), so "
+            f"Redis delivers each notification {reached:.4g} times"
         ),
         *(line for name in _BATCHES for line in _of(name, plan.stations[name], plan)),
-        *_gateways(plan, heard),
+        *_gateways(plan, reached),
         (
             f"gateways: {needs.subscribers:,} connections ÷ {needs.max_connections:,} = {rooms:,}, and one "
             "more so that the clients of one that fails find room"
@@ -94,17 +94,17 @@ def _each(name: str, plan: Plan) -> str:
             f"{costs.record_byte * 1e9:.3g} ns)"
         )
     if name == "shard":
-        heard = (station.each - costs.publish) / costs.deliver if costs.deliver else 0.0
+        reached = (station.each - costs.publish) / costs.deliver if costs.deliver else 0.0
         return (
-            f"a notification {seconds(costs.publish)} + {count(heard)} receivers x {seconds(costs.deliver)}"
+            f"a notification {seconds(costs.publish)} + {count(reached)} receivers x {seconds(costs.deliver)}"
         )
     return "the poll, and each of its records"
 
 
-def _gateways(plan: Plan, heard: float) -> Iterator[str]:
+def _gateways(plan: Plan, reached: float) -> Iterator[str]:
     costs, station = plan.calibration.costs, plan.stations["gateway"]
     yield (
-        f"gateways: an event costs all of them {count(heard)} x {seconds(costs.receive)} to hear + "
+        f"gateways: an event costs all of them {count(reached)} x {seconds(costs.receive)} to receive + "
         f"{count(plan.needs.clients)} x {seconds(costs.write)} to write = {seconds(station.each)}; "
         f"{station.parts:,} ÷ {seconds(station.each)} = {count(station.ceiling)} events/s"
     )

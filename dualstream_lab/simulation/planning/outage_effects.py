@@ -48,18 +48,18 @@ def effects(needs: Requirements, deployment: Deployment, stations: Capacity) -> 
 
 def _shard(needs: Requirements, deployment: Deployment) -> Iterator[_Row]:
     shards = deployment.shards
-    heard = listening(deployment.gateways, deployment.clients)
+    reached = listening(deployment.gateways, deployment.clients)
     yield "publishes that fail or wait for it", 0, "events", "nobody waits for Redis"
     yield (
         "notifications dropped; the events are in Kafka", needs.rate / shards * needs.outage, "events",
         f"{count(needs.rate)}/s ÷ {many(shards, 'shard')} x {seconds(needs.outage)}",
     )  # fmt: skip
     yield (
-        "reads of gateways when it is back, to repair", needs.sources / shards * heard, "reads",
-        f"{many(needs.sources, 'source')} ÷ {many(shards, 'shard')} x {heard:.4g} gateways with clients",
+        "reads of gateways when it is back, to repair", needs.sources / shards * reached, "reads",
+        f"{many(needs.sources, 'source')} ÷ {many(shards, 'shard')} x {reached:.4g} gateways with clients",
     )  # fmt: skip
     yield (
-        "at most, from its return until clients hear live again", _NOTICED, "s",
+        "at most, from its return until clients get live events again", _NOTICED, "s",
         "a publisher's breaker is open for so long before it tries again",
     )  # fmt: skip
 

@@ -20,10 +20,10 @@ class Requirements:
     """Raises ConfigError naming the field that is out of bounds. Times in s.
 
     ``rate``: events/s. ``sources``: what events are about, evenly. ``subscribers``: clients at gateways, each
-    of which hears ``per_subscriber`` sources. ``batch``: events of a call. ``publish_p99``, ``live_p99``:
-    limits from the intended time, if any. ``copies`` of a partition. ``max_load``: the share of its ceiling
-    at which a part may work. ``max_connections``, ``tick``: of a gateway. ``outage``: how long a part is
-    away, to say what that does.
+    of which subscribes to ``per_subscriber`` sources. ``batch``: events of a call. ``publish_p99``,
+    ``live_p99``: limits from the intended time, if any. ``copies`` of a partition. ``max_load``: the share of
+    its ceiling at which a part may work. ``max_connections``, ``tick``: of a gateway. ``outage``: how long a
+    part is away, to say what that does.
     """
 
     rate: float
@@ -44,7 +44,7 @@ class Requirements:
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
-                hint = "; where nobody hears them, Redis has no use" if name == "subscribers" else ""
+                hint = "; where nobody subscribes to them, Redis has no use" if name == "subscribers" else ""
                 raise ConfigError(f"{name}: must be from {low:,g} to {high:,.10g} (is {value:,.10g}){hint}")
         for name in ("publish_p99", "live_p99"):
             value = getattr(self, name)

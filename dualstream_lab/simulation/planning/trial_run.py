@@ -22,7 +22,7 @@ _EVENTS: Final = 200_000  # about
 _LEAST, _LONGEST = 0.25, 600.0  # s
 _SETTLED: Final = 0.2  # the share of it after which it counts
 _GATEWAYS: Final = 64  # so many are looked at
-_HEARD: Final = 1000  # events that each of them has at least, so that there is something to see
+_ENOUGH: Final = 1000  # events that each of them has at least, so that there is something to see
 
 
 class Rehearsal(NamedTuple):
@@ -53,43 +53,43 @@ def rehearse(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehea
         batch=needs.batch, sources=min(needs.sources, 1_000_000), zipf=0, payload_bytes=needs.payload_bytes,
         plan="poisson", seed=1,
     )  # fmt: skip
-    outcome = simulate(workload, *as_heard(deployment, costs))
+    outcome = simulate(workload, *for_simulation(deployment, costs))
     assert isinstance(outcome, Outcome)  # noqa: S101  (no sample was asked for)
     counts = outcome.intended >= _SETTLED * workload.duration
     intended, acked = outcome.intended[counts], outcome.acked[counts]
-    which, read = _through_gateways(outcome.heard, deployment, costs)
+    which, read = _through_gateways(outcome.delivered, deployment, costs)
     which, read = which[counts[which]], read[counts[which]]
     ways = (
         (intended, acked), (outcome.intended[which], read), (intended, outcome.consumed[counts]),
-        (acked, outcome.heard[counts]), (outcome.heard[which], read),
+        (acked, outcome.delivered[counts]), (outcome.delivered[which], read),
     )  # fmt: skip
     return Rehearsal(*(np.where(np.isnan(end - begin), np.inf, end - begin) for begin, end in ways))
 
 
-def as_heard(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
-    """For :func:`~dualstream_lab.simulation.simulate`, whose gateways hear everything: without gateways, and
-    each notification delivered as often as gateways have clients for it.
+def for_simulation(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
+    """For :func:`~dualstream_lab.simulation.simulate`, whose gateways receive everything: without gateways,
+    and each notification delivered as often as gateways have clients for it.
     """
     if not deployment.gateways:
         return deployment, costs
-    heard = listening(deployment.gateways, deployment.clients)
+    delivered = listening(deployment.gateways, deployment.clients)
     return (
         replace(deployment, gateways=0, clients=0, subscribers=1, catch_up=True),
-        replace(costs, deliver=min(60.0, costs.deliver * heard)),
+        replace(costs, deliver=min(60.0, costs.deliver * delivered)),
     )
 
 
-def _through_gateways(heard: Floats, deployment: Deployment, costs: Costs) -> tuple[Integers, Floats]:
-    """(which events they hear: by chance, those that their clients want; when clients have them)."""
+def _through_gateways(delivered: Floats, deployment: Deployment, costs: Costs) -> tuple[Integers, Floats]:
+    """(which events they receive: by chance, those that their clients want; when clients have them)."""
     listeners = listening(deployment.gateways, deployment.clients)
-    share = max(listeners / deployment.gateways, min(1.0, _HEARD / len(heard)))
+    share = max(listeners / deployment.gateways, min(1.0, _ENOUGH / len(delivered)))
     service = float(costs.receive + costs.write * deployment.clients / listeners)
     rng = np.random.default_rng(1)
-    order = np.argsort(heard, kind="stable")
-    order = order[: np.count_nonzero(~np.isnan(heard))]
+    order = np.argsort(delivered, kind="stable")
+    order = order[: np.count_nonzero(~np.isnan(delivered))]
     tick, limit = float(deployment.tick), float(deployment.output_buffer)
     wholes, reads = [], []
     for _ in range(min(_GATEWAYS, deployment.gateways, max(1, round(1 / share)))):
         wholes.append(order[rng.random(len(order)) < share])
-        reads.append(hand_out(heard[wholes[-1]], service, tick, limit, np.zeros(1))[0])
+        reads.append(hand_out(delivered[wholes[-1]], service, tick, limit, np.zeros(1))[0])
     return np.concatenate(wholes), np.concatenate(reads)

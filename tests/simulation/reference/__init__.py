@@ -74,14 +74,14 @@ def _run(world: World, batch: int) -> None:
 
 
 def _outcome(notes: Notes, world: World) -> Outcome:
-    late = np.isnan(notes.live) & ~np.isnan(notes.repaired)
+    recovered = np.isnan(notes.live) & ~np.isnan(notes.repaired)
     away = world.draws.away.tolist()
     noted = (
         "intended", "sent", "entered", "settled", "acked", "outcome", "source", "size", "partition", "offset",
         "logged", "consumed", "dropped", "reason", "resyncs",
     )  # fmt: skip
     return Outcome(
-        seq=np.arange(len(late)), **{name: getattr(notes, name) for name in noted},
-        heard=np.where(late, notes.repaired, notes.live), late=late,
+        seq=np.arange(len(recovered)), **{name: getattr(notes, name) for name in noted},
+        delivered=np.where(recovered, notes.repaired, notes.live), recovered=recovered,
         away=tuple((shard, *span) for shard in range(world.deployment.shards) for span in away),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The live half of the reference: notifiers, Redis's shards, and those who hear."""
+"""The live half of the reference: notifiers, Redis's shards, and those who receive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Audience:
-    """Subscribers, all alike; where there are gateways, they are these, and their clients are who hears."""
+    """Subscribers, all alike; where there are gateways, they are these, and their clients receive."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -61,7 +61,7 @@ class Audience:
             self._wake.succeed()
 
     def _catch_up(self) -> None:
-        """They are connected again, and read whatever they have not heard."""
+        """They are connected again, and read whatever they have not received."""
         notes, now = self._world.notes, self._world.env.now
         for seq in np.flatnonzero((notes.acked <= now) & np.isnan(notes.live)).tolist():
             self._world.repair(seq, now)

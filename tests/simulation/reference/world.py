@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Notes:
-    """An array for each column of Outcome; ``live``, ``repaired``: heard in one way or the other."""
+    """An array for each column of Outcome; ``live``, ``repaired``: delivered in one way or the other."""
 
     def __init__(self, intended: Floats, source: Integers, size: Integers, draws: Draws) -> None:
         count = len(intended)

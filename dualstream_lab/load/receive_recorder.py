@@ -1,4 +1,4 @@
-"""What the subscribers of one process hear: rows, latencies, and what they missed."""
+"""What the subscribers of one process receive: rows, latencies, and what they missed."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from dualstream_lab.workload import RunIds
 
 _DRAIN = 10.0  # s
-_OPEN = 1_000_000  # events that were sent here and may still be heard
+_OPEN = 1_000_000  # events that were sent here and may still be received
 
 
-class Hearing(Recorder):
-    """A recorder of ``heard`` and ``listening``, to be called with every notification.
+class ReceiveRecorder(Recorder):
+    """A recorder of ``delivered`` and ``listening``, to be called with every notification.
 
-    Whoever publishes in the same process tells it with :meth:`expect` what may be heard: then it measures
-    ``live`` (intended to heard by the first) and ``live_raw`` (from sent). ``details``: it also looks into
-    each notification, for ``live_delay`` (Kafka's ack to heard, by the wall clock) and for holes in a
-    source's running number (``skipped``). ``all_heard``: somebody here hears everything, so that what is
-    expected and never heard is missing. ``epoch``: which log the run writes; notifications of another one,
-    from whoever shares the Redis, are ignored and counted (``other_epoch``). ``also``: more kinds of rows,
-    and their ``every``.
+    Whoever publishes in the same process tells it with :meth:`expect` what is to be received: then it
+    measures ``live`` (intended to received by the first) and ``live_raw`` (from sent). ``details``: it also
+    looks into each notification, for ``live_delay`` (Kafka's ack to received, by the wall clock) and for
+    holes in a source's running number (``skipped``). ``complete``: somebody here receives everything, so that
+    what is expected and never received is missing. ``epoch``: which log the run writes; notifications of
+    another one, from whoever shares the Redis, are ignored and counted (``other_epoch``). ``also``: more
+    kinds of rows, and their ``every``.
     """
 
     def __init__(
         self, directory: Path | None, writer: str, ids: RunIds, *, details: bool = False,
-        all_heard: bool = False, epoch: str | None = None, also: Mapping[str, int] | None = None,
+        complete: bool = False, epoch: str | None = None, also: Mapping[str, int] | None = None,
         **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__(directory, "heard", writer, also={"listening": 1, **(also or {})}, **options)
+        super().__init__(directory, "delivered", writer, also={"listening": 1, **(also or {})}, **options)
         self._prefix = ids.prefix.encode()
         self._log = b"" if epoch is None else b'"log":"%s"' % epoch.encode()  # "" is in every message
         self._other_epoch = 0
         self._details = details
-        self._all_heard = all_heard
+        self._complete = complete
         self._seqs, self._times, self._numbers = array("q"), array("q"), array("q")
         self._spent = {"live": array("q"), "live_raw": array("q"), "live_delay": array("q")}
         self._listened: list[tuple[int, int, int, int, int]] = []
@@ -59,11 +59,11 @@ class Hearing(Recorder):
 
     @property
     def quiet(self) -> float:
-        """Seconds since something was heard."""
+        """Seconds since something was received."""
         return (time.monotonic_ns() - self._last) / 1e9
 
     async def drain(self, quiet: float = 0.5) -> None:
-        """Wait until nothing has been heard for ``quiet`` s: then nothing more comes. At most ten seconds."""
+        """Wait until nothing has come for ``quiet`` s: then nothing more does. At most ten seconds."""
         deadline = time.monotonic() + _DRAIN
         while self.quiet < quiet and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -130,14 +130,14 @@ class Hearing(Recorder):
             self._open.pop(seq, None)
 
     def _miss(self, count: int) -> None:
-        if self._all_heard and count:
+        if self._complete and count:
             self.meter.histogram("live").missing += count
             self.meter.histogram("live_raw").missing += count
 
     def collect(self) -> None:
         """Rows and histograms."""
         seqs = np.asarray(self._seqs, np.int64)
-        self.meter.count("heard", len(seqs))
+        self.meter.count("delivered", len(seqs))
         self.meter.count("other_epoch", self._other_epoch)
         self._other_epoch = 0
         self.rows(seqs, at=np.asarray(self._times, np.int64), subscriber=np.asarray(self._numbers, np.int64))
@@ -150,7 +150,7 @@ class Hearing(Recorder):
         lost = sum(one.lost for one in self.subscribers)
         self.meter.count("subscriptions_lost", lost - self._lost)
         self._lost = lost
-        self.meter.level("heard.subscriptions", sum(one.ready.is_set() for one in self.subscribers))
+        self.meter.level("delivered.subscriptions", sum(one.ready.is_set() for one in self.subscribers))
 
     def close(self) -> None:
         """What is still expected was missed, and nobody listens any longer."""

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from dualstream_lab import lab
 from dualstream_lab.event import Event, Notification
 from dualstream_lab.lab.runner import run_scenario
-from dualstream_lab.load.hearing import Hearing
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_channels, all_ready
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.tasks import end_tasks
@@ -29,7 +29,7 @@ def notification(seq: int, ids: RunIds = IDS, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("message", "heard", "foreign"),
+    ("message", "delivered", "foreign"),
     [
         (notification(1, log=OURS), 1, 0),
         (notification(1, log=OTHER), 0, 1),
@@ -41,39 +41,39 @@ def notification(seq: int, ids: RunIds = IDS, **fields: object) -> bytes:
         (b"noise", 0, 0),
     ],
 )
-def test_what_is_of_another_log_is_not_heard_and_counted(message, heard, foreign):
+def test_what_is_of_another_log_is_not_heard_and_counted(message, delivered, foreign):
     kept = []
-    hearing = Hearing(None, "w", IDS, epoch=OURS, deliver=kept.append)
+    hearing = ReceiveRecorder(None, "w", IDS, epoch=OURS, deliver=kept.append)
     hearing(0, message, 1)
     hearing.cut()
     (interval,) = kept
     counters = Counter(interval.counters)
-    assert (counters["heard"], counters["other_epoch"]) == (heard, foreign)
+    assert (counters["delivered"], counters["other_epoch"]) == (delivered, foreign)
 
 
 async def test_an_estates_channels_are_its_own(stack):
     """A prefix that begins like another one does not hear it, either."""
-    heard: dict[str, list[bytes]] = {prefix: [] for prefix in ("", "a:", "a:b/")}
+    delivered: dict[str, list[bytes]] = {prefix: [] for prefix in ("", "a:", "a:b/")}
     subscribers = [
         RedisSubscriber(
             stack.redis_url,
             [all_channels(prefix)],
-            lambda _n, m, _t, p=prefix: heard[p].append(m),
+            lambda _n, m, _t, p=prefix: delivered[p].append(m),
             pattern=True,
         )
-        for prefix in heard
+        for prefix in delivered
     ]
     running = [asyncio.create_task(one.run()) for one in subscribers]
     try:
         await all_ready(subscribers, 30)
         async with Redis.from_url(stack.redis_url) as redis, asyncio.timeout(30):
-            for prefix in heard:
+            for prefix in delivered:
                 await redis.publish(f"{prefix}events:repo:o/r", prefix or "none")
-            while not all(heard.values()):  # noqa: ASYNC110
+            while not all(delivered.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     finally:
         await end_tasks(running)
-    assert heard == {"": [b"none"], "a:": [b"a:"], "a:b/": [b"a:b/"]}
+    assert delivered == {"": [b"none"], "a:": [b"a:"], "a:b/": [b"a:b/"]}
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def test_two_topics_on_one_redis_and_two_runs_do_not_see_each_other(settin
         ledger, found = run.ledger, run.measures
         assert ledger.problems == ()
         assert (ledger.events, ledger.lost, ledger.orphans) == (1000, 0, 0)
-        assert ledger.count("heard") + found["live.dropped"] == 1000
+        assert ledger.count("delivered") + found["live.dropped"] == 1000
         assert not ledger.count("duplicated-live")
         assert not ledger.count("reordered-live")
         assert found["durable.consumed"] == 1000
