@@ -122,7 +122,7 @@ def test_an_outage_of_redis_drops_as_many_as_the_model_does():
     dropped = np.count_nonzero(outcome.reason >= 0)
     assert (outcome.outcome == Told.DURABLE).all()
     # Until the breaker tries again, some more are.
-    assert told <= dropped <= told + 2_000 * effect(needs, deployment, "Redis shard", "hear live again")
+    assert told <= dropped <= told + 2_000 * effect(needs, deployment, "Redis shard", "get live events again")
 
 
 @pytest.mark.parametrize("room", [150_000, 1_000])
