@@ -143,11 +143,9 @@ class Settings(BaseSettings):
     Every field can be given as an argument or as ``DUALSTREAM_<FIELD>`` in the environment; arguments
     win. Use :meth:`load`, which raises :class:`ConfigError` naming the setting.
 
-    ``kafka_url``: ``host:port[,host:port]``, or ``kafka://`` / ``kafkas://`` (TLS) with
-    ``user:password@`` and ``?sasl_mechanism=…&ssl_cafile=…&ssl_certfile=…&ssl_keyfile=…``.
-    ``redis_url``: ``redis://``, ``rediss://`` (TLS; ``?ssl_ca_certs=…``) or ``unix://``, one server:
-    Redis Cluster and Sentinel are refused. ``None`` for either means "not said".
-    Times are in seconds.
+    ``kafka_url``, ``kafka://`` or ``kafkas://`` (TLS), takes ``ssl_certfile`` and ``ssl_keyfile``, too.
+    ``redis_url`` names one server: Redis Cluster and Sentinel are refused. ``None`` for either means "not
+    said". Times are in seconds, sizes in bytes.
     """
 
     model_config = SettingsConfigDict(
@@ -155,28 +153,45 @@ class Settings(BaseSettings):
     )
 
     kafka_url: Annotated[str, AfterValidator(_kafka_url_checked)] | None = None
+    """``host:port[,…]`` or ``kafka[s]://user:password@host:port?sasl_mechanism=…&ssl_cafile=…``."""
     redis_url: Annotated[str, AfterValidator(redis_url_checked)] | None = None
+    """``redis[s]://user:password@host:port?ssl_ca_certs=…``, ``unix://…``; without it nothing is announced."""
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "events"
+    """Kafka topic; it must exist."""
 
     buffer_events: Annotated[int, Field(ge=1, le=10_000_000)] = 150_000
+    """Events that are accepted and not yet settled; beyond, a publish waits for room."""
     buffer_bytes: Annotated[int, Field(ge=1024, le=16 * 2**30)] = 64 * 2**20
+    """Of their records."""
     buffer_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 1.0
+    """How long a publish waits for room."""
     delivery_timeout: Seconds = 15.0
+    """How long a publish waits for Kafka's acknowledgement, then its outcome is unknown or rejected."""
     request_timeout: Annotated[float, Field(ge=0.5, le=60)] = 3.0
+    """For one answer of Kafka."""
     start_timeout: Seconds = 10.0
+    """For the first connection to Kafka."""
     close_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 15.0
+    """For what is in flight when the publisher is closed."""
     batch_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 256 * 1024
+    """Of one Kafka batch, and never more than the topic's ``max.message.bytes``."""
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "none"
+    """Of the batches that are written; all codecs are read, whoever wrote them."""
     refresh_interval: Annotated[float, Field(ge=0.1, le=300)] = 5.0
     """Between looks at the topic: whether it has more partitions, was made anew, or has other limits."""
 
     redis_timeout: Annotated[float, Field(ge=0.001, le=60)] = 0.2
+    """For one exchange with Redis."""
     notify_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    """Notifications that may wait for Redis; beyond, the oldest are dropped and counted."""
     notify_details: bool = True
+    """Position, log, publisher and time in a notification; without them it says that something happened."""
     channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] = ""
     """Before every channel's name, for estates that share a Redis; channels ignore its database number."""
     channel_policy: Literal["source", "shard"] = "source"
+    """One channel a source, or ``events:{source_type}:_shard{n}`` for a share of them."""
     channel_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Of the policy ``shard``."""
 
     @classmethod
     def load(cls, **values: object) -> Self:
@@ -202,7 +217,9 @@ class ServeSettings(Settings):
     store: Path = Path("dualstream.db")
     """SQLite file of the recent-events store."""
     retention_age: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] = 86_400.0
+    """How old an event of the store may become."""
     retention_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    """How many events the store keeps."""
     retention_bytes: Annotated[int, Field(ge=2**20, le=2**50)] = 8 * 2**30
     """Of the store's file, beside which up to 64 MiB may wait to be written into it."""
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "dualstream-processor"
@@ -211,6 +228,7 @@ class ServeSettings(Settings):
     """Left out: the topic's name and ``.dead``."""
 
     listen: Annotated[str, Field(pattern=r"^([^\s:/]+|\[[0-9a-fA-F:]+\]):\d{1,5}$")] = "127.0.0.1:8080"
+    """``host:port``; elsewhere than on loopback only with tokens."""
     upstream: Literal["source", "aggregate", "pattern"] = "source"
     """Redis subscriptions of a gateway: one a source, one a shard channel, or one pattern for all."""
     subscribe_timeout: Seconds = 1.0
@@ -220,6 +238,7 @@ class ServeSettings(Settings):
     catch_up_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """The most that one client may be behind and still be caught up."""
     check_interval: Seconds = 10.0
+    """Between comparisons of what a source's clients got with the store."""
     ready_lag: Seconds = 10.0
     """How long the store may be behind Kafka's end before ``/readyz`` says so."""
     linger: Annotated[float, Field(ge=0, le=3600)] = 5.0
@@ -228,7 +247,7 @@ class ServeSettings(Settings):
     """Longest time that messages wait to be written together."""
 
     jwt_secret: SecretStr | None = None
-    """Shared secret (HS256) of the bearer tokens."""
+    """Shared secret (HS256, 32 bytes or more) of the bearer tokens; claims: ``exp``, ``read``, ``write``."""
     jwt_public_key: Path | None = None
     """PEM file of the key (RS256, ES256, EdDSA) of the bearer tokens."""
     jwks_url: Annotated[str, AfterValidator(_jwks_url_checked)] | None = None
@@ -242,6 +261,7 @@ class ServeSettings(Settings):
     github_secret: SecretStr | None = None
     """Of the webhooks' ``X-Hub-Signature-256``."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Clients at once."""
     max_subscriptions: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Sources of one client."""
     subscribe_rate: Annotated[float, Field(ge=0, le=1e9)] = 0.0

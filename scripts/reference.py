@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from inspect import getsource
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
 from unittest.mock import MagicMock
 
 import click
@@ -10,14 +15,19 @@ import click
 from dualstream_lab import errors as error_tree
 from dualstream_lab.cli.chaos import _parameters, _where
 from dualstream_lab.cli.root import _COMMANDS, _SECTIONS, _dualstream
+from dualstream_lab.config import ServeSettings, Settings
 from dualstream_lab.faults import CATALOGUE
 from dualstream_lab.gateway.metrics import Metrics
 from dualstream_lab.verdict.measures import MEASURES
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 __all__ = ["PAGES"]
 
 DIRECTORY = Path(__file__).parents[1] / "docs/reference"
 _MADE = "<!-- made by scripts/reference.py -->\n"
+_UNITS = ((1, ""), (2**10, " KiB"), (2**20, " MiB"), (2**30, " GiB"))
 
 
 def _table(*rows: tuple[str, ...]) -> str:
@@ -40,6 +50,56 @@ def measures() -> str:
     rows = [("measure", ""), *((f"`{name}`", says) for name, says in MEASURES.items())]
     text = "As thresholds name them: `live.latency.p99<5ms`. What never arrived counts as infinite.\n"
     return f"# Measures\n\n{_MADE}\n{text}\n" + _table(*rows)
+
+
+def settings() -> str:
+    """Of the publisher, and of ``dualstream serve``."""
+    intro = (
+        "Arguments of `Settings.load(…)`, or `DUALSTREAM_<NAME>` in the environment; a bad value is refused with "
+        "what is allowed. Times are in seconds. [What each codec saves](../benchmarks.md), and why none is the "
+        "default.\n"
+    )
+    serving = f"\n## Delivery\n\nOf `dualstream serve`, besides those above.\n\n{_fields(ServeSettings)}"
+    return f"# Settings\n\n{_MADE}\n{intro}\n{_fields(Settings)}{serving}"
+
+
+def _fields(kind: type[Settings]) -> str:
+    """Those of its own, as its source lists them."""
+    (body,) = (
+        node.body for node in ast.parse(dedent(getsource(kind))).body if isinstance(node, ast.ClassDef)
+    )
+    rows = [("setting", "default", "allowed", "")]
+    for node, after in pairwise(body):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+            assert isinstance(after, ast.Expr), f"{name} has no docstring"
+            assert isinstance(after.value, ast.Constant), f"{name} has no docstring"
+            field = kind.model_fields[name]
+            default = _value(name, field.default) if field.default not in {None, ""} else ""
+            rows.append((f"`{name}`", default, _allowed(name, field), _prose(after.value.value)))
+    return _table(*rows)
+
+
+def _allowed(name: str, field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    bounds = {
+        bound: _value(name, getattr(one, bound))
+        for one in field.metadata
+        for bound in ("gt", "ge", "le")
+        if hasattr(one, bound)
+    }
+    low = f"more than {bounds['gt']}" if "gt" in bounds else bounds.get("ge")
+    return f"{low} to {bounds['le']}" if low else ""
+
+
+def _value(name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    if "bytes" in name:
+        size, unit = max((size, unit) for size, unit in _UNITS if value % size == 0)
+        return f"{value // size:,}{unit}"
+    return f"{value:,.10g}"
 
 
 def commands() -> str:
@@ -102,6 +162,7 @@ PAGES = {
     "faults.md": faults,
     "measures.md": measures,
     "metrics.md": metrics,
+    "settings.md": settings,
 }
 
 
