@@ -27,6 +27,10 @@ __all__ = ["PAGES"]
 
 DIRECTORY = Path(__file__).parents[1] / "docs/reference"
 _MADE = "<!-- made by scripts/reference.py -->\n"
+_TOKENS = (
+    "Of `dualstream serve`, besides those above. The claims of a bearer token are `exp`, and `read` and `write`: "
+    "lists of patterns such as `repo:octo/*`.\n"
+)
 _UNITS = ((1, ""), (2**10, " KiB"), (2**20, " MiB"), (2**30, " GiB"))
 
 
@@ -55,11 +59,11 @@ def measures() -> str:
 def settings() -> str:
     """Of the publisher, and of ``dualstream serve``."""
     intro = (
-        "Arguments of `Settings.load(…)`, or `DUALSTREAM_<NAME>` in the environment; a bad value is refused with "
-        "what is allowed. Times are in seconds. [What each codec saves](../benchmarks.md), and why none is the "
-        "default.\n"
+        "Arguments of `Settings.load(…)`, or `DUALSTREAM_<NAME>` in the environment; a bad value is refused "
+        "with what is allowed. Times are in seconds. [What each codec saves](../benchmarks.md), and why none "
+        "is the default.\n"
     )
-    serving = f"\n## Delivery\n\nOf `dualstream serve`, besides those above.\n\n{_fields(ServeSettings)}"
+    serving = f"\n## Delivery\n\n{_TOKENS}\n{_fields(ServeSettings)}"
     return f"# Settings\n\n{_MADE}\n{intro}\n{_fields(Settings)}{serving}"
 
 
