@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     kafka_url: Annotated[str, AfterValidator(_kafka_url_checked)] | None = None
     """``host:port[,…]`` or ``kafka[s]://user:password@host:port?sasl_mechanism=…&ssl_cafile=…``."""
     redis_url: Annotated[str, AfterValidator(redis_url_checked)] | None = None
-    """``redis[s]://user:password@host:port?ssl_ca_certs=…``, ``unix://…``; without it nothing is told live."""
+    """``redis[s]://user:password@host:port?ssl_ca_certs=…``, ``unix://…``; without it, no notifications."""
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "events"
     """Kafka topic; it must exist."""
 

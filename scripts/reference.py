@@ -28,8 +28,8 @@ __all__ = ["PAGES"]
 DIRECTORY = Path(__file__).parents[1] / "docs/reference"
 _MADE = "<!-- made by scripts/reference.py -->\n"
 _TOKENS = (
-    "Of `dualstream serve`, besides those above. The claims of a bearer token are `exp`, and `read` and `write`: "
-    "lists of patterns such as `repo:octo/*`.\n"
+    "Of `dualstream serve`, besides those above. The claims of a bearer token are `exp`, and `read` and "
+    "`write`: lists of patterns such as `repo:octo/*`.\n"
 )
 _UNITS = ((1, ""), (2**10, " KiB"), (2**20, " MiB"), (2**30, " GiB"))
 
