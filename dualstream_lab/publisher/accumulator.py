@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from dualstream_lab.errors import PublishRejected
+from dualstream_lab.errors import PublishError, PublishRejected
 from dualstream_lab.publisher.buffer import Buffer, Deadlines
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall, State
 from dualstream_lab.publisher.sender import Sender
@@ -83,6 +83,9 @@ class Accumulator:
                 self._admit(self.buffer.withdraw(call))
                 self._leave(call)
             raise
+        except PublishError:
+            del call.future  # it has the error, whose traceback has this frame, which has the call
+            raise
 
     async def settle(self, timeout: float) -> bool:
         """Wait until nothing is open. False if that takes longer."""
@@ -130,6 +133,8 @@ class Accumulator:
             self._leave(call)
             call.future.set_result(None)
             return
+        for part in call.parts:
+            part.call = call
         call.bucket = self._open.add(call, self._loop.time())
         if call.generation.before is None:
             self.sender.enqueue(call.parts)
@@ -160,16 +165,18 @@ class Accumulator:
     # The end of a slice, and of a call
 
     def _settled(self, part: PartitionSlice) -> None:
-        count, call = len(part.notifications), part.call
+        count = len(part.notifications)
         if part.reported:
             self.late_acks += count if part.state is State.DURABLE else 0
         else:
+            call = part.call
             if part.state is State.DURABLE:
                 self.durable += count
             elif part.state is State.REJECTED:
                 self.rejected += count
             else:
                 self._report_unknown(part)
+            del part.call
             call.open -= 1
             if not call.open:
                 call.bucket.pop(call, None)
@@ -229,9 +236,11 @@ class Accumulator:
             if part.state is State.WAITING:
                 part.state, part.reason, part.records = State.REJECTED, reason, []
                 self.rejected += len(part)
+                del part.call
                 self._release(part)
             elif part.state is State.IN_FLIGHT and not part.reported:
                 self._report_unknown(part)
+                del part.call
         self._leave(call)
         self._finish(call)
 

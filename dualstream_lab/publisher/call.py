@@ -33,15 +33,20 @@ class State(Enum):
 
 
 class PartitionSlice:
-    """The events of one call for one partition, in order. One that does not fit a batch is split."""
+    """The events of one call for one partition, in order. One that does not fit a batch is split.
+
+    It knows its ``call`` from the acceptance until it is settled or reported unknown: for longer, that would
+    be a cycle for the garbage collector, whose pauses every publish waits for.
+    """
 
     __slots__ = (
         "base", "call", "floor", "indices", "notifications", "partition", "reason", "records", "reported",
         "size", "state", "timestamp",
     )  # fmt: skip
 
-    def __init__(self, call: PublishCall, partition: int, timestamp: int) -> None:
-        self.call = call
+    call: PublishCall
+
+    def __init__(self, partition: int, timestamp: int) -> None:
         self.partition = partition
         self.timestamp = timestamp  # ms since the epoch
         self.indices: list[int] = []
@@ -63,7 +68,8 @@ class PartitionSlice:
 
     def split(self, count: int) -> PartitionSlice:
         """Keep the first ``count`` events; returns the rest as a slice of the same call."""
-        rest = PartitionSlice(self.call, self.partition, self.timestamp)
+        rest = PartitionSlice(self.partition, self.timestamp)
+        rest.call = self.call
         rest.indices, self.indices = self.indices[count:], self.indices[:count]
         rest.notifications, self.notifications = self.notifications[count:], self.notifications[:count]
         rest.records, self.records = self.records[count:], self.records[:count]

@@ -124,7 +124,7 @@ class Encoder:
                 continue
             part = parts.get(route.partition)
             if part is None:
-                part = parts[route.partition] = PartitionSlice(call, route.partition, timestamp)
+                part = parts[route.partition] = PartitionSlice(route.partition, timestamp)
             part.indices.append(index)
             part.notifications.append((name, kind.json, route))
             part.records.append(record)

@@ -33,7 +33,7 @@ from dualstream_lab.event import (
 )
 from dualstream_lab.kafka_log import Records, open_consumer, topic_info
 from dualstream_lab.publisher import InLog, Rejected, StillOpen, Unknown
-from dualstream_lab.publisher.call import Generation, PartitionSlice, PublishCall, State
+from dualstream_lab.publisher.call import PartitionSlice, State
 from dualstream_lab.publisher.record_batch import RecordBatch
 from dualstream_lab.record import Decoder, StoredEvent
 
@@ -477,7 +477,7 @@ async def test_an_event_is_in_the_log_when_its_json_is_committed_whatever_header
     other = Event(id="other", type="t", source_type="repo", source_id="owner/a")
     options = {"key": b"owner/a", "partition": 3}
     async with DualPublisher(settings()) as publisher:
-        lost = PartitionSlice(PublishCall([], Generation()), 3, time.time_ns() // 1_000_000)
+        lost = PartitionSlice(3, time.time_ns() // 1_000_000)
         lost.state, lost.reason = State.LOST, "the test says so"
         publisher._accumulator.unresolved[key_of(ghost)] = (lost, 0)
         producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)

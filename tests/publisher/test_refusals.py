@@ -142,7 +142,8 @@ def test_a_refusal_says_nothing_of_an_attempt_before_that_may_have_been_appended
 
 def part(call: PublishCall, names: str, *, reported: bool = False) -> PartitionSlice:
     """One event for each letter."""
-    made = PartitionSlice(call, 3, 1)
+    made = PartitionSlice(3, 1)
+    made.call = call
     for name in names:
         made.indices.append(len(call.event_ids))
         call.event_ids.append(name)
