@@ -28,6 +28,14 @@ LEDGER: Final = {
 }  # fmt: skip
 """Classes and marks."""
 
+COSTS: Final = {
+    "kafka_trip": "kafka_rtt", "redis_trip": "redis_rtt", "fetch_trip": "fetch_delay",
+    "hear": "receive_delay",
+}  # fmt: skip
+"""Of a calibration."""
+
+DEPLOYMENT: Final = {"copies": "replication_factor"}
+
 CAUSES: Final = {"killed for slowness": "killed as slow", "generator fault": "generator"}
 _DROPPED: Final = ("publisher dropped: ", "dropped by the publisher: ")
 _RECOVERY: Final = {"silent": "unavailable"}
@@ -55,6 +63,22 @@ def renamed_gauges(gauges: Mapping[str, V]) -> dict[str, V]:
     return renamed(
         gauges, {name: ROWS.get(kind, kind) + dot + rest for name, (kind, dot, rest) in kinds.items()}
     )
+
+
+def renamed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a manifest; those of a simulated run are its deployment and its costs."""
+    found = renamed(settings, DEPLOYMENT)
+    return found | ({"costs": renamed(found["costs"], COSTS)} if isinstance(found.get("costs"), dict) else {})
+
+
+def renamed_calibration(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Its costs and ranges. Raises what a damaged one gives rise to: KeyError, AttributeError, TypeError."""
+    found: dict[str, Any] = {"observed": values.get("told")} | dict(values)
+    return found | {
+        "observed": [COSTS.get(name, name) for name in found["observed"]],
+        "ranges": renamed(found["ranges"], DEPLOYMENT),
+        **{name: renamed(found[name], COSTS) for name in ("costs", "low", "high")},
+    }
 
 
 def renamed_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:

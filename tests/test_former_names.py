@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,16 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.scenario import Scenario
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RunDirectory
+from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.parameters import Costs, deployment_of
 from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.verdict.verdict import Verdict, judge
 
-RUNS = Path(__file__).parent / "data" / "format_1"
+DATA = Path(__file__).parent / "data" / "format_1"
 
 
 def opened(name: str) -> RunDirectory:
-    directory = RunDirectory.open(RUNS / name)
+    directory = RunDirectory.open(DATA / name)
     assert directory.manifest.format == 1
     return directory
 
@@ -68,13 +71,24 @@ def test_lanes_are_concurrency(tmp_path: Path) -> None:
         Scenario.read(str(file))
 
 
+def test_a_deployment_and_its_costs_are_those_of_now() -> None:
+    directory = opened("recovered")
+    deployment = deployment_of(directory, directory.intervals())
+    assert (deployment.replication_factor, deployment.gateways) == (1, 2)
+    assert set(directory.manifest.settings["costs"]) == set(asdict(Costs()))
+
+
+def test_a_calibration_is_read() -> None:
+    assert Calibration.load(DATA / "calibration.json") == Calibration.shipped()
+
+
 def test_thresholds_name_measures_as_before() -> None:
     assert Threshold.parse("live.late==0").measure == "live.recovered"
 
 
 @pytest.mark.parametrize("key", ["ledger", "measures", "recovery"])
 def test_a_damaged_verdict_of_then_is_said(key: str, tmp_path: Path) -> None:
-    shutil.copytree(RUNS / "dropped", tmp_path / "run")
+    shutil.copytree(DATA / "dropped", tmp_path / "run")
     directory = RunDirectory.open(tmp_path / "run")
     directory.write_verdict((directory.verdict() or {}) | {key: [7]})
     with pytest.raises(Exception, match="the verdict is not one of this version"):

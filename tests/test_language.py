@@ -47,8 +47,7 @@ _LEFT: dict[str, str] = {
     "publisher": "_made dirty_sources found part tell_drops trouble what",
     "recording": "what",
     "replay": "Found found",
-    "simulation": "_made beside busy copies fetch_trip found hear kafka_trip redis_trip tiles told trip what",
-    "stack": "copies found others what",
+    "stack": "found others what",
     "store": "found",
     "subscriber": "_tell",
 }

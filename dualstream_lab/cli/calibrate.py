@@ -77,7 +77,7 @@ def _show_costs(found: Fit) -> None:
     low, high, defaults = asdict(calibration.low), asdict(calibration.high), asdict(Costs())
     rows, missing = [], defaultdict(list)
     for name, value in asdict(calibration.costs).items():
-        known = name in calibration.told
+        known = name in calibration.observed
         if not known:
             missing[NEEDED[name]].append(name)
         default = abs(value - defaults[name]) < _SAME * defaults[name]

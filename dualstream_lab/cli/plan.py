@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PARTS = {
     "publishers": "event loops, a core each",
-    "brokers": "Kafka, {copies} copies of a partition",
+    "brokers": "Kafka, {replication_factor} replicas of a partition",
     "partitions": "of the topic",
     "shards": "Redis servers, a core each",
     "gateways": "a core each, at most {max_connections:,} connections; one is spare",
@@ -58,7 +58,7 @@ _LATENCIES = {
 @click.option("--publish-p99", type=Duration(), help="Goal: from the intended time to Kafka's ack.")
 @click.option("--batch", type=int, default=10, help="Events of a call.")
 @click.option("--payload-bytes", type=int, default=300, help="Of an event.")
-@click.option("--copies", type=int, default=3, help="Of a partition.")
+@click.option("--replication-factor", "--copies", type=int, default=3, help="Replicas of a partition.")
 @click.option("--max-load", type=float, default=0.6, help="Share of its ceiling for a part.")
 @click.option("--max-connections", type=int, default=10_000, help="Of a gateway.")
 @click.option("--tick", type=Duration(), default="5ms", help="Of a gateway.")
@@ -98,7 +98,9 @@ def _bill(found: Plan) -> None:
     )
     rows = []
     for part, what in _PARTS.items():
-        words = what.format(copies=needs.copies, max_connections=needs.max_connections)
+        words = what.format(
+            replication_factor=needs.replication_factor, max_connections=needs.max_connections
+        )
         rows.append((_TITLES.get(part, part), *_cells(found.bill[part], count), words))
     _show(rows)
 
@@ -136,7 +138,7 @@ def _outages(found: Plan) -> None:
     rows, before = [], ""
     for effect, figure in found.effects:
         written = {"s": seconds, "share": percent}.get(effect.unit, count)
-        rows.append((effect.part if effect.part != before else "", *_cells(figure, written), effect.what))
+        rows.append((effect.part if effect.part != before else "", *_cells(figure, written), effect.quantity))
         before = effect.part
     _show(rows)
 
@@ -194,7 +196,7 @@ def _verdict(found: Plan) -> int:
     for goal in found.missed:
         stdout.print(
             f"[bold red]{goal.name} p99 ≤ {seconds(goal.limit)} is not reached[/] with any number of parts "
-            f"that was tried. The nearest that works: {seconds(goal.found)}, with the above."
+            f"that was tried. The nearest that works: {seconds(goal.value)}, with the above."
             + (_way(found, goal) if goal.least > goal.limit else ""),
             markup=True,
         )

@@ -12,6 +12,7 @@ from dualstream_lab.cli.run import changed, verdict_options
 from dualstream_lab.cli.runs import show_run
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.former_names import DEPLOYMENT, before
 from dualstream_lab.lab.result import Run, check_run
 from dualstream_lab.lab.scenario import Scenario
 from dualstream_lab.simulation import record
@@ -28,7 +29,7 @@ _PARTS = (
     ("publishers", int, "1", "Event loops, each with the scenario's concurrency."),
     ("brokers", int, "1", "Of Kafka; what the scenario's faults need, at least."),
     ("partitions", int, "6", "Of the topic."),
-    ("copies", int, "3, or all brokers", "Of a partition."),
+    ("replication_factor", int, "3, or all brokers", "Replicas of a partition."),
     ("shards", int, "1", "Redis servers."),
     ("subscribers", int, "the scenario's", "Connections to Redis that receive everything."),
     ("gateways", int, "0", "They subscribe to Redis then, and deliver to clients."),
@@ -48,7 +49,11 @@ _PARTS = (
 @click.option("--seed", type=int, help="Another plan of the same kind, and other chance.")
 @together(
     *(
-        click.option(f"--{name}", type=kind, help=f"{words}  [default: {usual}]")
+        click.option(
+            *dict.fromkeys((f"--{name.replace('_', '-')}", f"--{before(DEPLOYMENT, name)}")),
+            type=kind,
+            help=f"{words}  [default: {usual}]",
+        )
         for name, kind, usual, words in _PARTS
     )
 )

@@ -132,6 +132,7 @@ class Manifest:
                 raise RecordingError(f"it has format {found!r}; this version reads 1 and {FORMAT}")  # noqa: TRY301
             manifest: Self = read_json(path, cls)
             manifest.users = former_names.renamed(manifest.users, former_names.USERS)
+            manifest.settings = former_names.renamed_settings(manifest.settings)
             _check(manifest)
         except FileNotFoundError as error:
             there = directory.is_dir()

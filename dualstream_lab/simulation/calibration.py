@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.parameters import Costs
 from dualstream_lab.units import count
@@ -31,10 +32,10 @@ _ASSUMED: Final = (
 class Calibration:
     """Costs of one machine.
 
-    ``low``, ``high``: the ends of the 95 % interval of each cost. ``told``: which costs the runs told; the
-    others are defaults, with a wide interval. ``machine``, ``date``: what was measured, and when. ``ranges``:
-    lowest and highest of what was measured: ``rate`` (events/s), ``partitions``, ``subscribers``, ``batch``
-    … (as the fields of Workload and Deployment); beyond them a figure is extrapolated.
+    ``low``, ``high``: the ends of the 95 % interval of each cost. ``observed``: which costs the runs showed;
+    the others are defaults, with a wide interval. ``machine``, ``date``: what was measured, and when.
+    ``ranges``: lowest and highest of what was measured: ``rate`` (events/s), ``partitions``, ``subscribers``,
+    ``batch`` … (as the fields of Workload and Deployment); beyond them a figure is extrapolated.
     """
 
     costs: Costs
@@ -43,20 +44,20 @@ class Calibration:
     machine: str
     date: str
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    told: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name in COSTS:
             low, value, high = (getattr(one, name) for one in (self.low, self.costs, self.high))
             if not low <= value <= high:
                 raise ConfigError(f"{name}: must be within its interval, {low:g} to {high:g} (is {value:g})")
-        if unknown := sorted(self.told - set(COSTS)):
-            raise ConfigError(f"told: unknown cost {unknown[0]!r}; known: {', '.join(COSTS)}")
+        if unknown := sorted(self.observed - set(COSTS)):
+            raise ConfigError(f"observed: unknown cost {unknown[0]!r}; known: {', '.join(COSTS)}")
 
     @property
     def measured(self) -> bool:
         """Whether any run is behind it."""
-        return bool(self.told)
+        return bool(self.observed)
 
     def covers(self, name: str, value: float) -> bool:
         """Whether runs had such a value; where they had not, what follows from it is extrapolated."""
@@ -99,7 +100,7 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Replace the file in one step. Raises ConfigError where it cannot be written."""
         values = {
-            "machine": self.machine, "date": self.date, "told": sorted(self.told),
+            "machine": self.machine, "date": self.date, "observed": sorted(self.observed),
             "ranges": {name: list(ends) for name, ends in sorted(self.ranges.items())},
             **{name: asdict(getattr(self, name)) for name in ("costs", "low", "high")},
         }  # fmt: skip
@@ -112,18 +113,27 @@ class Calibration:
 
     @classmethod
     def _decode(cls, values: dict[str, Any]) -> Self:
+        values = former_names.renamed_calibration(values)
         return cls(
             **{name: Costs(**values[name]) for name in ("costs", "low", "high")},
             machine=str(values["machine"]), date=str(values["date"]),
             ranges={str(n): (float(low), float(high)) for n, (low, high) in values["ranges"].items()},
-            told=frozenset(map(str, values["told"])),
+            observed=frozenset(map(str, values["observed"])),
         )  # fmt: skip
 
 
 def load_of(workload: Workload, deployment: Deployment) -> dict[str, float]:
     """Of one run, what ``Calibration.ranges`` are about; ``rate``: of one publisher."""
     loads = ("batch", "sources", "payload_bytes")
-    parts = ("brokers", "partitions", "copies", "shards", "subscribers", "consumers", "publishers")
+    parts = (
+        "brokers",
+        "partitions",
+        "replication_factor",
+        "shards",
+        "subscribers",
+        "consumers",
+        "publishers",
+    )
     values = [(workload, name) for name in loads] + [(deployment, name) for name in parts]
     found = {name: float(getattr(one, name)) for one, name in values}
     return found | {"rate": workload.rate / deployment.publishers}

@@ -114,14 +114,14 @@ def delay_at(slow: Floats, at: float) -> float:
 
 
 @kernel
-def spread(busy: Floats, begin: float, end: float, work: float) -> None:
-    """Add ``work`` seconds, done evenly from ``begin`` to ``end``, to the seconds of ``busy``."""
+def spread(utilization: Floats, begin: float, end: float, work: float) -> None:
+    """Add ``work`` seconds, done evenly from ``begin`` to ``end``, to the seconds of ``utilization``."""
     first, last = int(begin), int(end)
-    if first >= len(busy):
+    if first >= len(utilization):
         return
     if last == first:
-        busy[first] += work
+        utilization[first] += work
         return
     rate = work / (end - begin)
-    for second in range(first, min(last, len(busy) - 1) + 1):
-        busy[second] += rate * (min(end, second + 1.0) - max(begin, float(second)))
+    for second in range(first, min(last, len(utilization) - 1) + 1):
+        utilization[second] += rate * (min(end, second + 1.0) - max(begin, float(second)))

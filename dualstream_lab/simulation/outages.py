@@ -73,8 +73,10 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
             raise ConfigError(
                 f"faults: {spec.what} is not simulated; those that are: {', '.join(sorted(_MODELLED))}"
             )
-        if spec.what in _OF_COPIES and deployment.copies < 2:
-            raise ConfigError(f"copies: {spec.what} needs 2 or more (is {deployment.copies})")
+        if spec.what in _REPLICATED and deployment.replication_factor < 2:
+            raise ConfigError(
+                f"replication_factor: {spec.what} needs 2 or more (is {deployment.replication_factor})"
+            )
         for mode, spans_of in _MODELLED[spec.what].items():
             found[mode] += spans_of(spec)
     slow, all_down = _slowness(found["kafka slow"]), found["kafka all down"]
@@ -151,7 +153,7 @@ def _after_missed(spec: FaultSpec) -> list[tuple[float, ...]]:
     return [(min(begin + _MISSED, end), end) for begin, end in spec.spans]
 
 
-_OF_COPIES: Final = {"kafka.leader-lost", "kafka.not-enough-replicas"}
+_REPLICATED: Final = {"kafka.leader-lost", "kafka.not-enough-replicas"}
 _FAULTS: Final[tuple[tuple[str, dict[str, _SpansOf]], ...]] = (
     ("redis.kill net.redis.reset net.redis.refuse", {"redis down": _as_given}),
     ("redis.restart", {"redis down": _at_once(_REDIS_RESTART)}),

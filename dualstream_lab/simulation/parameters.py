@@ -19,7 +19,7 @@ _BOUNDS: Final = (
 )  # fmt: skip
 """Of a publisher; names as in Settings."""
 _LOCAL: Final = "127.0.0.1:"  # of a local stack, whose parts share the machine with the load
-_COPIES: Final = 3  # as Kafka is mostly set up, and the local stack wherever it has so many brokers
+_REPLICATION: Final = 3  # as Kafka is mostly set up, and the local stack wherever it has so many brokers
 
 
 def most_of(cost: str) -> int:
@@ -31,20 +31,20 @@ def most_of(cost: str) -> int:
 class Costs:
     """Time that each step takes, in seconds; a step's time is the sum of its parts.
 
-    **Publisher**, one loop: a call takes ``call``, and ``event`` for each of its events (encoding,
-    and later its notification); and it takes a ``turn`` for requests that leave together, and one for each
-    answer and what it sets off: these hold up the next call, and not the events in them. **Broker**, requests
-    one after the other: ``request``, ``batch`` for each partition in it, ``record`` for each event and
-    ``record_byte`` for each of their bytes; with r copies of a partition the last two count r times, as every
-    broker is the follower of others. ``broker_noise``: the coefficient of variation of a request's time
-    (log-normal). A broker pauses ``pauses`` times for each second that one publisher works on events
-    (Poisson), for ``pause`` on average (exponential): stalls of either side, and the more the more events
-    there are. ``kafka_trip``: a request's way there and back; ``replica``: the additional wait for copies, of
-    consumers too. **Redis**, one thread: an exchange takes ``exchange``, ``publish`` for each notification,
-    ``deliver`` for each subscriber that gets it. ``redis_trip``: there and back; ``redis_noise``: as
-    ``broker_noise``. **Subscriber**: ``hear`` from Redis's write to the read. **Consumer**: a poll takes
-    ``poll``, and ``consume`` for each record; ``fetch_trip``: from the log to it.
-    **Gateway**, one loop: ``receive`` for each notification, ``write`` for each client that gets one.
+    **Publisher**, one loop: a call takes ``call``, and ``event`` for each of its events (encoding, and later
+    its notification); and it takes a ``turn`` for requests that leave together, and one for each answer and
+    what it sets off: these hold up the next call, and not the events in them. **Broker**, requests one after
+    the other: ``request``, ``batch`` for each partition in it, ``record`` for each event and ``record_byte``
+    for each of their bytes; with r copies of a partition the last two count r times, as every broker is the
+    follower of others. ``broker_noise``: the coefficient of variation of a request's time (log-normal). A
+    broker pauses ``pauses`` times for each second that one publisher works on events (Poisson), for ``pause``
+    on average (exponential): stalls of either side, and the more the more events there are. ``kafka_rtt``: a
+    request's way there and back; ``replica``: the additional wait for copies, of consumers too. **Redis**,
+    one thread: an exchange takes ``exchange``, ``publish`` for each notification, ``deliver`` for each
+    subscriber that gets it. ``redis_rtt``: there and back; ``redis_noise``: as ``broker_noise``.
+    **Subscriber**: ``receive_delay`` from Redis's write to the read. **Consumer**: a poll takes ``poll``, and
+    ``consume`` for each record; ``fetch_delay``: from the log to it. **Gateway**, one loop: ``receive`` for
+    each notification, ``write`` for each client that gets one.
     """
 
     call: float = 40e-6
@@ -57,28 +57,28 @@ class Costs:
     broker_noise: float = 0.3
     pauses: float = 0.5
     pause: float = 4e-3
-    kafka_trip: float = 300e-6
+    kafka_rtt: float = 300e-6
     replica: float = 1e-3
     exchange: float = 30e-6
     publish: float = 1.5e-6
     deliver: float = 1e-6
     redis_noise: float = 0.2
-    redis_trip: float = 100e-6
-    hear: float = 100e-6
+    redis_rtt: float = 100e-6
+    receive_delay: float = 100e-6
     poll: float = 200e-6
     consume: float = 2e-6
-    fetch_trip: float = 300e-6
+    fetch_delay: float = 300e-6
     receive: float = 5e-6
     write: float = 1e-6
 
     @property
     def repair(self) -> float:
         """From the moment at which a subscriber knows that it missed something until it has it."""
-        return self.redis_trip + self.fetch_trip
+        return self.redis_rtt + self.fetch_delay
 
-    def until_copied(self, copies: int) -> float:
+    def until_copied(self, replication_factor: int) -> float:
         """From a record's place in the log until its copies are there: its ack and readers wait for that."""
-        return self.replica if copies > 1 else 0.0
+        return self.replica if replication_factor > 1 else 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -104,7 +104,7 @@ class Deployment:
     publishers: int = 1
     brokers: int = 1
     partitions: int = 6
-    copies: int = 1
+    replication_factor: int = 1
     shards: int = 1
     subscribers: int = 1
     gateways: int = 0
@@ -135,7 +135,8 @@ class Deployment:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("publishers", 1, 10_000), ("brokers", 1, 10_000), ("partitions", 1, 1_000_000),
-            ("copies", 1, 5), ("shards", 1, 10_000), ("subscribers", 0, 100_000), ("gateways", 0, 100_000),
+            ("replication_factor", 1, 5), ("shards", 1, 10_000), ("subscribers", 0, 100_000),
+            ("gateways", 0, 100_000),
             ("clients", 0, 1e9), ("consumers", 0, 10_000), ("callers", 0, 10_000_000),
             ("cores", 0, 100_000), ("tick", 0, 10),
             ("batch_bytes", 1024, 2**26), ("buffer_events", 1, 10_000_000), ("buffer_timeout", 0, 60),
@@ -145,7 +146,7 @@ class Deployment:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value!r})")
-        for name, other in (("brokers", "partitions"), ("copies", "brokers")):
+        for name, other in (("brokers", "partitions"), ("replication_factor", "brokers")):
             if (value := getattr(self, name)) > (most := getattr(self, other)):
                 raise ConfigError(f"{name}: must be at most {other}, {most:,} (is {value:,})")
 
@@ -157,7 +158,7 @@ def deployment_for(
     other field of Deployment. Raises ConfigError.
     """
     bounds = {name: getattr(settings, name) for name in _BOUNDS}
-    given: dict[str, Any] = {"copies": min(_COPIES, brokers)} | parts
+    given: dict[str, Any] = {"replication_factor": min(_REPLICATION, brokers)} | parts
     return Deployment(brokers=brokers, callers=concurrency, **bounds | given)
 
 
@@ -173,7 +174,7 @@ def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Dep
     kafka, users = str(settings.get("kafka_url")), manifest.users
     brokers = kafka.count(",") + 1
     return Deployment(
-        publishers=generators, brokers=brokers, copies=min(_COPIES, brokers),
+        publishers=generators, brokers=brokers, replication_factor=min(_REPLICATION, brokers),
         partitions=int(partitions.max(initial=0)) + 1, subscribers=users.get("subscribers", 1),
         callers=max(1, users.get("concurrency", _CONCURRENCY) // generators),
         cores=manifest.machine.get("cores", 0) if _LOCAL in kafka else 0,

@@ -53,10 +53,10 @@ class Draws:
 
 def draw(
     *, sources: int, duration: float, deployment: Deployment, costs: Costs, outages: Outages, seed: int,
-    busy: float = 1.0,
+    utilization: float = 1.0,
 ) -> Draws:  # fmt: skip
     """The draws of a run of ``sources`` sources and ``duration`` s, whose publishers work on events for a
-    share ``busy`` of the time.
+    share ``utilization`` of the time.
 
     What is drawn for a station depends on the seed and its number only, not on how many others there are.
     """
@@ -67,7 +67,9 @@ def draw(
         requests=_noise(costs.broker_noise, deployment.brokers, seed, _REQUEST),
         exchanges=_noise(costs.redis_noise, deployment.shards, seed, _EXCHANGE),
         stops=tuple(
-            united([*_pauses(costs, busy, duration + _AFTER, seed, broker), *outages.broker(broker).mute])
+            united(
+                [*_pauses(costs, utilization, duration + _AFTER, seed, broker), *outages.broker(broker).mute]
+            )
             for broker in range(deployment.brokers)
         ),
         away=_away(outages.redis.down, seed),
@@ -91,9 +93,9 @@ def _noise(variation: float, stations: int, seed: int, purpose: int) -> Noise:
     return Noise(table=table / table.mean(), starts=starts)
 
 
-def _pauses(costs: Costs, busy: float, until: float, seed: int, broker: int) -> Spans:
+def _pauses(costs: Costs, utilization: float, until: float, seed: int, broker: int) -> Spans:
     """Poisson begins and exponential lengths; they may overlap."""
-    often = costs.pauses * busy
+    often = costs.pauses * utilization
     if not often or not costs.pause:
         return NEVER
     rng = np.random.default_rng([seed, _PAUSES, broker])

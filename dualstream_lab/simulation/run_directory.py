@@ -195,8 +195,8 @@ def _collected(bins: Bins, case: Case, stretch: slice) -> dict[str, tuple[dict[s
         return {name: int(bins.counts[name][stretch].sum()) for name in names}
 
     def busiest(station: str) -> float:
-        busy = bins.busy.get(station, np.zeros((0, 0)))[:, stretch]
-        return float(busy.max(initial=0.0))
+        utilization = bins.utilization.get(station, np.zeros((0, 0)))[:, stretch]
+        return float(utilization.max(initial=0.0))
 
     def level(name: str) -> float:
         return float(bins.levels[name][stretch].max())

@@ -256,13 +256,13 @@ class _TopicExists(StackError):
 
 
 async def _create_topic(
-    servers: str, name: str, partitions: int, copies: int, configs: dict[str, str]
+    servers: str, name: str, partitions: int, replication_factor: int, configs: dict[str, str]
 ) -> None:
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: PLC0415  (slow to import)
     from aiokafka.errors import KafkaError, for_code  # noqa: PLC0415
 
     client = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=10_000)
-    topic = NewTopic(name, partitions, copies, topic_configs=configs)
+    topic = NewTopic(name, partitions, replication_factor, topic_configs=configs)
     try:
         async with asyncio.timeout(15):
             await client.start()

@@ -48,7 +48,7 @@ def topic_settings(brokers: int) -> dict[str, str]:
 
 def broker_settings(brokers: int) -> dict[str, str]:
     """What all brokers of a cluster of this size share: all but names, addresses and directories."""
-    copies = str(replication(brokers))
+    replication_factor = str(replication(brokers))
     enough = topic_settings(brokers)["min.insync.replicas"]
     return {
         "process.roles": "broker,controller",
@@ -56,14 +56,14 @@ def broker_settings(brokers: int) -> dict[str, str]:
         "inter.broker.listener.name": "INTERNAL",
         "auto.create.topics.enable": "false",
         "num.partitions": str(PARTITIONS),
-        "default.replication.factor": copies,
+        "default.replication.factor": replication_factor,
         "min.insync.replicas": enough,
-        "offsets.topic.replication.factor": copies,
+        "offsets.topic.replication.factor": replication_factor,
         "offsets.topic.num.partitions": "6",
-        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.replication.factor": replication_factor,
         "transaction.state.log.min.isr": enough,
         "transaction.state.log.num.partitions": "6",
-        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.replication.factor": replication_factor,
         "share.coordinator.state.topic.min.isr": enough,
         "share.coordinator.state.topic.num.partitions": "6",
         # A consumer group of one need not wait for others.

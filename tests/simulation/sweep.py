@@ -9,8 +9,8 @@ from dualstream_lab.workload import Workload
 
 TRUE = Costs(
     call=60e-6, event=8e-6, request=450e-6, batch=25e-6, record=0.9e-6, record_byte=0.8e-9, broker_noise=0.4,
-    pauses=30.0, pause=6e-3, kafka_trip=200e-6, exchange=45e-6, publish=3e-6, deliver=2e-6, redis_noise=0.3,
-    redis_trip=150e-6, hear=180e-6, poll=300e-6, consume=5e-6, fetch_trip=500e-6,
+    pauses=30.0, pause=6e-3, kafka_rtt=200e-6, exchange=45e-6, publish=3e-6, deliver=2e-6, redis_noise=0.3,
+    redis_rtt=150e-6, receive_delay=180e-6, poll=300e-6, consume=5e-6, fetch_delay=500e-6,
 )  # fmt: skip
 SETTINGS = (  # events/s, events a call, bytes, subscribers, publishers
     (3_000, 1, 300, 1, 1),

@@ -29,10 +29,10 @@ COSTS = st.builds(
     call=seconds(1e-5, 1e-3), event=seconds(1e-6, 1e-4), turn=seconds(0, 1e-2), request=seconds(1e-4, 2e-2),
     batch=seconds(0, 1e-3), record=seconds(0, 1e-4), record_byte=seconds(0, 1e-7),
     broker_noise=seconds(0.05, 1), pauses=seconds(0, 10), pause=seconds(0, 0.05),
-    kafka_trip=seconds(0, 0.01), replica=seconds(0, 0.01), exchange=seconds(1e-5, 1e-2),
+    kafka_rtt=seconds(0, 0.01), replica=seconds(0, 0.01), exchange=seconds(1e-5, 1e-2),
     publish=seconds(1e-6, 1e-3), deliver=seconds(1e-7, 1e-4), redis_noise=seconds(0.05, 1),
-    redis_trip=seconds(1e-5, 0.02), hear=seconds(0, 0.01), poll=seconds(1e-4, 0.1),
-    consume=seconds(0, 1e-3), fetch_trip=seconds(0, 0.01), receive=seconds(0, 5e-3), write=seconds(0, 1e-4),
+    redis_rtt=seconds(1e-5, 0.02), receive_delay=seconds(0, 0.01), poll=seconds(1e-4, 0.1),
+    consume=seconds(0, 1e-3), fetch_delay=seconds(0, 0.01), receive=seconds(0, 5e-3), write=seconds(0, 1e-4),
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def deployments(draw: st.DrawFn) -> Deployment:
     brokers = draw(st.integers(1, 4))
     return Deployment(
         publishers=draw(st.integers(1, 4)), brokers=brokers, partitions=draw(st.integers(brokers, 12)),
-        copies=draw(st.integers(1, min(brokers, 3))), shards=draw(st.integers(1, 3)),
+        replication_factor=draw(st.integers(1, min(brokers, 3))), shards=draw(st.integers(1, 3)),
         subscribers=draw(st.integers(0, 5)), gateways=draw(st.integers(0, 2)),
         clients=draw(st.sampled_from([0.0, 10.0, 100.0])), callers=draw(st.sampled_from([0, 0, 1, 3, 10])),
         consumers=draw(st.integers(0, 3)),
@@ -66,7 +66,7 @@ def workloads(draw: st.DrawFn) -> Workload:
 
 
 @st.composite
-def faults(draw: st.DrawFn, of: str, copies: int, duration: float) -> tuple[FaultSpec, ...]:
+def faults(draw: st.DrawFn, of: str, replication_factor: int, duration: float) -> tuple[FaultSpec, ...]:
     """None, or one of this server."""
     names = {
         "redis": [
@@ -74,7 +74,7 @@ def faults(draw: st.DrawFn, of: str, copies: int, duration: float) -> tuple[Faul
             "redis.no-permission",
         ],
         "kafka": ["kafka.kill", "kafka.restart", "kafka.stop", "kafka.slow", "net.kafka.refuse"]
-        + ["kafka.leader-lost"] * (copies > 1),
+        + ["kafka.leader-lost"] * (replication_factor > 1),
     }[of]  # fmt: skip
     what = draw(st.sampled_from(["", *names]))
     if not what:
@@ -109,7 +109,7 @@ def test_every_event_fares_the_same(
     broken = tuple(
         fault
         for server in ("redis", "kafka")
-        for fault in data.draw(faults(server, deployment.copies, workload.duration))
+        for fault in data.draw(faults(server, deployment.replication_factor, workload.duration))
     )
     expected = reference(workload, deployment, costs, broken, seed)
     check(expected)

@@ -13,7 +13,7 @@ from tests.simulation.accounts import unmeasured
 
 MEASURED = replace(
     unmeasured(), machine="2 cores", date="2026-01-02", ranges={"rate": (1_000.0, 50_000.0)},
-    told=frozenset({"call", "event"}),
+    observed=frozenset({"call", "event"}),
 )  # fmt: skip
 
 
@@ -67,4 +67,4 @@ def test_a_cost_outside_of_its_interval_is_refused():
     with pytest.raises(ConfigError, match="call"):
         replace(MEASURED, costs=replace(Costs(), call=1.0))
     with pytest.raises(ConfigError, match="unknown cost 'tea'"):
-        replace(MEASURED, told=frozenset({"tea"}))
+        replace(MEASURED, observed=frozenset({"tea"}))

@@ -16,10 +16,11 @@ SMALL = settings(max_examples=60, deadline=None)
 COSTS = Costs()
 
 deployments = st.builds(
-    lambda copies, more, own, **parts: Deployment(
-        copies=copies, brokers=copies + more, partitions=(copies + more) * own, **parts
+    lambda replication_factor, more, own, **parts: Deployment(
+        replication_factor=replication_factor, brokers=replication_factor + more,
+        partitions=(replication_factor + more) * own, **parts
     ),
-    copies=st.integers(1, 3), more=st.integers(0, 4), own=st.integers(1, 12),
+    replication_factor=st.integers(1, 3), more=st.integers(0, 4), own=st.integers(1, 12),
     publishers=st.integers(1, 20), shards=st.integers(1, 8), consumers=st.integers(1, 8),
     gateways=st.integers(1, 50), clients=st.floats(0.01, 1000),
 )  # fmt: skip
@@ -33,11 +34,15 @@ traffics = st.builds(
     ("rate", "batch", "parts"),
     [
         (2_000, 1, {"publishers": 2, "consumers": 2}),
-        (5_000, 5, {"publishers": 3, "partitions": 6, "brokers": 3, "copies": 2, "shards": 3}),
+        (5_000, 5, {"publishers": 3, "partitions": 6, "brokers": 3, "replication_factor": 2, "shards": 3}),
         (20_000, 20, {"partitions": 12, "brokers": 3, "gateways": 2, "clients": 10}),
         (30_000, 1, {"publishers": 8, "brokers": 2, "consumers": 2, "subscribers": 5}),
-        (50_000, 10, {"publishers": 4, "partitions": 12, "brokers": 3, "copies": 3, "shards": 2}),
-        (100_000, 50, {"publishers": 8, "partitions": 16, "brokers": 4, "copies": 3, "consumers": 2}),
+        (50_000, 10, {"publishers": 4, "partitions": 12, "brokers": 3, "replication_factor": 3, "shards": 2}),
+        (
+            100_000,
+            50,
+            {"publishers": 8, "partitions": 16, "brokers": 4, "replication_factor": 3, "consumers": 2},
+        ),
     ],
 )
 def test_stations_are_as_busy_as_in_the_model(rate, batch, parts):
@@ -47,10 +52,10 @@ def test_stations_are_as_busy_as_in_the_model(rate, batch, parts):
     assert isinstance(outcome, Outcome)
     found = capacity(Traffic(rate=rate, batch=batch), deployment, COSTS)
     for name, station in found.items():
-        busy = outcome.busy[name][:, 0].mean()
+        utilization = outcome.utilization[name][:, 0].mean()
         # Answers to one call come together where calls are rare: fewer, bigger batches follow them.
         rel = 0.17 if name in {"shard", "consumer"} else 0.06
-        assert station.busy == pytest.approx(busy, rel=rel), name
+        assert station.utilization == pytest.approx(utilization, rel=rel), name
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_more_of_a_part_never_raises_its_load_or_its_work(traffic, deployment, n
     assert after.load <= before.load * (1 + 1e-9)
     # The shares that the consumers have of brokers' answers depend on their common divisors.
     if name != "consumer":
-        assert after.busy <= before.busy * (1 + 1e-6)
+        assert after.utilization <= before.utilization * (1 + 1e-6)
 
 
 @SMALL

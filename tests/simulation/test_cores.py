@@ -36,7 +36,7 @@ def test_a_call_takes_about_as_many_turns_as_the_closed_form_says(rate, batch):
     work = Workload(rate=rate, batch=batch, duration=max(0.5, 400 * batch / rate))
     outcome = outcome_of(work, SMALL, EXACT)
     calls = len(outcome) / batch
-    turns = outcome.busy["publisher"].sum() - calls * (EXACT.call + EXACT.event * batch)
+    turns = outcome.utilization["publisher"].sum() - calls * (EXACT.call + EXACT.event * batch)
     assert turns / EXACT.turn / calls == pytest.approx(
         turns_per_call(traffic_of(work), SMALL, EXACT), rel=0.3
     )
@@ -81,4 +81,4 @@ def test_below_that_they_change_nothing(cores):
     else:
         slower = asdict(on_shared_cores(costs, Workload(rate=1_000_000, batch=100), its))
         assert slower["event"] > costs.event
-        assert slower["kafka_trip"] == costs.kafka_trip
+        assert slower["kafka_rtt"] == costs.kafka_rtt

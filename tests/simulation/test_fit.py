@@ -39,7 +39,7 @@ def found(runs):
 
 
 def test_a_sweep_tells_every_cost_that_it_has(found):
-    assert found.calibration.told == set(COSTS) - NEVER
+    assert found.calibration.observed == set(COSTS) - NEVER
     assert all(count > 0 for count in found.observations.values())
 
 
@@ -83,12 +83,12 @@ def turns(rate: float) -> float:
 
 def test_one_run_tells_sums_only(runs):
     its = fit(runs[1:2]).calibration  # calls of ten events, by one publisher
-    assert not {"call", "event", "kafka_trip", "request", "publish", "deliver"} & its.told
+    assert not {"call", "event", "kafka_rtt", "request", "publish", "deliver"} & its.observed
     loop = {"call": 1, "event": 10, "turn": turns(10_000)}
-    for parts in (loop, {"kafka_trip": 1, "request": 1, "batch": 6}):
+    for parts in (loop, {"kafka_rtt": 1, "request": 1, "batch": 6}):
         total, true = (sum(getattr(c, n) * k for n, k in parts.items()) for c in (its.costs, TRUE))
         assert total == pytest.approx(true, rel=0.1)
-    for name in ("call", "event", "kafka_trip", "request", "publish", "deliver", "fetch_trip"):
+    for name in ("call", "event", "kafka_rtt", "request", "publish", "deliver", "fetch_delay"):
         assert getattr(its.low, name) <= getattr(TRUE, name) <= getattr(its.high, name)
 
 
@@ -97,11 +97,11 @@ def test_runs_at_the_same_time_on_one_broker_tell_its_work_from_the_way_there(ru
     both = record(simulate(workload, Deployment(publishers=2), TRUE), tmp_path).path
     halves = [_half(both, tmp_path / f"half-{number}", number) for number in range(2)]
     alone = fit([*runs[:2], runs[4]]).calibration
-    assert not {"request", "kafka_trip"} & alone.told
+    assert not {"request", "kafka_rtt"} & alone.observed
     its = fit([*runs[:2], runs[4], *halves]).calibration
-    assert {"request", "kafka_trip"} <= its.told
+    assert {"request", "kafka_rtt"} <= its.observed
     assert its.costs.request == pytest.approx(TRUE.request, rel=0.1)
-    assert its.costs.kafka_trip == pytest.approx(TRUE.kafka_trip, rel=0.25)
+    assert its.costs.kafka_rtt == pytest.approx(TRUE.kafka_rtt, rel=0.25)
     assert its.covers("publishers", 2)
 
 

@@ -15,7 +15,7 @@ from dualstream_lab.simulation import Costs, Deployment, simulate
 from dualstream_lab.workload import Workload
 
 WORK = Workload(rate=5_000, duration=4, batch=10)
-WIDE = Deployment(publishers=2, brokers=3, partitions=9, copies=2, shards=2, consumers=2)
+WIDE = Deployment(publishers=2, brokers=3, partitions=9, replication_factor=2, shards=2, consumers=2)
 COSTS = Costs()
 QUIET = Costs(broker_noise=0, pauses=0, redis_noise=0)
 
@@ -75,12 +75,12 @@ def test_one_event_takes_the_sum_of_its_steps():
     costs = replace(QUIET, replica=0)
     alone = Workload(rate=1, duration=1, batch=1, payload_bytes=1000)
     one = ran(workload=alone, deployment=Deployment(), costs=costs)
-    published = costs.call + costs.event + costs.kafka_trip
+    published = costs.call + costs.event + costs.kafka_rtt
     published += costs.request + costs.batch + costs.record + 1000 * costs.record_byte
-    delivered = costs.redis_trip / 2 + costs.exchange + costs.publish + costs.deliver + costs.hear
+    delivered = costs.redis_rtt / 2 + costs.exchange + costs.publish + costs.deliver + costs.receive_delay
     assert one.acked[0] == pytest.approx(published, rel=1e-12)
     assert one.delivered[0] - one.acked[0] == pytest.approx(delivered, rel=1e-9)
-    assert one.consumed[0] == pytest.approx(published - costs.kafka_trip / 2 + costs.fetch_trip, rel=1e-12)
+    assert one.consumed[0] == pytest.approx(published - costs.kafka_rtt / 2 + costs.fetch_delay, rel=1e-12)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
@@ -223,12 +223,12 @@ def test_a_part_that_is_not_there(part):
 
 
 def test_more_partitions_at_equal_batches_never_lower_the_ceiling():
-    busy = Workload(rate=400_000, duration=0.5, batch=100, zipf=0)
+    saturated = Workload(rate=400_000, duration=0.5, batch=100, zipf=0)
     lasts = []
     for brokers in (1, 2, 4):
         its = Deployment(publishers=4, brokers=brokers, partitions=4 * brokers, buffer_events=10**6)
         slow = replace(QUIET, request=5e-3, record=5e-6)
-        lasts.append(ran(workload=busy, deployment=its, costs=slow).acked.max())
+        lasts.append(ran(workload=saturated, deployment=its, costs=slow).acked.max())
     assert lasts == sorted(lasts, reverse=True)
 
 

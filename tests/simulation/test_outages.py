@@ -10,7 +10,7 @@ from dualstream_lab.faults.spec import CATALOGUE, FaultSpec
 from dualstream_lab.simulation import Deployment
 from dualstream_lab.simulation.outages import Outages, outages, united
 
-THREE = Deployment(brokers=3, copies=3)
+THREE = Deployment(brokers=3, replication_factor=3)
 
 
 def broken(what: str, at: float = 10.0, length: float = 4.0, **parameters: float) -> Outages:

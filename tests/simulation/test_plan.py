@@ -34,7 +34,7 @@ SOME = Requirements(rate=20_000, sources=1_000, subscribers=5_000)
 wishes = st.builds(
     Requirements, rate=st.floats(10, 2_000_000), sources=st.integers(10_000, 1_000_000),
     subscribers=st.integers(1, 1_000_000), batch=st.integers(1, 100), payload_bytes=st.integers(256, 5_000),
-    copies=st.integers(1, 3), max_load=st.floats(0.2, 0.9), outage=st.floats(1, 1000),
+    replication_factor=st.integers(1, 3), max_load=st.floats(0.2, 0.9), outage=st.floats(1, 1000),
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def calibrated(**ranges: tuple[float, float]) -> Calibration:
     )
     return Calibration(
         costs=COSTS, low=low, high=high, machine="a machine", date="2026-11-25", ranges=ranges,
-        told=frozenset(one.name for one in fields(Costs)),
+        observed=frozenset(one.name for one in fields(Costs)),
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_the_smallest_deployment_is_enough_and_less_of_a_part_is_not():
         fewer = replace(found, **{part: getattr(found, part) - 1})
         assert loads(HUGE, fewer)[station] > 0.6
     assert found.gateways == 1001  # 10,000 connections each, and a spare one
-    assert found.brokers == found.copies == 3
+    assert found.brokers == found.replication_factor == 3
     assert found.partitions % found.brokers == found.partitions % found.consumers == 0
     busier = replace(HUGE, rate=4_000_000)
     many = size(busier, COSTS)
@@ -101,19 +101,19 @@ def test_a_longer_outage_never_shrinks_what_it_does(needs, factor):
     after = effects(replace(needs, outage=needs.outage * factor), deployment, stations)
     for one, other in zip(before, after, strict=True):
         assert one[:2] == other[:2]
-        assert other.value >= one.value * (1 - 1e-9), one.what
+        assert other.value >= one.value * (1 - 1e-9), one.quantity
 
 
 def effect(needs: Requirements, deployment: Deployment, part: str, word: str) -> float:
     stations = capacity(needs.traffic, deployment, COSTS)
-    found = [one for one in effects(needs, deployment, stations) if one.part == part and word in one.what]
+    found = [one for one in effects(needs, deployment, stations) if one.part == part and word in one.quantity]
     assert len(found) == 1
     return found[0].value
 
 
 def test_an_outage_of_redis_drops_as_many_as_the_model_does():
     needs = replace(SOME, rate=2_000, outage=6.0)
-    deployment = Deployment(brokers=3, partitions=3, copies=3, gateways=2, clients=1)
+    deployment = Deployment(brokers=3, partitions=3, replication_factor=3, gateways=2, clients=1)
     told = effect(needs, deployment, "Redis shard", "dropped")
     outcome = simulate(
         Workload(rate=2_000, duration=12), deployment, COSTS, [FaultSpec(what="redis.kill", at=2, length=6)]
@@ -128,7 +128,9 @@ def test_an_outage_of_redis_drops_as_many_as_the_model_does():
 @pytest.mark.parametrize("room", [150_000, 1_000])
 def test_a_lost_broker_fills_buffers_as_in_the_model(room):
     needs = replace(SOME, rate=1_500)
-    deployment = Deployment(publishers=2, brokers=3, partitions=3, copies=3, gateways=2, buffer_events=room)
+    deployment = Deployment(
+        publishers=2, brokers=3, partitions=3, replication_factor=3, gateways=2, buffer_events=room
+    )
     lost = FaultSpec(what="kafka.leader-lost", at=1, length=8)
     workload = Workload(rate=1_500, duration=9, zipf=0, sources=10_000)
     outcome = simulate(workload, deployment, COSTS, [lost])
@@ -142,7 +144,7 @@ def test_a_lost_broker_fills_buffers_as_in_the_model(room):
 
 
 def test_one_copy_means_partitions_that_are_gone_for_the_whole_outage():
-    needs = replace(SOME, copies=1)
+    needs = replace(SOME, replication_factor=1)
     deployment = size(needs, COSTS)
     assert effect(needs, deployment, "broker", "until they can be") == 90
     assert effect(needs, deployment, "broker", "not written by their deadline") == 20_000 * 75
@@ -154,7 +156,7 @@ def test_a_plan_answers_all_that_was_asked():
     assert set(found.bill) == set(PARTS)
     assert found.bottleneck == max(found.loads, key=lambda name: found.loads[name].value)
     assert not found.missed
-    assert 0.005 < found.goals[0].least < found.goals[0].found <= 0.05
+    assert 0.005 < found.goals[0].least < found.goals[0].value <= 0.05
     assert found.latency["publish", 0.99].value < found.latency["live", 0.99].value
     for figure in (*found.bill.values(), *found.loads.values(), *(one for _, one in found.effects)):
         assert figure.low <= figure.value <= figure.high < math.inf
@@ -195,7 +197,8 @@ def test_where_one_cluster_misses_a_goal_several_smaller_ones_may_reach_it():
 def test_what_is_beyond_the_measured_ranges_is_marked_and_nothing_else():
     wide = dict.fromkeys(
         (
-            "rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies", "consumers",
+            "rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "replication_factor",
+            "consumers",
             "subscribers", "clients_per_gateway",
         ),
         (0.0, 1e9),

@@ -60,22 +60,24 @@ def test_one_call_takes_the_sum_of_its_steps() -> None:
     assert outcome.sent.tolist() == [0, 0]
     entered = costs.call + 2 * costs.event
     work = costs.request + costs.batch + 2 * costs.record + 800 * costs.record_byte
-    logged = entered + costs.kafka_trip / 2 + work
-    acked = logged + costs.kafka_trip / 2
+    logged = entered + costs.kafka_rtt / 2 + work
+    acked = logged + costs.kafka_rtt / 2
     each = costs.publish + 2 * costs.deliver  # where there are gateways, it is they who hear
-    at_gateway = acked + costs.redis_trip / 2 + costs.exchange + each + costs.hear
+    at_gateway = acked + costs.redis_rtt / 2 + costs.exchange + each + costs.receive_delay
     fan_out = costs.receive + costs.write * 20 / 2
     assert outcome.entered == pytest.approx([entered] * 2, abs=1e-12)
     assert outcome.logged == pytest.approx([logged] * 2, abs=1e-12)
     assert outcome.acked == pytest.approx([acked] * 2, abs=1e-12)
-    assert outcome.consumed == pytest.approx([logged + costs.fetch_trip] * 2, abs=1e-12)
+    assert outcome.consumed == pytest.approx([logged + costs.fetch_delay] * 2, abs=1e-12)
     assert outcome.delivered == pytest.approx([at_gateway + fan_out, at_gateway + 2 * fan_out], abs=1e-12)
     assert outcome.offset.tolist() == [0, 1]
 
 
 def test_copies_take_the_broker_longer_and_the_ack_waits_for_them() -> None:
     one = Workload(rate=1, duration=1, batch=1, sources=1)
-    single, copied = (run(workload=one, deployment=Deployment(brokers=2, copies=c)) for c in (1, 2))
+    single, copied = (
+        run(workload=one, deployment=Deployment(brokers=2, replication_factor=c)) for c in (1, 2)
+    )
     more = EXACT.record + 300 * EXACT.record_byte
     assert copied.logged - single.logged == pytest.approx([more], abs=1e-12)
     assert copied.acked - single.acked == pytest.approx([more + EXACT.replica], abs=1e-12)
@@ -128,7 +130,7 @@ def test_nobody_hears_without_subscribers_nor_reads_without_consumers() -> None:
 
 
 @pytest.mark.parametrize(
-    "deployment", [Deployment(), Deployment(publishers=3, brokers=2, copies=2, shards=2)]
+    "deployment", [Deployment(), Deployment(publishers=3, brokers=2, replication_factor=2, shards=2)]
 )
 def test_when_nothing_is_broken_everything_is_durable_delivered_and_consumed(deployment: Deployment) -> None:
     outcome = run(deployment=deployment, costs=Costs())
@@ -175,7 +177,7 @@ def test_what_is_published_before_the_subscribers_are_back_is_undelivered() -> N
 
 
 def test_an_exchange_on_its_way_to_a_killed_redis_is_lost() -> None:
-    one, costs = Workload(rate=1, duration=1, batch=1, sources=1), replace(EXACT, redis_trip=0.1)
+    one, costs = Workload(rate=1, duration=1, batch=1, sources=1), replace(EXACT, redis_rtt=0.1)
     outcome = run(
         fault("redis.kill", 0.03, 0.01), workload=one, deployment=Deployment(redis_timeout=1), costs=costs
     )
@@ -191,10 +193,10 @@ def test_after_five_failures_nobody_tries_for_a_second_and_a_half() -> None:
     down = dropped(outcome, "redis down")
     opened = outcome.dropped[down].min()
     assert opened == pytest.approx(fifth, abs=1e-9)
-    assert outcome.dropped[down].max() == pytest.approx(fifth + 1.5 + EXACT.redis_trip, abs=0.1)
+    assert outcome.dropped[down].max() == pytest.approx(fifth + 1.5 + EXACT.redis_rtt, abs=0.1)
     at_once = down & (outcome.acked > opened)
     assert np.array_equal(outcome.dropped[at_once], outcome.acked[at_once])
-    after = outcome.acked > fifth + 1.5 + EXACT.redis_trip
+    after = outcome.acked > fifth + 1.5 + EXACT.redis_rtt
     assert not (outcome.reason[after] >= 0).any()
 
 
@@ -217,7 +219,7 @@ def test_after_trouble_little_is_sent_at_once_for_a_second() -> None:
     delivered = np.sort(outcome.delivered[waiting])
     rests = np.diff(delivered)[np.diff(delivered) > 1e-3]
     assert len(rests) >= np.count_nonzero(waiting) // 250 - 1
-    assert rests.max() < 0.25 * 0.02 + 0.005 + 2 * EXACT.redis_trip + 1e-3
+    assert rests.max() < 0.25 * 0.02 + 0.005 + 2 * EXACT.redis_rtt + 1e-3
 
 
 def test_only_failures_in_a_row_open_the_breaker() -> None:
@@ -267,8 +269,8 @@ def test_a_full_queue_drops_the_oldest() -> None:
 
 
 def test_a_kafka_that_is_back_before_the_deadline_costs_only_time() -> None:
-    busy = replace(EXACT, request=0.05)
-    outcome = run(fault("kafka.kill", 1.03, 1.5), deployment=Deployment(publishers=2), costs=busy)
+    congested = replace(EXACT, request=0.05)
+    outcome = run(fault("kafka.kill", 1.03, 1.5), deployment=Deployment(publishers=2), costs=congested)
     assert counts(outcome) == {"DURABLE": len(outcome)}
     assert not ((outcome.logged >= 1.03) & (outcome.logged < 2.53)).any()
     assert (outcome.acked - outcome.entered).max() > 1.4
@@ -310,7 +312,7 @@ def test_a_call_that_can_never_fit_is_refused() -> None:
 
 
 def test_a_lost_leaders_partitions_wait_for_another_one() -> None:
-    deployment = Deployment(brokers=3, copies=2, partitions=6)
+    deployment = Deployment(brokers=3, replication_factor=2, partitions=6)
     workload = replace(STEADY, duration=12.0, rate=300)
     costs = replace(EXACT, request=0.02)
     outcome = run(fault("kafka.leader-lost", 1.03, 9), deployment=deployment, workload=workload, costs=costs)

@@ -60,7 +60,7 @@ def test_parts_are_as_asked_for_and_faults_bring_their_brokers(dualstream):
     run = Run.open(directory(out)).directory
     its = deployment_of(run, run.intervals())
     assert (its.publishers, its.partitions, its.shards, its.gateways, its.clients) == (2, 12, 2, 2, 4)
-    assert (its.brokers, its.copies, its.tick) == (3, 3, 0.02)
+    assert (its.brokers, its.replication_factor, its.tick) == (3, 3, 0.02)
     Path("lost.toml").write_text(
         '[workload]\nrate=100\nduration=9\n[[faults]]\nwhat="kafka.leader-lost"\nat=2\nfor=2\n'
     )
@@ -129,9 +129,9 @@ def test_bad_arguments_are_named(dualstream, arguments, says):
 def test_lanes_are_the_callers_of_each_publisher():
     its = deployment_for(Settings(buffer_events=50), concurrency=100, publishers=3, partitions=9)
     assert (its.callers, its.buffer_events, its.publishers, its.partitions) == (100, 50, 3, 9)
-    assert its.copies == 1
-    assert deployment_for(Settings(), brokers=4, copies=2).copies == 2
+    assert its.replication_factor == 1
+    assert deployment_for(Settings(), brokers=4, replication_factor=2).replication_factor == 2
     assert math.isclose(deployment_for(Settings(redis_timeout=0.5)).redis_timeout, 0.5)
     assert deployment_for(Settings()).brokers == Deployment().brokers
-    with pytest.raises(ConfigError, match="copies"):
-        deployment_for(Settings(), brokers=1, copies=2)
+    with pytest.raises(ConfigError, match="replication_factor"):
+        deployment_for(Settings(), brokers=1, replication_factor=2)

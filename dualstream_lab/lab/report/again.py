@@ -19,7 +19,8 @@ _OPTIONS = {"batch": "batch-size", "low": "plan-low", "period": "plan-period", "
 """Locust's names of a workload's fields."""
 
 _PARTS = (
-    "publishers", "brokers", "partitions", "copies", "shards", "subscribers", "gateways", "clients",
+    "publishers", "brokers", "partitions", "replication_factor", "shards", "subscribers", "gateways",
+    "clients",
     "consumers", "cores", "tick",
 )  # fmt: skip
 """Of a deployment, as `dualstream simulate` has them."""
@@ -80,7 +81,7 @@ def _parts(manifest: Manifest) -> list[str]:
     settings = manifest.settings
     unused = "subscribers" if settings.get("gateways") else "clients"
     found = [(name, settings[name]) for name in _PARTS if name in settings and name != unused]
-    return [word for name, value in found for word in (f"--{name}", f"{value:g}")]
+    return [word for name, value in found for word in (f"--{name.replace('_', '-')}", f"{value:g}")]
 
 
 def _changed(workload: Workload, usual: dict[str, object]) -> dict[str, object]:

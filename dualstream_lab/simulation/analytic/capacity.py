@@ -53,9 +53,9 @@ class Station:
     """``parts`` servers that are alike. Times in s.
 
     A batch of n events costs ``fixed`` + n x ``each``; it has ``most`` at most. Each of ``connections`` has
-    one batch on its way to a server, which spends ``trip`` elsewhere; they are 0 where nobody waits for an
-    answer. ``stops``: the share of time that a server stands still. ``busy``: the share that it works, at the
-    traffic's ``rate``; of shards and consumers about, as answers to one call may come together.
+    one batch on its way to a server, which spends ``rtt`` elsewhere; they are 0 where nobody waits for an
+    answer. ``stops``: the share of time that a server stands still. ``utilization``: the share that it works,
+    at the traffic's ``rate``; of shards and consumers about, as answers to one call may come together.
     """
 
     parts: int
@@ -63,8 +63,8 @@ class Station:
     most: float
     each: float
     rate: float
-    busy: float
-    trip: float = 0.0
+    utilization: float
+    rtt: float = 0.0
     connections: int = 0
     stops: float = 0.0
 
@@ -72,7 +72,7 @@ class Station:
     def ceiling(self) -> float:
         """Events/s of all parts together."""
         work = (self.fixed + self.most * self.each) / (1 - self.stops)
-        cycle = max(work, (self.trip + work) / self.connections) if self.connections else work
+        cycle = max(work, (self.rtt + work) / self.connections) if self.connections else work
         return self.parts * self.most / cycle if cycle else math.inf
 
     @property
@@ -129,14 +129,14 @@ def listening(gateways: int, clients: float) -> float:
 
 
 class _Requests(NamedTuple):
-    """Of a publisher to a broker: at ``most`` so many events; s: ``fixed``, ``each`` of an event, ``trip``
+    """Of a publisher to a broker: at ``most`` so many events; s: ``fixed``, ``each`` of an event, ``rtt``
     there and back with the wait for copies. ``meets``: that a call has events for a broker.
     """
 
     most: float
     fixed: float
     each: float
-    trip: float
+    rtt: float
     meets: float
     batch: means.Batch
 
@@ -173,13 +173,13 @@ class _Pipeline:
             low, high = (low, middle) if middle * work(middle) > parts else (middle, high)
         fixed = parts / low * traffic.batch - costs.event * traffic.batch
         plain = self._plain(parts, fixed=fixed, most=traffic.batch, each=costs.event)
-        return replace(plain, busy=min(1.0, traffic.rate * work(traffic.rate) / parts))
+        return replace(plain, utilization=min(1.0, traffic.rate * work(traffic.rate) / parts))
 
     def broker(self) -> Station:
-        most, fixed, each, trip, _, batch = self.requests
+        most, fixed, each, rtt, _, batch = self.requests
         return Station(
             parts=self.deployment.brokers, fixed=fixed, most=most, each=each, rate=self.traffic.rate,
-            busy=batch.busy, trip=trip, connections=self.deployment.publishers,
+            utilization=batch.utilization, rtt=rtt, connections=self.deployment.publishers,
             stops=min(0.99, self.costs.pauses * self.costs.pause),
         )  # fmt: skip
 
@@ -191,14 +191,14 @@ class _Pipeline:
         # Notifications come with the acks of requests, those that have some for this shard.
         meets = -math.expm1(requests.events * means.log_other(deployment.shards))
         spacing = requests.cycle / (deployment.brokers * meets)
-        busy = means.settled(
+        utilization = means.settled(
             self.traffic.rate / (publishers * deployment.shards), _EXCHANGE,
             means.Work(costs.exchange, 0, 1, each, costs.redis_noise),
-            means.Comings(costs.redis_trip, publishers, spacing, meets / deployment.brokers),
-        ).busy  # fmt: skip
+            means.Comings(costs.redis_rtt, publishers, spacing, meets / deployment.brokers),
+        ).utilization  # fmt: skip
         return Station(
             parts=deployment.shards, fixed=costs.exchange, most=_EXCHANGE, each=each, rate=self.traffic.rate,
-            busy=busy, trip=costs.redis_trip, connections=publishers,
+            utilization=utilization, rtt=costs.redis_rtt, connections=publishers,
         )  # fmt: skip
 
     def consumer(self) -> Station:
@@ -210,12 +210,17 @@ class _Pipeline:
         brokers = deployment.brokers / common
         # A broker that is busy answers evenly; of many, it is chance whose answer comes next.
         spacing = requests.cycle / (brokers * deployment.publishers * meets)
-        busy = means.settled(
+        utilization = means.settled(
             self.traffic.rate / members, _POLL, means.Work(costs.poll, 0, 1, costs.consume, 0),
-            means.Comings(0, 1, spacing, requests.busy * meets / brokers),
-        ).busy  # fmt: skip
+            means.Comings(0, 1, spacing, requests.utilization * meets / brokers),
+        ).utilization  # fmt: skip
         return Station(
-            parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=self.traffic.rate, busy=busy
+            parts=members,
+            fixed=costs.poll,
+            most=_POLL,
+            each=costs.consume,
+            rate=self.traffic.rate,
+            utilization=utilization,
         )
 
     def gateway(self) -> Station:
@@ -224,8 +229,10 @@ class _Pipeline:
 
     def _plain(self, parts: int, *, fixed: float, most: float, each: float) -> Station:
         """A station whose batches have one size."""
-        busy = min(1.0, self.traffic.rate * (fixed / most + each) / parts)
-        return Station(parts=parts, fixed=fixed, most=most, each=each, rate=self.traffic.rate, busy=busy)
+        utilization = min(1.0, self.traffic.rate * (fixed / most + each) / parts)
+        return Station(
+            parts=parts, fixed=fixed, most=most, each=each, rate=self.traffic.rate, utilization=utilization
+        )
 
     @property
     def _receivers(self) -> float:
@@ -237,8 +244,8 @@ class _Pipeline:
     def requests(self) -> _Requests:
         traffic, deployment, costs = self.traffic, self.deployment, self.costs
         publishers, own = deployment.publishers, deployment.partitions / deployment.brokers
-        each = deployment.copies * (costs.record + costs.record_byte * traffic.size)
-        trip = costs.kafka_trip + costs.until_copied(deployment.copies)
+        each = deployment.replication_factor * (costs.record + costs.record_byte * traffic.size)
+        rtt = costs.kafka_rtt + costs.until_copied(deployment.replication_factor)
         room = float(deployment.buffer_events)
         if deployment.callers:
             room = min(room, deployment.callers * traffic.batch)
@@ -249,10 +256,10 @@ class _Pipeline:
         batch = means.settled(
             traffic.rate / (publishers * deployment.brokers), most,
             means.Work(costs.request, costs.batch, own, each, costs.broker_noise),
-            means.Comings(trip, publishers, traffic.batch * publishers / (traffic.rate * meets), meets),
+            means.Comings(rtt, publishers, traffic.batch * publishers / (traffic.rate * meets), meets),
         )  # fmt: skip
         return _Requests(
-            most, costs.request + costs.batch * means.different(most, own), each, trip, meets, batch
+            most, costs.request + costs.batch * means.different(most, own), each, rtt, meets, batch
         )
 
 

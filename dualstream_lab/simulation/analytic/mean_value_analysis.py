@@ -30,11 +30,11 @@ class Work(NamedTuple):
 
 
 class Comings(NamedTuple):
-    """A batch is ``trip`` s elsewhere; ``connections`` share the server. Something for an idle one comes
+    """A batch is ``rtt`` s elsewhere; ``connections`` share the server. Something for an idle one comes
     every ``spacing`` s; ``even``: 1 where it comes evenly, 0 where it comes by chance (Poisson).
     """
 
-    trip: float
+    rtt: float
     connections: int
     spacing: float
     even: float
@@ -42,13 +42,13 @@ class Comings(NamedTuple):
 
 class Batch(NamedTuple):
     """In the mean, one of ``events`` every ``cycle`` s, which is on its way for a share ``away`` of them.
-    ``busy``: the share that the server works.
+    ``utilization``: the share that the server works.
     """
 
     events: float
     cycle: float
     away: float
-    busy: float
+    utilization: float
 
 
 @kernel
@@ -78,7 +78,7 @@ def cycle(work: float, noise: float, comings: Comings) -> tuple[float, float]:
     waiting = at_work = lasts = away = 0.0
     for number in range(1, comings.connections + 1):
         response = work * (1 + waiting - at_work + at_work * (1 + noise**2) / 2)
-        away = comings.trip + response
+        away = comings.rtt + response
         lasts = away + idle(comings, away)
         if lasts == 0:
             return 0.0, 0.0

@@ -25,7 +25,7 @@ class Brokers(NamedTuple):
     ``request``, ``batch``, ``record``, ``byte``: costs; ``way``: half the trip; ``replica``: the wait for
     copies. ``stops``: of all brokers, ``bounds``: where each broker's begin. ``free``: when each has done all
     that it has; ``served``: how many requests it has begun; ``ends``: by partition, records in its log;
-    ``busy``: (brokers, seconds).
+    ``utilization``: (brokers, seconds).
     """
 
     request: float
@@ -41,7 +41,7 @@ class Brokers(NamedTuple):
     free: Floats
     served: Integers
     ends: Integers
-    busy: Floats
+    utilization: Floats
 
 
 @kernel
@@ -67,7 +67,7 @@ def arrive(state: Publishers, brokers: Brokers, connection: int, now: float) -> 
     brokers.free[server] = min(end, lost)
     if end > lost:
         return False, lost
-    spread(brokers.busy[server], begin, end, work)
+    spread(brokers.utilization[server], begin, end, work)
     event = state.request[connection]
     while event >= 0:
         state.logged[event] = end
@@ -117,25 +117,25 @@ def depart(brokers: Brokers, now: float) -> float:
 
 
 @kernel
-def proceed(state: Publishers, brokers: Brokers, connection: int, what: int, now: float) -> tuple[int, float]:
+def proceed(state: Publishers, brokers: Brokers, connection: int, act: int, now: float) -> tuple[int, float]:
     """What was next of a connection, or of its publisher's loop, happens: (what is next, when); -1 for
     nothing.
     """
     publisher = connection // state.brokers
-    if what == _BEGIN:
+    if act == _BEGIN:
         if state.free[publisher] > now:  # it got something to do meanwhile
             return _BEGIN, state.free[publisher]
         state.calling[publisher] += 1
         return _ENCODED, queue.begin(state, publisher, now)
-    if what == _ENCODED:
+    if act == _ENCODED:
         state.last[publisher] = queue.encoded(state, publisher, now)
         queue.admit(state, publisher, now)
         at = queue.following(state, publisher, now)
         return (_BEGIN, at) if at < np.inf else (-1, now)
-    if what == _ANSWER:
+    if act == _ANSWER:
         queue.work(state, publisher, state.turn, now)
         answered(state, connection, now)
-    elif what == _ARRIVAL:
+    elif act == _ARRIVAL:
         well, at = arrive(state, brokers, connection, now)
         return (_ANSWER, at) if well else (_AGAIN, at + _PAUSE)
     elif queue.again(state, connection):
@@ -180,11 +180,11 @@ def deliver(state: Publishers, brokers: Brokers) -> None:
         ends, waits = due(state, places)
         now = min(ends, waits)
         if coming and times[0] <= now:
-            now, connection, what = times[0], codes[0] % connections, codes[0] // connections
+            now, connection, action = times[0], codes[0] % connections, codes[0] // connections
             coming = pop(times, codes, coming)
-            what, at = proceed(state, brokers, connection, what, now)
-            if what >= 0:
-                coming = push(times, codes, coming, at, what * connections + connection)
+            action, at = proceed(state, brokers, connection, action, now)
+            if action >= 0:
+                coming = push(times, codes, coming, at, action * connections + connection)
             publisher = connection // state.brokers
         elif now == np.inf:
             return

@@ -14,14 +14,14 @@ _MOST: Final = 10_000  # records a poll
 
 @kernel
 def hand_out(
-    arrived: Floats, service: float, tick: float, limit: float, busy: Floats
+    arrived: Floats, service: float, tick: float, limit: float, utilization: Floats
 ) -> tuple[Floats, Floats]:
     """When clients have each notification, NaN for never; and for those, when the gateway is connected again.
 
     ``arrived``: when the gateway can have it, ascending. ``service``: s of its loop for each; ``tick``: they
     are written at its multiples, or at once if it is 0. With ``limit`` that it has not taken, Redis closes
-    its connection: all of these are lost, and what comes until it has another one. ``busy``: by second; s
-    are added.
+    its connection: all of these are lost, and what comes until it has another one. ``utilization``: by
+    second; s are added.
     """
     read, back = np.full(len(arrived), np.nan), np.full(len(arrived), np.nan)
     taken, begin = np.empty(len(arrived), np.int64), np.empty(len(arrived))
@@ -45,15 +45,15 @@ def hand_out(
     for turn in range(count):
         end = begin[turn] + service
         read[taken[turn]] = np.ceil(end / tick) * tick if tick > 0 else end
-        if int(begin[turn]) < len(busy):
-            busy[int(begin[turn])] += service
+        if int(begin[turn]) < len(utilization):
+            utilization[int(begin[turn])] += service
     return read, back
 
 
 @kernel
-def poll(readable: Floats, cost: float, record: float, busy: Floats) -> Floats:
+def poll(readable: Floats, cost: float, record: float, utilization: Floats) -> Floats:
     """When each record is consumed. ``readable``: when it can be, ascending. A poll of n takes ``cost`` +
-    n x ``record`` s, after it has them. ``busy``: by second; s of work are added.
+    n x ``record`` s, after it has them. ``utilization``: by second; s of work are added.
     """
     consumed = np.empty(len(readable))
     free, first = 0.0, 0
@@ -64,7 +64,7 @@ def poll(readable: Floats, cost: float, record: float, busy: Floats) -> Floats:
             consumed[last] = now
             last += 1
         free = now + cost + (last - first) * record
-        if int(now) < len(busy):
-            busy[int(now)] += free - now
+        if int(now) < len(utilization):
+            utilization[int(now)] += free - now
         first = last
     return consumed

@@ -66,13 +66,13 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
     """
     rows = np.flatnonzero((short.intended >= outage.LEAD) & (short.intended < outage.LEAD + length))
     _check(case, short, rows)
-    tiles, size, shards = int(case.workload.duration) // length, len(rows), case.deployment.shards
+    repeats, size, shards = int(case.workload.duration) // length, len(rows), case.deployment.shards
     tile, slice_ = _tile(case, setup, short, rows, length), outage.slice_of(case, short, rows, length)
     del short, rows  # half of all memory
-    spans = outage.spans_of(setup, length, tiles)
+    spans = outage.spans_of(setup, length, repeats)
     _check_spans(spans, length, len(slice_.event))
-    windows = [outage.window_of(setup, slice_, length, *span, tiles) for span in spans]
-    seconds = tiles * length
+    windows = [outage.window_of(setup, slice_, length, *span, repeats) for span in spans]
+    seconds = repeats * length
     for window in windows:
         ends = (window.delivered, window.events.recovered, window.events.dropped)
         seconds = max(seconds, *(int(np.nanmax(end, initial=0.0)) + 1 for end in ends))
@@ -80,24 +80,24 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
     def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A tile's seconds, again and again; then nothing."""
         run = np.zeros((seconds, *values.shape[1:]), values.dtype)
-        run[: tiles * length].reshape((tiles, length, *values.shape[1:]))[:] = values
+        run[: repeats * length].reshape((repeats, length, *values.shape[1:]))[:] = values
         return run
 
     counts = {name: whole(count) for name, count in tile.counts.items()}
     counts |= {name: np.zeros(seconds, np.int64) for name in (*_NONE, *outage.DROPPED)}
     latencies = {name: whole(table) for name, table in tile.latencies.items()}
     levels = {name: whole(level) for name, level in tile.levels.items()}
-    busy = {name: whole(values.T).T for name, values in tile.busy.items()}
-    missing = {name: count * tiles for name, count in tile.missing.items()}
+    utilization = {name: whole(values.T).T for name, values in tile.utilization.items()}
+    missing = {name: count * repeats for name, count in tile.missing.items()}
     for window in windows:
-        missing["live"] += outage.put(window, slice_, length, tiles, counts, latencies)
+        missing["live"] += outage.put(window, slice_, length, repeats, counts, latencies)
         stretch = slice(window.first * length, window.last * length)
-        busy["shard"][:, stretch] = window.busy[stretch]
+        utilization["shard"][:, stretch] = window.utilization[stretch]
         levels["queued"][stretch] = window.queued[stretch] * (case.deployment.publishers * shards)
         outage.fates(tile.rows, window, slice_, length, shards, size)
     return replace(
         tile, counts={name: count for name, count in counts.items() if count.any() or name in _ALWAYS},
-        latencies=latencies, missing=missing, levels=levels, busy=busy,
+        latencies=latencies, missing=missing, levels=levels, utilization=utilization,
         rows=replace(tile.rows, resyncs=sum(window.resyncs for window in windows)),
     )  # fmt: skip
 
@@ -129,7 +129,7 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
             "lag": passed(short.logged) - passed(short.consumed),
             "queued": np.zeros(length, np.int64),
         },
-        busy={name: values[:, inside].copy() for name, values in short.busy.items()},
+        utilization={name: values[:, inside].copy() for name, values in short.utilization.items()},
         missing={
             "live": int(np.isnan(short.delivered[rows]).sum()),
             "durable": int(np.isnan(short.consumed[rows]).sum()),
@@ -190,6 +190,6 @@ def _rows(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
         **{name: getattr(short, name)[place] for name in ("outcome", "source", "size", "partition")},
         offset=short.offset[place] + tile * log[short.partition[place]],
         recovered=np.zeros(len(seq), np.bool_), dropped=np.full(len(seq), np.nan),
-        reason=np.full(len(seq), -1, np.int8), busy={},
+        reason=np.full(len(seq), -1, np.int8), utilization={},
         away=tuple((shard, *span) for shard in range(case.deployment.shards) for span in away),
     ), every  # fmt: skip

@@ -46,14 +46,14 @@ class Slice(NamedTuple):
 
 class Window(NamedTuple):
     """An outage. ``first``, ``last``: its first tile, and the one after it; ``delivered``: live, by clients;
-    ``busy``, ``queued``: of the shard, by second of the run.
+    ``utilization``, ``queued``: of the shard, by second of the run.
     """
 
     first: int
     last: int
     events: Notified
     delivered: Floats
-    busy: Floats
+    utilization: Floats
     queued: Integers
     resyncs: int
 
@@ -75,36 +75,36 @@ def slice_of(case: Case, short: Outcome, rows: Integers, length: int) -> Slice:
     )  # fmt: skip
 
 
-def spans_of(setup: Setup, length: int, tiles: int) -> list[tuple[int, int]]:
+def spans_of(setup: Setup, length: int, repeats: int) -> list[tuple[int, int]]:
     """(begin, end): of outages, in tiles, with what comes before and after."""
     redis = setup.outages.redis
     spans = np.concatenate([redis.down, redis.mute, redis.slow[:, :2], redis.refusing, setup.draws.away])
     around = united(
         (np.floor(begin / length) - 1, np.ceil((end + _SETTLES) / length)) for begin, end in spans
     )
-    found = [(max(0, int(begin)), min(tiles, int(end))) for begin, end in around]
+    found = [(max(0, int(begin)), min(repeats, int(end))) for begin, end in around]
     return [(begin, end) for begin, end in found if begin < end]
 
 
-def window_of(setup: Setup, slice_: Slice, length: int, first: int, last: int, tiles: int) -> Window:
+def window_of(setup: Setup, slice_: Slice, length: int, first: int, last: int, repeats: int) -> Window:
     """Everything from tile ``first`` on to tile ``last``, event by event."""
     turns, shards = np.arange(first, last) * float(length), setup.deployment.shards
     parts = [
         np.add.outer(turns, slice_.acked[begin:end]).ravel()
         for begin, end in pairwise(slice_.bounds.tolist())
     ]
-    who, busy = notify_shard(setup, 0, np.concatenate(parts), slice_.bounds * len(turns))
+    who, utilization = notify_shard(setup, 0, np.concatenate(parts), slice_.bounds * len(turns))
     live, recovered, _ = receive(
         setup, who.events.acked, who.events.delivered, who.events.recovered, stands_for=shards
     )
     events, resyncs = who.events._replace(recovered=recovered), int(who.resyncs.sum()) * shards
     slow = ~(live - events.acked < _LATE) & bool(setup.deployment.receivers)
-    if last < tiles and np.any(events.acked[slow] >= last * length - 1):
+    if last < repeats and np.any(events.acked[slow] >= last * length - 1):
         raise ConfigError(
             f"faults: the deployment has not got over Redis's {_SETTLES:g} s after its outage: add shards, "
             "or take a shorter run"
         )
-    return Window(first, last, events, live, busy, who.queued, resyncs)
+    return Window(first, last, events, live, utilization, who.queued, resyncs)
 
 
 @kernel
@@ -141,7 +141,7 @@ def _count(
 
 
 def put(
-    window: Window, slice_: Slice, length: int, tiles: int, counts: dict[str, Integers],
+    window: Window, slice_: Slice, length: int, repeats: int, counts: dict[str, Integers],
     latencies: dict[str, Counts],
 ) -> int:  # fmt: skip
     """Count its events in the place of those of its tiles; how many are missing."""
@@ -151,7 +151,7 @@ def put(
         table[begin:end] = 0
     table = np.zeros((len(counts["sent"]), 2 + len(DROPS)), np.int64)
     # The last events of a tile are delivered in the next one: in a window, as in a tile, in its first second.
-    moved = end - begin if window.last < tiles else 0
+    moved = end - begin if window.last < repeats else 0
     never = _count(window, slice_, end, moved, (live, raw, delay), table)
     for column, counted in enumerate(("delivered", "caught_up", *DROPPED)):
         counts[counted] += table[:, column]

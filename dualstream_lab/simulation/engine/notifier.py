@@ -155,19 +155,19 @@ def connect(shard: Shard, who: Notifiers, number: int, now: float) -> tuple[int,
 
 
 @kernel
-def proceed(shard: Shard, who: Notifiers, one: int, what: int, now: float) -> tuple[int, float]:
+def proceed(shard: Shard, who: Notifiers, one: int, action: int, now: float) -> tuple[int, float]:
     """What was next of a notifier happens, no exchange is in flight then: (what is next, when); -1 if it may
     send one.
     """
-    if what == _CONNECT:
+    if action == _CONNECT:
         return connect(shard, who, one, now)
-    if what in (FAILED, LATE, _MUTE):
-        if what != _MUTE:
-            drop(who, one, who.begin[one], who.end[one], _CONNECTION if what == FAILED else _TIMEOUT, now)
+    if action in (FAILED, LATE, _MUTE):
+        if action != _MUTE:
+            drop(who, one, who.begin[one], who.end[one], _CONNECTION if action == FAILED else _TIMEOUT, now)
         return on_failure(who, one, now)
     join(who, one, now)
     who.open[one] = False
-    if what == SUCCESS:
+    if action == SUCCESS:
         few = who.sent[one] < who.recovering[one]
         if who.failures[one]:
             who.failures[one], who.recovering[one] = 0, now + policy.RECOVERING_FOR
@@ -194,7 +194,7 @@ def notify(shard: Shard, who: Notifiers) -> None:
         code = int(_JOIN * number + one)
         coming = push(times, codes, coming, events.acked[events.bounds[one]], code)
     while coming:
-        now, what, one = times[0], codes[0] // number, codes[0] % number
+        now, action, one = times[0], codes[0] // number, codes[0] % number
         exchange = codes[0] - _ARRIVAL * number
         coming = pop(times, codes, coming)
         if exchange >= 0:
@@ -202,9 +202,9 @@ def notify(shard: Shard, who: Notifiers) -> None:
             if sents[exchange] + shard.timeout >= now:  # else it has been given up
                 coming = push(times, codes, coming, at, how * number + whose[exchange])
             continue
-        what, at = proceed(shard, who, one, what, now)
-        if what >= 0:
-            coming = push(times, codes, coming, at, what * number + one)
+        action, at = proceed(shard, who, one, action, now)
+        if action >= 0:
+            coming = push(times, codes, coming, at, action * number + one)
         elif who.first[one] < who.joined[one]:
             at, given_up, lost = begin_exchange(shard, who, one, now)
             if given_up < np.inf:

@@ -75,9 +75,9 @@ class Outcome:
 
     A durable event with neither ``delivered`` nor ``dropped`` was published to nobody, or to those who were
     away and do not catch up. ``resyncs``: announcements of skipped sources. ``away``: (shard, begin, end) of
-    stretches in which its subscribers were not connected. ``busy``: by station (``publisher``, ``broker``,
-    ``shard``, ``consumer``, ``gateway``), the share of each second that each of them was at work: float64,
-    (stations, seconds). ``case``: what it is of.
+    stretches in which its subscribers were not connected. ``utilization``: by station (``publisher``,
+    ``broker``, ``shard``, ``consumer``, ``gateway``), the share of each second that each of them was at work:
+    float64, (stations, seconds). ``case``: what it is of.
     """
 
     seq: Integers
@@ -99,7 +99,7 @@ class Outcome:
     reason: npt.NDArray[np.int8]
     resyncs: int = 0
     away: tuple[tuple[int, float, float], ...] = ()
-    busy: Mapping[str, Floats] = field(default_factory=dict)
+    utilization: Mapping[str, Floats] = field(default_factory=dict)
     case: Case | None = None
 
     def __len__(self) -> int:
@@ -116,14 +116,14 @@ class Bins:
     delivered or consumed, of the whole run, for ``live`` and ``durable``. ``levels``, at the end of each
     second: ``buffered`` (events, of all publishers), ``lag`` (records in the log and not consumed) and
     ``queued`` (notifications, of all publishers; of a long run the most in each second of an outage, else 0).
-    ``busy``: as in Outcome. ``rows``: one event in ``every``.
+    ``utilization``: as in Outcome. ``rows``: one event in ``every``.
     """
 
     counts: Mapping[str, Integers]
     latencies: Mapping[str, npt.NDArray[np.uint32]]
     missing: Mapping[str, int]
     levels: Mapping[str, Integers]
-    busy: Mapping[str, Floats]
+    utilization: Mapping[str, Floats]
     rows: Outcome
     every: int
 
@@ -186,7 +186,7 @@ def binned(outcome: Outcome, every: int = 1) -> Bins:
     if every > 1:
         arrays = [one.name for one in fields(outcome) if isinstance(getattr(outcome, one.name), np.ndarray)]
         which = recording.sampled(outcome.seq, every)
-        rows = replace(outcome, busy={}, **{name: getattr(outcome, name)[which] for name in arrays})
+        rows = replace(outcome, utilization={}, **{name: getattr(outcome, name)[which] for name in arrays})
     missing = {"live": outcome.delivered, "durable": outcome.consumed}
     return Bins(
         counts=counts,
@@ -197,7 +197,7 @@ def binned(outcome: Outcome, every: int = 1) -> Bins:
             "lag": np.cumsum(by_second(outcome.logged) - counts["consumed"]),
             "queued": np.cumsum(by_second(outcome.acked[waits]) - by_second(gone[waits])),
         },
-        busy={name: busy[:, :seconds] for name, busy in outcome.busy.items()},
+        utilization={name: utilization[:, :seconds] for name, utilization in outcome.utilization.items()},
         rows=rows,
         every=every,
     )

@@ -36,8 +36,8 @@ class Publishers(NamedTuple):
     ``ringing``. By publisher: ``used`` room; ``waits``: its first call that is not in the buffer; ``last``:
     its last one that is ready; ``next``: the one after it; ``full``: whether that waits for another one to
     end; ``calling``: calls that have begun and not ended, at most ``callers``; ``free``, when its loop is;
-    ``turned``, when requests left last; ``busy``, by second. ``numbers``: of ``entries``, ``ringing`` and
-    ``asked``.
+    ``turned``, when requests left last; ``utilization``, by second. ``numbers``: of ``entries``, ``ringing``
+    and ``asked``.
     """
 
     partition: Integers
@@ -86,7 +86,7 @@ class Publishers(NamedTuple):
     calling: Integers
     free: Floats
     turned: Floats
-    busy: Floats
+    utilization: Floats
     numbers: Integers
 
 
@@ -95,7 +95,7 @@ def publishers_of(
     seconds: int,
 ) -> Publishers:  # fmt: skip
     """Nothing has come yet. ``intended``: of each call; ``partition``, ``size``: of each event; ``seconds``:
-    how long ``busy`` is.
+    how long ``utilization`` is.
     """
     events, publishers, calls = len(partition), deployment.publishers, len(intended)
     connections, queues = publishers * deployment.brokers, publishers * deployment.partitions
@@ -118,7 +118,7 @@ def publishers_of(
         **arrays, intended=intended, open=np.full(calls, batch), outcome=np.zeros(events, np.int8),
         used=np.zeros(publishers, np.int64), waits=numbers.copy(), last=numbers - publishers,
         next=numbers.copy(), calling=np.zeros(publishers, np.int64), free=np.zeros(publishers),
-        turned=np.full(publishers, -1.0), busy=np.zeros((publishers, seconds)),
+        turned=np.full(publishers, -1.0), utilization=np.zeros((publishers, seconds)),
         numbers=np.zeros(3, np.int64),
     )  # fmt: skip
 
@@ -275,8 +275,8 @@ def work(state: Publishers, publisher: int, seconds: float, now: float) -> None:
     """For so long it has something to do, besides what it has."""
     state.free[publisher] = max(state.free[publisher], now) + seconds
     second = int(now)
-    if second < state.busy.shape[1]:
-        state.busy[publisher, second] += seconds
+    if second < state.utilization.shape[1]:
+        state.utilization[publisher, second] += seconds
 
 
 @kernel

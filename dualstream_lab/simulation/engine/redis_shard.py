@@ -23,17 +23,17 @@ SUCCESS, FAILED, LATE = range(3)  # how an exchange ends
 class Shard(NamedTuple):
     """The server. Times in s.
 
-    ``exchange``: cost; ``each``: of a notification, with all its receivers; ``way``: half the trip; ``hear``:
-    from the write to the read; ``repair``: from an announcement to the event; ``timeout``: of an exchange.
-    ``away``: when nobody is connected. ``free``: when it has done all that it has; ``served``: exchanges that
-    it has begun. ``busy``: by second.
+    ``exchange``: cost; ``each``: of a notification, with all its receivers; ``way``: half the trip;
+    ``receive_delay``: from the write to the read; ``repair``: from an announcement to the event; ``timeout``:
+    of an exchange. ``away``: when nobody is connected. ``free``: when it has done all that it has;
+    ``served``: exchanges that it has begun. ``utilization``: by second.
     """
 
     number: int
     exchange: float
     each: float
     way: float
-    hear: float
+    receive_delay: float
     repair: float
     timeout: float
     noise: Noise
@@ -41,7 +41,7 @@ class Shard(NamedTuple):
     away: Spans
     free: Floats
     served: Integers
-    busy: Floats
+    utilization: Floats
 
 
 class Notified(NamedTuple):
@@ -82,7 +82,7 @@ def serve_exchange(
     work = factor * (shard.exchange + shard.each * (end - begin))
     done = done_at(modes.mute, start, work)
     shard.free[0] = min(done, lost)
-    spread(shard.busy, start, shard.free[0], work)
+    spread(shard.utilization, start, shard.free[0], work)
     straight = done == start + work
     alone = next_begin(shard.away, start) <= done
     for event in range(begin, end):
@@ -94,7 +94,7 @@ def serve_exchange(
             if events.reason[event] < 0:  # else it has been given up
                 events.reason[event] = REFUSED
         elif not (alone and inside(shard.away, write)):
-            events.delivered[event] = write + shard.hear + delay_at(modes.slow, write)
+            events.delivered[event] = write + shard.receive_delay + delay_at(modes.slow, write)
     if done > lost:
         return failure
     answer = done + shard.way + delay_at(modes.slow, done)

@@ -77,7 +77,7 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
     count = len(source)
     live, recovered, dropped = (np.full(count, np.nan) for _ in range(3))
     reason = np.full(count, -1, np.int8)
-    shard, busy, resyncs = draws.shard[source], [], 0
+    shard, utilization, resyncs = draws.shard[source], [], 0
     for number in range(deployment.shards):
         rows = np.flatnonzero(~np.isnan(state.acked) & (shard == number))
         publisher = rows // workload.batch % deployment.publishers
@@ -87,7 +87,7 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
         live[rows], recovered[rows] = who.events.delivered, who.events.recovered
         dropped[rows], reason[rows] = who.events.dropped, who.events.reason
         resyncs += int(who.resyncs.sum())
-        busy.append(worked)
+        utilization.append(worked)
     live, recovered, gateway = stations.receive(setup, state.acked, live, recovered)
     repaired = np.isnan(live) & ~np.isnan(recovered)
     settled = ("entered", "settled", "acked", "outcome", "size", "partition", "offset", "logged")
@@ -97,8 +97,9 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
         delivered=np.where(repaired, recovered, live), recovered=repaired, dropped=dropped, reason=reason,
         resyncs=resyncs,
         away=tuple((s, b, e) for s in range(deployment.shards) for b, e in draws.away.tolist()),
-        busy={
-            "publisher": state.busy, "broker": brokers.busy, "shard": np.array(busy), "consumer": members,
+        utilization={
+            "publisher": state.utilization, "broker": brokers.utilization, "shard": np.array(utilization),
+            "consumer": members,
             "gateway": gateway,
         },
         case=case,
@@ -119,7 +120,7 @@ def setup_of(case: Case) -> stations.Setup:
     broken = outages(case.faults, deployment)
     draws = draw(
         sources=workload.sources, duration=workload.duration, deployment=deployment, costs=costs,
-        outages=broken, seed=case.seed, busy=at_work(workload, deployment, costs),
+        outages=broken, seed=case.seed, utilization=at_work(workload, deployment, costs),
     )  # fmt: skip
     seconds = math.ceil(workload.duration + deployment.delivery_timeout + deployment.buffer_timeout) + _AFTER
     return stations.Setup(deployment, costs, broken, draws, seconds)

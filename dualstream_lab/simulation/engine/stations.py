@@ -41,12 +41,13 @@ def publish(
     state = publishers_of(deployment, costs, intended, batch, partition, size, setup.seconds)
     brokers = Brokers(
         request=float(costs.request), batch=float(costs.batch),
-        record=float(deployment.copies * costs.record), byte=float(deployment.copies * costs.record_byte),
-        way=costs.kafka_trip / 2, replica=float(costs.until_copied(deployment.copies)),
+        record=float(deployment.replication_factor * costs.record),
+        byte=float(deployment.replication_factor * costs.record_byte),
+        way=costs.kafka_rtt / 2, replica=float(costs.until_copied(deployment.replication_factor)),
         noise=draws.requests, outages=setup.outages, stops=np.concatenate(draws.stops),
         bounds=np.cumsum([0, *map(len, draws.stops)]), free=np.zeros(deployment.brokers),
         served=np.zeros(deployment.brokers, np.int64), ends=np.zeros(deployment.partitions, np.int64),
-        busy=np.zeros((deployment.brokers, setup.seconds)),
+        utilization=np.zeros((deployment.brokers, setup.seconds)),
     )  # fmt: skip
     deliver(state, brokers)
     return state, brokers
@@ -65,10 +66,11 @@ def notify_shard(setup: Setup, shard: int, acked: Floats, bounds: Integers) -> t
     deployment, costs = setup.deployment, setup.costs
     server = Shard(
         number=shard, exchange=float(costs.exchange),
-        each=float(costs.publish + costs.deliver * deployment.receivers), way=costs.redis_trip / 2,
-        hear=float(costs.hear), repair=float(costs.repair), timeout=float(deployment.redis_timeout),
+        each=float(costs.publish + costs.deliver * deployment.receivers), way=costs.redis_rtt / 2,
+        receive_delay=float(costs.receive_delay), repair=float(costs.repair),
+        timeout=float(deployment.redis_timeout),
         noise=setup.draws.exchanges, modes=setup.outages.redis, away=setup.draws.away, free=np.zeros(1),
-        served=np.zeros(1, np.int64), busy=np.zeros(setup.seconds),
+        served=np.zeros(1, np.int64), utilization=np.zeros(setup.seconds),
     )  # fmt: skip
     who = notifiers(joined(acked, bounds), deployment.notify_queue, setup.seconds)
     notify(server, who)
@@ -76,7 +78,7 @@ def notify_shard(setup: Setup, shard: int, acked: Floats, bounds: Integers) -> t
         who.events.delivered[:] = np.nan
     if not deployment.repairs:
         who.events.recovered[:] = np.nan
-    return who, server.busy
+    return who, server.utilization
 
 
 def consume(setup: Setup, state: Publishers) -> tuple[Floats, Floats]:
@@ -84,14 +86,14 @@ def consume(setup: Setup, state: Publishers) -> tuple[Floats, Floats]:
     members, costs = setup.deployment.consumers, setup.costs
     logged, partition = state.logged, state.partition
     # Behind the high watermark until then.
-    readable = logged + (costs.until_copied(setup.deployment.copies) + costs.fetch_trip)
+    readable = logged + (costs.until_copied(setup.deployment.replication_factor) + costs.fetch_delay)
     consumed = np.full(len(logged), np.nan)
-    busy = np.zeros((members, setup.seconds))
+    utilization = np.zeros((members, setup.seconds))
     for member in range(members):
         mine = np.flatnonzero((partition % members == member) & ~np.isnan(logged))
         mine = mine[np.lexsort((state.offset[mine], partition[mine], logged[mine]))]
-        consumed[mine] = poll(readable[mine], float(costs.poll), float(costs.consume), busy[member])
-    return consumed, busy
+        consumed[mine] = poll(readable[mine], float(costs.poll), float(costs.consume), utilization[member])
+    return consumed, utilization
 
 
 def receive(
@@ -102,18 +104,20 @@ def receive(
     missed. NaN for never. ``stands_for``: events that each of these is instead of.
     """
     deployment, costs = setup.deployment, setup.costs
-    busy = np.zeros((min(1, deployment.gateways), setup.seconds))
+    utilization = np.zeros((min(1, deployment.gateways), setup.seconds))
     live, back = delivered, np.full(len(delivered), np.nan)  # when a gateway that lost it is connected again
     if deployment.gateways:
         live, there = back.copy(), np.flatnonzero(~np.isnan(delivered))
         there = there[np.argsort(delivered[there], kind="stable")]
         service = float(stands_for * (costs.receive + costs.write * deployment.clients / deployment.gateways))
         limit = deployment.output_buffer / stands_for
-        live[there], back[there] = hand_out(delivered[there], service, float(deployment.tick), limit, busy[0])
+        live[there], back[there] = hand_out(
+            delivered[there], service, float(deployment.tick), limit, utilization[0]
+        )
     if deployment.repairs:
         returns = np.append(setup.draws.away[:, 1], np.nan)
         back = np.fmin(returns[np.searchsorted(returns[:-1], acked)], back)
         recovered = np.where(
             np.isnan(live) & ~np.isnan(acked), np.fmin(recovered, back + costs.repair), recovered
         )
-    return live, recovered, busy
+    return live, recovered, utilization

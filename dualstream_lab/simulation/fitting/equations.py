@@ -30,12 +30,12 @@ caller is woken than the publisher has the ack that he writes down.
 """
 
 LINEAR: Final = (
-    "call", "event", "turn", "request", "batch", "record", "record_byte", "kafka_trip", "replica", "exchange",
-    "publish", "deliver", "redis_trip", "hear", "poll", "consume", "fetch_trip", *IDLE,
+    "call", "event", "turn", "request", "batch", "record", "record_byte", "kafka_rtt", "replica", "exchange",
+    "publish", "deliver", "redis_rtt", "receive_delay", "poll", "consume", "fetch_delay", *IDLE,
 )  # fmt: skip
 """The unknowns."""
 
-_COPIES: Final = "runs with copies, and to know who leads: that is of simulated ones only"
+_REPLICATION: Final = "runs with copies, and to know who leads: that is of simulated ones only"
 _BATCHES: Final = "runs with calls of one event, and of many"
 _LOADS: Final = "runs at low and at high rates"
 _TWO: Final = "several publishers: runs on the same broker at the same time"
@@ -43,22 +43,24 @@ _LISTENERS: Final = "runs with one subscriber, and with many"
 _ACK: Final = "the time of the ack itself: a real run has that of the caller who is woken by it"
 _GATEWAY: Final = "what no run has, a gateway: `python -m benchmarks fanout` measures one"
 NEEDED: Final = {
-    "call": _BATCHES, "event": _BATCHES, "turn": _LOADS, "request": _TWO, "kafka_trip": _TWO,
+    "call": _BATCHES, "event": _BATCHES, "turn": _LOADS, "request": _TWO, "kafka_rtt": _TWO,
     "broker_noise": _TWO, "batch": _LOADS, "record": _LOADS,
     "record_byte": "runs with small and with big events", "pauses": "longer runs", "pause": "longer runs",
-    "replica": _COPIES, "exchange": _LOADS, "redis_trip": _LOADS, "redis_noise": _LOADS, "hear": _ACK,
+    "replica": _REPLICATION, "exchange": _LOADS, "redis_rtt": _LOADS, "redis_noise": _LOADS,
+    "receive_delay": _ACK,
     "publish": _LISTENERS, "deliver": _LISTENERS,
-    "poll": _LOADS, "consume": _LOADS, "fetch_trip": _ACK, "receive": _GATEWAY, "write": _GATEWAY,
+    "poll": _LOADS, "consume": _LOADS, "fetch_delay": _ACK, "receive": _GATEWAY, "write": _GATEWAY,
 }  # fmt: skip
 """Which runs tell a cost, together with others that do not."""
 
-_WAITS: Final = {"kafka_trip", "replica", "redis_trip", "hear", "fetch_trip", "wake"}
+_WAITS: Final = {"kafka_rtt", "replica", "redis_rtt", "receive_delay", "fetch_delay", "wake"}
 _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the notifier takes them
 
 
 class Equations(NamedTuple):
     """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
-    that the server had nothing to do before. ``busy``: the share of time that a publisher worked on events.
+    that the server had nothing to do before. ``utilization``: the share of time that a publisher worked on
+    events.
 
     ``run``: the number of it. How much each counts is ``usual`` (0 for an outlier), with a standard
     ``error``, which is a share ``spread`` of it.
@@ -69,7 +71,7 @@ class Equations(NamedTuple):
     y: Floats
     columns: Mapping[str, Floats]
     idle: Floats
-    busy: float = 1.0
+    utilization: float = 1.0
     run: int = 0
     usual: Floats = np.empty(0)
     error: Floats = np.empty(0)
@@ -95,12 +97,12 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     # Turns of a call: one for each answer, and one for requests that leave together.
     answers = 1 + np.count_nonzero(np.diff(run.events.request))
     per_call = float(answers * batch / len(run.events.request))
-    yield _made("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
+    yield _equations("publisher", seconds.begin, seconds.cpu, call=calls, event=seconds.events,
                 turn=calls * (per_call + min(1.0, per_call)), idle=seconds.end - seconds.begin)  # fmt: skip
     if run.requests is not None:
         model = Parameters(**{name: costs[name] for name in LINEAR if name not in IDLE})
-        yield _broker(run, costs)._replace(busy=at_work(run.workload, deployment, model))
-    if run.beside:  # Redis and the consumer had the other runs' events, too
+        yield _broker(run, costs)._replace(utilization=at_work(run.workload, deployment, model))
+    if run.concurrent_runs:  # Redis and the consumer had the other runs' events, too
         return
     redis = deployment.shards == 1 and deployment.subscribers and not deployment.gateways
     if redis and not np.isnan(run.events.delivered).any():
@@ -111,13 +113,13 @@ def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
     if deployment.consumers == 1 and len(seconds.cpu):
         polls = np.unique(run.events.consumed[~np.isnan(run.events.consumed)])
         count = np.searchsorted(polls, seconds.end) - np.searchsorted(polls, seconds.begin)
-        yield _made(
+        yield _equations(
             "consumer's CPU", seconds.begin, seconds.cpu, poll=count.astype(np.float64),
             consume=seconds.events, consumer_idle=seconds.end - seconds.begin,
         )  # fmt: skip
 
 
-def _made(
+def _equations(
     station: str, at: Floats, y: Floats, free: Floats | None = None, **columns: Floats | float
 ) -> Equations:
     full = {name: np.broadcast_to(np.asarray(value, np.float64), y.shape) for name, value in columns.items()}
@@ -125,20 +127,20 @@ def _made(
 
 
 def _broker(run: Observed, costs: Costs) -> Equations:
-    requests, copies = run.requests, run.deployment.copies
+    requests, replication_factor = run.requests, run.deployment.replication_factor
     assert requests is not None  # noqa: S101
     encoded = costs["call"] + costs["event"] * run.workload.batch
     start = np.maximum(requests.before, requests.ready + encoded)
     own, since = requests.acked - start, requests.acked - requests.last
-    more = float(copies > 1)
-    trip = costs["kafka_trip"] + more * costs["replica"]
-    waited = since < own - trip
+    more = float(replication_factor > 1)
+    rtt = costs["kafka_rtt"] + more * costs["replica"]
+    waited = since < own - rtt
     arrived = (~waited).astype(np.float64)
-    idle = np.where(waited, 0, np.maximum(since - own + trip, 0))
-    return _made(
+    idle = np.where(waited, 0, np.maximum(since - own + rtt, 0))
+    return _equations(
         "broker", requests.acked, np.where(waited, since, own), idle,
-        kafka_trip=arrived, replica=more * arrived, request=1, batch=requests.parts,
-        record=copies * requests.events, record_byte=copies * requests.bytes,
+        kafka_rtt=arrived, replica=more * arrived, request=1, batch=requests.parts,
+        record=replication_factor * requests.events, record_byte=replication_factor * requests.bytes,
     )  # fmt: skip
 
 
@@ -166,20 +168,21 @@ def _exchanges(acked: Floats, delivered: Floats, answer: float) -> Floats:
 
 def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     events, subscribers = run.events, run.deployment.subscribers
-    way, hear = costs["redis_trip"] / 2, costs["hear"]
+    way, receive_delay = costs["redis_rtt"] / 2, costs["receive_delay"]
     bounds = np.searchsorted(events.publisher, np.arange(run.deployment.publishers + 1))
     table = np.concatenate([
-        _exchanges(events.acked[begin:end], events.delivered[begin:end], way - hear)
+        _exchanges(events.acked[begin:end], events.delivered[begin:end], way - receive_delay)
         for begin, end in pairwise(bounds.tolist())
     ])  # fmt: skip
     sent, last, before, many = table[np.argsort(table[:, 1], kind="stable")].T
     served = np.concatenate([[-np.inf], last[:-1]])
-    queued = served - hear > sent + way  # behind another publisher's
+    queued = served - receive_delay > sent + way  # behind another publisher's
     backlog = ~queued & ~np.isnan(before)
     since = np.where(queued, served, np.where(backlog, before, sent))
     fresh = (~queued & ~backlog).astype(np.float64)
-    yield _made(
-        "shard", sent, last - since, redis_trip=backlog + fresh / 2, hear=fresh, exchange=1, publish=many,
+    yield _equations(
+        "shard", sent, last - since, redis_rtt=backlog + fresh / 2, receive_delay=fresh, exchange=1,
+        publish=many,
         deliver=many * subscribers, wake=_woken(run, fresh),
     )  # fmt: skip
     seconds = run.redis
@@ -188,7 +191,7 @@ def _shard(run: Observed, costs: Costs) -> Iterator[Equations]:
     begun = np.searchsorted(np.sort(sent), [seconds.begin, seconds.end])
     acked = np.searchsorted(np.sort(events.acked), [seconds.begin, seconds.end])
     count = (acked[1] - acked[0]).astype(np.float64)
-    yield _made(
+    yield _equations(
         "shard's CPU", seconds.begin, seconds.cpu, exchange=(begun[1] - begun[0]).astype(np.float64),
         publish=count, deliver=count * subscribers, redis_idle=seconds.end - seconds.begin,
     )  # fmt: skip
@@ -200,14 +203,14 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
     rows = rows[np.argsort(run.events.consumed[rows], kind="stable")]
     at, first, count = np.unique(run.events.consumed[rows], return_index=True, return_counts=True)
     acked = np.minimum.reduceat(run.events.acked[rows], first) if len(first) else at
-    readable = acked[1:] + costs["fetch_trip"] - costs["kafka_trip"] / 2
+    readable = acked[1:] + costs["fetch_delay"] - costs["kafka_rtt"] / 2
     readable += costs["wake"] * _woken(run, np.ones(len(readable)))
     done = at[:-1] + costs["poll"] + costs["consume"] * count[:-1]
     fresh = (readable >= done).astype(np.float64)
     waited = 1 - fresh
-    return _made(
+    return _equations(
         "consumer", at[1:], at[1:] - np.where(fresh > 0, acked[1:], at[:-1]),
-        fetch_trip=fresh, kafka_trip=-fresh / 2, poll=waited,
+        fetch_delay=fresh, kafka_rtt=-fresh / 2, poll=waited,
         consume=waited * count[:-1], wake=_woken(run, fresh),
     )  # fmt: skip
 

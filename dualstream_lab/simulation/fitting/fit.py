@@ -36,7 +36,7 @@ _TURNS: Final = 8
 _RESAMPLES: Final = 200
 _CUT: Final = 6.5  # standard deviations from which on an observation is an outlier
 _FLOOR: Final = 0.02  # nothing is known better than so, as a share
-_TOLD: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
+_OBSERVED: Final = 0.9  # resolution from which on a cost is the runs' and not the default's
 _NOISELESS: Final = 0.05  # how noisy a way to Redis is, of its length, beside the noise of work there
 _NOISIEST: Final = 2.0  # coefficient of variation
 _NOISES: Final = {"broker_noise": ("broker", "request"), "redis_noise": ("shard", "exchange")}
@@ -105,7 +105,7 @@ def _estimated(
     resolutions = equations.resolution().tolist()
     for place, (name, resolution) in enumerate(zip(LINEAR, resolutions, strict=True)):
         error = _WIDE * float(np.std([each[place] for each in drawn]))
-        low, high = (costs[name],) * 2 if resolution >= _TOLD else equations.extremes(place, UNKNOWN)
+        low, high = (costs[name],) * 2 if resolution >= _OBSERVED else equations.extremes(place, UNKNOWN)
         found[name] = _estimate(costs[name], low, high, error, resolution)
     for place, (name, each) in enumerate(squares.items()):
         value = _noise(each, np.ones(blocks.count))
@@ -114,7 +114,7 @@ def _estimated(
         hidden = any(one.spread > 1 for one in kept if one.station == "shard") and name == "redis_noise"
         if math.isfinite(value) and not hidden:
             error = _WIDE * float(np.nanstd([noise[place] for noise in noises]))
-            ends = (value, value) if resolution >= _TOLD else (value / UNKNOWN, max(value, _NOISIEST))
+            ends = (value, value) if resolution >= _OBSERVED else (value / UNKNOWN, max(value, _NOISIEST))
             found[name] = _estimate(value, *ends, error, resolution)
     if pauses.watched:
         found["pauses"] = _Estimate(pauses.rate, *pauses.rates, resolution=1.0)
@@ -257,20 +257,22 @@ def _noise(squares: tuple[Floats, Floats], weights: Floats) -> float:
     return math.sqrt(off / total) if total else math.nan
 
 
-def _calibration(found: Mapping[str, _Estimate], machine: str, seen: Sequence[Observed]) -> Calibration:
+def _calibration(estimates: Mapping[str, _Estimate], machine: str, seen: Sequence[Observed]) -> Calibration:
     """What was not observed is a default."""
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
-        cost = found.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
+        cost = estimates.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))
         values[name], low[name], high[name] = (min(end, most_of(name)) for end in cost[:3])
     newest = max(run.directory.manifest.clocks.wall for run in seen)
     loads = [load_of(run.workload, run.deployment) for run in seen]
     for load, run in zip(loads, seen, strict=True):  # those beside each other are publishers of one broker
-        load["publishers"] += run.beside
+        load["publishers"] += run.concurrent_runs
     ranges = {name: [load[name] for load in loads] for name in loads[0]}
     return Calibration(
         costs=Costs(**values), low=Costs(**low), high=Costs(**high), machine=machine,
         date=time.strftime("%Y-%m-%d", time.gmtime(newest / 1e9)),
         ranges={name: (min(each), max(each)) for name, each in ranges.items()},
-        told=frozenset(name for name in COSTS if name in found and found[name].resolution >= _TOLD),
+        observed=frozenset(
+            name for name in COSTS if name in estimates and estimates[name].resolution >= _OBSERVED
+        ),
     )  # fmt: skip

@@ -71,8 +71,8 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One run. ``requests``: None where it cannot be told which broker served which event. ``beside``: how
-    many other runs were made on the same broker at the same time.
+    """One run. ``requests``: None where it cannot be told which broker served which event.
+    ``concurrent_runs``: how many other runs were made on the same broker at the same time.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Observed:
     publisher: Seconds
     redis: Seconds
     consumer: Seconds
-    beside: int = 0
+    concurrent_runs: int = 0
 
     @property
     def setup(self) -> tuple[Workload, Deployment]:
@@ -254,7 +254,7 @@ def side_by_side(seen: Sequence[Observed]) -> list[Observed]:
             place = np.searchsorted(acks, monotonic(run, shown.acked)) - 1
             before = (acks[np.maximum(place, 0)] - run.directory.manifest.started) / 1e9
             shown = shown._replace(last=np.where(place >= 0, before, -np.inf))
-        found.append(replace(run, requests=shown, beside=len(others)))
+        found.append(replace(run, requests=shown, concurrent_runs=len(others)))
     return found
 
 

@@ -83,7 +83,7 @@ def separate(
     spent = np.maximum(y - wait, _LEAST * work)
     logs = np.log(spent / work)
     idle = np.minimum(idle, 1e3)
-    busy = np.repeat([one.busy for one in brokers], [len(one.y) for one in brokers])
+    utilization = np.repeat([one.utilization for one in brokers], [len(one.y) for one in brokers])
     now, none = before, np.ones(len(y))
     # Where the costs of a run are off by some factor, that is neither noise nor a pause: each has its middle.
     run = np.repeat(np.arange(len(brokers)), [len(one.y) for one in brokers])
@@ -93,13 +93,13 @@ def separate(
     for _ in range(_STEPS):
         # One that begins while the broker is idle is met by the request that comes next, if it lasts so long.
         exposed = work - now.length * np.expm1(-idle / now.length)
-        met = np.minimum(-np.expm1(-now.rate * busy * exposed), 0.9)
+        met = np.minimum(-np.expm1(-now.rate * utilization * exposed), 0.9)
         excess = spent * -np.expm1(-logs)
         with_ = np.where(excess > 0, met * np.exp(-excess / now.length) / now.length, 0.0)
         without = (1 - met) * np.exp(-((logs / now.spread) ** 2) / 2)
         without /= now.spread * math.sqrt(2 * math.pi) * spent
         none = 1 - with_ / np.maximum(with_ + without, 1e-300)
-        seen, watched = float((1 - none).sum()), float(busy @ exposed)
+        seen, watched = float((1 - none).sum()), float(utilization @ exposed)
         logs -= _means(run, logs, none)
         spread = float(np.quantile(np.abs(logs[none > _HALF]), _INNER)) / _WIDTH
         length = float((1 - none) @ excess / seen) if seen > 1e-3 else now.length

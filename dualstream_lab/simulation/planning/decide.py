@@ -137,7 +137,7 @@ def _reasons(stream: Stream, needs: Requirements, deployment: Deployment, costs:
     trial = rehearse(needs, deployment, costs)
     yield Reason(
         "what must not be lost is acknowledged only when Kafka has it, and can be read again",
-        f"acknowledged p99 {seconds(trial.quantile('publish', 0.99))}, on {needs.copies} copies",
+        f"acknowledged p99 {seconds(trial.quantile('publish', 0.99))}, {needs.replication_factor} replicas",
     )
     if stream is Stream.KAFKA:
         yield Reason(

@@ -52,7 +52,8 @@ def arithmetic(plan: Plan) -> list[str]:
         ),
         *_latency(plan),
         *(
-            f"{effect.part} away: {show.get(effect.unit, count)(effect.value)} {effect.what}: {effect.how}"
+            f"{effect.part} away: {show.get(effect.unit, count)(effect.value)} {effect.quantity}: "
+            f"{effect.how}"
             for effect, _ in plan.effects
         ),
     ]
@@ -71,7 +72,7 @@ def _of(name: str, station: Station, plan: Plan) -> Iterator[str]:
     if station.ceiling < 0.999 * alone:
         yield (
             f"{plural}: no more than {count(station.ceiling)}, as {many(station.connections, 'publisher')} "
-            f"can have one each on its way to each, for {seconds(station.trip)} besides"
+            f"can have one each on its way to each, for {seconds(station.rtt)} besides"
         )
     yield _share(plural, station)
 
@@ -90,8 +91,8 @@ def _each(name: str, plan: Plan) -> str:
         own = deployment.partitions // deployment.brokers
         return (
             f"the request {seconds(costs.request)} + {many(own, 'partition')} x {seconds(costs.batch)}; "
-            f"an event {deployment.copies} x ({seconds(costs.record)} + {needs.payload_bytes:,} B x "
-            f"{costs.record_byte * 1e9:.3g} ns)"
+            f"an event {deployment.replication_factor} x ({seconds(costs.record)} + "
+            f"{needs.payload_bytes:,} B x {costs.record_byte * 1e9:.3g} ns)"
         )
     if name == "shard":
         reached = (station.each - costs.publish) / costs.deliver if costs.deliver else 0.0
@@ -113,9 +114,9 @@ def _gateways(plan: Plan, reached: float) -> Iterator[str]:
 
 def _share(plural: str, station: Station) -> str:
     load = f"{count(station.rate)}/s ÷ {count(station.ceiling)}/s = {percent(station.load)} of their ceiling"
-    if station.busy < station.load + 0.005:
+    if station.utilization < station.load + 0.005:
         return f"{plural}: {load}"
-    return f"{plural}: {load}; busy {percent(station.busy)} of the time, with smaller batches"
+    return f"{plural}: {load}; busy {percent(station.utilization)} of the time, with smaller batches"
 
 
 def _latency(plan: Plan) -> Iterator[str]:

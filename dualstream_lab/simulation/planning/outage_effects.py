@@ -23,12 +23,12 @@ _Row: TypeAlias = tuple[str, float, str, str]
 
 
 class Effect(NamedTuple):
-    """When ``part`` is away: so many ``unit`` (events, s, …; or a ``share``) of ``what``, and ``how`` that
-    comes about.
+    """When ``part`` is away: so many ``unit`` (events, s, …; or a ``share``) of ``quantity``, and ``how``
+    that comes about.
     """
 
     part: str
-    what: str
+    quantity: str
     value: float
     unit: str
     how: str
@@ -65,7 +65,11 @@ def _shard(needs: Requirements, deployment: Deployment) -> Iterator[_Row]:
 
 
 def _broker(needs: Requirements, deployment: Deployment, stations: Capacity) -> Iterator[_Row]:
-    brokers, deadline, copied = deployment.brokers, deployment.delivery_timeout, deployment.copies > 1
+    brokers, deadline, copied = (
+        deployment.brokers,
+        deployment.delivery_timeout,
+        deployment.replication_factor > 1,
+    )
     rate, parts = f"{count(needs.rate)}/s", many(brokers, "broker")
     shares = f"{many(deployment.publishers, 'publisher')} ÷ {parts}"
     lasts = min(needs.outage, ELECTION) if copied else needs.outage

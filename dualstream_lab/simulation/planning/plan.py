@@ -26,13 +26,21 @@ _LATENCIES: Final = tuple((name, share) for name in ("publish", "live", "durable
 _TRIES: Final = 6  # times that a part is raised to reach a goal
 _CLUSTERS: Final = (2, 3, 5, 10, 30)
 _SECOND: Final = 0.999
-_SUM: Final = ("request", "kafka_trip")
+_SUM: Final = ("request", "kafka_rtt")
 _BETTER: Final = 0.98  # of the latency; what helps less does not help
 PUBLISHED: Final = 4  # steps of the way until the ack
 _MATTERS: Final = {
-    "publishers": {"rate", "batch", "payload_bytes", "publishers", "brokers", "partitions", "copies"},
-    "brokers": {"publishers", "brokers", "copies", "payload_bytes"},
-    "partitions": {"brokers", "partitions", "copies", "payload_bytes"},
+    "publishers": {
+        "rate",
+        "batch",
+        "payload_bytes",
+        "publishers",
+        "brokers",
+        "partitions",
+        "replication_factor",
+    },
+    "brokers": {"publishers", "brokers", "replication_factor", "payload_bytes"},
+    "partitions": {"brokers", "partitions", "replication_factor", "payload_bytes"},
     "shards": {"publishers", "subscribers"},
     "gateways": {"clients_per_gateway"},
     "consumers": {"consumers", "payload_bytes"},
@@ -53,19 +61,19 @@ class Figure(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """A limit on a p99, in s. ``found``: with this plan; ``least``: what the way takes by itself, whatever
+    """A limit on a p99, in s. ``value``: with this plan; ``least``: what the way takes by itself, whatever
     there is of each part.
     """
 
     name: str
     limit: float
-    found: float
+    value: float
     least: float
 
     @property
     def reached(self) -> bool:
         """Whether the plan holds it."""
-        return self.found <= self.limit
+        return self.value <= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,12 +179,15 @@ def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
     bytes_ = needs.payload_bytes * costs.record_byte
     return [
         ("a call and its events", costs.call + needs.batch * costs.event),
-        ("to Kafka and back", costs.kafka_trip),
-        ("a request with one event", costs.request + costs.batch + needs.copies * (costs.record + bytes_)),
-        ("the wait for copies", costs.until_copied(needs.copies)),
-        ("to Redis", costs.redis_trip / 2),
+        ("to Kafka and back", costs.kafka_rtt),
+        (
+            "a request with one event",
+            costs.request + costs.batch + needs.replication_factor * (costs.record + bytes_),
+        ),
+        ("the wait for copies", costs.until_copied(needs.replication_factor)),
+        ("to Redis", costs.redis_rtt / 2),
         ("an exchange with one notification", costs.exchange + costs.publish + costs.deliver),
-        ("to the gateway", costs.hear),
+        ("to the gateway", costs.receive_delay),
         ("the gateway", costs.receive + costs.write),
         ("until the gateway's tick, the slowest of 100", 0.99 * needs.tick),
     ]
@@ -184,7 +195,7 @@ def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
 
 def _end(calibration: Calibration, costs: Costs) -> Costs:
     """What is only known as a sum is not at the same end together."""
-    if calibration.told & set(_SUM):
+    if calibration.observed & set(_SUM):
         return costs
     return replace(costs, **{name: getattr(calibration.costs, name) for name in _SUM})
 
@@ -259,7 +270,7 @@ def _effect(ways: Sequence[Effect], extrapolated: bool) -> tuple[Effect, Figure]
 
 def _beyond(needs: Requirements, deployment: Deployment, calibration: Calibration) -> dict[str, float]:
     """What was not measured in this range: by name, its value."""
-    parts = ("publishers", "brokers", "partitions", "copies", "consumers")
+    parts = ("publishers", "brokers", "partitions", "replication_factor", "consumers")
     return calibration.beyond({
         "rate": needs.rate / deployment.publishers, "batch": needs.batch,
         "payload_bytes": needs.payload_bytes, **{name: getattr(deployment, name) for name in parts},

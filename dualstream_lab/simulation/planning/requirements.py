@@ -10,7 +10,8 @@ from dualstream_lab.simulation.analytic.capacity import Traffic
 _BOUNDS = (
     ("rate", 1, 10_000_000), ("sources", 1, 1_000_000_000), ("subscribers", 1, 1_000_000_000),
     ("per_subscriber", 0.001, 1_000_000), ("batch", 1, 10_000), ("payload_bytes", 256, 900_000),
-    ("copies", 1, 5), ("max_load", 0.01, 0.95), ("max_connections", 1, 1_000_000), ("tick", 0, 10),
+    ("replication_factor", 1, 5), ("max_load", 0.01, 0.95), ("max_connections", 1, 1_000_000),
+    ("tick", 0, 10),
     ("outage", 1, 86_400),
 )  # fmt: skip
 
@@ -21,9 +22,9 @@ class Requirements:
 
     ``rate``: events/s. ``sources``: what events are about, evenly. ``subscribers``: clients at gateways, each
     of which subscribes to ``per_subscriber`` sources. ``batch``: events of a call. ``publish_p99``,
-    ``live_p99``: limits from the intended time, if any. ``copies`` of a partition. ``max_load``: the share of
-    its ceiling at which a part may work. ``max_connections``, ``tick``: of a gateway. ``outage``: how long a
-    part is away, to say what that does.
+    ``live_p99``: limits from the intended time, if any. ``replication_factor`` of a partition. ``max_load``:
+    the share of its ceiling at which a part may work. ``max_connections``, ``tick``: of a gateway.
+    ``outage``: how long a part is away, to say what that does.
     """
 
     rate: float
@@ -34,7 +35,7 @@ class Requirements:
     payload_bytes: int = 300
     publish_p99: float | None = None
     live_p99: float | None = None
-    copies: int = 3
+    replication_factor: int = 3
     max_load: float = 0.6
     max_connections: int = 10_000
     tick: float = 0.005

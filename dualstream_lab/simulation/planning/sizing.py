@@ -69,8 +69,9 @@ def smallest(needs: Requirements, costs: Costs) -> Deployment:
     limit = min(_MOST, needs.sources)
     least = math.ceil(needs.rate * (costs.call / needs.batch + costs.event) / needs.max_load)
     found = Deployment(
-        publishers=min(_MOST, max(1, least)), brokers=needs.copies, copies=needs.copies,
-        partitions=needs.copies, tick=needs.tick, gateways=rooms, clients=needs.clients,
+        publishers=min(_MOST, max(1, least)), brokers=needs.replication_factor,
+        replication_factor=needs.replication_factor,
+        partitions=needs.replication_factor, tick=needs.tick, gateways=rooms, clients=needs.clients,
     )  # fmt: skip
     found = replace(found, gateways=_enough(needs, found, costs, "gateway", rooms, _GATEWAYS))
     found = replace(found, shards=_enough(needs, found, costs, "shard", 1, limit))
@@ -80,7 +81,9 @@ def smallest(needs: Requirements, costs: Costs) -> Deployment:
         own = max(_OWN, math.ceil(consumers / brokers))
         return _broker_load(needs, replace(found, brokers=brokers, partitions=brokers * own), costs)
 
-    brokers = _least(brokers_load, 1, needs.copies, max(limit, needs.copies), "brokers")
+    brokers = _least(
+        brokers_load, 1, needs.replication_factor, max(limit, needs.replication_factor), "brokers"
+    )
     return with_brokers(needs, found, brokers, costs)
 
 

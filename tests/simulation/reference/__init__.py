@@ -34,7 +34,7 @@ def reference(
     *,
     draws: Draws | None = None,
 ) -> Outcome:
-    """Every event of a run, as :func:`simulate` has it, up to rounding; ``busy`` is left out.
+    """Every event of a run, as :func:`simulate` has it, up to rounding; ``utilization`` is left out.
 
     ``draws``: instead of the seed's. Raises ConfigError as :func:`simulate`.
     """

@@ -40,8 +40,8 @@ class Audience:
         """Redis writes it to whoever is connected."""
         now = self._world.env.now
         if self._world.deployment.receivers and not within(self._world.draws.away, now):
-            hear = self._world.costs.hear + delay(self._world.outages.redis.slow, now)
-            self._world.after(hear, lambda: self._receive(seq))
+            receive_delay = self._world.costs.receive_delay + delay(self._world.outages.redis.slow, now)
+            self._world.after(receive_delay, lambda: self._receive(seq))
 
     def _receive(self, seq: int) -> None:
         if not self._world.deployment.gateways:
@@ -131,7 +131,7 @@ class Shard:
         return True
 
     def _way(self) -> float:
-        return self._world.costs.redis_trip / 2 + delay(self._world.outages.redis.slow, self._world.env.now)
+        return self._world.costs.redis_rtt / 2 + delay(self._world.outages.redis.slow, self._world.env.now)
 
     def _arrive(self, job: Job) -> None:
         if job in self._coming:

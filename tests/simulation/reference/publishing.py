@@ -46,7 +46,7 @@ class Brokers:
         partitions = len({notes.partition[seq] for seq in events})
         size = sum(int(notes.size[seq]) for seq in events)
         copied = costs.record * len(events) + costs.record_byte * size
-        work = costs.request + costs.batch * partitions + self._world.deployment.copies * copied
+        work = costs.request + costs.batch * partitions + self._world.deployment.replication_factor * copied
         steps = [(work, lambda: self._log(events, answer))]
         self._stations[broker].put(Job(publisher, steps, lost=lambda: answer.succeed(False)))
         return answer
@@ -181,11 +181,11 @@ class Publisher:
         """One request, until it is acknowledged or none of its events is open any more."""
         env, costs = self._world.env, self._world.costs
         slow = self._world.outages.broker(broker).slow
-        replica = costs.until_copied(self._world.deployment.copies)
+        replica = costs.until_copied(self._world.deployment.replication_factor)
         while events:
-            yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now))
+            yield env.timeout(costs.kafka_rtt / 2 + delay(slow, env.now))
             if (yield self._brokers.arrive(self._number, broker, events)):
-                yield env.timeout(costs.kafka_trip / 2 + delay(slow, env.now) + replica)
+                yield env.timeout(costs.kafka_rtt / 2 + delay(slow, env.now) + replica)
                 self._work(costs.turn)
                 durable = sorted(seq for seq in events if seq in self._open)
                 self._world.notes.outcome[durable] = Outcome.DURABLE
@@ -213,7 +213,7 @@ class Consumers:
     def append(self, events: list[int]) -> None:
         """They came into the log, partition by partition; consumers see them when their copies are there."""
         costs = self._world.costs
-        readable = costs.until_copied(self._world.deployment.copies) + costs.fetch_trip
+        readable = costs.until_copied(self._world.deployment.replication_factor) + costs.fetch_delay
         if self._wake:
             self._world.after(readable, lambda: self._show(events))
 
