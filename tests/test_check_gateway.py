@@ -479,7 +479,7 @@ async def test_a_right_gateway_passes(
     verdict = check.verdict
     assert check.held, verdict.as_dict()
     assert (check.state, check.away, verdict.declared, verdict.unsettled) == ("finished", 0, 0, 0)
-    assert verdict.events > 1000
+    assert verdict.events > 100  # what it publishes is no matter here: a busy machine does less
     assert verdict.delivered > verdict.events
     assert all(check.ends[how] for how in ("politely", "aborted", "in mid-frame"))
     assert verdict.old

@@ -136,7 +136,8 @@ def counted(place):
     at = {name: place() for name in PROCESSES}
 
     def call(name: str) -> subprocess.CompletedProcess[str]:
-        users = ["--users", "40", "--connections-per-user", "3"]
+        # The plan begins when all users are spawned at this rate: a busy machine has five seconds for it.
+        users = ["--users", "40", "--spawn-rate", "10", "--connections-per-user", "3"]
         processes = ["--processes", "2"] if PROCESSES[name] == 2 else []
         shape = [*users, "--rate", "1000", "--run-time", "2s", *processes]
         return locust(f"{name}.py", *at[name].where, *shape, cwd=at[name].cwd)
