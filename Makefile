@@ -25,7 +25,7 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
 
 test: $(STAMP) lint ## all tests, on a real Kafka and a real Valkey, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(STAMP) ## the tests that need no broker, browser, notebook or simulation, in a minute
 	$(BIN)/python -m pytest --fast --numprocesses 2 --dist loadfile $(ARGS)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -26,7 +27,6 @@ from .fast import Fast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser
 
@@ -49,6 +49,29 @@ _QUICK = {
     "log.cleaner.backoff.ms": "200",  # some topics are compacted
 }
 _MANY = 10
+
+
+# Files are given out in this order, then as they come: one of minutes that came last would leave a core idle.
+_LONG = (
+    "test_notebooks.py",
+    "simulation/test_fit.py",
+    "test_check_gateway.py",
+    "gateway/test_no_gap.py",
+    "publisher/test_kafka_faults.py",
+    "test_locust.py",
+    "test_subscriber_stack.py",
+    "test_prove.py",
+    "test_fan_out.py",
+    "test_run.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    tests = Path(__file__).parent
+    ranks = {tests / name: rank for rank, name in enumerate(_LONG)}
+    assert all(path.exists() for path in ranks), "tests/conftest.py: a file of _LONG is gone"
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
