@@ -409,6 +409,18 @@ session.probe_redis = probe_redis
     assert verdict["measures"]["publish.durable"] > 0, "what was sent is kept"
 
 
+def test_a_process_that_is_ready_after_the_plan_began_says_so(where, tmp_path):
+    """Its subscribers have missed what was published before, and nothing of it counts as missing."""
+    lines = """
+from dualstream_lab.locust_bridge import options
+
+options._LEAD = -3.0
+"""
+    file = mixed_with(lines, tmp_path)
+    done = locust(file, *where, "--rate", "100", "--run-time", "4s", cwd=tmp_path)
+    assert re.search(r"this process was ready \d\.\d s after the plan began", done.stderr)
+
+
 def test_bad_options_give_2_and_are_named(where, tmp_path):
     said = {
         ("--rate", "0"): "--rate: must be from 0.1",

@@ -6,6 +6,7 @@ Everything here runs in the bridge's loop; only ``intervals`` is read from the h
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from contextlib import suppress
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from dualstream_lab.load.driver import Call
     from dualstream_lab.locust_bridge.options import Options
     from dualstream_lab.recording import Interval, Outcome
+
+log = logging.getLogger(__name__)
 
 _PERIOD = 0.5
 _KEPT = 1200  # intervals that may wait for a report to the master: five minutes
@@ -129,6 +132,12 @@ class Session:
             await self._close()
             raise
         settle_memory()
+        if (late := (time.time_ns() - self._assignment.zero) / 1e9) > 0:
+            log.warning(
+                "this process was ready %.1f s after the plan began: it is behind from the start, and its "
+                "subscribers got nothing of what was published until then",
+                late,
+            )
 
     async def _record(self) -> None:
         """The recorders, and their directory."""
