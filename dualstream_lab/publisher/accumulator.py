@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Accumulator:
     """Takes calls, has their slices sent, and settles every one by its deadline.
 
-    ``acknowledged(part, ack_ns)`` is called for every durable slice, in the order of the log.
+    ``acknowledged(parts, ack_ns)`` is called for the slices of every durable batch, in the order of the log.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Accumulator:
         *,
         partitions: int,
         limit: BatchLimit,
-        acknowledged: Callable[[PartitionSlice, int], None],
+        acknowledged: Callable[[list[PartitionSlice], int], None],
     ) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -154,8 +154,8 @@ class Accumulator:
         if not call.future.done():
             call.future.set_exception(call.no_room(message))
 
-    def _release(self, part: PartitionSlice) -> None:
-        self._admit(self.buffer.release(len(part.notifications), part.size))
+    def _release(self, events: int, size: int) -> None:
+        self._admit(self.buffer.release(events, size))
         self._wake_if_empty()
 
     def _wake_if_empty(self) -> None:
@@ -164,40 +164,49 @@ class Accumulator:
 
     # The end of a slice, and of a call
 
-    def _settled(self, part: PartitionSlice) -> None:
-        count = len(part.notifications)
-        if part.reported:
-            self.late_acks += count if part.state is State.DURABLE else 0
-        else:
-            call = part.call
+    def _settled(self, parts: Iterable[PartitionSlice]) -> None:
+        """These have come to their end together, and with some their calls."""
+        ended: list[PublishCall] = []
+        events = size = 0
+        for part in parts:
+            count = len(part.indices)
+            events += count
+            size += part.size
+            if part.reported:
+                self.late_acks += count if part.state is State.DURABLE else 0
+                continue
             if part.state is State.DURABLE:
                 self.durable += count
             elif part.state is State.REJECTED:
                 self.rejected += count
             else:
                 self._report_unknown(part)
+            call = part.call
             del part.call
             call.open -= 1
             if not call.open:
                 call.bucket.pop(call, None)
                 self._leave(call)
-                # A few turns of the loop later: what waits in the queues goes to Kafka first, which then
-                # works while the callers that are woken encode their next batches.
-                soon = self._loop.call_soon
-                soon(soon, soon, self._finish, call)
-        self._release(part)
+                ended.append(call)
+        if ended:
+            # A few turns of the loop later: what waits in the queues goes to Kafka first, which then works
+            # while the callers that are woken encode their next batches.
+            soon = self._loop.call_soon
+            soon(soon, soon, self._finish, ended)
+        self._release(events, size)
 
     def _leave(self, call: PublishCall) -> None:
         for freed in call.generation.leave():
             self.sender.enqueue(part for part in freed.parts if part.state is State.WAITING)
 
-    def _finish(self, call: PublishCall) -> None:
-        if call.future.done():
-            return
-        if (error := call.error()) is None:
-            call.future.set_result(None)
-        else:
-            call.future.set_exception(error)
+    def _finish(self, calls: Iterable[PublishCall]) -> None:
+        for call in calls:
+            if call.future.done():
+                continue
+            if (error := call.error()) is None:
+                call.future.set_result(None)
+            else:
+                call.future.set_exception(error)
 
     def _report_unknown(self, part: PartitionSlice) -> None:
         part.reported = True
@@ -237,12 +246,12 @@ class Accumulator:
                 part.state, part.reason, part.records = State.REJECTED, reason, []
                 self.rejected += len(part)
                 del part.call
-                self._release(part)
+                self._release(len(part), part.size)
             elif part.state is State.IN_FLIGHT and not part.reported:
                 self._report_unknown(part)
                 del part.call
         self._leave(call)
-        self._finish(call)
+        self._finish([call])
 
 
 def _keys_of(parts: Iterable[PartitionSlice]) -> list[str]:

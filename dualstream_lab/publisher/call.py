@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from dualstream_lab.publisher.route import Route
 
-Notification = tuple[str, str, "Route"]  # id, type as JSON, route: all that a notification needs
-
 
 class State(Enum):
     """Where the events of a slice are."""
@@ -36,21 +34,24 @@ class PartitionSlice:
     """The events of one call for one partition, in order. One that does not fit a batch is split.
 
     It knows its ``call`` from the acceptance until it is settled or reported unknown: for longer, that would
-    be a cycle for the garbage collector, whose pauses every publish waits for.
+    be a cycle for the garbage collector, whose pauses every publish waits for. ``event_ids`` are all of the
+    call's; the other lists have one entry an event of the slice.
     """
 
     __slots__ = (
-        "base", "call", "floor", "indices", "notifications", "partition", "reason", "records", "reported",
-        "size", "state", "timestamp",
+        "base", "call", "event_ids", "floor", "indices", "partition", "reason", "records", "reported",
+        "routes", "size", "state", "timestamp", "types",
     )  # fmt: skip
 
     call: PublishCall
 
-    def __init__(self, partition: int, timestamp: int) -> None:
+    def __init__(self, event_ids: Sequence[str], partition: int, timestamp: int) -> None:
+        self.event_ids = event_ids
         self.partition = partition
         self.timestamp = timestamp  # ms since the epoch
         self.indices: list[int] = []
-        self.notifications: list[Notification] = []
+        self.types: list[str] = []  # as JSON
+        self.routes: list[Route] = []
         self.records: list[bytes] = []  # as Kafka wants them, from the key on; let go once handed over
         self.size = 0
         self.state = State.WAITING
@@ -60,18 +61,23 @@ class PartitionSlice:
         self.reported = False  # as unknown, before this was settled
 
     def __len__(self) -> int:
-        return len(self.notifications)
+        return len(self.indices)
+
+    def ids(self) -> list[str]:
+        """Of the slice's events alone."""
+        return [self.event_ids[index] for index in self.indices]
 
     def event_keys(self) -> list[str]:
         """The identities of the events: their keys."""
-        return [event_key(route.source, event_id) for event_id, _, route in self.notifications]
+        return [event_key(route.source, each) for route, each in zip(self.routes, self.ids(), strict=True)]
 
     def split(self, count: int) -> PartitionSlice:
         """Keep the first ``count`` events; returns the rest as a slice of the same call."""
-        rest = PartitionSlice(self.partition, self.timestamp)
+        rest = PartitionSlice(self.event_ids, self.partition, self.timestamp)
         rest.call = self.call
         rest.indices, self.indices = self.indices[count:], self.indices[:count]
-        rest.notifications, self.notifications = self.notifications[count:], self.notifications[:count]
+        rest.types, self.types = self.types[count:], self.types[:count]
+        rest.routes, self.routes = self.routes[count:], self.routes[:count]
         rest.records, self.records = self.records[count:], self.records[:count]
         rest.size = self.size * len(rest) // (len(rest) + count)
         self.size -= rest.size
@@ -117,7 +123,10 @@ class PublishCall:
 
     def error(self) -> PublishError | None:
         """What to raise; None when every valid event is durable."""
-        if all(part.state is State.DURABLE for part in self.parts):
+        for part in self.parts:
+            if part.state is not State.DURABLE:
+                break
+        else:
             return None
         outcomes = self.outcomes()
         total = len(outcomes)
@@ -204,7 +213,7 @@ def _move(queue: deque[PartitionSlice], parts: list[PartitionSlice], batch: Reco
         taken = batch.add(part.records, part.timestamp)
         if taken:
             parts.append(part)
-        if taken < len(part.notifications):
+        if taken < len(part.indices):
             queue.appendleft(part.split(taken) if taken else part)
             return
 

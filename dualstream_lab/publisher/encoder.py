@@ -72,7 +72,8 @@ class Encoder:
 
     def call(self, events: Sequence[Event], *, skip_invalid: bool = False) -> PublishCall:
         """A call with its parts, by partition. Raises EventError naming every bad index."""
-        call = PublishCall(_ids_of(events), self._routes.generation)
+        ids = _ids_of(events)
+        call = PublishCall(ids, self._routes.generation)
         invalid: dict[int, str] = {}
         parts: dict[int, PartitionSlice] = {}
         timestamp = time.time_ns() // 1_000_000
@@ -124,9 +125,10 @@ class Encoder:
                 continue
             part = parts.get(route.partition)
             if part is None:
-                part = parts[route.partition] = PartitionSlice(route.partition, timestamp)
+                part = parts[route.partition] = PartitionSlice(ids, route.partition, timestamp)
             part.indices.append(index)
-            part.notifications.append((name, kind.json, route))
+            part.types.append(kind.json)
+            part.routes.append(route)
             part.records.append(record)
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
@@ -134,9 +136,9 @@ class Encoder:
         call.parts = list(parts.values())
         for part in call.parts:
             part.size = sum(map(len, part.records))
+            call.size += part.size
         call.open = len(call.parts)
         call.events = len(events) - len(invalid)
-        call.size = sum(part.size for part in call.parts)
         return call
 
     def _sent_size(self, record: bytes) -> int:

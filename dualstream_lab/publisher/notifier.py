@@ -16,9 +16,9 @@ from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import event_key, resync_channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from dualstream_lab.publisher.call import Notification
+    from dualstream_lab.publisher.call import PartitionSlice
     from dualstream_lab.publisher.redis_link import RedisLink
     from dualstream_lab.publisher.route import Route
 
@@ -95,19 +95,16 @@ class Notifier:
             self._failed(str(error))
         self._task = asyncio.create_task(self._work(), name="dualstream-notifier")
 
-    def enqueue(self, notifications: list[Notification], *, partition: int, base: int, ts: int) -> None:
-        """Take consecutive events of a partition, acknowledged together. Never fails, never waits.
-
-        ``base``: the offset of the first, -1 if not known. ``ts``: the ack, wall clock, ns.
-        """
-        routes = [route for _, _, route in notifications]
+    def enqueue(self, parts: Sequence[PartitionSlice], ts: int) -> None:
+        """Take what was acknowledged together, at ``ts`` (wall clock, ns). Never fails, never waits."""
+        routes = [route for part in parts for route in part.routes]
         if self._open_until:
             # They take their numbers all the same, so that a subscriber sees a hole.
             for route in routes:
                 route.count += 1
-            self._drop(routes, "redis down", (event_id for event_id, _, _ in notifications))
+            self._drop(routes, "redis down", (event_id for part in parts for event_id in part.ids()))
             return
-        self._queue += self._commands(notifications, partition, base, ts)
+        self._queue += self._commands(parts, ts)
         self._routes += routes
         if (over := len(self._queue) - self._limit) > 0:
             self._drop_queued(over, "queue full")
@@ -205,24 +202,23 @@ class Notifier:
         except TypeError:
             self._count_replies(commands, routes, replies)
 
-    def _commands(self, notifications: list[Notification], partition: int, base: int, ts: int) -> list[str]:
+    def _commands(self, parts: Iterable[PartitionSlice], ts: int) -> list[str]:
         """Packed PUBLISH commands. The message is ASCII, so its length is its length in bytes."""
         commands = []
-        if not self._details:
-            for event_id, event_type, route in notifications:
-                body = f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}}}'
-                commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
-            return commands
         log, end = f'"log":"{self._epoch}","pub":"', f'","ts":{ts}}}'
-        pos, log = (f',"pos":"{partition}:', f'",{log}') if base >= 0 else (",", log)
-        for place, (event_id, event_type, route) in enumerate(notifications, base):
-            route.count = number = route.count + 1
-            offset = place if base >= 0 else ""
-            body = (
-                f'{{"id":"{event_id}","type":{event_type},"source_id":{route.source_id_json}'
-                f"{pos}{offset}{log}{route.nonce}:{number}{end}"
-            )
-            commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
+        for part in parts:
+            base, ids = part.base, part.event_ids
+            pos, log_after = (f',"pos":"{part.partition}:', f'",{log}') if base >= 0 else (",", log)
+            for place, index in enumerate(part.indices):
+                route = part.routes[place]
+                body = f'{{"id":"{ids[index]}","type":{part.types[place]},"source_id":{route.source_id_json}'
+                if self._details:
+                    route.count = number = route.count + 1
+                    offset = base + place if base >= 0 else ""
+                    body = f"{body}{pos}{offset}{log_after}{route.nonce}:{number}{end}"
+                else:
+                    body += "}"
+                commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
         return commands
 
     def _count_replies(self, commands: list[str], routes: list[Route], replies: list[Any]) -> None:

@@ -242,9 +242,9 @@ class DualPublisher:
             raise StreamUnavailable("the publisher is not started: use `async with DualPublisher(settings)`")
         return self._accumulator
 
-    def _acknowledged(self, part: PartitionSlice, ack: int) -> None:
+    def _acknowledged(self, parts: list[PartitionSlice], ack: int) -> None:
         if self._notifier is not None:
-            self._notifier.enqueue(part.notifications, partition=part.partition, base=part.base, ts=ack)
+            self._notifier.enqueue(parts, ack)
 
     async def _watch_topic(self, identity: LogIdentity) -> None:
         """Until cancelled, look at the topic every ``refresh_interval``, and follow it."""

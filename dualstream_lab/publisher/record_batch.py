@@ -153,18 +153,17 @@ class RecordBatch:
         self._chunks: list[bytes] = []
         self._size = _OUTER.size + _INNER.size
         self._count = 0
-        self._first_time = self._last_time = 0
+        self._first_time = self._last_time = self._time = 0
+        self._middle = b""  # of a record: attributes, and its time after the first one's
         self._producer = (-1, -1, -1)
         self._buffer: bytes | None = None
         self._plain: bytes | None = None  # the records, of a batch that is compressed
 
     def add(self, records: Iterable[bytes], timestamp: int) -> int:
         """Append records, encoded from the key on, of one time (ms). Returns how many found room."""
-        if not self._count:
-            self._first_time = self._last_time = timestamp
-        self._last_time = max(self._last_time, timestamp)
-        middle = b"\x00" + varint(timestamp - self._first_time)
-        chunks, size, limit = self._chunks, self._size, self._limit
+        if timestamp != self._time or not self._count:
+            self._set_time(timestamp)
+        middle, chunks, size, limit = self._middle, self._chunks, self._size, self._limit
         place = first = self._count
         fixed = len(middle)
         for record in records:
@@ -178,6 +177,13 @@ class RecordBatch:
             place += 1
         self._size, self._count = size, place
         return place - first
+
+    def _set_time(self, timestamp: int) -> None:
+        """Of the records to come."""
+        if not self._count:
+            self._first_time = self._last_time = timestamp
+        self._last_time = max(self._last_time, timestamp)
+        self._time, self._middle = timestamp, b"\x00" + varint(timestamp - self._first_time)
 
     def record_count(self) -> int:
         """Records so far."""

@@ -37,9 +37,9 @@ class Sender:
     """Sends what waits, one batch a partition, and settles every slice that Kafka answers for.
 
     While a batch of a partition is in flight the next one fills: that is all the batching there is, and no
-    timer. ``settled(part)`` is called once for every slice that is durable, rejected or lost,
-    ``acknowledged(part, ack_ns)`` for the durable ones, in the order of the log, when there is time, and
-    ``announced()`` after that.
+    timer. ``settled(parts)`` is called once for every slice that is durable, rejected or lost,
+    ``acknowledged(parts, ack_ns)`` for those of a durable batch, in the order of the log, when there is time,
+    and ``announced()`` after that.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Sender:
         *,
         partitions: int,
         limit: BatchLimit,
-        settled: Callable[[PartitionSlice], None],
-        acknowledged: Callable[[PartitionSlice, int], None],
+        settled: Callable[[list[PartitionSlice]], None],
+        acknowledged: Callable[[list[PartitionSlice], int], None],
         announced: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -64,8 +64,8 @@ class Sender:
         self._queues = [PartitionQueue(partition) for partition in range(partitions)]
         self._partitions = partitions
         self._ready: dict[PartitionQueue, None] = {}
-        self.acked: list[tuple[PartitionSlice, int]] = []
-        """Acknowledged slices that are still to be announced, and when they were."""
+        self.acked: list[tuple[list[PartitionSlice], int]] = []
+        """Acknowledged batches that are still to be announced, and when they were."""
         self._pumping = False
         self._replacement: asyncio.Task[None] | None = None
         self._closing = False
@@ -129,14 +129,13 @@ class Sender:
         while self._ready and (self._replacement is None or self._bar):
             queue, _ = self._ready.popitem()
             if bar := self._bar_of(queue.partition):
-                for part in queue.take_all():
-                    self._reject(part, bar)
+                self._reject(queue.take_all(), bar)
             elif queue.in_flight is None:
                 self._hand_over(queue)
         # Announced only now, while Kafka works on what it was just given.
         acked, self.acked = self.acked, []
-        for part, ack in acked:
-            self._acknowledged(part, ack)
+        for parts, ack in acked:
+            self._acknowledged(parts, ack)
         self._announced()
 
     def _hand_over(self, queue: PartitionQueue) -> None:
@@ -182,9 +181,9 @@ class Sender:
             part.state = State.DURABLE
             part.base = offset
             if offset >= 0:
-                offset += len(part.notifications)
-            self.acked.append((part, ack))
-            self._settled(part)
+                offset += len(part.indices)
+        self.acked.append((sent.parts, ack))
+        self._settled(sent.parts)
         queue.next_offset = offset
         self.trouble = ""
 
@@ -199,7 +198,7 @@ class Sender:
         sent.return_to_waiting()
         rejected, again = triage(sent.parts, refused)
         for part, why in rejected:
-            self._reject(part, f"Kafka refused it: {why}")
+            self._reject([part], f"Kafka refused it: {why}")
         queue.give_back(again)
 
     def _untaken(self, queue: PartitionQueue, sent: InFlightBatch, error: BaseException) -> None:
@@ -208,19 +207,18 @@ class Sender:
         self.trouble = f"partition {queue.partition} has no leader ({error})"
         bar = self._bar_of(queue.partition) or (_UNSEEN if self._writer.refuses_topic() else "")
         sent.return_to_waiting()
-        for part in sent.parts:
-            if bar or part.reported:
-                self._reject(part, bar or self.trouble)
+        self._reject([part for part in sent.parts if bar or part.reported], bar or self.trouble)
         queue.give_back([sent.parts])
 
     def _lost(self, sent: InFlightBatch, reason: str) -> None:
         for part in sent.parts:
             part.state, part.reason = State.LOST, reason
-            self._settled(part)
+        self._settled(sent.parts)
 
-    def _reject(self, part: PartitionSlice, reason: str) -> None:
-        part.state, part.reason, part.records = State.REJECTED, reason, []
-        self._settled(part)
+    def _reject(self, parts: list[PartitionSlice], reason: str) -> None:
+        for part in parts:
+            part.state, part.reason, part.records = State.REJECTED, reason, []
+        self._settled(parts)
 
     # Replacing the producer
 

@@ -477,7 +477,7 @@ async def test_an_event_is_in_the_log_when_its_json_is_committed_whatever_header
     other = Event(id="other", type="t", source_type="repo", source_id="owner/a")
     options = {"key": b"owner/a", "partition": 3}
     async with DualPublisher(settings()) as publisher:
-        lost = PartitionSlice(3, time.time_ns() // 1_000_000)
+        lost = PartitionSlice([], 3, time.time_ns() // 1_000_000)
         lost.state, lost.reason = State.LOST, "the test says so"
         publisher._accumulator.unresolved[key_of(ghost)] = (lost, 0)
         producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_url, transactional_id=topic)

@@ -13,6 +13,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.event import decode_notification
 from dualstream_lab.publisher import BatchReceipt
 from dualstream_lab.publisher.buffer import Buffer, Deadlines
+from dualstream_lab.publisher.call import PartitionSlice
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.route import Route, Routes
@@ -142,9 +143,11 @@ async def test_a_notification_says_where_its_event_is_where_that_is_known_and_al
     routes = Routes(Settings.load(channel_prefix="x:"), partitions=6)
     link = RedisLink("redis://127.0.0.1:1", timeout=1)
     notifier = Notifier(link, nonce=routes.nonce, limit=10, epoch="0123456789ab")
-    notes = [("a", '"t"', routes.route("repo", 'é"')), ("b", '"t"', routes.route("repo", "b"))]
+    part = PartitionSlice(["a", "b"], 3, 17)
+    part.base, part.indices, part.types = base, [0, 1], ['"t"', '"t"']
+    part.routes = [routes.route("repo", 'é"'), routes.route("repo", "b")]
     told = []
-    for command in notifier._commands(notes, 3, base, 17):
+    for command in notifier._commands([part], 17):
         reader = hiredis.Reader()
         reader.feed(command.encode())
         _, channel, message = reader.gets()
@@ -155,4 +158,4 @@ async def test_a_notification_says_where_its_event_is_where_that_is_known_and_al
         ("a", "t", 'é"', "0123456789ab", 17),
         ("b", "t", "b", "0123456789ab", 17),
     ]
-    assert [n.pub for _, n in told] == [f"{route.nonce}:1" for _, _, route in notes]
+    assert [n.pub for _, n in told] == [f"{route.nonce}:1" for route in part.routes]

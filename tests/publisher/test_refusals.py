@@ -142,12 +142,13 @@ def test_a_refusal_says_nothing_of_an_attempt_before_that_may_have_been_appended
 
 def part(call: PublishCall, names: str, *, reported: bool = False) -> PartitionSlice:
     """One event for each letter."""
-    made = PartitionSlice(3, 1)
+    made = PartitionSlice(call.event_ids, 3, 1)
     made.call = call
     for name in names:
         made.indices.append(len(call.event_ids))
         call.event_ids.append(name)
-        made.notifications.append((name, '"t"', ROUTE))
+        made.types.append('"t"')
+        made.routes.append(ROUTE)
         made.records.append(name.encode() * 10)
     made.size = 10 * len(names)
     made.reported = reported
@@ -158,8 +159,8 @@ def part(call: PublishCall, names: str, *, reported: bool = False) -> PartitionS
 
 def names_of(parts: list[PartitionSlice]) -> str:
     for each in parts:
-        assert len(each.notifications) == len(each.records) == len(each.indices) == len(each)
-    return "".join(note[0] for each in parts for note in each.notifications)
+        assert len(each.types) == len(each.routes) == len(each.records) == len(each.indices)
+    return "".join(name for each in parts for name in each.ids())
 
 
 def refused(code: int, records: dict[int, str] | None = None) -> BatchRefused:
