@@ -83,8 +83,7 @@ def simulate(
         directory = record(
             outcome, root, name=asked.name, thresholds=[limit.text for limit in asked.thresholds]
         )
-        result = Run.of(directory)
-        directory.write_verdict(result.verdict.as_dict(directory))
+        result = Run.of(directory, keep=True)
     show_run(result)
     code = conclude(check_run, result, junit=junit, json_file=json_file)
     for line in calibration.caveats(load_of(work, deployment)):

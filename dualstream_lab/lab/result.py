@@ -37,10 +37,10 @@ class Run:
         return cls.of(RunDirectory.open(path))
 
     @classmethod
-    def of(cls, directory: RunDirectory) -> Run:
-        """Measure it. Raises RecordingError for a manifest that says what cannot be."""
+    def of(cls, directory: RunDirectory, *, keep: bool = False) -> Run:
+        """Measure it; ``keep``: and write the verdict. Raises RecordingError for what cannot be."""
         try:
-            return cls(directory=directory, verdict=judge(directory))
+            return cls(directory=directory, verdict=judge(directory, keep=keep))
         except ConfigError as error:
             raise RecordingError(f"{directory.path / 'manifest.json'} cannot be read: {error}") from error
 

@@ -132,9 +132,7 @@ async def run_scenario(
             session.discard()
     progress.state = "reading what was recorded"
     show(progress)
-    finished = await asyncio.to_thread(Run.of, session.directory)
-    session.directory.write_verdict(finished.verdict.as_dict(session.directory))
-    return finished
+    return await asyncio.to_thread(Run.of, session.directory, keep=True)
 
 
 def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
@@ -170,7 +168,11 @@ class _Running:
         manifest = self.session.manifest
         async with AsyncExitStack() as exits:
             listeners = [await exits.enter_async_context(child) for child in self._listeners()]
-            generator = await exits.enter_async_context(self._generator())
+            scenario, settings = self.scenario, self.target.settings
+            generator = self.session.generator(
+                settings, scenario.workload, concurrency=scenario.users.concurrency, warm_up=scenario.warm_up
+            )
+            await exits.enter_async_context(generator)
             self._show("warming up")
             ready = _READY + self.scenario.warm_up
             await asyncio.gather(*(child.expect("ready", ready) for child in listeners))
@@ -200,14 +202,6 @@ class _Running:
             for child in listeners:
                 child.tell("stop")
             await asyncio.gather(*(child.expect("done", _DONE) for child in listeners))
-
-    def _generator(self) -> Child:
-        scenario = self.scenario
-        return self.session.child(
-            "dualstream_lab.load.generator", "generator", self.target.settings,
-            workload=scenario.workload.as_dict(), concurrency=scenario.users.concurrency,
-            warm_up=scenario.warm_up,
-        )  # fmt: skip
 
     def _listeners(self) -> list[Child]:
         count, settings = self.scenario.users.subscribers, self.target.settings

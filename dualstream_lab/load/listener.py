@@ -1,4 +1,4 @@
-"""The listeners of a run, each in a process of its own: when each event arrived, on Redis or on Kafka.
+"""The listeners of a run, a process each: when each event arrived, from Redis, from Kafka or by a gateway.
 
 ``python -m dualstream_lab.load.listener`` is not for people: see :mod:`dualstream_lab.load.child`.
 """
@@ -19,46 +19,55 @@ from dualstream_lab.load.log_reader import open_log_reader, record_unread
 from dualstream_lab.load.probes import ask_kafka, probe_redis
 from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.recorder import Recorder
+from dualstream_lab.load.subscriber import RedisSubscriber, all_channels, allow_connections
 from dualstream_lab.tasks import beside, end_tasks
-from dualstream_lab.workload import RunIds
+from dualstream_lab.workload import RunIds, source_name
 
 if TYPE_CHECKING:
     from dualstream_lab.kafka_log import Records
 
 _DRAIN = 10.0
 _PROBE_KAFKA = 0.1
+_JOIN = 30.0  # s for a gateway's clients
 
 
 async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    from dualstream_lab.load.subscriber import (  # noqa: PLC0415
-        RedisSubscriber,
-        all_channels,
-        all_ready,
-        allow_connections,
-    )  # fmt: skip
-
-    settings = Settings(**task["settings"])
+    settings, count = Settings(**task["settings"]), task["subscribers"]
     epoch = (await log_identity(settings)).epoch
     ids, every = RunIds(task["ids"]), task["sample"]
     recorder = ReceiveRecorder(Path(task["directory"]), "redis", ids, every=every, epoch=epoch)
-    count = task["subscribers"]
     allow_connections(count)
     url, pattern = settings.redis_url or "", all_channels(settings.channel_prefix)
     subscribers = [
         RedisSubscriber(url, [pattern], recorder, number=number, pattern=True, listening=recorder.listening)
         for number in range(count)
     ]
-    running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
-    try:
-        await all_ready(subscribers, 5)
-        recorder.subscribers = subscribers
+    async with recorder.of(subscribers, 5) as running:
         direct = task.get("direct_redis_url") or url  # past a fault proxy
         running.append(asyncio.create_task(probe_redis(direct, recorder.meter)))
         await _listen(recorder, orders, running)
-        await recorder.drain()
-        recorder.close()
-    finally:
-        await end_tasks(running)
+    return {}
+
+
+async def _listen_gateway(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
+    """Clients by WebSocket that all follow one source."""
+    from dualstream_lab.load.gateway_subscriber import (  # noqa: PLC0415
+        GatewayReceiveRecorder,
+        GatewaySubscriber,
+        checked_gateway,
+    )
+
+    base, count = await checked_gateway(task["gateway"]), task["clients"]
+    directory, ids = Path(task["directory"]), RunIds(task["ids"])
+    recorder = GatewayReceiveRecorder(directory, "clients", ids, details=True, every=task["sample"])
+    allow_connections(count)
+    source, listening = ":".join(source_name(0)), recorder.listening
+    clients = [
+        GatewaySubscriber(base, [source], recorder, via="ws", number=number, listening=listening, ranks=(0,))
+        for number in range(count)
+    ]
+    async with recorder.of(clients, _JOIN, where="the gateway", option="the gateway") as running:
+        await _listen(recorder, orders, running)
     return {}
 
 
@@ -108,6 +117,11 @@ async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task
     """Be ready, and record until told to stop; what is ``running`` must go on all the time."""
     settle_memory()
     say(ready=True)
+    await record(recorder, orders, running)
+
+
+async def record(recorder: Recorder, orders: Orders, running: list[asyncio.Task[None]]) -> None:
+    """From the order to start until the one to stop."""
     if await beside(running, orders.started()) is None:
         return
     recording = asyncio.create_task(recorder.run())
@@ -115,5 +129,7 @@ async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task
     await end_tasks([recording])
 
 
+_KINDS = {"redis": _listen_redis, "kafka": _listen_kafka, "gateway": _listen_gateway}
+
 if __name__ == "__main__":
-    serve(lambda task, orders: (_listen_redis if task["kind"] == "redis" else _listen_kafka)(task, orders))
+    serve(lambda task, orders: _KINDS[task["kind"]](task, orders))

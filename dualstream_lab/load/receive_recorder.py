@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualstream_lab.load.recorder import Recorder
+from dualstream_lab.load.subscriber import all_ready
 from dualstream_lab.recording import Clocks, Ending
+from dualstream_lab.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from dualstream_lab.load.subscriber import Listening
@@ -61,6 +64,24 @@ class ReceiveRecorder(Recorder):
     def quiet(self) -> float:
         """Seconds since something was received."""
         return (time.monotonic_ns() - self._last) / 1e9
+
+    @asynccontextmanager
+    async def of(
+        self, subscribers: Sequence[Listening], timeout: float, **where: str
+    ) -> AsyncIterator[list[asyncio.Task[None]]]:
+        """Their tasks, once all are subscribed; at the end of the block all that they hear is recorded.
+
+        Raises StreamUnavailable. ``where``: as of :func:`all_ready`.
+        """
+        running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
+        try:
+            await all_ready(subscribers, timeout, **where)
+            self.subscribers = subscribers
+            yield running
+            await self.drain()
+            self.close()
+        finally:
+            await end_tasks(running)
 
     async def drain(self, quiet: float = 0.5) -> None:
         """Wait until nothing has come for ``quiet`` s: then nothing more does. At most ten seconds."""

@@ -55,6 +55,13 @@ class Session:
         known = {"settings": settings.model_dump(), "directory": str(path)}
         return Child(module, name, known | facts | task, path)
 
+    def generator(self, settings: Settings, workload: Workload, *, concurrency: int, warm_up: float) -> Child:
+        """The process that publishes."""
+        return self.child(
+            "dualstream_lab.load.generator", "generator", settings,
+            workload=workload.as_dict(), concurrency=concurrency, warm_up=warm_up,
+        )  # fmt: skip
+
     def start(self, *children: Child, lead: int) -> int:
         """Order all to start; the plan's zero, ``lead`` ns from now."""
         self.manifest.clocks = Clocks.now()

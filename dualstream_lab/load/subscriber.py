@@ -60,6 +60,9 @@ class Listening(Protocol):
     lost: int
     trouble: str
 
+    async def run(self) -> None:
+        """Until cancelled."""
+
     def over(self, ending: Ending, now: int) -> None:
         """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import time
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
 
 from dualstream_lab.errors import RecordingError
+from dualstream_lab.load.session import Session, new_manifest
 from dualstream_lab.locust_bridge.session import RunAssignment
-from dualstream_lab.recording import Clocks, IntervalWriter, Manifest, RunDirectory
-from dualstream_lab.recording.manifest import safe_settings
+from dualstream_lab.recording import IntervalWriter, RunDirectory
 from dualstream_lab.verdict.measures import Totals
 from dualstream_lab.verdict.verdict import judge
-from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
     from dualstream_lab.locust_bridge.options import Options
@@ -32,25 +29,22 @@ class Record:
 
     def __init__(self, options: Options, *, workers: int, lead: float) -> None:
         name = f"locust-{options.workload.plan}"
-        run = uuid4()
-        clocks = Clocks.now()
-        ahead = round(lead * 1e9)
-        manifest = Manifest(
-            name=name, run=str(run), ids=RunIds.of_run(run).prefix, clocks=clocks,
-            workload=options.workload.as_dict(), settings=safe_settings(options.settings),
+        manifest = new_manifest(
+            options.settings, options.workload, name=name, engine="locust",
             users={"concurrency": options.users, "workers": workers},
             thresholds=[threshold.text for threshold in options.thresholds], sample=max(1, options.sample),
-            started=clocks.monotonic + ahead, engine="locust",
         )  # fmt: skip
-        self._zero = clocks.wall + ahead
+        ahead = round(lead * 1e9)
+        manifest.started, self._zero = manifest.clocks.monotonic + ahead, manifest.clocks.wall + ahead
         self._settings = options.settings.model_dump()  # all processes have the same, wherever they run
-        self.directory = RunDirectory(RunDirectory.create(options.root, name), manifest)
         self.totals = Totals(since=manifest.started)
+        path = RunDirectory.create(options.root, name)
         try:
-            self.directory.save()
-            self._writer = IntervalWriter(self.directory.path, "locust")
+            self._session = Session(path, manifest)
+            self._writer = IntervalWriter(path, "locust")
         except OSError as error:
-            raise RecordingError(f"{self.directory.path} cannot be written: {error}") from error
+            raise RecordingError(f"{path} cannot be written: {error}") from error
+        self.directory = self._session.directory
 
     def assignment(self, index: int, of: int) -> RunAssignment:
         """For one of ``of`` processes."""
@@ -78,13 +72,8 @@ class Record:
     def conclude(self, state: str) -> Verdict:
         """Close it, and judge it."""
         self._writer.close()
-        manifest = self.directory.manifest
-        manifest.ended = time.monotonic_ns()
-        manifest.state = state
-        self.directory.save()
-        verdict = judge(self.directory)
-        self.directory.write_verdict(verdict.as_dict(self.directory))
-        return verdict
+        self._session.end(state)
+        return judge(self.directory, keep=True)
 
 
 def show(verdict: Verdict, directory: RunDirectory) -> None:

@@ -136,8 +136,8 @@ class Verdict:
         }
 
 
-def judge(directory: RunDirectory) -> Verdict:
-    """Measure a run directory and hold it against its thresholds."""
+def judge(directory: RunDirectory, *, keep: bool = False) -> Verdict:
+    """Measure a run directory and hold it against its thresholds; ``keep``: write that into it, too."""
     manifest = directory.manifest
     whole = totals_of(directory)
     ledger = Ledger.of(directory)
@@ -147,11 +147,14 @@ def judge(directory: RunDirectory) -> Verdict:
         batch=int(manifest.workload.get("batch", 1)),
         buffer_events=int(manifest.settings.get("buffer_events", 150_000)),
     )  # fmt: skip
-    return Verdict(
+    verdict = Verdict(
         measures=found, checks=tuple(Threshold.parse(text).check(found) for text in manifest.thresholds),
         limit=limit, counters=whole.counters, entries=ledger.entries, marks=ledger.marks,
         recoveries=ledger.recoveries, problems=ledger.problems,
     )  # fmt: skip
+    if keep:
+        directory.write_verdict(verdict.as_dict(directory))
+    return verdict
 
 
 class _Stored(dict[str, float]):

@@ -17,11 +17,11 @@ from dualstream_lab.event import decode_notification
 from dualstream_lab.gateway.upstream import Channels, Upstream
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
+from dualstream_lab.load.listener import record
 from dualstream_lab.load.probes import probe_redis
 from dualstream_lab.load.receive_recorder import ReceiveRecorder
-from dualstream_lab.load.subscriber import all_ready
 from dualstream_lab.recording import Ending
-from dualstream_lab.tasks import beside, end_tasks
+from dualstream_lab.tasks import end_tasks
 from dualstream_lab.workload import RunIds, source_name
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class _Gateway:
         await asyncio.sleep(0)
         await end_tasks(asked)  # who is cancelled leaves it wanted
         self._left = self.upstream.channels
+
+    async def run(self) -> None:
+        """As :class:`Listening`."""
+        await self.upstream.run()
 
     @property
     def subscriptions(self) -> int:
@@ -123,24 +127,13 @@ async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     if await orders.next() != "subscribe":
         return {}
     begin, cpu = time.monotonic(), time.process_time()
-    running = [asyncio.create_task(gateway.upstream.run()) for gateway in gateways]
-    try:
-        await all_ready(gateways, _STORM)
+    async with recorder.of(gateways, _STORM) as running:
         seconds, spent = time.monotonic() - begin, time.process_time() - cpu
         subscriptions = sum(gateway.subscriptions for gateway in gateways)
         say(subscribed={"seconds": seconds, "cpu": spent, "subscriptions": subscriptions})
-        recorder.subscribers = gateways
         recorder.collect()  # of each source a row: not while latency is measured
         running.append(asyncio.create_task(probe_redis(settings.redis_url or "", recorder.meter)))
-        if await beside(running, orders.started()) is None:
-            return {}
-        recording = asyncio.create_task(recorder.run())
-        await beside([*running, recording], orders.stopped.wait())
-        await end_tasks([recording])
-        await recorder.drain()
-        recorder.close()
-    finally:
-        await end_tasks(running)
+        await record(recorder, orders, running)
     return {"read": sum(gateway.read for gateway in gateways)}
 
 

@@ -85,10 +85,9 @@ class Measurement:
         manifest = new_manifest(self.settings, self.workload, name=self.name, users=users, sample=sample)
         self._session = Session(RunDirectory.create(self.root, self.name), manifest)
         self.listening = self._session.child(self.listener, "listener", self.settings, **self.task)
-        self._generator = self._session.child(
-            "dualstream_lab.load.generator", "generator", self.settings,
-            workload=self.workload.as_dict(), concurrency=_CONCURRENCY, warm_up=self.warm_up,
-        )  # fmt: skip
+        self._generator = self._session.generator(
+            self.settings, self.workload, concurrency=_CONCURRENCY, warm_up=self.warm_up
+        )
         async with AsyncExitStack() as exits:
             exits.callback(self._keep)
             for child in (self._generator, self.listening):
@@ -120,8 +119,7 @@ class Measurement:
         self._session.end("finished")
         self.listening.tell("stop")
         summary = await self.listening.expect("done", _DONE)
-        run = await asyncio.to_thread(Run.of, directory)
-        directory.write_verdict(run.verdict.as_dict(directory))
+        run = await asyncio.to_thread(Run.of, directory, keep=True)
         return Loaded(
             run=run,
             delays=totals_of(directory).histograms.get("live_delay", LatencyHistogram()),
