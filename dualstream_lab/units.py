@@ -17,6 +17,18 @@ def seconds(value: float) -> str:
     return f"{_digits(value / size)} {unit}"
 
 
+def milliseconds(value: float) -> str:
+    """``12.34 ms``, ``12.00 s`` of ten seconds and more; ``missing`` of what has no end."""
+    if not math.isfinite(value):
+        return "not known" if math.isnan(value) else "missing"
+    return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
+
+
+def cell(value: float) -> str:
+    """Milliseconds in a table, whose header has the unit."""
+    return "-" if math.isnan(value) else "missing" if math.isinf(value) else f"{value:,.2f}"
+
+
 def count(value: float) -> str:
     """``9,990`` or ``1.71 M``."""
     if math.isinf(value):

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ from uuid import uuid4
 import hypothesis
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from playwright.sync_api import sync_playwright
 
 from dualstream_lab.cli.root import run
 from dualstream_lab.config import Settings
+from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.local import _in_thread
 
@@ -49,6 +52,7 @@ _QUICK = {
     "log.cleaner.backoff.ms": "200",  # some topics are compacted
 }
 _MANY = 10
+_COUNTED = 30.0  # s
 
 
 # Files are given out in this order, then as they come: one of minutes that came last would leave a core idle.
@@ -117,13 +121,33 @@ class Stacks:
                 part.wait_ready()
             self._troubles[brokers] = troubles
             if before[:-1] != troubles[:-1]:
-                stack.wait_serving()
+                _in_thread(_all_counted(stack.kafka_url, brokers))
         if len(self.done_with) >= _MANY:
             _in_thread(_delete(self.running[1].kafka_url, self.done_with))
             self.done_with.clear()
 
     def close(self) -> None:
         self._exits.close()
+
+
+async def _all_counted(servers: str, count: int) -> None:
+    """Wait until the cluster counts on every broker again: one that was paused is fenced for a moment."""
+    deadline = time.monotonic() + _COUNTED
+    while True:
+        client = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=5_000)
+        try:
+            async with asyncio.timeout(5):
+                await client.start()
+                cluster = await client.describe_cluster()
+            if len(cluster["brokers"]) == count and cluster["controller_id"] >= 0:
+                return
+        except (KafkaError, OSError, TimeoutError):
+            pass
+        finally:
+            await client.close()
+        if time.monotonic() > deadline:
+            raise StackError(f"the cluster does not count on all of its {count} brokers again")
+        await asyncio.sleep(0.1)
 
 
 async def _delete(servers: str, topics: list[str]) -> None:

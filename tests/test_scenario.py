@@ -34,7 +34,7 @@ def test_redis_down_is_shipped():
         ("[workload]\nplan = 'zigzag'", r", line 2: plan: must be one of constant, poisson"),
         ("[workload\nrate = 1", r"at line 1"),
         ("workload = 3", r", line 1: workload: must be a table"),
-        ("[users]\nconcurrency = 0", r", line 2: concurrency: must be a whole number from 1"),
+        ("[users]\nconcurrency = 0", r", line 2: concurrency: must be from 1"),
         ("[users]\nlane = 1", r", line 2: unknown key 'lane'; known: concurrency, subscribers"),
         ("[[faults]]\nwhat = 'redis.burn'\nat = 1", r", line 2: what: must be one of redis.kill"),
         ("[[faults]]\nat = 1", r", line 1: faults: 'what' is missing"),

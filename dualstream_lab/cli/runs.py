@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
@@ -15,10 +14,8 @@ from dualstream_lab.cli.ledger import show_recovery
 from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.result import Run
+from dualstream_lab.ledger.tables import fault_rows
 from dualstream_lab.recording import RunDirectory, list_runs
-
-if TYPE_CHECKING:
-    from dualstream_lab.recording import Manifest
 
 
 @click.command(epilog="Example:  dualstream runs   then   dualstream runs runs/smoke-20250601-120000-3f9a")
@@ -114,14 +111,15 @@ def show_run(result: Run) -> None:
         counts.append(("besides: sent before, to warm up", f"{manifest.warm_up:,}"))
     show_table("\nEvents", (), counts, show_header=False)
     if manifest.faults:
-        _show_faults(manifest)
+        columns = ("what", "from", "to", "that it bit", "that it is over")
+        show_table("\nFaults", columns, fault_rows(manifest))
     show_recovery(result.verdict.recoveries)
     if result.checks:
-        checks = [
-            (check.threshold.text, "held" if check.held else Text("MISSED", "bold red"), check.text)
-            for check in result.checks
+        checks = result.verdict.check_table()
+        shown = [
+            (one, held if held == "held" else Text(held, "bold red"), text) for one, held, text in checks
         ]
-        show_table("\nThresholds", (), checks, show_header=False)
+        show_table("\nThresholds", (), shown, show_header=False)
     stdout.print(f"\n{result.limit}")
     for problem in result.directory.problems:
         say(f"missing: {problem}")
@@ -135,11 +133,3 @@ def show_run(result: Run) -> None:
     if result.verdict.recoveries:
         say(f"      what became of each event:  dualstream ledger {result.path}")
     say(f"      in a notebook (`make lab`):  analysis.load({str(result.path)!r})")
-
-
-def _show_faults(manifest: Manifest) -> None:
-    rows = []
-    for fault in manifest.faults:
-        begin, end = (f"{(at - manifest.started) / 1e9:.1f} s" for at in (fault.begin, fault.end))
-        rows.append((fault.what, begin, end if fault.end else "", fault.bite, fault.over))
-    show_table("\nFaults", ("what", "from", "to", "that it bit", "that it is over"), rows)

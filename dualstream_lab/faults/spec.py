@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults import network, process
 from dualstream_lab.faults.kafka import cluster
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dualstream_lab.faults.fault import Fault
 
 _KEYS: Final = ("what", "at", "for", "every", "times")
-_LONGEST: Final = 86_400.0  # s
+_LONGEST: Final = 86_400  # s
 
 _FAMILIES: Final = ("redis", "kafka", "net", "gateway")
 _ALL = [kind for module in (process, commands, cluster, network) for kind in module.FAULTS]
@@ -44,15 +45,11 @@ class FaultSpec:
         kind = fault_named(self.what)
         checked(kind, self.parameters)
         for key, value in (("at", self.at), ("for", self.length), ("every", self.every)):
-            if not _is_number(value) or not 0 <= value <= _LONGEST:
-                raise ConfigError(
-                    f"{key}: must be a number of seconds, from 0 to {_LONGEST:,.0f} (is {value!r})"
-                )
+            within(key, value, 0, _LONGEST)
         if kind.instant == bool(self.length):
             need = "takes no `for`: it is over at once" if kind.instant else "needs `for`, seconds above 0"
             raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")
-        if not _is_number(self.times, int) or self.times not in range(1, 10_001):
-            raise ConfigError(f"times: must be a whole number from 1 to 10,000 (is {self.times!r})")
+        within("times", self.times, 1, 10_000, whole=True)
         if (self.times > 1) != bool(self.every) or (self.every and self.every <= self.length):
             raise ConfigError(
                 f"every: a fault that happens `times` above 1 needs `every`, seconds above its `for` "
@@ -120,9 +117,7 @@ def checked(kind: type[Fault], parameters: Mapping[str, Any]) -> dict[str, float
         if name not in known:
             allowed = ", ".join((*_KEYS, *known))
             raise ConfigError(f"unknown key {name!r}; known for {kind.name}: {allowed}")
-        low, high = known[name].low, known[name].high
-        if not _is_number(value) or not low <= value <= high:
-            raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value!r})")
+        within(name, value, known[name].low, known[name].high)
     return {name: float(value) for name, value in parameters.items()}
 
 
@@ -141,7 +136,3 @@ def check_overlaps(specs: Iterable[FaultSpec]) -> None:
                     f"faults: {second} at {next_:g} s overlaps with {first}, {begin:g} to {end:g} s: "
                     f"both break {broken}, which only one may do at a time"
                 )
-
-
-def _is_number(value: Any, *kinds: type) -> bool:
-    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ class Search:
             ("publish_p99", 0.1, 60_000), ("live_p99", 0.1, 60_000), ("precision", 0.02, 0.5),
             ("low", 10, 1_000_000), ("high", 10, 1_000_000), ("repeats", 1, 20),
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
+            within(name, getattr(self, name), low, high)
         if self.low >= self.high:
             raise ConfigError(f"low: must be below high (is {self.low:,g}, and high is {self.high:,g})")
 

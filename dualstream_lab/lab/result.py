@@ -98,8 +98,8 @@ class Run:
         if self.verdict.recoveries:
             parts.append(self.recovery._repr_html_())
         if self.checks:
-            verdicts = [[c.threshold.text, "held" if c.held else "MISSED", c.text] for c in self.checks]
-            parts.append(Table(["threshold", "", "found"], verdicts)._repr_html_())
+            checks = map(list, self.verdict.check_table())
+            parts.append(Table(["threshold", "", "found"], [*checks])._repr_html_())
         parts.append(f"<p>{html.escape(self.limit)}</p>")
         parts += [f"<p>missing: {html.escape(problem)}</p>" for problem in self.directory.problems]
         parts.append(f"<p><code>{html.escape(str(self.path))}</code></p>")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dualstream_lab import former_names
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.faults.spec import brokers_needed, check_overlaps, fault_named
@@ -31,9 +32,7 @@ class Users:
 
     def __post_init__(self) -> None:
         for name, low, high in (("concurrency", 1, 100_000), ("subscribers", 0, 10_000)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ConfigError(f"{name}: must be a whole number from {low:,} to {high:,} (is {value!r})")
+            within(name, getattr(self, name), low, high, whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +52,8 @@ class Scenario:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
             raise ConfigError(f"name: must be letters, digits, - and _ (is {self.name!r})")
-        if not 0 <= self.warm_up <= 600:
-            raise ConfigError(f"warm_up: must be from 0 to 600 s (is {self.warm_up!r})")
-        if not 1000 <= self.max_rows <= 100_000_000:
-            raise ConfigError(f"max_rows: must be from 1,000 to 100,000,000 (is {self.max_rows!r})")
+        within("warm_up", self.warm_up, 0, 600)
+        within("max_rows", self.max_rows, 1000, 100_000_000)
         for fault in self.faults:
             if fault_named(fault.what).breaks == "gateway":
                 raise ConfigError(

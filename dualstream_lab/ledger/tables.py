@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.ledger.classes import Entry
     from dualstream_lab.ledger.recovery import Path, Recovery
+    from dualstream_lab.recording import Manifest
 
 
 class Table(NamedTuple):
@@ -57,6 +58,15 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
             rows.append([f"{title}: piled up, drained", *map(_backlog, paths)])
         rows.append([f"{title}: p99 as before, after its end", *map(_back, paths)])
     return Table(header, rows)
+
+
+def fault_rows(manifest: Manifest) -> list[tuple[str, ...]]:
+    """What was broken, from when until when, and the evidence for both."""
+    zero, rows = manifest.started, list[tuple[str, ...]]()
+    for fault in manifest.faults:
+        begin, end = (f"{(at - zero) / 1e9:.1f} s" for at in (fault.begin, fault.end))
+        rows.append((fault.what, begin, end if fault.end else "", fault.bite, fault.over))
+    return rows
 
 
 def share_text(share: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import PAYLOADS, PLANS, Workload
@@ -129,9 +130,7 @@ class Options:
             ("connections_per_user", 1, 10_000), ("slow", 0, 1), ("slow_seconds", 0, 60), ("stay", 0, 3600),
             ("max_rows", 0, 100_000_000),
         ):  # fmt: skip
-            if not low <= getattr(given, name) <= high:
-                option = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{option}: must be from {low:,} to {high:,} (is {getattr(given, name)!r})")
+            within(f"--{name.replace('_', '-')}", getattr(given, name), low, high)
         if given.via != "redis" and given.channels == "all":
             raise ConfigError("--channels all: needs --via redis, as a gateway has no patterns")
         expected = workload.expected or round(workload.duration * 200_000)

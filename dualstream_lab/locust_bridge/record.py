@@ -83,14 +83,13 @@ def show(verdict: Verdict, directory: RunDirectory) -> None:
         console.width = 120
     header, latencies = verdict.latency_table()
     counts = [(*pair, "") for pair in verdict.count_table()]
-    checks = [(c.threshold.text, "held" if c.held else "MISSED", c.text) for c in verdict.checks]
     latency = Table("from to", title="\nLatency, ms", title_justify="left", title_style="bold")
     for name in header[1:]:
         latency.add_column(name, justify="right")
     for row in latencies:
         latency.add_row(*row)
     console.print(latency)
-    for title, lines in (("\nEvents", counts), ("\nThresholds", checks)):
+    for title, lines in (("\nEvents", counts), ("\nThresholds", verdict.check_table())):
         if lines:
             table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
             for line in lines:

@@ -6,12 +6,13 @@ so what an interval counted is added at once. Locust keeps milliseconds; the exa
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import request
 from locust.stats import StatsError, bucket_response_time
+
+from dualstream_lab.units import cell
 
 if TYPE_CHECKING:
     from flask import Response
@@ -127,16 +128,10 @@ def _rows(whole: Totals) -> list[dict[str, Any]]:
         if histogram := whole.histograms.get(key):
             names = ("p50", "p90", "p99", "p999", "max")
             values = map(histogram.quantile, (0.5, 0.9, 0.99, 0.999, 1.0))
-            cells = {name: _cell(value) for name, value in zip(names, values, strict=True)}
+            cells = {name: cell(value) for name, value in zip(names, values, strict=True)}
             counts = {"count": f"{histogram.count:,}", "missing": f"{histogram.missing:,}"}
             rows.append({"what": title, **counts, **cells})
     rows += [
         {"what": name, "count": f"{whole.counters[name]:,}"} for name in _COUNTERS if name in whole.counters
     ]
     return rows
-
-
-def _cell(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return "never" if math.isinf(value) else f"{value:,.2f}"

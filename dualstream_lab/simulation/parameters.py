@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,10 +83,7 @@ class Costs:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            most, unit = most_of(field.name), "" if field.name == "pauses" else " seconds"
-            if not 0 <= value <= most:  # also refuses NaN
-                raise ConfigError(f"{field.name}: must be from 0 to {most:,}{unit} (is {value!r})")
+            within(field.name, getattr(self, field.name), 0, most_of(field.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +141,7 @@ class Deployment:
             ("delivery_timeout", 0.1, 600), ("redis_timeout", 0.001, 60), ("notify_queue", 1, 10_000_000),
             ("output_buffer", 1, 100_000_000),
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value!r})")
+            within(name, getattr(self, name), low, high)
         for name, other in (("brokers", "partitions"), ("replication_factor", "brokers")):
             if (value := getattr(self, name)) > (most := getattr(self, other)):
                 raise ConfigError(f"{name}: must be at most {other}, {most:,} (is {value:,})")

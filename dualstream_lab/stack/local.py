@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-import time
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ATTEMPTS = 3
-_COUNTED = 30.0  # s
 
 
 class LocalStack:
@@ -175,13 +173,6 @@ class LocalStack:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._directory, self._brokers, self._redis = None, (), None
 
-    def wait_serving(self) -> None:
-        """Wait until the cluster counts on every broker again: one that was paused is fenced for a moment.
-
-        Blocks. Raises StackError after half a minute.
-        """
-        _in_thread(_all_counted(self.kafka_url, self._count))
-
     def create_topic(
         self, name: str, *, partitions: int = PARTITIONS, settings: Mapping[str, str] = {}
     ) -> None:
@@ -277,28 +268,6 @@ async def _create_topic(
         if code:
             kind = _TopicExists if for_code(code).message == "TOPIC_ALREADY_EXISTS" else StackError
             raise kind(f"topic {name!r} could not be created: {message or for_code(code).__name__}")
-
-
-async def _all_counted(servers: str, count: int) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415  (slow to import)
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
-    deadline = time.monotonic() + _COUNTED
-    while True:
-        client = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=5_000)
-        try:
-            async with asyncio.timeout(5):
-                await client.start()
-                cluster = await client.describe_cluster()
-            if len(cluster["brokers"]) == count and cluster["controller_id"] >= 0:
-                return
-        except (KafkaError, OSError, TimeoutError):
-            pass
-        finally:
-            await client.close()
-        if time.monotonic() > deadline:
-            raise StackError(f"the cluster does not count on all of its {count} brokers again")
-        await asyncio.sleep(0.1)
 
 
 async def _sent(client: AIOKafkaAdminClient, topic: NewTopic) -> Any:

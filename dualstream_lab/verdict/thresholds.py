@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.measures import MEASURES, is_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -72,10 +73,8 @@ class Threshold:
         name, comparison, number, unit = match.groups()
         name = former_names.MEASURES.get(name, name)
         if name not in MEASURES:
-            near = difflib.get_close_matches(name, MEASURES, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            lists = "`dualstream run --measures` lists them"
-            raise ConfigError(f"{wrong} there is no measure {name!r}; {hint}{lists}")
+            hint = f"{nearest(name, MEASURES)}`dualstream run --measures` lists them"
+            raise ConfigError(f"{wrong} there is no measure {name!r}; {hint}")
         if is_time(name):
             if unit not in _UNITS:
                 raise ConfigError(f"{wrong} {name} is a time: give it a unit, one of us, ms, s, m")
@@ -93,12 +92,16 @@ class Threshold:
         return Check(threshold=self, value=measures.get(self.measure))
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``did you mean this or that? ``, of a name that is not known; empty where none is like it."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
 def format_measure(name: str, value: float) -> str:
     """With its unit, short."""
     if is_time(name):
-        if math.isinf(value):
-            return "missing"
-        return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
+        return milliseconds(value)
     if name in {"publish.rate", "publish.missing", "live.missing"}:
         return f"{value:.4f}"
     if name.endswith(".cpu"):

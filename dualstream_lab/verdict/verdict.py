@@ -12,6 +12,7 @@ from dualstream_lab import former_names
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
 from dualstream_lab.recording import drops_of
+from dualstream_lab.units import cell
 from dualstream_lab.verdict.bottleneck import limit_sentence
 from dualstream_lab.verdict.measures import QUANTILES, measures, totals_of
 from dualstream_lab.verdict.thresholds import Check, Threshold, format_measure
@@ -93,7 +94,7 @@ class Verdict:
         for name, title in _LATENCIES.items():
             whole = name.removesuffix("_arrived")
             if f"{name}.p50" in found and (whole == name or not math.isfinite(found[f"{whole}.max"])):
-                rows.append([title, *(_cell(found[f"{name}.{q}"]) for q in QUANTILES)])
+                rows.append([title, *(cell(found[f"{name}.{q}"]) for q in QUANTILES)])
         return ["ms", *QUANTILES], rows
 
     def count_table(self) -> list[tuple[str, str]]:
@@ -111,6 +112,10 @@ class Verdict:
             if names[0] in found and (found[names[0]] or names[0] not in _ONLY_SOME):
                 rows.append((title, form.format(*map(show, names))))
         return rows + [(f"ledger: {entry.title}", f"{entry.count:,}") for entry in self.entries]
+
+    def check_table(self) -> list[tuple[str, str, str]]:
+        """Each threshold, what became of it, what was found."""
+        return [(one.threshold.text, "held" if one.held else "MISSED", one.text) for one in self.checks]
 
     def _show(self, name: str) -> str:
         return format_measure(name, self.measures[name]) if name in self.measures else "not known"
@@ -178,12 +183,6 @@ def _entry(values: Mapping[str, Any]) -> Entry:
     if delay is not None:
         known["delay"] = (delay["p50"], delay["p99"], delay["max"])
     return msgspec.convert(dict(values) | known, Entry)
-
-
-def _cell(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return "missing" if math.isinf(value) else f"{value:,.2f}"
 
 
 def _json(value: float | None) -> float | str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.random import default_rng  # numpy's own lazy import would come while it measures
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.workload.arrivals import PLANS, Curve, arrival_times, expected_count, intended_rate
 from dualstream_lab.workload.catalogue import Catalogue, RunIds
@@ -84,12 +85,7 @@ class Workload:
             ("hot", 0, 1), ("hot_sources", 1, 1_000_000), ("payload_bytes", 256, 900_000),
             ("seed", 0, 2**63 - 1),
         ):  # fmt: skip
-            value = getattr(self, name)
-            number, kind = ((int, float), "a number ") if name in _FLOATS else (int, "a whole number ")
-            right = isinstance(value, number) and not isinstance(value, bool)
-            if not right or not low <= value <= high:  # also refuses NaN
-                kind = "" if right else kind
-                raise ConfigError(f"{name}: must be {kind}from {low:,} to {high:,} (is {value!r})")
+            within(name, getattr(self, name), low, high, whole=name not in _FLOATS)
         if self.hot_sources > self.sources:
             raise ConfigError(
                 f"hot_sources: must be from 1 to {self.sources:,}, one a source (is {self.hot_sources!r})"

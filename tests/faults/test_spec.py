@@ -37,7 +37,7 @@ def test_a_table_is_read():
         ({"what": "redis.kill", "at": 1, "for": 2, "every": 2, "times": 2}, "every: .* above its `for`"),
         ({"what": "redis.kill", "at": 1, "for": 2, "every": 3}, "every: .* times 1"),
         ({"what": "redis.kill", "at": 1, "for": 2, "times": 2}, "every: .* needs `every`"),
-        ({"what": "redis.kill", "at": 1, "for": 2, "times": 0}, "times: must be a whole number from 1"),
+        ({"what": "redis.kill", "at": 1, "for": 2, "times": 0}, "times: must be from 1"),
         ({"what": "redis.kill", "at": 1, "for": 2, "times": 1.5}, "times: must be a whole number from 1"),
         (
             {"what": "redis.slow", "at": 1, "for": 2, "delay": 3},

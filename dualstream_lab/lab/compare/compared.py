@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.analysis.tally import Tally
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.output.export import as_plain
+from dualstream_lab.verdict.thresholds import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,9 +73,8 @@ def allowances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
             everywhere = size
             continue
         if name not in MEASURES and name not in short:
-            near = difflib.get_close_matches(name, MEASURES, n=2)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ConfigError(f"--allow {text!r}: there is no measure {name!r}; {hint}{', '.join(MEASURES)}")
+            hint = nearest(name, MEASURES) + ", ".join(MEASURES)
+            raise ConfigError(f"--allow {text!r}: there is no measure {name!r}; {hint}")
         single[short.get(name, name)] = size
     return everywhere, single
 

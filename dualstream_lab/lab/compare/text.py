@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.lab.output.export import as_lines, escaped, markdown_table
+from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
 
 if TYPE_CHECKING:
@@ -170,9 +171,7 @@ def _value(one: Difference, value: float) -> str:
         return f"{value:.3%}"
     if one.unit == "events/s":
         return f"{value:,.0f}/s"
-    if math.isinf(value):
-        return "missing"
-    return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.2f} ms"
+    return milliseconds(value)
 
 
 def _change(one: Difference, change: float) -> str:

@@ -7,10 +7,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from dualstream_lab.bounds import within
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, RedisCosts
-from dualstream_lab.lab.fan_out_lab.table import Table, each_of, number, whole
+from dualstream_lab.lab.fan_out_lab.table import Table, each_of
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.workload import Workload
 
@@ -65,14 +66,18 @@ async def fan_out(
     """
     workloads = {count: _workload(rate, duration, count) for count in each_of("channels", channels)}
     plans = list(
-        product(range(1, whole("repeats", repeats, 1, 100) + 1), workloads, each_of("policies", policies))
+        product(
+            range(1, within("repeats", repeats, 1, 100, whole=True) + 1),
+            workloads,
+            each_of("policies", policies),
+        )
     )
-    whole("subscribers", subscribers, 1, 64)
+    within("subscribers", subscribers, 1, 64, whole=True)
     for _, count, policy in plans:
         if policy not in get_args(Policy):
             raise ConfigError(f"policies: must be of {', '.join(get_args(Policy))} (is {policy!r})")
-        whole("channels", count, subscribers, 200_000)
-    number("warm_up", warm_up, 0, 60)
+        within("channels", count, subscribers, 200_000, whole=True)
+    within("warm_up", warm_up, 0, 60)
     table = Table(len(plans), progress)
     with table.stoppable():
         async with own_stack(stack) as brokers:
@@ -88,9 +93,9 @@ async def fan_out(
 def _workload(rate: float, duration: float, sources: int) -> Workload:
     """Even over the sources: what is popular would hide how many there are."""
     return Workload(
-        rate=number("rate", rate, 10, 1_000_000),
+        rate=within("rate", rate, 10, 1_000_000),
         duration=duration,
-        sources=whole("channels", sources, 1, 200_000),
+        sources=within("channels", sources, 1, 200_000, whole=True),
         zipf=0.0,
         batch=max(1, round(rate / 1000)),
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from dualstream_lab.bounds import within
 from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, gateway_metrics
-from dualstream_lab.lab.fan_out_lab.table import Table, each_of, number, whole
+from dualstream_lab.lab.fan_out_lab.table import Table, each_of
 from dualstream_lab.lab.gateway_check.serving import serving, url_of
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.stack.destination import Destination
@@ -60,12 +61,12 @@ async def coalescing(
     """
     workload = Workload(rate=rate, duration=duration, batch=1, sources=1)
     ticks, clients = each_of("ticks", ticks), each_of("clients", clients)
-    rounds = list(product(range(1, whole("repeats", repeats, 1, 100) + 1), ticks))
+    rounds = list(product(range(1, within("repeats", repeats, 1, 100, whole=True) + 1), ticks))
     for tick in ticks:
-        number("ticks", tick, 0, 0.1)
+        within("ticks", tick, 0, 0.1)
     for count in clients:
-        whole("clients", count, 1, 5000)
-    number("warm_up", warm_up, 0, 60)
+        within("clients", count, 1, 5000, whole=True)
+    within("warm_up", warm_up, 0, 60)
     table = Table(len(rounds) * len(clients), progress)
     with table.stoppable():
         async with own_stack(stack) as brokers:

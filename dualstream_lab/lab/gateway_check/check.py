@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
@@ -66,9 +67,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value!r})")
+            within(name, getattr(self, name), low, high)
         if self.via not in VIAS:
             raise ConfigError(f"via: must be one of {', '.join(VIAS)} (is {self.via!r})")
         # About, if all were always connected and nothing came twice.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
 import msgspec
 
 from dualstream_lab.analysis.paired import LOOKS
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
 from dualstream_lab.faults.injector import open_target
 from dualstream_lab.faults.spec import CATALOGUE
@@ -81,8 +82,7 @@ class Options:
             ("--block", self.timing.length, 1, 60), ("--margin", self.rules.ms, 0.01, 60_000),
             ("--others", self.rules.others, 0, 1024),
         ):  # fmt: skip
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: must be from {low:,g} to {high:,g} (is {value:,g})")
+            within(name, value, low, high)
 
     @property
     def workload(self) -> Workload:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dualstream_lab.analysis.paired import LEVEL, LOOKS, Interval
 from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.output.export import as_lines
+from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def facts(proof: Proof) -> list[tuple[str, str]]:
     others = f"{found.wrong_source:,} records have an event's id, and name another source than its own"
     rows = [
         ("events", events),
-        ("healthy publish", f"p50 {_known(found.healthy_p50)}, p99 {_known(found.healthy_p99)}"),
+        ("healthy publish", f"p50 {milliseconds(found.healthy_p50)}, p99 {milliseconds(found.healthy_p99)}"),
         ("notifications", _notifications(found)),
         ("event loop", f"not served for {found.stall:.1f} ms at worst"),
         ("other programs", found.disturbed and disturbed),
@@ -106,10 +107,6 @@ def _interval(found: Interval) -> str:
     if found.pairs < 2 or math.isinf(found.value):
         return _signed(found.value)
     return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
-
-
-def _known(value: float) -> str:
-    return "not known" if math.isnan(value) else f"{value:.2f} ms"
 
 
 def _signed(value: float) -> str:

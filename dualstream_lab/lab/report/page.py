@@ -9,7 +9,7 @@ from dualstream_lab.lab.output.page import render
 from dualstream_lab.lab.report import again, words
 from dualstream_lab.lab.report.story import ledger, recovery, story
 from dualstream_lab.ledger import CLASSES, Class, Entry
-from dualstream_lab.ledger.tables import Table, entry_table, recovery_table
+from dualstream_lab.ledger.tables import Table, entry_table, fault_rows, recovery_table
 from dualstream_lab.verdict.thresholds import format_measure
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def html(report: Report) -> str:
         marks=_classes(report.verdict.marks),
         recovery=recovery(report),
         recoveries=_recoveries(report, None),
-        faults=_faults(report),
+        faults=fault_rows(report.manifest),
         peaks=_peaks(report),
         environment=_environment(report),
         example=_example(report),
@@ -89,27 +89,15 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _checks(report: Report) -> list[list[str]]:
-    """Each threshold, what became of it, what was found; those that were missed first."""
-    found = sorted(report.verdict.checks, key=lambda check: check.held)
-    return [[c.threshold.text, "held" if c.held else "MISSED", c.text] for c in found]
+def _checks(report: Report) -> list[tuple[str, str, str]]:
+    """The thresholds; those that were missed first."""
+    return sorted(report.verdict.check_table(), key=lambda row: row[1] == "held")
 
 
 def _classes(found: Sequence[Entry]) -> list[list[str]]:
     """Of the ledger, with what they mean."""
     shown = entry_table(found, examples=1).rows
     return [[*row[:3], entry.meaning, row[3]] for row, entry in zip(shown, found, strict=True)]
-
-
-def _faults(report: Report) -> list[list[str]]:
-    """What was broken from when until when, and that it was."""
-    zero = report.manifest.started
-    found = []
-    for fault in report.manifest.faults:
-        begin, end = ((at - zero) / 1e9 for at in (fault.begin, fault.end))
-        over = f"{end:.1f} s" if fault.end else ""
-        found.append([fault.what, f"{begin:.1f} s", over, fault.bite, fault.over])
-    return found
 
 
 def _recoveries(report: Report, most: int | None) -> list[Table]:

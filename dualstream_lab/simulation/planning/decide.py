@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import listening, station
 from dualstream_lab.simulation.calibration import Calibration
@@ -62,9 +63,7 @@ class Wants:
     def __post_init__(self) -> None:
         for name, low, high in (("rate", 1, 10_000_000), ("per_channel", 0, 100_000_000),
                                 ("channels", 1, 1_000_000_000)):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:  # also refuses NaN
-                raise ConfigError(f"{name}: must be from {low:,} to {high:,} (is {value:,.10g})")
+            within(name, getattr(self, name), low, high)
         if (subscribers := self.per_channel * self.channels) > 1e9:
             raise ConfigError(
                 f"per_channel: {count(self.per_channel)} of each of {self.channels:,} channels are "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import Traffic
 
@@ -42,11 +43,10 @@ class Requirements:
     outage: float = 90.0
 
     def __post_init__(self) -> None:
+        if self.subscribers == 0:
+            raise ConfigError("subscribers: must be from 1: where nobody hears them, Redis has no use")
         for name, low, high in _BOUNDS:
-            value = getattr(self, name)
-            if not low <= value <= high:  # also refuses NaN
-                hint = "; where nobody subscribes to them, Redis has no use" if name == "subscribers" else ""
-                raise ConfigError(f"{name}: must be from {low:,g} to {high:,.10g} (is {value:,.10g}){hint}")
+            within(name, getattr(self, name), low, high)
         for name in ("publish_p99", "live_p99"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 3600:
