@@ -5,19 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 from ruamel.yaml import YAML
 
-from dualstream_lab.stack.compose import compose_yaml, environment_name
 from dualstream_lab.stack.settings import broker_settings
 
-FILE = Path(__file__).parent.parent / "compose.yaml"
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "compose.yaml"
+_script = run_path(str(ROOT / "scripts/compose.py"))
+compose_yaml, environment_name = _script["compose_yaml"], _script["environment_name"]
 
 
 def test_the_file_is_the_generated_one():
-    assert FILE.read_text(encoding="utf-8") == compose_yaml(), (
-        "run: python -m dualstream_lab.stack.compose > compose.yaml"
-    )
+    assert FILE.read_text(encoding="utf-8") == compose_yaml(), "run: python scripts/compose.py > compose.yaml"
 
 
 def test_it_keeps_to_the_compose_specification():

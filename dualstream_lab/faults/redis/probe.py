@@ -71,9 +71,9 @@ class Link:
         except (RedisError, OSError, RuntimeError) as error:  # uvloop's word for a connection that was reset
             raise StreamUnavailable(f"Redis: {error}") from error
 
-    async def info(self, name: str) -> str:
+    async def info(self, name: str, timeout: float = _ANSWER) -> str:
         """A field of INFO. Raises StreamUnavailable where there is none."""
-        for line in str(await self.ask("INFO")).splitlines():
+        for line in str(await self.ask("INFO", timeout=timeout)).splitlines():
             if line.startswith(name + ":"):
                 return line[len(name) + 1 :]
         raise StreamUnavailable(f"Redis tells no {name}")

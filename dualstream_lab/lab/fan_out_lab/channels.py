@@ -125,7 +125,8 @@ def _measurement(
 
 
 async def _measured(measurement: Measurement, redis_url: str) -> dict[str, Any]:
-    async with RedisCosts(redis_url) as costs, measurement:
+    costs = RedisCosts(redis_url)
+    async with measurement:
         storm = await _storm(measurement, costs)
         async with costs.watched() as buffers:
             loaded = await measurement.load()

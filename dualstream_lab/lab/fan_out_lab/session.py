@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.faults.redis.probe import Link
 from dualstream_lab.lab.result import Run
 from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
@@ -151,19 +149,16 @@ class RedisCosts:
     """Asks one Redis. Raises StreamUnavailable when it does not answer."""
 
     def __init__(self, url: str) -> None:
-        # Bounded here: redis-py's own timeout is asyncio.wait_for, which can swallow the cancellation.
-        self._client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        self._url = url
 
     async def spent(self) -> _Spent:
         """Now."""
-        cpu, memory = await self._ask("INFO", "cpu"), await self._ask("INFO", "memory")
-        return _Spent(float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"]), int(memory["used_memory"]))
+        async with Link(self._url) as link:
+            user, system, memory = [
+                float(await link.info(name, _ANSWER))
+                for name in ("used_cpu_user", "used_cpu_sys", "used_memory")
+            ]
+        return _Spent(user + system, int(memory))
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[list[int]]:
@@ -171,10 +166,11 @@ class RedisCosts:
         seen = [0]
 
         async def watch() -> None:
-            while True:
-                clients = await self._ask("CLIENT LIST", "TYPE", "PUBSUB")
-                seen.append(max((int(client["omem"]) for client in clients), default=0))
-                await asyncio.sleep(_LOOK)
+            async with Link(self._url) as link:
+                while True:
+                    clients = await link.ask("CLIENT", "LIST", "TYPE", "PUBSUB", timeout=_ANSWER)
+                    seen.append(max(map(int, re.findall(r" omem=(\d+)", clients)), default=0))
+                    await asyncio.sleep(_LOOK)
 
         watching = asyncio.create_task(watch())
         try:
@@ -184,11 +180,3 @@ class RedisCosts:
             await end_tasks([watching])
         if died:
             watching.result()
-
-    async def _ask(self, *command: str) -> Any:
-        try:
-            async with asyncio.timeout(_ANSWER):
-                return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {_ANSWER:g} s"
-            raise StreamUnavailable(f"Redis cannot be asked what it spends: {reason}") from error

@@ -1,6 +1,6 @@
 """``compose.yaml``: the local stack for Docker users, written from the same settings.
 
-python -m dualstream_lab.stack.compose > compose.yaml
+python scripts/compose.py > compose.yaml
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def compose_yaml() -> str:
     # To look for the port is cheap; Kafka's own tools would start a Java every time. A broker listens for
     # clients only when it has caught up with the cluster.
     return f"""\
-# The local stack in Docker. Generated: python -m dualstream_lab.stack.compose > compose.yaml
+# The local stack in Docker. Generated: python scripts/compose.py > compose.yaml
 #
 # One broker:      docker compose run --rm topic
 # Three brokers:   docker compose run --rm cluster
