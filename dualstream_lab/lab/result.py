@@ -55,6 +55,12 @@ class Run:
         return self.directory.manifest.state
 
     @property
+    def seconds(self) -> float:
+        """From the plan's zero to the end of publishing."""
+        manifest = self.directory.manifest
+        return max(0.0, (manifest.ended - manifest.started) / 1e9)
+
+    @property
     def measures(self) -> Mapping[str, float]:
         """By name: ms, counts, shares (``dualstream run --measures``)."""
         return self.verdict.measures
@@ -108,8 +114,6 @@ class Run:
 
 def check_run(run: Run) -> Conclusion:
     """Whether it ran to its end, and each threshold."""
-    manifest = run.directory.manifest
-    seconds = max(0.0, (manifest.ended - manifest.started) / 1e9)
     thresholds = [
         Criterion(
             name=one.threshold.text, group="dualstream.thresholds", text=one.text,
@@ -118,6 +122,6 @@ def check_run(run: Run) -> Conclusion:
         for one in run.checks
     ]  # fmt: skip
     return Conclusion(
-        experiment=manifest.name, state=run.state, about={"limit": run.limit},
-        criteria=(finished(run.state, seconds), *thresholds), values=run.verdict.as_dict(run.directory),
+        experiment=run.directory.manifest.name, state=run.state, about={"limit": run.limit},
+        criteria=(finished(run.state, run.seconds), *thresholds), values=run.verdict.as_dict(run.directory),
     )  # fmt: skip
