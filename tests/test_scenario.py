@@ -43,7 +43,7 @@ def test_redis_down_is_shipped():
             "[[faults]]\nwhat = 'redis.restart'\nat = 1\nfor = 2",
             r", line 4: for: redis.restart takes no `for`",
         ),
-        ("[[faults]]\nwhat = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number of seconds"),
+        ("[[faults]]\nwhat = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number from 0 to 86,400 s"),
         ("[[faults]]\nwhat = 'redis.kill'\nat = 18\nfor = 4", r"is not within the run \(20 s\)"),
         (
             "[[faults]]\nwhat='redis.kill'\nat=1\nfor=4\n[[faults]]\nwhat='redis.stop'\nat=3\nfor=4",
@@ -132,7 +132,7 @@ def test_a_scenario_says_how_many_brokers_its_faults_need():
 
 
 def test_faults_and_users_say_what_is_allowed():
-    with pytest.raises(ConfigError, match="at: must be a number of seconds, from 0"):
+    with pytest.raises(ConfigError, match="at: must be from 0 to 86,400 s"):
         Fault(what="redis.kill", at=-1, length=1)
     with pytest.raises(ConfigError, match="subscribers: must be"):
         Users(subscribers=True)

@@ -45,7 +45,7 @@ class FaultSpec:
         kind = fault_named(self.what)
         checked(kind, self.parameters)
         for key, value in (("at", self.at), ("for", self.length), ("every", self.every)):
-            within(key, value, 0, _LONGEST)
+            within(key, value, 0, _LONGEST, " s")
         if kind.instant == bool(self.length):
             need = "takes no `for`: it is over at once" if kind.instant else "needs `for`, seconds above 0"
             raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")

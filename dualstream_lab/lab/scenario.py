@@ -52,7 +52,7 @@ class Scenario:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
             raise ConfigError(f"name: must be letters, digits, - and _ (is {self.name!r})")
-        within("warm_up", self.warm_up, 0, 600)
+        within("warm_up", self.warm_up, 0, 600, " s")
         within("max_rows", self.max_rows, 1000, 100_000_000)
         for fault in self.faults:
             if fault_named(fault.what).breaks == "gateway":
