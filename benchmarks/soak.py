@@ -31,6 +31,7 @@ from dualstream_lab.lab.scenario import Fault, Scenario, Users
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import free_ports
+from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
 from dualstream_lab.workload import Workload
 
 __all__ = ["WRONG_GATEWAYS", "abuse_soak", "soak", "wrong_gateway"]
@@ -251,10 +252,28 @@ def _table(
     if abused is not None:
         lines += abuse_lines(abused, quick=True)
         problems += abused.problems
-    text = _markdown(lines, problems)
-    # The short form is to see that all of it works: how fast is no matter of it.
-    must = [held for what, _, _, held in lines if not quick or "live again" not in what]
-    return text, all(must) and not problems
+    found = check_soak(lines, problems, quick=quick)
+    return _markdown(lines, problems), found.validity is not Validity.INVALID
+
+
+def check_soak(
+    lines: Sequence[tuple[str, str, str, bool]], problems: Sequence[str], *, quick: bool
+) -> Conclusion:
+    """Each figure, and what else went wrong. How fast the short form is decides nothing."""
+    criteria = [
+        Criterion(
+            name=what, group="dualstream.soak", text=f"{value} (target: {target})",
+            validity=Validity.INCONCLUSIVE if quick and "live again" in what else Validity.of(held),
+            reason="" if held else value,
+        )
+        for what, value, target, held in lines
+    ]  # fmt: skip
+    criteria += [
+        Criterion(name=problem, group="dualstream.soak", validity=Validity.INVALID, reason=problem)
+        for problem in problems
+    ]
+    values = {what: value for what, value, _, _ in lines}
+    return Conclusion(experiment="soak", state="finished", criteria=tuple(criteria), values=values)
 
 
 def _markdown(lines: Sequence[tuple[str, str, str, bool]], problems: Sequence[str]) -> str:
