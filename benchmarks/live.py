@@ -16,7 +16,7 @@ import uvloop
 
 from benchmarks.throughput import side
 from dualstream_lab import DualPublisher, Event, Settings
-from dualstream_lab.analysis.statistics import Latency, latency
+from dualstream_lab.analysis.statistics import Latency, latency_ms
 from dualstream_lab.load.driver import Call, Driver
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import RunIds, Workload
@@ -38,7 +38,8 @@ async def _publish(settings: Settings, rate: float, seconds: float) -> Latency:
             await driver.run(_CONCURRENCY)
         await publisher.flush(3)
     count, intended, acked = np.array(acks.calls, np.int64).T
-    return latency(np.repeat(intended, count), np.repeat(acked, count))
+    intended, acked = np.repeat(intended, count), np.repeat(acked, count)
+    return latency_ms((acked - intended)[acked > 0] / 1e6)
 
 
 class _Acks:

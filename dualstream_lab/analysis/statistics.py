@@ -101,12 +101,6 @@ class Latency:
     max: float
 
 
-def latency(begin: Int64, end: Int64) -> Latency:
-    """From ``begin`` to ``end`` in ns, of the rows that have an end (not 0)."""
-    there = end > 0
-    return latency_ms((end[there] - begin[there]) / 1e6)
-
-
 def latency_ms(values: npt.NDArray[np.floating]) -> Latency:
     """Of these values in ms; NaN, "never", is left out."""
     values = values[~np.isnan(values)]

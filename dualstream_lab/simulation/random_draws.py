@@ -28,10 +28,6 @@ class Noise(NamedTuple):
     table: Floats
     starts: Integers
 
-    def factor(self, station: int, number: int) -> float:
-        """Of the station's service with this number, from 0."""
-        return float(self.table[(self.starts[station] + number) % len(self.table)])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:

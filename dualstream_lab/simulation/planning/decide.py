@@ -90,11 +90,6 @@ class Decision:
     reasons: tuple[Reason, ...]
     calibration: Calibration
 
-    @property
-    def outside(self) -> bool:
-        """Whether it is outside of the pattern, which is about events that are kept."""
-        return self.stream in {Stream.REDIS, Stream.NEITHER}
-
 
 def decide(wants: Wants, calibration: Calibration | None = None) -> Decision:
     """The recommended stream. Raises ConfigError where no number of parts carries the rate."""

@@ -123,7 +123,8 @@ class Station:
             while not self._jobs:
                 self._wake = self._env.event()
                 yield self._wake
-            factor = self._noise.factor(self._number, self._begun)
+            table, starts = self._noise
+            factor = float(table[(starts[self._number] + self._begun) % len(table)])
             self._begun += 1
             try:
                 for seconds, done in self._jobs[0].steps:
