@@ -12,13 +12,16 @@ import click
 
 from dualstream_lab.cli.console import Duration, say
 from dualstream_lab.cli.options import brokers
+from dualstream_lab.cli.sinks import Lines
 from dualstream_lab.config import Settings
-from dualstream_lab.lab.streams import OwnLog, notifications, stored_events
-from dualstream_lab.replay import Start
+from dualstream_lab.lab.streams import OwnLog, notifications, source_of
+from dualstream_lab.replay import Player, Selection, Start, read
 from dualstream_lab.stack.destination import find_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from dualstream_lab.replay import Reject
 
 
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")
@@ -46,17 +49,28 @@ def tail(
     if not from_kafka:
         return asyncio.run(_watch(source, limit, pattern=pattern, **urls))
     begin = None if since is None else round((time.time() - since) * 1000)
+    chosen = Selection(pattern=source) if pattern else Selection(source=":".join(source_of(source)))
+    settings, start = find_settings(**urls), Start(offset=offset, timestamp=begin)
+    return asyncio.run(_read(settings, start, chosen, limit, follow=not no_follow))
+
+
+async def _read(
+    settings: Settings, start: Start, chosen: Selection, limit: int | None, *, follow: bool
+) -> int:
     missing: list[str] = []
 
-    def on_missing(reason: str) -> None:
+    def miss(reason: str) -> None:
         missing.append(reason)
         say(reason)
 
-    settings, start = find_settings(**urls), Start(offset=offset, timestamp=begin)
-    events = stored_events(
-        settings, source, start, pattern=pattern, follow=not no_follow, on_missing=on_missing
-    )
-    asyncio.run(_print(events, limit))
+    def on_reject(reject: Reject) -> None:
+        miss(f"partition {reject.partition} offset {reject.offset}: {reject.reason}")
+
+    async with read(settings, start, follow=follow) as reading:
+        player = Player(reading, chosen, Lines("-", append=False), on_reject=on_reject, limit=limit)
+        await player.run()
+        for reason in [] if player.at_limit else await reading.shortfall():
+            miss(reason)
     return 1 if missing else 0
 
 

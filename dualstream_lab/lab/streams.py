@@ -1,4 +1,4 @@
-"""A look at both streams: what comes out of them."""
+"""A look at the live stream: what comes out of it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from dualstream_lab.errors import ConfigError, DualStreamError, EventError, Stre
 from dualstream_lab.event import channel_of, decode_notification, shard_channel, source_invalid_reason
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.record import one_line
-from dualstream_lab.replay import Selection, Start, read
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from dualstream_lab.config import Settings
 
@@ -151,34 +150,3 @@ async def _item(
         if not (fnmatch.fnmatchcase(name, source) if pattern else name == source):
             return None
     return (channel, one_line(message["data"])) if await own.has(notification.log) else None
-
-
-async def stored_events(
-    settings: Settings,
-    source: str,
-    start: Start,
-    *,
-    pattern: bool,
-    follow: bool,
-    on_missing: Callable[[str], None],
-) -> AsyncGenerator[bytes, None]:
-    """The whole events of a source, or of every source that matches the glob, each as one line.
-
-    ``on_missing`` is told of each record that is no event, and at the end why it is not everything. Raises as
-    :meth:`~dualstream_lab.replay.Reading.chunks`.
-    """
-    if not pattern:
-        source_of(source)
-    wanted = Selection(pattern=source) if pattern else Selection(source=source)
-    async with read(settings, start, follow=follow) as reading:
-        async for chunk in reading.chunks():
-            for record in chunk:
-                try:
-                    event = wanted.event_of(record)
-                except EventError as error:
-                    on_missing(f"partition {record.partition} offset {record.offset}: {error}")
-                    continue
-                if event is not None:
-                    yield one_line(event.value)
-        for reason in await reading.shortfall():
-            on_missing(reason)
