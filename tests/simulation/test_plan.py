@@ -221,7 +221,7 @@ def test_costs_at_which_it_would_not_keep_up_are_said():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"rate": -5.0}, r"rate: must be from 1 to 10,000,000 \(is -5\)"),
+        ({"rate": -5.0}, r"rate: must be from 1 to 10,000,000 \(is -5.0\)"),
         ({"rate": math.nan}, "rate: must be"),
         ({"subscribers": 0}, "subscribers: must be from 1 .*Redis has no use"),
         ({"sources": 0}, "sources: must be"),

@@ -44,7 +44,7 @@ class Requirements:
 
     def __post_init__(self) -> None:
         if self.subscribers == 0:
-            raise ConfigError("subscribers: must be from 1: where nobody hears them, Redis has no use")
+            raise ConfigError("subscribers: must be from 1 on: where nobody follows, Redis has no use")
         for name, low, high in _BOUNDS:
             within(name, getattr(self, name), low, high)
         for name in ("publish_p99", "live_p99"):
