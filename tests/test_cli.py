@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -225,6 +226,17 @@ def test_webhooks_go_to_kafka_and_back_byte_for_byte_and_bad_lines_into_the_reje
     assert [json.loads(line)["data"]["n"] for line in out.splitlines()] == [1.5, 2]
     out, _ = run("tail", "repo:o/r", "--from-kafka", "--offset", "0", "--limit", "1", *there, code=0)
     assert [json.loads(line)["data"]["n"] for line in out.splitlines()] == [1.5]
+
+
+def test_what_publish_tells_to_see_its_events_by_shows_them(environment, monkeypatch, stack, topic):
+    monkeypatch.setenv("DUALSTREAM_KAFKA_URL", stack.kafka_url)
+    _, err = run(
+        "publish", "-", "--format", "github-webhook", "--topic", topic, code=0, given=WEBHOOKS[0],
+        cwd=environment,
+    )  # fmt: skip
+    told = shlex.split(err.partition("see them:  dualstream ")[2])
+    out, _ = run(*told, code=0)
+    assert [json.loads(line)["type"] for line in out.splitlines()] == ["issues.opened"]
 
 
 def test_tail_hears_what_is_published(environment, there):

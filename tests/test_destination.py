@@ -128,6 +128,44 @@ def test_what_is_said_names_brokers_topic_and_channels_and_no_password(ambient):
     assert "no Redis: nothing is announced" in str(found(kafka="a:9092"))
 
 
+@pytest.fixture
+def serving(dualstream, monkeypatch):
+    """`dualstream serve` whose parts only say that they have started: what is said."""
+
+    async def start(_settings, _parts, *, started, until):
+        started("http://h:1")
+
+    monkeypatch.setattr("dualstream_lab.cli.serve.run_parts", start)
+
+    def said(*arguments: str) -> str:
+        code, out, err = dualstream("serve", *arguments)
+        assert (code, out) == (0, "")
+        return err
+
+    return said
+
+
+def test_serve_says_on_which_brokers_and_uses_what_was_named(running, ambient, serving):
+    """Also where only Redis or a topic was: publishers announce there, and write there, too."""
+    everything = "ingester, processor, gateway on"
+    local = f"Kafka {KAFKA}, topic events; Redis 127.0.0.1:16379, channels events:*; store"
+    assert f"serving {everything} {local}" in serving()
+    mine = f"Kafka {KAFKA}, topic mine; Redis mine:6379, channels events:*; store"
+    assert f"serving {everything} {mine}" in serving("--redis", "redis://u:hush@mine:6379", "--topic", "mine")
+    ambient(redis_url="redis://mine:6379", topic="mine")
+    assert f"serving {everything} {mine}" in serving()
+    ambient(kafka_url="kafka://u:hush@theirs:9092")
+    assert f"{everything} Kafka theirs:9092, topic mine; Redis mine:6379," in serving()
+
+
+def test_serve_shows_only_what_its_parts_answer(running, serving):
+    watch, publish = "curl -N 'http://h:1/sse?", "curl http://h:1/ingest "
+    assert [word in serving() for word in (watch, publish)] == [True, True]
+    assert [word in serving("--only", "gateway") for word in (watch, publish)] == [True, False]
+    assert [word in serving("--only", "ingester") for word in (watch, publish)] == [False, True]
+    assert "http://h:1" not in serving("--only", "processor")
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "dualstream_lab.cli", *arguments]
 

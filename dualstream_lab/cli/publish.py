@@ -20,6 +20,7 @@ from dualstream_lab.errors import ConfigError, DualStreamError, EventError
 from dualstream_lab.ingest import FORMATS, Ingest, Reader
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.stack.destination import find_settings
+from dualstream_lab.stack.settings import TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +111,8 @@ async def _publish(
     if failure is not None or ingest.stopped:
         return _broken_off(failure, progress, reader.unit)
     if progress.durable:
-        say("see them:  dualstream tail --from-kafka --no-follow --since 10m --pattern '*'")
+        topic = "" if settings.topic == TOPIC else f" --topic {settings.topic}"
+        say(f"see them:  dualstream tail --from-kafka --no-follow --since 10m --pattern '*'{topic}")
     return 1 if progress.rejected else 0
 
 

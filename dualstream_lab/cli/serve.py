@@ -16,15 +16,18 @@ from dualstream_lab.config import ServeSettings
 from dualstream_lab.lab.serve import PARTS, put_store_away
 from dualstream_lab.lab.serve import serve as run_parts
 from dualstream_lab.stack import LocalStack, running_stack
+from dualstream_lab.stack.destination import places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NEXT = """\
-watch:    {url}/            in a browser;  or  curl -N '{url}/sse?source=repo:octo/hello'
+_NEXT = {
+    "gateway": """\
+watch:    {url}/            in a browser;  or  curl -N '{url}/sse?source=repo:octo/hello'""",
+    "ingester": """\
 publish:  curl {url}/ingest -H 'Content-Type: application/json' \\
-            -d '{{"type":"push","source_type":"repo","source_id":"octo/hello","data":{{"ref":"main"}}}}'
-Ctrl-C ends it."""
+            -d '{{"type":"push","source_type":"repo","source_id":"octo/hello","data":{{"ref":"main"}}}}'""",
+}
 
 
 @click.command(
@@ -59,17 +62,15 @@ def serve(only: Sequence[str], rebuild_store: bool, **given: object) -> int:
     processor  Kafka -> the store of recent events (a consumer group: start as many as you like)
     gateway    GET /ws, /sse, /events, /event, a live page at /, /metrics, /openapi.json
 
-    On the brokers given, else on the local stack that runs, else on one of its own. Everything else is a
-    DUALSTREAM_… variable: docs/reference/settings.md.
+    On the brokers given, else on the local stack that runs, else on one of its own: what it uses is said.
+    Everything else is a DUALSTREAM_… variable: docs/reference/settings.md.
     """
     settings = ServeSettings.load(**given)
     with ExitStack() as exits:
         if settings.kafka_url is None:
-            stack = running_stack() or exits.enter_context(LocalStack(progress=say))
-            local = {"kafka_url": stack.kafka_url, "redis_url": stack.redis_url, "topic": stack.topic}
-            settings = ServeSettings.load(
-                **local | {name: value for name, value in given.items() if value is not None}
-            )
+            stack = running_stack() or exits.enter_context(LocalStack(progress=say, topic=settings.topic))
+            local = {"kafka_url": stack.kafka_url, "redis_url": settings.redis_url or stack.redis_url}
+            settings = ServeSettings.load(**given | local)
             if "store" not in settings.model_fields_set:  # it lives and dies with the stack
                 store = Path(stack.directory) / "dualstream.db"
                 settings = settings.model_copy(update={"store": store})
@@ -81,8 +82,10 @@ def _run(settings: ServeSettings, parts: Sequence[str], *, rebuild: bool) -> int
         say(f"the old store is {moved} now; a new one is filled with what Kafka has")
 
     def started(url: str) -> None:
-        say(f"serving {', '.join(parts)} on topic {settings.topic}, store {settings.store}")
-        say(_NEXT.format(url=url) if url else "Ctrl-C ends it.")
+        say(f"serving {', '.join(parts)} on {places(settings)}; store {settings.store}")
+        for part in (part for part in _NEXT if part in parts):
+            say(_NEXT[part].format(url=url))
+        say("Ctrl-C ends it.")
 
     async def main() -> int:
         until = asyncio.Event()

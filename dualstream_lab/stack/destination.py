@@ -72,7 +72,7 @@ class Destination:
     @property
     def kafka(self) -> str:
         """Kafka's servers."""
-        return ", ".join(_servers(self.settings.kafka_url or ""))
+        return _listed(self.settings.kafka_url)
 
     def agree(self, ask: Callable[[], bool] | None) -> None:
         """Ask, if these may be somebody else's brokers. ConfigError for a "no", or with nobody to ask."""
@@ -82,12 +82,15 @@ class Destination:
             raise ConfigError("nothing was sent")
 
     def __str__(self) -> str:
-        settings = self.settings
-        announced = "no Redis: nothing is announced"
-        if settings.redis_url is not None:
-            channels = f"{settings.channel_prefix}events:*"
-            announced = f"Redis {', '.join(_servers(settings.redis_url))}, channels {channels}"
-        return f"Kafka {self.kafka}, topic {settings.topic}; {announced} ({self.name})"
+        return f"{places(self.settings)} ({self.name})"
+
+
+def places(settings: Settings) -> str:
+    """The brokers, the topic and the channels, without any password."""
+    announced = "no Redis: nothing is announced"
+    if settings.redis_url is not None:
+        announced = f"Redis {_listed(settings.redis_url)}, channels {settings.channel_prefix}events:*"
+    return f"Kafka {_listed(settings.kafka_url)}, topic {settings.topic}; {announced}"
 
 
 def find_destination(
@@ -121,6 +124,10 @@ def _within(settings: Settings, others: Settings) -> bool:
         set(_servers(one or "")) <= set(_servers(other or ""))
         for one, other in ((settings.kafka_url, others.kafka_url), (settings.redis_url, others.redis_url))
     )
+
+
+def _listed(url: str | None) -> str:
+    return ", ".join(_servers(url or ""))
 
 
 def _servers(url: str) -> list[str]:
