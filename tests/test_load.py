@@ -142,6 +142,10 @@ async def test_failures_are_rows_counts_and_infinite_latencies(tmp_path, error, 
     verdict = finished(directory)
     assert (join(directory).outcome == outcome).all()
     assert verdict.measures[f"publish.{name}"] == verdict.measures["publish.errors"] == 20
+    rows = dict(verdict.count_table())
+    assert sorted(rows[title] for title in ("rejected", "unknown", "no room in the publisher", "unsent")) == [
+        "0", "0", "0", "20",
+    ]  # fmt: skip
     assert verdict.measures["publish.latency.p50"] == math.inf
     assert math.isnan(verdict.measures["publish.latency_arrived.p50"])
     assert [check.held for check in verdict.checks] == [False, False]
@@ -283,6 +287,20 @@ def sentence(measures, peaks, counts=()):
 )  # fmt: skip
 def test_the_limit_is_named_with_its_figures(measures, peaks, begin):
     assert sentence(measures, peaks).startswith(begin)
+
+
+def test_what_kafka_refused_is_not_blamed_on_its_time():
+    """Nothing was answered in the sense of the measures, and no call was slow."""
+    refused = {"publish.rejected": 8000.0, "publish.rate": 0.0, "generator.slip.p99": 6000.0}
+    never = {f"publish.latency_raw.{q}": float("inf") for q in ("p50", "p99")}
+    found = sentence(refused | never, {"published.in_flight": 10})
+    assert found == "Kafka refused 8,000 events"
+    few = refused | {
+        "publish.rejected": 3.0,
+        "publish.latency_raw.p50": 900.0,
+        "publish.latency_raw.p99": 1e3,
+    }
+    assert sentence(few, {"published.in_flight": 10}).startswith("Kafka was the limit: answers took 900 ms")
 
 
 def test_an_outage_that_blocks_every_lane_is_not_the_generators_fault():

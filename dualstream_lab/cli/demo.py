@@ -40,8 +40,13 @@ class _Span(click.ParamType[tuple[float, float]]):
 @click.command(epilog="Example:  dualstream demo --rate 20000 --payload github --outage 5:15")
 @click.option("--rate", type=float, default=10_000, help="Events a second.")
 @click.option("--duration", type=float, default=20, help="Seconds.")
-@click.option("--payload", type=click.Choice(PAYLOADS), default="fixed", help="300 B or real.")
-@click.option("--outage", type=_Span(), default="8:12", help="Redis is away.")
+@click.option(
+    "--payload",
+    type=click.Choice(PAYLOADS),
+    default="fixed",
+    help="Events of 300 B, or as large as real ones.",
+)
+@click.option("--outage", type=_Span(), default="8:12", help="From when to when Redis is away, in s.")
 @click.option("--seed", type=int, default=1, help="The same seed plans the same events.")
 @path("--runs", "root", default="runs", help="Where to.")
 def demo(outage: tuple[float, float], root: Path, **plan: Any) -> int:

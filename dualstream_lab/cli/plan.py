@@ -57,11 +57,15 @@ _LATENCIES = {
 @click.option("--live-p99", type=Duration(), help="Goal: from the intended time to the client.")
 @click.option("--publish-p99", type=Duration(), help="Goal: from the intended time to Kafka's ack.")
 @click.option("--batch", type=int, default=10, help="Events of a call.")
-@click.option("--payload-bytes", type=int, default=300, help="Of an event.")
-@click.option("--replication-factor", "--copies", type=int, default=3, help="Replicas of a partition.")
-@click.option("--max-load", type=float, default=0.6, help="Share of its ceiling for a part.")
-@click.option("--max-connections", type=int, default=10_000, help="Of a gateway.")
-@click.option("--tick", type=Duration(), default="5ms", help="Of a gateway.")
+@click.option("--payload-bytes", type=int, default=300, help="How large an event is.")
+@click.option(
+    "--replication-factor", "--copies", type=int, default=3, help="How many replicas a partition has."
+)
+@click.option("--max-load", type=float, default=0.6, help="How much of its ceiling a part is given.")
+@click.option("--max-connections", type=int, default=10_000, help="How many a gateway takes.")
+@click.option(
+    "--tick", type=Duration(), default="5ms", help="How long a gateway may wait to write several at once."
+)
 @click.option("--outage", type=Duration(), default="90s", help="How long a part is away.")
 @path("--calibration", "file", help="Costs, by `dualstream calibrate`.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic.")

@@ -132,8 +132,8 @@ def changed(scenario: Scenario, *, threshold: tuple[str, ...] = (), **changes: A
 @click.option("--live-p99", type=float, default=50, help="Limit, ms from the intended time.")
 @click.option("--low", type=float, default=2_000, help="Events/s to begin with.")
 @click.option("--high", type=float, default=200_000, help="Events/s to stop at.")
-@click.option("--precision", type=float, default=0.1, help="Share of the rate.")
-@click.option("--repeats", type=int, default=3, help="Searches; the median counts.")
+@click.option("--precision", type=float, default=0.1, help="How exact the rate is to be, as a share.")
+@click.option("--repeats", type=int, default=3, help="How often to search; the median counts.")
 def find_rate(
     root: Path, rate: float | None, duration: float | None, seed: int | None, target: Target, **limits: Any
 ) -> int:
@@ -164,9 +164,10 @@ def find_rate(
         stdout.print(f"Not even {search.low:,.0f} events/s hold: {finding.saturated}")
         return MISSED
     rates = sorted(finding.rates)
+    searches = f"{len(rates)} search{'es' * (len(rates) > 1)}"
     stdout.print(
         f"{finding.rate:,.0f} events/s hold publish p99 ≤ {search.publish_p99:g} ms and live p99 ≤ "
-        f"{search.live_p99:g} ms (median of {len(rates)} searches, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"
+        f"{search.live_p99:g} ms (median of {searches}, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"
         f"What saturated: {finding.saturated}"
     )
     say(f"next: dualstream smoke --rate {finding.rate * 0.8:.0f}")

@@ -35,7 +35,7 @@ _PARTS = (
     ("gateways", int, "0", "They subscribe to Redis then, and deliver to clients."),
     ("clients", float, "0", "Of each event, at all gateways together."),
     ("consumers", int, "1", "Of Kafka, in one group."),
-    ("cores", int, "0", "That all parts share; 0: each has its own."),
+    ("cores", int, "0", "How many cores all parts share; 0: each has its own."),
     ("tick", Duration(), "5ms", "How long a gateway may wait to write several at once."),
 )
 

@@ -179,7 +179,8 @@ class _Running:
             warm = await generator.expect("ready", _READY + 2 * self.scenario.warm_up)
             manifest.warm_up = warm["warm_up"]
             self.say(
-                f"{manifest.warm_up:,} events were sent to warm up; they are in the topic, and not recorded"
+                f"{manifest.warm_up:,} events were sent to warm up; "
+                "what Kafka took of them is in the topic, and not recorded"
             )
             self.progress.started = self.session.start(*listeners, generator, lead=_LEAD)
             self._show("both streams are up")

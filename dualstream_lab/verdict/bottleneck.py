@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def limit_sentence(
     cpu, lag, in_flight, buffered = (peaks.get(name, 0.0) for name in gauges)
     answer = measures.get("publish.latency_raw.p50", 0.0)
     slip = measures.get("generator.slip.p99", 0.0)
+    rejected = measures.get("publish.rejected", 0.0)
     late, kept = slip > _SLIP, measures.get("publish.rate", 1.0) >= 0.95
     # Little's law: how many calls the answers kept open.
     busy = measures.get("publish.events_per_second", 0.0) / batch * answer / 1e3
@@ -41,8 +43,10 @@ def limit_sentence(
     blocked = in_flight >= concurrency and slip > 2 * lag
     refused = measures.get("publish.no_room", 0) > 0
     full = refused or blocked or busy >= 0.7 * concurrency or buffered >= _BUFFER * buffer_events
+    if rejected and math.isinf(answer):
+        found.append(f"Kafka refused {rejected:,.0f} events")
     # Late though more calls could be open: then nobody but the generator itself held the events back.
-    if late and (cpu >= _BUSY or not full):
+    elif late and (cpu >= _BUSY or not full):
         found.append(
             f"your generator was the limit: {cpu:.2f} of one core, its loop up to {lag:,.0f} ms late, "
             f"events sent {slip:,.0f} ms after their time (p99)"
@@ -72,4 +76,4 @@ def limit_sentence(
 
 
 def _ms(value: float) -> str:
-    return "for ever" if value == float("inf") else f"{value:,.0f} ms"
+    return "for ever" if math.isinf(value) else f"{value:,.0f} ms"

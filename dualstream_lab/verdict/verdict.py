@@ -33,17 +33,21 @@ _LATENCIES = {
     "durable.latency": "Kafka consumer: intended to read",
     "generator.slip": "generator: intended to sent",
 }
+_FAILED = {
+    "rejected": "rejected", "unknown": "unknown", "no_room": "no room in the publisher", "unsent": "unsent",
+}  # fmt: skip
 _COUNTS = (
     ("delivered to subscribers", "{}", "live.delivered"),
     ("durable and undelivered, share", "{}", "live.missing"),
     ("skipped between two that were delivered", "{}", "live.skipped"),
     ("of another log on this Redis, and ignored", "{}", "live.other_epoch"),
     ("recovered by the gateway; gaps that it could not fill", "{1}; {0}", "live.gaps", "live.recovered"),
-    ("read by the Kafka consumer", "{}, {} again", "durable.consumed", "durable.repeated"),
+    ("read by the Kafka consumer", "{}", "durable.consumed"),
+    ("read again by the Kafka consumer", "{}", "durable.repeated"),
     ("Kafka lag, at worst", "{}, {} messages", "durable.lag.max", "durable.lag.messages.max"),
     ("acknowledged and lost", "{}", "ledger.lost"),
 )
-_ONLY_SOME = {"live.skipped", "live.other_epoch"}
+_ONLY_SOME = {"live.skipped", "live.other_epoch", "durable.repeated"}
 """Of what there is none, nothing is said."""
 
 
@@ -100,11 +104,10 @@ class Verdict:
     def count_table(self) -> list[tuple[str, str]]:
         """What became of the events."""
         found, show = self.measures, self._show
-        failed = ", ".join(show(f"publish.{name}") for name in ("rejected", "unknown", "no_room", "unsent"))
         rows = [
             ("intended", show("publish.intended")),
             ("durable on Kafka", f"{show('publish.durable')} ({show('publish.events_per_second')}/s)"),
-            ("rejected, unknown, no room, unsent", failed),
+            *((title, show(f"publish.{name}")) for name, title in _FAILED.items()),
             ("notifications: taken by Redis, dropped", f"{show('live.notified')}, {show('live.dropped')}"),
             *((f"dropped: {why}", f"{n:,}") for why, n in sorted(drops_of(self.counters).items())),
         ]

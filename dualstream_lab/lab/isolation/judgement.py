@@ -234,4 +234,4 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _ms(value: float) -> str:
-    return "for ever" if math.isinf(value) else f"{value:.2f} ms"
+    return "any amount" if math.isinf(value) else f"{value:.2f} ms"

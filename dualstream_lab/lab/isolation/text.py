@@ -58,7 +58,7 @@ def headline(proof: Proof) -> str:
         return f"{whose} FAILS: at {rate}, Redis trouble reaches its publishes ({bad})."
     return (
         f"{whose}: inconclusive at {rate}. {count[Validity.VALID]} of {len(found.faults)} faults pass, "
-        f"{count[Validity.INCONCLUSIVE]} are not decided."
+        f"{count[Validity.INCONCLUSIVE]} undecided."
     )
 
 
