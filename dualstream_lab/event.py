@@ -174,16 +174,16 @@ def decode_notification(message: bytes) -> Notification:
         raise EventError(f"not a notification: {error}") from error
 
 
-def _name_invalid(name: object, what: str) -> str | None:
+def _name_invalid(name: object, kind: str) -> str | None:
     """Why a text cannot stand in a channel or header; None when it can."""
     if not isinstance(name, str) or not name:
-        return f"{what} is empty or not a string"
+        return f"{kind} is empty or not a string"
     if not name.isprintable() or " " in name or not _FORBIDDEN.isdisjoint(name):
-        return f"{what} {name!r}: only printable characters without spaces, '*', '?' and '\\' are allowed"
+        return f"{kind} {name!r}: only printable characters without spaces, '*', '?' and '\\' are allowed"
     if unicodedata.normalize("NFC", name) != name:
-        return f"{what} {name!r}: must be in Unicode normal form C, so that it has one spelling"
+        return f"{kind} {name!r}: must be in Unicode normal form C, so that it has one spelling"
     if len(name.encode()) > _MAX_NAME_BYTES:
-        return f"{what} has {len(name.encode())} bytes; at most {_MAX_NAME_BYTES} are allowed"
+        return f"{kind} has {len(name.encode())} bytes; at most {_MAX_NAME_BYTES} are allowed"
     return None
 
 

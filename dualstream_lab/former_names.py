@@ -28,6 +28,9 @@ LEDGER: Final = {
 }  # fmt: skip
 """Classes and marks."""
 
+RULES: Final = {"others": "background"}
+"""Of a proof of isolation that was kept."""
+
 COSTS: Final = {
     "kafka_trip": "kafka_rtt", "redis_trip": "redis_rtt", "fetch_trip": "fetch_delay",
     "hear": "receive_delay",
@@ -79,6 +82,14 @@ def renamed_calibration(values: Mapping[str, Any]) -> dict[str, Any]:
         "ranges": renamed(found["ranges"], DEPLOYMENT),
         **{name: renamed(found[name], COSTS) for name in ("costs", "low", "high")},
     }
+
+
+def renamed_proof(kept: Any) -> Any:
+    """What a proof's directory says of it. Anything else stays as it is."""
+    match kept:
+        case {"options": {"rules": dict(rules)} as options}:
+            return kept | {"options": options | {"rules": renamed(rules, RULES)}}
+    return kept
 
 
 def renamed_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:

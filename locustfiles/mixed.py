@@ -14,7 +14,7 @@ from dualstream_lab.locust_bridge import PublishingUser
 
 
 class Publisher(PublishingUser):
-    hears_itself = True
+    measures_delivery = True
 
     @task
     def publish(self):

@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import click
 
 from dualstream_lab import errors as error_tree
-from dualstream_lab.cli.chaos import _parameters, _where
+from dualstream_lab.cli.chaos import _parameters, _place
 from dualstream_lab.cli.root import _COMMANDS, _SECTIONS, _dualstream
 from dualstream_lab.config import ServeSettings, Settings
 from dualstream_lab.faults import CATALOGUE
@@ -43,7 +43,7 @@ def faults() -> str:
     """Of the catalogue."""
     rows = [("fault", "what it does", "parameters", "where")]
     for name, kind in CATALOGUE.items():
-        rows.append((f"`{name}`", kind.says, _parameters(kind).replace("\n", "; "), _where(kind)))
+        rows.append((f"`{name}`", kind.says, _parameters(kind).replace("\n", "; "), _place(kind)))
     return f"# Faults\n\n{_MADE}\nOf a scenario's `[[faults]]`, and `--fault` of a command.\n\n" + _table(
         *rows
     )

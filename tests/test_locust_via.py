@@ -180,15 +180,15 @@ async def test_who_listened_when_is_recorded_and_what_came_later(via: str, tmp_p
         await talk.say(event(13, 13, id=ids.of(13), old=True), subscribed(13))
         await talk.stay()
 
-    hearing = GatewayReceiveRecorder(tmp_path, "worker0", ids)
+    receiver = GatewayReceiveRecorder(tmp_path, "worker0", ids)
     async with fake_gateway(first, second) as gateway:
         subscriber = GatewaySubscriber(
-            URL(gateway.url), [SOURCE], hearing, via=via, number=7, listening=hearing.listening, ranks=[3]
+            URL(gateway.url), [SOURCE], receiver, via=via, number=7, listening=receiver.listening, ranks=[3]
         )
-        hearing.subscribers = [subscriber]
+        receiver.subscribers = [subscriber]
         task = asyncio.create_task(subscriber.run())
         await until(lambda: subscriber.joined == 2)
-        hearing.close()
+        receiver.close()
         task.cancel()
         await asyncio.wait([task])
     assert [(row["seq"], row["subscriber"]) for row in rows(tmp_path, "delivered")] == [(10, 7)]
@@ -242,14 +242,14 @@ async def test_a_refusal_is_remembered(via: str) -> None:
 
 def test_the_delay_is_of_what_was_told_live() -> None:
     ids = RunIds.of_run(uuid4())
-    hearing = GatewayReceiveRecorder(None, "test", ids, details=True)
+    receiver = GatewayReceiveRecorder(None, "test", ids, details=True)
     ack = time.time_ns()
     for more in (f'"ts":{ack}', f'"ts":{ack},"late":true', f'"ts":{ack},"old":true', '"cursor":"e:0:1"'):
-        hearing(0, f'{{"id":"{ids.of(5)}","type":"push",{more}}}'.encode(), time.monotonic_ns())
-    (delay,) = hearing._spent["live_delay"]
+        receiver(0, f'{{"id":"{ids.of(5)}","type":"push",{more}}}'.encode(), time.monotonic_ns())
+    (delay,) = receiver._spent["live_delay"]
     assert 0 <= delay < 60e9
-    hearing.collect()
-    counters = hearing.meter.take().counters
+    receiver.collect()
+    counters = receiver.meter.take().counters
     assert (counters["delivered"], counters["caught_up"]) == (2, 2)
 
 

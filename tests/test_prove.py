@@ -21,7 +21,7 @@ from dualstream_lab.lab.isolation.generator import ThirdPartyPublisher, load_mak
 from dualstream_lab.lab.isolation.judgement import Rules
 from dualstream_lab.lab.isolation.observer import SourcesOfPlan, identity_of_record
 from dualstream_lab.lab.isolation.proof import Options, Progress, Proof, prove
-from dualstream_lab.lab.isolation.text import facts
+from dualstream_lab.lab.isolation.text import overview
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.verdict.checker import Validity
 from dualstream_lab.workload import RunIds, Workload
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = Timing(length=1.0, after=0.4, head=0.1, warm_up=0.1, first=0.5)
 # Other tests may use the machine, too: what is judged here is who fails, not by how many microseconds.
-LENIENT = Rules(ms=300.0, others=64.0)
+LENIENT = Rules(ms=300.0, background=64.0)
 
 # A fake, to be caught: it loses one event in a hundred, and says that all is well.
 LIAR = """
@@ -148,7 +148,7 @@ def test_a_directory_of_a_strangers_is_one_line(
 async def test_one_that_waits_for_redis_is_graded_as_failing(
     stack: LocalStack, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = options("redis.stop", rules=Rules(others=64.0), publisher=EXAMPLES / "awaiting_publisher.py")
+    given = options("redis.stop", rules=Rules(background=64.0), publisher=EXAMPLES / "awaiting_publisher.py")
     proof = await prove(given, root=tmp_path, stack=stack, topic=topic)
     (stop,) = proof.judgement.faults
     assert stop.verdict is Validity.INVALID
@@ -189,7 +189,7 @@ async def test_an_event_under_another_source_is_not_the_one_that_was_published(
     assert judgement.verdict is Validity.INVALID
     assert judgement.failed == 0
     assert judgement.wrong_source == judgement.missing >= 10
-    assert any("name another source" in text for _, text in facts(proof))
+    assert any("name another source" in text for _, text in overview(proof))
 
 
 async def test_partitions_that_are_added_meanwhile_are_read(

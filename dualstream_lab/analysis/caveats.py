@@ -26,12 +26,12 @@ def settings_between(base: Arm, other: Arm) -> list[str]:
     return differing(setup(base.runs[0].manifest), setup(other.runs[0].manifest))
 
 
-def caveats(base: Arm, *others: Arm) -> list[str]:
+def caveats(base: Arm, *compared: Arm) -> list[str]:
     """Of these arms: what differs besides what is compared, what is missing, what repeats would tell."""
-    arms = (base, *others)
-    found = [sentence for other in others for sentence in _between(base, other)]
+    arms = (base, *compared)
+    found = [sentence for other in compared for sentence in _between(base, other)]
     found += [sentence for arm in arms for sentence in _of(arm)]
-    alike = [arm.name for arm in others if not settings_between(base, arm)]
+    alike = [arm.name for arm in compared if not settings_between(base, arm)]
     if len(alike) > 1 and all(len(arm.runs) == 1 for arm in arms):
         found.append(
             f"{base.name}, {_some(alike)} are of the same settings: a quoted pattern ('runs/base-*') or "

@@ -204,7 +204,7 @@ class Difference:
 
 
 def compare_arms(
-    base: Arm, *others: Arm, allow: float = ALLOW, allow_of: Mapping[str, float] | None = None,
+    base: Arm, *compared: Arm, allow: float = ALLOW, allow_of: Mapping[str, float] | None = None,
     assumed: Mapping[str, float] = ASSUMED,
 ) -> tuple[Difference, ...]:  # fmt: skip
     """Every measure that all runs have, of each of ``others`` beside ``base``; what changed comes first.
@@ -215,9 +215,9 @@ def compare_arms(
     allowed = _allowed(allow, allow_of or {})
     found = [
         _difference(name, base, other, allowed[name], assumed.get(name, 0.0))
-        for other in others
+        for other in compared
         for name, measure in MEASURES.items()
-        if all(measure.has(run) for arm in (base, *others) for run in arm.runs)
+        if all(measure.has(run) for arm in (base, *compared) for run in arm.runs)
     ]
     order = list(Finding)
     return tuple(sorted(_adjusted(found), key=lambda one: order.index(one.finding)))
@@ -285,24 +285,24 @@ def _single(measure: Measure, base: Arm, other: Arm, assumed: float) -> _Estimat
     return _Estimate(math.sqrt(whole / 2), math.sqrt(whole), int(min(freedom, _CERTAIN)))
 
 
-def _chance(change: float, found: _Estimate) -> float:
+def _chance(change: float, estimate: _Estimate) -> float:
     """Of so great a difference, or a greater one, where there is none."""
-    if not math.isfinite(found.error):
+    if not math.isfinite(estimate.error):
         return math.nan
     if abs(change) < 1e-9:  # rounding
         return 1.0
-    return 2 * (1 - student_share(abs(change) / found.error, found.freedom)) if found.error else 0.0
+    return 2 * (1 - student_share(abs(change) / estimate.error, estimate.freedom)) if estimate.error else 0.0
 
 
-def _adjusted(found: Sequence[Difference]) -> list[Difference]:
+def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
     """With Holm's p: the smallest of m counts m times, the next one m - 1 times, …; what was the same in all
     runs was no chance of a false alarm.
     """
-    varied = [one for one in found if one.spread or one.change]
+    varied = [one for one in differences if one.spread or one.change]
     order = sorted((one for one in varied if not math.isnan(one.p)), key=lambda one: one.p)
     least = 0.0
     adjusted = {}
     for place, one in enumerate(order):
         least = min(1.0, max(least, one.p * (len(order) - place)))
         adjusted[id(one)] = least
-    return [replace(one, p=adjusted.get(id(one), one.p)) for one in found]
+    return [replace(one, p=adjusted.get(id(one), one.p)) for one in differences]

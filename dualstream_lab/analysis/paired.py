@@ -114,15 +114,15 @@ def interval(
     return Interval(value=value, low=value - half, high=value + half, pairs=n)
 
 
-def decide(found: Interval, margin: float) -> Decision:
+def decide(interval: Interval, margin: float) -> Decision:
     """Whether the difference is at most ``margin``.
 
     Looked at again and again until it is decided: a difference that is the margin or more is taken for less
     in about 5 % of cases.
     """
-    if found.pairs in LOOKS and found.high <= margin:
+    if interval.pairs in LOOKS and interval.high <= margin:
         return Decision.HOLDS
-    if found.pairs >= EARLIEST and found.low > margin:
+    if interval.pairs >= EARLIEST and interval.low > margin:
         return Decision.EXCEEDS
     return Decision.OPEN
 

@@ -72,8 +72,8 @@ def _directories(arguments: Sequence[str]) -> list[Path]:
     return list({path.resolve(): path for path in paths}.values())
 
 
-def _show_costs(found: Fit) -> None:
-    calibration = found.calibration
+def _show_costs(fit: Fit) -> None:
+    calibration = fit.calibration
     low, high, defaults = asdict(calibration.low), asdict(calibration.high), asdict(Costs())
     rows, missing = [], defaultdict(list)
     for name, value in asdict(calibration.costs).items():
@@ -88,7 +88,7 @@ def _show_costs(found: Fit) -> None:
     show_table(title, ("cost", "value", "95 % interval", "from"), rows, align="lrrl", no_wrap=True)
     for need, names in missing.items():
         stdout.print(f"not told: {', '.join(names)}; needs {need}")
-    seen = ", ".join(f"{count:,} of {station}" for station, count in found.observations.items())
+    seen = ", ".join(f"{count:,} of {station}" for station, count in fit.observations.items())
     stdout.print(f"from observations: {seen}")
     ranges = "; ".join(
         f"{name} {least:,g}" + (f" to {most:,g}" if most > least else "")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _print_faults() -> None:
-    rows = [(kind.name, kind.says, _parameters(kind), _where(kind)) for kind in CATALOGUE.values()]
+    rows = [(kind.name, kind.says, _parameters(kind), _place(kind)) for kind in CATALOGUE.values()]
     show_table("", ("fault", "what it does", "parameters", "where"), rows)
 
 
@@ -32,7 +32,7 @@ def _parameters(kind: type[Fault]) -> str:
     )
 
 
-def _where(kind: type[Fault]) -> str:
+def _place(kind: type[Fault]) -> str:
     if kind.breaks == "gateway":
         return "dualstream check-gateway"
     if kind.needs_stack:
@@ -46,15 +46,15 @@ def _where(kind: type[Fault]) -> str:
 @verdict_options
 @click.option("--target-is-mine", is_flag=True, help="Faults may change the brokers of --kafka and --redis.")
 @printing("--list", _print_faults, "Name the faults and their parameters and leave.")
-@click.option("--mend", is_flag=True, help="Undo what a crash has left broken, and leave.")
-def chaos(scenario: str | None, mend: bool, **options: Any) -> int:
+@click.option("--mend", "recovering", is_flag=True, help="Undo what a crash has left broken, and leave.")
+def chaos(scenario: str | None, recovering: bool, **options: Any) -> int:
     """Run SCENARIO, a TOML file or a shipped one's name, break what its [[faults]] say, and judge.
 
     Every fault proves that it bites and that it is over, and is undone however the run ends. Exit codes as
     of `dualstream run`; 3 also for a fault that does not bite.
     """
-    if mend:
-        return _mend()
+    if recovering:
+        return _recover()
     if scenario is None:
         raise ConfigError(
             "SCENARIO is missing: a file, or one of `dualstream run --list`; or --list, or --mend"
@@ -67,7 +67,7 @@ def chaos(scenario: str | None, mend: bool, **options: Any) -> int:
     return run_and_show(plan, **options)
 
 
-def _mend() -> int:
+def _recover() -> int:
     entries = left_behind()
     failed = 0
     for entry in entries:

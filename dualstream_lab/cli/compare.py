@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
-from dualstream_lab.cli.console import say, show_facts, show_table, stdout, working
+from dualstream_lab.cli.console import say, show_rows, show_table, stdout, working
 from dualstream_lab.cli.options import conclude, output, printing, verdict_files
 from dualstream_lab.lab.compare.compared import allowances, compare_runs, named_arms
 from dualstream_lab.lab.compare.text import (
@@ -79,16 +79,18 @@ def compare(
     return code
 
 
-def _show(found: Compared) -> None:
-    show_facts(arms(found))
-    for arm in found.arms[1:]:
+def _show(compared: Compared) -> None:
+    show_rows(arms(compared))
+    for arm in compared.arms[1:]:
         rows: list[tuple[str | Text, ...]] = []
-        for one in found.of(arm):
+        for one in compared.of(arm):
             *cells, finding, note = row(one)
             rows.append((*cells, Text(finding, _COLORS[one.finding]), note))
-        heading = f"\n{title(found, arm)}"
+        heading = f"\n{title(compared, arm)}"
         show_table(heading, COLUMNS, rows, align="lr", no_wrap=True, padding=(0, 1, 0, 0))
-    for caveat in found.caveats:
+    for caveat in compared.caveats:
         say(f"note: {caveat}")
-    open_ = found.found(Finding.OPEN, Finding.WORSE)
-    stdout.print(headline(found), style="bold red" if found.regressed else "yellow" if open_ else "green")
+    open_ = compared.having(Finding.OPEN, Finding.WORSE)
+    stdout.print(
+        headline(compared), style="bold red" if compared.regressed else "yellow" if open_ else "green"
+    )

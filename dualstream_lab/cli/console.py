@@ -54,9 +54,9 @@ def say(message: str) -> None:
     stderr.print(message)
 
 
-def working(what: str) -> AbstractContextManager[object]:
+def working(activity: str) -> AbstractContextManager[object]:
     """Say what is going on while it is, on a terminal."""
-    return stderr.status(what) if stderr.is_terminal else nullcontext()
+    return stderr.status(activity) if stderr.is_terminal else nullcontext()
 
 
 def show_table(
@@ -85,7 +85,7 @@ def show_table(
     stdout.print(table)
 
 
-def show_facts(rows: Iterable[Sequence[str | Text]], align: str = "l", left: int = 0) -> None:
+def show_rows(rows: Iterable[Sequence[str | Text]], align: str = "l", left: int = 0) -> None:
     """Print rows without lines or a header."""
     show_table(
         "", ("",) * len(align), rows, align=align, show_header=False, box=None, padding=(0, 2, 0, left)

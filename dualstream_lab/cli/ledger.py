@@ -89,26 +89,26 @@ def _print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
-def _show(found: Ledger) -> None:
-    if found.directory.manifest.simulated:
+def _show(account: Ledger) -> None:
+    if account.directory.manifest.simulated:
         say("Simulated: a model's events, nothing was measured.")
-    if not found.events:
+    if not account.events:
         say("The run has no rows: of its events only the intervals' counters are left (dualstream runs RUN).")
-    for title, entries in (("Ledger", found.entries), ("\nBesides, of these", found.marks)):
+    for title, entries in (("Ledger", account.entries), ("\nBesides, of these", account.marks)):
         if entries:
             header, rows = entry_table(entries)
             _show_rows(title, header, rows)
-    stdout.print(f"{found.events:,} events, each in one class")
-    if found.unsent:
-        stdout.print(f"{found.unsent:,} more were due and not sent when the run was stopped")
-    show_recovery(found.recoveries)
-    for problem in found.problems:
+    stdout.print(f"{account.events:,} events, each in one class")
+    if account.unsent:
+        stdout.print(f"{account.unsent:,} more were due and not sent when the run was stopped")
+    show_recovery(account.recoveries)
+    for problem in account.problems:
         say(f"note: {problem}")
-    if found.broken:
+    if account.broken:
         say("There are lost events or orphans: that must never happen.")
-    examples = [entry.examples[0] for entry in found.entries if entry.name != CLASSES[Class.DELIVERED][0]]
+    examples = [entry.examples[0] for entry in account.entries if entry.name != CLASSES[Class.DELIVERED][0]]
     if examples:
-        say(f"next: dualstream ledger {found.directory.path} --event {examples[0]}")
+        say(f"next: dualstream ledger {account.directory.path} --event {examples[0]}")
 
 
 def show_recovery(recoveries: Sequence[Recovery]) -> None:

@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from dualstream_lab.cli import MISSED
-from dualstream_lab.cli.console import Duration, say, show_facts, stdout, working
+from dualstream_lab.cli.console import Duration, say, show_rows, stdout, working
 from dualstream_lab.cli.options import path
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import Calibration
@@ -94,8 +94,8 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
     return _verdict(found)
 
 
-def _bill(found: Plan) -> None:
-    needs = found.needs
+def _bill(result: Plan) -> None:
+    needs = result.needs
     stdout.print(
         f"For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} subscribers",
         style="bold",
@@ -105,13 +105,13 @@ def _bill(found: Plan) -> None:
         words = what.format(
             replication_factor=needs.replication_factor, max_connections=needs.max_connections
         )
-        rows.append((_TITLES.get(part, part), *_cells(found.bill[part], count), words))
+        rows.append((_TITLES.get(part, part), *_cells(result.bill[part], count), words))
     _show(rows)
 
 
-def _latency(found: Plan) -> None:
+def _latency(result: Plan) -> None:
     stdout.print("\n[bold]Latency[/]  (simulated)", markup=True)
-    goals = {goal.name: goal for goal in found.goals}
+    goals = {goal.name: goal for goal in result.goals}
     rows = []
     for name, what in _LATENCIES.items():
         for share in (0.5, 0.99):
@@ -119,28 +119,28 @@ def _latency(found: Plan) -> None:
             words = ""
             if goal:
                 words = f"goal {seconds(goal.limit)}: {'reached' if goal.reached else 'missed'}"
-            rows.append((f"{what}, p{share * 100:g}", *_cells(found.latency[name, share], seconds), words))
+            rows.append((f"{what}, p{share * 100:g}", *_cells(result.latency[name, share], seconds), words))
     _show(rows)
 
 
-def _stations(found: Plan) -> None:
+def _stations(result: Plan) -> None:
     stdout.print("\n[bold]What is left[/]  (load: share of the ceiling; at most "
-                 f"{percent(found.needs.max_load)} was asked for)", markup=True)  # fmt: skip
+                 f"{percent(result.needs.max_load)} was asked for)", markup=True)  # fmt: skip
     rows = []
     for name, part in _STATIONS.items():
-        station = found.stations[name]
+        station = result.stations[name]
         times = f", {count(1 / station.load)} times the rate" if station.load > 0.01 else ""
         words = f"saturates at {count(station.ceiling)} events/s{times}"
-        if name == found.bottleneck:
+        if name == result.bottleneck:
             words += "  ← the first"
-        rows.append((_TITLES.get(part, part), *_cells(found.loads[name], percent), words))
+        rows.append((_TITLES.get(part, part), *_cells(result.loads[name], percent), words))
     _show(rows)
 
 
-def _outages(found: Plan) -> None:
-    stdout.print(f"\nWhen one is away for {seconds(found.needs.outage)}", style="bold")
+def _outages(result: Plan) -> None:
+    stdout.print(f"\nWhen one is away for {seconds(result.needs.outage)}", style="bold")
     rows, before = [], ""
-    for effect, figure in found.effects:
+    for effect, figure in result.effects:
         written = {"s": seconds, "share": percent}.get(effect.unit, count)
         rows.append((effect.part if effect.part != before else "", *_cells(figure, written), effect.quantity))
         before = effect.part
@@ -148,7 +148,7 @@ def _outages(found: Plan) -> None:
 
 
 def _show(rows: Sequence[tuple[str | Text, ...]]) -> None:
-    show_facts(rows, align="lrll", left=2)
+    show_rows(rows, align="lrll", left=2)
 
 
 def _cells(figure: Figure, written: Callable[[float], str]) -> tuple[Text, Text]:
@@ -159,54 +159,54 @@ def _cells(figure: Figure, written: Callable[[float], str]) -> tuple[Text, Text]
     return value, Text(interval, "dim")
 
 
-def _notes(found: Plan) -> None:
+def _notes(result: Plan) -> None:
     stdout.print()
     say("note: in brackets: with all costs at the low, or all at the high end of their intervals; "
         "* extrapolated")  # fmt: skip
-    for line in found.calibration.caveats(found.beyond):
+    for line in result.calibration.caveats(result.beyond):
         say(f"note: {line}")
-    if found.needs.sources < _FEW * found.deployment.partitions:
+    if result.needs.sources < _FEW * result.deployment.partitions:
         say("note: so few sources are spread unevenly, by chance; latencies are of such a spread, loads of "
             "an even one.")  # fmt: skip
-    if found.deployment.shards > 1:
+    if result.deployment.shards > 1:
         say("note: a publisher and a gateway of this package talk to one Redis; with several shards, each "
             "source belongs to one of them, and who publishes or serves it to that one, too.")  # fmt: skip
 
 
-def _way(found: Plan, goal: Goal) -> str:
+def _way(result: Plan, goal: Goal) -> str:
     """What is to be said of a goal that is below what the steps take."""
-    steps = way(found.needs, found.calibration.costs)[: None if goal.name == "live" else PUBLISHED]
+    steps = way(result.needs, result.calibration.costs)[: None if goal.name == "live" else PUBLISHED]
     step = max(steps, key=lambda pair: pair[1])
     return f" The way by itself takes {seconds(goal.least)}; the longest step: {step[0]}, {seconds(step[1])}."
 
 
-def _apart(found: Plan) -> None:
+def _apart(result: Plan) -> None:
     """Whether less in one piece reaches the goals."""
     with working("trying separate clusters …"):
-        number = clusters(found.needs, found.calibration)
+        number = clusters(result.needs, result.calibration)
     if number is None:
         stdout.print("Nor do up to 30 separate clusters.")
         return
-    part = share_of(found.needs, number)
+    part = share_of(result.needs, number)
     stdout.print(
         f"{number} separate clusters reach it, each with its share of the sources: --rate "
         f"{math.ceil(part.rate)} --sources {part.sources} --subscribers {part.subscribers}"
     )
 
 
-def _verdict(found: Plan) -> int:
-    name = found.bottleneck
-    station = found.stations[name]
-    for goal in found.missed:
+def _verdict(result: Plan) -> int:
+    name = result.bottleneck
+    station = result.stations[name]
+    for goal in result.missed:
         stdout.print(
             f"[bold red]{goal.name} p99 ≤ {seconds(goal.limit)} is not reached[/] with any number of parts "
             f"that was tried. The nearest that works: {seconds(goal.value)}, with the above."
-            + (_way(found, goal) if goal.least > goal.limit else ""),
+            + (_way(result, goal) if goal.least > goal.limit else ""),
             markup=True,
         )
-    if found.missed:
-        if all(goal.least <= goal.limit for goal in found.missed):
-            _apart(found)
+    if result.missed:
+        if all(goal.least <= goal.limit for goal in result.missed):
+            _apart(result)
         return MISSED
     part = _TITLES.get(_STATIONS[name], _STATIONS[name])
     stdout.print(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from dualstream_lab.cli.console import Duration, progress_bar, say, show_facts, show_table, stdout
+from dualstream_lab.cli.console import Duration, progress_bar, say, show_rows, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import conclude, output, path, verdict_files
 from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.judgement import Rules
 from dualstream_lab.lab.isolation.proof import QUICK, Options, Proof, redis_faults
 from dualstream_lab.lab.isolation.proof import prove as make_proof
-from dualstream_lab.lab.isolation.text import COLUMNS, check_proof, facts, headline, page, row
+from dualstream_lab.lab.isolation.text import COLUMNS, check_proof, headline, overview, page, row
 from dualstream_lab.verdict.checker import Validity
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def prove() -> None:
 )
 @click.option(
     "--others",
+    "background",
     type=float,
     default=0.3,
     help="Cores that other programs may use; latencies of blocks with more are not compared.",
@@ -64,8 +65,8 @@ def prove() -> None:
 @path("--from", "again", metavar="DIR", help="Measure nothing: judge the kept blocks of a proof again.")
 def redis_isolation(
     quick: bool, rate: float, faults: str | None, limit: float | None, publisher: Path | None,
-    block: float | None, margin: float, others: float, seed: int, junit: Path | None, json_file: Path | None,
-    html_file: Path | None, root: Path, again: Path | None,
+    block: float | None, margin: float, background: float, seed: int, junit: Path | None,
+    json_file: Path | None, html_file: Path | None, root: Path, again: Path | None,
 ) -> int:  # fmt: skip
     """Prove that Redis trouble never fails or slows a publish.
 
@@ -91,7 +92,7 @@ def redis_isolation(
             chosen = tuple(name.strip() for name in faults.split(",") if name.strip())
         timing = Timing(length=block or (_QUICK_BLOCK if quick else _BLOCK))
         timing = replace(timing, after=min(1.0, timing.length / 2), first=15.0 if quick else 40.0)
-        time, rules = limit or (_QUICK_TIME if quick else _TIME), Rules(ms=margin, others=others)
+        time, rules = limit or (_QUICK_TIME if quick else _TIME), Rules(ms=margin, background=background)
         options = Options(
             faults=chosen, rate=rate, time=time, timing=timing, rules=rules, publisher=publisher, seed=seed,
             quick=quick,
@@ -134,7 +135,7 @@ def _show(proof: Proof) -> None:
         for text, count in list(fault.errors.items())[:3]:
             stdout.print(f"  {count:,} times: {text}")
     stdout.print()
-    show_facts(facts(proof))
+    show_rows(overview(proof))
     for problem in proof.problems:
         say(f"missing: {problem}")
     if proof.state != "finished":

@@ -19,7 +19,7 @@ from dualstream_lab.record import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dualstream_lab.replay import Found
+    from dualstream_lab.replay import LoggedEvent
 
 _SAID = 5  # of what is refused and no file takes
 
@@ -48,9 +48,9 @@ class Lines:
         if self.name != "-":
             os.close(self._fd)
 
-    async def write(self, found: Sequence[Found]) -> int:
+    async def write(self, events: Sequence[LoggedEvent]) -> int:
         """Returns when the system has them."""
-        rest = memoryview(b"".join(one_line(item.stored.value) + b"\n" for item in found))
+        rest = memoryview(b"".join(one_line(item.stored.value) + b"\n" for item in events))
         size = os.fstat(self._fd).st_size
         try:
             while rest:
@@ -61,7 +61,7 @@ class Lines:
             if self._regular:
                 os.ftruncate(self._fd, size)
             raise StackError(f"{self.name} cannot be written: {error.strerror}") from error
-        return len(found)
+        return len(events)
 
 
 def _opened(path: Path, *, append: bool) -> int:
@@ -74,18 +74,18 @@ def _opened(path: Path, *, append: bool) -> int:
 class Table:
     """A short line an event, for people: when, where it is, source, type, id, the beginning of the data."""
 
-    async def write(self, found: Sequence[Found]) -> int:
+    async def write(self, events: Sequence[LoggedEvent]) -> int:
         """Print them."""
-        for item in found:
+        for item in events:
             line = _readable(item)
             stdout.print(line[: max(40, stdout.width)], markup=False, soft_wrap=True)
-        return len(found)
+        return len(events)
 
     def close(self) -> None:
         """Nothing."""
 
 
-def _readable(item: Found) -> str:
+def _readable(item: LoggedEvent) -> str:
     record, event = item
     when = datetime.fromtimestamp(record.timestamp / 1000).astimezone()
     where = f"{record.partition}:{record.offset}"

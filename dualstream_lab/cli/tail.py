@@ -93,8 +93,8 @@ async def _watch(source: str, limit: int | None, *, pattern: bool, **urls: str) 
     try:
         await _print(messages(), limit)
     finally:
-        if own.others:
-            say(f"{own.others:,} notifications of other logs were left out")
+        if own.left_out:
+            say(f"{own.left_out:,} notifications of other logs were left out")
     return 0
 
 

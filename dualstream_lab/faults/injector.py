@@ -78,14 +78,14 @@ async def _put_before(target: Target, broker: str, proxy: Proxy, exits: AsyncExi
 
 @asynccontextmanager
 async def broken(
-    target: Target, what: str, *, length: float = 0.0, **parameters: float
+    target: Target, name: str, *, length: float = 0.0, **parameters: float
 ) -> AsyncIterator[str]:
     """Within the block it is broken: the block gets the evidence. Lasts at least ``length`` s.
 
     However the block ends, the fault is undone; if it ends well, the fault is also proved to be over. Raises
     ConfigError for an unknown fault or parameter, or one that cannot be done there; FaultInert.
     """
-    async with _injected(_fault(target, what, parameters), length, lambda _record: None) as evidence:
+    async with _injected(_fault(target, name, parameters), length, lambda _record: None) as evidence:
         yield evidence
 
 
@@ -174,9 +174,9 @@ async def _injected(fault: Fault, length: float, note: Callable[[FaultRecord], N
     change(over=await _done(fault.verify_ended(), f"{fault.name} is not over"))
 
 
-def _fault(target: Target, what: str, parameters: Mapping[str, float]) -> Fault:
-    kind = fault_named(what)
-    check_suits([what], local=target.stack is not None, owned=target.owned)
+def _fault(target: Target, name: str, parameters: Mapping[str, float]) -> Fault:
+    kind = fault_named(name)
+    check_suits([name], local=target.stack is not None, owned=target.owned)
     return kind(target, **checked(kind, parameters))
 
 

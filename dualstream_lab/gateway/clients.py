@@ -149,7 +149,7 @@ class ConnectionLimit:
         self._taken.pop(connection, None)
         self._stuck.discard(connection)
 
-    def look(self) -> int:
+    def backlog_bytes(self) -> int:
         """How many bytes wait now for those that more than a little waits for."""
         self._waiting = {one: size for one in self._waiting if (size := one.waiting) > _LITTLE}
         self._bytes = sum(self._waiting.values())
@@ -158,12 +158,12 @@ class ConnectionLimit:
     async def room(self) -> None:
         """Until less waits than half of what may; bounded: those that take nothing keep nobody else away."""
         for _ in range(_ROOM_LOOKS):
-            if self._bytes <= self._limit // 2 or self.look() <= self._limit // 2:
+            if self._bytes <= self._limit // 2 or self.backlog_bytes() <= self._limit // 2:
                 return
             await asyncio.sleep(_ROOM_WAIT)
 
     def _relieve(self) -> None:
-        if self.look() <= self._limit:
+        if self.backlog_bytes() <= self._limit:
             return
         if (now := time.monotonic()) - self._taken_at > _STUCK:
             self._stuck = {one for one in self._waiting if self._taken.get(one, -1) == one.taken}
@@ -190,7 +190,7 @@ class Connection:
         self._most = self._allowed = limit.buffer
         self.ended = asyncio.Event()
         self._silent = False
-        self._turn = asyncio.Lock()
+        self._catch_up_lock = asyncio.Lock()
         raw = transport.get_extra_info("socket")
         if raw is not None:
             with suppress(OSError):
@@ -222,15 +222,15 @@ class Connection:
         self.ended.set()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def catch_up_slot(self) -> AsyncIterator[None]:
         """To be told a source's past: one source at a time, and not before there is room."""
-        async with self._turn:
+        async with self._catch_up_lock:
             while self.waiting > self._most:  # noqa: ASYNC110  (the transport's own word goes to aiohttp)
                 await asyncio.sleep(_ROOM)
             await self._limit.room()
             yield
 
-    def tell(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
+    def send(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
         """Write the frames, all of one source. ``shared``: bytes made for others of the same frames."""
         raise NotImplementedError
 
@@ -238,7 +238,7 @@ class Connection:
         """Write the past, as much as it may be."""
         before = self._allowed
         self._allowed = 2**62
-        self.tell(frames, {}, source)
+        self.send(frames, {}, source)
         self._allowed = max(before, self.waiting + self._most)
 
     def _write(self, data: bytes) -> None:
@@ -259,7 +259,7 @@ class Connection:
 class WebSocketConnection(Connection):
     """One text frame a message."""
 
-    def tell(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:  # noqa: ARG002
+    def send(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:  # noqa: ARG002
         """As :class:`Connection`."""
         data = shared.get("ws")
         if data is None:
@@ -278,7 +278,7 @@ class SseConnection(Connection):
         super()._end_slow()
         self._transport.abort()  # it could not read a word of ours: it finds it broken, and resumes
 
-    def tell(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
+    def send(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:
         """As :class:`Connection`."""
         if len(self._cursors) == 1:
             data = shared.get("sse")

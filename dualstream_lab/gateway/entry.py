@@ -59,7 +59,7 @@ class Entry:
             if stranger:
                 join.refuse(Refusal.EPOCH_CHANGED)
             deadline = asyncio.get_running_loop().time() + self._settings.store_timeout
-            async with client.turn() if join.phase is Phase.READING else nullcontext():
+            async with client.catch_up_slot() if join.phase is Phase.READING else nullcontext():
                 rows = await self._read(feed, stream, join, deadline)
                 self._hub.admit(client, feed, join, rows)
         except BaseException:
@@ -128,7 +128,7 @@ class Entry:
         rows: Sequence[Row] = ()
         while join.phase is Phase.READING:
             try:
-                mine, theirs = await self._look(feed, join, deadline)
+                mine, theirs = await self._read_pages(feed, join, deadline)
             except StoreError:
                 join.refuse(Refusal.STORE_UNAVAILABLE)
             except StreamUnavailable:
@@ -147,7 +147,7 @@ class Entry:
             return ()
         return rows
 
-    async def _look(self, feed: Feed, join: Join, deadline: float) -> list[Page]:
+    async def _read_pages(self, feed: Feed, join: Join, deadline: float) -> list[Page]:
         """The client's page and the stream's, of one snapshot, as far as both need it."""
         confirmed = feed.stream.confirmed
         # By Kafka, another client may have brought the stream further than the store is.

@@ -110,5 +110,5 @@ class Feed:
             return 0
         shared: dict[str, bytes] = {}
         for client in self.live:  # telling never removes one
-            client.tell(frames, shared, self.source)
+            client.send(frames, shared, self.source)
         return len(frames) * len(self.live)

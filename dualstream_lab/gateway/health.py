@@ -56,7 +56,7 @@ class Health:
         """Until cancelled."""
         while True:
             began = time.monotonic()
-            await self._look()
+            await self._check()
             self._first.set()
             await asyncio.sleep(max(0.0, began + _EVERY - time.monotonic()))
 
@@ -67,7 +67,7 @@ class Health:
         self.lag.forget()
         self._covered.clear()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         ends, away = await each_end(self._log, range(self._log.identity.partitions))
         self._kafka = next(iter(away.values()), "up")
         if ends and away:

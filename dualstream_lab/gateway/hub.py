@@ -48,15 +48,15 @@ _resyncs: Final = msgspec.json.Decoder(_Resync)
 class HubStats:
     """Counters since the start. ``latency`` is given s from Kafka's ack to the write, one sample a flush.
 
-    ``foreign``: messages on Redis that are of another log; ``unrecognized``: that are none of ours; ``bare``:
-    that do not say where their event is.
+    ``other_epoch``: messages on Redis that are of another log; ``unrecognized``: that are none of ours;
+    ``bare``: that do not say where their event is.
     """
 
     received: int = 0
-    foreign: int = 0
+    other_epoch: int = 0
     unrecognized: int = 0
     bare: int = 0
-    told: int = 0
+    sent: int = 0
     joined: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     latency: Callable[[float], None] = lambda _seconds: None
@@ -104,7 +104,7 @@ class Hub:
 
     def admit(self, client: Connection, feed: Feed, join: Join, rows: Sequence[Row]) -> None:
         """The client's step into the stream: its past, what was received since, and it is live."""
-        self.stats.told += feed.flush()
+        self.stats.sent += feed.flush()
         # While a client without a past came in, what it might have received was told to others and compared.
         after = later(join.after, feed.stream.confirmed)
         refusal = join.refusal.value if join.refusal else None
@@ -112,15 +112,14 @@ class Hub:
         frames = [
             *feed.stored(rows, join.known, old=True),
             feed.state("subscribed", cursor=feed.cursor_at(after, join.fence), **about),
-            *feed.stream.received_after(
-                after
-            ),  # only now: their cursors may be beyond a past that is refused
+            # only now: their cursors may be beyond a past that is refused
+            *feed.stream.received_after(after),
         ]
         if feed.degraded:
             frames.append(feed.state("degraded", reason=feed.degraded))
         client.catch_up(frames, feed.source)
         feed.live.add(client)
-        self.stats.told += len(rows)
+        self.stats.sent += len(rows)
         self.stats.joined += 1
         if refusal:
             self.stats.refused[refusal] += 1
@@ -192,12 +191,12 @@ class Hub:
             stream.doubtful = False
             self.repairs.fence([feed])
         if stream.needs or stream.pending > _MANY_PENDING:
-            self.repairs.look(feed)
+            self.repairs.reconcile(feed)
 
     def _receive_hint(self, feed: Feed, note: Notification) -> None:
         """Of another log it says nothing; without a place in ours only that there may be something."""
         if note.log not in {None, feed.epoch}:
-            self.stats.foreign += 1
+            self.stats.other_epoch += 1
         elif note.source_id != feed.source_id:
             self.stats.unrecognized += 1
         else:
@@ -214,7 +213,7 @@ class Hub:
         if said is None:
             self.stats.unrecognized += 1
         elif said.log not in {None, self._log.identity.epoch}:
-            self.stats.foreign += 1
+            self.stats.other_epoch += 1
         else:
             named = self.feeds if said.all else said.sources
             self.repairs.fence(self.feeds[source] for source in named if source in self.feeds)
@@ -278,7 +277,7 @@ class Hub:
     def _flush(self) -> None:
         self._flushing = None
         unwritten, self._unwritten = self._unwritten, set()
-        self.stats.told += sum(feed.flush() for feed in unwritten)
+        self.stats.sent += sum(feed.flush() for feed in unwritten)
         self._flushed_at = asyncio.get_running_loop().time()
         if self._newest:
             self.stats.latency(max(0.0, (time.time_ns() - self._newest) / 1e9))

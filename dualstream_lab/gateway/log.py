@@ -155,7 +155,7 @@ class Log:
         """Where committed messages end, asked from now on. Raises StreamUnavailable."""
         ends = await self._ends.ends(partitions)
         if any(end < self.known.get(partition, 0) for partition, end in ends.items()):
-            await self._look()  # it was made anew, or has lost a part: which one, before that is told
+            await self._refresh()  # it was made anew, or has lost a part: which one, before that is told
         self._know(ends)
         return ends
 
@@ -163,7 +163,7 @@ class Log:
         """Whether it has these partitions; looks whether some were added."""
         highest = max(partitions, default=-1)
         if highest >= self.identity.partitions:
-            await self._look()
+            await self._refresh()
         return highest < self.identity.partitions
 
     def reached(self, positions: Positions) -> None:
@@ -185,16 +185,16 @@ class Log:
             self.known[partition] = end
             self.reach[partition] = end + _MARGIN
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         """Look at the topic, once for all who want it, and not too often: strangers may ask for it."""
         loop = asyncio.get_running_loop()
         if self._looking is None and loop.time() - self._looked >= _LOOKS:
             self._looked = loop.time()
-            self._looking = loop.create_task(self._look_now())
+            self._looking = loop.create_task(self._refresh_now())
         if self._looking is not None:
             await asyncio.wait([self._looking])
 
-    async def _look_now(self) -> None:
+    async def _refresh_now(self) -> None:
         try:
             await self._watch.look()
         except (StreamUnavailable, ConfigError) as error:

@@ -47,7 +47,7 @@ class Metrics(Collector):
         hub, limit = self._hub, self._limit
         for name, about, system, count in (
             ("consumed", "Notifications received on Redis", "redis", hub.stats.received),
-            ("sent", "Messages told to clients", "websocket_sse", hub.stats.told),
+            ("sent", "Messages told to clients", "websocket_sse", hub.stats.sent),
         ):
             labels = ["messaging_system", "messaging_destination_template"]
             messages = CounterMetricFamily(f"messaging_client_{name}_messages", about, labels=labels)
@@ -62,7 +62,7 @@ class Metrics(Collector):
             ("joined", "Sources that clients began to follow", hub.stats.joined),
             ("recovered_events", "Events that Redis lost and comparing found", hub.repairs.late),
             ("unrecognized_messages", "Messages on Redis that are none of ours", hub.stats.unrecognized),
-            ("foreign_notifications", "Messages on Redis about another log", hub.stats.foreign),
+            ("other_epoch_notifications", "Messages on Redis about another log", hub.stats.other_epoch),
             ("bare_notifications", "Those that do not say where their event is", hub.stats.bare),
             ("notifications_beyond_end", "Those of events that Kafka does not have", hub.claims.beyond),
             ("comparisons", "Looks into the store for lost events", hub.repairs.looks),
@@ -73,7 +73,7 @@ class Metrics(Collector):
         feeds = hub.feeds.values()
         for name, about, value in (
             ("clients", "Connected clients", limit.used),
-            ("clients_waiting_bytes", "Bytes that wait for slow clients", limit.look()),
+            ("clients_waiting_bytes", "Bytes that wait for slow clients", limit.backlog_bytes()),
             ("sources", "Sources that are followed", len(feeds)),
             ("degraded_sources", "Sources served from the store", sum(1 for feed in feeds if feed.degraded)),
             ("redis_up", "Whether Redis is connected", int(hub.upstream is not None and hub.upstream.up)),

@@ -100,7 +100,7 @@ class Reads:
             if not self._asked:
                 self._wake.clear()
             if batch:
-                await self._look(batch)
+                await self._answer(batch)
 
     async def _watch_positions(self) -> None:
         while True:
@@ -122,7 +122,7 @@ class Reads:
             else:
                 self._waited.clear()
 
-    async def _look(self, batch: Sequence[_Asked]) -> None:
+    async def _answer(self, batch: Sequence[_Asked]) -> None:
         queries = [query for asked, _ in batch for query in asked]
         try:
             pages = await self.store.pages(queries, self._limit)

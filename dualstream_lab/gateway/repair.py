@@ -132,7 +132,7 @@ class Repairs:
         self.late = 0
         self.looks = 0
 
-    def look(self, feed: Feed) -> None:
+    def reconcile(self, feed: Feed) -> None:
         """Compare it as soon as the store is there."""
         self._due.add(feed)
         self._due_wake.set()
@@ -156,9 +156,9 @@ class Repairs:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ask_fences())
-            group.create_task(self._look_at_suspects())
+            group.create_task(self._reconcile_suspects())
             group.create_task(self._poll_degraded())
-            group.create_task(self._look_anyway())
+            group.create_task(self._reconcile_all())
 
     def settle(self, feed: Feed, page: Page) -> None:
         """Tell what the store has and the feed's clients were not told; live again when that is all."""
@@ -187,13 +187,13 @@ class Repairs:
             unanswered = {feed for feed in waiting if not ends.keys() >= set(feed.partitions)}
             for feed in waiting - unanswered:
                 feed.stream.suspect({partition: ends[partition] for partition in feed.partitions})
-                self.look(feed)
+                self.reconcile(feed)
             if unanswered:
                 self._warn("log", f"{len(unanswered)} sources wait for Kafka to be compared")
                 self.fence(unanswered)
                 await asyncio.sleep(_AGAIN)
 
-    async def _look_at_suspects(self) -> None:
+    async def _reconcile_suspects(self) -> None:
         while True:
             await self._due_wake.wait()
             self._due_wake.clear()
@@ -215,7 +215,7 @@ class Repairs:
                 self._poll_wake.clear()
             await self._compare(degraded)
 
-    async def _look_anyway(self) -> None:
+    async def _reconcile_all(self) -> None:
         """A lost last notification leaves no hole."""
         while True:
             await asyncio.sleep(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
@@ -241,8 +241,8 @@ class Repairs:
                 if feed.stream is stream:  # else it is of another log now
                     self.settle(feed, page)
 
-    def _warn(self, what: str, reason: str) -> None:
+    def _warn(self, subject: str, reason: str) -> None:
         now = time.monotonic()
-        if now - self._warned.get(what, float("-inf")) >= _WARN_EVERY:
-            self._warned[what] = now
+        if now - self._warned.get(subject, float("-inf")) >= _WARN_EVERY:
+            self._warned[subject] = now
             log.warning("%s", reason)

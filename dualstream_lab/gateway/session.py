@@ -155,4 +155,4 @@ class Session:
                 del self._entering[source]
 
     def _say(self, source: str, message: StateFrame) -> None:
-        self._connection.tell([state_frame(message)], {}, source)
+        self._connection.send([state_frame(message)], {}, source)

@@ -55,11 +55,11 @@ def known_by(since: Since) -> Positions | None:
     return since.by_partition if isinstance(since, Cursor) else None if since is None else {}
 
 
-async def check_partitions(log: Log, partitions: Positions, what: str) -> None:
+async def check_partitions(log: Log, partitions: Positions, field: str) -> None:
     """Raises Refused where the log does not have these partitions. Looks, where some may have been added."""
     if not await log.has(partitions):
         has = f"the topic has {log.identity.partitions} (from 0)"
-        raise Refused(f"{what}: names partition {max(partitions)}; {has}")
+        raise Refused(f"{field}: names partition {max(partitions)}; {has}")
 
 
 async def check_since(log: Log, since: Since) -> bool:

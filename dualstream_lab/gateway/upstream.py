@@ -232,8 +232,8 @@ class Upstream:
         name = channel.name.decode("utf-8", "replace")
         self._warn("channel", f"{reason}. {refused} channels are refused, {name} last")
 
-    def _warn(self, what: str, reason: str) -> None:
+    def _warn(self, subject: str, reason: str) -> None:
         now = time.monotonic()
-        if now - self._warned.get(what, float("-inf")) >= _WARN_EVERY:
-            self._warned[what] = now
+        if now - self._warned.get(subject, float("-inf")) >= _WARN_EVERY:
+            self._warned[subject] = now
             log.warning("Redis: %s", reason)

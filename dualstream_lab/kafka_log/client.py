@@ -142,9 +142,9 @@ class LogClient:
         return await self._offsets(times, "where it ends", isolation=_UNCOMMITTED)
 
     async def _offsets(
-        self, times: Mapping[int, int], what: str, *, isolation: int = _COMMITTED
+        self, times: Mapping[int, int], question: str, *, isolation: int = _COMMITTED
     ) -> dict[int, int]:
-        return await self._bounded(self._insist(times, isolation), what)
+        return await self._bounded(self._insist(times, isolation), question)
 
     async def _insist(self, times: Mapping[int, int], isolation: int) -> dict[int, int]:
         """For as long as ``request_timeout``: a leader may have changed.
@@ -179,14 +179,14 @@ class LogClient:
             offsets[partition] = offset
         return offsets
 
-    async def _bounded(self, asked: Awaitable[T], what: str, *, patience: float = 0.0) -> T:
+    async def _bounded(self, asked: Awaitable[T], question: str, *, patience: float = 0.0) -> T:
         limit = 2 * self._timeout + patience
         try:
             async with asyncio.timeout(limit):
                 return await asked
         except (KafkaError, OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {limit:g} s"
-            raise StreamUnavailable(f"Kafka does not say of {self._topic} {what}: {reason}") from error
+            raise StreamUnavailable(f"Kafka does not say of {self._topic} {question}: {reason}") from error
 
     def _target(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

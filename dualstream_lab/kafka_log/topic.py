@@ -45,7 +45,7 @@ class LogIdentity:
 
     epoch: str
     partitions: int
-    facts: str
+    origin: str
     """Cluster id and topic id, which the epoch is made of."""
 
     def is_named(self, epoch: str) -> bool:
@@ -54,7 +54,7 @@ class LogIdentity:
 
     def former_epochs(self) -> frozenset[str]:
         """What the format before called this log, which counted its partitions in: up to today's."""
-        return frozenset(_digest(f"{self.facts} {count}") for count in range(1, self.partitions + 1))
+        return frozenset(_digest(f"{self.origin} {count}") for count in range(1, self.partitions + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,12 +168,12 @@ async def _described(client: AIOKafkaClient, topic: str) -> Description:
 
 
 def _identity(description: Description) -> LogIdentity:
-    facts = f"{description.cluster_id} {description.topic_id}"
-    return LogIdentity(epoch=_digest(facts), partitions=description.partitions, facts=facts)
+    origin = f"{description.cluster_id} {description.topic_id}"
+    return LogIdentity(epoch=_digest(origin), partitions=description.partitions, origin=origin)
 
 
-def _digest(facts: str) -> str:
-    return hashlib.sha256(facts.encode()).hexdigest()[:12]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class LogWatch:

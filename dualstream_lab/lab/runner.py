@@ -193,7 +193,7 @@ class _Running:
                 state = "interrupted"
                 self._show("stopping")
                 if not self.generated:
-                    generator.tell("stop")
+                    generator.send("stop")
                     await generator.expect("done", _DONE)
             except FaultInert as error:
                 state = "interrupted"
@@ -201,7 +201,7 @@ class _Running:
             finally:
                 self.session.end(state)
             for child in listeners:
-                child.tell("stop")
+                child.send("stop")
             await asyncio.gather(*(child.expect("done", _DONE) for child in listeners))
 
     def _listeners(self) -> list[Child]:
@@ -218,7 +218,7 @@ class _Running:
 
     async def _load(self, generator: Child) -> None:
         limit = time_limit(self.scenario.workload, self.target.settings)
-        giving_up = asyncio.get_running_loop().call_later(limit, generator.tell, "stop")
+        giving_up = asyncio.get_running_loop().call_later(limit, generator.send, "stop")
         done = asyncio.create_task(generator.expect("done", limit + _DONE))
         waiting = {done}
         if faults := self.scenario.faults:

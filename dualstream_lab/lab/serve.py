@@ -170,20 +170,20 @@ class _Parts:
 
 
 @asynccontextmanager
-async def _listening(settings: ServeSettings, access: Access, made: _Parts) -> AsyncIterator[str]:
+async def _listening(settings: ServeSettings, access: Access, parts: _Parts) -> AsyncIterator[str]:
     """The HTTP server, where a part needs one; its clients are told when it ends."""
-    if not made.routes:
+    if not parts.routes:
         yield ""
         return
-    runner = web.AppRunner(application(made.routes, access), handler_cancellation=True, shutdown_timeout=2.0)
+    runner = web.AppRunner(application(parts.routes, access), handler_cancellation=True, shutdown_timeout=2.0)
     await runner.setup()
     try:
         async with _server(settings, runner) as port:
             yield f"http://{settings.listen.rpartition(':')[0]}:{port}"
-            if made.goodbye is not None:
+            if parts.goodbye is not None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_GOODBYE):
-                        await made.goodbye()
+                        await parts.goodbye()
     finally:
         await runner.cleanup()
 

@@ -48,7 +48,7 @@ class OwnLog:
         self._epoch: str | None = None
         self._ask_at = 0.0
         self._said: set[str] = set()
-        self.others = 0
+        self.left_out = 0
         if settings.kafka_url is None:
             self._say_once("no Kafka is given: notifications of other logs on this Redis are shown, too")
 
@@ -62,7 +62,7 @@ class OwnLog:
             self._ask_at = asyncio.get_running_loop().time() + self._settings.refresh_interval
         if self._epoch in {None, log}:
             return True
-        self.others += 1
+        self.left_out += 1
         self._say_once(
             f"notifications of another log ({log}) come here, too, and are left out: give each estate that "
             "shares this Redis its own DUALSTREAM_CHANNEL_PREFIX"

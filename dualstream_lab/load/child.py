@@ -64,7 +64,7 @@ class Child:
         """Its process id."""
         return self._process.pid
 
-    def tell(self, order: str) -> None:
+    def send(self, order: str) -> None:
         """Send an order. Nothing if it has ended."""
         if self._process.stdin is not None and self._process.returncode is None:
             with suppress(OSError):

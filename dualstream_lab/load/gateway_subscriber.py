@@ -189,9 +189,9 @@ class GatewayReceiveRecorder(ReceiveRecorder):
     running numbers in it to find holes by: counted is what the gateway says, ``gaps`` and ``recovered``.
     """
 
-    def __init__(self, *where: Any, **options: Any) -> None:
-        super().__init__(*where, also={"caught_up": options.get("every", 1)}, **options)
-        self._told = {"gaps": 0, "recovered": 0}
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, also={"caught_up": options.get("every", 1)}, **options)
+        self._counted = {"gaps": 0, "recovered": 0}
         self._caught_up: list[tuple[int, int, int, bool]] = []
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
@@ -213,8 +213,8 @@ class GatewayReceiveRecorder(ReceiveRecorder):
         super().collect()
         self.meter.count("caught_up", len(self._caught_up))
         self.row_tuples("caught_up", ("seq", "at", "subscriber", "by_repair"), self._caught_up)
-        for name, before in self._told.items():
+        for name, before in self._counted.items():
             total = sum(getattr(one, name) for one in self.subscribers)
             self.meter.count(name, total - before)
-            self._told[name] = total
+            self._counted[name] = total
         self.meter.level("delivered.via_gateway", 1)

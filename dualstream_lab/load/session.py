@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 
-def new_manifest(settings: Settings, workload: Workload, **facts: Any) -> Manifest:
-    """Of a run with ids of its own. ``facts``: the other fields."""
+def new_manifest(settings: Settings, workload: Workload, **fields: Any) -> Manifest:
+    """Of a run with ids of its own. ``fields``: the other ones of a manifest."""
     run = uuid4()
     return Manifest(
         run=str(run),
@@ -36,7 +36,7 @@ def new_manifest(settings: Settings, workload: Workload, **facts: Any) -> Manife
         clocks=Clocks.now(),
         workload=workload.as_dict(),
         settings=safe_settings(settings),
-        **facts,
+        **fields,
     )
 
 
@@ -68,7 +68,7 @@ class Session:
         self.manifest.started = self.manifest.clocks.monotonic + lead
         self.directory.save()
         for child in children:
-            child.tell(f"start {self.manifest.started}")
+            child.send(f"start {self.manifest.started}")
         return self.manifest.started
 
     def end(self, state: str) -> None:

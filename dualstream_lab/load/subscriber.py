@@ -237,7 +237,7 @@ class RedisSubscriber(Connection):
 
 
 async def all_ready(
-    subscribers: Sequence[Listening], timeout: float, *, where: str = "Redis", option: str = "--redis"
+    subscribers: Sequence[Listening], timeout: float, *, server: str = "Redis", option: str = "--redis"
 ) -> None:
     """Wait until all have their subscription. Raises StreamUnavailable."""
     try:
@@ -248,6 +248,6 @@ async def all_ready(
         missing = [subscriber for subscriber in subscribers if not subscriber.ready.is_set()]
         trouble = next((one.trouble for one in missing if one.trouble), "")
         raise StreamUnavailable(
-            f"{len(missing)} of {len(subscribers)} subscribers could not subscribe on {where} within "
+            f"{len(missing)} of {len(subscribers)} subscribers could not subscribe on {server} within "
             f"{timeout:g} s{': ' * bool(trouble)}{trouble}; check {option}"
         ) from error

@@ -41,7 +41,7 @@ class PublishingUser(User):
     """
 
     abstract = True
-    hears_itself = False
+    measures_delivery = False
     """Whether its process also listens to everything (``--via``), and measures from intended to received what
     it published itself: on one clock, whatever the number of workers and machines.
     """
@@ -80,8 +80,10 @@ def _init(environment: Environment, **_: Any) -> None:
     # its retries in an outage are ours to count
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     listens = any(issubclass(user, SubscribingUser) for user in environment.user_classes)
-    hears = any(issubclass(user, PublishingUser) and user.hears_itself for user in environment.user_classes)
-    controller = Controller(environment, listens=listens, hears_itself=hears)
+    measures = any(
+        issubclass(user, PublishingUser) and user.measures_delivery for user in environment.user_classes
+    )
+    controller = Controller(environment, listens=listens, measures_delivery=measures)
     environment.dualstream = controller  # type: ignore[attr-defined]
     if environment.web_ui is not None:
         add_tab(environment, controller)

@@ -49,9 +49,9 @@ USAGE, UNAVAILABLE, MISSED, INTERRUPTED = 2, 3, 99, 130
 class Controller:
     """``environment.dualstream``. Its methods are for greenlets."""
 
-    def __init__(self, environment: Environment, *, listens: bool, hears_itself: bool) -> None:
+    def __init__(self, environment: Environment, *, listens: bool, measures_delivery: bool) -> None:
         self._environment = environment
-        self._listens, self._hears_itself = listens, hears_itself
+        self._listens, self._measures_delivery = listens, measures_delivery
         self._runner: Any = environment.runner
         self._is_worker = isinstance(self._runner, WorkerRunner)
         self._is_master = isinstance(self._runner, MasterRunner)
@@ -134,7 +134,7 @@ class Controller:
     def _prepare(self, options: Options) -> None:
         workers = self._workers = Workers(self._runner)
         count = len(workers.members)
-        lead = options.lead(listens=self._listens, hears_itself=self._hears_itself)
+        lead = options.lead(listens=self._listens, measures_delivery=self._measures_delivery)
         record = Record(options, workers=count, lead=lead)
         self._record, self.totals = record, record.totals
         for index, member in enumerate(workers.members):
@@ -148,7 +148,9 @@ class Controller:
     def _begin(self, options: Options) -> None:
         assert self._assignment is not None  # noqa: S101  (the worker's was looked at, its own was just made)
         self._bridge = self._bridge or Bridge()
-        session = Session(options, self._assignment, listens=self._listens, hears_itself=self._hears_itself)
+        session = Session(
+            options, self._assignment, listens=self._listens, measures_delivery=self._measures_delivery
+        )
         limit = self._limits[0]
         try:
             self._bridge.call(session.start(), timeout=limit)

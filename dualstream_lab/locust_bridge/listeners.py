@@ -29,15 +29,15 @@ class Listeners:
     """
 
     def __init__(
-        self, options: Options, gateway: URL | None, epoch: str | None, hearing: ReceiveRecorder,
+        self, options: Options, gateway: URL | None, epoch: str | None, receiver: ReceiveRecorder,
         keep: Callable[[str, Coroutine[Any, Any, None]], None],
     ) -> None:  # fmt: skip
         self._options, self._gateway, self._epoch = options, gateway, epoch
-        self._hearing, self._keep = hearing, keep
+        self._receiver, self._keep = receiver, keep
         self.everyone: list[RedisSubscriber | GatewaySubscriber] = []
-        hearing.subscribers = self.everyone
+        receiver.subscribers = self.everyone
 
-    async def hear_everything(self) -> None:
+    async def subscribe_to_all(self) -> None:
         """Every source's events, each once. Raises StreamUnavailable, ConfigError."""
         via, sources = self._options.via, range(self._options.workload.sources)
         if via == "redis":
@@ -78,7 +78,7 @@ class Listeners:
         if self._gateway is None:
             await all_ready(joined, JOIN_TIMEOUT)
             return
-        await all_ready(joined, JOIN_TIMEOUT, where="the gateway", option="--gateway")
+        await all_ready(joined, JOIN_TIMEOUT, server="the gateway", option="--gateway")
         for one in joined:
             if isinstance(one, GatewaySubscriber) and one.epoch not in {None, self._epoch}:
                 raise ConfigError(
@@ -87,22 +87,22 @@ class Listeners:
                 )
 
     def _subscriber(self, ranks: Sequence[int] | None, number: int) -> RedisSubscriber | GatewaySubscriber:
-        options, hearing = self._options, self._hearing
+        options, receiver = self._options, self._receiver
         slow = options.slow_seconds if _spread(number) < options.slow else 0.0
         if options.via != "redis" and self._gateway is not None and ranks is not None:
             return GatewaySubscriber(
-                self._gateway, [":".join(source_name(rank)) for rank in ranks], hearing,
+                self._gateway, [":".join(source_name(rank)) for rank in ranks], receiver,
                 via=options.via, number=number, slow=slow, stay=options.stay,
-                listening=hearing.listening, ranks=ranks,
+                listening=receiver.listening, ranks=ranks,
             )  # fmt: skip
         prefix = options.settings.channel_prefix
         channels = [all_channels(prefix)]
         if ranks is not None:
             channels = [channel_of(*source_name(rank), prefix) for rank in ranks]
         return RedisSubscriber(
-            options.settings.redis_url or "", channels, hearing,
+            options.settings.redis_url or "", channels, receiver,
             number=number, pattern=ranks is None, slow=slow, stay=options.stay,
-            listening=hearing.listening, sources=(-1,) if ranks is None else ranks,
+            listening=receiver.listening, sources=(-1,) if ranks is None else ranks,
         )  # fmt: skip
 
 

@@ -144,11 +144,11 @@ class Options:
             stay=given.stay or None, **{name: getattr(given, name) for name in same},
         )  # fmt: skip
 
-    def lead(self, *, listens: bool, hears_itself: bool) -> float:
+    def lead(self, *, listens: bool, measures_delivery: bool) -> float:
         """Seconds from the start of a test to the plan's zero."""
         through = self.via != "redis"
         joins = self.users * self.connections if listens else 0
-        joins += self.workload.sources if hears_itself and through else 0
+        joins += self.workload.sources if measures_delivery and through else 0
         return _LEAD + min(self.users / self.spawn_rate, _LONGEST_SPAWN) + joins / _JOINS[through]
 
 

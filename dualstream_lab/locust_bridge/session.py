@@ -64,16 +64,16 @@ class RunAssignment:
 class _Sink(PublishRecorder):
     """Tells the subscribers of this process what they are to receive."""
 
-    hearing: ReceiveRecorder | None = None
+    receiver: ReceiveRecorder | None = None
 
     def sending(self, seq: npt.NDArray[np.int64], intended: int, in_flight: int) -> None:
-        if self.hearing is not None:
-            self.hearing.expect(seq.tolist(), intended, time.monotonic_ns())
+        if self.receiver is not None:
+            self.receiver.expect(seq.tolist(), intended, time.monotonic_ns())
         super().sending(seq, intended, in_flight)
 
     def settled(self, call: Call) -> None:
-        if not call.acked and self.hearing is not None:
-            self.hearing.forget(call.seq.tolist())
+        if not call.acked and self.receiver is not None:
+            self.receiver.forget(call.seq.tolist())
         super().settled(call)
 
 
@@ -100,12 +100,12 @@ class Session:
     """
 
     def __init__(
-        self, options: Options, assignment: RunAssignment, *, listens: bool, hears_itself: bool
+        self, options: Options, assignment: RunAssignment, *, listens: bool, measures_delivery: bool
     ) -> None:
         self._options = options
         self._assignment = assignment
-        self._listens = listens or hears_itself
-        self._hears_itself = hears_itself
+        self._listens = listens or measures_delivery
+        self._measures_delivery = measures_delivery
         self._tasks: list[asyncio.Task[None]] = []
         self.intervals: deque[Interval] = deque(maxlen=_KEPT)
         self.over = False
@@ -154,12 +154,12 @@ class Session:
         }  # fmt: skip
         ids = RunIds(assignment.ids)
         self._sink = _Sink(directory, f"worker{assignment.index}", ids=ids, **common)
-        self._hearing = (ReceiveRecorder if direct else GatewayReceiveRecorder)(
+        self._receiver = (ReceiveRecorder if direct else GatewayReceiveRecorder)(
             directory if self._listens else None, f"worker{assignment.index}", ids,
-            details=not self._hears_itself, complete=self._hears_itself, epoch=epoch, **common,
+            details=not self._measures_delivery, complete=self._measures_delivery, epoch=epoch, **common,
         )  # fmt: skip
-        self.listeners = Listeners(options, gateway, epoch, self._hearing, self._keep)
-        self._sink.hearing = self._hearing if self._listens else None
+        self.listeners = Listeners(options, gateway, epoch, self._receiver, self._keep)
+        self._sink.receiver = self._receiver if self._listens else None
         self._sink.watch(self._publisher)
 
     async def _begin(self) -> None:
@@ -172,10 +172,10 @@ class Session:
         self._driver.start(time.monotonic_ns() + assignment.zero - time.time_ns())
         self._sink.started = self._driver.started
         self._keep("the record of publishing", self._sink.run())
-        if self._hears_itself:
-            await self.listeners.hear_everything()
+        if self._measures_delivery:
+            await self.listeners.subscribe_to_all()
         if self._listens:
-            self._keep("the record of hearing", self._hearing.run())
+            self._keep("the record of what is received", self._receiver.run())
         self._keep("the watch for the end", self._watch())
         if assignment.index == 0:  # one process asks for all
             self._keep("the probe of Kafka", probe_kafka(settings, self._sink.meter))
@@ -221,13 +221,13 @@ class Session:
         await _wait(lambda: not driver.in_flight, _open_limit(settings))
         await self._publisher.flush()
         if self._listens:
-            await _wait(lambda: self._hearing.quiet > _QUIET, _DRAIN)
+            await _wait(lambda: self._receiver.quiet > _QUIET, _DRAIN)
         await self._close()
 
     async def _close(self) -> None:
         if left := await end_tasks(self._tasks):
             self._broke(f"{next(iter(left)).get_name()} did not end")
-        for recorder in (self._sink, self._hearing):
+        for recorder in (self._sink, self._receiver):
             try:
                 recorder.close()
             except OSError as error:

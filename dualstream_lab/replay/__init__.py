@@ -10,10 +10,10 @@ from __future__ import annotations
 from dualstream_lab.replay.history import find_event, read, replay
 from dualstream_lab.replay.player import Player, Reject, Republish, Sink
 from dualstream_lab.replay.reading import Reading
-from dualstream_lab.replay.selection import Found, Selection, Start, parse_positions, positions_text
+from dualstream_lab.replay.selection import LoggedEvent, Selection, Start, parse_positions, positions_text
 
 __all__ = [
-    "Found",
+    "LoggedEvent",
     "Player",
     "Reading",
     "Reject",

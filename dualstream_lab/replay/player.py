@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dualstream_lab.errors import EventError
-from dualstream_lab.replay.selection import Found, Selection
+from dualstream_lab.replay.selection import LoggedEvent, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ _CHUNK = 500
 class Sink(Protocol):
     """Where events go."""
 
-    async def write(self, found: Sequence[Found]) -> int:
+    async def write(self, events: Sequence[LoggedEvent]) -> int:
         """Returns when they are there: how many of them."""
 
 
@@ -96,9 +96,9 @@ class Player:
             if self.at_limit:
                 return
 
-    def _choose(self, chunk: Sequence[LogRecord]) -> tuple[list[Found], Sequence[LogRecord]]:
+    def _choose(self, chunk: Sequence[LogRecord]) -> tuple[list[LoggedEvent], Sequence[LogRecord]]:
         """The wanted of a chunk, and the part of it that was looked at, which is all but for the limit."""
-        found: list[Found] = []
+        found: list[LoggedEvent] = []
         for place, record in enumerate(chunk, start=1):
             try:
                 event = self._selection.event_of(record)
@@ -106,7 +106,7 @@ class Player:
                 self._on_reject(reject(record, str(error)))
                 continue
             if event is not None:
-                found.append(Found(record, event))
+                found.append(LoggedEvent(record, event))
                 self._chosen += 1
                 if self.at_limit:
                     return found, chunk[:place]
@@ -145,11 +145,11 @@ class Republish:
         self._max_bytes = settings.buffer_bytes // 2
         self._on_reject = on_reject
 
-    async def write(self, found: Sequence[Found]) -> int:
+    async def write(self, events: Sequence[LoggedEvent]) -> int:
         """Returns when they are durable: how many."""
-        return sum([await self._publish(batch) for batch in self._batches(found)])
+        return sum([await self._publish(batch) for batch in self._batches(events)])
 
-    async def _publish(self, batch: list[Found]) -> int:
+    async def _publish(self, batch: list[LoggedEvent]) -> int:
         try:
             await self._publisher.publish_batch([item.event for item in batch])
         except EventError as error:
@@ -159,10 +159,10 @@ class Republish:
             await self._publisher.publish_batch([item.event for item in batch])
         return len(batch)
 
-    def _batches(self, found: Sequence[Found]) -> Iterator[list[Found]]:
-        batch: list[Found] = []
+    def _batches(self, events: Sequence[LoggedEvent]) -> Iterator[list[LoggedEvent]]:
+        batch: list[LoggedEvent] = []
         size = 0
-        for item in found:
+        for item in events:
             length = len(item.record.value or b"")
             if batch and (len(batch) == self._max_events or size + length > self._max_bytes):
                 yield batch

@@ -70,7 +70,7 @@ def positions_text(positions: Mapping[int, int]) -> str:
     return ",".join(f"{partition}:{offset}" for partition, offset in sorted(positions.items()))
 
 
-class Found(NamedTuple):
+class LoggedEvent(NamedTuple):
     """A record, and the event that it is."""
 
     record: LogRecord

@@ -118,11 +118,11 @@ def find_destination(
     return Destination(settings=settings, local=local, name=name)
 
 
-def _within(settings: Settings, others: Settings) -> bool:
-    """Whether all of these brokers are among the others, however their addresses are written."""
+def _within(settings: Settings, running: Settings) -> bool:
+    """Whether all of these brokers are among the running, however their addresses are written."""
     return all(
         set(_servers(one or "")) <= set(_servers(other or ""))
-        for one, other in ((settings.kafka_url, others.kafka_url), (settings.redis_url, others.redis_url))
+        for one, other in ((settings.kafka_url, running.kafka_url), (settings.redis_url, running.redis_url))
     )
 
 
@@ -161,7 +161,7 @@ def with_origins(text: str, arguments: Sequence[str]) -> str:
 
 def _renamed(setting: str, name: str, text: str) -> str:
     """But not within code, where it is a parameter's name."""
-    return re.sub(rf"(`[^`]*`)|\b{setting}\b", lambda found: found[1] or name, text)
+    return re.sub(rf"(`[^`]*`)|\b{setting}\b", lambda match: match[1] or name, text)
 
 
 def ambient(setting: str) -> str:

@@ -57,5 +57,5 @@ def kept_directory(given: Path, brokers: int) -> Path:
     return given.resolve()
 
 
-def _unwritable(what: str, error: OSError) -> StackError:
-    return StackError(f"{what} cannot be written: {error.strerror or error}; choose another")
+def _unwritable(file: str, error: OSError) -> StackError:
+    return StackError(f"{file} cannot be written: {error.strerror or error}; choose another")

@@ -187,10 +187,10 @@ class Reader:
         return row
 
 
-def _places_in(found: bytes) -> dict[int, Place]:
+def _places_in(packed: bytes) -> dict[int, Place]:
     return {
         partition: Place(position, floor, hole, reason)
-        for partition, position, floor, hole, reason in _places.decode(found)
+        for partition, position, floor, hole, reason in _places.decode(packed)
     }
 
 
@@ -224,11 +224,11 @@ def _cut(
     return {partition: end for partition, end in ends.items() if end < last[partition]}
 
 
-def _events_in(found: bytes, values: bytes | None) -> list[StoredEvent]:
+def _events_in(packed: bytes, values: bytes | None) -> list[StoredEvent]:
     """In the order of their turns, and of their places."""
     events: list[tuple[int, int, StoredEvent]] = []
     begin = 0
-    for turn, key, event_id, kind, source, ts, size in _events.decode(found):
+    for turn, key, event_id, kind, source, ts, size in _events.decode(packed):
         value = (values or b"")[begin : begin + size]
         begin += size
         event = StoredEvent(key >> OFFSET_BITS, key & _OFFSET, event_id, kind, source, ts, value)

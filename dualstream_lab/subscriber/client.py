@@ -184,9 +184,9 @@ class Subscriber:
             if isinstance(arrival, Confirmed):
                 self._cursors[arrival.source] = arrival.cursor
             else:
-                await self._tell(arrival)
+                await self._report_gap(arrival)
 
-    async def _tell(self, gap: Gap) -> None:
+    async def _report_gap(self, gap: Gap) -> None:
         if gap.until is not None:
             self._cursors[gap.source] = gap.until
         if self._on_gap is None:

@@ -29,7 +29,7 @@ EPOCH = "e0"
 
 
 def identity(epoch: str = EPOCH, partitions: int = 1) -> LogIdentity:
-    return LogIdentity(epoch=epoch, partitions=partitions, facts=epoch)
+    return LogIdentity(epoch=epoch, partitions=partitions, origin=epoch)
 
 
 class Log:
@@ -148,14 +148,14 @@ class Client:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
 
-    def turn(self) -> Any:
+    def catch_up_slot(self) -> Any:
         return nullcontext()
 
-    def tell(self, frames: list[Any], shared: dict[str, bytes], source: str) -> None:
+    def send(self, frames: list[Any], shared: dict[str, bytes], source: str) -> None:
         self.told += [msgspec.json.decode(frame.body) for frame in frames]
 
     def catch_up(self, frames: list[Any], source: str) -> None:
-        self.tell(frames, {}, source)
+        self.send(frames, {}, source)
 
     def places(self) -> list[str]:
         return [message["pos"] for message in self.told if message["kind"] == "event"]
@@ -235,7 +235,7 @@ async def test_a_new_clients_cursor_says_what_was_compared_while_its_fence_was_o
     gateway.log.length = gateway.store.position = 12
     for offset in (10, 11):
         gateway.hear(offset)
-    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: gateway.hub.feeds[SOURCE].stream.confirmed == {0: 11})
     gateway.log.hold.set()
     await coming
@@ -346,7 +346,7 @@ async def test_a_source_in_several_partitions_is_caught_up_in_all_and_heard_in_a
         gateway.hear(gateway.log.lengths[partition] - 1, partition)
     await until(lambda: client.places()[5:] == ["1:0", "2:3"])
     gateway.store.at = {0: 2, 1: 1, 2: 4}
-    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: gateway.hub.feeds[SOURCE].cursor == f"{EPOCH}:0:1~1:0~2:3")
     assert len(client.places()) == 7, "nothing twice"
 
@@ -405,9 +405,9 @@ async def test_a_log_made_anew_is_told_and_all_of_it_is_new(gateway):
     gateway.hear(1)
     gateway.hear(1, log=EPOCH)
     gateway.store.position = 2
-    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: client.offsets() == [1, 0])
-    assert gateway.hub.stats.foreign == 1
+    assert gateway.hub.stats.other_epoch == 1
     late = Client()
     await gateway.enter(late, since=Cursor.parse(f"{EPOCH}:0:3"))
     assert late.told[0]["reason"] == "epoch_changed"
@@ -429,7 +429,7 @@ async def test_a_log_made_anew_on_a_clients_way_in(gateway):
     assert client.told[0]["cursor"].startswith("e1:0:"), "and no fence of the log before"
     gateway.log.length = gateway.store.position = 6
     gateway.hear(5)
-    gateway.hub.repairs.look(gateway.hub.feeds[SOURCE])
+    gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: sorted(client.offsets()) == list(range(client.cursor + 1, 6)))
     assert client.cursor < 3
 
@@ -446,7 +446,7 @@ async def test_notifications_of_another_log_or_source_are_nobodys(gateway):
     gateway.hear(3)
     await until(lambda: client.offsets() == [3])
     stats = gateway.hub.stats
-    assert (stats.foreign, stats.unrecognized, stats.received) == (1, 2, 1)
+    assert (stats.other_epoch, stats.unrecognized, stats.received) == (1, 2, 1)
     gateway.store.position = 4
     gateway.hear(2, log=None)  # of a publisher of the version before: only a hint
     await until(lambda: client.offsets() == [3, 2])

@@ -38,7 +38,7 @@ async def test_two_topics_on_one_redis(stack: LocalStack, upstream: str, policy:
             last = await publish.named(source, "prod-3")
             await ear.until(lambda: ear.ids() == [f"prod-{number}" for number in range(4)])
             await ear.see("sync")
-            assert await metric(gateway, "foreign_notifications_total") == 3
+            assert await metric(gateway, "other_epoch_notifications_total") == 3
             await until_ready(gateway)
             assert (await events_of(gateway, source, since="earliest"))["events"] == ear.ids()
             assert ids(last) == ["prod-3"]
@@ -61,7 +61,7 @@ async def test_a_prefix_keeps_estates_apart(stack: LocalStack):
             await stage.named(source, "staging-0")
             await publish.named(source, "prod-0")
             assert await ear.hear(1) == ["prod-0"]
-            assert await metric(gateway, "foreign_notifications_total") == 0
+            assert await metric(gateway, "other_epoch_notifications_total") == 0
             lost = await publish.named(source, "prod-1", silent=True)
             await redis.publish("events:_resync", json.dumps({"sources": [source]}))
             await redis.publish("blue:events:_resync", json.dumps({"sources": [source]}))
@@ -69,7 +69,7 @@ async def test_a_prefix_keeps_estates_apart(stack: LocalStack):
 
 
 async def test_the_resync_of_another_log_is_ignored(patient, stack: LocalStack, publish, source):
-    before = await metric(patient, "foreign_notifications_total")
+    before = await metric(patient, "other_epoch_notifications_total")
     async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         epoch = ear.cursor.partition(":")[0]
         lost = await publish(source, 1, silent=True)
@@ -77,7 +77,7 @@ async def test_the_resync_of_another_log_is_ignored(patient, stack: LocalStack, 
         await redis.publish("events:_resync", json.dumps(said))
 
         async def counted() -> float:
-            return await metric(patient, "foreign_notifications_total") - before
+            return await metric(patient, "other_epoch_notifications_total") - before
 
         await until_so(counted, 1)
         assert ear.ids() == []

@@ -20,7 +20,7 @@ class FakeConnection:
     def __init__(self):
         self.told = []
 
-    def tell(self, frames, _shared, _source):
+    def send(self, frames, _shared, _source):
         self.told += [json.loads(frame.body) for frame in frames]
 
     def end(self):

@@ -59,7 +59,7 @@ async def test_growth_is_the_same_log_and_a_topic_made_anew_is_another(stack, fo
 
 async def test_a_broker_that_knows_of_fewer_partitions_changes_nothing():
     """As if brokers that are asked in turn knew of the growth one after the other."""
-    six = LogIdentity(epoch="a", partitions=6, facts="")
+    six = LogIdentity(epoch="a", partitions=6, origin="")
     answers = iter([replace(six, partitions=9), six, replace(six, partitions=9)])
     changes = []
 

@@ -65,10 +65,10 @@ def new_axes(ax: Axes | None, *, height: float = 4) -> Axes:
     return made
 
 
-def fault_name(what: str) -> str:
+def fault_name(name: str) -> str:
     """A fault in words."""
     names = {"kill": "killed", "stop": "stopped", "restart": "restarted"}
-    target, _, verb = what.removeprefix("net.").partition(".")
+    target, _, verb = name.removeprefix("net.").partition(".")
     return f"{target.capitalize()} {names.get(verb, verb.replace('-', ' '))}".strip()
 
 

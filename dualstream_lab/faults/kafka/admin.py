@@ -147,9 +147,9 @@ class Admin:
                 problem = error
         raise problem
 
-    def _check(self, code: int, what: str) -> None:
+    def _check(self, code: int, request: str) -> None:
         if code:
-            raise StreamUnavailable(f"{what}: {for_code(code).__name__}")
+            raise StreamUnavailable(f"{request}: {for_code(code).__name__}")
 
 
 def _batch(size: int, *, broken: bool = False) -> bytes:

@@ -104,14 +104,14 @@ class Compared:
         """Of this arm; what changed comes first."""
         return [one for one in self.differences if one.arm == arm.name]
 
-    def found(self, *findings: Finding) -> list[Difference]:
+    def having(self, *findings: Finding) -> list[Difference]:
         """Those of which that was found."""
         return [one for one in self.differences if one.finding in findings]
 
     @property
     def regressed(self) -> bool:
         """Whether anything surely got worse by more than is allowed."""
-        return bool(self.found(Finding.REGRESSION))
+        return bool(self.having(Finding.REGRESSION))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, where infinite and undefined numbers are texts."""

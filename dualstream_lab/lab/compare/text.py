@@ -31,12 +31,12 @@ _METHOD = (
 )
 
 
-def headline(found: Compared) -> str:
+def headline(compared: Compared) -> str:
     """The verdict in a sentence or two."""
     bad, worse, better = (
-        found.found(finding) for finding in (Finding.REGRESSION, Finding.WORSE, Finding.BETTER)
+        compared.having(finding) for finding in (Finding.REGRESSION, Finding.WORSE, Finding.BETTER)
     )
-    several = len(found.arms) > 2
+    several = len(compared.arms) > 2
     if bad:
         return f"Regression: {_named(bad, several)}."
     if worse or better:
@@ -48,15 +48,15 @@ def headline(found: Compared) -> str:
         text = f"No regression for certain. {'. '.join(said)}."
     else:
         text = "Nothing changed for certain."
-    unclear, every = len(found.found(Finding.OPEN)), len(found.differences)
+    unclear, every = len(compared.having(Finding.OPEN)), len(compared.differences)
     if unclear:
         return f"{text} {unclear} of {every} differences may be more than is allowed: these runs cannot tell."
     return f"{text} Nothing is worse by more than is allowed."
 
 
-def title(found: Compared, arm: Arm) -> str:
+def title(compared: Compared, arm: Arm) -> str:
     """Of the table of one arm."""
-    return f"{arm.name} against {found.base.name}"
+    return f"{arm.name} against {compared.base.name}"
 
 
 def row(one: Difference) -> list[str]:
@@ -69,74 +69,76 @@ def row(one: Difference) -> list[str]:
     return [*cells, str(one.finding), needed]
 
 
-def arms(found: Compared) -> list[tuple[str, str]]:
+def arms(compared: Compared) -> list[tuple[str, str]]:
     """Each arm, and what it is."""
     rows = []
-    for arm in found.arms:
+    for arm in compared.arms:
         events = sum(run.events for run in arm.runs)
         seconds = sum(float(run.lengths.sum()) for run in arm.runs)
         what = f"{len(arm.runs)} run{'s' * (len(arm.runs) > 1)}, {events:,} events in {seconds:,.0f} s"
         what += f" ({', '.join(run.name for run in arm.runs[:3])}{', …' if len(arm.runs) > 3 else ''})"
         if arm.runs[0].manifest.simulated:
             what += ", simulated: nothing was measured"
-        rows.append((f"{arm.name}{' (base)' if arm is found.base else ''}", what))
-        if others := found.settings.get(arm.name):
+        rows.append((f"{arm.name}{' (base)' if arm is compared.base else ''}", what))
+        if others := compared.settings.get(arm.name):
             rows.append(("differs in", "; ".join(others)))
     return rows
 
 
-def markdown(found: Compared) -> str:
+def markdown(compared: Compared) -> str:
     """For a pull request, short: the verdict, a table an arm, what to keep in mind."""
-    lines = [f"**{escaped(headline(found))}**", ""]
-    lines += [f"- {escaped(name)}: {escaped(what)}" for name, what in arms(found)]
-    for arm in found.arms[1:]:
-        rows = map(row, found.of(arm))
-        lines += ["", f"{escaped(title(found, arm))}:", "", markdown_table(COLUMNS, rows, numbers=True)]
-    if found.caveats:
-        lines += ["", "To keep in mind:", "", *(f"- {escaped(caveat)}" for caveat in found.caveats)]
+    lines = [f"**{escaped(headline(compared))}**", ""]
+    lines += [f"- {escaped(name)}: {escaped(what)}" for name, what in arms(compared)]
+    for arm in compared.arms[1:]:
+        rows = map(row, compared.of(arm))
+        lines += ["", f"{escaped(title(compared, arm))}:", "", markdown_table(COLUMNS, rows, numbers=True)]
+    if compared.caveats:
+        lines += ["", "To keep in mind:", "", *(f"- {escaped(caveat)}" for caveat in compared.caveats)]
     return "\n".join([*lines, "", f"<sub>{_METHOD}</sub>", ""])
 
 
-def check_comparison(found: Compared) -> Conclusion:
+def check_comparison(compared: Compared) -> Conclusion:
     """Whether any difference is a regression; what these runs cannot tell stops nobody."""
     criteria = []
-    for one in (one for arm in found.arms[1:] for one in found.of(arm)):
+    for one in (one for arm in compared.arms[1:] for one in compared.of(arm)):
         text, validity = as_lines(COLUMNS, row(one)), _VALIDITY.get(one.finding, Validity.VALID)
         group, reason = f"dualstream.compare.{one.arm}", text if validity is Validity.INVALID else ""
         criteria.append(Criterion(name=one.measure, group=group, text=text, validity=validity, reason=reason))
-    caveats = {f"caveat {number}": caveat for number, caveat in enumerate(found.caveats, 1)}
+    caveats = {f"caveat {number}": caveat for number, caveat in enumerate(compared.caveats, 1)}
     return Conclusion(
-        experiment="compare", state="finished", criteria=tuple(criteria), values=found.as_dict(),
-        about={"headline": headline(found)} | caveats,
+        experiment="compare", state="finished", criteria=tuple(criteria), values=compared.as_dict(),
+        about={"headline": headline(compared)} | caveats,
     )  # fmt: skip
 
 
-def page(found: Compared, arguments: Sequence[str]) -> str:
+def page(compared: Compared, arguments: Sequence[str]) -> str:
     """HTML; nothing is loaded from anywhere. ``arguments``: of the command line that makes it again."""
     # matplotlib takes half a second
     from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
     from dualstream_lab.lab.output.page import canvas, drawing, render  # noqa: PLC0415
 
     sections = []
-    for arm in found.arms[1:]:
-        differences = found.of(arm)
+    for arm in compared.arms[1:]:
+        differences = compared.of(arm)
         shown = [one.row for one in differences if one.unit != "share"]
-        axes = plot_differences(shown, canvas(height=1.2 + 0.42 * len(shown)), band=100 * found.allow)
+        axes = plot_differences(shown, canvas(height=1.2 + 0.42 * len(shown)), band=100 * compared.allow)
         picture = drawing(axes, label=f"Change of {arm.name}, by measure")
-        sections.append({"title": title(found, arm), "picture": picture, "rows": list(map(row, differences))})
-    open_ = found.found(Finding.OPEN, Finding.WORSE)
-    mood = "bad" if found.regressed else "open" if open_ else "good"
-    names = " against ".join(arm.name for arm in reversed(found.arms))
+        sections.append(
+            {"title": title(compared, arm), "picture": picture, "rows": list(map(row, differences))}
+        )
+    open_ = compared.having(Finding.OPEN, Finding.WORSE)
+    mood = "bad" if compared.regressed else "open" if open_ else "good"
+    names = " against ".join(arm.name for arm in reversed(compared.arms))
     return render(
         "compare.html.j2",
         title=f"{names}: {_TITLES[mood]}",
         subject=f"What changed: {names}",
-        headline=headline(found),
+        headline=headline(compared),
         mood=mood,
-        caveats=found.caveats,
+        caveats=compared.caveats,
         sections=sections,
         header=COLUMNS,
-        arms=arms(found),
+        arms=arms(compared),
         how=_METHOD,
         command=shlex.join(["dualstream", "compare", *arguments]),
     )

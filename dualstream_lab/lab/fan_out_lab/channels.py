@@ -137,7 +137,7 @@ async def _storm(measurement: Measurement, costs: RedisCosts) -> dict[str, Any]:
     """Everybody subscribes to everything."""
     before = await costs.spent()
     async with costs.watched() as buffers:
-        measurement.listening.tell("subscribe")
+        measurement.listening.send("subscribe")
         storm = await measurement.listening.expect("subscribed", _STORM)
     after = await costs.spent()
     await asyncio.sleep(_SETTLED)

@@ -115,7 +115,7 @@ class Measurement:
         await self._generator.expect("done", time_limit(self.workload, self.settings) + _DONE)
         after, seconds = cpu_seconds(pids), asyncio.get_running_loop().time() - begin
         self._session.end("finished")
-        self.listening.tell("stop")
+        self.listening.send("stop")
         summary = await self.listening.expect("done", _DONE)
         run = await asyncio.to_thread(Run.of, directory, keep=True)
         return Loaded(

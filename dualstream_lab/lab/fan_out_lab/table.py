@@ -39,9 +39,9 @@ class Table:
         self._rows: list[dict[str, Any]] = []
         self._state = "running"
 
-    def doing(self, what: str) -> None:
+    def doing(self, activity: str) -> None:
         """What comes next."""
-        line = f"{len(self._rows) + 1} of {self._total}: {what}"
+        line = f"{len(self._rows) + 1} of {self._total}: {activity}"
         if self._progress is not None:
             self._progress(line)
         self._show(line)

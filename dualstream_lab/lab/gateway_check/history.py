@@ -136,8 +136,8 @@ class SourceLog:
     where it is first.
 
     ``offsets``, ``events`` (numbers of ids), ``writers`` (which publisher) and ``times`` (s, of the record)
-    have one entry an event. ``index``: event to its entry. ``copies``: how often, of those that are there
-    again.
+    have one entry an event. ``index``: event to its entry. ``occurrences``: how often, of those that are
+    there again.
     """
 
     def __init__(self, partition: int, rows: Iterable[tuple[int, int, int, float]]) -> None:
@@ -146,10 +146,10 @@ class SourceLog:
         self.offsets, self.events, self.writers = array("q"), array("q"), array("q")
         self.times = array("d")
         self.index: dict[int, int] = {}
-        self.copies: dict[int, int] = {}
+        self.occurrences: dict[int, int] = {}
         for offset, event, writer, at in sorted(rows):
             if event in self.index:
-                self.copies[event] = self.copies.get(event, 1) + 1
+                self.occurrences[event] = self.occurrences.get(event, 1) + 1
                 continue
             self.index[event] = len(self.offsets)
             self.offsets.append(offset)
@@ -174,16 +174,16 @@ def by_partition(rows: Iterable[tuple[int, int, int, int, float]]) -> dict[int, 
     for partition, _, event, _, at in rows:
         home[event] = min((at, partition), home.get(event, (at, partition)))
     found: dict[int, list[tuple[int, int, int, float]]] = {partition: [] for partition, *_ in rows}
-    copies: Counter[int] = Counter()
+    occurrences: Counter[int] = Counter()
     for partition, offset, event, writer, at in rows:
         if partition == home[event][1]:
             found[partition].append((offset, event, writer, at))
         else:
-            copies[event] += 1
+            occurrences[event] += 1
     logs = {partition: SourceLog(partition, records) for partition, records in found.items()}
-    for event, more in copies.items():
+    for event, more in occurrences.items():
         log = logs[home[event][1]]
-        log.copies[event] = log.copies.get(event, 1) + more
+        log.occurrences[event] = log.occurrences.get(event, 1) + more
     return logs
 
 

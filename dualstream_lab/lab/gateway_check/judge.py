@@ -117,12 +117,12 @@ def judge(log: SourceLog, sessions: Sequence[PartitionSession], *, settled: bool
     judging = _Judging(log, sessions)
     for number, session in enumerate(sessions):
         judging.resume(number, session.since)
-        judging.found.refusals.update(session.refused)
+        judging.judgement.refusals.update(session.refused)
         columns = (session.kinds, session.events, session.offsets, session.cursors)
         for row, message in enumerate(zip(*columns, strict=False)):  # one may be in the making
             judging.take(row, *message)
     judging.end(settled=settled)
-    return judging.found
+    return judging.judgement
 
 
 class _Judging:
@@ -131,7 +131,7 @@ class _Judging:
     """
 
     def __init__(self, log: SourceLog, sessions: Sequence[PartitionSession]) -> None:
-        self.found = Judgement()
+        self.judgement = Judgement()
         self._log = log
         self._sessions = sessions
         self._delivered: set[int] = set()
@@ -173,37 +173,37 @@ class _Judging:
 
     def end(self, *, settled: bool) -> None:
         """Nothing more comes."""
-        log, found = self._log, self.found
-        found.findings += [Finding(Wrong.GAP, event, *at) for event, at in self._pending.items()]
-        found.findings += [Finding(wrong, event, *at) for event, (wrong, *at) in self._passed.items()]
-        found.declared = len(self._excused)
+        log, judgement = self._log, self.judgement
+        judgement.findings += [Finding(Wrong.GAP, event, *at) for event, at in self._pending.items()]
+        judgement.findings += [Finding(wrong, event, *at) for event, (wrong, *at) in self._passed.items()]
+        judgement.declared = len(self._excused)
         if self._first is None:
             return
         rest = [event for event in log.events[self._swept :] if event not in self._delivered]
         if settled:
-            found.findings += [Finding(Wrong.GAP, event, self._session, -1) for event in rest]
+            judgement.findings += [Finding(Wrong.GAP, event, self._session, -1) for event in rest]
         else:
-            found.unsettled = len(rest)
+            judgement.unsettled = len(rest)
 
     def _event(self, row: int, kind: int, event: int, offset: int) -> None:
-        found, log = self.found, self._log
-        found.delivered += 1
-        found.old += kind == OLD
-        found.recovered += kind == RECOVERED
+        judgement, log = self.judgement, self._log
+        judgement.delivered += 1
+        judgement.old += kind == OLD
+        judgement.recovered += kind == RECOVERED
         entry = log.index.get(event)
-        if entry is None or (offset not in {NOWHERE, log.offsets[entry]} and event not in log.copies):
+        if entry is None or (offset not in {NOWHERE, log.offsets[entry]} and event not in log.occurrences):
             self._wrong(Wrong.UNKNOWN, event, row)
         if entry is None:
             return
         self._deliveries[event] += 1
         if self._deliveries[event] > 1:
-            if self._deliveries[event] > log.copies.get(event, 1):
+            if self._deliveries[event] > log.occurrences.get(event, 1):
                 self._wrong(Wrong.DUPLICATE, event, row)
             return
         if kind in {EVENT, OLD}:
             self._order(row, kind, event, entry)
         if event in self._delivered:
-            found.repeated += 1
+            judgement.repeated += 1
             return
         self._delivered.add(event)
         self._excused.discard(event)
@@ -216,7 +216,7 @@ class _Judging:
         if offset < newest or (kind == OLD and offset < self._newest_old):
             self._wrong(Wrong.INVERTED, event, row)
         elif offset < self._newest_any:
-            self.found.crossed += 1
+            self.judgement.crossed += 1
         self._newest[writer] = max(offset, newest)
         self._newest_any = max(offset, self._newest_any)
         if kind == OLD:
@@ -240,4 +240,4 @@ class _Judging:
             self._covered, self._swept = cursor, end
 
     def _wrong(self, wrong: Wrong, event: int, row: int) -> None:
-        self.found.findings.append(Finding(wrong, event, self._session, row))
+        self.judgement.findings.append(Finding(wrong, event, self._session, row))

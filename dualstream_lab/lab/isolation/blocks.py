@@ -92,7 +92,7 @@ class Blocks:
 
     async def _warm(self, timeout: float, **task: Any) -> int:
         """Tell the sender what is next, and wait until it is ready; how many events it sent for it."""
-        self.sender.tell(
+        self.sender.send(
             json.dumps(task | {"workload": self.workload.as_dict(), "concurrency": _CONCURRENCY})
         )
         sent: int = (await self.sender.expect("ready", timeout))["warm_up"]
@@ -111,7 +111,7 @@ class Blocks:
         manifest = new_manifest(self.target.direct, self.workload, name=arm, users=users, engine="prove")
         run = Session(path, manifest)
         task = {"directory": str(path), "ids": manifest.ids}
-        self._observer.tell(json.dumps(task | {"workload": self.workload.as_dict()}))
+        self._observer.send(json.dumps(task | {"workload": self.workload.as_dict()}))
         await self._observer.expect("ready", _READY)
         manifest.warm_up = await self._warm(_READY, warm_up=self.timing.warm_up, **task)
         zero = run.start(self.sender, lead=_LEAD)
@@ -128,10 +128,10 @@ class Blocks:
         finally:
             meter = Meter("machine")
             meter.level("machine.others", background.cores())
-            self.sender.tell("stop")
+            self.sender.send("stop")
             await self.sender.expect("block", 2 * _READY)
             run.end(state)
-            self._observer.tell("end")
+            self._observer.send("end")
             await self._observer.expect("block", _READY)
             writer = IntervalWriter(path, "machine")
             writer.write(meter.take())
@@ -147,7 +147,7 @@ class Blocks:
         ended = (manifest.faults[0].end - manifest.started) / 1e9
         batch = self.workload.batch
         first = (int(ended * self.workload.rate / batch) + 1) * batch
-        self._observer.tell(f"await {first} {_LIVE:g}")
+        self._observer.send(f"await {first} {_LIVE:g}")
         await self._observer.expect("live", _LIVE + _READY)
 
 
@@ -190,7 +190,7 @@ class Figures:
     without an id; ``wrong_source``: with an event's id and another source, which are other events.
     ``unread``: what of the topic was not read, and why. ``notified`` is None, and ``dropped`` empty, where
     the publisher has no counters. ``stall``: the longest that the publisher's event loop did not serve a
-    timer. ``others``: cores that other programs used meanwhile. ``rss``: MiB, at the begin and the end.
+    timer. ``background``: cores that other programs used meanwhile. ``rss``: MiB, at the begin and the end.
     """
 
     arm: str
@@ -216,7 +216,7 @@ class Figures:
     orphans: int
     stall: float
     rss: tuple[float, float]
-    others: float
+    background: float
     live_again: float | None
     bite: str
 
@@ -263,7 +263,7 @@ def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
         orphans=joined.orphans,
         stall=peak("published.loop_lag_ms", 0.0),
         rss=(peak("published.rss_begin_mib", 0.0), peak("published.rss_mib", 0.0)),
-        others=peak("machine.others", 0.0),
+        background=peak("machine.others", 0.0),
         live_again=_live_again(joined, fault.end) if fault is not None else None,
         bite=fault.bite if fault is not None else "",
     )

@@ -120,8 +120,8 @@ def load_maker(path: Path) -> Maker:
 class ThirdPartyPublisher:
     """What ``make_publisher`` returned. Every call ends within ``delivery_timeout``, and so does closing."""
 
-    def __init__(self, made: Any, timeout: float) -> None:
-        self._made = made
+    def __init__(self, publisher: Any, timeout: float) -> None:
+        self._publisher = publisher
         self._timeout = timeout
 
     @classmethod
@@ -130,17 +130,17 @@ class ThirdPartyPublisher:
         limit = settings.start_timeout
         try:
             async with asyncio.timeout(limit):
-                made = await maker(settings.kafka_url, settings.redis_url, settings.topic)
+                publisher = await maker(settings.kafka_url, settings.redis_url, settings.topic)
         except TimeoutError as error:
             raise StackError(f"make_publisher of {path} did not end within {limit:g} s") from error
         except Exception as error:
             raise StackError(f"make_publisher of {path} failed: {_located(error, path)}") from error
-        if not inspect.iscoroutinefunction(getattr(made, "publish_batch", None)):
+        if not inspect.iscoroutinefunction(getattr(publisher, "publish_batch", None)):
             raise ConfigError(
-                f"--publisher: make_publisher of {path} returned {made!r}, which has no "
+                f"--publisher: make_publisher of {path} returned {publisher!r}, which has no "
                 f"async publish_batch; {_NEED}"
             )
-        return cls(made, settings.delivery_timeout)
+        return cls(publisher, settings.delivery_timeout)
 
     async def publish(self, event: Event) -> None:
         """As a batch of one."""
@@ -150,7 +150,7 @@ class ThirdPartyPublisher:
         """Whatever it raises is a PublishError here."""
         try:
             async with asyncio.timeout(self._timeout) as deadline:
-                await self._made.publish_batch(events)
+                await self._publisher.publish_batch(events)
         except Exception as error:
             if deadline.expired():
                 raise OutcomeUnknown(f"publish_batch did not end within {self._timeout:g} s") from error
@@ -163,7 +163,7 @@ class ThirdPartyPublisher:
 
     async def close(self) -> None:
         """Let it close, for a bounded time. What it raises changes nothing any more."""
-        close = getattr(self._made, "close", None)
+        close = getattr(self._publisher, "close", None)
         if close is None:
             return
         with suppress(Exception):

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How much slower the p99 may be: ``share`` of the healthy p99, and ``ms`` at least. ``others``: cores
-    that other programs may use meanwhile; latencies of a block with more are not compared.
+    """How much slower the p99 may be: ``share`` of the healthy p99, and ``ms`` at least. ``background``:
+    cores that other programs may use meanwhile; latencies of a block with more are not compared.
     """
 
     share: float = 0.1
     ms: float = 1.0
-    others: float = 0.1
+    background: float = 0.1
 
     def allowed(self, healthy: float) -> float:
         """In ms."""
@@ -118,7 +118,7 @@ def judge(
     """
     blocks = [block for block in blocks if block.state == "finished"]
     healthy = [block for block in blocks if block.arm == HEALTHY]
-    calm = [block for block in healthy if block.others <= rules.others]
+    calm = [block for block in healthy if block.background <= rules.background]
     notified = [block.notified for block in blocks if block.notified is not None]
     without_fault = _sums(healthy, "failed", "missing")
     return Judgement(
@@ -129,7 +129,7 @@ def judge(
         notified=sum(notified) if notified else None,
         dropped=_merged([block.dropped for block in blocks]).total(),
         unread=_unread(blocks),
-        disturbed=sum(block.others > rules.others for block in blocks),
+        disturbed=sum(block.background > rules.background for block in blocks),
         slope=_slope(blocks),
         stall=max((block.stall for block in blocks), default=0.0),
         healthy_p50=_mean([block.p50 for block in calm]),
@@ -140,12 +140,12 @@ def judge(
 
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
     """``blocks``: all finished ones, in the order of time."""
-    calm = [block.arm == HEALTHY and block.others <= rules.others for block in blocks]
+    calm = [block.arm == HEALTHY and block.background <= rules.background for block in blocks]
     broken = [block for block in blocks if block.arm == fault]
     pairs = [
         (block, [blocks[number] for number in near])
         for place, block in enumerate(blocks)
-        if block.arm == fault and block.others <= rules.others and (near := neighbours(calm, place))
+        if block.arm == fault and block.background <= rules.background and (near := neighbours(calm, place))
     ]
     spent = [(block.spent, np.mean([one.spent for one in near], axis=0)) for block, near in pairs]
     p50, p99 = (interval(spent, share) for share in (0.5, 0.99))

@@ -100,7 +100,7 @@ class _Observed:
         self.received = {name: array("q") for name in ("seq", "at")}
         self.last = time.monotonic()
         self._wanted: int | None = None
-        self._found = asyncio.Event()
+        self._arrived = asyncio.Event()
         self.consumed = {name: array("q") for name in ("seq", "at", "partition", "offset")}
         self.nameless = self.wrong_source = 0
 
@@ -116,16 +116,16 @@ class _Observed:
             self.received["at"].append(now)
             self.last = time.monotonic()
             if self._wanted is not None and seq >= self._wanted:
-                self._found.set()
+                self._arrived.set()
 
     async def wait(self, seq: int, timeout: float) -> bool:
         """Whether an event from ``seq`` on is received by then."""
-        self._found.clear()
+        self._arrived.clear()
         self._wanted = seq
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._found.wait()
-        return self._found.is_set()
+                await self._arrived.wait()
+        return self._arrived.is_set()
 
     def read(self, part: Records, now: int) -> None:
         """As of :class:`LogReader`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
 
 import msgspec
 
+from dualstream_lab import former_names
 from dualstream_lab.analysis.paired import LOOKS
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError, FaultInert, RecordingError
@@ -80,7 +81,7 @@ class Options:
         for name, value, low, high in (
             ("--rate", self.rate, 100, 200_000), ("--time", self.time, 20, 86_400),
             ("--block", self.timing.length, 1, 60), ("--margin", self.rules.ms, 0.01, 60_000),
-            ("--others", self.rules.others, 0, 1024),
+            ("--others", self.rules.background, 0, 1024),
         ):  # fmt: skip
             within(name, value, low, high)
 
@@ -95,7 +96,7 @@ class Options:
         return asdict(self) | {"publisher": None if self.publisher is None else str(self.publisher)}
 
 
-class _Facts(TypedDict):
+class _Metadata(TypedDict):
     """What is needed to judge again, as it stands in the file."""
 
     proof: str
@@ -127,7 +128,7 @@ class Proof:
     options: Options
     state: str
     judgement: Judgement
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     problems: tuple[str, ...]
 
     @classmethod
@@ -135,7 +136,7 @@ class Proof:
         """Judge the blocks of a directory anew. Raises RecordingError."""
         try:
             kept = msgspec.json.decode((path / _FILE).read_bytes())
-            read = msgspec.convert(kept, _Facts, dec_hook=_path)
+            read = msgspec.convert(former_names.renamed_proof(kept), _Metadata, dec_hook=_path)
         except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise RecordingError(f"{path} does not hold a proof: {error}") from error
         options = read["options"]
@@ -152,13 +153,13 @@ class Proof:
             options=options,
             state=read["state"],
             judgement=judge(blocks, options.faults, options.rules, read["notes"]),
-            facts=read | {"options": options.as_dict()},
+            metadata=read | {"options": options.as_dict()},
             problems=tuple(problems),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return self.facts | {"judgement": self.judgement.as_dict(), "problems": list(self.problems)}
+        return self.metadata | {"judgement": self.judgement.as_dict(), "problems": list(self.problems)}
 
 
 def _path(kind: type, value: object) -> Path:
@@ -201,7 +202,7 @@ async def prove(
 
 @dataclass(kw_only=True)
 class _Run:
-    """A proof while it is made."""
+    """A proof while it is blocks."""
 
     options: Options
     path: Path
@@ -221,7 +222,7 @@ class _Run:
 
     def save(self) -> None:
         """What is needed to judge again."""
-        facts = {
+        metadata = {
             "proof": NAME,
             "options": self.options.as_dict(),
             "state": self.state,
@@ -231,7 +232,7 @@ class _Run:
             "machine": machine(),
             "versions": versions(),
         }
-        (self.path / _FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        (self.path / _FILE).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
 
     def now(self, doing: str) -> None:
         """For the progress bar."""
@@ -252,21 +253,21 @@ class _Run:
             target = await exits.enter_async_context(
                 open_target(destination.settings, options.faults, stack=stack)
             )
-            made = Blocks(sender, target, options.timing, options.workload, self.path)
+            blocks = Blocks(sender, target, options.timing, options.workload, self.path)
             self.say(f"warming up for {options.timing.first:g} s …")
             self.now("warming up")
-            await exits.enter_async_context(made.opened())
+            await exits.enter_async_context(blocks.opened())
             try:
-                await self._rounds(made)
+                await self._rounds(blocks)
             finally:
-                self.say(f"{made.warm_up:,} more events were sent to warm up, and are in no block")
+                self.say(f"{blocks.warm_up:,} more events were sent to warm up, and are in no block")
 
-    async def _rounds(self, made: Blocks) -> None:
-        await self._block(made, HEALTHY)
+    async def _rounds(self, blocks: Blocks) -> None:
+        await self._block(blocks, HEALTHY)
         while not self._hopeless(self.blocks[-1]) and (chosen := self._next()):
             for fault in chosen:
-                await self._block(made, fault)
-            await self._block(made, HEALTHY)
+                await self._block(blocks, fault)
+            await self._block(blocks, HEALTHY)
             for fault in chosen:
                 self._look(fault)
 
@@ -294,7 +295,7 @@ class _Run:
         """
         pairs = dict.fromkeys(self._undecided(), 0)
         for block in self.blocks:
-            if block.arm in pairs and block.others <= self.options.rules.others:
+            if block.arm in pairs and block.background <= self.options.rules.background:
                 pairs[block.arm] += 1
 
         def urgency(fault: str) -> tuple[int, int]:
@@ -314,13 +315,13 @@ class _Run:
         timing = self.options.timing
         return timing.length + (1.5 if arm == HEALTHY else 3.0)
 
-    async def _block(self, made: Blocks, arm: str) -> None:
+    async def _block(self, blocks: Blocks, arm: str) -> None:
         if arm in self.decided:
             return
         self.now(arm)
         began = time.monotonic()
         try:
-            directory = await made.block(arm)
+            directory = await blocks.block(arm)
         except FaultInert as error:
             self.notes[arm] = str(error)
             self.decided.add(arm)

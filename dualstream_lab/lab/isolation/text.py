@@ -62,9 +62,9 @@ def headline(proof: Proof) -> str:
     )
 
 
-def facts(proof: Proof) -> list[tuple[str, str]]:
+def overview(proof: Proof) -> list[tuple[str, str]]:
     """What is true of all blocks together, and where it was measured."""
-    found, machine, versions = proof.judgement, proof.facts["machine"], proof.facts["versions"]
+    found, machine, versions = proof.judgement, proof.metadata["machine"], proof.metadata["versions"]
     shown = ("python", "dualstream-lab", "aiokafka", "redis")
     used = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
     kind = f"{machine['cores']} cores ({machine['architecture']}, {machine['system']})"
@@ -86,27 +86,28 @@ def facts(proof: Proof) -> list[tuple[str, str]]:
         ("not read", "; ".join(found.unread)),
         ("other events", found.wrong_source and others),
         ("machine", f"{kind}, brokers and load together; {used}"),
-        ("took", f"{proof.facts['seconds']:.0f} s, from {proof.facts['began']}"),
+        ("took", f"{proof.metadata['seconds']:.0f} s, from {proof.metadata['began']}"),
     ]
     return [(name, str(text)) for name, text in rows if text]
 
 
-def _notifications(found: Judgement) -> str:
-    if found.notified is None:
-        return f"{found.delivered:,} delivered; this publisher has no counters"
-    left = sum(fault.unaccounted for fault in found.faults)
+def _notifications(judgement: Judgement) -> str:
+    if judgement.notified is None:
+        return f"{judgement.delivered:,} delivered; this publisher has no counters"
+    left = sum(fault.unaccounted for fault in judgement.faults)
     return (
-        f"{found.durable:,} published = {found.notified:,} taken by Redis + {found.dropped:,} dropped and "
-        f"counted{f' + {left:,} not accounted for' if left else ''}; {found.delivered:,} delivered"
+        f"{judgement.durable:,} published = {judgement.notified:,} taken by Redis + {judgement.dropped:,} "
+        f"dropped and counted{f' + {left:,} not accounted for' if left else ''}; "
+        f"{judgement.delivered:,} delivered"
     )
 
 
-def _interval(found: Interval) -> str:
-    if not found.pairs:
+def _interval(interval: Interval) -> str:
+    if not interval.pairs:
         return "-"
-    if found.pairs < 2 or math.isinf(found.value):
-        return _signed(found.value)
-    return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
+    if interval.pairs < 2 or math.isinf(interval.value):
+        return _signed(interval.value)
+    return f"{_signed(interval.value)} [{_signed(interval.low)}, {_signed(interval.high)}]"
 
 
 def _signed(value: float) -> str:
@@ -159,7 +160,7 @@ def page(proof: Proof) -> str:
         picture=drawing(axes, label="Paired differences"),
         level=LEVEL,
         looks=LOOKS,
-        facts=facts(proof),
+        facts=overview(proof),
         says={fault.fault: CATALOGUE[fault.fault].says for fault in found.faults},
         command=_command(proof.options),
     )
@@ -170,7 +171,7 @@ def _command(options: Options) -> str:
     words = ["dualstream", "prove", "redis-isolation", "--rate", f"{options.rate:g}"]
     words += ["--time", f"{options.time:g}s", "--block", f"{options.timing.length:g}"]
     words += ["--faults", ",".join(options.faults), "--seed", f"{options.seed}"]
-    words += ["--margin", f"{options.rules.ms:g}", "--others", f"{options.rules.others:g}"]
+    words += ["--margin", f"{options.rules.ms:g}", "--others", f"{options.rules.background:g}"]
     if options.quick:
         words.append("--quick")
     if options.publisher is not None:
@@ -191,7 +192,7 @@ def check_proof(proof: Proof) -> Conclusion:
         ),
         ("the topic was read", Validity.INCONCLUSIVE, found.unread, "; ".join(found.unread)),
     )
-    group = f"dualstream.{proof.facts['proof']}"
+    group = f"dualstream.{proof.metadata['proof']}"
     criteria = [
         Criterion(name=name, group=group, validity=validity, reason=reason)
         for name, validity, is_so, reason in besides
@@ -206,8 +207,8 @@ def check_proof(proof: Proof) -> Conclusion:
         for fault in found.faults
     ]  # fmt: skip
     return Conclusion(
-        experiment=f"prove {proof.facts['proof']}", state=proof.state, criteria=tuple(criteria),
-        about={"headline": headline(proof), **dict(facts(proof))}, values=proof.as_dict(),
+        experiment=f"prove {proof.metadata['proof']}", state=proof.state, criteria=tuple(criteria),
+        about={"headline": headline(proof), **dict(overview(proof))}, values=proof.as_dict(),
     )  # fmt: skip
 
 

@@ -20,14 +20,14 @@ def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:
     return "\n".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
-def write_junit(file: Path, found: Conclusion) -> None:
+def write_junit(file: Path, conclusion: Conclusion) -> None:
     """Write a suite with a test case a criterion; an inconclusive one is an error. Raises OSError."""
     from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite  # noqa: PLC0415  (of an extra)
 
-    suite = TestSuite(f"dualstream {found.experiment}")
-    for name, value in found.about.items():
+    suite = TestSuite(f"dualstream {conclusion.experiment}")
+    for name, value in conclusion.about.items():
         suite.add_property(name, value)
-    for one in found.criteria:
+    for one in conclusion.criteria:
         case = TestCase(one.name, classname=one.group, time=round(one.seconds, 3))
         if one.reason:
             case.result = [(Failure if one.validity is Validity.INVALID else Error)(one.reason)]

@@ -94,10 +94,10 @@ def _checks(report: Report) -> list[tuple[str, str, str]]:
     return sorted(report.verdict.check_table(), key=lambda row: row[1] == "held")
 
 
-def _classes(found: Sequence[Entry]) -> list[list[str]]:
+def _classes(entries: Sequence[Entry]) -> list[list[str]]:
     """Of the ledger, with what they mean."""
-    shown = entry_table(found, examples=1).rows
-    return [[*row[:3], entry.meaning, row[3]] for row, entry in zip(shown, found, strict=True)]
+    shown = entry_table(entries, examples=1).rows
+    return [[*row[:3], entry.meaning, row[3]] for row, entry in zip(shown, entries, strict=True)]
 
 
 def _recoveries(report: Report, most: int | None) -> list[Table]:

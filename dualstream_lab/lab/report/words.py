@@ -52,7 +52,7 @@ def headline(report: Report) -> tuple[str, str]:
 
 def summary(report: Report) -> list[tuple[str, str]]:
     """What somebody asks first, and the answer."""
-    found = [("what ran", _what(report)), ("publishing", _publishing(report))]
+    found = [("what ran", _load(report)), ("publishing", _publishing(report))]
     if report.manifest.faults:
         found.append(("broken on the way", _faults(report)))
     found += [("live", _live(report)), ("Kafka consumer", _consumer(report))]
@@ -128,7 +128,7 @@ def _events(report: Report) -> str:
     return f"through {enumerated(faults, most=3)}, {text}" if faults else text
 
 
-def _what(report: Report) -> str:
+def _load(report: Report) -> str:
     work, users = report.workload, report.manifest.users
     rate = f"{work.rate:,.0f} events/s" + ("" if work.plan == "constant" else " at most")
     plan = "as fast as answers come" if work.plan == "closed" else f"{rate} ({work.plan} plan)"
@@ -164,8 +164,8 @@ def _publishing(report: Report) -> str:
     return f"{text}. {_latency(report, 'publish.latency', 'To the acknowledgement')}"
 
 
-def _counted(found: Mapping[str, float], names: Mapping[str, str]) -> list[str]:
-    return [f"{found[name]:,.0f} {said}" for name, said in names.items() if found.get(name)]
+def _counted(measures: Mapping[str, float], names: Mapping[str, str]) -> list[str]:
+    return [f"{measures[name]:,.0f} {said}" for name, said in names.items() if measures.get(name)]
 
 
 def _live(report: Report) -> str:
