@@ -51,9 +51,9 @@ _HELD_OUT = (
 )
 _OVERLOAD = (250_000, 100, 300, 4.0)  # events/s, events a call, bytes, s
 _OUTAGES = (  # events/s, events a call
-    (5_000, 10, FaultSpec(what="redis.stop", at=8, length=5)),
-    (5_000, 10, FaultSpec(what="kafka.stop", at=8, length=2)),
-    (4_000, 4, FaultSpec(what="kafka.stop", at=8, length=3)),
+    (5_000, 10, FaultSpec(name="redis.stop", at=8, length=5)),
+    (5_000, 10, FaultSpec(name="kafka.stop", at=8, length=2)),
+    (4_000, 4, FaultSpec(name="kafka.stop", at=8, length=3)),
 )
 _TABLE = "| run | figure | measured | predicted | off by | allowed | |\n|---|---|---|---|---|---|---|"
 
@@ -80,7 +80,7 @@ def calibration(stack: LocalStack, *, rounds: int, quick: bool) -> str:
         held_out.append(_run(stack, root, "overload", work, 1, turn))
         for rate, batch, fault in _OUTAGES:
             work = Workload(rate=rate, batch=batch, duration=25)
-            held_out.append(_run(stack, root, fault.what.replace(".", "-"), work, 1, turn, fault))
+            held_out.append(_run(stack, root, fault.name.replace(".", "-"), work, 1, turn, fault))
     found = fit(learned).calibration
     if not quick:
         found.save(_SHIPPED)

@@ -55,7 +55,7 @@ def make(path: Path, events: int = _EVENTS) -> dict[str, int]:
     manifest = Manifest(
         name="made-up", run="r", ids="0" * 24, clocks=Clocks.now(), settings={}, workload=workload.as_dict(),
         started=zero, ended=zero + length, state="finished",
-        faults=[FaultRecord(what="redis.kill", begin=down, end=up)],
+        faults=[FaultRecord(name="redis.kill", begin=down, end=up)],
     )  # fmt: skip
     RunDirectory(path, manifest).save()
     writers = {

@@ -19,7 +19,7 @@ rate, duration, outage = json.loads(sys.argv[1])
 bins = simulate(
     Workload(rate=rate, duration=duration, batch=100, sources=1_000_000, zipf=0.5),
     Deployment(publishers=20, brokers=20, partitions=400, copies=3, shards=16, consumers=8, catch_up=True),
-    faults=[FaultSpec(what="redis.kill", at=duration / 2, length=outage)],
+    faults=[FaultSpec(name="redis.kill", at=duration / 2, length=outage)],
 )
 spent = time.perf_counter() - began
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

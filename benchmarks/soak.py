@@ -77,9 +77,9 @@ class Totals:
         for one in ledger.recoveries:
             if one.live is not None:
                 again = one.live.again
-                self.live_again[one.what] = float("inf") if again is None else again
+                self.live_again[one.fault] = float("inf") if again is None else again
             if one.publish is not None:
-                self.stall[one.what] = one.publish.unavailable
+                self.stall[one.fault] = one.publish.unavailable
 
 
 def _faults(names: Sequence[str], each: float) -> tuple[tuple[Fault, ...], float]:
@@ -88,7 +88,7 @@ def _faults(names: Sequence[str], each: float) -> tuple[tuple[Fault, ...], float
     for name in names:
         kind = CATALOGUE[name]
         length = 0.0 if kind.instant else (_LEADER if kind.brokers > 1 else _FAULT)
-        found.append(Fault(what=name, at=at, length=length))
+        found.append(Fault(name=name, at=at, length=length))
         at += length + each
     return tuple(found), at
 
@@ -103,7 +103,7 @@ def _run(name: str, names: Sequence[str], rate: float, each: float, root: Path, 
     ledger = run.ledger
     totals.add(name, ledger)
     for one in ledger.recoveries:
-        print(f"  {one.what}: {one.bite}; {one.over}", file=sys.stderr)
+        print(f"  {one.fault}: {one.bite}; {one.over}", file=sys.stderr)
 
 
 def _command(*words: str, root: Path) -> int:

@@ -41,6 +41,10 @@ DEPLOYMENT: Final = {"copies": "replication_factor"}
 
 CAUSES: Final = {"killed for slowness": "killed as slow", "generator fault": "generator"}
 _DROPPED: Final = ("publisher dropped: ", "dropped by the publisher: ")
+FAULTS: Final = {"what": "fault"}
+"""Of a scenario file."""
+_RECORD: Final = {"what": "name"}
+
 _RECOVERY: Final = {"silent": "unavailable"}
 
 
@@ -68,10 +72,20 @@ def renamed_gauges(gauges: Mapping[str, V]) -> dict[str, V]:
     )
 
 
-def renamed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a manifest; those of a simulated run are its deployment and its costs."""
-    found = renamed(settings, DEPLOYMENT)
-    return found | ({"costs": renamed(found["costs"], COSTS)} if isinstance(found.get("costs"), dict) else {})
+def renamed_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A ``manifest.json``. The settings of a simulated run are its deployment and its costs."""
+    match manifest:
+        case {"settings": {"costs": dict(costs)} as settings}:
+            settings = settings | {"costs": renamed(costs, COSTS)}
+            manifest = manifest | {"settings": renamed(settings, DEPLOYMENT)}
+    match manifest:
+        case {"users": dict(users)}:
+            manifest = manifest | {"users": renamed(users, USERS)}
+    match manifest:
+        case {"faults": list(faults)}:
+            named = [renamed(fault, _RECORD) if isinstance(fault, dict) else fault for fault in faults]
+            manifest = manifest | {"faults": named}
+    return manifest
 
 
 def renamed_calibration(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +118,10 @@ def renamed_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("ledger", "marks")
     }
     recovery = [
-        {name: renamed(part, _RECOVERY) if isinstance(part, dict) else part for name, part in fault.items()}
+        {
+            "fault" if name == "what" else name: renamed(part, _RECOVERY) if isinstance(part, dict) else part
+            for name, part in fault.items()
+        }
         for fault in verdict["recovery"]
     ]
     return {

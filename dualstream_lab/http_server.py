@@ -220,18 +220,18 @@ class HttpProtocol(web.RequestHandler):
     """Bytes of unfinished heads, of all connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
+        """A client has connected."""
         self._body: StreamReader | None = None  # of the request that was begun last
         self._head = 0
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It has left."""
+        """A client has left."""
         self._count_head(0)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """It has sent something."""
+        """A client has sent something."""
         behind = (self._body is None or self._body.is_eof()) and not self._upgraded
         begun = self._request_count
         super().data_received(data)

@@ -48,7 +48,9 @@ async def beside(tasks: Sequence[asyncio.Task[Any]], work: Coroutine[Any, Any, T
 
 
 async def finished(work: Awaitable[T]) -> T:
-    """Its result. When cancelled, raise only after it has ended: what it undoes is undone."""
+    """The result of a task that is finished whatever is cancelled. When cancelled, raise only after it has
+    ended: what it undoes is undone.
+    """
     doing = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(doing)

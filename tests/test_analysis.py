@@ -39,7 +39,7 @@ def frames(tmp_path):
     manifest = Manifest(
         name="t", run="r", ids="0" * 24, clocks=Clocks.now(), settings={}, workload=workload.as_dict(),
         started=ZERO, ended=ZERO + 10_000 * MS, state="finished",
-        faults=[FaultRecord(what="redis.kill", begin=ZERO + 4000 * MS, end=ZERO + 6000 * MS)],
+        faults=[FaultRecord(name="redis.kill", begin=ZERO + 4000 * MS, end=ZERO + 6000 * MS)],
     )  # fmt: skip
     RunDirectory(tmp_path, manifest).save()
     seq = np.arange(1000)
@@ -72,7 +72,7 @@ def test_frames_are_tidy_and_in_their_units(frames):
     assert events["slip_ms"].iloc[0] == pytest.approx(0.5)
     assert np.isnan(events["publish_ms"].iloc[999])
     assert events["live_ms"].isna().sum() == 201
-    assert frames.faults.to_dict("records") == [{"what": "redis.kill", "begin_s": 4.0, "end_s": 6.0}]
+    assert frames.faults.to_dict("records") == [{"fault": "redis.kill", "begin_s": 4.0, "end_s": 6.0}]
     assert frames.problems == ()
 
 
@@ -205,7 +205,7 @@ def test_the_name_of_a_fault_has_room_above_a_line(frames):
 
 def test_faults_are_named_in_words(frames):
     for what, name in (("kafka.leader-lost", "Kafka leader lost"), ("net.redis.delay", "Redis delay")):
-        axes = analysis.plot_rates(replace(frames, faults=frames.faults.assign(what=what)))
+        axes = analysis.plot_rates(replace(frames, faults=frames.faults.assign(fault=what)))
         assert [text.get_text() for text in axes.texts] == [name]
 
 

@@ -82,6 +82,16 @@ def test_a_calibration_is_read() -> None:
     assert Calibration.load(DATA / "calibration.json") == Calibration.shipped()
 
 
+def test_a_fault_is_named_by_what(tmp_path: Path) -> None:
+    assert [fault.name for fault in opened("dropped").manifest.faults] == ["redis.kill"]
+    file = tmp_path / "then.toml"
+    file.write_text("[[faults]]\nwhat = 'redis.kill'\nat = 1\nfor = 1")
+    assert [fault.name for fault in Scenario.read(str(file)).faults] == ["redis.kill"]
+    file.write_text("[[faults]]\nat = 1\nwhat = 'redis.burn'")
+    with pytest.raises(ConfigError, match="line 3: fault: must be one of"):
+        Scenario.read(str(file))
+
+
 def test_thresholds_name_measures_as_before() -> None:
     assert Threshold.parse("live.late==0").measure == "live.recovered"
 

@@ -33,11 +33,8 @@ _NO_WORDS = {
 }
 # What is still there, by room.
 _LEFT: dict[str, str] = {
-    "faults": "what",
-    "ledger": "what",
     "processor": "what",
     "publisher": "_made dirty_sources found part tell_drops trouble what",
-    "recording": "what",
 }
 
 

@@ -39,7 +39,7 @@ def made_up(*, live: np.ndarray | None = None, faults: list[tuple[str, float, fl
         name="made-up",
         events=events.assign(**of, live_ms=live).astype(dict.fromkeys([*of, "live_ms"], np.float32)),
         seconds=pd.DataFrame({"at_s": []}),
-        faults=pd.DataFrame(faults, columns=["what", "begin_s", "end_s"]),
+        faults=pd.DataFrame(faults, columns=["fault", "begin_s", "end_s"]),
         manifest=Manifest(
             name="made-up", run="r", ids="0" * 24, clocks=Clocks(monotonic=0, wall=0), settings={},
             workload=Workload(rate=100, duration=10, batch=1).as_dict(), started=1, state="finished",
@@ -140,7 +140,7 @@ def test_a_ledger_says_loudly_what_must_never_happen():
 
 
 KILLED = Recovery(
-    what="redis.kill", begin=8, lasted=4, detected=0.05, sign="a subscriber lost its connection",
+    fault="redis.kill", begin=8, lasted=4, detected=0.05, sign="a subscriber lost its connection",
     publish=Path(back=0.0, normal=3.0), live=Path(unavailable=5, again=1.5, backlog=0, back=2.0, normal=4.0),
     consumer=None,
 )  # fmt: skip

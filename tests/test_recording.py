@@ -359,7 +359,7 @@ def test_a_histogram_that_would_unpack_to_any_size_is_refused() -> None:
         ({"asked": {"faults": [1]}}, "Expected `object`"),
         ({"settings": {"buffer_events": "many"}}, "Expected `int`"),
         ({"started": 10**15, "ended": 2**62}, "days from the run's start"),
-        ({"faults": [{"what": "x", "begin": 2**70}]}, "manifest.json cannot be read"),
+        ({"faults": [{"name": "x", "begin": 2**70}]}, "manifest.json cannot be read"),
         ({"sample": 0}, ">= 1"),
     ],
 )

@@ -44,7 +44,7 @@ def made(path, *, state="finished", thresholds=("publish.errors==0",), lost=0):
         workload=workload.as_dict(), users={"concurrency": 4, "subscribers": 1}, thresholds=list(thresholds),
         started=ZERO, ended=ZERO + (10_000 if state == "finished" else 7_000) * MS, state=state,
         faults=[
-            FaultRecord(what="redis.slow", begin=ZERO + 4001 * MS, end=ZERO + 6020 * MS, bite="it <bites>")
+            FaultRecord(name="redis.slow", begin=ZERO + 4001 * MS, end=ZERO + 6020 * MS, bite="it <bites>")
         ],
     )  # fmt: skip
     path.mkdir(exist_ok=True)
@@ -236,7 +236,7 @@ def test_the_same_run_can_be_made_from_the_page(path, tmp_path) -> None:
     again = Scenario.read(str(file))
     assert again.workload.as_dict() == RunDirectory.open(path).manifest.workload
     (fault,) = again.faults
-    assert (fault.what, fault.at, fault.length) == ("redis.slow", 4, 2)
+    assert (fault.name, fault.at, fault.length) == ("redis.slow", 4, 2)
     assert "# delay_ms: as you had them; the run did not record it" in toml
     assert [one.text for one in again.thresholds] == ["publish.errors==0"]
 

@@ -78,7 +78,7 @@ async def test_a_long_run_keeps_a_sample_of_the_same_events(tmp_path, stack):
 
 
 async def test_a_paused_redis_is_recorded_and_publishing_goes_on(tmp_path, stack):
-    fault = lab.Fault(what="redis.stop", at=1, length=1)
+    fault = lab.Fault(name="redis.stop", at=1, length=1)
     run = await short(tmp_path, stack, duration=3, faults=[fault])
     frames = analysis.load(run)
     begin, end = frames.faults["begin_s"].iloc[0], frames.faults["end_s"].iloc[0]
@@ -92,7 +92,7 @@ async def test_a_paused_redis_is_recorded_and_publishing_goes_on(tmp_path, stack
 
 
 async def test_a_killed_kafka_comes_back_and_loses_nothing(tmp_path, stack):
-    fault = lab.Fault(what="kafka.kill", at=1, length=0.5)
+    fault = lab.Fault(name="kafka.kill", at=1, length=0.5)
     run = await short(tmp_path, stack, rate=500, duration=3, faults=[fault])
     assert stack.brokers[0].running
     assert run.measures["ledger.lost"] == 0

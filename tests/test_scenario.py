@@ -21,7 +21,7 @@ def test_the_shipped_scenarios_are_valid(name):
 
 def test_redis_down_is_shipped():
     (fault,) = Scenario.read("redis_down.toml").faults
-    assert (fault.what, fault.at, fault.length) == ("redis.kill", 8, 4)
+    assert (fault.name, fault.at, fault.length) == ("redis.kill", 8, 4)
 
 
 @pytest.mark.parametrize(
@@ -36,32 +36,32 @@ def test_redis_down_is_shipped():
         ("workload = 3", r", line 1: workload: must be a table"),
         ("[users]\nconcurrency = 0", r", line 2: concurrency: must be from 1"),
         ("[users]\nlane = 1", r", line 2: unknown key 'lane'; known: concurrency, subscribers"),
-        ("[[faults]]\nwhat = 'redis.burn'\nat = 1", r", line 2: what: must be one of redis.kill"),
-        ("[[faults]]\nat = 1", r", line 1: faults: 'what' is missing"),
-        ("[[faults]]\nwhat = 'redis.kill'\nat = 1", r"for: redis.kill needs `for`"),
+        ("[[faults]]\nfault = 'redis.burn'\nat = 1", r", line 2: fault: must be one of redis.kill"),
+        ("[[faults]]\nat = 1", r", line 1: faults: 'fault' is missing"),
+        ("[[faults]]\nfault = 'redis.kill'\nat = 1", r"for: redis.kill needs `for`"),
         (
-            "[[faults]]\nwhat = 'redis.restart'\nat = 1\nfor = 2",
+            "[[faults]]\nfault = 'redis.restart'\nat = 1\nfor = 2",
             r", line 4: for: redis.restart takes no `for`",
         ),
-        ("[[faults]]\nwhat = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number from 0 to 86,400 s"),
-        ("[[faults]]\nwhat = 'redis.kill'\nat = 18\nfor = 4", r"is not within the run \(20 s\)"),
+        ("[[faults]]\nfault = 'redis.kill'\nat = 'x'", r", line 3: at: must be a number from 0 to 86,400 s"),
+        ("[[faults]]\nfault = 'redis.kill'\nat = 18\nfor = 4", r"is not within the run \(20 s\)"),
         (
-            "[[faults]]\nwhat='redis.kill'\nat=1\nfor=4\n[[faults]]\nwhat='redis.stop'\nat=3\nfor=4",
+            "[[faults]]\nfault = 'redis.kill'\nat=1\nfor=4\n[[faults]]\nfault = 'redis.stop'\nat=3\nfor=4",
             r"redis\.stop at 3 s overlaps with redis\.kill, 1 to 5 s: both break redis",
         ),
         (
-            "[[faults]]\nwhat = 'redis.slow'\nat = 1\nfor = 2\ndelay = 5",
-            r", line 5: unknown key 'delay'; known for redis\.slow: what, at, for, every, times, delay_ms",
+            "[[faults]]\nfault = 'redis.slow'\nat = 1\nfor = 2\ndelay = 5",
+            r", line 5: unknown key 'delay'; known for redis\.slow: fault, at, for, every, times, delay_ms",
         ),
         (
-            "[[faults]]\nwhat = 'redis.slow'\nat = 1\nfor = 2\ndelay_ms = 0",
+            "[[faults]]\nfault = 'redis.slow'\nat = 1\nfor = 2\ndelay_ms = 0",
             r", line 5: delay_ms: must be from 1 to 10,000 \(is 0\)",
         ),
         (
-            "[[faults]]\nwhat = 'redis.kill'\nat = 1\nfor = 1\nevery = 10\ntimes = 3",
+            "[[faults]]\nfault = 'redis.kill'\nat = 1\nfor = 1\nevery = 10\ntimes = 3",
             r"redis\.kill at 21 s for 1 s is not within the run \(20 s\)",
         ),
-        ("[[faults]]\nwhat = 'gateway.kill'\nat = 1\nfor = 1", "a run has no gateway for gateway.kill"),
+        ("[[faults]]\nfault = 'gateway.kill'\nat = 1\nfor = 1", "a run has no gateway for gateway.kill"),
         ("thresholds = ['live.latncy.p99<5ms']", r", line 1: threshold 'live.latncy.p99<5ms'"),
         ("thresholds = 'x'", r", line 1: thresholds: must be a list"),
         ("name = 'a b'", r", line 1: name: must be letters"),
@@ -69,7 +69,7 @@ def test_redis_down_is_shipped():
         ("max_rows = 1", r", line 1: max_rows: must be from 1,000"),
         ("warm_up = true", r", line 1: warm_up: must be a number"),
         (
-            "[[faults]]\nwhat = 'redis.kill'\nat = 1\nfor = 1\nevery = 3\ntimes = 2.0",
+            "[[faults]]\nfault = 'redis.kill'\nat = 1\nfor = 1\nevery = 3\ntimes = 2.0",
             "times: must be a whole",
         ),
         ("x = " + "[" * 5000, "is nested too deep"),
@@ -128,7 +128,7 @@ def test_long_runs_keep_a_sample(tmp_path):
 
 def test_a_scenario_says_how_many_brokers_its_faults_need():
     assert Scenario().brokers == 1
-    assert Scenario(faults=(Fault(what="kafka.leader-lost", at=1, length=2),)).brokers == 3
+    assert Scenario(faults=(Fault(name="kafka.leader-lost", at=1, length=2),)).brokers == 3
 
 
 def test_faults_and_users_say_what_is_allowed():

@@ -59,7 +59,7 @@ def setup(manifest: Manifest) -> dict[str, Any]:
     found: dict[str, Any] = {"engine": manifest.engine}
     for part in ("workload", "settings", "users"):
         found |= {f"{part}.{name}": value for name, value in getattr(manifest, part).items()}
-    found["faults"] = ", ".join(fault.what for fault in manifest.faults) or "none"
+    found["faults"] = ", ".join(fault.name for fault in manifest.faults) or "none"
     return {name: value for name, value in found.items() if name not in _NO_SETUP}
 
 

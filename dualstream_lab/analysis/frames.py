@@ -173,7 +173,7 @@ def _seconds(directory: RunDirectory, zero: int) -> pd.DataFrame:
 def _faults(manifest: Manifest, zero: int) -> pd.DataFrame:
     end = manifest.ended or max((fault.begin for fault in manifest.faults), default=0)
     rows = [
-        {"what": f.what, "begin_s": (f.begin - zero) / 1e9, "end_s": ((f.end or end) - zero) / 1e9}
+        {"fault": f.name, "begin_s": (f.begin - zero) / 1e9, "end_s": ((f.end or end) - zero) / 1e9}
         for f in manifest.faults
     ]
-    return pd.DataFrame(rows, columns=["what", "begin_s", "end_s"])
+    return pd.DataFrame(rows, columns=["fault", "begin_s", "end_s"])

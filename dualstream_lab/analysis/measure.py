@@ -38,7 +38,7 @@ class Measure:
 
     @property
     def more_is_worse(self) -> bool:
-        """Of all but rates."""
+        """Whether more of it is worse: of all but rates."""
         return self.unit != "events/s"
 
     def has(self, run: Tally) -> bool:
@@ -46,7 +46,7 @@ class Measure:
         return self.of[0] in (run.latencies if self.share else run.counts)
 
     def value(self, run: Tally) -> float:
-        """Of the whole run."""
+        """The measure of the whole run."""
         return float(self._values(run, np.ones((1, 1)), np.zeros(1, np.int64))[0])
 
     def scaled(self, values: Sequence[float] | Floats) -> Floats:

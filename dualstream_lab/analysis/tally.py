@@ -138,7 +138,7 @@ class Tally:
 
     @property
     def events(self) -> int:
-        """How many were intended."""
+        """How many events were intended."""
         return int(self.counts["intended"].sum())
 
 

@@ -36,8 +36,8 @@ _SAME = 0.01  # as a share: nobody moved it
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--hold-out", "held_out", multiple=True, metavar="RUN",
-              help="Runs to predict, not to learn from; they may have faults. May be repeated.")  # fmt: skip
-@output("--save", "file", help="Write the costs, for `dualstream plan`.")
+              help="Predict these runs instead; they may have faults. May be repeated.")  # fmt: skip
+@output("--save", "file", help="Write the costs into this file, for `dualstream plan`.")
 def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | None) -> int:
     """Learn what each step costs on this machine from RUN..., and tell how well that predicts other runs.
 

@@ -44,7 +44,7 @@ def _place(kind: type[Fault]) -> str:
 @click.argument("scenario", required=False)
 @run_options
 @verdict_options
-@click.option("--target-is-mine", is_flag=True, help="Faults may change the brokers of --kafka and --redis.")
+@click.option("--target-is-mine", is_flag=True, help="Let faults change the brokers of --kafka and --redis.")
 @printing("--list", _print_faults, "Name the faults and their parameters and leave.")
 @click.option("--mend", "recovering", is_flag=True, help="Undo what a crash has left broken, and leave.")
 def chaos(scenario: str | None, recovering: bool, **options: Any) -> int:
@@ -63,7 +63,7 @@ def chaos(scenario: str | None, recovering: bool, **options: Any) -> int:
     if not plan.faults:
         raise ConfigError(f"{scenario} has no [[faults]]: dualstream chaos --list names what there is")
     for entry in left_behind():
-        say(f"{entry.what} of a run that crashed was not undone: dualstream chaos --mend")
+        say(f"{entry.fault} of a run that crashed was not undone: dualstream chaos --mend")
     return run_and_show(plan, **options)
 
 
@@ -72,10 +72,10 @@ def _recover() -> int:
     failed = 0
     for entry in entries:
         try:
-            say(f"{entry.what} is over: {asyncio.run(recover(entry))}")
+            say(f"{entry.fault} is over: {asyncio.run(recover(entry))}")
         except DualStreamError as error:
             failed += 1
-            say(f"{entry.what} could not be undone: {error}; it is kept in {entry.path}")
+            say(f"{entry.fault} could not be undone: {error}; it is kept in {entry.path}")
     if not entries:
         say("nothing is broken")
     return UNAVAILABLE if failed else 0

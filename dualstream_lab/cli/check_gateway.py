@@ -38,12 +38,14 @@ _QUICK = 10.0
     epilog="Example:  dualstream check-gateway http://127.0.0.1:8080 --via sse --quick",
 )
 @click.argument("url", required=False)
-@click.option("--clients", type=int, default=100, help="How many come, drop and resume.")
-@click.option("--sources", type=int, default=8, help="How many sources they follow.")
-@click.option("--rate", type=float, default=2_000, help="Events a second.")
-@click.option("--seconds", type=float, default=30, help="How long load goes on; then all comes to rest.")
-@click.option("--quick", is_flag=True, help=f"Load for {_QUICK:g} s only.")
-@click.option("--via", type=click.Choice(list(VIAS)), default="both", help="How they connect.")
+@click.option(
+    "--clients", type=int, default=100, help="Connect so many clients, which come, drop and resume."
+)
+@click.option("--sources", type=int, default=8, help="Let them follow so many sources.")
+@click.option("--rate", type=float, default=2_000, help="Publish so many events a second.")
+@click.option("--seconds", type=float, default=30, help="Publish for so long; then all comes to rest.")
+@click.option("--quick", is_flag=True, help=f"Publish for {_QUICK:g} s only.")
+@click.option("--via", type=click.Choice(list(VIAS)), default="both", help="Let them connect like this.")
 @click.option("--seed", type=int, default=1, help="The same seed plans the same clients.")
 @click.option("--fault", "faults", multiple=True, metavar="NAME",
               help="Break the stack meanwhile: redis.kill, … (dualstream chaos --list).")  # fmt: skip

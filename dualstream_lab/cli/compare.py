@@ -44,7 +44,7 @@ def _print_measures() -> None:
 )
 @click.argument("runs", nargs=-1, metavar="BASE OTHER...")
 @click.option("--allow", "allowed", multiple=True, metavar="[MEASURE=]SIZE%",
-    help="How much worse is no regression.  [default: 10%; of shares 0.1% of the events]")  # fmt: skip
+    help="Allow so much worse.  [default: 10%; of shares 0.1% of the events]")  # fmt: skip
 @output("--html", "html_file", help="Write a page to show.")
 @output("--markdown", "markdown_file", help="Write it for a pull request.")
 @verdict_files

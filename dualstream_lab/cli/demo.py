@@ -38,17 +38,14 @@ class _Span(click.ParamType[tuple[float, float]]):
 
 
 @click.command(epilog="Example:  dualstream demo --rate 20000 --payload github --outage 5:15")
-@click.option("--rate", type=float, default=10_000, help="Events a second.")
-@click.option("--duration", type=float, default=20, help="Seconds.")
+@click.option("--rate", type=float, default=10_000, help="Publish so many events a second.")
+@click.option("--duration", type=float, default=20, help="Publish for so many seconds.")
 @click.option(
-    "--payload",
-    type=click.Choice(PAYLOADS),
-    default="fixed",
-    help="Events of 300 B, or as large as real ones.",
+    "--payload", type=click.Choice(PAYLOADS), default="fixed", help="Send payloads of 300 B, or real ones."
 )
-@click.option("--outage", type=_Span(), default="8:12", help="From when to when Redis is away, in s.")
+@click.option("--outage", type=_Span(), default="8:12", help="Take Redis away from and to these seconds.")
 @click.option("--seed", type=int, default=1, help="The same seed plans the same events.")
-@path("--runs", "root", default="runs", help="Where to.")
+@path("--runs", "root", default="runs", help="Write into this directory.")
 def demo(outage: tuple[float, float], root: Path, **plan: Any) -> int:
     """Publish GitHub-like events through a Redis outage, with a listener on each stream.
 

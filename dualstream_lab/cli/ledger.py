@@ -39,16 +39,16 @@ def _explain() -> None:
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--event", metavar="ID", help="One event's story instead: when it was where, and who received it."
+    "--event", metavar="ID", help="Tell one event's story instead: when it was where, and who received it."
 )
 @click.option(
     "--class",
     "name",
     metavar="NAME",
     type=click.Choice([*_NAMES, *LEDGER]),
-    help="The ids of one class or mark instead.",
+    help="Print the ids of one class or mark instead.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @printing("--explain", _explain, "Say what the classes and marks mean and leave.")
 def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int:
     """Account for every event of RUN, a run directory, on both paths.

@@ -73,11 +73,11 @@ def printing(name: str, show: Callable[[], None], text: str) -> Decorator:
 
 
 brokers = together(
-    click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL)."),
-    click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL)."),
-    click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
+    click.option("--kafka", "kafka_url", help="Use this Kafka, host:port[,…] (DUALSTREAM_KAFKA_URL)."),
+    click.option("--redis", "redis_url", help="Use this Redis, redis://host:port (DUALSTREAM_REDIS_URL)."),
+    click.option("--topic", help="Use this Kafka topic (DUALSTREAM_TOPIC).  [default: events]"),
 )
-runs = path("--runs", "root", default="runs", help="Where run directories go.")
+runs = path("--runs", "root", default="runs", help="Write run directories into this one.")
 verdict_files = together(
     output("--junit", help="Write the verdict as JUnit XML."),
     output("--json", "json_file", help="Write it as JSON."),
@@ -113,11 +113,11 @@ def conclude(
 
 
 _OPTIONS = together(
-    click.option("--kafka", metavar="URL", help="Your Kafka; left out, a local stack is started."),
-    click.option("--redis", metavar="URL", help="Your Redis; left out, nothing is announced."),
-    click.option("--topic", help="The topic; on brokers of yours it must exist.  [default: events]"),
+    click.option("--kafka", metavar="URL", help="Use your Kafka; left out, a local stack is started."),
+    click.option("--redis", metavar="URL", help="Use your Redis; left out, nothing is announced."),
+    click.option("--topic", help="Use this topic; on brokers of yours it must exist.  [default: events]"),
     click.option("--use-env", is_flag=True,
-                 help="What is left out is as DUALSTREAM_KAFKA_URL, _REDIS_URL and _TOPIC say."),
+                 help="Take what is left out from DUALSTREAM_KAFKA_URL, _REDIS_URL and _TOPIC."),
     click.option("--yes", is_flag=True,
                  help="Send load to brokers that are not the local stack without asking. Where there is no "
                  "terminal to ask on, as in CI, they are refused without this."),

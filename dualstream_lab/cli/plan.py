@@ -50,24 +50,31 @@ _LATENCIES = {
 @click.command(
     epilog="Example:  dualstream plan --rate 1000000 --sources 5000000 --subscribers 10000000 --live-p99 50ms"
 )
-@click.option("--rate", type=float, required=True, help="Events/s.")
-@click.option("--subscribers", type=int, required=True, help="Clients at gateways, together.")
-@click.option("--sources", type=int, default=100_000, help="What events are about.")
-@click.option("--per-subscriber", type=float, default=1.0, help="Sources that each subscribes to.")
-@click.option("--live-p99", type=Duration(), help="Goal: from the intended time to the client.")
-@click.option("--publish-p99", type=Duration(), help="Goal: from the intended time to Kafka's ack.")
-@click.option("--batch", type=int, default=10, help="Events of a call.")
-@click.option("--payload-bytes", type=int, default=300, help="How large an event is.")
+@click.option("--rate", type=float, required=True, help="Plan for so many events/s.")
+@click.option("--subscribers", type=int, required=True, help="Plan for so many clients, at gateways.")
+@click.option("--sources", type=int, default=100_000, help="Spread events over so many sources.")
 @click.option(
-    "--replication-factor", "--copies", type=int, default=3, help="How many replicas a partition has."
+    "--per-subscriber", type=float, default=1.0, help="Let each client subscribe to so many sources."
 )
-@click.option("--max-load", type=float, default=0.6, help="How much of its ceiling a part is given.")
-@click.option("--max-connections", type=int, default=10_000, help="How many a gateway takes.")
+@click.option("--live-p99", type=Duration(), help="Hold this p99, from the intended time to the client.")
+@click.option("--publish-p99", type=Duration(), help="Hold this p99, from the intended time to Kafka's ack.")
+@click.option("--batch", type=int, default=10, help="Publish so many events in a call.")
+@click.option("--payload-bytes", type=int, default=300, help="Give an event so many bytes.")
 @click.option(
-    "--tick", type=Duration(), default="5ms", help="How long a gateway may wait to write several at once."
+    "--replication-factor", "--copies", type=int, default=3, help="Keep so many replicas of a partition."
 )
-@click.option("--outage", type=Duration(), default="90s", help="How long a part is away.")
-@path("--calibration", "file", help="Costs, by `dualstream calibrate`.")
+@click.option(
+    "--max-load", type=float, default=0.6, help="Load a part to this share of its ceiling, at most."
+)
+@click.option("--max-connections", type=int, default=10_000, help="Let a gateway have so many connections.")
+@click.option(
+    "--tick",
+    type=Duration(),
+    default="5ms",
+    help="Let a gateway wait so long to write several events at once.",
+)
+@click.option("--outage", type=Duration(), default="90s", help="Take a part away for so long.")
+@path("--calibration", "file", help="Take the costs of this file, by `dualstream calibrate`.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic.")
 def plan(file: Path | None, explain: bool, **options: Any) -> int:
     """How many publishers, brokers, partitions, Redis shards, gateways and consumers it takes.
@@ -218,11 +225,11 @@ def _verdict(result: Plan) -> int:
 
 
 @click.command(epilog="Example:  dualstream decide --must-not-lose --at-once --rate 50000 --channels 100000")
-@click.option("--must-not-lose/--may-be-lost", default=None, help="Whether each event will be missed.")
-@click.option("--at-once/--later", default=None, help="Whether somebody waits for it now.")
-@click.option("--rate", type=float, help="Events/s.  [default: 100]")
-@click.option("--per-channel", type=float, help="Subscribers of a channel.  [default: 1]")
-@click.option("--channels", type=int, help="How many there are.  [default: 100]")
+@click.option("--must-not-lose/--may-be-lost", default=None, help="Say whether each event will be missed.")
+@click.option("--at-once/--later", default=None, help="Say whether somebody waits for it now.")
+@click.option("--rate", type=float, help="Publish so many events/s.  [default: 100]")
+@click.option("--per-channel", type=float, help="Have so many subscribers of a channel.  [default: 1]")
+@click.option("--channels", type=int, help="Have so many channels.  [default: 100]")
 def decide(**given: Any) -> int:
     """Kafka, Redis, or both: which stream an event belongs on, with the reasons and simulated figures.
 

@@ -37,31 +37,35 @@ def prove() -> None:
     "redis-isolation",
     epilog="Example:  dualstream prove redis-isolation --publisher my_publisher.py --rate 2000 --html p.html",
 )
-@click.option("--quick", is_flag=True, help=f"In 3 minutes: short blocks, and only {', '.join(QUICK)}.")
-@click.option("--rate", type=float, default=10_000, help="Events/s.")
+@click.option("--quick", is_flag=True, help=f"Take 3 minutes: short blocks, and only {', '.join(QUICK)}.")
+@click.option("--rate", type=float, default=10_000, help="Publish so many events/s.")
 @click.option(
-    "--faults", metavar="A,B", help="Only these.  [default: all of Redis in dualstream chaos --list]"
+    "--faults",
+    metavar="A,B",
+    help="Inject only these faults.  [default: all of Redis in dualstream chaos --list]",
 )
-@click.option("--time", "limit", type=Duration(), help="For everything.  [default: 880s; --quick: 170s]")
-@path("--publisher", metavar="FILE", help="Your own publisher: a Python file, see above.")
-@click.option("--block", type=float, help="Seconds of a block that are judged.  [default: 3; --quick: 2.5]")
+@click.option(
+    "--time", "limit", type=Duration(), help="Take so long for everything.  [default: 880s; --quick: 170s]"
+)
+@path("--publisher", metavar="FILE", help="Prove it of your own publisher: a Python file, see above.")
+@click.option("--block", type=float, help="Judge so many seconds of a block.  [default: 3; --quick: 2.5]")
 @click.option(
     "--margin",
     type=float,
     default=1.0,
-    help="Allowed difference in publish p99, ms; or a tenth of the healthy p99, if that is more.",
+    help="Allow such a difference in publish p99, ms; or a tenth of the healthy p99, if that is more.",
 )
 @click.option(
     "--others",
     "background",
     type=float,
     default=0.3,
-    help="Cores that other programs may use; latencies of blocks with more are not compared.",
+    help="Allow other programs so many cores; latencies of blocks with more are not compared.",
 )
-@click.option("--seed", type=int, default=1, help="Another plan of the same kind.")
+@click.option("--seed", type=int, default=1, help="Draw another plan of the same kind.")
 @verdict_files
 @output("--html", "html_file", help="Write a page to show to your team.")
-@path("--runs", "root", default="runs", help="Where the blocks are kept.")
+@path("--runs", "root", default="runs", help="Keep the blocks in this directory.")
 @path("--from", "again", metavar="DIR", help="Measure nothing: judge the kept blocks of a proof again.")
 def redis_isolation(
     quick: bool, rate: float, faults: str | None, limit: float | None, publisher: Path | None,

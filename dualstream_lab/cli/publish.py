@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl.gz --format github-webhook --rate 1000")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--format", "form", type=click.Choice(FORMATS), default="event")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Lines a second, at most.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Publish so many lines a second, at most."
+)
 @click.option(
     "--from-line", type=click.IntRange(min=1), default=1, show_default=False, help="Go on at this line."
 )
-@path("--rejects", help="For refused lines.  [default: FILE.rejects.jsonl]")
+@path("--rejects", help="Write refused lines into this file.  [default: FILE.rejects.jsonl]")
 @brokers
 def publish(
     file: str, form: Format, rate: float | None, from_line: int, rejects: Path | None, **urls: str

@@ -55,14 +55,20 @@ _COLUMNS = (
 @click.option("--until", type=Moment(), metavar="WHEN", help="End before this time.")
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many events.")
 @click.option("--follow", is_flag=True, help="At the end, go on with what comes.")
-@click.option("--source", metavar="TYPE:ID", help="Only of this source.")
-@click.option("--pattern", metavar="GLOB", help="Only of sources such as 'repo:octo/*'.")
-@click.option("--type", "types", multiple=True, metavar="GLOB", help="Only of this type; may be repeated.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second, at most.")
-@click.option("--output", metavar="FILE", help="As JSON Lines into FILE; - is stdout.")
+@click.option("--source", metavar="TYPE:ID", help="Give only events of this source.")
+@click.option("--pattern", metavar="GLOB", help="Give only events of sources such as 'repo:octo/*'.")
+@click.option(
+    "--type", "types", multiple=True, metavar="GLOB", help="Give only events of this type; may be repeated."
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Give so many events a second, at most."
+)
+@click.option("--output", metavar="FILE", help="Write them as JSON Lines into FILE; - is stdout.")
 @click.option("--to-topic", metavar="TOPIC", help="Publish them to TOPIC, with the same ids.")
 @click.option("--announce", is_flag=True, help="With --to-topic: notify on Redis, too.")
-@path("--rejects", help="For what is left out.  [default: FILE or TOPIC, and .rejects.jsonl]")
+@path(
+    "--rejects", help="Write what is left out into this file.  [default: FILE or TOPIC, and .rejects.jsonl]"
+)
 @brokers
 def replay(**options: Any) -> int:
     """Give events of the log again, in the order of time: from --since, --offset, --id or --from on.

@@ -29,14 +29,16 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.find_rate import Probe
 
 run_options = together(
-    click.option("--rate", type=float, help="Events/s, instead of the scenario's."),
-    click.option("--duration", type=float, help="Seconds, instead of the scenario's."),
-    click.option("--seed", type=int, help="Another plan of the same kind."),
+    click.option("--rate", type=float, help="Send so many events/s, instead of the scenario's."),
+    click.option("--duration", type=float, help="Run for so many seconds, instead of the scenario's."),
+    click.option("--seed", type=int, help="Draw another plan of the same kind."),
     target_options,
     runs,
 )
 verdict_options = together(
-    click.option("--threshold", multiple=True, metavar="TEXT", help="One more: live.latency.p99<5ms"),
+    click.option(
+        "--threshold", multiple=True, metavar="TEXT", help="Hold one more threshold: live.latency.p99<5ms"
+    ),
     verdict_files,
 )
 
@@ -128,12 +130,16 @@ def changed(scenario: Scenario, *, threshold: tuple[str, ...] = (), **changes: A
     "find-rate", epilog="Example:  dualstream find-rate --publish-p99 20 --live-p99 20 --repeats 5"
 )
 @run_options
-@click.option("--publish-p99", type=float, default=50, help="Limit, ms from the intended time.")
-@click.option("--live-p99", type=float, default=50, help="Limit, ms from the intended time.")
-@click.option("--low", type=float, default=2_000, help="Events/s to begin with.")
-@click.option("--high", type=float, default=200_000, help="Events/s to stop at.")
-@click.option("--precision", type=float, default=0.1, help="How exact the rate is to be, as a share.")
-@click.option("--repeats", type=int, default=3, help="How often to search; the median counts.")
+@click.option(
+    "--publish-p99", type=float, default=50, help="Allow publishing this p99, ms from the intended time."
+)
+@click.option(
+    "--live-p99", type=float, default=50, help="Allow live delivery this p99, ms from the intended time."
+)
+@click.option("--low", type=float, default=2_000, help="Begin with so many events/s.")
+@click.option("--high", type=float, default=200_000, help="Stop at so many events/s.")
+@click.option("--precision", type=float, default=0.1, help="Find the rate to this share of it.")
+@click.option("--repeats", type=int, default=3, help="Search so often; the median counts.")
 def find_rate(
     root: Path, rate: float | None, duration: float | None, seed: int | None, target: Target, **limits: Any
 ) -> int:

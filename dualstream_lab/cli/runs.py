@@ -56,9 +56,10 @@ def _row(run: RunDirectory) -> tuple[str, ...]:
     epilog="Example:  dualstream report runs/smoke-20250601-120000-3f9a   then open its report.html"
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@output("--html", "page", help="The page.  [default: RUN/report.html]")
+@output("--html", "page", help="Write the page into this file.  [default: RUN/report.html]")
 @output(
-    "--markdown", help="Tables for a pull request; then the page is made only where --html is given, too."
+    "--markdown",
+    help="Write tables for a pull request; then the page is made only where --html is given, too.",
 )
 def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     """Make a page of RUN, a run directory: its verdict, its story in pictures, the ledger, how to repeat it.

@@ -35,20 +35,24 @@ publish:  curl {url}/ingest -H 'Content-Type: application/json' \\
 )
 @click.option(
     "--only", multiple=True, type=click.Choice(PARTS),
-    help="This part alone (may be repeated).  [default: all]",
+    help="Serve this part alone (may be repeated).  [default: all]",
 )  # fmt: skip
-@click.option("--listen", metavar="HOST:PORT", help="DUALSTREAM_LISTEN.  [default: 127.0.0.1:8080]")
 @click.option(
-    "--store", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file (DUALSTREAM_STORE)."
+    "--listen", metavar="HOST:PORT", help="Listen here (DUALSTREAM_LISTEN).  [default: 127.0.0.1:8080]"
+)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep recent events in this SQLite file (DUALSTREAM_STORE).",
 )
 @click.option(
     "--upstream",
     type=click.Choice(["source", "aggregate", "pattern"]),
-    help="Redis subscriptions: one a source, the shard channels, or one for all.",
+    help="Subscribe on Redis by source, by shard channel, or once for all.",
 )
-@click.option("--topic", help="Kafka topic (DUALSTREAM_TOPIC).")
-@click.option("--redis", "redis_url", help="redis://host:port (DUALSTREAM_REDIS_URL).")
-@click.option("--kafka", "kafka_url", help="host:port[,…] (DUALSTREAM_KAFKA_URL).")
+@click.option("--topic", help="Use this Kafka topic (DUALSTREAM_TOPIC).")
+@click.option("--redis", "redis_url", help="Use this Redis, redis://host:port (DUALSTREAM_REDIS_URL).")
+@click.option("--kafka", "kafka_url", help="Use this Kafka, host:port[,…] (DUALSTREAM_KAFKA_URL).")
 @click.option(
     "--rebuild-store",
     is_flag=True,

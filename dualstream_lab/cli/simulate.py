@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from dualstream_lab.simulation import Deployment
 
 _PARTS = (
-    ("publishers", int, "1", "Event loops, each with the scenario's concurrency."),
-    ("brokers", int, "1", "Of Kafka; what the scenario's faults need, at least."),
-    ("partitions", int, "6", "Of the topic."),
-    ("replication_factor", int, "3, or all brokers", "Replicas of a partition."),
-    ("shards", int, "1", "Redis servers."),
-    ("subscribers", int, "the scenario's", "Connections to Redis that receive everything."),
-    ("gateways", int, "0", "They subscribe to Redis then, and deliver to clients."),
-    ("clients", float, "0", "Of each event, at all gateways together."),
-    ("consumers", int, "1", "Of Kafka, in one group."),
-    ("cores", int, "0", "How many cores all parts share; 0: each has its own."),
-    ("tick", Duration(), "5ms", "How long a gateway may wait to write several at once."),
+    ("publishers", int, "1", "Have so many event loops, each with the scenario's concurrency."),
+    ("brokers", int, "1", "Have so many Kafka brokers; what the scenario's faults need, at least."),
+    ("partitions", int, "6", "Give the topic so many partitions."),
+    ("replication_factor", int, "3, or all brokers", "Keep so many replicas of a partition."),
+    ("shards", int, "1", "Have so many Redis servers."),
+    ("subscribers", int, "the scenario's", "Have so many connections to Redis that receive everything."),
+    ("gateways", int, "0", "Have so many gateways, which subscribe to Redis and deliver to clients."),
+    ("clients", float, "0", "Give each event so many clients, at all gateways together."),
+    ("consumers", int, "1", "Have so many Kafka consumers, in one group."),
+    ("cores", int, "0", "Let all parts share so many cores; 0: each has its own."),
+    ("tick", Duration(), "5ms", "Let a gateway wait so long to write several events at once."),
 )
 
 
@@ -44,9 +44,9 @@ _PARTS = (
     epilog="Example:  dualstream simulate redis_down.toml --rate 100000 --publishers 4 --brokers 3"
 )
 @click.argument("scenario")
-@click.option("--rate", type=float, help="Events/s, instead of the scenario's.")
-@click.option("--duration", type=float, help="Seconds, instead of the scenario's.")
-@click.option("--seed", type=int, help="Another plan of the same kind, and other chance.")
+@click.option("--rate", type=float, help="Send so many events/s, instead of the scenario's.")
+@click.option("--duration", type=float, help="Run for so many seconds, instead of the scenario's.")
+@click.option("--seed", type=int, help="Draw another plan of the same kind, and other chance.")
 @together(
     *(
         click.option(
@@ -57,7 +57,7 @@ _PARTS = (
         for name, kind, usual, words in _PARTS
     )
 )
-@path("--calibration", "file", help="Costs, by `dualstream calibrate`.")
+@path("--calibration", "file", help="Take the costs of this file, by `dualstream calibrate`.")
 @runs
 @verdict_options
 def simulate(

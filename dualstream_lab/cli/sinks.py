@@ -75,14 +75,14 @@ class Table:
     """A short line an event, for people: when, where it is, source, type, id, the beginning of the data."""
 
     async def write(self, events: Sequence[LoggedEvent]) -> int:
-        """Print them."""
+        """Print the events."""
         for item in events:
             line = _readable(item)
             stdout.print(line[: max(40, stdout.width)], markup=False, soft_wrap=True)
         return len(events)
 
     def close(self) -> None:
-        """Nothing."""
+        """Close it: there is nothing to close."""
 
 
 def _readable(item: LoggedEvent) -> str:

@@ -32,13 +32,15 @@ _PORT = click.IntRange(1, 65_535)
 @click.command(epilog="Next:  dualstream publish FILE,  dualstream tail --pattern '*',  dualstream down")
 @click.option(
     "--brokers", type=click.Choice(["1", "3"]), default="1", show_default=False,
-    help="3: replicated, two must have it.",
+    help="Start so many brokers; 3: replicated, two must have a record.",
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when it serves; it runs until `down` or --ttl.")
-@click.option("--ttl", type=Duration(), default="8h", help="How long a detached one lives.")
+@click.option("--ttl", type=Duration(), default="8h", help="End a detached stack after so long.")
 @path("--directory", help="Keep data and logs here.")
-@click.option("--kafka-port", type=_PORT, help="Port of Kafka (of the first of three). Default: a free one.")
-@click.option("--redis-port", type=_PORT, help="Port of Redis. Default: a free one.")
+@click.option(
+    "--kafka-port", type=_PORT, help="Serve Kafka (the first of three) on this port. Default: a free one."
+)
+@click.option("--redis-port", type=_PORT, help="Serve Redis on this port. Default: a free one.")
 @click.option("--served", is_flag=True, hidden=True)
 def up(
     brokers: str, detach: bool, ttl: float, directory: Path | None, kafka_port: int | None,

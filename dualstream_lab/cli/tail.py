@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")
 @click.argument("source")
 @click.option("--pattern", is_flag=True, help="SOURCE is a glob, such as 'repo:*' or '*'.")
-@click.option("--from-kafka", is_flag=True, help="The whole events from the log, instead of notifications.")
+@click.option("--from-kafka", is_flag=True, help="Show whole events from the log, instead of notifications.")
 @click.option("--since", type=Duration(), help="With --from-kafka: begin this long ago, such as 10m.")
 @click.option("--offset", type=int, help="With --from-kafka: begin there; -5: five before the end.")
 @click.option("--no-follow", is_flag=True, help="With --from-kafka: stop at the end of the log.")

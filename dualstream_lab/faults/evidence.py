@@ -48,7 +48,7 @@ def address_of(servers: str) -> Address:
 
 @asynccontextmanager
 async def connected(address: Address) -> AsyncIterator[Streams]:
-    """A new connection. Raises OSError and TimeoutError."""
+    """Open a connection, which is aborted after the block. Raises OSError and TimeoutError."""
     async with asyncio.timeout(_LONG):
         reader, writer = await asyncio.open_connection(*address)
     try:

@@ -91,19 +91,19 @@ class Fault(ABC):
         if self.target.stack is None:
             settings = self.target.direct.model_dump(mode="json")
             entry = self._entry or JournalEntry(
-                what=self.name, settings=settings, parameters=self.value, original=self.original
+                fault=self.name, settings=settings, parameters=self.value, original=self.original
             )
             entry.write()
             self._entry = entry
 
     def forget(self) -> None:
-        """It is undone. Called after :meth:`end`."""
+        """Take its entry out of the journal: the fault is undone. Called after :meth:`end`."""
         if self._entry is not None:
             self._entry.remove()
 
     @abstractmethod
     async def begin(self) -> None:
-        """Break it."""
+        """Begin the fault."""
 
     @abstractmethod
     async def verify_active(self) -> str:
@@ -126,12 +126,12 @@ class RepeatedFault(Fault):
 
     @property
     def pause(self) -> float:
-        """Between two times, s."""
+        """The pause between two times, s."""
         return self.value[self.every] / 1e3
 
     @abstractmethod
     async def once(self) -> None:
-        """Do it."""
+        """Do it one time."""
 
     async def begin(self) -> None:
         """Do it for the first time in a moment."""
@@ -144,7 +144,7 @@ class RepeatedFault(Fault):
         self._task = asyncio.create_task(repeat())
 
     async def end(self) -> None:
-        """No more. Raises FaultInert if it had ended before; a StackError of its own is raised as it is."""
+        """End it. Raises FaultInert if it had ended before; a StackError of its own is raised as it is."""
         if self._task is None:
             return
         self._task.cancel()

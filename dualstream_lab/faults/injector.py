@@ -47,7 +47,7 @@ async def open_target(
     if settings.redis_url is None and any(kind.breaks == "redis" for kind in kinds):
         raise ConfigError(f"{', '.join(names)}: needs a Redis, and none was given")
     if stack is None and kinds and (left := left_behind()):
-        raise FaultInert(f"{left[0].what} of a run that crashed is not undone: dualstream chaos --mend")
+        raise FaultInert(f"{left[0].fault} of a run that crashed is not undone: dualstream chaos --mend")
     target = Target(direct=settings, settings=settings, stack=stack, owned=owned)
     through = {kind.breaks for kind in kinds if kind.needs_proxy}
     async with AsyncExitStack() as exits:
@@ -97,23 +97,23 @@ async def carry_out(
     One fault at a time breaks the same thing: who is not back yet is waited for. ``say`` gets the evidence.
     Raises FaultInert.
     """
-    locks = {fault_named(spec.what).breaks: asyncio.Lock() for spec in specs}
+    locks = {fault_named(spec.name).breaks: asyncio.Lock() for spec in specs}
     records = directory.manifest.faults
 
     async def inject(spec: FaultSpec, begin: float) -> None:
-        fault = _fault(target, spec.what, spec.parameters)
+        fault = _fault(target, spec.name, spec.parameters)
         await until(directory.manifest.started + round(begin * 1e9))
         async with locks[fault.breaks]:
             place = len(records)
-            records.append(FaultRecord(what=spec.what, begin=time.monotonic_ns()))
+            records.append(FaultRecord(name=spec.name, begin=time.monotonic_ns()))
 
             def note(record: FaultRecord) -> None:
                 records[place] = record
                 directory.save()
 
             async with _injected(fault, spec.length, note) as evidence:
-                say(f"{spec.what} bites: {evidence}")
-            say(f"{spec.what} is over: {records[place].over}")
+                say(f"{spec.name} bites: {evidence}")
+            say(f"{spec.name} is over: {records[place].over}")
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -131,15 +131,15 @@ async def recover(entry: JournalEntry) -> str:
     """
     # exactly those: what the environment of whoever recovers says is another's
     settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
-    fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.what, entry.parameters)
+    fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.fault, entry.parameters)
     fault.original = dict(entry.original)
     try:
-        await _done(fault.end(), f"{entry.what} cannot be undone")
+        await _done(fault.end(), f"{entry.fault} cannot be undone")
     except KeyError as error:
         raise FaultInert(
-            f"{entry.what} cannot be undone: {entry.path}, of another version, does not say what {error} was"
+            f"{entry.fault} cannot be undone: {entry.path}, of another version, does not say what {error} was"
         ) from error
-    over = await _done(fault.verify_ended(), f"{entry.what} is not over")
+    over = await _done(fault.verify_ended(), f"{entry.fault} is not over")
     entry.remove()
     return over
 
@@ -149,7 +149,7 @@ async def _injected(fault: Fault, length: float, note: Callable[[FaultRecord], N
     """From the begin, for at least ``length`` s, to the proof that it is over. The evidence that it bites;
     ``note`` gets the record each time it changes.
     """
-    record = FaultRecord(what=fault.name, begin=time.monotonic_ns())
+    record = FaultRecord(name=fault.name, begin=time.monotonic_ns())
 
     def change(**values: Any) -> None:
         nonlocal record

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What is kept of an entry, by its name in the file.
-_KEPT = {"what": "what", "settings": "settings", "parameters": "parameters", "found": "original"}
+_KEPT = {"what": "fault", "settings": "settings", "parameters": "parameters", "found": "original"}
 
 
 def journal_path() -> Path:
@@ -32,7 +32,7 @@ class JournalEntry:
     The process that writes the file holds a lock on it, which ends with the process.
     """
 
-    what: str
+    fault: str
     settings: dict[str, Any]
     parameters: dict[str, float] = field(default_factory=dict)
     original: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class JournalEntry:
         self._file = file
 
     def remove(self) -> None:
-        """The fault is undone."""
+        """Remove the entry: the fault is undone."""
         self.path.unlink(missing_ok=True)
         self.close()
 

@@ -42,11 +42,11 @@ class NetworkFault(Fault):
         return self.proxy.address, REDIS if self.breaks == "redis" else KAFKA
 
     async def begin(self) -> None:
-        """From now on."""
+        """Let the toxic act from now on."""
         await in_thread(self.proxy.set, self.toxic(**self.value))
 
     async def end(self) -> None:
-        """Everything passes again."""
+        """Let everything pass again."""
         await in_thread(self.proxy.clear)
 
     async def verify_ended(self) -> str:

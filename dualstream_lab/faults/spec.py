@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from dualstream_lab import former_names
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults import network, process
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from dualstream_lab.faults.fault import Fault
 
-_KEYS: Final = ("what", "at", "for", "every", "times")
+_KEYS: Final = {"fault": "name", "at": "at", "for": "length", "every": "every", "times": "times"}
 _LONGEST: Final = 86_400  # s
 
 _FAMILIES: Final = ("redis", "kafka", "net", "gateway")
@@ -30,11 +31,11 @@ CATALOGUE: Final[Mapping[str, type[Fault]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSpec:
-    """``what`` (a name of the catalogue) happens ``at`` a second of the run and lasts ``length`` s (0 for one
-    that is over at once); ``times`` times, ``every`` so many s. ``parameters``: the fault's own.
+    """The fault ``name`` of the catalogue happens ``at`` a second of the run and lasts ``length`` s (0 for
+    one that is over at once); ``times`` times, ``every`` so many s. ``parameters``: the fault's own.
     """
 
-    what: str
+    name: str
     at: float
     length: float = 0.0
     every: float = 0.0
@@ -42,13 +43,13 @@ class FaultSpec:
     parameters: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kind = fault_named(self.what)
+        kind = fault_named(self.name)
         checked(kind, self.parameters)
         for key, value in (("at", self.at), ("for", self.length), ("every", self.every)):
             within(key, value, 0, _LONGEST, " s")
         if kind.instant == bool(self.length):
             need = "takes no `for`: it is over at once" if kind.instant else "needs `for`, seconds above 0"
-            raise ConfigError(f"for: {self.what} {need} (is {self.length!r})")
+            raise ConfigError(f"for: {self.name} {need} (is {self.length!r})")
         within("times", self.times, 1, 10_000, whole=True)
         if (self.times > 1) != bool(self.every) or (self.every and self.every <= self.length):
             raise ConfigError(
@@ -67,24 +68,25 @@ class FaultSpec:
         """From a TOML table. Raises ConfigError."""
         if not isinstance(values, dict):
             raise ConfigError(f"faults: must be tables: [[faults]] (is {values!r})")
-        if missing := [key for key in ("what", "at") if key not in values]:
+        values = former_names.renamed(values, former_names.FAULTS)
+        if missing := [key for key in ("fault", "at") if key not in values]:
             raise ConfigError(f"faults: {missing[0]!r} is missing")
         given = dict(values)
-        named = {"length" if key == "for" else key: given.pop(key) for key in _KEYS if key in given}
+        named = {name: given.pop(key) for key, name in _KEYS.items() if key in given}
         return cls(**named, parameters=given)
 
     def as_dict(self) -> dict[str, Any]:
         """The table that :meth:`load` reads."""
         more = {"for": self.length, "every": self.every, "times": self.times if self.every else 0}
         given = {key: value for key, value in more.items() if value}
-        return {"what": self.what, "at": self.at, **given, **self.parameters}
+        return {"fault": self.name, "at": self.at, **given, **self.parameters}
 
 
-def fault_named(what: Any) -> type[Fault]:
+def fault_named(name: Any) -> type[Fault]:
     """Raises ConfigError naming those that there are."""
-    if not isinstance(what, str) or what not in CATALOGUE:
-        raise ConfigError(f"what: must be one of {', '.join(CATALOGUE)} (is {what!r})")
-    return CATALOGUE[what]
+    if not isinstance(name, str) or name not in CATALOGUE:
+        raise ConfigError(f"fault: must be one of {', '.join(CATALOGUE)} (is {name!r})")
+    return CATALOGUE[name]
 
 
 def brokers_needed(names: Iterable[str]) -> int:
@@ -128,7 +130,7 @@ def check_overlaps(specs: Iterable[FaultSpec]) -> None:
     """
     spans: dict[str, list[tuple[float, float, str]]] = {}
     for spec in specs:
-        spans.setdefault(fault_named(spec.what).breaks, []).extend((*span, spec.what) for span in spec.spans)
+        spans.setdefault(fault_named(spec.name).breaks, []).extend((*span, spec.name) for span in spec.spans)
     for broken, spans_of_it in spans.items():
         for (begin, end, first), (next_, _, second) in pairwise(sorted(spans_of_it)):
             if next_ < end or next_ == begin:

@@ -66,12 +66,12 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def event_frame(message: EventFrame) -> Frame:
-    """Encode it."""
+    """Encode an event for the wire."""
     return Frame("event", message.cursor, _encode(message))
 
 
 def state_frame(message: StateFrame) -> Frame:
-    """Encode it."""
+    """Encode a state message for the wire."""
     return Frame(message.kind, message.cursor or "", _encode(message))
 
 
@@ -144,7 +144,7 @@ class ConnectionLimit:
             self._relieve()
 
     def forget(self, connection: Connection) -> None:
-        """It is gone."""
+        """The connection is gone, and counts no more."""
         self._bytes -= self._waiting.pop(connection, 0)
         self._taken.pop(connection, None)
         self._stuck.discard(connection)

@@ -115,7 +115,7 @@ class Gateway:
         await self._exits.aclose()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         hub = self.hub
         work = [self._log.run, self._reads.run, self.health.run, hub.repairs.run, hub.claims.run]
         if hub.upstream is not None:
@@ -142,7 +142,7 @@ class Gateway:
         await self._endpoints.close()
 
     def routes(self) -> list[web.RouteDef]:
-        """All but the ingester's."""
+        """The HTTP routes of the gateway: all but the ingester's."""
         return [
             web.get("/", _live_page),
             web.get("/ws", self._endpoints.ws, allow_head=False),

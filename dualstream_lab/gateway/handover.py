@@ -82,7 +82,9 @@ class Stream(Generic[T]):
         self._confirm({partition: end - 1 for partition, end in ends.items()})
 
     def receive(self, partition: int, offset: int, event_id: str, item: T) -> bool:
-        """An announcement. True: tell it to the live clients; False: it was told before, or must wait."""
+        """Take in what Redis announced. True: tell it to the live clients; False: it was told before, or must
+        wait.
+        """
         if offset <= self.confirmed.get(partition, -1):
             return False
         place = partition, offset, event_id

@@ -53,7 +53,7 @@ class Health:
         self.beside: Callable[[], str] = str
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         while True:
             began = time.monotonic()
             await self._check()

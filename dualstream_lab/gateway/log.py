@@ -167,11 +167,11 @@ class Log:
         return highest < self.identity.partitions
 
     def reached(self, positions: Positions) -> None:
-        """The store has come so far."""
+        """Note how far the store has come."""
         self._know({p: position for p, position in positions.items() if position > self.known.get(p, 0)})
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 for work in (self._ends.run, self._tails.run, self._watch.run):

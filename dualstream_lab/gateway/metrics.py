@@ -39,7 +39,7 @@ class Metrics(Collector):
         hub.stats.latency = latency.observe
 
     def text(self) -> bytes:
-        """The exposition."""
+        """The metrics, as Prometheus reads them."""
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:

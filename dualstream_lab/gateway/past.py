@@ -105,6 +105,6 @@ class Lag:
         return max(map(self.seconds, partitions), default=0.0)
 
     def forget(self) -> None:
-        """The log was made anew."""
+        """Forget what was seen: the log was made anew."""
         self._marks.clear()
         self.messages.clear()

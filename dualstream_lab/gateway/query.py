@@ -56,7 +56,7 @@ def _too_many(whence: str = "") -> HttpRefusal:
 
 
 class Queries:
-    """The handlers."""
+    """The handlers of HTTP queries for events."""
 
     def __init__(self, settings: ServeSettings, access: Access, log: Log, reads: Reads) -> None:
         self._timeout = settings.store_timeout

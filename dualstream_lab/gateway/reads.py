@@ -76,7 +76,7 @@ class Reads:
         self._positions = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._serve_pages())
             group.create_task(self._watch_positions())

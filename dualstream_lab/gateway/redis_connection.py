@@ -43,13 +43,15 @@ class Subscription:
         self.settled.set()
 
     def cancel(self) -> None:
-        """Do not ask for it again."""
+        """Cancel a subscription: ask for it no more."""
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
 
     def lose(self) -> None:
-        """Its connection is gone. What was refused will hardly be allowed: nobody need wait for that."""
+        """Forget what was confirmed: the connection is gone. What was refused will hardly be allowed: nobody
+        need wait for that.
+        """
         self.cancel()
         self.confirmed = False
         if self.refusal is None:

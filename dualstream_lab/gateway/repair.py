@@ -90,7 +90,7 @@ class Claims:
         return bool(self._held) and (feed.source, partition) in self._held
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -144,16 +144,16 @@ class Repairs:
             self._fence_wake.set()
 
     def poll(self) -> None:
-        """A feed is degraded: look often."""
+        """Compare degraded feeds often, as there is one now."""
         self._poll_wake.set()
 
     def forget(self, feed: Feed) -> None:
-        """It is gone."""
+        """Compare a feed that is gone no more."""
         for feeds in (self._due, self._unfenced, self._asking):
             feeds.discard(feed)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ask_fences())
             group.create_task(self._reconcile_suspects())

@@ -115,7 +115,7 @@ class Session:
         self._rate.take(self._client, len(sources), now)
 
     def unsubscribe(self, source: str) -> None:
-        """Follow it no more. Raises Refused."""
+        """Follow this source no more. Raises Refused."""
         if source in self._entering:
             self._entering.pop(source).cancel()
         elif source in self._feeds:
@@ -129,7 +129,7 @@ class Session:
         self._say(source or "", StateFrame("error", source, error=reason))
 
     def close(self) -> None:
-        """Follow nothing more. It waits for nothing: no second cancellation can leave a feed behind."""
+        """Follow no source any more. It waits for nothing: no second cancellation can leave a feed behind."""
         self._closed = True
         self._connection.end()
         for task in self._entering.values():

@@ -134,7 +134,7 @@ class Upstream:
             self._connection.send(b"UNSUBSCRIBE", [wanted])
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         backoff = _BACKOFF[0]
         while True:
             confirmations = self._confirmations

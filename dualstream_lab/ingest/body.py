@@ -49,12 +49,12 @@ class Bodies:
         self._clients: dict[str, _Holding] = {}
 
     def enter(self, body: Body) -> None:
-        """One begins to come. Raises HttpRefusal."""
+        """A body begins to come. Raises HttpRefusal."""
         self._clients.setdefault(body.client, _Holding()).coming[body] = None
         self.add(body, _OVERHEAD)
 
     def add(self, body: Body, size: int) -> None:
-        """It holds so many bytes more. Raises HttpRefusal where nobody else can give way."""
+        """A body holds so many bytes more. Raises HttpRefusal where nobody else can give way."""
         holding = self._clients[body.client]
         body.size += size
         holding.size += size
@@ -69,7 +69,7 @@ class Bodies:
         self._clients[body.client].coming.pop(body, None)
 
     def leave(self, body: Body) -> None:
-        """It holds nothing any more."""
+        """A body holds nothing any more."""
         holding = self._clients.get(body.client)
         if holding is None:
             return
@@ -123,7 +123,7 @@ class Body:
         self._bodies.leave(self)
 
     def cut(self) -> None:
-        """Others need its room."""
+        """End a body, as others need its room."""
         self._cut_off = True
         if self._timer is not None:
             self._timer.reschedule(asyncio.get_running_loop().time())
@@ -173,7 +173,7 @@ class Body:
         return data
 
     async def whole(self) -> bytes:
-        """All of it."""
+        """The whole body."""
         pieces = []
         while data := await self.chunk():
             pieces.append(data)

@@ -143,11 +143,11 @@ class Ingest:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was told to end."""
+        """Whether somebody asked it to stop."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Read no more."""
+        """Read no more lines."""
         self._stopping.set()
 
     async def run(self, read: Callable[[int], Awaitable[list[bytes | Unreadable]]]) -> None:

@@ -57,7 +57,7 @@ class Intake:
 
     @property
     def count(self) -> int:
-        """Events so far."""
+        """How many events came in so far."""
         return len(self._ends)
 
     async def add(self, line: bytes) -> None:

@@ -232,7 +232,7 @@ class LogEnds:
         return future
 
     async def run(self) -> None:
-        """Until cancelled: answer what is asked, of each broker one question at a time."""
+        """Work until it is cancelled: answer what is asked, of each broker one question at a time."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._wake.wait()

@@ -81,7 +81,7 @@ class LogConsumer(LogClient):
             self._consumer.pause(self._target(partition))
 
     def pause(self, partition: int) -> None:
-        """Fetch no more of it."""
+        """Fetch no more of this partition."""
         self._paused.add(partition)
         self._troubles.now.pop(partition, None)
         self._consumer.pause(self._target(partition))

@@ -70,7 +70,7 @@ class TopicInfo:
 
     @property
     def partitions(self) -> int:
-        """How many it has."""
+        """How many partitions the topic has."""
         return self.log.partitions
 
     @property
@@ -198,7 +198,7 @@ class LogWatch:
         self._on_change = on_change
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         while True:
             await asyncio.sleep(self._interval)
             try:

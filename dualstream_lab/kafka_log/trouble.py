@@ -71,7 +71,7 @@ class Troubles:
             log.warning(sentence, partition, self._topic, trouble.offset, trouble.reason)
 
     def recover(self, partition: int) -> None:
-        """It can be read."""
+        """The partition can be read again."""
         if (trouble := self.now.pop(partition, None)) is not None:
             gone = time.monotonic() - trouble.since
             log.info("partition %d of %s can be read again, after %.1f s", partition, self._topic, gone)

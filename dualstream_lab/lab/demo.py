@@ -45,7 +45,7 @@ class Demo:
     def scenario(self) -> Scenario:
         """As a scenario."""
         down, back = self.outage
-        fault = Fault(what="redis.kill", at=down, length=back - down)
+        fault = Fault(name="redis.kill", at=down, length=back - down)
         return Scenario(name="demo", workload=self.workload, faults=(fault,))
 
 

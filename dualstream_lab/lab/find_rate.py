@@ -61,7 +61,7 @@ class Finding:
 
     @property
     def rate(self) -> float:
-        """The median."""
+        """The median rate of the repeats."""
         return median(self.rates)
 
     @property

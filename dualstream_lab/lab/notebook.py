@@ -106,7 +106,7 @@ class _Display:
         self._plot = display.display(display_id=True)  # type: ignore[no-untyped-call]
 
     def show(self, progress: Progress) -> None:
-        """Bring it up to date."""
+        """Bring what a notebook shows up to date."""
         self._bar.value = min(progress.seconds, progress.duration)
         self._line.value = f"{progress.seconds:5.1f} s  {progress.line}"
         if progress.series and progress.seconds - self._drawn >= _REDRAW:

@@ -82,7 +82,7 @@ class Progress:
 
     @property
     def line(self) -> str:
-        """For a progress bar."""
+        """The progress in a line of text."""
         count = self.counters.get
         errors = sum(count(name, 0) for name in ("rejected", "unknown", "no_room"))
         dropped = sum(n for name, n in self.counters.items() if name.startswith("dropped: "))
@@ -111,7 +111,7 @@ async def run_scenario(
     Raises ConfigError (also for faults that cannot be done there), StackError and StreamUnavailable before
     any load is sent; later FaultInert for a fault that does not bite, or is not over.
     """
-    fault_names = [fault.what for fault in scenario.faults]
+    fault_names = [fault.name for fault in scenario.faults]
     check_suits(fault_names, local=settings is None or stack is not None, owned=target_is_mine)
     async with AsyncExitStack() as exits:
         if stack is None and settings is None:

@@ -9,11 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from dualstream_lab import former_names
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
 from dualstream_lab.faults.spec import brokers_needed, check_overlaps, fault_named
+from dualstream_lab.former_names import FAULTS, USERS, before, renamed
 from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import Workload
 
@@ -55,14 +55,14 @@ class Scenario:
         within("warm_up", self.warm_up, 0, 600, " s")
         within("max_rows", self.max_rows, 1000, 100_000_000)
         for fault in self.faults:
-            if fault_named(fault.what).breaks == "gateway":
+            if fault_named(fault.name).breaks == "gateway":
                 raise ConfigError(
-                    f"faults: a run has no gateway for {fault.what}; `dualstream check-gateway` has one"
+                    f"faults: a run has no gateway for {fault.name}; `dualstream check-gateway` has one"
                 )
             begin, end = fault.spans[-1]
             if end > self.workload.duration:
                 raise ConfigError(
-                    f"faults: {fault.what} at {begin:g} s for {fault.length:g} s is not within the run "
+                    f"faults: {fault.name} at {begin:g} s for {fault.length:g} s is not within the run "
                     f"({self.workload.duration:g} s)"
                 )
         check_overlaps(self.faults)
@@ -70,7 +70,7 @@ class Scenario:
     @property
     def brokers(self) -> int:
         """What its faults need: 1 or 3."""
-        return brokers_needed(fault.what for fault in self.faults)
+        return brokers_needed(fault.name for fault in self.faults)
 
     @property
     def sample(self) -> int:
@@ -105,9 +105,9 @@ class Scenario:
             if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
                 raise ConfigError(f"{key}: must be {what} (is {values[key]!r})")
         users = values.get("users", {})
-        if twice := [then for then, now in former_names.USERS.items() if {then, now} <= users.keys()]:
-            raise ConfigError(f"{twice[0]}: is called {former_names.USERS[twice[0]]} now: give one of them")
-        users = former_names.renamed(users, former_names.USERS)
+        if twice := [then for then, now in USERS.items() if {then, now} <= users.keys()]:
+            raise ConfigError(f"{twice[0]}: is called {USERS[twice[0]]} now: give one of them")
+        users = renamed(users, USERS)
         _check_keys(Users, users)
         parsed = {
             "workload": Workload.load(values.get("workload", {})),
@@ -148,8 +148,9 @@ def _line_of(text: str, message: str) -> str:
     if key is None:
         return ""
     name = next(part for part in key.groups() if part)
+    spelled = "|".join({re.escape(name), *(before(names, name) for names in (USERS, FAULTS))})
     for number, line in enumerate(text.splitlines(), 1):
-        if re.match(rf"\s*(\[+\s*)?{re.escape(name)}\b", line) or (key[2] and name in line):
+        if re.match(rf"\s*(\[+\s*)?({spelled})\b", line) or (key[2] and name in line):
             return f", line {number}"
     return ""
 

@@ -129,7 +129,7 @@ class Ledger:
         return story_of(self.directory, seq, name=name, meaning=meaning, cause=cause, marks=marks)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         manifest = self.directory.manifest
         return {
             **{name: getattr(manifest, name) for name in ("run", "name", "state")},

@@ -57,7 +57,7 @@ class Recovery:
     ``sign`` of it, None where there was none. ``bite``, ``over``: the fault's own evidence.
     """
 
-    what: str
+    fault: str
     begin: float
     lasted: float | None
     detected: float | None
@@ -69,7 +69,7 @@ class Recovery:
     over: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         values = asdict(self)
         for path in PATHS:
             if values[path] is not None:
@@ -116,7 +116,7 @@ def _recovery(
             seen.append((path.slow_at, what))
     at, sign = min((each for each in seen if fault.begin <= each[0] < until), default=(0, ""))
     return Recovery(
-        what=fault.what, begin=(fault.begin - zero) / 1e9, bite=fault.bite, over=fault.over,
+        fault=fault.name, begin=(fault.begin - zero) / 1e9, bite=fault.bite, over=fault.over,
         lasted=(fault.end - fault.begin) / 1e9 if fault.end else None,
         detected=(at - fault.begin) / 1e9 if sign else None, sign=sign,
         publish=paths.get("publish"), live=paths.get("live"), consumer=paths.get("consumer"),

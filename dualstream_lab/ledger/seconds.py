@@ -37,7 +37,7 @@ class Seconds:
         self._killings = [
             (fault.begin, (fault.end or 2**62) + _NOTICED)
             for fault in directory.manifest.faults
-            if fault.what == "redis.output-buffer"
+            if fault.name == "redis.output-buffer"
         ]
         self._refused: dict[tuple[str, str], int] = {}
         self._refusals: list[tuple[str, int, int, str]] = []

@@ -31,7 +31,7 @@ class Moment:
     """``at``: ms after the event was due; None for what has no time of its own."""
 
     at: float | None
-    what: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +59,15 @@ class Story:
             lines.append(f"of {self.source}, due at {self.due:.6f} s of the run; times from then")
         for moment in self.moments:
             when = " " * 16 if moment.at is None else f"{moment.at:+13,.3f} ms"
-            lines.append(f"{when}  {moment.what}")
+            lines.append(f"{when}  {moment.text}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         return {
             "id": self.event_id, "class": self.name, "cause": self.cause or None, "marks": list(self.marks),
             "source": self.source or None, "due_s": self.due,
-            "moments": [{"at_ms": moment.at, "what": moment.what} for moment in self.moments],
+            "moments": [{"at_ms": moment.at, "text": moment.text} for moment in self.moments],
         }  # fmt: skip
 
 
@@ -116,8 +116,8 @@ def story_of(
         source=":".join(source_name(published["source"])) if published else "",
         due=(zero - manifest.started) / 1e9 if published else None,
         moments=(
-            *(Moment(at=(at - zero) / 1e6, what=what) for at, what in timed),
-            *(Moment(at=None, what=what) for what in untimed),
+            *(Moment(at=(at - zero) / 1e6, text=text) for at, text in timed),
+            *(Moment(at=None, text=text) for text in untimed),
         ),
     )  # fmt: skip
 
@@ -169,4 +169,4 @@ def _faults(directory: RunDirectory, zero: int, end: int) -> Iterator[str]:
     for fault in directory.manifest.faults:
         if fault.begin <= end and (fault.end or end) >= zero:
             until = f"{(fault.end - zero) / 1e6:+,.0f} ms" if fault.end else "the end"
-            yield f"fault {fault.what} was on, from {(fault.begin - zero) / 1e6:+,.0f} ms to {until}"
+            yield f"fault {fault.name} was on, from {(fault.begin - zero) / 1e6:+,.0f} ms to {until}"

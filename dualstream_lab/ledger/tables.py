@@ -44,7 +44,7 @@ def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     """Header and rows: a column a fault."""
-    header = ["", *(f"{recovery.what} at {recovery.begin:.1f} s" for recovery in recoveries)]
+    header = ["", *(f"{recovery.fault} at {recovery.begin:.1f} s" for recovery in recoveries)]
     rows = [
         ["lasted", *("to the end" if each.lasted is None else duration(each.lasted) for each in recoveries)],
         ["showed after", *map(detected, recoveries)],
@@ -65,7 +65,7 @@ def fault_rows(manifest: Manifest) -> list[tuple[str, ...]]:
     zero, rows = manifest.started, list[tuple[str, ...]]()
     for fault in manifest.faults:
         begin, end = (f"{(at - zero) / 1e9:.1f} s" for at in (fault.begin, fault.end))
-        rows.append((fault.what, begin, end if fault.end else "", fault.bite, fault.over))
+        rows.append((fault.name, begin, end if fault.end else "", fault.bite, fault.over))
     return rows
 
 
@@ -75,7 +75,7 @@ def share_text(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In ms or s."""
+    """A length of time as text, in ms or s."""
     if not seconds:
         return "at once"
     return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"

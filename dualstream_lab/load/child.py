@@ -61,7 +61,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the child."""
         return self._process.pid
 
     def send(self, order: str) -> None:
@@ -113,7 +113,7 @@ class Orders:
 
 
 def say(**message: object) -> None:
-    """A line to the parent."""
+    """Send a line of JSON to the parent process."""
     print(json.dumps(message), file=_CHANNEL, flush=True)
 
 

@@ -72,7 +72,7 @@ class Sink(Protocol):
         """These events go out now, and so many calls are open."""
 
     def settled(self, call: Call) -> None:
-        """A call ended."""
+        """A call ended, with an answer or without."""
 
     def unsent(self, count: int) -> None:
         """So many events were due and were not sent before the driver was stopped."""
@@ -110,7 +110,7 @@ class Driver:
         self._end = self.started + round(self._workload.duration * 1e9)
 
     def stop(self) -> None:
-        """No new calls. What was due by now and is not sent is told to the sink."""
+        """Begin no new calls. What was due by now and is not sent is told to the sink."""
         if self._stopped.is_set():
             return
         self._stopped.set()

@@ -66,7 +66,7 @@ async def _listen_gateway(task: dict[str, Any], orders: Orders) -> dict[str, Any
         GatewaySubscriber(base, [source], recorder, via="ws", number=number, listening=listening, ranks=(0,))
         for number in range(count)
     ]
-    async with recorder.of(clients, _JOIN, where="the gateway", option="the gateway") as running:
+    async with recorder.of(clients, _JOIN, server="the gateway", option="the gateway") as running:
         await _listen(recorder, orders, running)
     return {}
 

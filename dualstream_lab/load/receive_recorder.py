@@ -67,15 +67,15 @@ class ReceiveRecorder(Recorder):
 
     @asynccontextmanager
     async def of(
-        self, subscribers: Sequence[Listening], timeout: float, **where: str
+        self, subscribers: Sequence[Listening], timeout: float, **naming: str
     ) -> AsyncIterator[list[asyncio.Task[None]]]:
-        """Their tasks, once all are subscribed; at the end of the block all that they hear is recorded.
+        """Their tasks, once all are subscribed; at the end of the block all that they receive is recorded.
 
-        Raises StreamUnavailable. ``where``: as of :func:`all_ready`.
+        Raises StreamUnavailable. ``naming``: as of :func:`all_ready`.
         """
         running = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
         try:
-            await all_ready(subscribers, timeout, **where)
+            await all_ready(subscribers, timeout, **naming)
             self.subscribers = subscribers
             yield running
             await self.drain()

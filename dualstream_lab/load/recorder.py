@@ -71,7 +71,7 @@ class Recorder:
         self.rows(columns.pop("seq", table[0]), kind=kind, **columns)
 
     async def run(self) -> None:
-        """Until cancelled: cut intervals, and note how late this loop serves a timer."""
+        """Work until it is cancelled: cut intervals, and note how late this loop serves a timer."""
         next_cut = time.monotonic() + self._period
         while True:
             before = time.monotonic()
@@ -154,13 +154,13 @@ class PublishRecorder(Recorder):
         self._dropped += [(seq, now, known) for seq in seqs]
 
     def sending(self, seq: Int64, intended: int, in_flight: int) -> None:  # noqa: ARG002
-        """As :class:`Sink`."""
+        """Count what is sent, as :class:`Sink` wants."""
         self.used = True
         self.meter.count("sent", len(seq))
         self.meter.peak("published.in_flight", in_flight)
 
     def settled(self, call: Call) -> None:
-        """As :class:`Sink`."""
+        """Write the rows of a call that ended, as :class:`Sink` wants."""
         now = self._last = call.acked or time.monotonic_ns()
         outcomes = None if call.error is None else _outcomes(call)
         acked: int | Int64 = call.acked
@@ -182,7 +182,7 @@ class PublishRecorder(Recorder):
         )  # fmt: skip
 
     def unsent(self, count: int) -> None:
-        """As :class:`Sink`."""
+        """Count what was never sent, as :class:`Sink` wants."""
         self.meter.count("unsent", count)
         for name in ("publish", "publish_raw", "slip"):
             self.meter.histogram(name).missing += count

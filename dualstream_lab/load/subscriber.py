@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self.trouble = ""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until it is cancelled."""
         backoff = _BACKOFF[0]
         while True:
             ending = Ending.LOST

@@ -55,7 +55,7 @@ class Record:
         )  # fmt: skip
 
     def keep(self, interval: Interval) -> None:
-        """Add what a process recorded."""
+        """Write the rows that a process of Locust recorded."""
         self.totals.add(interval)
         self._writer.write(interval)
 

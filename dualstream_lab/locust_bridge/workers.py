@@ -21,11 +21,11 @@ class Workers:
         self._over: set[str] = set()
 
     def over(self, member: str) -> None:
-        """Its part of the plan is done."""
+        """A worker is done with its part of the plan."""
         self._over.add(member)
 
     def finished(self, member: str) -> None:
-        """It has closed its session."""
+        """A worker has closed its session."""
         self.writing.discard(member)
 
     @property

@@ -32,7 +32,9 @@ class Handler(Protocol):
     """
 
     async def handle(self, events: Sequence[StoredEvent]) -> None:
-        """Do the work. An exception refuses the batch; then its events are tried alone, up to three times."""
+        """Handle a batch of records. An exception refuses the batch; then its events are tried alone, up to
+        three times.
+        """
 
 
 async def _refusals(handler: Handler, events: Sequence[StoredEvent]) -> dict[int, str]:

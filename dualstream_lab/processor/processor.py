@@ -120,7 +120,7 @@ class Processor:
         self._pipeline = pipeline
 
     async def run(self) -> None:
-        """Until cancelled, also through outages of Kafka and of the store.
+        """Work until it is cancelled, also through outages of Kafka and of the store.
 
         Raises StoreError when Kafka has another log than the store has: the topic was made anew. Another run
         goes on where this one was.

@@ -47,7 +47,9 @@ class Buffer(Generic[T]):
         return self._admit() if self.waiting.pop(ticket, None) else []
 
     def release(self, events: int, size: int) -> list[T]:
-        """Give room back. Returns who is let in thereby, in order: their room is taken already."""
+        """Give back the room of events that are settled. Returns who is let in thereby, in order: their room
+        is taken already.
+        """
         self.events -= events
         self.bytes -= size
         return self._admit() if self.waiting else []

@@ -75,7 +75,7 @@ class Notifier:
 
     @property
     def queued(self) -> int:
-        """Notifications that wait."""
+        """How many notifications wait."""
         return len(self._queue)
 
     @property

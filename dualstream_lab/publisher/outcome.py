@@ -23,7 +23,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Durable(msgspec.Struct, frozen=True, tag=True):
-    """In the log."""
+    """The event is in the log."""
 
     partition: int
     offset: int

@@ -27,7 +27,7 @@ _NAMES: Final = 1000  # of counters, gauges and histograms
 
 
 class Part(NamedTuple):
-    """A file of rows. ``rows``: None where it is damaged or missing."""
+    """A file of rows, as one process wrote it. ``rows``: None where it is damaged or missing."""
 
     writer: str
     rows: pa.Table | None

@@ -42,12 +42,12 @@ class LatencyHistogram:
 
     @property
     def arrived(self) -> int:
-        """How many have an end."""
+        """How many events have an end."""
         return int(self._hdr.total_count)
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """How many events were recorded, with those that are missing."""
         return self.arrived + self.missing
 
     def record(self, latencies: Int64, counts: Int64 | None = None) -> None:

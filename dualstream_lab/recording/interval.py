@@ -118,5 +118,5 @@ class IntervalWriter:
         self.close = self._file.close
 
     def write(self, interval: Interval) -> None:
-        """Append one."""
+        """Append an interval to the file."""
         self._file.write(json.dumps(interval.encode(), separators=(",", ":")).encode() + b"\n")

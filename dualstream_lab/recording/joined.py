@@ -92,7 +92,7 @@ class _Joining:
                 yield columns
 
     def published(self) -> dict[str, Any]:
-        """By ``seq``."""
+        """The rows of publishing, by ascending ``seq``."""
         names = ("seq", "intended", "sent", "acked", "outcome", "source")
         return by_seq(stacked(list(self._parts("published", *names)), column_types("published", names)))
 

@@ -65,7 +65,7 @@ class Clocks:
 
     @classmethod
     def now(cls) -> Self:
-        """Read both."""
+        """Read both clocks."""
         return cls(monotonic=time.monotonic_ns(), wall=time.time_ns())
 
 
@@ -76,7 +76,7 @@ class FaultRecord:
     ``bite`` and ``over``: the evidence that it bit, and that it is over.
     """
 
-    what: Text
+    name: Text
     begin: Nanoseconds
     end: Nanoseconds = 0
     bite: Text = ""
@@ -85,7 +85,8 @@ class FaultRecord:
 
 @dataclass(slots=True, kw_only=True)
 class Manifest:
-    """A run's facts. ``started``: the plan's zero, ns of the monotonic clock, 0 before it.
+    """What a run was: its plan, its settings, its clocks, its state. ``started``: the plan's zero, ns of the
+    monotonic clock, 0 before it.
 
     ``sample``: one event in so many has rows. ``ids``: the prefix of the event ids. ``state``: ``running``,
     ``finished`` or ``interrupted``; still ``running`` in a directory whose writer died. ``asked``: what else
@@ -130,9 +131,8 @@ class Manifest:
         try:
             if (found := read_json(path, _Format).format) not in _READ:
                 raise RecordingError(f"it has format {found!r}; this version reads 1 and {FORMAT}")  # noqa: TRY301
-            manifest: Self = read_json(path, cls)
-            manifest.users = former_names.renamed(manifest.users, former_names.USERS)
-            manifest.settings = former_names.renamed_settings(manifest.settings)
+            values = former_names.renamed_manifest(read_json(path, dict[str, Any]))
+            manifest: Self = msgspec.convert(values, cls)
             _check(manifest)
         except FileNotFoundError as error:
             there = directory.is_dir()

@@ -66,7 +66,7 @@ class Player:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was told to end."""
+        """Whether somebody asked it to stop."""
         return self._stopping.is_set()
 
     @property

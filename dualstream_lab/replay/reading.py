@@ -42,7 +42,7 @@ class Merge:
             heapq.heappush(self._heads, (batch[-1].timestamp, partition))
 
     def close(self, partition: int) -> None:
-        """Wait for it no longer."""
+        """Wait for this partition no longer."""
         self.open.discard(partition)
 
     def wanted(self) -> list[int]:
@@ -117,7 +117,7 @@ class Reading:
 
     @property
     def read(self) -> int:
-        """Offsets that are behind it."""
+        """How many offsets have been read."""
         return sum(self.at[partition] - self.begin[partition] for partition in self.begin)
 
     @property
@@ -126,7 +126,7 @@ class Reading:
         return sum(end - self.begin[partition] for partition, end in self.end.items())
 
     def done(self, records: Iterable[LogRecord]) -> None:
-        """These are dealt with."""
+        """Count these records as dealt with."""
         for record in records:
             self.at[record.partition] = record.offset + 1
 

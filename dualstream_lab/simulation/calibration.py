@@ -87,7 +87,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """As :meth:`save` wrote it. Raises ConfigError for anything else."""
+        """Read a file that :meth:`save` wrote. Raises ConfigError for anything else."""
         try:
             return cls._decode(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:

@@ -69,15 +69,15 @@ def outages(faults: Iterable[FaultSpec], deployment: Deployment) -> Outages:
     check_overlaps(faults)
     found: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
     for spec in faults:
-        if spec.what not in _MODELLED:
+        if spec.name not in _MODELLED:
             raise ConfigError(
-                f"faults: {spec.what} is not simulated; those that are: {', '.join(sorted(_MODELLED))}"
+                f"faults: {spec.name} is not simulated; those that are: {', '.join(sorted(_MODELLED))}"
             )
-        if spec.what in _REPLICATED and deployment.replication_factor < 2:
+        if spec.name in _REPLICATED and deployment.replication_factor < 2:
             raise ConfigError(
-                f"replication_factor: {spec.what} needs 2 or more (is {deployment.replication_factor})"
+                f"replication_factor: {spec.name} needs 2 or more (is {deployment.replication_factor})"
             )
-        for mode, spans_of in _MODELLED[spec.what].items():
+        for mode, spans_of in _MODELLED[spec.name].items():
             found[mode] += spans_of(spec)
     slow, all_down = _slowness(found["kafka slow"]), found["kafka all down"]
     return Outages(
@@ -121,7 +121,7 @@ def _at_once(length: float) -> _SpansOf:
 
 def _parameter(spec: FaultSpec, name: str) -> float:
     """In s, from ms."""
-    default = next(one.default for one in fault_named(spec.what).parameters if one.name == name)
+    default = next(one.default for one in fault_named(spec.name).parameters if one.name == name)
     return spec.parameters.get(name, default) / 1e3
 
 

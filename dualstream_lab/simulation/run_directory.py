@@ -68,7 +68,7 @@ def record(
             users={"concurrency": calls, "subscribers": 1}, thresholds=list(thresholds),
             asked={"faults": [fault.as_dict() for fault in case.faults]},
             faults=[
-                FaultRecord(what=fault.what, begin=_ns(begin), end=_ns(end), bite=simulated, over=simulated)
+                FaultRecord(name=fault.name, begin=_ns(begin), end=_ns(end), bite=simulated, over=simulated)
                 for fault in case.faults
                 for begin, end in fault.spans
             ],

@@ -77,7 +77,7 @@ class LocalStack:
 
     @property
     def directory(self) -> Path:
-        """Data and logs."""
+        """The directory of data and logs."""
         if self._directory is None:
             raise StackError("the stack is not started; call start() first")
         return self._directory

@@ -91,7 +91,7 @@ class ManagedProcess:
         self._pid = int(line)
 
     def wait_ready(self) -> None:
-        """Wait until it serves. Raises StackError if it ends first, or after the start's timeout."""
+        """Wait until the process serves. Raises StackError if it ends first, or after the start's timeout."""
         deadline = time.monotonic() + self.start_timeout
         while not self.ready(self.log_text()):
             if not self.running:

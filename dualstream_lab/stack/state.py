@@ -64,7 +64,7 @@ class StateFile:
         self._file.flush()
 
     def release(self) -> None:
-        """Give the claim up."""
+        """Give up the claim on this directory."""
         self._file.truncate(0)
         self._file.close()
 

@@ -113,7 +113,7 @@ class Reader:
         self._connection.text_factory = bytes
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file of the store."""
         with storing(self._path):
             self._connection.close()
 

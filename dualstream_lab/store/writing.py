@@ -70,7 +70,7 @@ class Writer:
             self._connection = connect(path, _PRAGMAS, read_only=False)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file of the store."""
         with storing(self._path):
             self._connection.close()
 

@@ -125,7 +125,7 @@ class Receiver:
         return {source.name: source.asked for source in self.sources.values()}
 
     def away(self) -> None:
-        """The connection is over."""
+        """The connection ended: what was waited for is off."""
         self.live.clear()
         for source in self.sources.values():
             source.state = "away"

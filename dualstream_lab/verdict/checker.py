@@ -21,7 +21,7 @@ class Validity(StrEnum):
 
     @classmethod
     def of(cls, held: bool) -> Validity:
-        """Of what is decided."""
+        """Valid where it held, else invalid."""
         return cls.VALID if held else cls.INVALID
 
 
@@ -42,7 +42,8 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """All that was judged. ``state``: ``finished``, ``interrupted``, or ``running`` where it died.
+    """What an experiment came to: every criterion with its validity. ``state``: ``finished``,
+    ``interrupted``, or ``running`` where it died.
 
     ``about``: what else a reader of it alone should know; ``values``: all of it, for JSON.
     """

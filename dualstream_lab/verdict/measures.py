@@ -122,7 +122,7 @@ class Totals:
     histograms: dict[str, LatencyHistogram] = field(default_factory=dict)
 
     def add(self, interval: Interval) -> None:
-        """One more."""
+        """Add an interval to the totals."""
         self.counters.update(interval.counters)
         for name, histogram in interval.histograms.items():
             self.histograms.setdefault(name, LatencyHistogram()).add(histogram)

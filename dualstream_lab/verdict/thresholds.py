@@ -88,7 +88,7 @@ class Threshold:
         return cls(text=text.strip(), measure=name, comparison=comparison, limit=float(number) * factor)
 
     def check(self, measures: Mapping[str, float]) -> Check:
-        """Judge it."""
+        """Hold the threshold against the measures of a run."""
         return Check(threshold=self, value=measures.get(self.measure))
 
 

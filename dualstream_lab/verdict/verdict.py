@@ -124,7 +124,7 @@ class Verdict:
         return format_measure(name, self.measures[name]) if name in self.measures else "not known"
 
     def as_dict(self, directory: RunDirectory) -> dict[str, Any]:
-        """For JSON: +inf and NaN become text."""
+        """As what a JSON file holds: +inf and NaN become text."""
         manifest = directory.manifest
         return {
             **{name: getattr(manifest, name) for name in ("name", "run", "state")},

@@ -21,9 +21,16 @@ from dualstream_lab.workload import Workload
 
 from .conftest import redis_state
 
-OOM = (
-    "warm_up = 0\n[workload]\nrate = 500\nduration = 90\n[[faults]]\nwhat = 'redis.oom'\nat = 0.5\nfor = 80\n"
-)
+OOM = """
+warm_up = 0
+[workload]
+rate = 500
+duration = 90
+[[faults]]
+fault = 'redis.oom'
+at = 0.5
+for = 80
+"""
 
 
 @contextmanager
@@ -40,7 +47,7 @@ def chaos(*arguments: str, cwd: Path, ignoring: str = "") -> Iterator[subprocess
 
 async def short(tmp_path, stack, what, **more):
     values = {"rate": 1000, "duration": 3, "warm_up": 0.5, "live": False, "root": tmp_path, "stack": stack}
-    fault = lab.Fault(what=what, at=1, length=1, parameters=more)
+    fault = lab.Fault(name=what, at=1, length=1, parameters=more)
     return await lab.run(**(values | {"faults": [fault]}))
 
 
@@ -58,7 +65,7 @@ def test_every_fault_is_listed_with_its_parameters(dualstream):
     [
         (None, False, "SCENARIO is missing: a file, or one of `dualstream run --list`"),
         ("[workload]\nrate = 5\n", False, "has no [[faults]]: dualstream chaos --list"),
-        ("[[faults]]\nwhat = 'redis.burn'\nat = 1\n", False, ", line 2: what: must be one of redis.kill"),
+        ("[[faults]]\nfault = 'redis.burn'\nat = 1\n", False, ", line 2: fault: must be one of redis.kill"),
         (OOM, True, "redis.oom: changes brokers that are not of the local stack"),
         (OOM.replace("oom", "kill"), True, "redis.kill: such faults need the local stack"),
     ],
@@ -142,7 +149,7 @@ async def test_a_stopped_notebook_leaves_the_stack_whole(tmp_path, stack):
     broken = asyncio.Event()
     plan = lab.Scenario(
         workload=Workload(rate=500, duration=60),
-        faults=(lab.Fault(what="redis.kill", at=0.5, length=50),),
+        faults=(lab.Fault(name="redis.kill", at=0.5, length=50),),
         warm_up=0,
     )
     running = asyncio.create_task(
@@ -162,7 +169,7 @@ async def test_a_stopped_notebook_leaves_the_stack_whole(tmp_path, stack):
 
 
 async def test_a_notebook_says_that_brokers_are_the_users(tmp_path, settings):
-    fault = lab.Fault(what="redis.oom", at=0.2, length=0.5)
+    fault = lab.Fault(name="redis.oom", at=0.2, length=0.5)
     more = {"rate": 500, "duration": 1, "warm_up": 0, "live": False, "root": tmp_path, "faults": [fault]}
     with pytest.raises(ConfigError, match=r"redis\.oom: changes brokers"):
         await lab.run(settings=settings(), **more)

@@ -79,7 +79,7 @@ async def test_what_a_killed_process_left_is_mended(url, name):
     before = await redis_state(url)
     assert await asyncio.to_thread(crash, f"redis.{name}", url)
     (entry,) = left_behind()
-    assert entry.what == f"redis.{name}"
+    assert entry.fault == f"redis.{name}"
     assert await recover(entry)
     assert await redis_state(url) == before
     assert left_behind() == []
@@ -96,7 +96,7 @@ async def test_the_command_line_says_so_and_mends(url, settings, tmp_path):
     before = await redis_state(url)
     await asyncio.to_thread(crash, "redis.no-permission", url)
     scenario = tmp_path / "slow.toml"
-    scenario.write_text("[workload]\nduration = 5\n[[faults]]\nwhat = 'redis.oom'\nat = 1\nfor = 1\n")
+    scenario.write_text("[workload]\nduration = 5\n[[faults]]\nfault = 'redis.oom'\nat = 1\nfor = 1\n")
     where = settings(redis_url=url)
     refused = await asyncio.to_thread(
         chaos, str(scenario), "--kafka", where.kafka_url, "--redis", url, "--target-is-mine"
@@ -115,7 +115,7 @@ async def test_the_command_line_says_so_and_mends(url, settings, tmp_path):
 async def test_what_cannot_be_undone_now_is_kept_for_later(mine, url):
     gone = mine.direct.model_dump(mode="json") | {"redis_url": f"redis://127.0.0.1:{free_ports(1)[0]}"}
     original = {"maxmemory-policy": "noeviction", "maxmemory": "0"}
-    written = JournalEntry(what="redis.oom", settings=gone, original=original)
+    written = JournalEntry(fault="redis.oom", settings=gone, original=original)
     written.write()
     written.close()
     (entry,) = left_behind()

@@ -35,15 +35,15 @@ async def test_faults_happen_at_their_time_and_their_evidence_is_kept(target, wh
     before = await whole()
     said = []
     specs = [
-        FaultSpec(what="redis.kill", at=0.2, length=0.3, every=1.0, times=2),
-        FaultSpec(what="redis.slow", at=2.0, length=0.5, parameters={"delay_ms": 70}),
-        FaultSpec(what="redis.restart", at=3.0),
+        FaultSpec(name="redis.kill", at=0.2, length=0.3, every=1.0, times=2),
+        FaultSpec(name="redis.slow", at=2.0, length=0.5, parameters={"delay_ms": 70}),
+        FaultSpec(name="redis.restart", at=3.0),
     ]
     await carry_out(specs, target, directory, said.append)
     assert await whole() == before
     kept = RunDirectory.open(directory.path).manifest.faults
     assert kept == directory.manifest.faults
-    assert [one.what for one in kept] == ["redis.kill", "redis.kill", "redis.slow", "redis.restart"]
+    assert [one.fault for one in kept] == ["redis.kill", "redis.kill", "redis.slow", "redis.restart"]
     assert all(one.bite and one.over and one.end > one.begin for one in kept)
     for (begin, end), (at, length) in zip(
         seconds(directory), [(0.2, 0.3), (1.2, 0.3), (2, 0.5), (3, 0)], strict=True
@@ -64,8 +64,8 @@ async def test_who_is_not_back_yet_is_waited_for(target, directory, monkeypatch)
 
     monkeypatch.setattr(target.stack.redis, "start", slow_start)
     specs = [
-        FaultSpec(what="redis.kill", at=0.0, length=0.1),
-        FaultSpec(what="redis.stop", at=0.2, length=0.1),
+        FaultSpec(name="redis.kill", at=0.0, length=0.1),
+        FaultSpec(name="redis.stop", at=0.2, length=0.1),
     ]
     await carry_out(specs, target, directory, lambda _: None)
     (_, first_end), (second_begin, _) = seconds(directory)
@@ -76,8 +76,8 @@ async def test_an_inert_fault_ends_the_others_and_says_what_was_seen(target, who
     before = await whole()
     monkeypatch.setattr("dualstream_lab.faults.redis.commands._FILL", 0)  # as if nobody was refused
     specs = [
-        FaultSpec(what="redis.maxclients", at=0.1, length=20),
-        FaultSpec(what="redis.kill", at=60, length=1),
+        FaultSpec(name="redis.maxclients", at=0.1, length=20),
+        FaultSpec(name="redis.kill", at=60, length=1),
     ]
     async with asyncio.timeout(30):
         with pytest.raises(
@@ -94,7 +94,7 @@ async def test_a_schedule_that_is_interrupted_leaves_all_whole(target, whole, di
     before = await whole()
     begun = asyncio.Event()
     for what in ("redis.kill", "redis.stop", "redis.oom", "redis.busy", "redis.flap"):
-        specs = [FaultSpec(what=what, at=0, length=60)]
+        specs = [FaultSpec(name=what, at=0, length=60)]
         directory.manifest.started = time.monotonic_ns()
         begun.clear()
         task = asyncio.create_task(carry_out(specs, target, directory, lambda _: begun.set()))

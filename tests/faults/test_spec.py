@@ -9,46 +9,46 @@ from dualstream_lab.faults.spec import CATALOGUE, FaultSpec, check_overlaps, che
 
 
 def spec(what="redis.kill", at=1.0, length=2.0, **more):
-    return FaultSpec(what=what, at=at, length=length, **more)
+    return FaultSpec(name=what, at=at, length=length, **more)
 
 
 def test_a_table_is_read():
-    table = {"what": "redis.slow", "at": 3, "for": 2, "every": 5, "times": 3, "delay_ms": 50}
+    table = {"fault": "redis.slow", "at": 3, "for": 2, "every": 5, "times": 3, "delay_ms": 50}
     read = FaultSpec.load(table)
     assert read == spec("redis.slow", 3, 2, every=5, times=3, parameters={"delay_ms": 50})
     assert read.spans == [(3, 5), (8, 10), (13, 15)]
-    assert FaultSpec.load({"what": "redis.restart", "at": 3}).spans == [(3, 3)]
+    assert FaultSpec.load({"fault": "redis.restart", "at": 3}).spans == [(3, 3)]
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ("redis.kill", r"faults: must be tables: \[\[faults\]\]"),
-        ({"at": 1}, "faults: 'what' is missing"),
-        ({"what": "redis.kill"}, "faults: 'at' is missing"),
-        ({"what": "redis.burn", "at": 1}, r"what: must be one of redis\.kill, .*\(is 'redis\.burn'\)"),
-        ({"what": 3, "at": 1}, r"what: must be one of .*\(is 3\)"),
-        ({"what": "redis.kill", "at": -1, "for": 1}, "at: must be from 0 to 86,400 s"),
-        ({"what": "redis.kill", "at": "x", "for": 1}, r"at: must be a number from 0 to 86,400 s \(is 'x'\)"),
-        ({"what": "redis.kill", "at": True, "for": 1}, "at: must be a number from 0"),
-        ({"what": "redis.kill", "at": 1, "for": float("nan")}, "for: must be from 0"),
-        ({"what": "redis.kill", "at": 1}, "for: redis.kill needs `for`"),
-        ({"what": "redis.restart", "at": 1, "for": 2}, "for: redis.restart takes no `for`"),
-        ({"what": "redis.kill", "at": 1, "for": 2, "every": 2, "times": 2}, "every: .* above its `for`"),
-        ({"what": "redis.kill", "at": 1, "for": 2, "every": 3}, "every: .* times 1"),
-        ({"what": "redis.kill", "at": 1, "for": 2, "times": 2}, "every: .* needs `every`"),
-        ({"what": "redis.kill", "at": 1, "for": 2, "times": 0}, "times: must be from 1"),
-        ({"what": "redis.kill", "at": 1, "for": 2, "times": 1.5}, "times: must be a whole number from 1"),
+        ({"at": 1}, "faults: 'fault' is missing"),
+        ({"fault": "redis.kill"}, "faults: 'at' is missing"),
+        ({"fault": "redis.burn", "at": 1}, r"fault: must be one of redis\.kill, .*\(is 'redis\.burn'\)"),
+        ({"fault": 3, "at": 1}, r"fault: must be one of .*\(is 3\)"),
+        ({"fault": "redis.kill", "at": -1, "for": 1}, "at: must be from 0 to 86,400 s"),
+        ({"fault": "redis.kill", "at": "x", "for": 1}, r"at: must be a number from 0 to 86,400 s \(is 'x'\)"),
+        ({"fault": "redis.kill", "at": True, "for": 1}, "at: must be a number from 0"),
+        ({"fault": "redis.kill", "at": 1, "for": float("nan")}, "for: must be from 0"),
+        ({"fault": "redis.kill", "at": 1}, "for: redis.kill needs `for`"),
+        ({"fault": "redis.restart", "at": 1, "for": 2}, "for: redis.restart takes no `for`"),
+        ({"fault": "redis.kill", "at": 1, "for": 2, "every": 2, "times": 2}, "every: .* above its `for`"),
+        ({"fault": "redis.kill", "at": 1, "for": 2, "every": 3}, "every: .* times 1"),
+        ({"fault": "redis.kill", "at": 1, "for": 2, "times": 2}, "every: .* needs `every`"),
+        ({"fault": "redis.kill", "at": 1, "for": 2, "times": 0}, "times: must be from 1"),
+        ({"fault": "redis.kill", "at": 1, "for": 2, "times": 1.5}, "times: must be a whole number from 1"),
         (
-            {"what": "redis.slow", "at": 1, "for": 2, "delay": 3},
-            "unknown key 'delay'; known for redis.slow: what, at, for, every, times, delay_ms",
+            {"fault": "redis.slow", "at": 1, "for": 2, "delay": 3},
+            "unknown key 'delay'; known for redis.slow: fault, at, for, every, times, delay_ms",
         ),
         (
-            {"what": "redis.slow", "at": 1, "for": 2, "delay_ms": 0},
+            {"fault": "redis.slow", "at": 1, "for": 2, "delay_ms": 0},
             r"delay_ms: must be from 1 to 10,000 \(is 0\)",
         ),
         (
-            {"what": "redis.slow", "at": 1, "for": 2, "delay_ms": "1s"},
+            {"fault": "redis.slow", "at": 1, "for": 2, "delay_ms": "1s"},
             "delay_ms: must be a number from 1 to 10,000",
         ),
     ],

@@ -45,7 +45,7 @@ class Hand:
         self.unread = unread
         self.rows: dict[tuple[str, str], list[dict[str, int]]] = defaultdict(list)
         self.more: list[Interval] = []
-        faults = [FaultRecord(what=w, begin=ns(b), end=ns(e)) for w, b, e in manifest.pop("faults", ())]
+        faults = [FaultRecord(name=w, begin=ns(b), end=ns(e)) for w, b, e in manifest.pop("faults", ())]
         facts: dict[str, Any] = {
             "name": "hand", "run": "r", "ids": IDS.prefix, "clocks": Clocks.now(), "settings": {},
             "workload": Workload(rate=1000, duration=1).as_dict(), "started": ZERO, "ended": ns(1000),

@@ -344,7 +344,7 @@ def test_a_story_tells_everything_in_order(tmp_path):
     story = hand.ledger().entry(IDS.of(0))
     gone = "subscriber 1 of redis lost its connection 50.0 ms before it was sent"
     assert (story.name, story.cause, story.due) == ("delivered", "", pytest.approx(0.150))
-    assert [(moment.at, moment.what) for moment in story.moments] == [
+    assert [(moment.at, moment.text) for moment in story.moments] == [
         (0.0, "sent, 300 bytes"),
         (2.0, "acknowledged by Kafka, as its caller saw it"),
         (3.0, "delivered to subscriber 0 of redis"),

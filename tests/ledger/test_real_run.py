@@ -55,7 +55,7 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
         shipped,
         workload=Workload(rate=RATE, duration=SECONDS),
         users=lab.Users(subscribers=2),
-        faults=(lab.Fault(what="redis.kill", at=1, length=1.5),),
+        faults=(lab.Fault(name="redis.kill", at=1, length=1.5),),
         warm_up=1.0,
     )
     done = await run_scenario(scenario, stack=stack, root=tmp_path)

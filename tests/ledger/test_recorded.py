@@ -182,4 +182,4 @@ def test_a_batch_that_failed_in_part_is_recorded_event_by_event(tmp_path):
 
 
 def test_faults_of_older_runs_have_no_evidence():
-    assert FaultRecord(what="redis.kill", begin=1).bite == ""
+    assert FaultRecord(name="redis.kill", begin=1).bite == ""

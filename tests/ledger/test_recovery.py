@@ -115,12 +115,12 @@ def test_without_anything_before_there_is_no_baseline():
 
 def test_every_fault_is_looked_at_until_the_next_one():
     faults = [
-        FaultRecord(what="kafka.kill", begin=S + 8 * S, end=S + 12 * S, bite="refused", over="answers"),
-        FaultRecord(what="redis.kill", begin=S + 16 * S, end=S + 17 * S),
+        FaultRecord(name="kafka.kill", begin=S + 8 * S, end=S + 12 * S, bite="refused", over="answers"),
+        FaultRecord(name="redis.kill", begin=S + 16 * S, end=S + 17 * S),
     ]
     signs = [(S + 8 * S + 3 * MS, "a probe found Kafka away"), (S + 18 * S, "a notification was given up")]
     first, second = grade_all(faults, {"publish": outage()}, signs, zero=S, ended=S + 20 * S)
-    assert (first.what, first.begin, first.lasted) == ("kafka.kill", 8, 4)
+    assert (first.fault, first.begin, first.lasted) == ("kafka.kill", 8, 4)
     assert (first.detected, first.sign) == (pytest.approx(0.003), "a probe found Kafka away")
     assert (first.bite, first.over) == ("refused", "answers")
     assert first.publish.unavailable == pytest.approx(4, abs=0.01)
@@ -132,13 +132,13 @@ def test_every_fault_is_looked_at_until_the_next_one():
 
 def test_a_fault_without_an_end_and_without_a_sign():
     (found,) = grade_all(
-        [FaultRecord(what="redis.slow", begin=9 * S)], {"publish": steady()}, [], zero=S, ended=21 * S
+        [FaultRecord(name="redis.slow", begin=9 * S)], {"publish": steady()}, [], zero=S, ended=21 * S
     )
     assert (found.lasted, found.detected, found.sign) == (None, None, "")
 
 
 def test_the_table_has_a_column_a_fault():
-    faults = [FaultRecord(what="kafka.kill", begin=9 * S, end=13 * S)]
+    faults = [FaultRecord(name="kafka.kill", begin=9 * S, end=13 * S)]
     paths = {"publish": outage(), "live": steady()}
     header, rows = recovery_table(grade_all(faults, paths, [], zero=S, ended=21 * S))
     cells = {row[0]: row[1] for row in rows}
@@ -165,7 +165,7 @@ def test_the_faults_of_a_run_are_graded_from_its_rows(tmp_path):
         else:
             hand.given_up(seq, at + 3)
     (found,) = hand.ledger().recoveries
-    assert found.what == "redis.kill"
+    assert found.fault == "redis.kill"
     assert (found.begin, found.lasted) == (3, 1)
     assert (found.detected, found.sign) == (pytest.approx(0.001), "a subscriber lost its connection")
     assert found.live.unavailable == pytest.approx(1.13, abs=0.03)

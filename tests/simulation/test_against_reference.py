@@ -88,7 +88,7 @@ def faults(draw: st.DrawFn, of: str, replication_factor: int, duration: float) -
         parameters = {"up_ms": draw(seconds(50, 900)), "down_ms": draw(seconds(50, 900))}
     length = 0.0 if what.endswith("restart") else draw(seconds(0.05, 9 if what.endswith("lost") else 3))
     return (
-        FaultSpec(what=what, at=draw(seconds(0.05, 0.95)) * duration, length=length, parameters=parameters),
+        FaultSpec(name=what, at=draw(seconds(0.05, 0.95)) * duration, length=length, parameters=parameters),
     )
 
 

@@ -86,14 +86,14 @@ def test_a_broker_that_does_not_pause_has_no_stops(costs: Costs) -> None:
 
 def test_a_mute_broker_stands_still_and_the_others_go_on() -> None:
     deployment = Deployment(brokers=2)
-    broken = outages([FaultSpec(what="kafka.stop", at=3, length=4)], deployment)
+    broken = outages([FaultSpec(name="kafka.stop", at=3, length=4)], deployment)
     stops = drawn(deployment=deployment, costs=Costs(pauses=0), broken=broken).stops
     assert stops[0].tolist() == [[3, 7]]
     assert stops[1].tolist() == []
 
 
 def test_subscribers_are_away_during_an_outage_and_up_to_a_second_longer() -> None:
-    spec = FaultSpec(what="redis.kill", at=10, length=2, every=5, times=1000)
+    spec = FaultSpec(name="redis.kill", at=10, length=2, every=5, times=1000)
     down = outages([spec], Deployment()).redis.down
     away = drawn(broken=outages([spec], Deployment())).away
     longer = away[:, 1] - down[:, 1]
@@ -103,7 +103,7 @@ def test_subscribers_are_away_during_an_outage_and_up_to_a_second_longer() -> No
 
 
 def test_subscribers_that_did_not_come_back_between_two_outages_were_away_all_the_time() -> None:
-    spec = FaultSpec(what="redis.kill", at=10, length=2, every=2.001, times=100)
+    spec = FaultSpec(name="redis.kill", at=10, length=2, every=2.001, times=100)
     away = drawn(broken=outages([spec], Deployment())).away
     assert len(away) < 10
     assert away[0, 0] == 10

@@ -179,7 +179,7 @@ def test_runs_that_cannot_be_used_are_named_with_the_reason(values, said, tmp_pa
 
 
 def test_a_run_with_a_fault_is_to_be_held_out(tmp_path):
-    path = _simulated(tmp_path, faults=(FaultSpec(what="redis.stop", at=0.2, length=0.2),))
+    path = _simulated(tmp_path, faults=(FaultSpec(name="redis.stop", at=0.2, length=0.2),))
     with pytest.raises(ConfigError, match=r"it has a fault \(redis.stop\); give it with --hold-out"):
         fit([path])
 

@@ -21,7 +21,7 @@ QUIET = Costs(broker_noise=0, pauses=0, redis_noise=0)
 
 
 def fault(what, at=1.0, length=1.0, **parameters):
-    return FaultSpec(what=what, at=at, length=length, parameters=parameters)
+    return FaultSpec(name=what, at=at, length=length, parameters=parameters)
 
 
 def ran(*faults, workload=WORK, deployment=WIDE, costs=COSTS, seed=1):

@@ -15,7 +15,7 @@ THREE = Deployment(brokers=3, replication_factor=3)
 
 def broken(what: str, at: float = 10.0, length: float = 4.0, **parameters: float) -> Outages:
     spec = FaultSpec(
-        what=what, at=at, length=0.0 if CATALOGUE[what].instant else length, parameters=parameters
+        name=what, at=at, length=0.0 if CATALOGUE[what].instant else length, parameters=parameters
     )
     return outages([spec], THREE)
 
@@ -81,12 +81,12 @@ def test_a_fault_has_the_parameters_that_it_is_given() -> None:
 
 
 def test_a_fault_that_is_repeated_has_a_span_each_time() -> None:
-    spec = FaultSpec(what="redis.kill", at=1, length=2, every=10, times=3)
+    spec = FaultSpec(name="redis.kill", at=1, length=2, every=10, times=3)
     assert outages([spec], THREE).redis.down.tolist() == [[1, 3], [11, 13], [21, 23]]
 
 
 def test_faults_of_several_servers_are_there_together() -> None:
-    specs = [FaultSpec(what="redis.kill", at=1, length=2), FaultSpec(what="kafka.stop", at=2, length=2)]
+    specs = [FaultSpec(name="redis.kill", at=1, length=2), FaultSpec(name="kafka.stop", at=2, length=2)]
     assert modes(outages(specs, THREE)) == {"redis down": [[1, 3]], "first_broker mute": [[2, 4]]}
 
 
@@ -99,14 +99,14 @@ def test_what_is_not_modelled_is_refused_with_what_is(what: str) -> None:
 
 
 def test_two_faults_at_once_on_a_server_are_refused() -> None:
-    specs = [FaultSpec(what="redis.kill", at=1, length=2), FaultSpec(what="redis.stop", at=2, length=2)]
+    specs = [FaultSpec(name="redis.kill", at=1, length=2), FaultSpec(name="redis.stop", at=2, length=2)]
     with pytest.raises(ConfigError, match="overlaps"):
         outages(specs, THREE)
 
 
 def test_a_leader_without_a_copy_cannot_be_lost() -> None:
     with pytest.raises(ConfigError, match=r"copies: .* needs 2"):
-        outages([FaultSpec(what="kafka.leader-lost", at=1, length=2)], Deployment(brokers=3))
+        outages([FaultSpec(name="kafka.leader-lost", at=1, length=2)], Deployment(brokers=3))
 
 
 SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10)).map(lambda one: (one[0], sum(one))))

@@ -116,7 +116,7 @@ def test_an_outage_of_redis_drops_as_many_as_the_model_does():
     deployment = Deployment(brokers=3, partitions=3, replication_factor=3, gateways=2, clients=1)
     told = effect(needs, deployment, "Redis shard", "dropped")
     outcome = simulate(
-        Workload(rate=2_000, duration=12), deployment, COSTS, [FaultSpec(what="redis.kill", at=2, length=6)]
+        Workload(rate=2_000, duration=12), deployment, COSTS, [FaultSpec(name="redis.kill", at=2, length=6)]
     )
     assert isinstance(outcome, Outcome)
     dropped = np.count_nonzero(outcome.reason >= 0)
@@ -131,7 +131,7 @@ def test_a_lost_broker_fills_buffers_as_in_the_model(room):
     deployment = Deployment(
         publishers=2, brokers=3, partitions=3, replication_factor=3, gateways=2, buffer_events=room
     )
-    lost = FaultSpec(what="kafka.leader-lost", at=1, length=8)
+    lost = FaultSpec(name="kafka.leader-lost", at=1, length=8)
     workload = Workload(rate=1_500, duration=9, zipf=0, sources=10_000)
     outcome = simulate(workload, deployment, COSTS, [lost])
     assert isinstance(outcome, Outcome)

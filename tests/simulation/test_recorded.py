@@ -21,8 +21,8 @@ from dualstream_lab.workload import Workload
 
 mpl.use("Agg")
 FAULTS = (
-    FaultSpec(what="redis.kill", at=2, length=1),
-    FaultSpec(what="kafka.stop", at=6, length=1.5),
+    FaultSpec(name="redis.kill", at=2, length=1),
+    FaultSpec(name="kafka.stop", at=6, length=1.5),
 )
 
 
@@ -91,7 +91,7 @@ def test_the_ledger_has_the_same_classes(outcome, path):
     assert ledger.count("undelivered") == (durable & np.isnan(outcome.delivered)).sum()
     causes = {entry.cause for entry in ledger.entries if entry.name == "undelivered"}
     assert causes <= {"reconnect gap", *(f"publisher dropped: {why}" for why in DROPS)}
-    assert [recovery.what for recovery in ledger.recoveries] == ["redis.kill", "kafka.stop"]
+    assert [recovery.fault for recovery in ledger.recoveries] == ["redis.kill", "kafka.stop"]
     assert all(recovery.detected is not None for recovery in ledger.recoveries)
 
 

@@ -23,7 +23,7 @@ STEADY = Workload(rate=1000, duration=4, plan="poisson", batch=10, sources=40)
 
 
 def fault(what: str, at: float, length: float = 0.0, **parameters: float) -> FaultSpec:
-    return FaultSpec(what=what, at=at, length=length, parameters=parameters)
+    return FaultSpec(name=what, at=at, length=length, parameters=parameters)
 
 
 def run(
@@ -223,7 +223,7 @@ def test_after_trouble_little_is_sent_at_once_for_a_second() -> None:
 
 
 def test_only_failures_in_a_row_open_the_breaker() -> None:
-    spec = FaultSpec(what="redis.stop", at=0.53, length=0.35, every=0.8, times=4)
+    spec = FaultSpec(name="redis.stop", at=0.53, length=0.35, every=0.8, times=4)
     outcome = run(spec)
     assert dropped(outcome, "redis timeout").any()
     assert not dropped(outcome, "redis down").any()

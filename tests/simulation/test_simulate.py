@@ -62,7 +62,7 @@ def test_parts_are_as_asked_for_and_faults_bring_their_brokers(dualstream):
     assert (its.publishers, its.partitions, its.shards, its.gateways, its.clients) == (2, 12, 2, 2, 4)
     assert (its.brokers, its.replication_factor, its.tick) == (3, 3, 0.02)
     Path("lost.toml").write_text(
-        '[workload]\nrate=100\nduration=9\n[[faults]]\nwhat="kafka.leader-lost"\nat=2\nfor=2\n'
+        '[workload]\nrate=100\nduration=9\n[[faults]]\nfault = "kafka.leader-lost"\nat=2\nfor=2\n'
     )
     code, out, err = dualstream("simulate", "lost.toml")
     assert code == 0, err
@@ -118,7 +118,7 @@ def test_repeats_of_another_seed_are_compared_and_marked_as_are_all_runs(dualstr
 )
 def test_bad_arguments_are_named(dualstream, arguments, says):
     Path("throttled.toml").write_text(
-        '[workload]\nrate=100\nduration=9\n[[faults]]\nwhat="kafka.throttled"\nat=2\nfor=2\n'
+        '[workload]\nrate=100\nduration=9\n[[faults]]\nfault = "kafka.throttled"\nat=2\nfor=2\n'
     )
     code, _, err = dualstream("simulate", *arguments)
     assert code == 2

@@ -21,8 +21,8 @@ from dualstream_lab.workload import Workload
 WORK = Workload(rate=20_000, duration=30, batch=20, sources=100_000, zipf=0)
 WIDE = Deployment(publishers=4, brokers=3, partitions=12, shards=4, consumers=2, catch_up=True)
 COSTS = Costs()
-KILLED = FaultSpec(what="redis.kill", at=10, length=5)
-STOPPED = FaultSpec(what="redis.stop", at=10, length=5)
+KILLED = FaultSpec(name="redis.kill", at=10, length=5)
+STOPPED = FaultSpec(name="redis.stop", at=10, length=5)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_long_run_is_refused_where_parts_do_not_keep_up_or_kafka_breaks(small)
     with pytest.raises(ConfigError, match="rate: publishers or brokers"):
         simulate(replace(WORK, rate=400_000), replace(WIDE, publishers=1), COSTS)
     with pytest.raises(ConfigError, match=r"faults: .*kafka\.kill"):
-        simulate(WORK, WIDE, COSTS, faults=[FaultSpec(what="kafka.kill", at=1, length=1)])
+        simulate(WORK, WIDE, COSTS, faults=[FaultSpec(name="kafka.kill", at=1, length=1)])
 
 
 def test_a_long_run_is_refused_where_gateways_lose_their_connections(small):

@@ -36,7 +36,7 @@ def checks(held_out):
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
     root = tmp_path_factory.mktemp("held")
-    stop = [FaultSpec(what="kafka.stop", at=2, length=2)]
+    stop = [FaultSpec(name="kafka.stop", at=2, length=2)]
     return [
         _run(root, rate=5_000, seed=7),
         _run(root, rate=5_000, seed=8),
@@ -80,9 +80,9 @@ def test_a_figure_that_is_not_predicted_at_all_is_too_far():
 
 
 def test_a_run_that_cannot_be_predicted_is_named(tmp_path):
-    path = _run(tmp_path, rate=500, faults=[FaultSpec(what="redis.stop", at=1, length=1)])
+    path = _run(tmp_path, rate=500, faults=[FaultSpec(name="redis.stop", at=1, length=1)])
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["faults"][0]["what"] = "redis.output-buffer"
+    manifest["faults"][0]["name"] = "redis.output-buffer"
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match=path.name):
         validate([path], RIGHT)

@@ -126,7 +126,7 @@ def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axe
 
 def _rows(recoveries: Sequence[Recovery]) -> Iterator[_Row]:
     for recovery in recoveries:
-        yield _Row(recovery, f"{look.fault_name(recovery.what)} at {recovery.begin:.1f} s", None)
+        yield _Row(recovery, f"{look.fault_name(recovery.fault)} at {recovery.begin:.1f} s", None)
         for name in PATHS:
             path: Path | None = getattr(recovery, name)
             if path is not None:

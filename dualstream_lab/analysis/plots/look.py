@@ -75,7 +75,7 @@ def fault_name(name: str) -> str:
 def shade(axes: Axes, frames: Frames) -> None:
     """Faults: shaded, and named in words; where the names have no room, numbered, and named in the legend."""
     spans = list(zip(frames.faults["begin_s"].tolist(), frames.faults["end_s"].tolist(), strict=True))
-    names = [fault_name(what) for what in frames.faults["what"]]
+    names = [fault_name(name) for name in frames.faults["fault"]]
     for begin, end in spans:
         axes.axvspan(begin, end, facecolor=COLORS["fault"], alpha=0.35, linewidth=0, zorder=0)
     middles = [sum(span) / 2 for span in spans]

@@ -62,8 +62,8 @@ class Relay:
             await asyncio.sleep(0)
 
     async def become(self, toxic: Toxic | None) -> None:
-        """Exert this toxic, or none. What was on the way arrives first; connections that lost bytes to the
-        last one are reset.
+        """Do to what passes as this toxic says; None: nothing. What was on the way arrives first; connections
+        that lost bytes to the last one are reset.
         """
         async with self._becoming:
             for end in tuple(self.ends):

@@ -56,7 +56,7 @@ class Road:
         self._free = 0.0
 
     def become(self, toxic: Toxic | None) -> None:
-        """From now on like this."""
+        """Change to these values."""
         self._toxic, self._free = toxic, 0.0
 
     @property

@@ -85,7 +85,7 @@ class Link:
         return str(setting[1])
 
     async def close(self) -> None:
-        """Nothing if it is not open."""
+        """Close the connection; nothing if it is not open."""
         with suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
 
@@ -151,12 +151,12 @@ class RedisFault(ServerFault):
 
     @property
     def process(self) -> ManagedProcess:
-        """The stack's."""
+        """The process of the stack's Redis."""
         return self.stack.redis
 
     @property
     def address(self) -> Address:
-        """The stack's."""
+        """The address of the stack's Redis."""
         return address_of(self.stack.redis_url.partition("//")[2])
 
     async def verify_ended(self) -> str:

@@ -114,7 +114,7 @@ class Compared:
         return bool(self.having(Finding.REGRESSION))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, where infinite and undefined numbers are texts."""
+        """As what a JSON file holds, where infinite and undefined numbers are texts."""
         found: dict[str, Any] = as_plain(
             {
                 "regressed": self.regressed,

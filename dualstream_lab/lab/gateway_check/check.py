@@ -86,7 +86,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Progress:
-    """So far. ``seconds`` of ``duration``; ``line``: for a progress bar."""
+    """How far a check of a gateway is. ``seconds`` of ``duration``; ``line``: for a progress bar."""
 
     duration: float
     seconds: float = 0.0
@@ -95,9 +95,9 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class Check:
-    """What came of it. ``state``: ``finished`` or ``interrupted``. ``ends``: how connections ended;
-    ``errors``: what the gateway said; ``garbled``: messages that are not the wire's; ``away``: clients that
-    were not connected at the end, ``trouble``: why not.
+    """What a check of a gateway came to. ``state``: ``finished`` or ``interrupted``. ``ends``: how
+    connections ended; ``errors``: what the gateway said; ``garbled``: messages that are not the wire's;
+    ``away``: clients that were not connected at the end, ``trouble``: why not.
     """
 
     state: str
@@ -113,11 +113,11 @@ class Check:
 
     @property
     def held(self) -> bool:
-        """Whether nothing was wrong."""
+        """Whether the gateway did nothing that it must not."""
         return self.verdict.held and not self.garbled
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         facts = {name: getattr(self, name) for name in self.__slots__ if name != "verdict"}
         return self.verdict.as_dict() | {"held": self.held} | facts | {"seconds": round(self.seconds, 3)}
 
@@ -288,12 +288,12 @@ class _Checking:
         self.waited = False
 
     async def end(self) -> None:
-        """All clients leave."""
+        """Disconnect all clients."""
         self.connected = [client.connected for client in self.clients]
         await end_tasks(self.tasks)
 
     def judge(self, logs: Logs) -> Check:
-        """Everything against the log."""
+        """Hold everything that clients got against the log."""
         logs = Logs(logs.logs, self.numbers.names())
         clients = self.clients
         records = [

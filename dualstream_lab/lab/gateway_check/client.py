@@ -198,7 +198,7 @@ class Client:
             self._ended("by the gateway")
 
     def misunderstood(self, why: str) -> None:
-        """It says what is not the wire's."""
+        """The gateway said what is not of the wire protocol."""
         if len(self.garbled) < _GARBLED:
             self.garbled.append(why)
         self._ended("misunderstood")

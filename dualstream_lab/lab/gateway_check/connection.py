@@ -58,7 +58,7 @@ class _Client(Protocol):
         """The gateway ended it."""
 
     def misunderstood(self, why: str) -> None:
-        """It says what is not the wire's."""
+        """The gateway said what is not of the wire protocol."""
 
 
 class Connection(asyncio.Protocol):

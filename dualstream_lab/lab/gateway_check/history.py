@@ -58,7 +58,7 @@ class PartitionSession(_Messages):
     def add(
         self, kind: int, *, event: int = -1, offset: int = NOWHERE, cursor: int = NOWHERE, at: float = 0.0
     ) -> None:
-        """A message."""
+        """Add a message that the client got."""
         self.cursors.append(cursor)
         self._add(kind, event, offset, at)
 
@@ -85,7 +85,9 @@ class Session(_Messages):
         cursor: Mapping[int, int] | None = None,
         at: float = 0.0,
     ) -> None:
-        """A message. ``position``: (partition, offset) of the event; ``cursor``: what it confirms."""
+        """Add a message that the client got. ``position``: (partition, offset) of the event; ``cursor``: what
+        it confirms.
+        """
         partition, offset = position or (NOWHERE, NOWHERE)
         for named in (cursor or {}).items():
             for column, value in zip(self._cursors, (len(self.kinds), *named), strict=True):

@@ -143,7 +143,7 @@ class _Judging:
         self._excused: set[int] = set()
 
     def resume(self, number: int, since: int | None) -> None:
-        """A connection begins."""
+        """Judge what comes now as of the next connection."""
         self._session = number
         self._deliveries: Counter[int] = Counter()
         self._newest: dict[int, int] = {}  # by writer
@@ -161,7 +161,7 @@ class _Judging:
             self._passed[event] = (Wrong.GAP if stayed else Wrong.CURSOR, number, row)
 
     def take(self, row: int, kind: int, event: int, offset: int, cursor: int) -> None:
-        """A message."""
+        """Judge the next message of this connection."""
         if event >= 0:
             self._event(row, kind, event, offset)
         if cursor != NOWHERE:
@@ -172,7 +172,7 @@ class _Judging:
             self._joined = True
 
     def end(self, *, settled: bool) -> None:
-        """Nothing more comes."""
+        """Judge what is still open: nothing more comes."""
         log, judgement = self._log, self.judgement
         judgement.findings += [Finding(Wrong.GAP, event, *at) for event, at in self._pending.items()]
         judgement.findings += [Finding(wrong, event, *at) for event, (wrong, *at) in self._passed.items()]

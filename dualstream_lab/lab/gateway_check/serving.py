@@ -80,6 +80,6 @@ async def serving(settings: Settings, directory: Path, **environment: float) -> 
 
 
 def url_of(gateway: ServedGateway) -> str:
-    """Its base URL."""
+    """The base URL of a gateway that serves."""
     host, port = gateway.address
     return f"http://{host}:{port}"

@@ -133,5 +133,5 @@ class TopicLog:
                 rows.append((part.partition, record.offset, event, writer, at))
 
     def logs(self) -> dict[str, dict[int, SourceLog]]:
-        """By source, and partition."""
+        """The logs of all sources, by source and partition."""
         return {source: by_partition(rows) for source, rows in self._rows.items()}

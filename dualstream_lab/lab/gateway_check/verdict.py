@@ -50,7 +50,7 @@ class Example:
 
     @property
     def text(self) -> str:
-        """A few lines."""
+        """The example in a few lines of text."""
         return f"{self.client} of {self.source}: {self.event} at {self.place}\n    {self.around}"
 
 
@@ -94,11 +94,11 @@ class Verdict(Counts):
 
     @property
     def held(self) -> bool:
-        """Whether nothing was wrong."""
+        """Whether the gateway did nothing that it must not."""
         return not self.wrong.total()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         return {
             "held": self.held,
             "events": self.events,

@@ -142,7 +142,7 @@ class Blocks:
         """From its begin until somebody receives an event that was published after its end."""
         timing, manifest = self.timing, directory.manifest
         length = 0.0 if fault_named(name).instant else timing.length - timing.after
-        spec = FaultSpec(what=name, at=timing.head, length=length)
+        spec = FaultSpec(name=name, at=timing.head, length=length)
         await carry_out([spec], self.target, directory, lambda _line: None)
         ended = (manifest.faults[0].end - manifest.started) / 1e9
         batch = self.workload.batch

@@ -79,7 +79,7 @@ class _Block(PublishRecorder):
                 self.meter.count(f"error: {text}", len(call))
 
     def close(self) -> None:
-        """Now they are written."""
+        """Write what was kept until now."""
         if seqs := self._kept["seq"]:
             columns: dict[str, Any] = {
                 name: np.concatenate(

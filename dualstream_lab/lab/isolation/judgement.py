@@ -30,7 +30,7 @@ class Rules:
     background: float = 0.1
 
     def allowed(self, healthy: float) -> float:
-        """In ms."""
+        """How much slower the p99 may be, in ms."""
         return max(self.share * healthy, self.ms) if math.isfinite(healthy) else self.ms
 
 
@@ -105,7 +105,7 @@ class Judgement:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, where infinite and undefined numbers are texts."""
+        """As what a JSON file holds, where infinite and undefined numbers are texts."""
         found: dict[str, Any] = as_plain(asdict(self) | {"verdict": self.verdict})
         return found
 

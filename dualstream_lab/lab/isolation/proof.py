@@ -92,7 +92,7 @@ class Options:
         return Workload(rate=self.rate, duration=_LONGEST, batch=batch, seed=self.seed)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         return asdict(self) | {"publisher": None if self.publisher is None else str(self.publisher)}
 
 
@@ -111,7 +111,9 @@ class _Metadata(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """So far. ``seconds`` of ``time`` are spent; ``decided`` of ``faults``; ``doing``: a word for people."""
+    """How far a proof of isolation is. ``seconds`` of ``time`` are spent; ``decided`` of ``faults``;
+    ``doing``: a word for people.
+    """
 
     time: float
     faults: int
@@ -122,7 +124,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What came of it. ``state``: ``finished``, ``interrupted``, or ``running`` where it died."""
+    """What a proof of isolation came to. ``state``: ``finished``, ``interrupted``, or ``running`` where it
+    died.
+    """
 
     path: Path
     options: Options
@@ -158,7 +162,7 @@ class Proof:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As what a JSON file holds."""
         return self.metadata | {"judgement": self.judgement.as_dict(), "problems": list(self.problems)}
 
 
@@ -235,7 +239,7 @@ class _Run:
         (self.path / _FILE).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
 
     def now(self, doing: str) -> None:
-        """For the progress bar."""
+        """Show what is being done in the progress bar."""
         spent = time.monotonic() - self.began
         self.show(Progress(self.options.time, len(self.options.faults), spent, len(self.decided), doing))
 

@@ -52,7 +52,7 @@ def scenario(report: Report) -> str:
     manifest = report.manifest
     asked = dict(manifest.asked)
     faults = asked.pop("faults", None)
-    lines = [f"name = {json.dumps(manifest.name)}", *(f"{name} = {_toml(asked[name])}" for name in asked)]
+    lines = [f"fault = {json.dumps(manifest.name)}", *(f"{name} = {_toml(asked[name])}" for name in asked)]
     if manifest.thresholds:
         lines += ["thresholds = [", *(f"    {json.dumps(text)}," for text in manifest.thresholds), "]"]
     lines += ["", "[workload]"]
@@ -93,9 +93,9 @@ def _changed(workload: Workload, usual: dict[str, object]) -> dict[str, object]:
 def _measured(manifest: Manifest, fault: FaultRecord) -> list[str]:
     """``at`` and ``for`` to a tenth of a second, as they were measured just after they were due."""
     begin, end = fault.begin - manifest.started, (fault.end or manifest.ended) - manifest.started
-    lines = [f"what = {json.dumps(fault.what)}", f"at = {max(0, _tenths(begin)):g}"]
+    lines = [f"fault = {json.dumps(fault.name)}", f"at = {max(0, _tenths(begin)):g}"]
     try:
-        kind = fault_named(fault.what)
+        kind = fault_named(fault.name)
     except ConfigError:  # of another version
         return [*lines, f"for = {_tenths(end - begin):g}"]
     if not kind.instant:

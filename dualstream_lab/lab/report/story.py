@@ -78,7 +78,7 @@ def _timeline(report: Report) -> str:
         said.append(f"{rate:,.0f} events/s became durable, {of_plan} of the plan's rate.")
     if report.verdict.recoveries:
         quiet = [
-            f"{ms(one.publish.unavailable * 1e3)} ({one.what} at {one.begin:.1f} s)"
+            f"{ms(one.publish.unavailable * 1e3)} ({one.fault} at {one.begin:.1f} s)"
             for one in report.verdict.recoveries
             if one.publish is not None and one.publish.unavailable
         ]
@@ -205,7 +205,7 @@ def recovery(report: Report) -> Picture:
 
 
 def _recovery(one: Recovery) -> str:
-    text = f"{one.what} at {one.begin:.1f} s"
+    text = f"{one.fault} at {one.begin:.1f} s"
     seen = "did not show" if one.detected is None else f"showed after {ms(one.detected * 1e3)} ({one.sign})"
     text += f" {seen}"
     for name, path in (("publishing", one.publish), ("live", one.live), ("the consumer", one.consumer)):

@@ -124,7 +124,7 @@ def _events(report: Report) -> str:
     publish, live = (found.get(f"{path}.latency.p99", math.nan) for path in ("publish", "live"))
     text += "" if math.isnan(publish) else f"; publish p99 {ms(publish)}"
     text += f", live p99 {ms(live)}" if math.isfinite(live) else ""
-    faults = list(dict.fromkeys(fault.what for fault in report.manifest.faults))
+    faults = list(dict.fromkeys(fault.name for fault in report.manifest.faults))
     return f"through {enumerated(faults, most=3)}, {text}" if faults else text
 
 
@@ -220,7 +220,7 @@ def _faults(report: Report) -> str:
         begin, end = ((at - zero) / 1e9 for at in (fault.begin, fault.end))
         lasted = "to the end" if not fault.end else f"to {end:.1f} s"
         span = f"at {begin:.1f} s" if 0 < end - begin < 0.05 else f"from {begin:.1f} {lasted}"
-        spans.append(f"{fault.what} {span}")
+        spans.append(f"{fault.name} {span}")
     return f"{enumerated(spans, most=8)}."
 
 

@@ -158,7 +158,7 @@ class _Pipeline:
         served = costs.call / traffic.batch + costs.event
 
         def work(rate: float) -> float:
-            """Of an event, s."""
+            """Seconds of work that an event is."""
             turns = turns_per_call(replace(traffic, rate=rate), self.deployment, costs)
             return served + costs.turn * turns / traffic.batch
 

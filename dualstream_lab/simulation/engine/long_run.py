@@ -49,8 +49,8 @@ def tile_length(case: Case) -> int:
     if work.duration != int(work.duration) or work.duration < outage.LEAD:
         raise ConfigError(f"duration: {total} must last whole seconds (is {work.duration:g})")
     for fault in case.faults:
-        if fault.what.startswith(("kafka", "net.kafka")):
-            raise ConfigError(f"faults: {total} can have those of Redis only (has {fault.what})")
+        if fault.name.startswith(("kafka", "net.kafka")):
+            raise ConfigError(f"faults: {total} can have those of Redis only (has {fault.name})")
     longest = max(1, int(_EVENTS / work.rate))
     for length in range(min(longest, int(work.duration)), 0, -1):
         calls = work.rate / work.batch * length

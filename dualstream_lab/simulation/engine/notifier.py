@@ -49,7 +49,7 @@ class Notifiers(NamedTuple):
 
 
 def notifiers(events: Notified, limit: int, seconds: int) -> Notifiers:
-    """Nothing yet."""
+    """Notifiers that have nothing to send yet."""
     number = len(events.bounds) - 1
     begin, end, failures, resyncs = np.zeros((4, number), np.int64)
     sent, recovering, asks = np.zeros((3, number))

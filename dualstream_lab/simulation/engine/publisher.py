@@ -21,10 +21,10 @@ DURABLE, REJECTED, UNKNOWN, NO_ROOM = range(1, 5)  # as recording.Outcome, whose
 
 
 class Publishers(NamedTuple):
-    """All of them. Call k has the events from k x ``batch`` on, of publisher k mod ``publishers``, whose loop
-    serves one after the other; ``turn``: s of it for requests that leave together, and for an answer.
-    ``patience``: s that a call waits for room; ``deadline``: s from entering to the ack. Times are NaN for
-    never, what is a number -1 for none.
+    """All publishers of a run, as arrays. Call k has the events from k x ``batch`` on, of publisher k mod
+    ``publishers``, whose loop serves one after the other; ``turn``: s of it for requests that leave together,
+    and for an answer. ``patience``: s that a call waits for room; ``deadline``: s from entering to the ack.
+    Times are NaN for never, what is a number -1 for none.
 
     By call: ``intended``, never falling; ``sent``, when its service began, which takes ``service`` s;
     ``ready``, when its events were encoded; ``open``, its events that are not settled. ``asked``,
@@ -94,8 +94,8 @@ def publishers_of(
     deployment: Deployment, costs: Costs, intended: Floats, batch: int, partition: Integers, size: Integers,
     seconds: int,
 ) -> Publishers:  # fmt: skip
-    """Nothing has come yet. ``intended``: of each call; ``partition``, ``size``: of each event; ``seconds``:
-    how long ``utilization`` is.
+    """Publishers to whom nothing has come yet. ``intended``: of each call; ``partition``, ``size``: of each
+    event; ``seconds``: how long ``utilization`` is.
     """
     events, publishers, calls = len(partition), deployment.publishers, len(intended)
     connections, queues = publishers * deployment.brokers, publishers * deployment.partitions

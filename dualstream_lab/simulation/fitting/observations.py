@@ -142,7 +142,7 @@ def usable(directory: RunDirectory, *, faults: bool = False) -> Workload:
     if manifest.state != "finished":
         raise _unusable(name, f"it is {manifest.state}, not finished")
     if manifest.faults and not faults:
-        what = manifest.faults[0].what
+        what = manifest.faults[0].name
         raise _unusable(name, f"it has a fault ({what}); give it with --hold-out to see it predicted")
     if manifest.sample > 1:
         raise _unusable(name, f"only one event in {manifest.sample} has a row; raise max_rows")

@@ -82,7 +82,7 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
         workload = usable(directory, faults=True)
         deployment = deployment_of(directory, directory.intervals())
         faults = directory.manifest.faults
-        lengths = tuple((each.what, round((each.end - each.begin) / 1e9)) for each in faults)
+        lengths = tuple((each.name, round((each.end - each.begin) / 1e9)) for each in faults)
         setups[replace(workload, seed=0), deployment, lengths].append(directory)
     checks = []
     for (_, deployment, _), repeats in setups.items():
@@ -123,9 +123,9 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
     for recovery in Ledger.of(directory).recoveries if faults else ():
         for name in _PATHS:
             if (path := getattr(recovery, name)) is not None:
-                waits = name != "consumer" and fault_named(recovery.what).breaks == "kafka"
+                waits = name != "consumer" and fault_named(recovery.fault).breaks == "kafka"
                 effects = _outage(path, least, waits=waits)
-                found |= {f"{recovery.what}: {name} {what}": value for what, value in effects.items()}
+                found |= {f"{recovery.fault}: {name} {what}": value for what, value in effects.items()}
     return found
 
 
@@ -159,13 +159,13 @@ def _predicted(directory: RunDirectory, deployment: Deployment, costs: Costs, se
 def _faults(directory: RunDirectory, workload: Workload) -> list[FaultSpec]:
     """When they really were, with the parameters that were asked for."""
     manifest = directory.manifest
-    asked = {table["what"]: FaultSpec.load(table).parameters for table in manifest.asked.get("faults", ())}
+    asked = {spec.name: spec.parameters for spec in map(FaultSpec.load, manifest.asked.get("faults", ()))}
     specs = []
     for each in manifest.faults:
         at = max(0.0, (each.begin - manifest.started) / 1e9)
         length = (each.end - each.begin) / 1e9 if each.end else workload.duration - at
-        length = 0.0 if fault_named(each.what).instant else max(length, 1e-3)
-        specs.append(FaultSpec(what=each.what, at=at, length=length, parameters=asked.get(each.what, {})))
+        length = 0.0 if fault_named(each.name).instant else max(length, 1e-3)
+        specs.append(FaultSpec(name=each.name, at=at, length=length, parameters=asked.get(each.name, {})))
     return specs
 
 

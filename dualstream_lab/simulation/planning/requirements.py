@@ -58,10 +58,10 @@ class Requirements:
 
     @property
     def clients(self) -> float:
-        """Of an event, on average."""
+        """How many clients an event has, on average."""
         return self.subscribers * self.per_subscriber / self.sources
 
     @property
     def traffic(self) -> Traffic:
-        """For the closed forms."""
+        """The traffic that the closed forms are asked about."""
         return Traffic(rate=self.rate, batch=self.batch, size=self.payload_bytes, selective=True)

@@ -28,8 +28,8 @@ class _Short(ConfigError):
 
 
 def size(needs: Requirements, costs: Costs) -> Deployment:
-    """Enough of every part. One gateway more than there must be, so that the clients of one that fails find
-    room. Partitions are a whole multiple of brokers and of consumers: all have the same to do.
+    """Find enough of every part. One gateway more than there must be, so that the clients of one that fails
+    find room. Partitions are a whole multiple of brokers and of consumers: all have the same to do.
 
     Raises ConfigError, with the nearest that works, where no number of parts is enough: more of one than
     10,000, or than there are sources, as what is about one source stays together.

@@ -38,7 +38,7 @@ class Rehearsal(NamedTuple):
     gateway: Floats
 
     def quantile(self, name: str, share: float) -> float:
-        """Of one of them, s."""
+        """A quantile of one of the latencies, in s."""
         values = getattr(self, name)
         return float(np.quantile(values, share, method="higher")) if len(values) else float("nan")
 
