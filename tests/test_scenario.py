@@ -133,7 +133,7 @@ def test_a_scenario_says_how_many_brokers_its_faults_need():
 
 def test_faults_and_users_say_what_is_allowed():
     with pytest.raises(ConfigError, match="at: must be from 0 to 86,400 s"):
-        Fault(what="redis.kill", at=-1, length=1)
+        Fault(name="redis.kill", at=-1, length=1)
     with pytest.raises(ConfigError, match="subscribers: must be"):
         Users(subscribers=True)
 
