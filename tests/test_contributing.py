@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from dualstream_lab.lab import Run
 from dualstream_lab.verdict.checker import Validity
-from tests.ledger.hand import Hand
+from tests.ledger.builder import RunBuilder
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -25,12 +25,12 @@ def experiment():
 
 def checked(experiment, path, *, acked: bool, caught_up: bool = True) -> Validity:
     """Of a run with an event that is in the log and, if ``acked``, one that is not."""
-    hand = Hand(path, caught_up=caught_up)
-    hand.sent(0, 1)
-    hand.read(0, 5)
+    builder = RunBuilder(path, caught_up=caught_up)
+    builder.sent(0, 1)
+    builder.read(0, 5)
     if acked:
-        hand.sent(1, 2)
-    return experiment["check_restart"](Run.of(hand.write())).validity
+        builder.sent(1, 2)
+    return experiment["check_restart"](Run.of(builder.write())).validity
 
 
 def test_an_event_that_was_acknowledged_and_is_not_there_is_found(experiment, tmp_path):

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
 from dualstream_lab.event import Event, encode_event
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import curl, escaped
+from tests.gateway.clients import curl, escaped
 from tests.gateway.published import Place
 from tests.gateway.serving import Delivery, Server, until_so
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.config import Settings
-from tests.gateway.ears import hearing
+from tests.gateway.clients import joined
 from tests.gateway.serving import Delivery, Server
 
 
@@ -91,15 +91,15 @@ async def undisturbed(server: Server, publish: Published, **options: Any) -> Asy
             sent.extend(ids(await publish(source, 2)))
             await asyncio.sleep(0.02)
 
-    async with hearing(server.ws, source, **options) as ear:
+    async with joined(server.ws, source, **options) as ear:
         going = asyncio.create_task(go_on())
         try:
-            await ear.hear(2)
+            await ear.receive(2)
             yield
         finally:
             stop.set()
             await going
         sent.extend(ids(await publish(source, 2)))
-        heard = await ear.hear(len(sent))
+        heard = await ear.receive(len(sent))
         assert sorted(heard) == sorted(sent)
         assert not list(ear.of("degraded"))

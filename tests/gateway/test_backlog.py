@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.attacks import ask_silently
 from dualstream_lab import Subscriber
-from tests.gateway.ears import hearing
+from tests.gateway.clients import joined
 from tests.gateway.estate import metric
 from tests.gateway.published import Published, ids, new_source, undisturbed
 from tests.gateway.serving import SECRET, Delivery, Server
@@ -44,8 +44,8 @@ async def test_those_that_never_read_have_a_bound_together(narrow, publish: Publ
     source = new_source()
     sent = [one for _ in range(_PAST // 1000) for one in ids(await publish(source, 1000))]
     process = psutil.Process(narrow.process.pid)
-    async with hearing(narrow.ws, source, since="earliest") as ear:
-        assert await ear.hear(_PAST) == sent
+    async with joined(narrow.ws, source, since="earliest") as ear:
+        assert await ear.receive(_PAST) == sent
     before = process.memory_info().rss
     async with undisturbed(narrow, publish):
         with ExitStack() as clients:
@@ -53,8 +53,8 @@ async def test_those_that_never_read_have_a_bound_together(narrow, publish: Publ
                 path = f"/{'ws' if number % 2 else 'sse'}?source={source}&since=earliest"
                 clients.enter_context(await ask_silently(narrow.address, path))
                 if number % 20 == 19:
-                    async with hearing(narrow.ws, source, since="earliest") as ear:
-                        assert await ear.hear(_PAST) == sent
+                    async with joined(narrow.ws, source, since="earliest") as ear:
+                        assert await ear.receive(_PAST) == sent
             assert await metric(narrow, "slow_clients_total") >= _SILENT - 10
             assert await metric(narrow, "clients_waiting_bytes") <= 4 * _MIB
             assert process.memory_info().rss - before < 64 * _MIB

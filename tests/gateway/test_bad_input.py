@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidStatus
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.gateway.access import Access, Denied
-from tests.gateway.ears import Socket, curl, escaped, hearing, streaming, until_status
+from tests.gateway.clients import Socket, curl, escaped, joined, streaming, until_status
 from tests.gateway.published import Place, Published, at, ids, new_source, place_of, undisturbed
 from tests.gateway.serving import SECRET, Server, command, until, until_so
 
@@ -61,7 +61,7 @@ ILLEGAL = [
 
 async def test_illegal_sources_are_refused_everywhere(plain, publish):
     async with undisturbed(plain, publish):
-        async with hearing(plain.ws) as ear:
+        async with joined(plain.ws) as ear:
             for number, name in enumerate(ILLEGAL[:18], 1):
                 await ear.say(subscribe=name)
                 said = await ear.see("error", count=number)
@@ -71,9 +71,9 @@ async def test_illegal_sources_are_refused_everywhere(plain, publish):
             await ear.say(subscribe=source)
             await ear.see("subscribed", source)
             (place,) = await publish(source)
-            assert await ear.hear(1) == [place.id]
+            assert await ear.receive(1) == [place.id]
         for name in ILLEGAL:
-            async with hearing(plain.ws, name, wait=False) as ear:
+            async with joined(plain.ws, name, wait=False) as ear:
                 code, reason = await ear.closed()
                 assert (code, bool(reason)) == (4400, True), name
                 assert not list(ear.of("subscribed"))
@@ -86,7 +86,7 @@ async def test_illegal_sources_are_refused_everywhere(plain, publish):
 
 
 async def test_a_client_that_only_makes_mistakes_is_closed(plain, publish):
-    async with undisturbed(plain, publish), hearing(plain.ws) as ear:
+    async with undisturbed(plain, publish), joined(plain.ws) as ear:
         for _ in range(100):
             await ear.say(subscribe="*")
         code, _ = await ear.closed()
@@ -113,14 +113,14 @@ CURSORS = [
 
 async def test_malformed_cursors_are_refused_everywhere(plain, publish, source):
     async with undisturbed(plain, publish):
-        async with hearing(plain.ws) as ear:
+        async with joined(plain.ws) as ear:
             for number, cursor in enumerate(CURSORS, 1):
                 await ear.say(subscribe=source, since=cursor)
                 assert "since" in (await ear.see("error", source, count=number))["error"]
             await ear.say(subscribe=source)
             await ear.see("subscribed", source)
         for cursor in CURSORS:
-            async with hearing(plain.ws, source, since=cursor, wait=False) as ear:
+            async with joined(plain.ws, source, since=cursor, wait=False) as ear:
                 code, reason = await ear.closed()
                 assert (code, bool(reason)) == (4400, True), cursor
             for path in ("/sse", "/events"):
@@ -158,7 +158,7 @@ async def test_malformed_cursors_are_refused_everywhere(plain, publish, source):
     ids=lambda text: text[:40],
 )
 async def test_what_is_no_command_is_told_and_closed(plain, publish, message):
-    async with undisturbed(plain, publish), hearing(plain.ws) as ear:
+    async with undisturbed(plain, publish), joined(plain.ws) as ear:
         await ear.socket.send(message)
         code, reason = await ear.closed()
         assert (code, bool(reason)) == (4400, True)
@@ -167,15 +167,15 @@ async def test_what_is_no_command_is_told_and_closed(plain, publish, message):
 async def test_too_long_and_binary_messages_are_told_and_closed(plain, small, publish, source):
     async with undisturbed(plain, publish):
         for server, limit in ((plain, 65_536), (small, 1024)):
-            async with hearing(server.ws) as ear:
+            async with joined(server.ws) as ear:
                 await ear.socket.send(json.dumps({"unsubscribe": source}).ljust(limit - 50))
                 await ear.see("error", source)
                 await ear.socket.send("x" * (limit + 1))
                 assert (await ear.closed())[0] == 1009
-            async with hearing(server.ws) as ear:  # in pieces, none of them too long
+            async with joined(server.ws) as ear:  # in pieces, none of them too long
                 await ear.socket.send("x" * (limit // 4 + 1) for _ in range(4))
                 assert (await ear.closed())[0] == 1009
-            async with hearing(server.ws) as ear:
+            async with joined(server.ws) as ear:
                 await ear.socket.send(os.urandom(300))
                 assert (await ear.closed())[0] == 1003
 
@@ -280,7 +280,7 @@ async def test_clients_that_answer_no_ping_or_begin_and_say_nothing_are_gone(pla
     async with undisturbed(plain, publish):
         began = time.monotonic()
         # One that answers stays, however quiet it is.
-        async with hearing(plain.ws) as ear:
+        async with joined(plain.ws) as ear:
             answer, *_ = await asyncio.gather(
                 *(raw(plain, first, timeout=20) for first in (UPGRADE, *beginnings))
             )
@@ -291,7 +291,7 @@ async def test_clients_that_answer_no_ping_or_begin_and_say_nothing_are_gone(pla
 
 
 async def test_many_commands_in_a_burst_disturb_nobody(plain, publish):
-    async with undisturbed(plain, publish), hearing(plain.ws) as ear:
+    async with undisturbed(plain, publish), joined(plain.ws) as ear:
         sources = [new_source() for _ in range(50)]
         for _ in range(10):
             for source in sources:
@@ -323,19 +323,19 @@ def bearer(text: str) -> dict[str, Any]:
 async def test_a_token_is_taken_by_header_first_message_or_query(guarded, publish, source):
     good = token()
     async with (
-        hearing(guarded.ws, source, **bearer(good)) as by_header,
-        hearing(guarded.ws, source, wait=False) as by_message,
-        hearing(f"{guarded.ws}?access_token={good}&source={source}") as by_query,
+        joined(guarded.ws, source, **bearer(good)) as by_header,
+        joined(guarded.ws, source, wait=False) as by_message,
+        joined(f"{guarded.ws}?access_token={good}&source={source}") as by_query,
     ):
         await by_message.say(token=good)
         for ear in (by_message, by_query):
             await ear.see("subscribed", source)
         (place,) = await publish(source)
         for ear in (by_header, by_message, by_query):
-            assert await ear.hear(1) == [place.id]
+            assert await ear.receive(1) == [place.id]
     async with streaming(guarded.url, source, options=("-H", f"Authorization: bearer {good}")) as stream:
         (place,) = await publish(source)
-        assert await stream.hear(1) == [place.id]
+        assert await stream.receive(1) == [place.id]
     await until_status(f"{guarded.url}/events/{place.id}?pos={place.pos}&access_token={good}", 200)
     assert (await curl(f"{guarded.url}/events?source={source}&access_token={good}")).status == 200
 
@@ -371,7 +371,7 @@ async def test_bad_tokens_are_refused_everywhere(guarded, publish, source):
             with pytest.raises(InvalidStatus) as refusal:
                 await connect(f"{guarded.ws}?source={source}", proxy=None, **bearer(text))
             assert refusal.value.response.status_code == 401, name
-            async with hearing(guarded.ws, source, wait=False) as ear:
+            async with joined(guarded.ws, source, wait=False) as ear:
                 await ear.say(token=text)
                 code, reason = await ear.closed()
                 assert (code, bool(reason)) == (4401, True), name
@@ -394,13 +394,13 @@ async def test_without_a_token_nothing_is_heard_and_the_time_is_limited(guarded,
         for path in (f"/sse?source={source}", f"/events?source={source}", "/events/x", "/metrics"):
             assert (await curl(guarded.url + path)).status == 401, path
         began = time.monotonic()
-        async with hearing(guarded.ws, source, wait=False) as ear:
+        async with joined(guarded.ws, source, wait=False) as ear:
             code, reason = await ear.closed()
             assert (code, bool(reason)) == (4401, True)
             assert 2.5 < time.monotonic() - began < 15
             assert ear.messages == []
         for first in ('{"subscribe":"repo:o/x"}', "x", b"\x00\x01", '{"token":""}', '{"token":"\\ud800"}'):
-            async with hearing(guarded.ws, source, wait=False) as ear:
+            async with joined(guarded.ws, source, wait=False) as ear:
                 await ear.socket.send(first)
                 assert (await ear.closed())[0] == 4401
                 assert ear.messages == []
@@ -410,10 +410,10 @@ async def test_a_token_for_other_sources_is_of_no_use(guarded, publish, source):
     other = token(read=["repo:other/*", f"{source}x", "rep"])
     (place,) = await publish(source)
     async with undisturbed(guarded, publish, **bearer(token())):
-        async with hearing(guarded.ws, source, wait=False, **bearer(other)) as ear:
+        async with joined(guarded.ws, source, wait=False, **bearer(other)) as ear:
             assert (await ear.closed())[0] == 4403
             assert not ear.messages
-        async with hearing(guarded.ws, "repo:other/x", **bearer(other)) as ear:
+        async with joined(guarded.ws, "repo:other/x", **bearer(other)) as ear:
             await ear.say(subscribe=source)
             assert (await ear.closed())[0] == 4403
         header = ("-H", f"Authorization: Bearer {other}")
@@ -430,7 +430,7 @@ async def test_a_token_for_other_sources_is_of_no_use(guarded, publish, source):
             == (missing.status, set(missing.headers))
             == (404, set(missing.headers))
         )
-    async with hearing(guarded.ws, wait=False, **bearer(token(read=[]))) as ear:
+    async with joined(guarded.ws, wait=False, **bearer(token(read=[]))) as ear:
         await ear.say(subscribe=source)
         assert (await ear.closed())[0] == 4403
 
@@ -439,7 +439,7 @@ async def test_expiry_ends_what_is_open(guarded, publish, source):
     short = token(life=4)
     async with (
         undisturbed(guarded, publish, **bearer(token())),
-        hearing(guarded.ws, source, **bearer(short)) as ear,
+        joined(guarded.ws, source, **bearer(short)) as ear,
         streaming(guarded.url, source, options=("-H", f"Authorization: Bearer {short}")) as stream,
     ):
         code, reason = await ear.closed()
@@ -510,10 +510,10 @@ async def test_pages_of_strangers_may_not_connect(plain, guarded, publish, sourc
                 answer = await curl(f"{plain.url}{path}?source={source}", "-H", f"Origin: {origin or ';'}")
                 assert answer.status == 403 or not origin
                 assert "access-control-allow-origin" not in answer.headers
-        async with hearing(plain.ws, source, additional_headers={"Origin": f"http://{host}"}):
+        async with joined(plain.ws, source, additional_headers={"Origin": f"http://{host}"}):
             pass
     header = {"Origin": "https://friend.example", "Authorization": f"Bearer {token()}"}
-    async with hearing(guarded.ws, source, additional_headers=header):
+    async with joined(guarded.ws, source, additional_headers=header):
         pass
     arguments = [word for name, value in header.items() for word in ("-H", f"{name}: {value}")]
     answer = await curl(f"{guarded.url}/events?source={source}", *arguments)
@@ -575,14 +575,14 @@ async def test_it_listens_to_the_world_with_tokens_only(tmp_path):
 async def test_no_more_sources_than_allowed(small, publish):
     sources = [new_source() for _ in range(4)]
     async with undisturbed(small, publish):
-        async with hearing(small.ws, *sources[:3]) as ear:
+        async with joined(small.ws, *sources[:3]) as ear:
             await ear.say(unsubscribe=sources[0])
             await ear.say(subscribe=sources[3])
             await ear.see("subscribed", sources[3])
             await ear.say(subscribe=sources[0])
             code, reason = await ear.closed()
             assert (code, bool(reason)) == (4429, True)
-        async with hearing(small.ws, *sources, wait=False) as ear:
+        async with joined(small.ws, *sources, wait=False) as ear:
             assert (await ear.closed())[0] == 4429
         query = "&".join(f"source={source}" for source in sources)
         answer = await curl(f"{small.url}/sse?{query}")
@@ -592,7 +592,7 @@ async def test_no_more_sources_than_allowed(small, publish):
 
 async def test_no_more_connections_than_allowed(small, publish, source):
     async with undisturbed(small, publish), AsyncExitStack() as clients:
-        ears = [await clients.enter_async_context(hearing(small.ws, source)) for _ in range(4)]
+        ears = [await clients.enter_async_context(joined(small.ws, source)) for _ in range(4)]
         async with streaming(small.url, source):
             with pytest.raises(InvalidStatus) as refusal:
                 await connect(small.ws, proxy=None)
@@ -605,7 +605,7 @@ async def test_no_more_connections_than_allowed(small, publish, source):
             await until(lambda: ears[0].ended)
             for _ in range(50):
                 try:
-                    await clients.enter_async_context(hearing(small.ws, source))
+                    await clients.enter_async_context(joined(small.ws, source))
                     break
                 except InvalidStatus:
                     await asyncio.sleep(0.05)
@@ -631,7 +631,7 @@ async def test_who_does_not_read_is_closed_and_resumes_and_slows_nobody(plain, p
     slow = [small_socket(plain) for _ in range(10)]
     began = plain.memory
     gone = (await metrics(plain))["dualstream_slow_clients_total"] + len(slow)
-    async with undisturbed(plain, publish), hearing(plain.ws, source) as quick, AsyncExitStack() as sockets:
+    async with undisturbed(plain, publish), joined(plain.ws, source) as quick, AsyncExitStack() as sockets:
         cursor = quick.cursor
         for one in slow:
             sockets.callback(one.close)
@@ -649,7 +649,7 @@ async def test_who_does_not_read_is_closed_and_resumes_and_slows_nobody(plain, p
             after = [place.id for place in sent if place.offset > known]
             assert (await pages(plain, source, at(cursor, known), len(after))) == after
         recent = sent[-9001:]  # 10,000 may be caught up
-        async with hearing(plain.ws, source, since=at(cursor, recent[0].offset)) as back:
+        async with joined(plain.ws, source, since=at(cursor, recent[0].offset)) as back:
             assert back.ids() == ids(recent[1:])
 
 
@@ -664,7 +664,7 @@ async def flood(
             for _ in range(4):
                 began = time.monotonic()
                 sent += await publish(source, 500)
-                await quick.hear(len(sent))
+                await quick.receive(len(sent))
                 longest = max(longest, time.monotonic() - began)
     assert sorted(quick.ids()) == sorted(ids(sent))
     return sent, longest

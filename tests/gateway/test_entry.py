@@ -190,7 +190,7 @@ class Gateway:
         self.upstream.effective.set()
         self.hub.confirmed([CHANNEL])
 
-    def hear(self, offset: int, partition: int = 0, **other: object) -> None:
+    def receive(self, offset: int, partition: int = 0, **other: object) -> None:
         note = {
             "id": f"id-{partition}-{offset}",
             "type": "push",
@@ -234,13 +234,13 @@ async def test_a_new_clients_cursor_says_what_was_compared_while_its_fence_was_o
     await until(lambda: gateway.log.asked == 2)  # answered: 10
     gateway.log.length = gateway.store.position = 12
     for offset in (10, 11):
-        gateway.hear(offset)
+        gateway.receive(offset)
     gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: gateway.hub.feeds[SOURCE].stream.confirmed == {0: 11})
     gateway.log.hold.set()
     await coming
     gateway.log.length = 13
-    gateway.hear(12)
+    gateway.receive(12)
     await until(lambda: 12 in second.offsets())
     assert first.offsets() == [10, 11, 12]
     assert second.offsets() == list(range(second.cursor + 1, 13))
@@ -343,7 +343,7 @@ async def test_a_source_in_several_partitions_is_caught_up_in_all_and_heard_in_a
     assert cursors[0] == f"{EPOCH}:0:0~2:-1"
     for partition in (1, 2):
         gateway.log.lengths[partition] += 1
-        gateway.hear(gateway.log.lengths[partition] - 1, partition)
+        gateway.receive(gateway.log.lengths[partition] - 1, partition)
     await until(lambda: client.places()[5:] == ["1:0", "2:3"])
     gateway.store.at = {0: 2, 1: 1, 2: 4}
     gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
@@ -402,8 +402,8 @@ async def test_a_log_made_anew_is_told_and_all_of_it_is_new(gateway):
         "reason": "epoch_changed",
     }
     gateway.log.length = 2
-    gateway.hear(1)
-    gateway.hear(1, log=EPOCH)
+    gateway.receive(1)
+    gateway.receive(1, log=EPOCH)
     gateway.store.position = 2
     gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: client.offsets() == [1, 0])
@@ -428,7 +428,7 @@ async def test_a_log_made_anew_on_a_clients_way_in(gateway):
     assert client.told[0]["reason"] == "epoch_changed"
     assert client.told[0]["cursor"].startswith("e1:0:"), "and no fence of the log before"
     gateway.log.length = gateway.store.position = 6
-    gateway.hear(5)
+    gateway.receive(5)
     gateway.hub.repairs.reconcile(gateway.hub.feeds[SOURCE])
     await until(lambda: sorted(client.offsets()) == list(range(client.cursor + 1, 6)))
     assert client.cursor < 3
@@ -440,15 +440,15 @@ async def test_notifications_of_another_log_or_source_are_nobodys(gateway):
     client = Client()
     await gateway.enter(client)
     gateway.log.length = 4
-    gateway.hear(2, log="0123456789ab")
-    gateway.hear(2, source_id="somebody/else")
-    gateway.hear(2, pos="x:2")
-    gateway.hear(3)
+    gateway.receive(2, log="0123456789ab")
+    gateway.receive(2, source_id="somebody/else")
+    gateway.receive(2, pos="x:2")
+    gateway.receive(3)
     await until(lambda: client.offsets() == [3])
     stats = gateway.hub.stats
     assert (stats.other_epoch, stats.unrecognized, stats.received) == (1, 2, 1)
     gateway.store.position = 4
-    gateway.hear(2, log=None)  # of a publisher of the version before: only a hint
+    gateway.receive(2, log=None)  # of a publisher of the version before: only a hint
     await until(lambda: client.offsets() == [3, 2])
     assert client.told[-1]["late"] is True
     assert stats.bare == 1
@@ -461,9 +461,9 @@ async def test_what_redis_says_beyond_the_end_is_asked_of_kafka_and_dropped(gate
     client = Client()
     await gateway.enter(client)
     feed = gateway.hub.feeds[SOURCE]
-    gateway.hear(10**15, pub="n:1")
+    gateway.receive(10**15, pub="n:1")
     gateway.log.length = 3
-    gateway.hear(2, pub="n:5")
+    gateway.receive(2, pub="n:5")
     gateway.store.position = 3
     await until(lambda: gateway.hub.claims.beyond == 1)
     gateway.hub.lost("gone")
@@ -480,7 +480,7 @@ async def test_what_is_far_ahead_and_true_is_told(gateway):
     await gateway.enter(client)
     gateway.log.forgot = True  # as if nothing had been asked for long
     gateway.log.length = 50_000
-    gateway.hear(49_000)
+    gateway.receive(49_000)
     await until(lambda: client.offsets() == [49_000])
 
 
@@ -493,14 +493,14 @@ async def test_what_comes_while_kafka_is_asked_waits_behind_what_it_is_asked_for
     gateway.log.length = 6
     gateway.log.hold = asyncio.Event()
     gateway.log.forgot = True
-    gateway.hear(2)
+    gateway.receive(2)
     await until(lambda: gateway.log.asked == 2)
     gateway.log.forgot = False
     for offset in (3, 4):
-        gateway.hear(offset)
+        gateway.receive(offset)
     gateway.log.hold.set()
     await until(lambda: len(client.offsets()) == 3)
-    gateway.hear(5)
+    gateway.receive(5)
     await until(lambda: len(client.offsets()) == 4)
     assert client.offsets() == [2, 3, 4, 5]
 

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import Socket, curl, escaped, hearing, streaming, until_status
+from tests.gateway.clients import Socket, curl, escaped, joined, streaming, until_status
 from tests.gateway.published import Place, Published, at, ids, new_source, place_of
 from tests.gateway.serving import CHECK, Delivery, Server, until, until_so
 from tests.publisher.helpers import mute, read_log
@@ -32,7 +32,7 @@ from tests.publisher.helpers import mute, read_log
 async def test_a_websocket_client_hears_what_is_published_after_it_came(plain, publish, source):
     await publish(source, 3)
     began = time.time_ns()
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         told = ear.messages[0]
         assert told == {"kind": "subscribed", "source": source, "cursor": told["cursor"], "recovered": True}
         (place,) = await publish(source)
@@ -57,21 +57,21 @@ async def test_a_websocket_client_hears_what_is_published_after_it_came(plain, p
 
 async def test_earliest_is_all_there_is_in_order_and_then_live(plain, publish, source):
     past = await publish(source, 500)
-    async with hearing(plain.ws, source, since="earliest") as ear:
+    async with joined(plain.ws, source, since="earliest") as ear:
         assert ear.ids() == ids(past)
         assert all(event["old"] for event in ear.of("event"))
         assert ear.messages[500]["kind"] == "subscribed"
         new = await publish(source, 5)
-        assert await ear.hear(505) == ids(past + new)
+        assert await ear.receive(505) == ids(past + new)
         assert not any("old" in event or "late" in event for event in ear.messages[-5:] if "id" in event)
 
 
 async def test_a_cursor_brings_what_came_after_it(plain, publish, source):
     past = await publish(source, 20)
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         now = ear.cursor
     for known in (-1, *(place.offset for place in past)):
-        async with hearing(plain.ws, source, since=at(now, known)) as ear:
+        async with joined(plain.ws, source, since=at(now, known)) as ear:
             assert ear.ids() == [place.id for place in past if place.offset > known]
             assert next(ear.of("subscribed"))["recovered"] is True
 
@@ -91,7 +91,7 @@ async def test_who_drops_and_resumes_while_much_is_published_has_everything_once
     cursor = "earliest"
     connections: list[tuple[str, list[dict[str, Any]]]] = []
     for number in range(25):
-        async with hearing(plain.ws, source, since=cursor, wait=False) as ear:
+        async with joined(plain.ws, source, since=cursor, wait=False) as ear:
             await ear.until(lambda: len(ear.messages) > number * 7)  # noqa: B023
             ear.drop()
             messages = ear.messages[: number * 7 + 1]  # what came later may as well have been lost
@@ -99,7 +99,7 @@ async def test_who_drops_and_resumes_while_much_is_published_has_everything_once
         cursor = next((m["cursor"] for m in reversed(messages) if "cursor" in m), cursor)
     stop.set()
     await going
-    async with hearing(plain.ws, source, since=cursor) as ear:
+    async with joined(plain.ws, source, since=cursor) as ear:
         connections.append((cursor, list(ear.messages)))
     for began, messages in connections:
         heard = [message["id"] for message in messages if message["kind"] == "event"]
@@ -115,21 +115,21 @@ async def test_who_drops_and_resumes_while_much_is_published_has_everything_once
 async def test_several_sources_on_one_connection_come_and_go(plain, publish):
     one, two, three, four = (new_source() for _ in range(4))
     past = await publish(four, 5)
-    async with hearing(plain.ws, one, two) as ear:
+    async with joined(plain.ws, one, two) as ear:
         await ear.say(subscribe=three)
         await ear.say(subscribe=four, since="earliest")
         await ear.see("subscribed", three)
         await ear.see("subscribed", four)
         assert ear.ids() == ids(past)
         news = {source: await publish(source, 3) for source in (one, two, three, four)}
-        await ear.hear(17)
+        await ear.receive(17)
         for source, places in news.items():
             assert ear.ids(source)[-3:] == ids(places)
         await ear.say(unsubscribe=one)
         await ear.see("unsubscribed", one)
         await publish(one, 3)
         last = await publish(two, 3)
-        await ear.hear(6, two)
+        await ear.receive(6, two)
         assert ear.ids(two)[-3:] == ids(last)
         assert len(ear.ids(one)) == 3
         # And again, from where it was.
@@ -141,28 +141,28 @@ async def test_several_sources_on_one_connection_come_and_go(plain, publish):
 
 
 async def test_a_client_may_come_without_a_source(plain, publish, source):
-    async with hearing(plain.ws) as ear:
+    async with joined(plain.ws) as ear:
         await ear.say(subscribe=source)
         await ear.see("subscribed", source)
         (place,) = await publish(source)
-        assert await ear.hear(1) == [place.id]
+        assert await ear.receive(1) == [place.id]
         await ear.say(subscribe=source)
         assert "already" in (await ear.see("error", source))["error"]
         await ear.say(unsubscribe=new_source())
         assert "not followed" in (await ear.see("error", count=2))["error"]
         (other,) = await publish(source)
-        assert await ear.hear(2) == [place.id, other.id]
+        assert await ear.receive(2) == [place.id, other.id]
 
 
 async def test_names_of_all_the_world_are_heard_everywhere(plain, publish):
     source = "repo:\N{SNOWMAN}/\N{LATIN SMALL LETTER E WITH ACUTE}%2F+&=#" + uuid4().hex[:8]
     past = await publish(source, 2)
     async with (
-        hearing(plain.ws, source, since="earliest") as ear,
+        joined(plain.ws, source, since="earliest") as ear,
         streaming(plain.url, source, since="earliest") as stream,
     ):
         new = await publish(source, 2)
-        assert await ear.hear(4) == await stream.hear(4) == ids(past + new)
+        assert await ear.receive(4) == await stream.receive(4) == ids(past + new)
         assert ear.messages[0]["source"] == source
     await until_status(f"{plain.url}/events/{new[-1].id}?pos={new[-1].pos}", 200)
     page = (await curl(f"{plain.url}/events?source={escaped(source)}")).json
@@ -172,7 +172,7 @@ async def test_names_of_all_the_world_are_heard_everywhere(plain, publish):
 async def test_all_sources_of_a_connection_share_since(plain, publish):
     one, two = new_source(), new_source()
     first, second = await publish(one, 2), await publish(two, 2)
-    async with hearing(plain.ws, one, two, since="earliest") as ear:
+    async with joined(plain.ws, one, two, since="earliest") as ear:
         assert (ear.ids(one), ear.ids(two)) == (ids(first), ids(second))
 
 
@@ -181,11 +181,11 @@ async def test_clients_of_a_source_share_one_subscription_which_ends_after_them(
 ):
     channel = f"events:{source}"
     async with Redis.from_url(stack.redis_url) as redis, AsyncExitStack() as clients:
-        ears = [await clients.enter_async_context(hearing(plain.ws, source)) for _ in range(20)]
+        ears = [await clients.enter_async_context(joined(plain.ws, source)) for _ in range(20)]
         assert int((await redis.pubsub_numsub(channel))[0][1]) == 1
         sent = ids(await publish(source, 10))
         for ear in ears:
-            assert await ear.hear(10) == sent
+            assert await ear.receive(10) == sent
     await left(stack, source)
 
 
@@ -207,7 +207,7 @@ async def test_curl_streams_and_resumes_with_the_last_event_id(plain, publish, s
     past = await publish(source, 3)
     async with streaming(plain.url, source, since="earliest") as ear:
         new = await publish(source, 3)
-        assert await ear.hear(6) == ids(past + new)
+        assert await ear.receive(6) == ids(past + new)
         assert [kind for kind, _ in ear.heads] == ["event"] * 3 + ["subscribed"] + ["event"] * 3
         for message, (kind, name) in zip(ear.messages, ear.heads, strict=True):
             assert (message["kind"], message["cursor"]) == (kind, name)
@@ -262,12 +262,12 @@ async def test_sse_is_not_for_head_nor_for_http_1_0(plain):
 
 async def refused(server: Server, source: str, since: str, publish: Published) -> str:
     """The reason; the client is live from the cursor that it was given."""
-    async with hearing(server.ws, source, since=since) as ear:
+    async with joined(server.ws, source, since=since) as ear:
         (told,) = ear.of("subscribed")
         assert told["recovered"] is False
         assert not ear.ids()
         places = await publish(source, 3)
-        assert await ear.hear(3) == ids(places)
+        assert await ear.receive(3) == ids(places)
         known = Cursor.parse(told["cursor"]).by_partition  # also of a partition that it was asked with
         assert known[places[0].partition] < places[0].offset
         cursor = told["cursor"]
@@ -280,7 +280,7 @@ async def refused(server: Server, source: str, since: str, publish: Published) -
 
 async def test_a_cursor_of_another_log_or_beyond_its_end_is_said(plain, publish, source):
     await publish(source, 3)
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         epoch, partition, offset = ear.cursor.split(":")
     strangers = (
         f"0123456789ab:{partition}:{offset}",
@@ -296,9 +296,9 @@ async def test_too_far_behind_is_said_and_nothing_partial_is_sent(small, publish
     past = await publish(source, 21)
     assert await refused(small, source, "earliest", publish) == "too_far_behind"
     # One less, and it is caught up.
-    async with hearing(small.ws, source) as ear:
+    async with joined(small.ws, source) as ear:
         known = at(ear.cursor, past[3].offset)
-    async with hearing(small.ws, source, since=known) as ear:
+    async with joined(small.ws, source, since=known) as ear:
         assert next(ear.of("subscribed"))["recovered"] is True
         assert len(ear.ids()) == 20
 
@@ -315,10 +315,10 @@ async def test_too_far_behind_amid_traffic_misses_nothing_after_its_cursor(small
     going = asyncio.create_task(go_on())
     await until(lambda: len(sent) > 100)
     for _ in range(15):
-        async with hearing(small.ws, source, since="earliest") as ear:
+        async with joined(small.ws, source, since="earliest") as ear:
             (told,) = ear.of("subscribed")
             assert told["reason"] == "too_far_behind"
-            await ear.hear(10)
+            await ear.receive(10)
             seen = len(sent)
             await ear.until(lambda: ear.ids()[-1:] > [] and len(sent) > seen)  # noqa: B023
             last = sent[seen - 1]
@@ -340,7 +340,7 @@ async def test_retention_is_said(stack):
         async with Published(made) as publish:
             past = await publish(source, 60)
             await until_status(f"{gateway.url}/events/{past[-1].id}?pos={past[-1].pos}", 200)
-            async with hearing(gateway.ws, source) as ear:
+            async with joined(gateway.ws, source) as ear:
                 now = ear.cursor
             await settled(gateway, source, 10)
             for gone in (past[0], past[30], past[48]):
@@ -352,24 +352,24 @@ async def test_retention_is_said(stack):
                 await curl(f"{gateway.url}/events?source={source}&since={at(now, past[0].offset)}")
             ).json
             assert (answer["events"], answer["recovered"], answer["reason"]) == ([], False, "retention")
-            async with hearing(gateway.ws, source, since=at(now, places[-3].offset)) as ear:
+            async with joined(gateway.ws, source, since=at(now, places[-3].offset)) as ear:
                 assert ear.ids() == ids(places[-2:])
             # `earliest` is what is kept.
-            async with hearing(gateway.ws, source, since="earliest") as ear:
+            async with joined(gateway.ws, source, since="earliest") as ear:
                 assert next(ear.of("subscribed"))["recovered"] is True
                 assert ear.ids() == ids(places[-10:])
             # The store is behind, and Kafka's own retention was faster.
             processor.kill()
             behind = await publish(source, 20)
             known = at(now, places[-3].offset)
-            async with hearing(gateway.ws, source, since=known) as ear:
+            async with joined(gateway.ws, source, since=known) as ear:
                 assert ear.ids() == ids(places[-2:] + behind)
             admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_url)
             await admin.start()
             target = TopicPartition(topic, behind[0].partition)
             await admin.delete_records({target: RecordsToDelete(before_offset=behind[10].offset)})
             await admin.close()
-            async with hearing(gateway.ws, source, since=known) as ear:
+            async with joined(gateway.ws, source, since=known) as ear:
                 (told,) = ear.of("subscribed")
                 assert (told["recovered"], told["reason"]) == (False, "store_lag")
                 assert not ear.ids()
@@ -390,7 +390,7 @@ async def test_what_the_store_does_not_have_yet_comes_from_kafka(plain, small, p
     past = {source: await publish(source, 5) for source in sources}
     cursors = {}
     for source in sources:
-        async with hearing(plain.ws, source) as ear:
+        async with joined(plain.ws, source) as ear:
             cursors[source] = at(ear.cursor, past[source][1].offset)
     await processor.pause()
     for source in sources:
@@ -406,7 +406,7 @@ async def test_what_the_store_does_not_have_yet_comes_from_kafka(plain, small, p
     async def come(source: str) -> tuple[Socket, float]:
         began = time.monotonic()
         ear = await clients.enter_async_context(
-            hearing(plain.ws, source, since=cursors[source], open_timeout=30)
+            joined(plain.ws, source, since=cursors[source], open_timeout=30)
         )
         return ear, time.monotonic() - began
 
@@ -420,15 +420,15 @@ async def test_what_the_store_does_not_have_yet_comes_from_kafka(plain, small, p
             (told,) = ear.of("subscribed")
             assert told["recovered"] is True, told
             wanted = ids(past[source][2:])
-            await ear.hear(len(wanted))
+            await ear.receive(len(wanted))
             assert sorted(ear.ids()) == sorted(wanted)
         assert max(seconds for _, seconds in came) < 15
         # A cursor beyond what the store has: nothing is told again.
         (told,) = came[0][0].of("subscribed")
-        async with hearing(plain.ws, sources[0], since=told["cursor"]) as ear:
+        async with joined(plain.ws, sources[0], since=told["cursor"]) as ear:
             assert ear.ids() == [p.id for p in past[sources[0]] if p.offset > place_of(told["cursor"])]
         # More than may be read from Kafka for one client: said, not guessed.
-        async with hearing(small.ws, sources[0], since=cursors[sources[0]]) as ear:
+        async with joined(small.ws, sources[0], since=cursors[sources[0]]) as ear:
             (told,) = ear.of("subscribed")
             assert (told["recovered"], told["reason"]) == (False, "store_lag")
             assert not ear.ids()
@@ -440,7 +440,7 @@ async def test_without_kafka_and_processor_what_can_be_told_is_and_the_rest_is_s
     """Who is told that nothing is lost misses nothing once they are back."""
     one, two = new_source(), new_source()
     past = {source: await publish(source, 5) for source in (one, two)}
-    async with hearing(plain.ws, one, two) as ear:
+    async with joined(plain.ws, one, two) as ear:
         behind = {
             source: at(told["cursor"], past[source][0].offset)
             for source in past
@@ -452,12 +452,12 @@ async def test_without_kafka_and_processor_what_can_be_told_is_and_the_rest_is_s
     await processor.pause()
     for source in (one, two):
         past[source] += await publish(source, 5)
-    async with hearing(plain.ws, two) as first, AsyncExitStack() as clients:
+    async with joined(plain.ws, two) as first, AsyncExitStack() as clients:
         ahead = first.cursor  # of the store
         await mute(stack.brokers[0])
         ears = await asyncio.gather(
             *(
-                clients.enter_async_context(hearing(plain.ws, source, since=since))
+                clients.enter_async_context(joined(plain.ws, source, since=since))
                 for source, since in ((one, behind[one]), (two, ahead), (two, behind[two]))
             )
         )
@@ -492,17 +492,17 @@ async def test_a_broken_store_is_said(delivery, stack, publish, source):
             "gateway", store=broken, store_timeout=0.3, constants={"store.reading._CACHE": 0}
         )
     )
-    async with hearing(gateway.ws, source) as ear:
+    async with joined(gateway.ws, source) as ear:
         known = at(ear.cursor, past[0].offset)
     for path in (broken, broken.with_name("broken.db-wal")):
         if path.exists():
             with path.open("r+b") as file:
                 file.write(os.urandom(path.stat().st_size))
-    async with hearing(gateway.ws, source, since=known) as ear:
+    async with joined(gateway.ws, source, since=known) as ear:
         (told,) = ear.of("subscribed")
         assert (told["recovered"], told["reason"]) == (False, "store_unavailable")
         places = await publish(source, 2)
-        assert await ear.hear(2) == ids(places)
+        assert await ear.receive(2) == ids(places)
     answer = await curl(f"{gateway.url}/events?source={source}")
     assert answer.status == 503
     assert "Retry-After".lower() in answer.headers
@@ -513,18 +513,18 @@ async def test_a_broken_store_is_said(delivery, stack, publish, source):
 
 
 async def test_lost_notifications_are_found_by_looking(plain, publish, source):
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         lost = await publish(source, 3, silent=True)
-        heard = await ear.hear(3)
+        heard = await ear.receive(3)
         assert heard == ids(lost)
         assert all(event["late"] for event in ear.of("event"))
 
 
 async def test_a_late_event_promises_no_more_than_was_told_when_it_came(plain, publish, source):
     """Who is cut off between two of them has the second one after resuming."""
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         lost = await publish(source, 50, silent=True)
-        await ear.hear(50)
+        await ear.receive(50)
         for number, event in enumerate(ear.of("event")):
             known = [place.offset for place in lost if place.id in ear.ids()[: number + 1]]
             unknown = [place.offset for place in lost if place.offset not in known]
@@ -532,7 +532,7 @@ async def test_a_late_event_promises_no_more_than_was_told_when_it_came(plain, p
 
 
 async def test_a_hole_in_a_publishers_numbers_is_looked_into_at_once(patient, stack, publish, source):
-    async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         lost = await publish(source, 4, silent=True)
         for number, place in ((1, lost[0]), (4, lost[3])):
             note = {
@@ -544,24 +544,24 @@ async def test_a_hole_in_a_publishers_numbers_is_looked_into_at_once(patient, st
                 "pub": f"n:{number}",
             }
             await redis.publish(f"events:{source}", json.dumps(note))
-        assert sorted(await ear.hear(4)) == sorted(ids(lost))
+        assert sorted(await ear.receive(4)) == sorted(ids(lost))
         assert [e["id"] for e in ear.of("event") if "late" in e] == ids(lost[1:3])
 
 
 @pytest.mark.parametrize("everything", [False, True])
 async def test_a_publisher_that_skipped_says_so(patient, stack, publish, source, everything):
-    async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         lost = await publish(source, 4, silent=True)
         said = {"sources": [], "all": True} if everything else {"sources": [source]}
         await redis.publish("events:_resync", json.dumps(said))
-        assert await ear.hear(4) == ids(lost)
+        assert await ear.receive(4) == ids(lost)
 
 
 async def test_a_repeated_confirmation_is_a_reason_to_look(patient, stack, publish, source):
-    async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         lost = await publish(source, 4, silent=True)
         await redis.client_kill_filter(_type="pubsub")
-        assert await ear.hear(4) == ids(lost)
+        assert await ear.receive(4) == ids(lost)
         await ear.see("degraded")
         await ear.see("live")
 
@@ -569,10 +569,10 @@ async def test_a_repeated_confirmation_is_a_reason_to_look(patient, stack, publi
 async def test_notifications_that_say_only_that_there_is_something(patient, publish, source, delivery):
     async with (
         Published(delivery, notify_details=False) as brief,
-        hearing(patient.ws, source) as ear,
+        joined(patient.ws, source) as ear,
     ):
         places = await brief(source, 5)
-        assert await ear.hear(5) == ids(places)
+        assert await ear.receive(5) == ids(places)
 
 
 async def test_without_redis_clients_are_served_from_the_store(delivery, publish, source):
@@ -581,11 +581,11 @@ async def test_without_redis_clients_are_served_from_the_store(delivery, publish
     )
     past = await publish(source, 3)
     began = time.monotonic()
-    async with hearing(gateway.ws, source, since="earliest") as ear:
+    async with joined(gateway.ws, source, since="earliest") as ear:
         assert time.monotonic() - began < 15
         assert "reason" in await ear.see("degraded")
         new = await publish(source, 3)
-        assert await ear.hear(6) == ids(past + new)
+        assert await ear.receive(6) == ids(past + new)
         assert not list(ear.of("live"))
     ready = await curl(f"{gateway.url}/readyz")
     assert (ready.status, ready.json["redis"]) == (200, "away")
@@ -593,7 +593,7 @@ async def test_without_redis_clients_are_served_from_the_store(delivery, publish
 
 
 async def test_noise_on_redis_is_ignored(patient, stack, publish, source):
-    async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         channels = (f"events:{source}", "events:_resync")
         good = {"id": "x", "type": "push", "source_id": source[5:]}
         noise: list[bytes | str] = [b"", b"\xff\xfe", b"{", b"[]", b"null", b"[" * 5000, b'{"sources":[1]}']
@@ -615,9 +615,9 @@ async def test_one_pattern_or_the_shard_channels_serve_as_well(delivery, stack, 
     gateway = await asyncio.to_thread(
         lambda: delivery.start("gateway", check_interval=300, upstream=upstream, **policy)
     )
-    async with Published(delivery, **policy) as publish, hearing(gateway.ws, *sources) as ear:
+    async with Published(delivery, **policy) as publish, joined(gateway.ws, *sources) as ear:
         places = [place for one in sources for place in await publish(one, 5)]
-        assert sorted(await ear.hear(15)) == sorted(ids(places))
+        assert sorted(await ear.receive(15)) == sorted(ids(places))
         assert not any("late" in event for event in ear.of("event"))
         lost = await publish(source, 2, silent=True)
         async with Redis.from_url(stack.redis_url) as redis:
@@ -665,7 +665,7 @@ async def test_pages_join_without_a_gap_and_their_cursor_begins_a_stream(plain, 
         since, more = page["cursor"], page["more"]
     assert seen == ids(past)
     new = await publish(source, 3)
-    async with hearing(plain.ws, source, since=since) as ear:
+    async with joined(plain.ws, source, since=since) as ear:
         assert ear.ids() == ids(new)
 
 
@@ -673,7 +673,7 @@ async def test_recent_events_of_nobody_and_of_another_log(plain, publish, source
     page = (await curl(f"{plain.url}/events?source={source}")).json
     assert (page["events"], page["more"], page["recovered"]) == ([], False, True)
     new = await publish(source, 2)
-    async with hearing(plain.ws, source, since=page["cursor"]) as ear:
+    async with joined(plain.ws, source, since=page["cursor"]) as ear:
         assert ear.ids() == ids(new)
         now = ear.cursor
     stranger = "0123456789ab" + now[12:]
@@ -754,9 +754,9 @@ async def test_what_watches_a_gateway_is_answered(plain, publish, source):
     ready = await curl(f"{plain.url}/readyz")
     parts = dict.fromkeys(("redis", "kafka", "store", "processor"), "up")
     assert (ready.status, ready.json) == (200, {"ready": True} | parts)
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         await publish(source)
-        await ear.hear(1)
+        await ear.receive(1)
         text = (await curl(f"{plain.url}/metrics")).body.decode()
     assert "messaging_client_sent_messages_total{" in text
     assert "dualstream_clients 1.0" in text

@@ -10,7 +10,7 @@ import pytest
 from dualstream_lab.errors import StackError
 from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import curl, hearing, streaming
+from tests.gateway.clients import curl, joined, streaming
 from tests.gateway.estate import (
     estate,
     event_of,
@@ -40,9 +40,9 @@ async def test_partitions_are_added_under_a_gateway_and_its_clients(stack: Local
     with estate(stack, "grow") as made:
         topic = made.where["topic"]
         server = await asyncio.to_thread(lambda: made.start("ingester", "processor", "gateway"))
-        async with Published(made, refresh_interval=1.0) as publish, hearing(server.ws, *sources) as ear:
+        async with Published(made, refresh_interval=1.0) as publish, joined(server.ws, *sources) as ear:
             sent = {source: ids(await publish(source, 2)) for source in sources}
-            await ear.hear(6)
+            await ear.receive(6)
             old = {source: next(ear.of("subscribed", source))["cursor"] for source in sources}
             await grow(stack, topic, 9)
             began = time.monotonic()
@@ -66,7 +66,7 @@ async def test_partitions_are_added_under_a_gateway_and_its_clients(stack: Local
                 async with streaming(server.url, source, since=old[source]) as stream:
                     assert sorted(stream.ids()) == sorted(sent[source])
                     assert next(stream.of("subscribed"))["recovered"] is True
-                async with hearing(server.ws, source, since=page["cursor"]) as again:
+                async with joined(server.ws, source, since=page["cursor"]) as again:
                     assert again.ids() == []
         await until_ready(server)
         assert server.process.running
@@ -81,11 +81,11 @@ async def test_an_event_in_a_partition_that_nobody_noticed_yet_is_told_at_once(s
     with estate(stack, "soon", refresh_interval=100, check_interval=100) as made:
         gateway = await asyncio.to_thread(lambda: made.start("processor", "gateway"))
         source = moving_source(6, 7)
-        async with hearing(gateway.ws, source) as ear:
+        async with joined(gateway.ws, source) as ear:
             await grow(stack, made.where["topic"], 7)
             async with Published(made) as publish:  # knows seven from its start
                 (place,) = await publish(source)
-                assert await ear.hear(1, timeout=10) == [place.id]
+                assert await ear.receive(1, timeout=10) == [place.id]
                 assert "late" not in next(ear.of("event"))
 
 
@@ -95,7 +95,7 @@ async def test_where_other_partitioners_put_it_it_is_found(stack: LocalStack):
     with estate(stack, "elsewhere") as made:
         topic = made.where["topic"]
         server = await asyncio.to_thread(lambda: made.start("processor", "gateway"))
-        async with producer(stack) as other, Published(made) as publish, hearing(server.ws, source) as ear:
+        async with producer(stack) as other, Published(made) as publish, joined(server.ws, source) as ear:
             sent = ids(await publish(source, 2))
             for partition in range(6):
                 await write(other, topic, source, f"other-{partition}", partition=partition)
@@ -111,11 +111,11 @@ async def test_where_other_partitioners_put_it_it_is_found(stack: LocalStack):
                 seen += page["events"]
             assert sorted(seen) == sorted(sent)
             assert page["cursor"].count("~") == 5
-            async with hearing(server.ws, source, since="earliest") as all_:
+            async with joined(server.ws, source, since="earliest") as all_:
                 assert sorted(all_.ids()) == sorted(sent)
                 half = [m["cursor"] for m in all_.of("event")][4]
                 told = set(all_.ids()[:5])
-            async with hearing(server.ws, source, since=half) as rest:
+            async with joined(server.ws, source, since=half) as rest:
                 assert told | set(rest.ids()) == set(sent)
                 assert not told & set(rest.ids())
 
@@ -125,19 +125,19 @@ async def test_a_topic_made_anew_is_told_and_said(stack: LocalStack):
     source = new_source()
     with estate(stack, "anew") as made:
         server = await asyncio.to_thread(lambda: made.start("ingester", "processor", "gateway"))
-        async with Published(made) as publish, hearing(server.ws, source) as ear:
+        async with Published(made) as publish, joined(server.ws, source) as ear:
             await publish(source, 3)
-            await ear.hear(3)
+            await ear.receive(3)
             old = ear.cursor
             await until_ready(server)
-        async with hearing(server.ws, source) as ear:
+        async with joined(server.ws, source) as ear:
             await make_anew(stack, made.where["topic"])
             told = await ear.see("subscribed", count=2)
             assert (told["recovered"], told["reason"]) == (False, "epoch_changed")
             assert told["cursor"].partition(":")[0] != old.partition(":")[0]
             async with Published(made) as publish:
                 (new,) = await publish(source)
-                assert await ear.hear(1) == [new.id]
+                assert await ear.receive(1) == [new.id]
 
             async def said() -> tuple[int, bool, bool]:
                 status, parts = await ready_of(server)
@@ -147,7 +147,7 @@ async def test_a_topic_made_anew_is_told_and_said(stack: LocalStack):
             page = await curl(f"{server.url}/events?source={source}")
             assert page.status == 503
             assert (await event_of(server, id=new.id, source=source))[0] == 503
-            async with hearing(server.ws, source, since=old) as late:
+            async with joined(server.ws, source, since=old) as late:
                 assert next(late.of("subscribed"))["reason"] == "epoch_changed"
             assert await metric(server, "feeders") == 0
         assert server.process.running

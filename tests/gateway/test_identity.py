@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import curl, hearing, until_status
+from tests.gateway.clients import curl, joined, until_status
 from tests.gateway.estate import estate, event_of, events_of
 from tests.gateway.published import Published, new_source
 from tests.gateway.serving import SECRET
@@ -21,10 +21,14 @@ async def test_the_same_id_in_two_sources(stack: LocalStack):
     one, two = new_source(), new_source()
     with estate(stack, "same-id") as made:
         gateway = await asyncio.to_thread(lambda: made.start("processor", "gateway"))
-        async with Published(made) as publish, hearing(gateway.ws, one) as a, hearing(gateway.ws, two) as b:
+        async with (
+            Published(made) as publish,
+            joined(gateway.ws, one) as a,
+            joined(gateway.ws, two) as b,
+        ):
             (of_one,) = await publish.named(one, "1", data="of a")
             (of_two,) = await publish.named(two, "1", data="of b")
-            assert (await a.hear(1), await b.hear(1)) == (["1"], ["1"])
+            assert (await a.receive(1), await b.receive(1)) == (["1"], ["1"])
             await until_status(f"{gateway.url}/event?id=1&pos={of_two.pos}", 200)
             await until_status(f"{gateway.url}/event?id=1&pos={of_one.pos}", 200)
             for source, place, data in ((one, of_one, "of a"), (two, of_two, "of b")):
@@ -66,10 +70,13 @@ async def test_who_may_write_one_source_changes_no_other(stack: LocalStack):
     with estate(stack, "forged", jwt_secret=SECRET) as made:
         gateway = await asyncio.to_thread(lambda: made.start("processor", "gateway"))
         headers = {"Authorization": bearer("repo:victim/*")[1].partition(": ")[2]}
-        async with Published(made) as publish, hearing(gateway.ws, victim, additional_headers=headers) as ear:
+        async with (
+            Published(made) as publish,
+            joined(gateway.ws, victim, additional_headers=headers) as ear,
+        ):
             (forged,) = await publish.named(forger, "X", data="forged")
             (true,) = await publish.named(victim, "X", data="true")
-            assert await ear.hear(1) == ["X"]
+            assert await ear.receive(1) == ["X"]
             assert next(ear.of("event"))["pos"] == true.pos
             may = bearer("repo:victim/*")
             for query in (f"&pos={true.pos}", f"&source={victim}", ""):
@@ -97,7 +104,7 @@ async def test_every_id_that_is_allowed_is_found(plain, publish, source, name):
         status, event = await event_of(plain, id=name, **query)
         assert (status, event["id"]) == (200, name)
     assert (await events_of(plain, source, since="earliest"))["events"] == [name]
-    async with hearing(plain.ws, source, since="earliest") as ear:
+    async with joined(plain.ws, source, since="earliest") as ear:
         assert ear.ids() == [name]
 
 

@@ -9,7 +9,7 @@ import psutil
 
 from dualstream_lab import DualPublisher, Event, Settings, Subscriber
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import until_status
+from tests.gateway.clients import until_status
 from tests.gateway.estate import estate
 from tests.gateway.published import new_source
 

@@ -105,7 +105,7 @@ class Follower:
     async def follow(self, connection: Connection) -> None:
         raise NotImplementedError
 
-    def hear(self, connection: Connection, body: bytes | str) -> None:
+    def receive(self, connection: Connection, body: bytes | str) -> None:
         message = decode(body)
         now = time.monotonic()
         if message.kind == "event":
@@ -151,7 +151,7 @@ class WebSocketFollower(Follower):
         async with connect(url, compression=None, max_queue=None, proxy=None, open_timeout=20) as socket:
             try:
                 async for text in socket:
-                    self.hear(connection, text)
+                    self.receive(connection, text)
             finally:
                 socket.transport.abort()
 
@@ -169,7 +169,7 @@ class SseFollower(Follower):
             answer.raise_for_status()
             async for line in answer.content:
                 if line.startswith(b"data:"):
-                    self.hear(connection, line[5:])
+                    self.receive(connection, line[5:])
 
 
 class LightFollower(Follower):
@@ -178,7 +178,7 @@ class LightFollower(Follower):
     async def follow(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         wire, protocol = await loop.create_connection(
-            lambda: _Frames(lambda body: self.hear(connection, body)), *self.server.address
+            lambda: _Frames(lambda body: self.receive(connection, body)), *self.server.address
         )
         try:
             wire.write(
@@ -195,7 +195,7 @@ class _Frames(asyncio.Protocol):
     """Unmasked frames that come whole, one after the other."""
 
     def __init__(self, heard: Callable[[bytes], None]) -> None:
-        self._heard = heard
+        self._received = heard
         self._rest = b""
         self._open = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -224,7 +224,7 @@ class _Frames(asyncio.Protocol):
             if len(data) < begin + size:
                 break
             if data[start] == 0x81:
-                self._heard(data[begin : begin + size])
+                self._received(data[begin : begin + size])
             elif data[start] == 0x89:
                 self._transport.write(b"\x8a\x80\x00\x00\x00\x00")
             elif data[start] == 0x88:

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import hearing
+from tests.gateway.clients import joined
 from tests.gateway.estate import estate, events_of, metric, until_ready
 from tests.gateway.published import Published, ids, new_source
 from tests.gateway.serving import until_so
@@ -28,11 +28,11 @@ async def test_two_topics_on_one_redis(stack: LocalStack, upstream: str, policy:
         async with (
             Published(prod, **policy) as publish,
             Published(staging, **policy) as stage,
-            hearing(gateway.ws, source) as ear,
+            joined(gateway.ws, source) as ear,
         ):
             await stage.named(source, "staging-0", "staging-1")
             await publish.named(source, "prod-0", "prod-1", "prod-2")
-            assert await ear.hear(3) == ["prod-0", "prod-1", "prod-2"]
+            assert await ear.receive(3) == ["prod-0", "prod-1", "prod-2"]
             assert not any("late" in event for event in ear.of("event")), "each was heard"
             await stage.named(source, "staging-2")
             last = await publish.named(source, "prod-3")
@@ -51,7 +51,7 @@ async def test_a_prefix_keeps_estates_apart(stack: LocalStack):
         async with (
             Published(prod, channel_prefix="blue:") as publish,
             Published(staging) as stage,
-            hearing(gateway.ws, source) as ear,
+            joined(gateway.ws, source) as ear,
             Redis.from_url(stack.redis_url) as redis,
         ):
             assert dict(await redis.pubsub_numsub(f"blue:events:{source}", "blue:events:_resync")) == {
@@ -60,17 +60,17 @@ async def test_a_prefix_keeps_estates_apart(stack: LocalStack):
             }
             await stage.named(source, "staging-0")
             await publish.named(source, "prod-0")
-            assert await ear.hear(1) == ["prod-0"]
+            assert await ear.receive(1) == ["prod-0"]
             assert await metric(gateway, "other_epoch_notifications_total") == 0
             lost = await publish.named(source, "prod-1", silent=True)
             await redis.publish("events:_resync", json.dumps({"sources": [source]}))
             await redis.publish("blue:events:_resync", json.dumps({"sources": [source]}))
-            assert (await ear.hear(2))[1:] == ids(lost)
+            assert (await ear.receive(2))[1:] == ids(lost)
 
 
 async def test_the_resync_of_another_log_is_ignored(patient, stack: LocalStack, publish, source):
     before = await metric(patient, "other_epoch_notifications_total")
-    async with hearing(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(patient.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         epoch = ear.cursor.partition(":")[0]
         lost = await publish(source, 1, silent=True)
         said = {"sources": [source], "log": "0123456789ab"}
@@ -82,15 +82,15 @@ async def test_the_resync_of_another_log_is_ignored(patient, stack: LocalStack, 
         await until_so(counted, 1)
         assert ear.ids() == []
         await redis.publish("events:_resync", json.dumps(said | {"log": epoch}))
-        assert await ear.hear(1) == ids(lost)
+        assert await ear.receive(1) == ids(lost)
 
 
 async def test_nothing_that_redis_says_is_believed_beyond_the_end(plain, stack: LocalStack, publish, source):
     """F8: a place of 10^15 and a hole in the numbers, then a reconnect."""
     before = await metric(plain, "notifications_beyond_end_total")
-    async with hearing(plain.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(plain.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         (place,) = await publish(source)
-        await ear.hear(1)
+        await ear.receive(1)
         note = {"type": "push", "source_id": source[5:], "log": ear.cursor.partition(":")[0]}
         for number, pos in (
             (1, f"{place.partition}:{10**15}"),
@@ -108,22 +108,22 @@ async def test_nothing_that_redis_says_is_believed_beyond_the_end(plain, stack: 
         await ear.see("degraded")
         await ear.see("live")
         (more,) = await publish(source)
-        assert await ear.hear(2) == [place.id, more.id]
+        assert await ear.receive(2) == [place.id, more.id]
 
 
 async def test_what_is_announced_in_the_name_of_a_place_hides_nothing(
     plain, stack: LocalStack, publish, source
 ):
     """Within what the log may have reached since: told, as it cannot be known; the true one is told, too."""
-    async with hearing(plain.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
+    async with joined(plain.ws, source) as ear, Redis.from_url(stack.redis_url) as redis:
         (place,) = await publish(source)
-        await ear.hear(1)
+        await ear.receive(1)
         epoch = ear.cursor.partition(":")[0]
         note = {"id": "forged", "type": "push", "source_id": source[5:], "log": epoch}
         await redis.publish(
             f"events:{source}", json.dumps(note | {"pos": f"{place.partition}:{place.offset + 1}"})
         )
-        await ear.hear(2)
+        await ear.receive(2)
         (silent,) = await publish(source, 1, silent=True)
-        heard = await ear.hear(3)
+        heard = await ear.receive(3)
         assert heard == [place.id, "forged", silent.id]

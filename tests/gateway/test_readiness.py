@@ -19,7 +19,7 @@ from dualstream_lab.lab import serve as serve_module
 from dualstream_lab.processor import Processor
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.ports import HOST, free_ports
-from tests.gateway.ears import curl, hearing
+from tests.gateway.clients import curl, joined
 from tests.gateway.estate import (
     delete_below,
     estate,
@@ -60,7 +60,7 @@ async def test_a_store_that_nobody_feeds(stack: LocalStack):
         page = await events_of(gateway, source)
         assert (page["recovered"], page["reason"]) == (False, "store_lag")
         # By Kafka it is whole all the same.
-        async with hearing(gateway.ws, source, since="earliest") as ear:
+        async with joined(gateway.ws, source, since="earliest") as ear:
             assert ear.ids() == sent
             assert next(ear.of("subscribed"))["recovered"] is True
         assert await metric(gateway, "store_lag_messages") == 5
@@ -81,7 +81,7 @@ async def test_compressed_topics_are_served(stack: LocalStack, codec: str):
             assert (page["events"], page["recovered"]) == (sent, True)
             await processor.pause()
             sent += ids(await publish(source, 5))
-            async with hearing(gateway.ws, source, since="earliest") as ear:
+            async with joined(gateway.ws, source, since="earliest") as ear:
                 assert ear.ids() == sent
                 assert next(ear.of("subscribed"))["recovered"] is True
             processor.process.resume()
@@ -138,7 +138,7 @@ async def test_a_processor_that_died_is_started_again_and_said_meanwhile(
     source = new_source()
     async with (
         served(settings, "processor", "gateway") as url,
-        hearing(url.replace("http", "ws") + "/ws", source) as ear,
+        joined(url.replace("http", "ws") + "/ws", source) as ear,
         aiohttp.ClientSession() as session,
     ):
 
@@ -150,7 +150,7 @@ async def test_a_processor_that_died_is_started_again_and_said_meanwhile(
         await until_so(lambda: contains(said, "it has died: RuntimeError"), True)
         async with DualPublisher(settings) as publisher:
             receipt = await publisher.publish(Event(type="push", source_type="repo", source_id=source[5:]))
-        assert await ear.hear(1) == [receipt.event_id]
+        assert await ear.receive(1) == [receipt.event_id]
         let_go.set()
         await until_so(said, "up")
     assert len(runs) == 3
@@ -191,10 +191,10 @@ async def test_a_full_disk_is_the_processors_trouble_alone(stack: LocalStack):
             kind = ("-H", "Content-Type: application/json")
             assert (await curl(f"{server.url}/ingest", *kind, "-d", event)).status == 202
 
-        async with hearing(server.ws, source) as ear:
+        async with joined(server.ws, source) as ear:
             for _ in range(200):
                 await post()
-            await ear.hear(200)
+            await ear.receive(200)
             said = await until_not_ready(server, "store.db failed (disk I/O error)")
             assert str(made.directory) not in said, "where it is is nobody's business"
             assert await metric(server, "processor_up") == 0
@@ -213,7 +213,7 @@ async def test_a_hole_in_the_middle_is_said(stack: LocalStack):
         async with Published(made) as publish:
             places = await publish(source, 5)
             await until_stored(gateway, places[4])
-            async with hearing(gateway.ws, source) as ear:
+            async with joined(gateway.ws, source) as ear:
                 old = at(ear.cursor, places[2].offset)
             processor.kill()
             places += await publish(source, 5)
@@ -227,19 +227,19 @@ async def test_a_hole_in_the_middle_is_said(stack: LocalStack):
             assert (page["events"], page["recovered"], page["reason"]) == ([], False, "retention")
             page = await events_of(gateway, source, since=at(old, places[8].offset))
             assert (page["events"], page["recovered"]) == (left[1:], True)
-            async with hearing(gateway.ws, source, since="earliest") as ear:
+            async with joined(gateway.ws, source, since="earliest") as ear:
                 (told,) = ear.of("subscribed")
                 assert (ear.ids(), told["recovered"], told["reason"]) == (left, False, "retention")
                 new = await publish(source, 1)
-                assert await ear.hear(3) == left + ids(new)
-            async with hearing(gateway.ws, source, since=old) as ear:
+                assert await ear.receive(3) == left + ids(new)
+            async with joined(gateway.ws, source, since=old) as ear:
                 (told,) = ear.of("subscribed")
                 assert (ear.ids(), told["recovered"], told["reason"]) == ([], False, "retention")
 
 
 async def test_bad_cursors_are_named(plain, publish, source):
     (place,) = await publish(source)
-    async with hearing(plain.ws, source) as ear:
+    async with joined(plain.ws, source) as ear:
         epoch, _, where = ear.cursor.partition(":")
     bad = {
         f"{epoch}:9:1": "partition 9; the topic has 6",
@@ -256,7 +256,7 @@ async def test_bad_cursors_are_named(plain, publish, source):
             answer = await curl(f"{plain.url}/{path}?source={source}&since={cursor}")
             assert answer.status == 400, (path, cursor)
             assert word in answer.json["error"]
-        async with hearing(plain.ws) as socket:
+        async with joined(plain.ws) as socket:
             await socket.say(subscribe=source, since=cursor)
             assert word in (await socket.see("error"))["error"]
     for cursor in ("0123456789ab:77:5~9:1", f"{epoch}:{place.partition}:{place.offset + 1000}"):

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from dualstream_lab.gateway import upstream as upstream_module
 from dualstream_lab.gateway.upstream import Upstream
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import hearing
+from tests.gateway.clients import joined
 from tests.gateway.estate import estate, metric
 from tests.gateway.published import Published, ids, new_source
 from tests.gateway.serving import until
@@ -62,20 +62,20 @@ async def test_a_client_without_rights_takes_the_live_stream_from_nobody(stack: 
         await asyncio.to_thread(lambda: made.start("processor"))
         gateway = await asyncio.to_thread(lambda: made.start("gateway"))
         async with Published(made, redis_url=stack.redis_url) as publish, AsyncExitStack() as clients:
-            ear = await clients.enter_async_context(hearing(gateway.ws, allowed))
+            ear = await clients.enter_async_context(joined(gateway.ws, allowed))
             began = time.monotonic()
-            other = await clients.enter_async_context(hearing(gateway.ws, refused))
+            other = await clients.enter_async_context(joined(gateway.ws, refused))
             assert time.monotonic() - began < 0.9, "it need not wait for what is refused"
             assert "permission" in (await other.see("degraded"))["reason"].lower()
             sent, late = ids(await publish(allowed, 5)), ids(await publish(refused, 5))
-            assert await ear.hear(5) == sent
-            assert await other.hear(5) == late
+            assert await ear.receive(5) == sent
+            assert await other.receive(5) == late
             assert not any("late" in event for event in ear.of("event"))
             assert not list(ear.of("degraded"))
             assert all(event["late"] for event in other.of("event"))
             # All at once, after the connection is lost: none is taken for the other.
             more = [new_source() for _ in range(20)]
-            ears = [await clients.enter_async_context(hearing(gateway.ws, source)) for source in more]
+            ears = [await clients.enter_async_context(joined(gateway.ws, source)) for source in more]
             async with Redis.from_url(stack.redis_url) as redis:
                 await redis.client_kill_filter(_type="pubsub", user=user.name)
             for one in (ear, *ears):
@@ -100,11 +100,14 @@ async def test_a_user_who_may_hear_nothing_is_no_storm(stack: LocalStack, user: 
     with estate(stack, "deaf", redis_url=user.url) as made:
         await asyncio.to_thread(lambda: made.start("processor"))
         gateway = await asyncio.to_thread(lambda: made.start("gateway"))
-        async with Published(made, redis_url=stack.redis_url) as publish, hearing(gateway.ws, source) as ear:
+        async with (
+            Published(made, redis_url=stack.redis_url) as publish,
+            joined(gateway.ws, source) as ear,
+        ):
             await ear.see("degraded")
             await asyncio.sleep(5)
             sent = ids(await publish(source, 3))
-            assert await ear.hear(3) == sent
+            assert await ear.receive(3) == sent
             assert await metric(gateway, "redis_connects_total") == 1
         assert gateway.process.log_text().count("WARNING") <= 3
 

@@ -33,7 +33,7 @@ from dualstream_lab.gateway.access import Access, Denied, Grant
 from dualstream_lab.gateway.gateway import application
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import curl, hearing, streaming
+from tests.gateway.clients import curl, joined, streaming
 from tests.gateway.published import new_source
 from tests.gateway.serving import SECRET, Delivery, Server, until
 
@@ -182,7 +182,7 @@ async def test_a_malformed_token_is_401_and_one_line(guarded, name):
     lines_of_json = b"Content-Type: application/json\r\nContent-Length: 1000"
     ingest = request(b"/ingest", b"Authorization: Bearer " + text.encode(), lines_of_json, method=b"POST")
     assert status(await raw(guarded, ingest)) == 401
-    async with hearing(guarded.ws, "repo:o/x", wait=False) as ear:
+    async with joined(guarded.ws, "repo:o/x", wait=False) as ear:
         await ear.say(token=text)
         code, reason = await ear.closed()
         assert (code, bool(reason)) == (4401, True)
@@ -301,7 +301,7 @@ HOOK = {
 async def test_a_close_reason_is_whole_characters(plain):
     """A client breaks off at half a character, and learns nothing."""
     for source in ("\u20ac" * 60, "x" + "\u20ac" * 60, "xx" + "\u20ac" * 60):
-        async with hearing(plain.ws, source, wait=False) as ear:
+        async with joined(plain.ws, source, wait=False) as ear:
             code, reason = await ear.closed()
             assert (code, bool(reason)) == (4400, True)
 
@@ -413,9 +413,9 @@ async def test_a_connection_ends_with_its_token(guarded, life):
     text = token(exp=ends)
     options = ("-H", f"Authorization: Bearer {text}")
     async with (
-        hearing(guarded.ws, source, additional_headers=bearer(text)) as ear,
+        joined(guarded.ws, source, additional_headers=bearer(text)) as ear,
         streaming(guarded.url, source, options=options) as stream,
-        hearing(guarded.ws, source, wait=False) as late,
+        joined(guarded.ws, source, wait=False) as late,
     ):
         await late.say(token=text)
         await asyncio.sleep(ends - time.time() - 0.3)
@@ -443,13 +443,13 @@ async def test_whoever_does_not_read_gets_nothing_of_after_its_token(guarded, pu
         data = b""
         while b'"subscribed"' not in data:
             data += await asyncio.to_thread(slow.recv, 1000)
-        async with hearing(guarded.ws, source, additional_headers=bearer(token())) as witness:
+        async with joined(guarded.ws, source, additional_headers=bearer(token())) as witness:
             before = await publish(source, 1500)  # more than its kernel and ours hold
-            await witness.hear(1500)
+            await witness.receive(1500)
             assert time.time() < ends
             await asyncio.sleep(ends - time.time() + 0.3)
             after = await publish(source, 10)
-            await witness.hear(1510)
+            await witness.receive(1510)
         data += await asyncio.to_thread(rest_of, slow)
     assert data.count(b'"kind":"event"') >= 10
     assert before[0].id.encode() in data
@@ -723,14 +723,14 @@ async def test_a_gateway_takes_tokens_of_an_issuer_and_says_when_it_cannot(deliv
 
     code, headers = await ask(by("ec", iss="https://me"))
     assert (code, headers["retry-after"]) == (503, "2")
-    async with hearing(server.ws, "repo:o/x", wait=False) as ear:
+    async with joined(server.ws, "repo:o/x", wait=False) as ear:
         await ear.say(token=by("ec", iss="https://me"))
         assert (await ear.closed())[0] == 1013
     issuer.broken = None
     await asyncio.sleep(0.3)
     assert (await ask(by("ec", iss="https://me")))[0] == 200
     assert (await ask(by("ec", iss="https://you")))[0] == 401
-    async with hearing(server.ws, "repo:o/x", wait=False) as ear:
+    async with joined(server.ws, "repo:o/x", wait=False) as ear:
         await ear.say(token=by("rsa", iss="https://me"))
         await ear.see("subscribed", "repo:o/x")
     issuer.endless = True  # a server that never ends its answer does not keep this one from ending

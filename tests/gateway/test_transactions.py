@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.stack import LocalStack
-from tests.gateway.ears import hearing, streaming
+from tests.gateway.clients import joined, streaming
 from tests.gateway.estate import estate, event_of, events_of, metric, producer, ready_of, until_ready, write
 from tests.gateway.published import Published, ids, new_source
 from tests.gateway.serving import until_so
@@ -24,13 +24,13 @@ async def test_committed_aborted_and_open_transactions(stack: LocalStack):
         async with (
             producer(stack, transactional_id=uuid4().hex) as other,
             Published(made) as publish,
-            hearing(server.ws, source, elsewhere) as ear,
+            joined(server.ws, source, elsewhere) as ear,
         ):
             for name in ("committed", "aborted"):
                 await other.begin_transaction()
                 (pos,) = await write(other, topic, source, name)
                 await (other.commit_transaction() if name == "committed" else other.abort_transaction())
-            assert await ear.hear(1, source) == ["committed"]
+            assert await ear.receive(1, source) == ["committed"]
             await until_ready(server)
             page = await events_of(server, source, since="earliest")
             assert (page["events"], page["recovered"]) == (["committed"], True)

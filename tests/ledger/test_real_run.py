@@ -18,7 +18,7 @@ from dualstream_lab.ledger import Ledger
 from dualstream_lab.workload import Workload
 from tests.kafka_log.hostile import Writer, event, grow
 
-from .hand import IDS, Hand
+from .builder import IDS, RunBuilder
 
 RATE, SECONDS = 2000, 6
 
@@ -158,11 +158,11 @@ def ours(capsys):
 
 
 def test_lost_events_give_99(tmp_path, ours):
-    hand = Hand(tmp_path / "run")
-    hand.listened(0, 5000)
-    hand.flow(0)
-    hand.sent(1, 20)
-    path = str(hand.write().path)
+    builder = RunBuilder(tmp_path / "run")
+    builder.listened(0, 5000)
+    builder.flow(0)
+    builder.sent(1, 20)
+    path = str(builder.write().path)
     code, stdout, stderr = ours(path)
     assert code == 99
     assert "lost" in stdout
@@ -192,7 +192,7 @@ def test_what_is_no_run_gives_2(tmp_path, ours, arguments, message, monkeypatch)
 
 
 def test_ids_of_others_give_2_and_the_help_teaches(tmp_path, ours):
-    path = str(Hand(tmp_path / "run").write().path)
+    path = str(RunBuilder(tmp_path / "run").write().path)
     code, _, stderr = ours(path, "--event", "x")
     assert code == 2
     assert "is not an id of this run" in stderr

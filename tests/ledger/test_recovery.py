@@ -9,7 +9,7 @@ from dualstream_lab.ledger import Series, grade, grade_all
 from dualstream_lab.ledger.tables import recovery_table
 from dualstream_lab.recording import FaultRecord
 
-from .hand import Hand
+from .builder import RunBuilder
 
 S, MS = 1_000_000_000, 1_000_000
 
@@ -152,19 +152,19 @@ def test_the_table_has_a_column_a_fault():
 
 
 def test_the_faults_of_a_run_are_graded_from_its_rows(tmp_path):
-    hand = Hand(tmp_path / "run", faults=[("redis.kill", 3000, 4000)], ended=0)
-    hand.manifest.ended = hand.manifest.started + 8 * S
-    hand.listened(0, 3001, 1)
-    hand.listened(4100, 9000)
+    builder = RunBuilder(tmp_path / "run", faults=[("redis.kill", 3000, 4000)], ended=0)
+    builder.manifest.ended = builder.manifest.started + 8 * S
+    builder.listened(0, 3001, 1)
+    builder.listened(4100, 9000)
     for seq in range(800):
         at = seq * 10
-        hand.sent(seq, at)
-        hand.read(seq, at + 5)
+        builder.sent(seq, at)
+        builder.read(seq, at + 5)
         if at < 2990 or at > 4100:
-            hand.delivered(seq, at + 3)
+            builder.delivered(seq, at + 3)
         else:
-            hand.given_up(seq, at + 3)
-    (found,) = hand.ledger().recoveries
+            builder.given_up(seq, at + 3)
+    (found,) = builder.ledger().recoveries
     assert found.fault == "redis.kill"
     assert (found.begin, found.lasted) == (3, 1)
     assert (found.detected, found.sign) == (pytest.approx(0.001), "a subscriber lost its connection")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dualstream_lab.ledger.tables import Table
 
-from .hand import IDS, Hand
+from .builder import IDS, RunBuilder
 
 
 def test_a_ledger_in_a_notebook_has_its_classes_marks_and_notes(tmp_path):
-    hand = Hand(tmp_path / "run", caught_up=False)
-    hand.listened(0, 5000)
-    hand.flow(0, 1)
-    hand.sent(2, 20)
-    hand.read(2, 25)
-    hand.given_up(2, 22, "queue full")
-    hand.delivered(1, 15)
-    ledger = hand.ledger()
+    builder = RunBuilder(tmp_path / "run", caught_up=False)
+    builder.listened(0, 5000)
+    builder.flow(0, 1)
+    builder.sent(2, 20)
+    builder.read(2, 25)
+    builder.given_up(2, 22, "queue full")
+    builder.delivered(1, 15)
+    ledger = builder.ledger()
     shown = ledger._repr_html_()
     for text in (
         "delivered",
@@ -32,10 +32,10 @@ def test_a_ledger_in_a_notebook_has_its_classes_marks_and_notes(tmp_path):
 
 
 def test_a_story_is_told_line_by_line(tmp_path):
-    hand = Hand(tmp_path / "run")
-    hand.listened(0, 5000)
-    hand.flow(0)
-    lines = str(hand.ledger().entry(IDS.of(0))).splitlines()
+    builder = RunBuilder(tmp_path / "run")
+    builder.listened(0, 5000)
+    builder.flow(0)
+    lines = str(builder.ledger().entry(IDS.of(0))).splitlines()
     assert lines[0].startswith(f"{IDS.of(0)}  delivered")
     assert lines[2].endswith("due at 0.010000 s of the run; times from then")
     assert lines[3] == "       +0.000 ms  sent, 300 bytes"

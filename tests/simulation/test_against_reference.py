@@ -13,7 +13,7 @@ from dualstream_lab.recording import DROPS
 from dualstream_lab.recording import Outcome as Said
 from dualstream_lab.simulation import Costs, Deployment, Outcome, simulate
 from dualstream_lab.workload import Workload
-from tests.simulation.accounts import check, check_publishers
+from tests.simulation.invariants import check, check_publishers
 from tests.simulation.reference import reference
 
 _EVENTS = 1500

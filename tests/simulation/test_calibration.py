@@ -9,7 +9,7 @@ import pytest
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration
 from dualstream_lab.simulation.parameters import Costs
-from tests.simulation.accounts import unmeasured
+from tests.simulation.invariants import unmeasured
 
 MEASURED = replace(
     unmeasured(), machine="2 cores", date="2026-01-02", ranges={"rate": (1_000.0, 50_000.0)},

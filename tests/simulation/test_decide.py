@@ -9,7 +9,7 @@ import pytest
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.planning import trial_run
 from dualstream_lab.simulation.planning.decide import Form, Stream, Wants, decide
-from tests.simulation.accounts import unmeasured
+from tests.simulation.invariants import unmeasured
 
 KEPT, NOW = {"must_not_lose": True}, {"at_once": True}
 LOST, LATER = {"must_not_lose": False}, {"at_once": False}

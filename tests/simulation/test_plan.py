@@ -24,7 +24,7 @@ from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.simulation.planning.sizing import size
 from dualstream_lab.simulation.tables import bill_table
 from dualstream_lab.workload import Workload
-from tests.simulation.accounts import unmeasured
+from tests.simulation.invariants import unmeasured
 
 SMALL = settings(max_examples=20, deadline=None)
 COSTS = Costs()

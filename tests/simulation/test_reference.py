@@ -15,7 +15,7 @@ from dualstream_lab.simulation import Costs, Deployment, Outcome
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.random_draws import draw
 from dualstream_lab.workload import Workload
-from tests.simulation.accounts import check, check_publishers
+from tests.simulation.invariants import check, check_publishers
 from tests.simulation.reference import reference
 
 EXACT = Costs(broker_noise=0, redis_noise=0, pauses=0)

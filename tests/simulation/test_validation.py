@@ -15,7 +15,7 @@ from dualstream_lab.simulation import Deployment, record, simulate
 from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.fitting.validate import Check, validate
 from dualstream_lab.workload import Workload
-from tests.simulation.accounts import unmeasured
+from tests.simulation.invariants import unmeasured
 
 from .sweep import TRUE, sweep
 

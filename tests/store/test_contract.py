@@ -9,7 +9,7 @@ import pytest
 from dualstream_lab.errors import StoreConflict, StoreError
 from dualstream_lab.store import Hole, Place, Query, StoredEvent
 
-from .making import HOUR, NOW, SOURCES, event
+from .factories import HOUR, NOW, SOURCES, event
 
 SOURCE, OTHER, THIRD = SOURCES
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dualstream_lab.errors import StoreConflict
 from dualstream_lab.store import Hole, Query, SqliteStore, writing
 
-from .making import HOUR, SOURCES, event
+from .factories import HOUR, SOURCES, event
 from .model import ModelStore
 
 PARTITIONS = (0, 1, 5)

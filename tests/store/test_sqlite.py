@@ -19,7 +19,7 @@ from dualstream_lab.errors import StoreError
 from dualstream_lab.store import Place, Query, SqliteStore, move_away, schema, writing
 from dualstream_lab.store.schema import FEEDERS_KEPT, REBUILD
 
-from .making import SOURCES, event
+from .factories import SOURCES, event
 
 
 async def refused(path, *, read_only=False):
@@ -342,7 +342,7 @@ WRITE = """
 import asyncio, sys
 from pathlib import Path
 from dualstream_lab.store import SqliteStore
-from tests.store.making import event
+from tests.store.factories import event
 
 async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
@@ -379,7 +379,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from dualstream_lab.store import SqliteStore
-from tests.store.making import event
+from tests.store.factories import event
 
 def killing(statement):
     if statement.startswith(sys.argv[2]):

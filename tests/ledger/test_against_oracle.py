@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dualstream_lab.recording import DROPS, Ending, Outcome
 
-from .hand import Hand, marked, told
-from .slow import slow_ledger
+from .builder import RunBuilder, marked, told
+from .oracle import oracle_ledger
 
 SEQS = st.integers(0, 11)
 TIMES = st.integers(0, 60).map(lambda tick: tick * 20)  # some are within half a second of an end, some not
@@ -66,25 +66,25 @@ def edges(draw):
     return found
 
 
-def made(path: Path, run: dict) -> Hand:
-    hand = Hand(path, caught_up=run["caught_up"])
+def made(path: Path, run: dict) -> RunBuilder:
+    builder = RunBuilder(path, caught_up=run["caught_up"])
     sources = {}
     for seq, at, wait, outcome, source, writer in run["published"]:
         sources[seq] = source
-        hand.sent(seq, at, acked=at + wait, outcome=Outcome(outcome), source=source, writer=writer)
+        builder.sent(seq, at, acked=at + wait, outcome=Outcome(outcome), source=source, writer=writer)
     rows = [(*record, offset) for record, offset in run["records"]]
     for seq, at, grown, offset in [*rows, *(rows[place] for place in run["again"])]:
-        hand.read(seq, at + 0.1, partition=sources.get(seq, 0) % 2 + 2 * grown, offset=offset)
+        builder.read(seq, at + 0.1, partition=sources.get(seq, 0) % 2 + 2 * grown, offset=offset)
     for (writer, who), seq, at in sorted(run["delivered"], key=lambda row: row[2]):
-        hand.delivered(seq, at + 0.2, who=who, writer=writer)
+        builder.delivered(seq, at + 0.2, who=who, writer=writer)
     for (writer, who), seq, at in run["caught"]:
-        hand.caught(seq, at + 0.3, who=who, writer=writer)
+        builder.caught(seq, at + 0.3, who=who, writer=writer)
     for seq, why in run["dropped"].items():
-        hand.given_up(seq, 50, why)
+        builder.given_up(seq, 50, why)
     for (writer, who), (sources, windows) in run["windows"].items():
         for begin, end, why in windows:
-            hand.listened(begin, end, why, who=who, sources=sources, writer=writer)
-    return hand
+            builder.listened(begin, end, why, who=who, sources=sources, writer=writer)
+    return builder
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def place(tmp_path_factory):
 @given(runs())
 def test_the_arrays_say_what_loops_say(place, run) -> None:
     shutil.rmtree(place, ignore_errors=True)
-    hand = made(place, run)
-    ledger = hand.ledger()
-    slow = slow_ledger(hand)
+    builder = made(place, run)
+    ledger = builder.ledger()
+    slow = oracle_ledger(builder)
     assert told(ledger) == {seq: name for seq, (name, _) in slow.items()}
     assert marked(ledger) == {seq: marks for seq, (_, marks) in slow.items() if marks}
     # conservation, and what is counted

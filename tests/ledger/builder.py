@@ -32,7 +32,7 @@ def ns(ms: float) -> int:
     return ZERO + round(ms * MS)
 
 
-class Hand:
+class RunBuilder:
     """``caught_up``: what the Kafka consumer says of itself at its end; None: there was no consumer.
     ``unread``: what it says that it did not read.
     """

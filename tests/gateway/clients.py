@@ -16,20 +16,20 @@ from websockets.exceptions import ConnectionClosed
 Message = dict[str, Any]
 
 
-class Told:
+class ReceivedMessages:
     """What a client was told, in order, and how it ended."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.ended = False
-        self._heard: defaultdict[str | None, list[str]] = defaultdict(list)
+        self._received: defaultdict[str | None, list[str]] = defaultdict(list)
         self._news = asyncio.Event()
 
     def add(self, message: Message) -> None:
         self.messages.append(message)
         if message["kind"] == "event":
             for source in (None, message["source"]):
-                self._heard[source].append(message["id"])
+                self._received[source].append(message["id"])
         self._news.set()
 
     def end(self) -> None:
@@ -58,9 +58,9 @@ class Told:
         await self.until(lambda: len(found()) >= count, timeout=timeout)
         return found()[count - 1]
 
-    async def hear(self, count: int, source: str | None = None, *, timeout: float = 60) -> list[str]:
+    async def receive(self, count: int, source: str | None = None, *, timeout: float = 60) -> list[str]:
         """The ids of the events so far, once there are so many."""
-        await self.until(lambda: len(self._heard[source]) >= count, timeout=timeout)
+        await self.until(lambda: len(self._received[source]) >= count, timeout=timeout)
         return self.ids(source)
 
     def of(self, kind: str, source: str | None = None) -> Iterator[Message]:
@@ -71,7 +71,7 @@ class Told:
         )
 
     def ids(self, source: str | None = None) -> list[str]:
-        return list(self._heard[source])
+        return list(self._received[source])
 
     @property
     def cursor(self) -> str:
@@ -79,7 +79,7 @@ class Told:
         return next(message["cursor"] for message in reversed(self.messages) if "cursor" in message)
 
 
-class Socket(Told):
+class Socket(ReceivedMessages):
     """A connection of the `websockets` package."""
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -109,7 +109,7 @@ class Socket(Told):
 
 
 @asynccontextmanager
-async def hearing(
+async def joined(
     url: str, *sources: str, since: str | None = None, wait: bool = True, **options: Any
 ) -> AsyncIterator[Socket]:
     """A WebSocket client of these sources; ``wait``: until it is told that it is subscribed to all."""
@@ -153,7 +153,7 @@ async def curl(url: str, *arguments: str) -> Answer:
     return Answer(int(status.split()[1]), headers, body)
 
 
-class Stream(Told):
+class Stream(ReceivedMessages):
     """`curl -N` on /sse. ``heads``: (event, id) of each message. ``comments``: their count."""
 
     def __init__(self) -> None:

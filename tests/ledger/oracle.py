@@ -6,44 +6,44 @@ from collections import defaultdict
 
 from dualstream_lab.recording import DROPS, Ending, Outcome
 
-from .hand import Hand, ns
+from .builder import RunBuilder, ns
 
 FOREVER = 2**62
 HALF = 500_000_000
 
 
-def slow_ledger(hand: Hand) -> dict[int, tuple[str, set[str]]]:
+def oracle_ledger(builder: RunBuilder) -> dict[int, tuple[str, set[str]]]:
     """seq -> (class with its cause, marks)."""
-    return _Slow(hand).tell()
+    return _Oracle(builder).tell()
 
 
-def _kind(hand: Hand, kind: str) -> list[dict]:
+def _kind(builder: RunBuilder, kind: str) -> list[dict]:
     """Rows of all processes, each with its ``writer``; process by process, as written."""
     return [
         row | {"writer": writer}
-        for (of, writer), rows in sorted(hand.rows.items())
+        for (of, writer), rows in sorted(builder.rows.items())
         if of == kind
         for row in rows
     ]
 
 
-class _Slow:
-    def __init__(self, hand: Hand) -> None:
-        self.published = {row["seq"]: row for row in _kind(hand, "published")}
+class _Oracle:
+    def __init__(self, builder: RunBuilder) -> None:
+        self.published = {row["seq"]: row for row in _kind(builder, "published")}
         self.records = defaultdict(list)
-        for row in _kind(hand, "consumed"):
+        for row in _kind(builder, "consumed"):
             self.records[row["seq"]].append(row)
-        self.state = {True: "complete", False: "partial", None: "absent"}[hand.caught_up]
+        self.state = {True: "complete", False: "partial", None: "absent"}[builder.caught_up]
         self.delivered = defaultdict(list)  # by subscriber
-        for row in _kind(hand, "delivered"):
+        for row in _kind(builder, "delivered"):
             self.delivered[row["writer"], row["subscriber"]].append(row)
         self.caught = defaultdict(list)
-        for row in _kind(hand, "caught_up"):
+        for row in _kind(builder, "caught_up"):
             self.caught[row["writer"], row["subscriber"]].append(row)
-        self.dropped = {row["seq"]: DROPS[row["reason"]] for row in _kind(hand, "dropped")}
+        self.dropped = {row["seq"]: DROPS[row["reason"]] for row in _kind(builder, "dropped")}
         self.windows = defaultdict(dict)
         self.sources = defaultdict(set)
-        for row in _kind(hand, "listening"):
+        for row in _kind(builder, "listening"):
             who = row["writer"], row["subscriber"]
             self.sources[who].add(row["source"])
             if row["end"]:
@@ -198,4 +198,4 @@ class _Slow:
         return any(other["source"] == row["source"] and key(other) > key(row) for other in others)
 
 
-__all__ = ["ns", "slow_ledger"]
+__all__ = ["ns", "oracle_ledger"]
