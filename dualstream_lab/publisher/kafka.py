@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from dualstream_lab.config import Settings
     from dualstream_lab.publisher.record_batch import RecordBatch
 
+log = logging.getLogger(__name__)
+
 _RETRY_BACKOFF_MS: Final = 100
+_THROTTLED_MS: Final = 100  # from which on a quota is worth a word
 _SEQUENCES: Final = 2**31  # they begin again at 0 then
 _EVERY: Final = 5.0  # s between repeats of a message in the log
 _MAX_MESSAGES: Final = 1000
@@ -87,6 +90,11 @@ class _Handler(SendProduceReqHandler):  # type: ignore[misc]
         return bool(error.retriable)
 
     def handle_response(self, response: Any) -> None:
+        if response.throttle_time_ms >= _THROTTLED_MS:
+            log.warning(
+                "Kafka throttles this client: it offers more than its quota, and is held back for %d ms",
+                response.throttle_time_ms,
+            )
         for topic, partitions in response.topics:
             for partition, code, offset, timestamp, begin, *reasons in partitions:
                 batch = self._batches.get(TopicPartition(topic, partition))
@@ -237,6 +245,9 @@ class RepeatFilter(logging.Filter):
         if held:
             record.msg = f"{message} ({held} more like this since the last one)"
         return True
+
+
+log.addFilter(RepeatFilter())
 
 
 def limit_aiokafka() -> None:

@@ -146,7 +146,9 @@ async def test_slow_is_slow_where_the_load_goes_and_nowhere_else(target: Target)
         assert time.monotonic() - began >= 0.24  # connects, and asks several times
 
 
-async def test_a_throttled_producer_takes_as_long_as_the_quota_says(target: Target) -> None:
+async def test_a_throttled_producer_takes_as_long_as_the_quota_says_and_says_so(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
     # The quota counts what was sent within some 11 s: 600 KB are more than 11 s worth of it.
     big = Event(type="push", source_type="repo", source_id="a/b", data={"x": "y" * 100_000})
     async with (
@@ -158,6 +160,7 @@ async def test_a_throttled_producer_takes_as_long_as_the_quota_says(target: Targ
         for _ in range(3):
             await publisher.publish_batch([big] * 3)
         assert time.monotonic() - began > 0.5
+    assert "Kafka throttles this client: it offers more than its quota" in caplog.text
 
 
 async def test_a_quota_that_there_was_is_put_back(target: Target) -> None:
