@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Self
 
 from dualstream_lab.errors import EventError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FORM: Final = re.compile(
     r"([0-9a-z]{1,32}):([0-9]{1,9}:(?:-1|[0-9]{1,18})(?:~[0-9]{1,9}:(?:-1|[0-9]{1,18}))*)"

@@ -19,11 +19,7 @@ Loss, duplication and reordering are observations, never exceptions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+from collections.abc import Mapping, Sequence
 
 __all__ = [
     "BufferFull",

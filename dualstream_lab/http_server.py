@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -13,15 +14,12 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from dualstream_lab.errors import StoreError
+from dualstream_lab.errors import DualStreamError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aiohttp.streams import StreamReader
     from aiohttp.typedefs import Handler
 
-    from dualstream_lab.errors import DualStreamError
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 import msgspec
 
 from dualstream_lab.event import ID_PATTERN, MAX_NESTING, Event, invalid_reason, is_too_deep
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _MAX_NAMES: Final = 50_000  # sources, and types, kept in mind
 _MAX_MS: Final = 9_000_000_000_000  # a later time has no place in 64 bits of ns

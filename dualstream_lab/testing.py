@@ -6,21 +6,18 @@ The tests that are meant for any publisher (``tests/publisher/test_conformance.p
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
+from collections.abc import Iterable
+from typing import Final, Literal, Self, TypeAlias
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, PublishRejected, StreamUnavailable
+from dualstream_lab.event import Event
 from dualstream_lab.publisher import BatchReceipt, CloseReport, Receipt, Resolution
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall, State
 from dualstream_lab.publisher.encoder import Encoder, checked_headers, skips_invalid
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.resolution import named_slices, resolution
 from dualstream_lab.publisher.route import Routes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dualstream_lab.event import Event
 
 __all__ = ["MemoryPublisher"]
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
-from dualstream_lab.analysis.comparison import ASSUMED, differing, in_turns, setup, surroundings
+from dualstream_lab.analysis.comparison import ASSUMED, Arm, differing, in_turns, setup, surroundings
 from dualstream_lab.analysis.measure import MEASURES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dualstream_lab.analysis.comparison import Arm
 
 _SHOWN: Final = 6
 _BUSIER: Final = 0.15

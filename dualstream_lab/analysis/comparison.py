@@ -11,25 +11,21 @@ nothing of how far repeats differ, and what is ``ASSUMED`` of it is added.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.analysis.measure import MEASURES, Measure
 from dualstream_lab.analysis.paired import student, student_share
-from dualstream_lab.analysis.tally import Tally
+from dualstream_lab.analysis.tally import HasPath, Tally
 from dualstream_lab.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.analysis.tally import HasPath
-    from dualstream_lab.recording import Manifest
-    from dualstream_lab.recording.rows import Floats
+from dualstream_lab.recording import Manifest
+from dualstream_lab.recording.rows import Floats
 
 ALLOW: Final = 0.1
 """How much worse a rate or a latency may be, as a share of the base's."""

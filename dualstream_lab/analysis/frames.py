@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dualstream_lab.analysis.tally import open_run
+from dualstream_lab.analysis.tally import HasPath, open_run
 from dualstream_lab.ledger.seconds import UNREAD
-from dualstream_lab.recording.joined import join
+from dualstream_lab.recording import Manifest, RunDirectory
+from dualstream_lab.recording.joined import Joined, join
+from dualstream_lab.recording.rows import Flags, Int64
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
     import numpy.typing as npt
 
-    from dualstream_lab.analysis.tally import HasPath
-    from dualstream_lab.recording import Manifest, RunDirectory
-    from dualstream_lab.recording.joined import Joined
-    from dualstream_lab.recording.rows import Flags, Int64
 
 _KINDS: Final = ("published", "delivered", "consumed")
 

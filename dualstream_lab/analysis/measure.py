@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from dualstream_lab.analysis.paired import resamples, standard_error
-from dualstream_lab.analysis.tally import quantiles
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.analysis.tally import Tally
-    from dualstream_lab.recording.rows import Floats, Int64
+from dualstream_lab.analysis.tally import Tally, quantiles
+from dualstream_lab.recording.rows import Floats, Int64
 
 _RESAMPLES: Final = 400
 _FEWEST: Final = 5  # blocks of a run whose seconds are resampled

@@ -7,6 +7,7 @@ block are alike, and resampling them would give an interval that is far too narr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -14,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from dualstream_lab.recording.rows import Floats, Int64
 
+if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dualstream_lab.recording.rows import Floats, Int64
 
 LOOKS: Final = (6, 9, 13, 19, 28, 40, 60, 90)
 """After so many pairs it may be found good. Each time half as many again, as every look has its price."""

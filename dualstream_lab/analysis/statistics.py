@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -9,18 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from dualstream_lab.analysis.frames import Frames
 from dualstream_lab.analysis.paired import log_bins
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import Outcome
 from dualstream_lab.recording.joined import durable_lag
+from dualstream_lab.recording.rows import Floats, Int64
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
-
-    from dualstream_lab.analysis.frames import Frames
-    from dualstream_lab.recording.rows import Floats, Int64
 
     Values = pd.Series[float] | Floats | npt.NDArray[np.float32]
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger.seconds import Seconds
-from dualstream_lab.recording import RunDirectory
-from dualstream_lab.recording.joined import durable_lag, join, places
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dualstream_lab.recording import Manifest
-    from dualstream_lab.recording.joined import Joined
-    from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64
+from dualstream_lab.recording import Manifest, RunDirectory
+from dualstream_lab.recording.joined import Joined, durable_lag, join, places
+from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64
 
 BINS: Final = 1853
 """Of latencies, each 1 % wide, from 0.01 ms to 1000 s; the last one is "never"."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 from rich.text import Text
@@ -16,16 +17,9 @@ from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.compare.compared import run_directories
 from dualstream_lab.simulation.fitting.equations import NEEDED
-from dualstream_lab.simulation.fitting.fit import fit
-from dualstream_lab.simulation.fitting.validate import validate
+from dualstream_lab.simulation.fitting.fit import Fit, fit
+from dualstream_lab.simulation.fitting.validate import Check, validate
 from dualstream_lab.simulation.parameters import Costs
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from dualstream_lab.simulation.fitting.fit import Fit
-    from dualstream_lab.simulation.fitting.validate import Check
 
 _SHARES = {"broker_noise", "redis_noise"}
 _SAME = 0.01  # as a share: nobody moved it

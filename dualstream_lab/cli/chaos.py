@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,13 +12,11 @@ from dualstream_lab.cli.console import say, show_table
 from dualstream_lab.cli.options import printing
 from dualstream_lab.cli.run import run_and_show, run_options, verdict_options
 from dualstream_lab.errors import ConfigError, DualStreamError
+from dualstream_lab.faults.fault import Fault
 from dualstream_lab.faults.injector import recover
 from dualstream_lab.faults.journal import left_behind
 from dualstream_lab.faults.spec import CATALOGUE
 from dualstream_lab.lab.scenario import Scenario
-
-if TYPE_CHECKING:
-    from dualstream_lab.faults.fault import Fault
 
 
 def _print_faults() -> None:

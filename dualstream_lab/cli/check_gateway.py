@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
@@ -13,22 +14,16 @@ from rich.text import Text
 from dualstream_lab.cli import UNAVAILABLE
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import agree, conclude, target_options, verdict_files
+from dualstream_lab.cli.options import Target, agree, conclude, target_options, verdict_files
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.faults.spec import brokers_needed
-from dualstream_lab.lab.gateway_check import Plan, check_local
+from dualstream_lab.lab.gateway_check import Check, Plan, check_local
 from dualstream_lab.lab.gateway_check import check_gateway as check_it
 from dualstream_lab.lab.gateway_check.check import VIAS, check_delivery
 from dualstream_lab.lab.gateway_check.judge import Wrong
 from dualstream_lab.lab.gateway_check.verdict import SAYS
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dualstream_lab.cli.options import Target
-    from dualstream_lab.lab.gateway_check import Check
 
 _QUICK = 10.0
 

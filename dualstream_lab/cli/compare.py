@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 from rich.text import Text
@@ -11,7 +11,7 @@ from dualstream_lab.analysis.comparison import Finding
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.cli.console import say, show_rows, show_table, stdout, working
 from dualstream_lab.cli.options import conclude, output, printing, verdict_files
-from dualstream_lab.lab.compare.compared import allowances, compare_runs, named_arms
+from dualstream_lab.lab.compare.compared import Compared, allowances, compare_runs, named_arms
 from dualstream_lab.lab.compare.text import (
     COLUMNS,
     arms,
@@ -22,11 +22,6 @@ from dualstream_lab.lab.compare.text import (
     row,
     title,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dualstream_lab.lab.compare.compared import Compared
 
 _COLORS = {
     Finding.REGRESSION: "bold red", Finding.WORSE: "red", Finding.BETTER: "green", Finding.OPEN: "yellow",

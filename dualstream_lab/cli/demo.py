@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
+from dualstream_lab.analysis.statistics import Latency
 from dualstream_lab.cli import INTERRUPTED
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import agree, path
-from dualstream_lab.lab.demo import Demo, run_demo
+from dualstream_lab.lab.demo import Demo, Result, run_demo
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 from dualstream_lab.workload import PAYLOADS, Workload
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dualstream_lab.analysis.statistics import Latency
-    from dualstream_lab.lab.demo import Result
 
 
 class _Span(click.ParamType[tuple[float, float]]):

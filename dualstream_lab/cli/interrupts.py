@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from types import FrameType
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 _ENDING = b"ending already: what was recorded is kept and summed up; once more gives that up\n"

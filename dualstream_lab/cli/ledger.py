@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,14 +13,9 @@ from dualstream_lab.cli.console import say, show_table, stdout
 from dualstream_lab.cli.options import printing
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.former_names import LEDGER
-from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger
+from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger, Recovery
 from dualstream_lab.ledger.tables import entry_table, recovery_table
 from dualstream_lab.recording import RunDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.ledger import Recovery
 
 _NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
 _NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -19,13 +20,9 @@ from dualstream_lab.lab.output.export import write_junit
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination, ambient, find_destination
 from dualstream_lab.stack.settings import TOPIC
-from dualstream_lab.verdict.checker import Validity
+from dualstream_lab.verdict.checker import Checker, Validity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dualstream_lab.verdict.checker import Checker
-
     Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 

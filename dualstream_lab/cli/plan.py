@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import click
 from rich.text import Text
@@ -17,16 +19,10 @@ from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.planning.decide import Stream, Wants
 from dualstream_lab.simulation.planning.decide import decide as find_stream
 from dualstream_lab.simulation.planning.explain import arithmetic
-from dualstream_lab.simulation.planning.plan import PUBLISHED, clusters, share_of, way
+from dualstream_lab.simulation.planning.plan import PUBLISHED, Figure, Goal, Plan, clusters, share_of, way
 from dualstream_lab.simulation.planning.plan import plan as make_plan
 from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.units import count, percent, seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.simulation.planning.plan import Figure, Goal, Plan
 
 _PARTS = {
     "publishers": "event loops, a core each",

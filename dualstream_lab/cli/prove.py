@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 from rich.text import Text
@@ -13,15 +13,10 @@ from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import conclude, output, path, verdict_files
 from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.judgement import Rules
-from dualstream_lab.lab.isolation.proof import QUICK, Options, Proof, redis_faults
+from dualstream_lab.lab.isolation.proof import QUICK, Options, Progress, Proof, redis_faults
 from dualstream_lab.lab.isolation.proof import prove as make_proof
 from dualstream_lab.lab.isolation.text import COLUMNS, check_proof, headline, overview, page, row
 from dualstream_lab.verdict.checker import Validity
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dualstream_lab.lab.isolation.proof import Progress
 
 _COLORS = {Validity.VALID: "green", Validity.INVALID: "bold red", Validity.INCONCLUSIVE: "yellow"}
 _QUICK_TIME, _QUICK_BLOCK = 170.0, 2.5

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import click
 
@@ -16,17 +17,12 @@ from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import progress_bar, repeating, say
 from dualstream_lab.cli.options import brokers, path
 from dualstream_lab.cli.sinks import Rejects
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
-from dualstream_lab.ingest import FORMATS, Ingest, Reader
+from dualstream_lab.ingest import FORMATS, Format, Ingest, Progress, Reader, Reject
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.stack.destination import find_settings
 from dualstream_lab.stack.settings import TOPIC
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.ingest import Format, Progress, Reject
 
 
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl.gz --format github-webhook --rate 1000")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,8 +24,10 @@ from dualstream_lab.lab.streams import source_of
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.replay import (
     Player,
+    Reject,
     Republish,
     Selection,
+    Sink,
     Start,
     find_event,
     parse_positions,
@@ -32,11 +35,6 @@ from dualstream_lab.replay import (
     read,
 )  # fmt: skip
 from dualstream_lab.stack.destination import find_settings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-    from dualstream_lab.replay import Reject, Sink
 
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[events]}"),

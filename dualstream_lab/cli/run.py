@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import run_progress, say, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import conclude, printing, runs, target_options, together, verdict_files
+from dualstream_lab.cli.options import (
+    Target,
+    conclude,
+    printing,
+    runs,
+    target_options,
+    together,
+    verdict_files,
+)
 from dualstream_lab.cli.runs import show_run
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.find_rate import Search, at_rate, probe_of
+from dualstream_lab.lab.find_rate import Probe, Search, at_rate, probe_of
 from dualstream_lab.lab.find_rate import find_rate as search_rate
 from dualstream_lab.lab.result import check_run
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
 from dualstream_lab.verdict.measures import MEASURES, is_time
 from dualstream_lab.verdict.thresholds import Threshold
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dualstream_lab.cli.options import Target
-    from dualstream_lab.lab.find_rate import Probe
 
 run_options = together(
     click.option("--rate", type=float, help="Send so many events/s, instead of the scenario's."),

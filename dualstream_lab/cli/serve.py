@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import uvloop
@@ -17,9 +17,6 @@ from dualstream_lab.lab.serve import PARTS, put_store_away
 from dualstream_lab.lab.serve import serve as run_parts
 from dualstream_lab.stack import LocalStack, running_stack
 from dualstream_lab.stack.destination import places
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _NEXT = {
     "gateway": """\

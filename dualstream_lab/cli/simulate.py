@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,15 +16,10 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.former_names import DEPLOYMENT, before
 from dualstream_lab.lab.result import Run, check_run
 from dualstream_lab.lab.scenario import Scenario
-from dualstream_lab.simulation import record
+from dualstream_lab.simulation import Deployment, record
 from dualstream_lab.simulation import simulate as model
 from dualstream_lab.simulation.calibration import Calibration, load_of
 from dualstream_lab.simulation.parameters import deployment_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dualstream_lab.simulation import Deployment
 
 _PARTS = (
     ("publishers", int, "1", "Have so many event loops, each with the scenario's concurrency."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
@@ -17,8 +18,6 @@ from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.record import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dualstream_lab.replay import LoggedEvent
 
 _SAID = 5  # of what is refused and no file takes

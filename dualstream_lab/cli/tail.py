@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,13 +15,8 @@ from dualstream_lab.cli.options import brokers
 from dualstream_lab.cli.sinks import Lines
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.streams import OwnLog, notifications, source_of
-from dualstream_lab.replay import Player, Selection, Start, read
+from dualstream_lab.replay import Player, Reject, Selection, Start, read
 from dualstream_lab.stack.destination import find_settings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from dualstream_lab.replay import Reject
 
 
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
+from dualstream_lab.faults.evidence import Address, Dialect
 from dualstream_lab.faults.journal import JournalEntry
+from dualstream_lab.stack import LocalStack, ManagedProcess
 
 if TYPE_CHECKING:
     from dualstream_lab.config import Settings
-    from dualstream_lab.faults.evidence import Address, Dialect
     from dualstream_lab.faults.proxy.proxy import Proxy
-    from dualstream_lab.stack import LocalStack, ManagedProcess
 
 _STOP = 20.0  # s: a server that is being started when the repetition ends is waited for
 

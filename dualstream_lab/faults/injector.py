@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
-from dualstream_lab.faults.fault import Target
-from dualstream_lab.faults.journal import left_behind
+from dualstream_lab.faults.fault import Fault, Target
+from dualstream_lab.faults.journal import JournalEntry, left_behind
 from dualstream_lab.faults.proxy.proxy import KafkaProxy, Proxy
-from dualstream_lab.faults.spec import brokers_needed, check_suits, checked, fault_named
-from dualstream_lab.recording import FaultRecord
+from dualstream_lab.faults.spec import FaultSpec, brokers_needed, check_suits, checked, fault_named
+from dualstream_lab.recording import FaultRecord, RunDirectory
+from dualstream_lab.stack import LocalStack
 from dualstream_lab.tasks import finished, in_thread, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-
-    from dualstream_lab.faults.fault import Fault
-    from dualstream_lab.faults.journal import JournalEntry
-    from dualstream_lab.faults.spec import FaultSpec
-    from dualstream_lab.recording import RunDirectory
-    from dualstream_lab.stack import LocalStack
 
 T = TypeVar("T")
 

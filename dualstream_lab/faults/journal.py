@@ -8,13 +8,11 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack.state import state_path
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # What is kept of an entry, by its name in the file.
 _KEPT = {"what": "fault", "settings": "settings", "parameters": "parameters", "found": "original"}

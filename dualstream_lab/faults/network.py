@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.evidence import KAFKA, REDIS, answer_time, answers, at_most, pushed, refuses
+from dualstream_lab.faults.evidence import (
+    KAFKA,
+    REDIS,
+    Address,
+    Dialect,
+    Refusal,
+    answer_time,
+    answers,
+    at_most,
+    pushed,
+    refuses,
+)
 from dualstream_lab.faults.fault import Fault, Parameter, derived
-from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset
+from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset, Toxic
 from dualstream_lab.tasks import in_thread
 
 if TYPE_CHECKING:
-    from dualstream_lab.faults.evidence import Address, Dialect, Refusal
     from dualstream_lab.faults.proxy.proxy import Proxy
-    from dualstream_lab.faults.proxy.toxics import Toxic
 
 _SLACK = 0.05  # s that an answer may take on a busy machine
 _QUESTIONS = 10

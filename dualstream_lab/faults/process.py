@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import HTTP, answer_time, answers, ask, connected, refuses, until
-from dualstream_lab.faults.fault import Parameter, RepeatedFault, ServerFault, derived
+from dualstream_lab.faults.evidence import (
+    HTTP,
+    Address,
+    Refusal,
+    answer_time,
+    answers,
+    ask,
+    connected,
+    refuses,
+    until,
+)
+from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, ServedGateway, ServerFault, derived
 from dualstream_lab.faults.kafka.cluster import KafkaFault
 from dualstream_lab.faults.network import Delayed
 from dualstream_lab.faults.redis.probe import RedisFault
+from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.tasks import in_thread
-
-if TYPE_CHECKING:
-    from dualstream_lab.faults.evidence import Address, Refusal
-    from dualstream_lab.faults.fault import Fault, ServedGateway
-    from dualstream_lab.stack import ManagedProcess
 
 
 class _Kill(ServerFault):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from dualstream_lab import former_names
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults import network, process
+from dualstream_lab.faults.fault import Fault
 from dualstream_lab.faults.kafka import cluster
 from dualstream_lab.faults.redis import commands
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dualstream_lab.faults.fault import Fault
 
 _KEYS: Final = {"fault": "name", "at": "at", "for": "length", "every": "every", "times": "times"}
 _LONGEST: Final = 86_400  # s

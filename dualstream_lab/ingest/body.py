@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from dualstream_lab.http_server import HttpRefusal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _TIME: Final = 60.0
 _PATIENCE: Final = 5.0  # s that a body may be behind its minimum rate

@@ -6,19 +6,14 @@ import asyncio
 import os
 import stat
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import IO, Any, Final, Protocol, TypeVar
 
 from dualstream_lab.errors import DualStreamError, EventError
-from dualstream_lab.ingest.lines import parse_line
+from dualstream_lab.event import Event
+from dualstream_lab.ingest.lines import Format, parse_line
 from dualstream_lab.ingest.splitting import Splitter, Unreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-    from typing import IO
-
-    from dualstream_lab.event import Event
-    from dualstream_lab.ingest.lines import Format
 
 T = TypeVar("T")
 

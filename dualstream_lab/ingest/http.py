@@ -11,6 +11,7 @@ import functools
 import hmac
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -18,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from dualstream_lab.errors import EventError, PublishError, StreamUnavailable
-from dualstream_lab.event import id_invalid_reason
+from dualstream_lab.event import Event, id_invalid_reason
 from dualstream_lab.http_server import (
     HttpRefusal,
     RateLimit,
@@ -28,17 +29,14 @@ from dualstream_lab.http_server import (
     report_refusal,
 )
 from dualstream_lab.ingest.body import Bodies, Body, LineSplitter, content_type
+from dualstream_lab.ingest.feed import Publisher
 from dualstream_lab.ingest.intake import Intake, malformed, not_published, receipts
 from dualstream_lab.ingest.lines import webhook_event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aiohttp.typedefs import Handler
 
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.event import Event
-    from dualstream_lab.ingest.feed import Publisher
 
     Authorize = Callable[[web.Request], Awaitable["Writer"]]
     _Handler = Callable[[web.Request], Awaitable[web.Response]]

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
-from dualstream_lab.errors import BufferFull, EventError, OutcomeUnknown
+from dualstream_lab.errors import BufferFull, EventError, OutcomeUnknown, PublishError
+from dualstream_lab.event import Event
 from dualstream_lab.http_server import HttpRefusal
 from dualstream_lab.ingest.lines import parse_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from dualstream_lab.errors import PublishError
-    from dualstream_lab.event import Event
 
 _NAMED = 20  # bad events spelled out in an answer
 _AT_ONCE = 500  # events checked before others have their turn

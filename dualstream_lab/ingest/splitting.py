@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dualstream_lab.errors import EventError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_TEXT: Final = 32 * 2**20
 """Bytes of one event, at most: more than any Kafka is set up for, and what ``/ingest`` takes."""

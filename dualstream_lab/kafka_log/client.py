@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Hashable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.connection import client_options
 from dualstream_lab.kafka_log.topic import LogIdentity, identity_of
 from dualstream_lab.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Hashable, Iterable, Mapping
-
-    from dualstream_lab.config import Settings
 
 _CLOSE_TIMEOUT: Final = 2.0
 _PATIENCE: Final = 3.0  # s more for a topic that no broker knows (yet)

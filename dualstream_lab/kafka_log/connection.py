@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
@@ -19,9 +20,6 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from dualstream_lab.config import Settings, kafka_client_options
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
 
 _CLOSE_TIMEOUT: Final = 2.0
 _TIMEOUT: Final = 3.0  # s for one look at one server

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.client import LogClient
 from dualstream_lab.kafka_log.connection import connecting
@@ -24,11 +26,8 @@ from dualstream_lab.kafka_log.fetched import Fetched, Records, unpack
 from dualstream_lab.kafka_log.trouble import PartitionTrouble, Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-
     from aiokafka import TopicPartition
 
-    from dualstream_lab.config import Settings
     from dualstream_lab.record import Record
 
 _POLL: Final = 0.5  # s to wait for records

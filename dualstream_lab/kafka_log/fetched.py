@@ -5,14 +5,13 @@ As aiokafka's own PartitionRecords does it, whose inside is known here, and with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from aiokafka.errors import CorruptRecordException
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aiokafka.consumer.fetcher import PartitionRecords
 
     from dualstream_lab.record import Record

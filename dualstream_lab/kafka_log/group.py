@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log.connection import connecting, refusal
 from dualstream_lab.kafka_log.consumer import LogConsumer
 from dualstream_lab.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from dualstream_lab.config import ServeSettings
 
 log = logging.getLogger(__name__)
 

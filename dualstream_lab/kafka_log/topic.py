@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import logging
 import random
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -17,16 +19,13 @@ from aiokafka.protocol import types as wire
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log.connection import connecting, open_admin
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from io import BytesIO
-
     from aiokafka.client import AIOKafkaClient
 
-    from dualstream_lab.config import Settings
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualstream_lab.lazy import attribute
+from dualstream_lab.stack import LocalStack
 
 if TYPE_CHECKING:
     from dualstream_lab.faults.spec import FaultSpec as Fault
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from dualstream_lab.lab.notebook import run
     from dualstream_lab.lab.result import Run
     from dualstream_lab.lab.scenario import Scenario, Users
-    from dualstream_lab.stack import LocalStack
 
 __all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "coalescing", "fan_out", "run"]
 

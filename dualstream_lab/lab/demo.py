@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -11,16 +13,11 @@ from dualstream_lab.analysis import Frames, load, plot_latency_over_time, plot_t
 from dualstream_lab.analysis.statistics import Latency, latency_ms
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec as Fault
+from dualstream_lab.lab.result import Run
 from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Scenario
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from dualstream_lab.lab.result import Run
-    from dualstream_lab.stack import LocalStack
-    from dualstream_lab.workload import Workload
+from dualstream_lab.stack import LocalStack
+from dualstream_lab.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -10,8 +11,6 @@ from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from dualstream_lab.lab.result import Run
     from dualstream_lab.lab.scenario import Scenario
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dualstream_lab.config import Settings
+from dualstream_lab.faults.spec import FaultSpec as Fault
+from dualstream_lab.lab.result import Run
 from dualstream_lab.lab.runner import Progress, run_scenario
 from dualstream_lab.lab.scenario import Scenario, Users
+from dualstream_lab.stack import LocalStack
 from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.faults.spec import FaultSpec as Fault
-    from dualstream_lab.lab.result import Run
-    from dualstream_lab.stack import LocalStack
 
 _REDRAW = 1.0  # s of the run
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.ledger.tables import Table, recovery_table
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity, finished
+from dualstream_lab.verdict.thresholds import Check
 from dualstream_lab.verdict.verdict import Verdict, judge
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from dualstream_lab.verdict.thresholds import Check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

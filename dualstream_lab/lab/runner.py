@@ -5,30 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert, RecordingError
+from dualstream_lab.faults.fault import Target
 from dualstream_lab.faults.injector import carry_out, open_target
 from dualstream_lab.faults.spec import check_suits
 from dualstream_lab.kafka_log import topic_info
 from dualstream_lab.lab.result import Run
+from dualstream_lab.lab.scenario import Scenario
+from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.session import Session, new_manifest, own_stack
 from dualstream_lab.publisher.publisher import check_topic
 from dualstream_lab.recording import Interval, Manifest, RunDirectory
+from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.faults.fault import Target
-    from dualstream_lab.lab.scenario import Scenario
-    from dualstream_lab.load.child import Child
-    from dualstream_lab.stack import LocalStack
 
 _READY = 60.0
 _LEAD = 300_000_000  # ns between the order to start and the plan's zero

@@ -6,11 +6,14 @@ import asyncio
 import logging
 import resource
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from aiohttp import web
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, DualStreamError
 from dualstream_lab.gateway.access import Access, writer_of
 from dualstream_lab.gateway.gateway import Gateway, application
@@ -20,12 +23,6 @@ from dualstream_lab.load.child import settle_memory
 from dualstream_lab.processor import Processor
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.store import SqliteStore, move_away
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-    from pathlib import Path
-
-    from dualstream_lab.config import ServeSettings
 
 log = logging.getLogger(__name__)
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError, StreamUnavailable
 from dualstream_lab.event import channel_of, decode_notification, shard_channel, source_invalid_reason
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.record import one_line
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from dualstream_lab.config import Settings
 
 _GONE = 30.0
 _ANSWER = 5.0

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import NO_ROW
+from dualstream_lab.ledger.arrays import NO_ROW, Drops, Events
 from dualstream_lab.ledger.classes import Cause, Class, LogState, Mark
+from dualstream_lab.ledger.live import Live
+from dualstream_lab.ledger.log import Log
 from dualstream_lab.recording import Outcome
-
-if TYPE_CHECKING:
-    from dualstream_lab.ledger.arrays import Drops, Events
-    from dualstream_lab.ledger.live import Live
-    from dualstream_lab.ledger.log import Log
-    from dualstream_lab.recording.rows import Codes, Flags
+from dualstream_lab.recording.rows import Codes, Flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

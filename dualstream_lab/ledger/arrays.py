@@ -6,6 +6,7 @@ Times are ns of the monotonic clock, 0 for "never". Rows point at events by thei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,13 +14,10 @@ import numpy as np
 
 from dualstream_lab.recording import Ending
 from dualstream_lab.recording.joined import Published
+from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
-
-    from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
     Integers = npt.NDArray[Any]
 

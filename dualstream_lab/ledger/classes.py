@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from dualstream_lab.recording import DROPS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 E = TypeVar("E", bound=Enum)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,14 +21,9 @@ from dualstream_lab.ledger.arrays import (
 )
 from dualstream_lab.ledger.classes import Cause, LogState
 from dualstream_lab.ledger.seconds import Seconds
-from dualstream_lab.recording import DROPS, Ending
+from dualstream_lab.recording import DROPS, Ending, RunDirectory
 from dualstream_lab.recording.joined import by_seq, column_types, places, stacked
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.recording import RunDirectory
-    from dualstream_lab.recording.rows import Int32, Int64
+from dualstream_lab.recording.rows import Int32, Int64
 
 _COLUMNS: Final = ("seq", "intended", "sent", "acked", "outcome", "source")
 _OTHERS: Final = ("consumed", "delivered", "dropped", "caught_up")

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from dualstream_lab.errors import EventError
 from dualstream_lab.former_names import LEDGER
-from dualstream_lab.ledger.account import account_of
+from dualstream_lab.ledger.account import Account, account_of
+from dualstream_lab.ledger.arrays import Events, Subscriber
 from dualstream_lab.ledger.classes import CAUSES, CLASSES, MARKS, Class, Entry, LogState, Mark
 from dualstream_lab.ledger.evidence import Evidence
-from dualstream_lab.ledger.live import live_of
-from dualstream_lab.ledger.log import log_of
+from dualstream_lab.ledger.live import Live, live_of
+from dualstream_lab.ledger.log import Log, log_of
 from dualstream_lab.ledger.recovery import Recovery, Series, grade_all
 from dualstream_lab.ledger.story import Story, story_of
 from dualstream_lab.ledger.tables import entry_table
 from dualstream_lab.recording import Ending, RunDirectory
+from dualstream_lab.recording.rows import Flags, Int64
 from dualstream_lab.workload import RunIds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.ledger.account import Account
-    from dualstream_lab.ledger.arrays import Events, Subscriber
-    from dualstream_lab.ledger.live import Live
-    from dualstream_lab.ledger.log import Log
-    from dualstream_lab.recording.rows import Flags, Int64
 
 _EXAMPLES = 3
 _PAUSE = 1_000_000_000  # ns

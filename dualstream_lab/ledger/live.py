@@ -8,21 +8,29 @@ acknowledgement.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import FOREVER, behind, combined, first_rows, grouped, ranks
+from dualstream_lab.ledger.arrays import (
+    FOREVER,
+    CaughtUp,
+    Delivered,
+    Events,
+    Subscriber,
+    Window,
+    behind,
+    combined,
+    first_rows,
+    grouped,
+    ranks,
+)
 from dualstream_lab.ledger.classes import Cause, LogState
+from dualstream_lab.ledger.log import Log
 from dualstream_lab.recording import Ending
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.ledger.arrays import CaughtUp, Delivered, Events, Subscriber, Window
-    from dualstream_lab.ledger.log import Log
-    from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
+from dualstream_lab.recording.rows import Codes, Flags, Int32, Int64
 
 _STOPPED: Final = 500_000_000  # ns before the end of the recording: what was on its way then may be cut off
 _DELAY: Final = 1_000_000_000  # ns: what arrives later than that is not looked for in a hole of the rows

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualstream_lab.ledger.arrays import Consumed, behind, combined, first_rows, grouped, ranks
-
-if TYPE_CHECKING:
-    from dualstream_lab.ledger.arrays import Events
-    from dualstream_lab.ledger.classes import LogState
-    from dualstream_lab.recording.rows import Flags, Int32, Int64
+from dualstream_lab.ledger.arrays import Consumed, Events, behind, combined, first_rows, grouped, ranks
+from dualstream_lab.ledger.classes import LogState
+from dualstream_lab.recording.rows import Flags, Int32, Int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

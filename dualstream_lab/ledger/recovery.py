@@ -8,17 +8,15 @@ fault.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from dualstream_lab.recording import FaultRecord
-    from dualstream_lab.recording.rows import Floats, Int64
+from dualstream_lab.recording import FaultRecord
+from dualstream_lab.recording.rows import Floats, Int64
 
 PATHS: Final = ("publish", "live", "consumer")
 _SECOND: Final = 1_000_000_000

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from dualstream_lab.recording import Outcome, drops_of
-
-if TYPE_CHECKING:
-    from dualstream_lab.recording import Interval, RunDirectory
+from dualstream_lab.recording import Interval, Outcome, RunDirectory, drops_of
 
 UNREAD: Final = "unread: "
 """Begins the counters that say what of the log was not read, and why."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dualstream_lab.recording import DROPS, Ending, Outcome
+from dualstream_lab.recording import DROPS, Ending, Outcome, RunDirectory
 from dualstream_lab.workload import RunIds, source_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dualstream_lab.recording import RunDirectory
 
 _OUTCOMES = {
     Outcome.PENDING: "its call ended without an answer",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from dualstream_lab.ledger.recovery import PATHS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from dualstream_lab.ledger.classes import Entry
-    from dualstream_lab.ledger.recovery import Path, Recovery
-    from dualstream_lab.recording import Manifest
+from dualstream_lab.ledger.classes import Entry
+from dualstream_lab.ledger.recovery import PATHS, Path, Recovery
+from dualstream_lab.recording import Manifest
 
 
 class Table(NamedTuple):

@@ -11,15 +11,13 @@ import gc
 import json
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from dualstream_lab import errors
 from dualstream_lab.errors import DualStreamError, StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
 _LINE = 1 << 20
 _CHANNEL = sys.stdout  # kept: what a user's code prints may go elsewhere

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,16 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError
+from dualstream_lab.event import Event
 from dualstream_lab.recording import Clocks, Outcome
-from dualstream_lab.workload import RunIds
+from dualstream_lab.recording.rows import Int64
+from dualstream_lab.workload import Catalogue, RunIds, Slots, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from dualstream_lab.config import Settings
-    from dualstream_lab.event import Event
-    from dualstream_lab.recording.rows import Int64
-    from dualstream_lab.workload import Catalogue, Slots, Workload
 
 _COLUMNS = ("seq", "intended", "source", "type", "size")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,15 @@ import aiohttp
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import EventError, StreamUnavailable
-from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, WsIncoming, pong, request, subscriptions
+from dualstream_lab.load.gateway_wire import (
+    Incoming,
+    SseIncoming,
+    Transport,
+    WsIncoming,
+    pong,
+    request,
+    subscriptions,
+)
 from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import Connection
 from dualstream_lab.subscriber.progress import Progress, Recent
@@ -24,11 +33,8 @@ from dualstream_lab.subscriber.wanted import LATEST, checked_url
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from yarl import URL
 
-    from dualstream_lab.load.gateway_wire import Transport
 
 SOURCES_EACH: Final = {"ws": 100, "sse": 50}
 """Of one connection: a gateway's own limit; SSE has them in a URL."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -15,8 +16,6 @@ import msgspec
 from dualstream_lab.subscriber.wire import Dropped, SseParser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from yarl import URL
 
 Transport = Literal["ws", "sse"]

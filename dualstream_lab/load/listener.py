@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dualstream_lab.config import Settings
-from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.kafka_log import Records, log_identity
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.log_reader import open_log_reader, record_unread
 from dualstream_lab.load.probes import ask_kafka, probe_redis
@@ -22,9 +22,6 @@ from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_channels, allow_connections
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, source_name
-
-if TYPE_CHECKING:
-    from dualstream_lab.kafka_log import Records
 
 _DRAIN = 10.0
 _PROBE_KAFKA = 0.1

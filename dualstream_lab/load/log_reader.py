@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.kafka_log import LogWatch, Records, open_consumer
+from dualstream_lab.kafka_log import LogConsumer, LogIdentity, LogWatch, Records, open_consumer
 from dualstream_lab.ledger.seconds import UNREAD
+from dualstream_lab.recording import Meter
 from dualstream_lab.tasks import beside, end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import LogConsumer, LogIdentity
-    from dualstream_lab.recording import Meter
 
 _FETCH_WAIT: Final = 100  # ms that Kafka may wait for more
 _TRIES: Final = 3  # of a partition in trouble, before a reading that is to end gives it up

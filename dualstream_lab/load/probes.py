@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import open_consumer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from dualstream_lab.config import Settings
     from dualstream_lab.recording import Meter
 
 _PROBE = 0.5

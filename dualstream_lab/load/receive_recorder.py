@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dualstream_lab.load.recorder import Recorder
-from dualstream_lab.load.subscriber import all_ready
+from dualstream_lab.load.subscriber import Listening, all_ready
 from dualstream_lab.recording import Clocks, Ending
 from dualstream_lab.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.load.subscriber import Listening
-    from dualstream_lab.workload import RunIds
+from dualstream_lab.workload import RunIds
 
 _DRAIN = 10.0  # s
 _OPEN = 1_000_000  # events that were sent here and may still be received

@@ -5,24 +5,20 @@ from __future__ import annotations
 import _thread
 import asyncio
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
+from dualstream_lab.load.driver import Call
+from dualstream_lab.publisher import DualPublisher, PublisherStats
 from dualstream_lab.publisher.outcome import Durable, Unknown
-from dualstream_lab.recording import DROPS, IntervalWriter, Meter, Outcome, RowWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.load.driver import Call
-    from dualstream_lab.publisher import DualPublisher, PublisherStats
-    from dualstream_lab.recording import Interval
-    from dualstream_lab.recording.rows import Int64
-    from dualstream_lab.workload import RunIds
+from dualstream_lab.recording import DROPS, Interval, IntervalWriter, Meter, Outcome, RowWriter
+from dualstream_lab.recording.rows import Int64
+from dualstream_lab.workload import RunIds
 
 _PROBE = 0.01
 _CPU_KINDS = 8  # of psutil's; what guests use is within what users use

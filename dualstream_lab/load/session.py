@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -15,14 +17,10 @@ from dualstream_lab.recording import Clocks, Manifest, RunDirectory
 from dualstream_lab.recording.manifest import safe_settings
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.tasks import in_thread
-from dualstream_lab.workload import RunIds
+from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
-
     from dualstream_lab.config import Settings
-    from dualstream_lab.workload import Workload
 
 K = TypeVar("K")
 

@@ -24,11 +24,11 @@ from locust import User, events
 from dualstream_lab.locust_bridge.controller import Controller
 from dualstream_lab.locust_bridge.options import add_arguments
 from dualstream_lab.locust_bridge.statistics import add_tab
+from dualstream_lab.recording import Outcome
 
 if TYPE_CHECKING:
     from locust.env import Environment
 
-    from dualstream_lab.recording import Outcome
 
 __all__ = ["PublishingUser", "SubscribingUser"]
 

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import gevent
 import gevent.monkey
@@ -20,9 +21,6 @@ import uvloop
 from gevent.event import AsyncResult
 
 from dualstream_lab.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,16 +26,13 @@ from dualstream_lab.locust_bridge.record import Record, show
 from dualstream_lab.locust_bridge.session import RunAssignment, Session, finish_limit, start_limit
 from dualstream_lab.locust_bridge.statistics import add_interval
 from dualstream_lab.locust_bridge.workers import Workers
-from dualstream_lab.recording import Interval
+from dualstream_lab.recording import Interval, Outcome
 from dualstream_lab.stack.destination import with_origins
 from dualstream_lab.verdict.measures import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from locust.env import Environment
 
-    from dualstream_lab.recording import Outcome
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from argparse import Namespace
 
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination, find_destination
 from dualstream_lab.stack.settings import TOPIC
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 
 class Destinations:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.event import channel_of
 from dualstream_lab.load.gateway_subscriber import SOURCES_EACH, GatewaySubscriber
+from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_channels, all_ready, allow_connections
+from dualstream_lab.locust_bridge.options import Options
 from dualstream_lab.workload import source_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
     from yarl import URL
 
-    from dualstream_lab.load.receive_recorder import ReceiveRecorder
-    from dualstream_lab.locust_bridge.options import Options
 
 JOIN_TIMEOUT: Final = 30.0
 """Seconds for connections to be subscribed."""

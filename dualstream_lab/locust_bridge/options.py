@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dualstream_lab.bounds import within
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.verdict.thresholds import Threshold
 from dualstream_lab.workload import PAYLOADS, PLANS, Workload
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Sequence
-
     from locust.argument_parser import LocustArgumentParser
 
-    from dualstream_lab.config import Settings
 
 CHANNELS = ("all", "hot", "uniform", "zipf")
 VIA = ("redis", "ws", "sse")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.load.session import Session, new_manifest
+from dualstream_lab.locust_bridge.options import Options
 from dualstream_lab.locust_bridge.session import RunAssignment
-from dualstream_lab.recording import IntervalWriter, RunDirectory
+from dualstream_lab.recording import Interval, IntervalWriter, RunDirectory
 from dualstream_lab.verdict.measures import Totals
-from dualstream_lab.verdict.verdict import judge
-
-if TYPE_CHECKING:
-    from dualstream_lab.locust_bridge.options import Options
-    from dualstream_lab.recording import Interval
-    from dualstream_lab.verdict.verdict import Verdict
+from dualstream_lab.verdict.verdict import Verdict, judge
 
 
 class Record:

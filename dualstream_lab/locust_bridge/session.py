@@ -9,35 +9,33 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import DualStreamError, RecordingError
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.load.child import settle_memory
-from dualstream_lab.load.driver import Driver, load_headers, time_limit
+from dualstream_lab.load.driver import Call, Driver, load_headers, time_limit
 from dualstream_lab.load.gateway_subscriber import GatewayReceiveRecorder, checked_gateway
 from dualstream_lab.load.probes import probe_kafka, probe_redis
 from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.locust_bridge.bridge import start_thread
 from dualstream_lab.locust_bridge.listeners import JOIN_TIMEOUT, Listeners
+from dualstream_lab.locust_bridge.options import Options
 from dualstream_lab.publisher import DualPublisher
+from dualstream_lab.recording import Interval, Outcome
 from dualstream_lab.tasks import end_tasks
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     import numpy as np
     import numpy.typing as npt
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.load.driver import Call
-    from dualstream_lab.locust_bridge.options import Options
-    from dualstream_lab.recording import Interval, Outcome
 
 log = logging.getLogger(__name__)
 

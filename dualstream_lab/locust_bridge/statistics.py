@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import request
 from locust.stats import StatsError, bucket_response_time
 
+from dualstream_lab.recording import Interval
 from dualstream_lab.units import cell
+from dualstream_lab.verdict.measures import Totals
 
 if TYPE_CHECKING:
     from flask import Response
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from locust.stats import RequestStats, StatsEntry
 
     from dualstream_lab.locust_bridge.controller import Controller
-    from dualstream_lab.recording import Interval
-    from dualstream_lab.verdict.measures import Totals
 
 # histogram: (method, name, whether it counts in the aggregated line)
 _ENTRIES: Final = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,6 @@ from dualstream_lab.recording.files import check_plain, read_lines, read_whole, 
 from dualstream_lab.recording.interval import Interval
 from dualstream_lab.recording.manifest import FORMAT, Manifest, within_run
 from dualstream_lab.recording.rows import KINDS, RANGES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _DENSEST: Final = 300  # bytes of rows in a byte of a file: LZ4 makes 255 of one
 _HEADROOM: Final = 2**20

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from dualstream_lab.errors import RecordingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 T = TypeVar("T")
 

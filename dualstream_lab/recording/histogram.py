@@ -6,16 +6,14 @@ import base64
 import math
 import struct
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.ctypeslib import as_array  # numpy's own lazy import would come while it measures
 
 from dualstream_lab.errors import RecordingError
-
-if TYPE_CHECKING:
-    from dualstream_lab.recording.rows import Floats, Int64
+from dualstream_lab.recording.rows import Floats, Int64
 
 _HIGHEST = 3_600_000_000  # µs: an hour
 _DIGITS = 3

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 import msgspec
 
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.recording.histogram import LatencyHistogram
-from dualstream_lab.recording.manifest import Nanoseconds  # noqa: TC001  (msgspec reads the annotations)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from dualstream_lab.recording.manifest import Nanoseconds
 
 _DROPPED = "dropped: "
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dualstream_lab.recording.rows import KINDS, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from dualstream_lab.recording.directory import RunDirectory
-    from dualstream_lab.recording.rows import Flags, Floats, Int32, Int64, Outcomes
+from dualstream_lab.recording.directory import RunDirectory
+from dualstream_lab.recording.rows import KINDS, Flags, Floats, Int32, Int64, Outcome, Outcomes
 
 _NEVER = np.iinfo(np.int64).max
 

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import msgspec
@@ -18,8 +19,6 @@ from dualstream_lab.errors import RecordingError
 from dualstream_lab.recording.files import read_json, replace_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dualstream_lab.config import Settings
 
 FORMAT = 2

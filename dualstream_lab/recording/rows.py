@@ -8,27 +8,24 @@ from __future__ import annotations
 import _thread
 import time
 from _queue import Empty, SimpleQueue  # not `queue`: a patched process must still get real locks
+from collections.abc import Callable, Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    # The arrays of all who read rows.
-    Int64 = npt.NDArray[np.int64]
-    Int32 = npt.NDArray[np.int32]
-    Outcomes = npt.NDArray[np.int8]
-    Floats = npt.NDArray[np.float64]
-    Flags = npt.NDArray[np.bool_]
-    Codes = npt.NDArray[np.uint8]
-    Column = Int64 | int
+# The arrays of all who read rows.
+Int64: TypeAlias = npt.NDArray[np.int64]
+Int32: TypeAlias = npt.NDArray[np.int32]
+Outcomes: TypeAlias = npt.NDArray[np.int8]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Codes: TypeAlias = npt.NDArray[np.uint8]
+Column: TypeAlias = Int64 | int
 
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     # ``seq``: the event's number in the plan; ``intended``, ``sent``, ``acked``: times; ``source``: its rank

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 from uuid import UUID
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.kafka_log import LogWatch, PartitionTrouble, open_consumer, topic_info
+from dualstream_lab.kafka_log import (
+    LogConsumer,
+    LogIdentity,
+    LogRecord,
+    LogWatch,
+    PartitionTrouble,
+    open_consumer,
+    topic_info,
+)
 from dualstream_lab.record import Decoder
 from dualstream_lab.replay.reading import Reading
 from dualstream_lab.replay.selection import Start
 from dualstream_lab.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import LogConsumer, LogIdentity, LogRecord
 
 _CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock
 _NAMED = 5  # sources that are spelled out

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import EventError
+from dualstream_lab.event import Event
+from dualstream_lab.kafka_log import LogRecord
+from dualstream_lab.replay.reading import Reading
 from dualstream_lab.replay.selection import LoggedEvent, Selection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.event import Event
-    from dualstream_lab.kafka_log import LogRecord
-    from dualstream_lab.replay.reading import Reading
 
 _CHUNK = 500
 

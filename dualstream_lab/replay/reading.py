@@ -5,13 +5,11 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Final
 
 from dualstream_lab.errors import DualStreamError, StreamUnavailable
 from dualstream_lab.kafka_log import LogConsumer, LogRecord, LogWatch, PartitionTrouble, Records
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 _STALL: Final = 30.0  # s without a record after which Kafka is given up
 _TRIES: Final = 3  # of a partition that cannot be decoded, after which the others go on without it

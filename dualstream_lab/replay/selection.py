@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import Event, decode_event
+from dualstream_lab.kafka_log import LogRecord
 from dualstream_lab.record import Decoder, StoredEvent
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dualstream_lab.kafka_log import LogRecord
 
 _POSITION: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 

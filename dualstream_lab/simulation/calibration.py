@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, Self
+from pathlib import Path
+from typing import Any, Final, Self
 
 from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.simulation.parameters import Costs
+from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.units import count
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from dualstream_lab.simulation.parameters import Deployment
-    from dualstream_lab.workload import Workload
+from dualstream_lab.workload import Workload
 
 COSTS: Final = tuple(each.name for each in fields(Costs))  # their names, in order
 UNKNOWN: Final = 10.0  # a cost that no run tells is taken to be within so many times its default, either way

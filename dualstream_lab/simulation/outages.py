@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.faults.spec import check_overlaps, fault_named
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dualstream_lab.faults.spec import FaultSpec
-    from dualstream_lab.simulation.parameters import Deployment
+from dualstream_lab.faults.spec import FaultSpec, check_overlaps, fault_named
+from dualstream_lab.simulation.parameters import Deployment
 
 Spans: TypeAlias = npt.NDArray[np.float64]
 """Shape (n, 2): begins and ends, s, in order, apart from each other. Of slowness (n, 3): and its delay, s."""

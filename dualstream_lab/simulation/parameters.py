@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dualstream_lab.bounds import within
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.recording import Interval, RunDirectory
+from dualstream_lab.recording import Interval, RunDirectory
 
 _CONCURRENCY: Final = 256
 _BOUNDS: Final = (

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from dualstream_lab.simulation.outages import NEVER, Outages, united
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.outages import Spans
-    from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.kernels import Floats, Integers
+from dualstream_lab.simulation.outages import NEVER, Outages, Spans, united
+from dualstream_lab.simulation.parameters import Costs, Deployment
 
 _TABLE = 1 << 16
 _PARTITION, _SHARD, _REQUEST, _EXCHANGE, _PAUSES, _RETURN = range(6)  # what a stream of numbers is for

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -14,18 +16,14 @@ import pyarrow.parquet as pq
 from dualstream_lab import recording
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import FaultRecord, Manifest, RunDirectory
-from dualstream_lab.simulation.engine.outcome import EDGES, Bins, binned
+from dualstream_lab.simulation.engine.outcome import EDGES, Bins, Case, Outcome, binned
+from dualstream_lab.simulation.kernels import Flags, Floats, Integers
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.workload import RunIds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.engine.outcome import Case, Outcome
-    from dualstream_lab.simulation.kernels import Flags, Floats, Integers
 
 _ZERO: Final = 1_000_000_000_000  # ns of the rows' clock at which the plan begins
 _BEFORE, _AFTER = 1.0, 1.0  # s that the subscriber listens before the plan and after the last event

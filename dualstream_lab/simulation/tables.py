@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dualstream_lab.simulation.fitting.validate import Check
-    from dualstream_lab.simulation.planning.plan import Plan
+from dualstream_lab.simulation.fitting.validate import Check
+from dualstream_lab.simulation.planning.plan import Plan
 
 
 def bill_table(plans: Iterable[Plan]) -> pd.DataFrame:

@@ -8,18 +8,14 @@ what was typed: ``--kafka``, or the variable of the environment.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StackError
-from dualstream_lab.stack.state import running_stack
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dualstream_lab.stack.local import LocalStack
-    from dualstream_lab.stack.state import StackInfo
+from dualstream_lab.stack.local import LocalStack
+from dualstream_lab.stack.state import StackInfo, running_stack
 
 _OPTIONS: Final = {"kafka_url": "--kafka", "redis_url": "--redis"}
 

@@ -14,14 +14,11 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET  # the user's own Maven settings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack.directory import user_directory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 KAFKA_VERSION = "4.4.0"
 # Kafka's own dependencies lack a binding for its logging; without one there are no logs at all.

@@ -5,20 +5,15 @@ from __future__ import annotations
 import re
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dualstream_lab.errors import StackError
 from dualstream_lab.stack.ports import HOST
 from dualstream_lab.stack.process import ManagedProcess
-from dualstream_lab.stack.settings import broker_settings, node_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.errors import StackError
-    from dualstream_lab.stack.runtime import Runtime
-    from dualstream_lab.stack.settings import TlsMaterial
+from dualstream_lab.stack.runtime import Runtime
+from dualstream_lab.stack.settings import TlsMaterial, broker_settings, node_settings
 
 _PROTOCOLS = "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,SASL_SSL:SASL_SSL"
 _READY = "Kafka Server started"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dualstream_lab.errors import ConfigError, StackError
@@ -14,19 +16,15 @@ from dualstream_lab.stack.directory import kept_directory, temporary_directory
 from dualstream_lab.stack.jars import class_path
 from dualstream_lab.stack.kafka import BrokerPorts, broker_process, new_id, port_taken
 from dualstream_lab.stack.ports import HOST, check_port, free_ports
+from dualstream_lab.stack.process import ManagedProcess
 from dualstream_lab.stack.runtime import Runtime, find_java
-from dualstream_lab.stack.settings import PARTITIONS, TOPIC, replication, topic_settings
+from dualstream_lab.stack.settings import PARTITIONS, TOPIC, TlsMaterial, replication, topic_settings
 from dualstream_lab.stack.valkey import find_redis, redis_process, tls_capable_redis
 from dualstream_lab.stack.warm import warmed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from pathlib import Path
-
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-    from dualstream_lab.stack.process import ManagedProcess
-    from dualstream_lab.stack.settings import TlsMaterial
 
 T = TypeVar("T")
 _ATTEMPTS = 3

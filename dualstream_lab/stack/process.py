@@ -5,14 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _GUARD = Path(__file__).with_name("guard.py")
 _REAP_TIMEOUT = 10.0

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 TOPIC = "events"
 PARTITIONS = 6

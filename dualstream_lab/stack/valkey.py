@@ -5,19 +5,14 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack.ports import HOST
 from dualstream_lab.stack.process import ManagedProcess
-from dualstream_lab.stack.settings import VALKEY_SETTINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.stack.settings import TlsMaterial
+from dualstream_lab.stack.settings import VALKEY_SETTINGS, TlsMaterial
 
 _NAMES = ("valkey-server", "redis-server")
 

@@ -11,20 +11,16 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack.directory import user_directory
 from dualstream_lab.stack.kafka import BrokerPorts, broker_process, new_id
 from dualstream_lab.stack.ports import free_ports
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dualstream_lab.stack.runtime import Runtime
+from dualstream_lab.stack.runtime import Runtime
 
 _ARCHIVE = "kafka.jsa"
 _TEMPLATE = "formatted"

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
 from dualstream_lab.record import StoredEvent
 from dualstream_lab.store.contract import Feeder, Page, Place, Query, Removal, Row
 from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, connect, storing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _CACHE: Final = 16 * 2**20  # bytes
 _OFFSET: Final = (1 << OFFSET_BITS) - 1

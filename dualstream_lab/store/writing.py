@@ -7,26 +7,23 @@ loop's thread is busy. So events go in by the thousand in one statement.
 from __future__ import annotations
 
 import heapq
+import sqlite3
 import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from math import ceil
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from dualstream_lab.errors import StoreConflict, StoreError
+from dualstream_lab.record import StoredEvent
+from dualstream_lab.store.contract import Hole
 from dualstream_lab.store.schema import FEEDERS_KEPT, OFFSET_BITS, REBUILD, connect, key_of, storing
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.record import StoredEvent
-    from dualstream_lab.store.contract import Hole
 
 _LARGEST: Final = 4096  # events of one statement; SQLite takes 32,766 values
 _SMALLEST: Final = 128  # at the end of a batch, not more statements than one

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import itertools
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -14,16 +15,13 @@ import aiohttp
 import msgspec
 
 from dualstream_lab.errors import EventError, StreamUnavailable
-from dualstream_lab.event import decode_event
+from dualstream_lab.event import Event, decode_event
+from dualstream_lab.subscriber.received import Received, SubscriberStats
 from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, pause, position_of, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
     from yarl import URL
 
-    from dualstream_lab.event import Event
-    from dualstream_lab.subscriber.received import Received, SubscriberStats
 
 log = logging.getLogger(__name__)
 

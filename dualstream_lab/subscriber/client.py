@@ -6,25 +6,21 @@ import asyncio
 import inspect
 import logging
 from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, get_args
+from typing import Final, Self, get_args
 
 import aiohttp
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.event import Event
 from dualstream_lab.subscriber.api import Api
 from dualstream_lab.subscriber.link import Transport, stay_connected
 from dualstream_lab.subscriber.received import NOT_FETCHED, Gap, Received, StreamGap, SubscriberStats
-from dualstream_lab.subscriber.receiver import Confirmed, Inbox, Receiver
+from dualstream_lab.subscriber.receiver import Arrival, Confirmed, Inbox, Receiver, State
 from dualstream_lab.subscriber.wanted import checked_since, checked_sources, checked_url
 from dualstream_lab.tasks import beside, end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-
-    from dualstream_lab.event import Event
-    from dualstream_lab.subscriber.receiver import Arrival, State
 
 log = logging.getLogger(__name__)
 

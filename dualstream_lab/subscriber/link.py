@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import aiohttp
@@ -11,15 +12,11 @@ import msgspec
 
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.subscriber import wire
-from dualstream_lab.subscriber.receiver import TooFarBehind
+from dualstream_lab.subscriber.api import Api
+from dualstream_lab.subscriber.receiver import Receiver, TooFarBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
     from yarl import URL
-
-    from dualstream_lab.subscriber.api import Api
-    from dualstream_lab.subscriber.receiver import Receiver
 
     Deliver = Callable[[str], Awaitable[None]]
     Texts = Mapping[str, str]

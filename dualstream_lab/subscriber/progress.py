@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dualstream_lab.cursor import Cursor
 from dualstream_lab.event import event_key
-
-if TYPE_CHECKING:
-    from dualstream_lab.cursor import Cursor
 
 _ABOVE: Final = 50_000  # ids above a confirmed cursor
 _RECENT: Final = 20_000

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from dualstream_lab.errors import DualStreamError
-
-if TYPE_CHECKING:
-    from dualstream_lab.event import Event
+from dualstream_lab.event import Event
 
 NOT_FETCHED: Final = "not_fetched"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from yarl import URL
 
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import source_invalid_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dualstream_lab.verdict.measures import Totals
 
 _SLIP = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept

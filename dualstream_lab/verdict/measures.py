@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-from dualstream_lab.recording import LatencyHistogram, drops_of
-from dualstream_lab.recording.joined import durable_lag, join
+from dualstream_lab.ledger import Ledger
+from dualstream_lab.recording import Interval, LatencyHistogram, RunDirectory, drops_of
+from dualstream_lab.recording.joined import Joined, durable_lag, join
+from dualstream_lab.recording.rows import Int64
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dualstream_lab.ledger import Ledger
-    from dualstream_lab.recording import Interval, RunDirectory
-    from dualstream_lab.recording.joined import Joined
-    from dualstream_lab.recording.rows import Int64
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 

@@ -6,16 +6,14 @@ import difflib
 import math
 import operator
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.measures import MEASURES, is_time
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
 
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,

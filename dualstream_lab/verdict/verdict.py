@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from dualstream_lab import former_names
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
-from dualstream_lab.recording import drops_of
+from dualstream_lab.recording import RunDirectory, drops_of
 from dualstream_lab.units import cell
 from dualstream_lab.verdict.bottleneck import limit_sentence
 from dualstream_lab.verdict.measures import QUANTILES, measures, totals_of
 from dualstream_lab.verdict.thresholds import Check, Threshold, format_measure
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dualstream_lab.recording import RunDirectory
 
 _LATENCIES = {
     "publish.latency": "publish: intended to ack",

@@ -6,6 +6,7 @@ A :class:`Workload` says it in words; its :meth:`~Workload.slots` are the plan, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -20,8 +21,6 @@ from dualstream_lab.workload.payloads import EVENT_TYPES, TYPE_WEIGHTS, draw_siz
 from dualstream_lab.workload.popularity import cumulative_popularity, draw, source_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     import numpy.typing as npt
 
 __all__ = ["PAYLOADS", "PLANS", "Catalogue", "RunIds", "Slots", "Workload", "source_name"]

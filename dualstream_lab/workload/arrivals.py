@@ -6,14 +6,13 @@ rate reaches n. So rounding never adds up, and any stretch of a plan can be comp
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import Self
+from uuid import UUID
 
 import msgspec
 
 from dualstream_lab.event import Event, encode_event
 from dualstream_lab.workload.payloads import filler
 from dualstream_lab.workload.popularity import source_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
 
 _MAX = 1 << 48
 _TAIL = b'"}'

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, overload
 
 import numpy as np
 
+from dualstream_lab.analysis.paired import Interval
 from dualstream_lab.analysis.plots.look import BAD, DOUBTFUL, GOOD, few_numbers, finish, name_rows, new_axes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from dualstream_lab.analysis.paired import Interval
 
 _SAME: Final = "#555555"
 _VERDICTS: Final = {"better": GOOD, "worse": BAD, "regression": BAD, "cannot tell": DOUBTFUL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
@@ -14,14 +15,11 @@ from dualstream_lab.analysis.frames import Frames
 from dualstream_lab.analysis.paired import log_bins
 from dualstream_lab.analysis.plots import look
 from dualstream_lab.analysis.statistics import lag, latencies, over_time
+from dualstream_lab.recording.rows import Int64
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import numpy.typing as npt
     from matplotlib.axes import Axes
-
-    from dualstream_lab.recording.rows import Int64
 
     Values = npt.NDArray[np.float32]
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dualstream_lab.analysis.plots import look
-from dualstream_lab.ledger import CLASSES, Class, Ledger
+from dualstream_lab.ledger import CLASSES, Class, Entry, Ledger, Path, Recovery
 from dualstream_lab.ledger.recovery import PATHS
 from dualstream_lab.ledger.tables import detected, share_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from matplotlib.axes import Axes
 
-    from dualstream_lab.ledger import Entry, Path, Recovery
 
 _NEVER: Final = {CLASSES[which][0] for which in (Class.LOST, Class.ORPHAN)}
 _COLORS: Final = {

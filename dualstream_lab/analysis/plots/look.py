@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib.pyplot as plt
@@ -9,13 +10,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import NullLocator
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from dualstream_lab.analysis.frames import Frames
 
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-    from dualstream_lab.analysis.frames import Frames
 
 GOOD: Final = "#009E73"
 DOUBTFUL: Final = "#E69F00"

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from dualstream_lab.analysis.frames import Frames
 from dualstream_lab.analysis.plots.look import COLORS, finish, new_axes, plain_numbers, shade, time_axis
 from dualstream_lab.recording import Outcome
+from dualstream_lab.recording.rows import Floats
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from matplotlib.axes import Axes
 
-    from dualstream_lab.analysis.frames import Frames
-    from dualstream_lab.recording.rows import Floats
 
 _FAILURES: Final = (
     ((Outcome.UNKNOWN,), "unknown at the deadline", "#E69F00", "///"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABCMeta
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
@@ -17,14 +18,9 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.types import Array, Boolean, Float64, Int8, Int16, Int32, Schema, String
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from dualstream_lab.config import kafka_client_options
+from dualstream_lab.config import Settings, kafka_client_options
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.tasks import finished
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
-
-    from dualstream_lab.config import Settings
 
 _TIMEOUT = 5.0  # s of one request
 _CLIENT: Final = "dualstream-fault"

@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import KAFKA, address_of, until
+from dualstream_lab.faults.evidence import KAFKA, Address, address_of, until
 from dualstream_lab.faults.fault import Fault, Parameter, ServerFault
-from dualstream_lab.faults.kafka.admin import administration
+from dualstream_lab.faults.kafka.admin import Partition, administration
 from dualstream_lab.kafka_log import open_consumer
+from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.tasks import in_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dualstream_lab.faults.evidence import Address
-    from dualstream_lab.faults.kafka.admin import Partition
-    from dualstream_lab.stack import ManagedProcess
 
 _BACK = 30.0  # s for a broker that returned to have all that it missed
 _MOVED = 30.0  # s; a broker that is gone is missed after 4 on the local stack, 9 by default

@@ -7,12 +7,10 @@ ways that are not read here is kept from clients by the answer to ApiVersions, w
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeAlias
-
     Place: TypeAlias = Callable[[str, int], tuple[str, int]]
 
 _PRODUCE, _FETCH, _METADATA, _COORDINATOR, _API_VERSIONS = 0, 1, 3, 10, 18

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 
 import uvloop
 
 from dualstream_lab.config import kafka_client_options
 from dualstream_lab.errors import ConfigError, StackError
-from dualstream_lab.faults.evidence import address_of
+from dualstream_lab.faults.evidence import Address, address_of
 from dualstream_lab.faults.proxy.kafka_codec import KafkaCodec
 from dualstream_lab.faults.proxy.relay import Relay
+from dualstream_lab.faults.proxy.toxics import Toxic
 from dualstream_lab.stack.ports import HOST
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from dualstream_lab.faults.evidence import Address
-    from dualstream_lab.faults.proxy.toxics import Toxic
 
 _TIMEOUT = 10.0  # s
 _NOT_STARTED = "the fault proxy is not started; use it as a context manager"

@@ -7,18 +7,14 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable
+from typing import Final, cast
 
 from dualstream_lab.errors import StackError
-from dualstream_lab.faults.proxy.toxics import BlackHole, Refuse, Reset, Road
+from dualstream_lab.faults.evidence import Address
+from dualstream_lab.faults.proxy.kafka_codec import KafkaCodec
+from dualstream_lab.faults.proxy.toxics import BlackHole, Refuse, Reset, Road, Toxic
 from dualstream_lab.stack.ports import HOST, free_ports
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dualstream_lab.faults.evidence import Address
-    from dualstream_lab.faults.proxy.kafka_codec import KafkaCodec
-    from dualstream_lab.faults.proxy.toxics import Toxic
 
 _BUFFER = 256 * 2**10  # bytes that may wait for an end which does not read
 _BACKLOG = 1024

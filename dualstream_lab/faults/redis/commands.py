@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import until
-from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault
+from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, Target
 from dualstream_lab.faults.redis.probe import (
     WRITE,
     Link,
@@ -21,11 +22,6 @@ from dualstream_lab.faults.redis.probe import (
     lifetime,
     refused,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.faults.fault import Target
 
 _FILL = 32  # connections that may have ended since they were counted
 _FULL = "max number of clients"

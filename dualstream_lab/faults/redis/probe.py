@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -14,12 +14,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import REDIS, address_of
+from dualstream_lab.faults.evidence import REDIS, Address, address_of
 from dualstream_lab.faults.fault import ServerFault
-
-if TYPE_CHECKING:
-    from dualstream_lab.faults.evidence import Address
-    from dualstream_lab.stack import ManagedProcess
+from dualstream_lab.stack import ManagedProcess
 
 _ANSWER = 5.0  # s
 _NAME = "dualstream-fault"  # begins the channels used here, and the key that is never written

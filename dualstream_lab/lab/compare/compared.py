@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dualstream_lab.analysis.caveats import caveats, settings_between
 from dualstream_lab.analysis.comparison import ALLOW, Arm, Difference, Finding, compare_arms
@@ -15,9 +16,6 @@ from dualstream_lab.analysis.tally import Tally
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.output.export import as_plain
 from dualstream_lab.verdict.thresholds import nearest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _FORM = re.compile(r"\s*(?:(\S+?)\s*=\s*)?(\d+(?:\.\d+)?)\s*%\s*")
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
+from dualstream_lab.lab.compare.compared import Compared
 from dualstream_lab.lab.output.export import as_lines, escaped, markdown_table
 from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.lab.compare.compared import Compared
 
 COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs to tell")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -13,14 +14,12 @@ from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, RedisCosts
 from dualstream_lab.lab.fan_out_lab.table import Table, each_of
 from dualstream_lab.load.session import own_stack
+from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import pandas as pd
 
-    from dualstream_lab.stack import LocalStack
 
 Policy = Literal["source", "aggregate", "pattern"]
 

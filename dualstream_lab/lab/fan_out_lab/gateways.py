@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import EventError
@@ -23,9 +24,6 @@ from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.recording import Ending
 from dualstream_lab.tasks import end_tasks
 from dualstream_lab.workload import RunIds, source_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _STORM: Final = 120.0  # s
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.faults.redis.probe import Link
 from dualstream_lab.lab.result import Run
@@ -19,13 +22,7 @@ from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import LatencyHistogram, RunDirectory
 from dualstream_lab.tasks import end_tasks, until
 from dualstream_lab.verdict.measures import totals_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.workload import Workload
+from dualstream_lab.workload import Workload
 
 _READY: Final = 60.0
 _LEAD: Final = 300_000_000  # ns between the order to start and the plan's zero

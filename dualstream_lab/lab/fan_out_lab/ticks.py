@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import product
 from pathlib import Path
@@ -10,22 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from dualstream_lab.bounds import within
+from dualstream_lab.config import Settings
+from dualstream_lab.faults.fault import ServedGateway
 from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, gateway_metrics
 from dualstream_lab.lab.fan_out_lab.table import Table, each_of
 from dualstream_lab.lab.gateway_check.serving import serving, url_of
 from dualstream_lab.load.session import own_stack
+from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 from dualstream_lab.tasks import in_thread
 from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
     import pandas as pd
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.faults.fault import ServedGateway
-    from dualstream_lab.stack import LocalStack
 
 _BUSY: Final = 0.9  # of a core
 _DELIVERED: Final = "messaging_client_consumed_messages_total"

@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from dualstream_lab.bounds import within
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
@@ -19,18 +21,15 @@ from dualstream_lab.lab.gateway_check.judge import Wrong, judge_all
 from dualstream_lab.lab.gateway_check.probe import probe
 from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
+from dualstream_lab.load.gateway_wire import Transport
 from dualstream_lab.load.log_reader import LogReader, open_log_reader
 from dualstream_lab.subscriber.wanted import checked_url
 from dualstream_lab.tasks import end_tasks
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
     from yarl import URL
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.load.gateway_wire import Transport
 
 VIAS: Final[Mapping[str, tuple[Transport, ...]]] = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
 

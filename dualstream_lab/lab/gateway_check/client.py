@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.cursor import Cursor
@@ -24,16 +26,13 @@ from dualstream_lab.lab.gateway_check.history import (
     SUBSCRIBED,
     Session,
 )
+from dualstream_lab.lab.gateway_check.topic import EventNumbers
 from dualstream_lab.load.gateway_wire import Transport, WsIncoming, request, subscriptions
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from random import Random
-
     from yarl import URL
 
-    from dualstream_lab.lab.gateway_check.topic import EventNumbers
 
 _CONNECT: Final = 10.0  # s
 _GOODBYE: Final = 0.5  # s for the other side to end a connection

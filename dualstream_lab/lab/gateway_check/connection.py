@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from collections.abc import Sequence
+from typing import Final, Protocol, cast
 
 from dualstream_lab.load.gateway_wire import Incoming, SseIncoming, pong
 from dualstream_lab.subscriber.wire import Dropped, ServerEvent, SseParser
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CLOSE: Final = b"\x88\x82\0\0\0\0\x03\xe8"
 """A client's WebSocket frame: it leaves, normally (1000)."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from typing import Final
 
 EVENT, RECOVERED, OLD, SUBSCRIBED, REFUSED, STATE = range(6)
 """What a message was: an event told live, by repair, or as the past; "the past is told", "it is not told"; or

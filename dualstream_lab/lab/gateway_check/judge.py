@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.lab.gateway_check.history import (
     EVENT,
@@ -29,9 +30,6 @@ from dualstream_lab.lab.gateway_check.history import (
     Session,
     SourceLog,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 _GRACE: Final = 1.0  # s
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, PublishError, StreamUnavailable
 from dualstream_lab.lab.gateway_check.topic import event_of
+from dualstream_lab.load.gateway_wire import Transport
+from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.subscriber.link import listen_sse, listen_ws
 from dualstream_lab.subscriber.wire import Dropped, decode
 from dualstream_lab.tasks import beside, end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from yarl import URL
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.load.gateway_wire import Transport
-    from dualstream_lab.publisher import DualPublisher
 
 _WITHIN: Final = 20.0  # s to deliver an event: what a gateway did not get from Redis it finds by looking
 _STRANGER: Final = 5.0  # s; the same, if it seems to read another log or another Redis

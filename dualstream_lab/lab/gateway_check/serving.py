@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
+from dualstream_lab.config import Settings
 from dualstream_lab.faults.fault import ServedGateway
 from dualstream_lab.faults.injector import broken, open_target
 from dualstream_lab.faults.spec import fault_named
@@ -15,12 +18,6 @@ from dualstream_lab.stack import LocalStack, ManagedProcess
 from dualstream_lab.stack.destination import Destination
 from dualstream_lab.stack.ports import HOST, free_ports
 from dualstream_lab.tasks import in_thread
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.config import Settings
 
 _CHECK_INTERVAL: Final = 2  # s between looks for what was lost: the check waits for one at its end
 _BROKEN: Final = 0.4  # of a fault's share of the time

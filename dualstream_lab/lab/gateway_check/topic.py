@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import PublishError
 from dualstream_lab.event import Event
+from dualstream_lab.kafka_log import Records
 from dualstream_lab.lab.gateway_check.history import SourceLog, by_partition
 from dualstream_lab.load.driver import load_headers
 from dualstream_lab.publisher import DualPublisher
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import Records
 
 _WRITERS: Final = 2
 _CALLERS: Final = 4  # calls of each that may be open

@@ -5,14 +5,12 @@ Pure.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dualstream_lab.lab.gateway_check.history import NOWHERE, Logs, PartitionSession, Session, SourceLog
 from dualstream_lab.lab.gateway_check.judge import Counts, Finding, Wrong, judge_all
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 SAYS: Final = {
     Wrong.GAP: "gaps: stayed or resumed, and did not get it",

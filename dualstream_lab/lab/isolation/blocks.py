@@ -6,14 +6,17 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
 from dualstream_lab.analysis.paired import counts_of
+from dualstream_lab.faults.fault import Target
 from dualstream_lab.faults.injector import carry_out
 from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger.seconds import UNREAD
@@ -23,15 +26,11 @@ from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory
 from dualstream_lab.recording.joined import Joined, join
 from dualstream_lab.tasks import until
 from dualstream_lab.verdict.measures import totals_of
+from dualstream_lab.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     import numpy.typing as npt
 
-    from dualstream_lab.faults.fault import Target
-    from dualstream_lab.workload import Workload
 
 HEALTHY = "healthy"
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, OutcomeUnknown, PublishError, PublishRejected, StackError
+from dualstream_lab.event import Event
 from dualstream_lab.load.child import Orders, say, serve
 from dualstream_lab.load.driver import Call, Driver, load_headers, warm_up
 from dualstream_lab.load.recorder import PublishRecorder
@@ -33,8 +34,6 @@ from dualstream_lab.workload import RunIds, Workload
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from dualstream_lab.event import Event
 
     Integers = npt.NDArray[np.int64]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, linear_regression
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,6 @@ from dualstream_lab.analysis.paired import Decision, Interval, decide, interval,
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
 from dualstream_lab.lab.output.export import as_plain
 from dualstream_lab.verdict.checker import Validity
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

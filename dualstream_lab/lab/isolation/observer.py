@@ -13,25 +13,22 @@ import json
 import os
 import time
 from array import array
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from dualstream_lab.config import Settings
+from dualstream_lab.kafka_log import Records
 from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.log_reader import LogReader, open_log_reader, record_unread
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_ready
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, Workload, source_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dualstream_lab.kafka_log import Records
 
 _NEVER = 1e9  # s
 _QUIET = 0.05  # s without a message: then nothing more comes

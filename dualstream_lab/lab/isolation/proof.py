@@ -6,11 +6,12 @@ import asyncio
 import json
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
+from typing import Any, Final, Literal, Self, TypedDict
 
 import msgspec
 
@@ -25,14 +26,10 @@ from dualstream_lab.lab.isolation.judgement import Judgement, Rules, judge, judg
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.recording import RunDirectory, list_runs
 from dualstream_lab.recording.manifest import machine, versions
+from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 from dualstream_lab.verdict.checker import Validity
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dualstream_lab.stack import LocalStack
 
 NAME: Final = "redis-isolation"
 QUICK: Final = ("redis.kill", "redis.stop", "redis.slow")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from dualstream_lab.verdict.checker import Validity
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.verdict.checker import Conclusion
+from dualstream_lab.verdict.checker import Conclusion, Validity
 
 
 def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:

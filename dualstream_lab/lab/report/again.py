@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import fault_named
+from dualstream_lab.lab.report.report import Report
+from dualstream_lab.recording import FaultRecord, Manifest
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from dualstream_lab.lab.report.report import Report
-    from dualstream_lab.recording import FaultRecord, Manifest
 
 _OPTIONS = {"batch": "batch-size", "low": "plan-low", "period": "plan-period", "steps": "plan-steps"}
 """Locust's names of a workload's fields."""

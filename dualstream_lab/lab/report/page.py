@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from dualstream_lab.lab.output.export import escaped, markdown_table
 from dualstream_lab.lab.output.page import render
 from dualstream_lab.lab.report import again, words
+from dualstream_lab.lab.report.report import Report
 from dualstream_lab.lab.report.story import ledger, recovery, story
 from dualstream_lab.ledger import CLASSES, Class, Entry
 from dualstream_lab.ledger.tables import Table, entry_table, fault_rows, recovery_table
 from dualstream_lab.verdict.thresholds import format_measure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.lab.report.report import Report
 
 _PARTIES = (
     ("generator: CPU, worst second", "generator.cpu"),

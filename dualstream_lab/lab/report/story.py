@@ -8,15 +8,15 @@ import numpy as np
 
 from dualstream_lab import analysis
 from dualstream_lab.lab.output.page import canvas, drawing
+from dualstream_lab.lab.report.report import Report
 from dualstream_lab.lab.report.words import capital, enumerated, ms, never, share
+from dualstream_lab.ledger import Recovery
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from dualstream_lab.lab.report.report import Report
-    from dualstream_lab.ledger import Recovery
 
 _POINTS = 600  # windows of a line: more are not seen
 _FAULTS = 8  # of a picture

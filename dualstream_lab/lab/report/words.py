@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from dualstream_lab.lab.report.report import Report
 from dualstream_lab.ledger import CLASSES, Class
 from dualstream_lab.verdict.thresholds import format_measure
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.lab.report.report import Report
 
 
 def subject(report: Report) -> str:

@@ -11,13 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.simulation.analytic import mean_value_analysis as means
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.parameters import Costs, Deployment
-    from dualstream_lab.workload import Workload
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.workload import Workload
 
 STATIONS: Final = ("publisher", "broker", "shard", "consumer", "gateway")
 """The way of an event; names as in ``Outcome.busy``."""

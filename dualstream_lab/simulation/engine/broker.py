@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.simulation.engine import publisher as queue
-from dualstream_lab.simulation.kernels import delay_at, done_at, inside, kernel, next_begin, pop, push, spread
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.engine.publisher import Publishers
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.outages import Outages
-    from dualstream_lab.simulation.random_draws import Noise
+from dualstream_lab.simulation.engine.publisher import Publishers
+from dualstream_lab.simulation.kernels import (
+    Floats,
+    Integers,
+    delay_at,
+    done_at,
+    inside,
+    kernel,
+    next_begin,
+    pop,
+    push,
+    spread,
+)
+from dualstream_lab.simulation.outages import Outages
+from dualstream_lab.simulation.random_draws import Noise
 
 _ANSWER, _AGAIN, _ARRIVAL, _BEGIN, _ENCODED = range(5)  # what comes next: of a connection; of a publisher
 _PAUSE: Final = 0.1  # s before what failed is sent again

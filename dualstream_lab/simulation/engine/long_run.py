@@ -22,14 +22,13 @@ import numpy as np
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import capacity, traffic_of
 from dualstream_lab.simulation.engine import long_run_outage as outage
-from dualstream_lab.simulation.engine.outcome import EDGES, LATENCIES, Bins, tally
+from dualstream_lab.simulation.engine.outcome import EDGES, LATENCIES, Bins, Case, Outcome, tally
+from dualstream_lab.simulation.engine.stations import Setup
+from dualstream_lab.simulation.kernels import Floats, Integers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.engine.outcome import Case, Outcome
-    from dualstream_lab.simulation.engine.stations import Setup
-    from dualstream_lab.simulation.kernels import Floats, Integers
 
 _EVENTS: Final = 1_000_000  # of a tile, about
 _OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB

@@ -9,17 +9,14 @@ import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import DROPS
-from dualstream_lab.simulation.engine.outcome import bin_of
-from dualstream_lab.simulation.engine.stations import by_publisher, notify_shard, receive
+from dualstream_lab.simulation.engine.outcome import Case, Outcome, bin_of
+from dualstream_lab.simulation.engine.redis_shard import Notified
+from dualstream_lab.simulation.engine.stations import Setup, by_publisher, notify_shard, receive
 from dualstream_lab.simulation.kernels import Floats, Integers, kernel
 from dualstream_lab.simulation.outages import united
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from dualstream_lab.simulation.engine.outcome import Case, Outcome
-    from dualstream_lab.simulation.engine.redis_shard import Notified
-    from dualstream_lab.simulation.engine.stations import Setup
 
     Counts = npt.NDArray[np.uint32]
 

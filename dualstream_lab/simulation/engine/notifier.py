@@ -6,18 +6,32 @@ stretch of that order, from ``first`` to ``joined``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dualstream_lab import notifier_policy as policy
 from dualstream_lab.recording import DROPS
-from dualstream_lab.simulation.engine.redis_shard import FAILED, LATE, REFUSED, SUCCESS, serve_exchange
-from dualstream_lab.simulation.kernels import delay_at, inside, kernel, next_begin, pop, push
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.engine.redis_shard import Notified, Shard
-    from dualstream_lab.simulation.kernels import Flags, Floats, Integers
+from dualstream_lab.simulation.engine.redis_shard import (
+    FAILED,
+    LATE,
+    REFUSED,
+    SUCCESS,
+    Notified,
+    Shard,
+    serve_exchange,
+)
+from dualstream_lab.simulation.kernels import (
+    Flags,
+    Floats,
+    Integers,
+    delay_at,
+    inside,
+    kernel,
+    next_begin,
+    pop,
+    push,
+)
 
 _CONNECTION, _TIMEOUT = DROPS.index("redis connection"), DROPS.index("redis timeout")
 _DOWN, _FULL = DROPS.index("redis down"), DROPS.index("queue full")

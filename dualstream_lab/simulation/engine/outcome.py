@@ -4,21 +4,18 @@ histograms by second, of all events, and rows of a sample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dualstream_lab import recording
+from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dualstream_lab.faults.spec import FaultSpec
-    from dualstream_lab.simulation.parameters import Costs, Deployment
-    from dualstream_lab.workload import Workload
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.workload import Workload
 
 _LEAST: Final = 1e-6  # s
 _WIDTH: Final = float(np.log(1.01))

@@ -7,15 +7,13 @@ queue is a chain of events, and so is a request: an event is in one of them at m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.parameters import Costs, Deployment
 
 DURABLE, REJECTED, UNKNOWN, NO_ROOM = range(1, 5)  # as recording.Outcome, whose members are no numbers here
 

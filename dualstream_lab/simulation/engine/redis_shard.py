@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dualstream_lab.recording import DROPS
-from dualstream_lab.simulation.kernels import delay_at, done_at, inside, kernel, next_begin, spread
+from dualstream_lab.simulation.kernels import (
+    Floats,
+    Integers,
+    delay_at,
+    done_at,
+    inside,
+    kernel,
+    next_begin,
+    spread,
+)
+from dualstream_lab.simulation.outages import Modes, Spans
+from dualstream_lab.simulation.random_draws import Noise
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.outages import Modes, Spans
-    from dualstream_lab.simulation.random_draws import Noise
 
 REFUSED: Final = DROPS.index("redis refused")
 SUCCESS, FAILED, LATE = range(3)  # how an exchange ends

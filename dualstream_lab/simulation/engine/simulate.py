@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.faults.spec import FaultSpec
 from dualstream_lab.simulation.analytic.capacity import at_work, on_shared_cores
 from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.engine import stations
@@ -18,12 +20,7 @@ from dualstream_lab.simulation.engine.outcome import Bins, Case, Outcome, binned
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.random_draws import draw
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.faults.spec import FaultSpec
-    from dualstream_lab.workload import Workload
+from dualstream_lab.workload import Workload
 
 _AFTER: Final = 60  # s after the plan's end, and the bounds on waiting: until then levels are kept
 _MOST: Final = 10_000_000  # events of a run with a row each

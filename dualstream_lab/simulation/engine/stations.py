@@ -4,7 +4,7 @@ holds up what was before, except within publishing, which is one station here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,10 @@ from dualstream_lab.simulation.engine.gateway import hand_out, poll
 from dualstream_lab.simulation.engine.notifier import Notifiers, notifiers, notify
 from dualstream_lab.simulation.engine.publisher import Publishers, publishers_of
 from dualstream_lab.simulation.engine.redis_shard import Shard, joined
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.outages import Outages
-    from dualstream_lab.simulation.parameters import Costs, Deployment
-    from dualstream_lab.simulation.random_draws import Draws
+from dualstream_lab.simulation.kernels import Floats, Integers
+from dualstream_lab.simulation.outages import Outages
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.random_draws import Draws
 
 
 class Setup(NamedTuple):

@@ -8,20 +8,18 @@ publishers at one server; and parts of the work only by runs in which their numb
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.simulation.analytic.capacity import at_work
+from dualstream_lab.simulation.fitting.observations import Observed
 from dualstream_lab.simulation.kernels import Floats, kernel
 from dualstream_lab.simulation.parameters import Costs as Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dualstream_lab.simulation.fitting.observations import Observed
-
     Costs = Mapping[str, float]
 
 IDLE: Final = ("idle", "redis_idle", "consumer_idle", "wake")

@@ -10,27 +10,22 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.recording import RunDirectory
 from dualstream_lab.simulation.calibration import COSTS, UNKNOWN, Calibration, load_of
-from dualstream_lab.simulation.fitting.equations import LINEAR, equations_of
+from dualstream_lab.simulation.fitting.equations import LINEAR, Equations, equations_of
 from dualstream_lab.simulation.fitting.least_squares import Normal, normal
-from dualstream_lab.simulation.fitting.observations import Blocks, observe, side_by_side
+from dualstream_lab.simulation.fitting.observations import Blocks, Observed, observe, side_by_side
 from dualstream_lab.simulation.fitting.stalls import ENOUGH, Pauses, pauses_matched, separate
+from dualstream_lab.simulation.kernels import Floats
 from dualstream_lab.simulation.parameters import Costs, most_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.recording import RunDirectory
-    from dualstream_lab.simulation.fitting.equations import Equations
-    from dualstream_lab.simulation.fitting.observations import Observed
-    from dualstream_lab.simulation.kernels import Floats
 
 _TURNS: Final = 8
 _RESAMPLES: Final = 200

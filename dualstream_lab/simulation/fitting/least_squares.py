@@ -8,12 +8,11 @@ its *resolution* (Backus and Gilbert): 1 where the data alone decide.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.kernels import Floats, Integers
+from dualstream_lab.simulation.kernels import Floats, Integers
 
 _BELIEF: Final = 3.0  # a cost is believed to be its default, give or take three times as much
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.recording import Outcome, RunDirectory
+from dualstream_lab.recording import Interval, Outcome, RunDirectory
 from dualstream_lab.recording.joined import places
-from dualstream_lab.simulation.parameters import deployment_of
+from dualstream_lab.simulation.kernels import Floats, Integers
+from dualstream_lab.simulation.parameters import Deployment, deployment_of
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from dualstream_lab.recording import Interval
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.parameters import Deployment
 
 _APART: Final = {"lab": 200e-6, "simulation": 1e-6}
 """s between two calls' answers from which on they came with two requests. The calls of one request are woken

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from dualstream_lab.recording.joined import join
 from dualstream_lab.simulation.engine.outcome import Outcome
 from dualstream_lab.simulation.engine.simulate import simulate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.simulation.fitting.equations import Equations
-    from dualstream_lab.simulation.fitting.observations import Observed
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.parameters import Costs
+from dualstream_lab.simulation.fitting.equations import Equations
+from dualstream_lab.simulation.fitting.observations import Observed
+from dualstream_lab.simulation.kernels import Floats, Integers
+from dualstream_lab.simulation.parameters import Costs
 
 ENOUGH: Final = 5.0  # fewer requests that met one say nothing of how long pauses are
 _STEPS: Final = 5

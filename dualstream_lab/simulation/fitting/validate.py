@@ -5,29 +5,25 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger import Ledger
+from dualstream_lab.ledger.recovery import Path as Path_
 from dualstream_lab.recording import RunDirectory
 from dualstream_lab.recording.joined import join
+from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.engine.simulate import simulate
 from dualstream_lab.simulation.fitting.observations import usable
-from dualstream_lab.simulation.parameters import deployment_of
+from dualstream_lab.simulation.parameters import Costs, Deployment, deployment_of
 from dualstream_lab.simulation.run_directory import record
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.ledger.recovery import Path as Path_
-    from dualstream_lab.simulation.calibration import Calibration
-    from dualstream_lab.simulation.parameters import Costs, Deployment
-    from dualstream_lab.workload import Workload
+from dualstream_lab.workload import Workload
 
 _ALLOWED: Final = 0.15
 _ALLOWED_P99: Final = 0.25

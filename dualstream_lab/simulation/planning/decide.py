@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import listening, station
 from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.planning.plan import PUBLISHED, way
 from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.simulation.planning.sizing import size
 from dualstream_lab.simulation.planning.trial_run import rehearse
 from dualstream_lab.units import count, many, percent, seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dualstream_lab.simulation.parameters import Costs, Deployment
 
 _FAST: Final = 10_000  # events/s, from which one call and one exchange an event cost too much
 _MANY: Final = 100  # subscribers of a channel; with fewer there are hardly more of them than gateways

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
-from dualstream_lab.simulation.analytic.capacity import listening
-from dualstream_lab.simulation.planning.plan import way
+from dualstream_lab.simulation.analytic.capacity import Station, listening
+from dualstream_lab.simulation.planning.plan import Plan, way
 from dualstream_lab.units import count, many, percent, seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dualstream_lab.simulation.analytic.capacity import Station
-    from dualstream_lab.simulation.planning.plan import Plan
 
 _BATCHES: Final = {
     "publisher": ("publishers", "a call of {}", "event"),

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from collections.abc import Iterator
+from typing import Final, NamedTuple, TypeAlias
 
-from dualstream_lab.simulation.analytic.capacity import listening
+from dualstream_lab.simulation.analytic.capacity import Capacity, listening
+from dualstream_lab.simulation.parameters import Deployment
+from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.units import count, many, percent, seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dualstream_lab.simulation.analytic.capacity import Capacity
-    from dualstream_lab.simulation.parameters import Deployment
-    from dualstream_lab.simulation.planning.requirements import Requirements
 
 ELECTION: Final = 6.0
 """Seconds until the partitions of a broker that is gone have another leader, as in the fault catalogue."""

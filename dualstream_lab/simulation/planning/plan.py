@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import Capacity, capacity, listening
 from dualstream_lab.simulation.calibration import Calibration
+from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.simulation.planning.outage_effects import Effect, effects
+from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.simulation.planning.sizing import size, smallest, with_brokers
 from dualstream_lab.simulation.planning.trial_run import Rehearsal, rehearse
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dualstream_lab.simulation.parameters import Costs, Deployment
-    from dualstream_lab.simulation.planning.requirements import Requirements
 
 PARTS: Final = ("publishers", "brokers", "partitions", "shards", "gateways", "consumers")
 """Of the bill, as the fields of Deployment."""

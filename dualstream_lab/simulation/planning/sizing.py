@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.analytic.capacity import station
-from dualstream_lab.simulation.parameters import Deployment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dualstream_lab.simulation.parameters import Costs
-    from dualstream_lab.simulation.planning.requirements import Requirements
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.planning.requirements import Requirements
 
 _OWN: Final = 64  # partitions of a broker, to look for fewer brokers
 _MOST: Final = 10_000  # of a part

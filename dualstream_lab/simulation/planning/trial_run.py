@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,10 @@ from dualstream_lab.simulation.analytic.capacity import listening
 from dualstream_lab.simulation.engine.gateway import hand_out
 from dualstream_lab.simulation.engine.outcome import Outcome
 from dualstream_lab.simulation.engine.simulate import simulate
+from dualstream_lab.simulation.kernels import Floats, Integers
+from dualstream_lab.simulation.parameters import Costs, Deployment
+from dualstream_lab.simulation.planning.requirements import Requirements
 from dualstream_lab.workload import Workload
-
-if TYPE_CHECKING:
-    from dualstream_lab.simulation.kernels import Floats, Integers
-    from dualstream_lab.simulation.parameters import Costs, Deployment
-    from dualstream_lab.simulation.planning.requirements import Requirements
 
 _EVENTS: Final = 200_000  # about
 _LEAST, _LONGEST = 0.25, 600.0  # s
