@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 _NEVER: Final = {CLASSES[which][0] for which in (Class.LOST, Class.ORPHAN)}
 _COLORS: Final = {
-    "delivered": look.GOOD,
-    "undelivered": look.DOUBTFUL,
-    "delivered-after-giving-up": "#56B4E9",
-}
+    "delivered": look.GOOD, "undelivered": look.DOUBTFUL, "delivered-after-giving-up": "#56B4E9",
+}  # fmt: skip
 _OTHERS: Final = "#999999"
 _DECADES: Final = 30  # a count that is so many times another one would hide it on a linear axis
 
@@ -99,8 +97,7 @@ class _Row(NamedTuple):
 
 def plot_recovery(recoveries: Sequence[Recovery], ax: Axes | None = None) -> Axes:
     """A row a fault, and below it a row a path: when the fault was on, when it showed, how long the path was
-    unavailable, until when what had piled up was drained, when p99 was as before. All in s from the fault's
-    begin.
+    unavailable, until when what had piled up was drained, when p99 was as before. All in s of the fault.
 
     Where a silence began is known only if it outlasted the fault; another one is drawn from the begin. A row
     wants about a quarter of an inch: four rows a fault.

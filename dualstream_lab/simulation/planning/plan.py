@@ -26,18 +26,11 @@ _SECOND: Final = 0.999
 _SUM: Final = ("request", "kafka_rtt")
 _BETTER: Final = 0.98  # of the latency; what helps less does not help
 PUBLISHED: Final = 4  # steps of the way until the ack
+_BROKERS: Final = {"brokers", "partitions", "replication_factor", "payload_bytes"}
 _MATTERS: Final = {
-    "publishers": {
-        "rate",
-        "batch",
-        "payload_bytes",
-        "publishers",
-        "brokers",
-        "partitions",
-        "replication_factor",
-    },
+    "publishers": {"rate", "batch", "publishers", *_BROKERS},
     "brokers": {"publishers", "brokers", "replication_factor", "payload_bytes"},
-    "partitions": {"brokers", "partitions", "replication_factor", "payload_bytes"},
+    "partitions": _BROKERS,
     "shards": {"publishers", "subscribers"},
     "gateways": {"clients_per_gateway"},
     "consumers": {"consumers", "payload_bytes"},
