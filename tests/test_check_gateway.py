@@ -684,7 +684,7 @@ async def test_ctrl_c_judges_what_was_seen(
     verdict = json.loads(file.read_text())
     assert verdict["state"] == "interrupted"
     assert verdict["held"]
-    assert verdict["told"]["all"] > 500
+    assert verdict["delivered"]["all"] > 500
 
 
 @pytest.mark.parametrize(

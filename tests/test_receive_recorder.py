@@ -41,7 +41,7 @@ def notification(seq: int, ids: RunIds = IDS, **fields: object) -> bytes:
         (b"noise", 0, 0),
     ],
 )
-def test_what_is_of_another_log_is_not_heard_and_counted(message, delivered, foreign):
+def test_what_is_of_another_log_is_ignored_and_counted(message, delivered, foreign):
     kept = []
     hearing = ReceiveRecorder(None, "w", IDS, epoch=OURS, deliver=kept.append)
     hearing(0, message, 1)

@@ -43,7 +43,7 @@ async def test_faults_happen_at_their_time_and_their_evidence_is_kept(target, wh
     assert await whole() == before
     kept = RunDirectory.open(directory.path).manifest.faults
     assert kept == directory.manifest.faults
-    assert [one.fault for one in kept] == ["redis.kill", "redis.kill", "redis.slow", "redis.restart"]
+    assert [one.name for one in kept] == ["redis.kill", "redis.kill", "redis.slow", "redis.restart"]
     assert all(one.bite and one.over and one.end > one.begin for one in kept)
     for (begin, end), (at, length) in zip(
         seconds(directory), [(0.2, 0.3), (1.2, 0.3), (2, 0.5), (3, 0)], strict=True
@@ -148,7 +148,7 @@ async def test_a_block_that_is_short_lasts_as_long_as_was_asked_for(target):
 
 async def test_wrong_names_and_targets_are_refused_before_anything_is_broken(target, settings, monkeypatch):
     monkeypatch.setattr(Fault, "__init__", None)  # nothing may be made
-    with pytest.raises(ConfigError, match="what: must be one of"):
+    with pytest.raises(ConfigError, match="fault: must be one of"):
         async with broken(target, "redis.burn"):
             pass
     with pytest.raises(ConfigError, match=r"unknown key 'delay'; known for redis\.slow: .*, delay_ms"):

@@ -75,7 +75,7 @@ async def test_every_event_of_an_outage_is_accounted_for(tmp_path, stack):
     assert (ledger.lost, ledger.orphans, found["ledger.lost"], found["ledger.orphan"]) == (0, 0, 0, 0)
 
     causes = {entry.cause: entry.count for entry in ledger.entries if entry.cause}
-    dropped = sum(count for cause, count in causes.items() if cause.startswith("publisher dropped"))
+    dropped = sum(count for cause, count in causes.items() if cause.startswith("dropped by the publisher"))
     assert dropped + causes.get("reconnect gap", 0) == ledger.count("undelivered"), "nothing is unexplained"
     assert dropped + ledger.count("delivered-after-giving-up") == found["live.dropped"] > RATE
 

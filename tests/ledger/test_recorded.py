@@ -1,4 +1,4 @@
-"""What the ledger rests on is recorded as it was: presence, drops, outcomes, who was killed for slowness."""
+"""What the ledger rests on is recorded as it was: presence, drops, outcomes, who was killed as slow."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_the_ledger_has_the_same_classes(outcome, path):
     assert ledger.count("recovered") == outcome.recovered.sum() > 0
     assert ledger.count("undelivered") == (durable & np.isnan(outcome.delivered)).sum()
     causes = {entry.cause for entry in ledger.entries if entry.name == "undelivered"}
-    assert causes <= {"reconnect gap", *(f"publisher dropped: {why}" for why in DROPS)}
+    assert causes <= {"reconnect gap", *(f"dropped by the publisher: {why}" for why in DROPS)}
     assert [recovery.fault for recovery in ledger.recoveries] == ["redis.kill", "kafka.stop"]
     assert all(recovery.detected is not None for recovery in ledger.recoveries)
 
