@@ -606,7 +606,7 @@ async def test_another_redis_than_the_gateways(
     other = redis_process(find_redis(), port=port, directory=tmp_path / "other", remove=None)
     await asyncio.to_thread(other.start)
     try:
-        with pytest.raises(ConfigError, match="nobody hears on this Redis"):
+        with pytest.raises(ConfigError, match="nobody receives on this Redis"):
             await check_gateway(gateway, settings(redis_url=f"redis://127.0.0.1:{port}"), QUICK)
     finally:
         other.kill()

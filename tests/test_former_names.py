@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -103,3 +105,15 @@ def test_a_damaged_verdict_of_then_is_said(key: str, tmp_path: Path) -> None:
     directory.write_verdict((directory.verdict() or {}) | {key: [7]})
     with pytest.raises(Exception, match="the verdict is not one of this version"):
         Verdict.load(json.loads((tmp_path / "run" / "verdict.json").read_text()))
+
+
+def test_a_locustfile_with_the_name_of_before_measures_what_it_published() -> None:
+    """In a process of its own: the bridge patches it."""
+    program = (
+        "from dualstream_lab.locust_bridge import PublishingUser\n"
+        "class Former(PublishingUser):\n    hears_itself = True\n"
+        "class Mute(PublishingUser): pass\n"
+        "print(Former.measures_delivery, Mute.measures_delivery)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
