@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,8 +19,6 @@ from dualstream_lab.gateway.issuer_keys import IssuerKeys, KeysUnavailable
 from dualstream_lab.http_server import HttpRefusal, report_refusal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aiohttp import web
 
     from dualstream_lab.config import ServeSettings

@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -14,8 +15,6 @@ import msgspec
 from dualstream_lab.http_server import HttpRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-
     from dualstream_lab.config import ServeSettings
 
 _SEND_BUFFER: Final = 128 * 1024  # Linux's 4 MB and more a transport never sees: a slow client looks quick

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import HttpVersion11, WSCloseCode, WSMsgType, web
 
-from dualstream_lab.gateway.access import Denied, bearer, grant_of
+from dualstream_lab.gateway.access import Denied, Grant, bearer, grant_of
 from dualstream_lab.gateway.clients import SseConnection, WebSocketConnection
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
-from dualstream_lab.gateway.session import Session, keep, parse_command
-from dualstream_lab.gateway.since import Refused, parse_since
+from dualstream_lab.gateway.session import Session, Sessions, keep, parse_command
+from dualstream_lab.gateway.since import Refused, Since, parse_since
 from dualstream_lab.http_server import HttpRefusal, client_of, printable
-
-if TYPE_CHECKING:
-    from dualstream_lab.gateway.access import Grant
-    from dualstream_lab.gateway.session import Sessions
-    from dualstream_lab.gateway.since import Since
 
 BAD_MESSAGE, UNAUTHENTICATED, SLOW = 4400, 4401, 4408
 _HEARTBEAT: Final = 15.0  # s: a client that does not answer a ping for half of it is gone

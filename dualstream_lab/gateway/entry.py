@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.handover import Join, Phase
-from dualstream_lab.gateway.past import Refusal, later
-from dualstream_lab.gateway.since import check_since, known_by
-from dualstream_lab.store import Page, Place, Query
+from dualstream_lab.gateway.handover import Join, Phase, Stream
+from dualstream_lab.gateway.past import Positions, Refusal, later
+from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.gateway.since import Since, check_since, known_by
+from dualstream_lab.store import Page, Place, Query, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.clients import Connection, Frame
     from dualstream_lab.gateway.feed import Feed
-    from dualstream_lab.gateway.handover import Stream
     from dualstream_lab.gateway.hub import Hub
     from dualstream_lab.gateway.log import Log, Tail
-    from dualstream_lab.gateway.past import Positions
-    from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.gateway.since import Since
-    from dualstream_lab.store import Row
 
 _MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
 _NO_PLACE: Final = Place(position=0, floor=0)

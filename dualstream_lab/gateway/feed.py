@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dualstream_lab.cursor import Cursor
-from dualstream_lab.gateway.clients import EventFrame, StateFrame, event_frame, state_frame
+from dualstream_lab.gateway.clients import Connection, EventFrame, Frame, StateFrame, event_frame, state_frame
 from dualstream_lab.gateway.handover import Stream
+from dualstream_lab.gateway.past import Positions
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable
-
     from dualstream_lab.event import Notification
-    from dualstream_lab.gateway.clients import Connection, Frame
-    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Row
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import logging
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import cache
 from importlib import resources
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import web
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.access import grant_of
+from dualstream_lab.gateway.access import Access, grant_of
 from dualstream_lab.gateway.clients import ConnectionLimit
 from dualstream_lab.gateway.endpoints import Endpoints
 from dualstream_lab.gateway.entry import Entry
@@ -37,18 +39,13 @@ from dualstream_lab.http_server import (
     public_reason,
     report_refusal,
 )
-from dualstream_lab.kafka_log import open_consumer, topic_info
+from dualstream_lab.kafka_log import LogIdentity, open_consumer, topic_info
+from dualstream_lab.store import Store
 from dualstream_lab.store.schema import REBUILD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from aiohttp.typedefs import Handler
 
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.access import Access
-    from dualstream_lab.kafka_log import LogIdentity
-    from dualstream_lab.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -32,15 +32,13 @@ it ends.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from dualstream_lab.gateway.past import Refusal, behind, hole_of, later, removed
+from dualstream_lab.gateway.past import Positions, Refusal, behind, hole_of, later, removed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Row
 
 T = TypeVar("T")

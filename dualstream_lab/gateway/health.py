@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.log import each_end
-from dualstream_lab.gateway.past import Lag
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.log import Log
-    from dualstream_lab.gateway.past import Positions
-    from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.kafka_log import LogConsumer
-    from dualstream_lab.store import Feeder, Store
+from dualstream_lab.gateway.log import Log, each_end
+from dualstream_lab.gateway.past import Lag, Positions
+from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.kafka_log import LogConsumer
+from dualstream_lab.store import Feeder, Store
 
 _EVERY: Final = 1.0  # s
 _SEEN: Final = 6.0  # s since a processor's last word, given every two, in which it counts as alive

@@ -5,30 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import EventError
-from dualstream_lab.event import decode_notification
+from dualstream_lab.event import Notification, decode_notification
+from dualstream_lab.gateway.clients import Connection, Frame
 from dualstream_lab.gateway.feed import Feed
+from dualstream_lab.gateway.handover import Join
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.past import Refusal, later
+from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.gateway.repair import Claim, Claims, Repairs, position_of
-from dualstream_lab.gateway.upstream import Channels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.event import Notification
-    from dualstream_lab.gateway.clients import Connection, Frame
-    from dualstream_lab.gateway.handover import Join
-    from dualstream_lab.gateway.log import Log
-    from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.gateway.upstream import Upstream
-    from dualstream_lab.kafka_log import LogIdentity
-    from dualstream_lab.store import Row
+from dualstream_lab.gateway.upstream import Channels, Upstream
+from dualstream_lab.kafka_log import LogIdentity
+from dualstream_lab.store import Row
 
 _MANY_PENDING: Final = 2000  # events told and not compared, after which a stream is compared before its time
 

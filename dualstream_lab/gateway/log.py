@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.kafka_log import LogEnds, LogWatch, partition_of, read_range
-from dualstream_lab.record import Decoder
+from dualstream_lab.gateway.past import Positions
+from dualstream_lab.kafka_log import LogConsumer, LogEnds, LogIdentity, LogWatch, partition_of, read_range
+from dualstream_lab.record import Decoder, Record
 from dualstream_lab.store import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.past import Positions
-    from dualstream_lab.kafka_log import LogConsumer, LogIdentity
-    from dualstream_lab.record import Record
-
     OnChange = Callable[[LogIdentity, LogIdentity], None]
 
 log = logging.getLogger(__name__)

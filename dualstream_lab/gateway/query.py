@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.event import id_invalid_reason
-from dualstream_lab.gateway.access import grant_of
-from dualstream_lab.gateway.past import Refusal, behind, hole_of, later, removed
+from dualstream_lab.gateway.access import Access, Grant, grant_of
+from dualstream_lab.gateway.log import Log
+from dualstream_lab.gateway.past import Positions, Refusal, behind, hole_of, later, removed
+from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.gateway.repair import position_of
 from dualstream_lab.gateway.since import (
     EARLIEST,
+    Since,
     check_partitions,
     check_since,
     check_source,
@@ -26,17 +31,7 @@ from dualstream_lab.gateway.since import (
     parse_since,
 )
 from dualstream_lab.http_server import HttpRefusal
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.gateway.access import Access, Grant
-    from dualstream_lab.gateway.log import Log
-    from dualstream_lab.gateway.past import Positions
-    from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.gateway.since import Since
-    from dualstream_lab.store import Page, StoredEvent
+from dualstream_lab.store import Page, StoredEvent
 
 _MAX_LIMIT: Final = 1000
 _MAX_DIGITS: Final = 9  # int() raises for thousands of them

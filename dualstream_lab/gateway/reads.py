@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from dualstream_lab.errors import StoreError
+from dualstream_lab.gateway.past import Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dualstream_lab.gateway.past import Positions
     from dualstream_lab.store import Page, Query, Store
 
 _BATCH = 500  # queries of one look at most, about 10 ms where they find little

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import hiredis
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _QUIET: Final = 2.0  # s of silence after which Redis is asked for a sign
 _SIGN: Final = 2.0  # s that it has to give one

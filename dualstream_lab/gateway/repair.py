@@ -7,23 +7,20 @@ import logging
 import random
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError
-from dualstream_lab.gateway.log import each_end
-from dualstream_lab.store import Query
+from dualstream_lab.event import Notification
+from dualstream_lab.gateway.log import Log, each_end
+from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.store import Page, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.event import Notification
     from dualstream_lab.gateway.clients import Frame
     from dualstream_lab.gateway.feed import Feed
-    from dualstream_lab.gateway.log import Log
-    from dualstream_lab.gateway.reads import Reads
-    from dualstream_lab.store import Page
 
     _Feeds = Callable[[], Iterable[Feed]]
     _Say = Callable[[Feed, list[Frame]], None]

@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dualstream_lab.errors import DualStreamError
-from dualstream_lab.gateway.clients import StateFrame, state_frame
-from dualstream_lab.gateway.since import Refused, check_source
-from dualstream_lab.http_server import public_reason
+from dualstream_lab.gateway.clients import Connection, ConnectionLimit, StateFrame, state_frame
+from dualstream_lab.gateway.entry import Entry
+from dualstream_lab.gateway.feed import Feed
+from dualstream_lab.gateway.since import Refused, Since, check_source
+from dualstream_lab.http_server import RateLimit, public_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dualstream_lab.config import ServeSettings
     from dualstream_lab.gateway.access import Access, Grant
-    from dualstream_lab.gateway.clients import Connection, ConnectionLimit
-    from dualstream_lab.gateway.entry import Entry
-    from dualstream_lab.gateway.feed import Feed
     from dualstream_lab.gateway.hub import Hub
-    from dualstream_lab.gateway.since import Since
-    from dualstream_lab.http_server import RateLimit
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from dualstream_lab.cursor import Cursor
 from dualstream_lab.errors import DualStreamError, EventError
 from dualstream_lab.event import source_invalid_reason
+from dualstream_lab.gateway.past import Positions
 
 if TYPE_CHECKING:
     from dualstream_lab.gateway.log import Log
-    from dualstream_lab.gateway.past import Positions
 
 EARLIEST: Final = "earliest"
 Since: TypeAlias = Cursor | Literal["earliest"] | None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,14 +15,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from dualstream_lab.event import channel_of, resync_channel, shard_channel
+from dualstream_lab.event import Notification, channel_of, resync_channel, shard_channel
 from dualstream_lab.gateway.redis_connection import Connection, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from dualstream_lab.config import ServeSettings
-    from dualstream_lab.event import Notification
 
 log = logging.getLogger(__name__)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from dualstream_lab.kafka_log import partition_of
 from dualstream_lab.processor.dead_letters import DeadLetter
+from dualstream_lab.record import Decoder, Record, StoredEvent
 from dualstream_lab.store import Hole
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.record import Decoder, Record, StoredEvent
 
 log = logging.getLogger(__name__)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Mapping
+from typing import Final
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError, StreamUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.kafka_log import Bounds, LogConsumer
-    from dualstream_lab.store import Store
+from dualstream_lab.kafka_log import Bounds, LogConsumer
+from dualstream_lab.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import NewTopic
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, is_there, open_admin
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.record import Record
+from dualstream_lab.record import Record
 
 log = logging.getLogger(__name__)
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import GroupConsumer
 from dualstream_lab.processor.batch import Batch, Handler, Placement
 from dualstream_lab.processor.claim import AnotherLog, Claim
+from dualstream_lab.processor.dead_letters import DeadLetters
 from dualstream_lab.record import Decoder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.dead_letters import DeadLetters
-    from dualstream_lab.store import Store
+from dualstream_lab.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -7,22 +7,19 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import msgspec
 
+from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.kafka_log import connecting, topic_info
+from dualstream_lab.processor.batch import Handler
 from dualstream_lab.processor.dead_letters import DeadLetters
 from dualstream_lab.processor.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dualstream_lab.config import ServeSettings
-    from dualstream_lab.processor.batch import Handler
-    from dualstream_lab.store import Store
+from dualstream_lab.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import PublishError, PublishRejected
 from dualstream_lab.publisher.buffer import Buffer, Deadlines
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall, State
+from dualstream_lab.publisher.kafka import KafkaWriter
+from dualstream_lab.publisher.record_batch import BatchLimit
 from dualstream_lab.publisher.sender import Sender
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.publisher.kafka import KafkaWriter
-    from dualstream_lab.publisher.record_batch import BatchLimit
 
 
 class Accumulator:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -14,9 +16,6 @@ from dualstream_lab.publisher.outcome import IN_FLIGHT, BatchReceipt, Durable, O
 from dualstream_lab.publisher.record_batch import Codec, RecordBatch
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable, Mapping, Sequence
-
     from dualstream_lab.publisher.route import Route
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import UNSET
 
 from dualstream_lab.errors import ConfigError, EventError
-from dualstream_lab.event import ID_PATTERN, Event, encode_event, id_invalid_reason, occasion_invalid_reason
+from dualstream_lab.event import (
+    ID_PATTERN,
+    Event,
+    Header,
+    encode_event,
+    id_invalid_reason,
+    occasion_invalid_reason,
+)
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall
 from dualstream_lab.publisher.record_batch import VARINTS, BatchLimit, Codec, encoded_header, prefixed, varint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from dualstream_lab.event import Header
-    from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.route import Routes
 
 _NAMED = 20  # bad events spelled out in a message
 _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096

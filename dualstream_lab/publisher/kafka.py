@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -22,17 +23,15 @@ from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, connecting, info_of, refusal
+from dualstream_lab.publisher.record_batch import RecordBatch
 from dualstream_lab.publisher.refusals import Answer, BatchRefused, Meaning, answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aiokafka.producer.message_accumulator import MessageBatch
 
-    from dualstream_lab.config import Settings
-    from dualstream_lab.publisher.record_batch import RecordBatch
 
 log = logging.getLogger(__name__)
 

@@ -7,20 +7,17 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from dualstream_lab import notifier_policy as policy
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import event_key, resync_channel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dualstream_lab.publisher.call import PartitionSlice
-    from dualstream_lab.publisher.redis_link import RedisLink
-    from dualstream_lab.publisher.route import Route
+from dualstream_lab.publisher.call import PartitionSlice
+from dualstream_lab.publisher.redis_link import RedisLink
+from dualstream_lab.publisher.route import Route
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Callable, Iterable
+from typing import Literal, Self
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, EventError, StreamUnavailable
+from dualstream_lab.event import Event
 from dualstream_lab.kafka_log import LogIdentity, LogWatch, TopicInfo, topic_info
 from dualstream_lab.publisher.accumulator import Accumulator
 from dualstream_lab.publisher.call import PartitionSlice, State
@@ -20,11 +22,6 @@ from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.resolution import find_in_log, named_slices, resolution
 from dualstream_lab.publisher.route import Routes
 from dualstream_lab.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dualstream_lab.event import Event
 
 log = logging.getLogger(__name__)
 

@@ -7,16 +7,14 @@ the garbage collector one object an event instead of five.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from dualstream_lab.event import Header
+from dualstream_lab.event import Header
 
 _OVERHEAD: Final = 100  # the batch's header (61 bytes) and one record's framing
 

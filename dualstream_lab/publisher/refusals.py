@@ -7,14 +7,12 @@ of the batch be in the log, now or later? Whatever is checked before the broker 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dualstream_lab.publisher.call import PartitionSlice
+from dualstream_lab.publisher.call import PartitionSlice
 
 
 class Meaning(Enum):

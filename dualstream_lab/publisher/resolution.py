@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import Event, event_key
 from dualstream_lab.kafka_log import Bounds, LogConsumer, Records, open_consumer
 from dualstream_lab.publisher.call import PartitionSlice, State
 from dualstream_lab.publisher.outcome import InLog, NotInLog, Resolution, StillOpen
 from dualstream_lab.record import Decoder, StoredEvent
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from dualstream_lab.config import Settings
 
 _NAMED = 5  # events spelled out in a message
 _CLOCK_MARGIN_MS = 60_000  # topics may be stamped with the broker's clock

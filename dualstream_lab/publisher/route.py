@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from aiokafka.partitioner import murmur2
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import (
     channel_of,
@@ -19,9 +20,6 @@ from dualstream_lab.event import (
 )
 from dualstream_lab.publisher.call import Generation
 from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header, prefixed
-
-if TYPE_CHECKING:
-    from dualstream_lab.config import Settings
 
 _MAX_ROUTES = 50_000  # about 60 MB at most
 _MAX_TYPES = 10_000

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiokafka.errors import KafkaError
 
+from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
+from dualstream_lab.kafka_log import TopicInfo
 from dualstream_lab.publisher.call import InFlightBatch, PartitionQueue, PartitionSlice, State
 from dualstream_lab.publisher.kafka import Barred, KafkaWriter, RepeatFilter
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.refusals import BatchRefused, Blame, triage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dualstream_lab.config import Settings
-    from dualstream_lab.kafka_log import TopicInfo
 
 log = logging.getLogger(__name__)
 log.addFilter(RepeatFilter())
