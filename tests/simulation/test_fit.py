@@ -25,7 +25,7 @@ from dualstream_lab.workload import Workload
 from .sweep import TRUE, sweep
 
 NEVER = {"replica", "receive", "write"}
-"""No copies, no gateways."""
+"""Nothing is replicated, and there are no gateways."""
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def test_two_faults_at_once_on_a_server_are_refused() -> None:
 
 
 def test_a_leader_without_a_copy_cannot_be_lost() -> None:
-    with pytest.raises(ConfigError, match=r"copies: .* needs 2"):
+    with pytest.raises(ConfigError, match=r"replication_factor: .* needs 2"):
         outages([FaultSpec(name="kafka.leader-lost", at=1, length=2)], Deployment(brokers=3))
 
 
