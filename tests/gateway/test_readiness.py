@@ -99,7 +99,7 @@ async def test_a_processor_that_dies_is_missed_and_one_that_comes_is_seen(stack:
         async with Published(made) as publish:
             await publish(source, 7)
         await until_not_ready(gateway, "behind the log", "7 messages")
-        await until_not_ready(gateway, "no processor feeds this store", "was heard")
+        await until_not_ready(gateway, "no processor feeds this store", "was seen")
         assert await metric(gateway, "store_lag_messages") == 7
         assert await metric(gateway, "store_lag_seconds") > 2
         processor.process.resume()

@@ -60,14 +60,6 @@ def test_noise_has_mean_one_and_the_variation_that_was_asked_for(variation: floa
     assert table.min() > 0
 
 
-def test_factors_are_the_tables_from_a_stations_start_on_and_over_again() -> None:
-    noise = drawn(deployment=Deployment(brokers=3)).requests
-    size, start = len(noise.table), int(noise.starts[2])
-    assert noise.factor(2, 0) == noise.table[start]
-    assert noise.factor(2, size - start) == noise.table[0]
-    assert noise.factor(2, size) == noise.factor(2, 0)
-
-
 def test_a_broker_pauses_as_often_and_as_long_as_it_should() -> None:
     stops = drawn(duration=3700.0, costs=Costs(pauses=2.0, pause=3e-3)).stops[0]
     lengths = stops[:, 1] - stops[:, 0]

@@ -50,7 +50,7 @@ def scenario(report: Report) -> str:
     manifest = report.manifest
     asked = dict(manifest.asked)
     faults = asked.pop("faults", None)
-    lines = [f"fault = {json.dumps(manifest.name)}", *(f"{name} = {_toml(asked[name])}" for name in asked)]
+    lines = [f"name = {json.dumps(manifest.name)}", *(f"{name} = {_toml(asked[name])}" for name in asked)]
     if manifest.thresholds:
         lines += ["thresholds = [", *(f"    {json.dumps(text)}," for text in manifest.thresholds), "]"]
     lines += ["", "[workload]"]
