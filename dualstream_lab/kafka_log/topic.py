@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_MAX_MESSAGE: Final = 1_048_588
 _DEFAULT_RETENTION_MS: Final = 604_800_000
+_FENCED: Final = 0.1  # s between looks for a broker where none is known
 _BROKERS: Final = 3
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)
 
@@ -245,9 +246,15 @@ async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) 
 
 
 async def ask_any(client: AIOKafkaClient, request: Any) -> Any:
-    """What the first of three brokers answers. Raises KafkaError, OSError when none of them does."""
-    nodes = [broker.nodeId for broker in client.cluster.brokers()]
-    failure: KafkaError | OSError = KafkaConnectionError("no broker is known")
+    """What the first of three brokers answers. Raises KafkaError, OSError when none of them does.
+
+    Waits while no broker is known: one that was away for long is fenced for a moment when it is back, and
+    does not name itself then. The caller bounds it.
+    """
+    while not (nodes := [broker.nodeId for broker in client.cluster.brokers()]):
+        await asyncio.sleep(_FENCED)
+        await client.force_metadata_update()
+    failure: KafkaError | OSError = KafkaConnectionError("no broker was asked")
     for node in random.sample(nodes, min(len(nodes), _BROKERS)):
         try:
             return await client.send(node, request)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from aiokafka.structs import BrokerMetadata
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log import (
@@ -18,6 +19,7 @@ from dualstream_lab.kafka_log import (
     open_consumer,
 )
 from dualstream_lab.kafka_log import consumer as consumer_module
+from dualstream_lab.kafka_log import topic as topic_module
 
 from .hostile import Writer, event, grow, make_anew, mute, scatter
 
@@ -116,3 +118,23 @@ async def test_a_broker_that_is_away_is_the_trouble_of_its_partitions_alone(clus
             while consumer.troubles:
                 await consumer.poll(Records)
             assert await ends.ends(range(3)) == {0: 1, 1: 1, 2: 2}
+
+
+async def test_while_every_broker_is_fenced_the_next_metadata_is_waited_for():
+    """A fake: how long a broker is fenced, after it was away for long, is not to be chosen."""
+
+    class Fenced:
+        looks = 0
+        cluster = property(lambda self: self)
+
+        def brokers(self) -> list[BrokerMetadata]:
+            return [BrokerMetadata(1, "127.0.0.1", 1, None)] if self.looks == 2 else []
+
+        async def force_metadata_update(self) -> bool:
+            self.looks += 1
+            return True
+
+        async def send(self, node: int, request: str) -> tuple[int, str]:
+            return node, request
+
+    assert await topic_module.ask_any(Fenced(), "whatever") == (1, "whatever")
