@@ -182,6 +182,19 @@ async def until_so(ask: Callable[[], Awaitable[object]], wanted: object, *, time
         raise AssertionError(f"{answer!r}, not {wanted!r}, after {timeout} s") from None
 
 
+def serve_settings(stack: LocalStack, topic: str, directory: Path, **more: object) -> ServeSettings:
+    """For :func:`served`: a port and a store of its own, on the stack."""
+    (port,) = free_ports(1)
+    return ServeSettings.load(
+        kafka_url=stack.kafka_url,
+        redis_url=stack.redis_url,
+        topic=topic,
+        store=directory / "store.db",
+        listen=f"{HOST}:{port}",
+        **more,
+    )
+
+
 @asynccontextmanager
 async def served(settings: ServeSettings, *parts: str) -> AsyncIterator[str]:
     """Parts in this very loop, which can be looked into; its URL."""

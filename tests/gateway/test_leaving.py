@@ -13,11 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from benchmarks.attacks import drop_at_random
-from dualstream_lab.config import ServeSettings
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.ports import free_ports
 from tests.gateway.published import new_source
-from tests.gateway.serving import served, until, until_so
+from tests.gateway.serving import serve_settings, served, until, until_so
 
 _AT_ONCE = 50
 _KEPT = (
@@ -37,17 +35,8 @@ async def test_clients_that_come_and_drop_leave_nothing(
     caplog: pytest.LogCaptureFixture,
 ):
     """F5."""
-    (port,) = free_ports(1)
     prefix = f"left-{uuid4().hex[:8]}:"
-    settings = ServeSettings.load(
-        kafka_url=stack.kafka_url,
-        redis_url=stack.redis_url,
-        topic=topic,
-        store=tmp_path / "store.db",
-        listen=f"127.0.0.1:{port}",
-        channel_prefix=prefix,
-        linger=0.1,
-    )
+    settings = serve_settings(stack, topic, tmp_path, channel_prefix=prefix, linger=0.1)
     async with served(settings, "gateway") as url, aiohttp.ClientSession() as session:
 
         async def sources() -> float:
@@ -71,7 +60,8 @@ async def test_clients_that_come_and_drop_leave_nothing(
         await until_so(sources, 0)
         await asyncio.sleep(1.5)
         before = len(asyncio.all_tasks())
-        address = "127.0.0.1", port
+        host, _, port = settings.listen.rpartition(":")
+        address = host, int(port)
         names = [new_source() for _ in range(50)]
         await drop(clients)  # whatever is made once
         await until_so(sources, 0)

@@ -13,12 +13,10 @@ import psutil
 import pytest
 
 from dualstream_lab import DualPublisher, Event
-from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError
 from dualstream_lab.lab import serve as serve_module
 from dualstream_lab.processor import Processor
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.ports import HOST, free_ports
 from tests.gateway.clients import curl, joined
 from tests.gateway.estate import (
     delete_below,
@@ -30,7 +28,7 @@ from tests.gateway.estate import (
     until_stored,
 )
 from tests.gateway.published import Published, at, ids, new_source
-from tests.gateway.serving import Server, served, until_so
+from tests.gateway.serving import Server, serve_settings, served, until_so
 
 
 async def until_not_ready(server: Server, *words: str) -> str:
@@ -126,15 +124,7 @@ async def test_a_processor_that_died_is_started_again_and_said_meanwhile(
 
     monkeypatch.setattr(serve_module, "Processor", Dying)
     monkeypatch.setattr(serve_module, "_PAUSES", (0.5, 5.0))
-    (port,) = free_ports(1)
-    settings = ServeSettings.load(
-        kafka_url=stack.kafka_url,
-        redis_url=stack.redis_url,
-        topic=topic,
-        group=topic,
-        store=tmp_path / "store.db",
-        listen=f"{HOST}:{port}",
-    )
+    settings = serve_settings(stack, topic, tmp_path, group=topic)
     source = new_source()
     async with (
         served(settings, "processor", "gateway") as url,

@@ -8,27 +8,17 @@ import aiohttp
 import pytest
 
 from dualstream_lab import DualPublisher, Event
-from dualstream_lab.config import ServeSettings
 from dualstream_lab.processor import pipeline
 from dualstream_lab.stack import LocalStack
-from dualstream_lab.stack.ports import free_ports
 from tests.gateway.published import new_source
-from tests.gateway.serving import served
+from tests.gateway.serving import serve_settings, served
 
 
 async def test_a_page_hastens_the_processor(
     stack: LocalStack, topic: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pipeline, "_REST", 300.0)
-    (port,) = free_ports(1)
-    settings = ServeSettings.load(
-        kafka_url=stack.kafka_url,
-        redis_url=stack.redis_url,
-        topic=topic,
-        store=tmp_path / "store.db",
-        listen=f"127.0.0.1:{port}",
-        store_timeout=60.0,
-    )
+    settings = serve_settings(stack, topic, tmp_path, store_timeout=60.0)
     source = new_source()
     _, _, name = source.partition(":")
     async with (
