@@ -63,7 +63,6 @@ class Reads:
         there = asyncio.get_running_loop().create_future()
         self._waiting.append((positions, there))
         self._waited.set()
-        self.hasten()
         try:
             await asyncio.wait([there], timeout=timeout)
         finally:
@@ -104,6 +103,7 @@ class Reads:
     async def _watch_positions(self) -> None:
         while True:
             await self._waited.wait()
+            self.hasten()
             with suppress(StoreError):
                 places = await self.store.places()
                 self._positions = {partition: place.position for partition, place in places.items()}
@@ -116,7 +116,6 @@ class Reads:
                 else:
                     self._waiting.append((positions, there))
             if self._waiting:
-                self.hasten()
                 await asyncio.sleep(_POLL)
             else:
                 self._waited.clear()
