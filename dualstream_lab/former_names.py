@@ -40,7 +40,7 @@ DEPLOYMENT: Final = {"copies": "replication_factor"}
 CAUSES: Final = {"killed for slowness": "killed as slow", "generator fault": "generator"}
 _DROPPED: Final = ("publisher dropped: ", "dropped by the publisher: ")
 FAULTS: Final = {"what": "fault"}
-"""Of a scenario file."""
+"""Of a scenario file, and of a verdict's recoveries."""
 _RECORD: Final = {"what": "name"}
 
 _RECOVERY: Final = {"silent": "unavailable"}
@@ -117,8 +117,8 @@ def renamed_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
     }
     recovery = [
         {
-            "fault" if name == "what" else name: renamed(part, _RECOVERY) if isinstance(part, dict) else part
-            for name, part in fault.items()
+            name: renamed(part, _RECOVERY) if isinstance(part, dict) else part
+            for name, part in renamed(fault, FAULTS).items()
         }
         for fault in verdict["recovery"]
     ]
