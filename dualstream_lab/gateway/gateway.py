@@ -81,8 +81,7 @@ class Gateway:
                 f"{settings.store} holds another log (epoch {held}, Kafka's is {info.log.epoch}): give "
                 f"another file (DUALSTREAM_STORE); or {REBUILD}"
             )
-        for sentence in info.contradictions(retention_age=settings.retention_age):
-            log.warning("topic %s: %s", settings.topic, sentence)
+        info.warn_of_contradictions(settings.topic, retention_age=settings.retention_age)
         async with AsyncExitStack() as exits:
             consumer = await exits.enter_async_context(open_consumer(settings))
             self._log = Log(settings, info.log, consumer, self._change)

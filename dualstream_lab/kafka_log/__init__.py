@@ -4,6 +4,7 @@
 asks, also where partitions end, and ``fetched``, which takes apart what was fetched: what is private to
 aiokafka, and how it behaves in trouble, is known there and in ``topic`` alone. ``topic``: the topic's
 identity and settings, and whether these change. ``connection``: how one connects, and why that fails.
+``repeat_filter``: what keeps a log readable in an outage.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dualstream_lab.kafka_log.connection import (
 from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer, read_range
 from dualstream_lab.kafka_log.fetched import LogRecord, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
+from dualstream_lab.kafka_log.repeat_filter import RepeatFilter
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
     LogWatch,
@@ -41,6 +43,7 @@ __all__ = [
     "LogWatch",
     "PartitionTrouble",
     "Records",
+    "RepeatFilter",
     "TopicInfo",
     "client_options",
     "close_producer",

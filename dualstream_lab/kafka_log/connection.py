@@ -26,6 +26,10 @@ _TIMEOUT: Final = 3.0  # s for one look at one server
 _SERVERS: Final = 3  # looked at, at most
 _TLS_ALERT: Final = range(0x15030000, 0x15040000)  # read as a length: a TLS listener's answer to plain text
 
+_SILENT: Final = "does not answer as Kafka does"
+_UNKNOWN: Final = "cannot be found: its name does not resolve"
+_CLOSED: Final = "refuses connections: nothing listens there"
+_UNREACHED: Final = (_SILENT, _UNKNOWN, _CLOSED)  # the others are a Kafka's own answer
 _LOG_IN: Final = "refused the log-in of user {user} (SASL {mechanism}): {said}"
 _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (kafka_errors.SaslAuthenticationFailed, _LOG_IN),
@@ -39,8 +43,8 @@ _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
         "expects no log-in: leave user:password@ out, or give the port of its SASL listener",
     ),
     (ssl.SSLCertVerificationError, "has a certificate that is not trusted: {said}; check ssl_cafile"),
-    (socket.gaierror, "cannot be found: its name does not resolve"),
-    (ConnectionRefusedError, "refuses connections: nothing listens there"),
+    (socket.gaierror, _UNKNOWN),
+    (ConnectionRefusedError, _CLOSED),
 )
 
 
@@ -102,6 +106,8 @@ async def _unreachable(settings: Settings, error: BaseException) -> StreamUnavai
     if (refused := refusal(error, options, settings.topic)) is not None:
         return StreamUnavailable(f"Kafka at {servers} cannot be used: {refused}")
     problem = await connection_problem(options)
+    if problem is not None and not any(phrase in problem for phrase in _UNREACHED):
+        return StreamUnavailable(f"Kafka at {servers} cannot be used: {problem}; check kafka_url")
     reason = problem or str(error) or f"no answer within {settings.start_timeout:g} s"
     return StreamUnavailable(f"Kafka at {servers} could not be reached: {reason}; check kafka_url")
 
@@ -163,7 +169,7 @@ def _silence(server: str, error: BaseException, *, logged_in: bool) -> str:
         if not logged_in:
             return f"{server} hangs up on a client without a log-in: it expects SASL, give user:password@"
     reason = str(error) or f"no answer within {_TIMEOUT:g} s"
-    return f"{server} does not answer as Kafka does: {reason}"
+    return f"{server} {_SILENT}: {reason}"
 
 
 async def _talk(server: str, options: Mapping[str, Any]) -> None:

@@ -22,12 +22,14 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.kafka_log.connection import connecting, open_admin
+from dualstream_lab.kafka_log.repeat_filter import RepeatFilter
 
 if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
 
 
 log = logging.getLogger(__name__)
+log.addFilter(RepeatFilter())  # each part of one process warns of its topic
 
 _DEFAULT_MAX_MESSAGE: Final = 1_048_588
 _DEFAULT_RETENTION_MS: Final = 604_800_000
@@ -87,6 +89,12 @@ class TopicInfo:
     def is_compacted(self) -> bool:
         """Whether Kafka removes all but the newest record of each key."""
         return "compact" in self.settings.get("cleanup.policy", "delete")
+
+    def warn_of_contradictions(self, topic: str, *, retention_age: float = 0.0) -> None:
+        """Log what contradicts "durable, replayable" in its settings, once for parts that start together."""
+        for contradiction in self.contradictions(retention_age=retention_age):
+            sentence = f"topic {topic}: {contradiction}"
+            log.warning(sentence)
 
     def contradictions(self, *, retention_age: float = 0.0) -> list[str]:
         """What in its settings contradicts "durable, replayable", each as a sentence for a warning.

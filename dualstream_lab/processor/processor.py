@@ -112,8 +112,7 @@ class Processor:
         except BaseException:
             await self.close()
             raise
-        for sentence in info.contradictions(retention_age=settings.retention_age):
-            log.warning("topic %s: %s", settings.topic, sentence)
+        info.warn_of_contradictions(settings.topic, retention_age=settings.retention_age)
         self._pipeline = pipeline
 
     async def run(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +24,15 @@ from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
-from dualstream_lab.kafka_log import TopicInfo, client_options, close_producer, connecting, info_of, refusal
+from dualstream_lab.kafka_log import (
+    RepeatFilter,
+    TopicInfo,
+    client_options,
+    close_producer,
+    connecting,
+    info_of,
+    refusal,
+)
 from dualstream_lab.publisher.record_batch import RecordBatch
 from dualstream_lab.publisher.refusals import Answer, BatchRefused, Meaning, answer_of
 
@@ -38,8 +45,6 @@ log = logging.getLogger(__name__)
 _RETRY_BACKOFF_MS: Final = 100
 _THROTTLED_MS: Final = 100  # from which on a quota is worth a word
 _SEQUENCES: Final = 2**31  # they begin again at 0 then
-_EVERY: Final = 5.0  # s between repeats of a message in the log
-_MAX_MESSAGES: Final = 1000
 # In an outage each of these says the same ten times a second.
 _LOUD: Final = ("aiokafka", "aiokafka.conn", "aiokafka.producer.sender")
 
@@ -217,33 +222,6 @@ class KafkaWriter:
     async def close(self, *, hard: bool = False) -> None:
         """Within seconds. Futures that are pending may stay so: settle their waiters yourself."""
         await close_producer(self._producer, hard=hard)
-
-
-class RepeatFilter(logging.Filter):
-    """Lets a message of a logger through once in five seconds, whatever its arguments are.
-
-    For warnings and errors. The next one that passes says how many were held back.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._passed: dict[str, tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log it."""
-        if record.levelno < logging.WARNING:
-            return True
-        now, message = time.monotonic(), str(record.msg)
-        passed, held = self._passed.get(message, (float("-inf"), 0))
-        if now - passed < _EVERY:
-            self._passed[message] = passed, held + 1
-            return False
-        if len(self._passed) >= _MAX_MESSAGES:
-            self._passed.clear()
-        self._passed[message] = now, 0
-        if held:
-            record.msg = f"{message} ({held} more like this since the last one)"
-        return True
 
 
 log.addFilter(RepeatFilter())

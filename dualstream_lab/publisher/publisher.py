@@ -282,8 +282,7 @@ def check_topic(name: str, info: TopicInfo) -> None:
             f"{info.min_insync_replicas}: nothing could ever be acknowledged; add replicas or lower "
             "min.insync.replicas"
         )
-    for contradiction in info.contradictions():
-        log.warning("topic %s: %s", name, contradiction)
+    info.warn_of_contradictions(name)
 
 
 def _notifier(settings: Settings, nonce: str, epoch: str) -> Notifier | None:

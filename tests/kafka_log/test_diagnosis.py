@@ -82,6 +82,8 @@ async def test_each_reason_has_its_sentence(where, url, said):
     with pytest.raises(StreamUnavailable) as caught:
         await DualPublisher(settings).start()
     assert said.format_map(where) in str(caught.value)
+    reached = not said.endswith(("does not resolve", "nothing listens there"))
+    assert ("cannot be used: " if reached else "could not be reached: ") in str(caught.value)
     assert "wrong-word" not in str(caught.value)
     assert PASSWORD not in str(caught.value)
 

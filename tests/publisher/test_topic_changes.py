@@ -255,10 +255,12 @@ async def test_a_topic_that_is_deleted_is_only_away(stack, settings, topic):
 # --- settings
 
 
-async def test_a_compacted_topic_is_warned_of(stack, settings, topic, caplog):
+async def test_a_compacted_topic_is_warned_of_once_by_parts_that_start_together(
+    stack, settings, topic, caplog
+):
     await alter_topic(stack.kafka_url, topic, cleanup_policy="compact")
-    with caplog.at_level(logging.WARNING, "dualstream_lab.publisher"):
-        async with DualPublisher(settings()) as publisher:
+    with caplog.at_level(logging.WARNING, "dualstream_lab"):
+        async with DualPublisher(settings()) as publisher, DualPublisher(settings()):
             await publisher.publish_batch(events(10))
-    assert "cleanup.policy has 'compact'" in caplog.text
+    assert caplog.text.count("cleanup.policy has 'compact'") == 1
     assert topic in caplog.text
