@@ -227,6 +227,7 @@ class HttpProtocol(web.RequestHandler):
         """A client has left."""
         self._count_head(0)
         super().connection_lost(exc)
+        self._data_received_cb = None  # a WebSocket's, which knows this: aiohttp (3.14) leaves the cycle
 
     def data_received(self, data: bytes) -> None:
         """A client has sent something."""

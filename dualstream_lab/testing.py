@@ -17,7 +17,7 @@ from dualstream_lab.publisher.call import PartitionSlice, PublishCall, State
 from dualstream_lab.publisher.encoder import Encoder, checked_headers, skips_invalid
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.resolution import named_slices, resolution
-from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.routes import Routes
 
 __all__ = ["MemoryPublisher"]
 

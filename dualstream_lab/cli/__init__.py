@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["main"]
+from dualstream_lab.cli.exit_codes import USAGE
 
-USAGE, UNAVAILABLE, INCONCLUSIVE, MISSED, INTERRUPTED = 2, 3, 4, 99, 130
+__all__ = ["main"]
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import say, show_table, stdout, working
+from dualstream_lab.cli.exit_codes import MISSED
 from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.lab.compare.compared import run_directories

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from dualstream_lab.cli import UNAVAILABLE
 from dualstream_lab.cli.console import say, show_table
+from dualstream_lab.cli.exit_codes import UNAVAILABLE
 from dualstream_lab.cli.options import printing
 from dualstream_lab.cli.run import run_and_show, run_options, verdict_options
 from dualstream_lab.errors import ConfigError, DualStreamError

@@ -11,8 +11,8 @@ import click
 import uvloop
 from rich.text import Text
 
-from dualstream_lab.cli import UNAVAILABLE
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
+from dualstream_lab.cli.exit_codes import UNAVAILABLE
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import Target, agree, conclude, target_options, verdict_files
 from dualstream_lab.errors import ConfigError, StackError

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from dualstream_lab.analysis.statistics import Latency
-from dualstream_lab.cli import INTERRUPTED
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
+from dualstream_lab.cli.exit_codes import INTERRUPTED
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import agree, path
 from dualstream_lab.lab.demo import Demo, Result, run_demo

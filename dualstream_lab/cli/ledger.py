@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from dualstream_lab.cli import MISSED, USAGE
 from dualstream_lab.cli.console import say, show_table, stdout
+from dualstream_lab.cli.exit_codes import MISSED, USAGE
 from dualstream_lab.cli.options import printing
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.former_names import LEDGER

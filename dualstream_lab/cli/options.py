@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from dualstream_lab.cli import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.cli.console import say, stderr
+from dualstream_lab.cli.exit_codes import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.output.export import write_junit
 from dualstream_lab.stack import LocalStack

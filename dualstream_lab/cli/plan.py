@@ -11,8 +11,8 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import Duration, say, show_rows, stdout, working
+from dualstream_lab.cli.exit_codes import MISSED
 from dualstream_lab.cli.options import path
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import Calibration

@@ -13,8 +13,8 @@ from typing import IO
 
 import click
 
-from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import progress_bar, repeating, say
+from dualstream_lab.cli.exit_codes import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.options import brokers, path
 from dualstream_lab.cli.sinks import Rejects
 from dualstream_lab.config import Settings

@@ -14,8 +14,8 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE
 from dualstream_lab.cli.console import Moment, repeating, say, stderr, stdout
+from dualstream_lab.cli.exit_codes import INTERRUPTED, UNAVAILABLE
 from dualstream_lab.cli.options import brokers, path
 from dualstream_lab.cli.sinks import Lines, Rejects, Table
 from dualstream_lab.config import Settings

@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 import click
 
-from dualstream_lab.cli import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.cli.console import say
+from dualstream_lab.cli.exit_codes import INTERRUPTED, UNAVAILABLE, USAGE
 from dualstream_lab.errors import ConfigError, DualStreamError, EventError
 from dualstream_lab.stack.destination import with_origins
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from dualstream_lab.cli import MISSED
 from dualstream_lab.cli.console import run_progress, say, stdout
+from dualstream_lab.cli.exit_codes import MISSED
 from dualstream_lab.cli.interrupts import Interrupts
 from dualstream_lab.cli.options import (
     Target,

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from dualstream_lab.cli import MISSED, USAGE
 from dualstream_lab.cli.console import say, show_table, stdout
+from dualstream_lab.cli.exit_codes import MISSED, USAGE
 from dualstream_lab.cli.ledger import show_recovery
 from dualstream_lab.cli.options import output
 from dualstream_lab.errors import ConfigError, RecordingError, StackError

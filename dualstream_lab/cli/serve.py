@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 import uvloop
@@ -78,6 +81,12 @@ def serve(only: Sequence[str], rebuild_store: bool, **given: object) -> int:
         return _run(settings, only or PARTS, rebuild=rebuild_store)
 
 
+# With 10,000 connections a full collection takes 0.3 s, in which nobody gets anything, and connections leave
+# no cycles behind for it: so it comes after a hundred million objects, and not after a hundred thousand.
+_COLLECTIONS: Final = (1_000, 10, 10_000)
+_SWITCH_INTERVAL: Final = 0.001  # s that the store's threads may keep the loop waiting
+
+
 def _run(settings: ServeSettings, parts: Sequence[str], *, rebuild: bool) -> int:
     if rebuild and (moved := put_store_away(settings, parts)):
         say(f"the old store is {moved} now; a new one is filled with what Kafka has")
@@ -87,6 +96,10 @@ def _run(settings: ServeSettings, parts: Sequence[str], *, rebuild: bool) -> int
         for part in (part for part in _NEXT if part in parts):
             say(_NEXT[part].format(url=url))
         say("Ctrl-C ends it.")
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECTIONS)
+        sys.setswitchinterval(_SWITCH_INTERVAL)
 
     async def main() -> int:
         until = asyncio.Event()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PUBLIC_KEY_ALGORITHMS: Final = ["RS256", "ES256", "EdDSA"]
 _MIN_SECRET: Final = 32
+_MAX_CHECKED: Final = 1000  # tokens, of some hundred bytes
 _LAST_YEAR: Final = 253_402_300_800  # the year 10000: what is later is no time in seconds
 _HOST = re.compile(r"([A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _MALFORMED: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
@@ -105,6 +106,7 @@ class Access:
         self._algorithms = ["HS256"]
         self._issuer_keys: IssuerKeys | None = None
         self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
+        self._checked: dict[str, tuple[Any, Grant]] = {}  # tokens, with the key that they were checked by
         given = [name for name in ("jwt_secret", "jwt_public_key", "jwks_url") if getattr(settings, name)]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} exclude each other")
@@ -142,30 +144,30 @@ class Access:
         if not token:
             raise Denied("a bearer token is needed: Authorization: Bearer …")
         try:
-            claims = await self._claims(token)
-            expires = float(claims["exp"])
+            key, algorithms = await self._key_of(token)
+            checked_by, grant = self._checked.get(token, (None, EVERYTHING))
+            if checked_by is not key or (grant.expires or 0.0) <= time.time():
+                grant = _grant_of(token, self._claims(token, key, algorithms))
         except jwt.ExpiredSignatureError as error:
             raise Denied("the token has expired") from error
         except _MALFORMED as error:
             raise Denied(f"the token is not valid: {error}") from error
-        if not expires < _LAST_YEAR:
-            raise Denied("the token is not valid: exp must be seconds since 1970")
-        subject = claims.get("sub")
-        if isinstance(subject, str) and subject:
-            name = f"subject {subject}"
-        else:
-            name = f"token {hashlib.sha256(token.encode()).hexdigest()[:32]}"
-        read, write = _patterns(claims, "read"), _patterns(claims, "write")
-        return Grant(read=read, write=write, expires=expires, name=name)
+        if len(self._checked) >= _MAX_CHECKED:
+            self._checked.clear()
+        self._checked[token] = key, grant
+        return grant
 
-    async def _claims(self, token: str) -> dict[str, Any]:
-        key, algorithms = self._key, self._algorithms
-        if self._issuer_keys is not None:
-            kid = jwt.get_unverified_header(token).get("kid")
-            key = await self._issuer_keys.find(kid) if kid else None
-            if key is None:
-                raise Denied("the token is not valid: its kid is none of the issuer's keys")
-            algorithms = [key.algorithm_name]
+    async def _key_of(self, token: str) -> tuple[Any, list[str]]:
+        """The key that the token is to be signed with, and the algorithms that go with it."""
+        if self._issuer_keys is None:
+            return self._key, self._algorithms
+        kid = jwt.get_unverified_header(token).get("kid")
+        key = await self._issuer_keys.find(kid) if kid else None
+        if key is None:
+            raise Denied("the token is not valid: its kid is none of the issuer's keys")
+        return key, [key.algorithm_name]
+
+    def _claims(self, token: str, key: Any, algorithms: list[str]) -> dict[str, Any]:
         options: Any = {"require": ["exp"], "verify_aud": self._audience is not None}
         named: Any = {"audience": self._audience, "issuer": self._issuer}
         return jwt.decode(token, key, algorithms, options, **named)
@@ -235,6 +237,20 @@ def _public_key(path: Path) -> tuple[Any, list[str]]:
             continue
     allowed = ", ".join(_PUBLIC_KEY_ALGORITHMS)
     raise ConfigError(f"jwt_public_key: {path} holds no PEM public key for {allowed}")
+
+
+def _grant_of(token: str, claims: dict[str, Any]) -> Grant:
+    """Of a token that was checked. Raises Denied, and what odd claims raise."""
+    expires = float(claims["exp"])
+    if not expires < _LAST_YEAR:
+        raise Denied("the token is not valid: exp must be seconds since 1970")
+    subject = claims.get("sub")
+    if isinstance(subject, str) and subject:
+        name = f"subject {subject}"
+    else:
+        name = f"token {hashlib.sha256(token.encode()).hexdigest()[:32]}"
+    read, write = _patterns(claims, "read"), _patterns(claims, "write")
+    return Grant(read=read, write=write, expires=expires, name=name)
 
 
 def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...]:

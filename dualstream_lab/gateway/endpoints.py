@@ -170,6 +170,7 @@ async def _close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
     with suppress(TimeoutError, ConnectionError, RuntimeError):
         async with asyncio.timeout(_GOODBYE):
             await socket.close(code=code, message=short)
+    socket._exception = None  # noqa: SLF001  (aiohttp keeps what failed, and with it all that knew the socket)
 
 
 def _wanted(request: web.Request) -> list[tuple[str, Since]]:

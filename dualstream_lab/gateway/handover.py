@@ -10,7 +10,8 @@ last stable offset: all below it is committed or was aborted, and every replica 
 acknowledged and committed before that is below F; what is acknowledged later is announced on a subscription
 that is in effect. The client waits until W >= F in each of them (4), reads the source's events after its
 cursor and below W (5), and in one step of the event loop (6) it gets them, then what was received at or above
-W, and is live (7). What Redis lost is found by comparing the store with what was received (8).
+W, and is live (7). What Redis lost is found by comparing the store with what was received (8). A long past is
+told ahead of that, piece by piece; then the client's cursor is where it ends, and (5) reads what came since.
 
 Where a source is. Most are in one partition, but partitions may have been added, and other clients may hash
 otherwise. The fences are those of its partitions: where the store has seen it, where today's publishers
@@ -45,6 +46,7 @@ T = TypeVar("T")
 _NONCES: Final = 64
 _DIGITS: Final = 18  # anybody may publish on Redis, and int() raises for thousands of them
 _MAX_SEEN: Final = 50_000
+_MAX_AHEAD: Final = 3  # pages
 
 _NOWHERE: Final[Positions] = {}
 
@@ -177,13 +179,13 @@ class Join:
     """A client's way into a stream: it is told what happened, and ``phase`` says what is to be done next.
 
     ``after``: the client knows the source's events up to these offsets; empty: it wants all there is; None:
-    only new ones. ``known``: what it knew before it was read. Where the past cannot be told whole,
-    ``refusal`` says why, and the client is live without any of it. Two refusals come with what there is: a
-    hole before the earliest that is kept; and a Kafka that does not say where the log ends, so that there may
-    be more, which is told as late.
+    only new ones. ``known``: what it knew before the page that was read last. Where the past cannot be told
+    whole, ``refusal`` says why, and the client is live without the rest of it. Two refusals come with what
+    there is: a hole before the earliest that is kept; and a Kafka that does not say where the log ends, so
+    that there may be more, which is told as late.
     """
 
-    __slots__ = ("_sure", "after", "earliest", "fence", "known", "only_new", "phase", "refusal")
+    __slots__ = ("_ahead", "_sure", "after", "earliest", "fence", "known", "only_new", "phase", "refusal")
 
     def __init__(self, after: Positions | None) -> None:
         self.only_new = after is None
@@ -193,6 +195,7 @@ class Join:
         self.fence: Positions = _NOWHERE
         self.phase = Phase.SUBSCRIBING
         self.refusal: Refusal | None = None
+        self._ahead = 0
         self._sure = True
 
     def subscribed(self) -> None:
@@ -229,6 +232,20 @@ class Join:
         self._sure = True
         self._refuse(Refusal.EPOCH_CHANGED, _NOWHERE)
 
+    def read_ahead(self, page: Page, homes: Collection[int]) -> Sequence[Row]:
+        """All of the page, to be told before the step into the stream. READING: read what came since.
+
+        Empty, and nothing has changed, where the page is none that :meth:`read` would tell whole; and after
+        three pages, as a client comes in at last also where events come faster than they are told.
+        """
+        if page.more or not page.rows or self._ahead == _MAX_AHEAD or self._removed(page) is not None:
+            return ()
+        self._ahead += 1
+        self._open(page, homes)
+        self.earliest = False
+        self.after = later(self.after, {partition: page.through[partition] for partition in page.first})
+        return page.rows
+
     def read(self, page: Page, homes: Collection[int]) -> Sequence[Row]:
         """All that the store has after ``after``: the events to tell. READING: wait for the store; else LIVE.
 
@@ -241,19 +258,26 @@ class Join:
             return ()
         # The stream holds nothing below the positions any more: who is refused here is live from there only.
         positions = {partition: place.position for partition, place in places.items()}
-        why = None if self.earliest else removed(page, self.after, self.after)
+        why = self._removed(page)
         if why is None and page.more:
             why = Refusal.TOO_FAR_BEHIND
         if why is not None:
             self._refuse(why, positions)
             return ()
-        if self.earliest:
-            self.refusal = hole_of(page, homes)
-            self.known = {partition: places[partition].floor - 1 for partition in page.first}
+        self._open(page, homes)
         if not self._sure:
             self.refusal = self.refusal or Refusal.LOG_UNAVAILABLE
         self._live_from(positions)
         return page.rows
+
+    def _removed(self, page: Page) -> Refusal | None:
+        return None if self.earliest else removed(page, self.after, self.after)
+
+    def _open(self, page: Page, homes: Collection[int]) -> None:
+        self.known = self.after
+        if self.earliest:
+            self.refusal = hole_of(page, homes)
+            self.known = {partition: page.places[partition].floor - 1 for partition in page.first}
 
     def _refuse(self, why: Refusal, ends: Positions) -> None:
         self.refusal = why

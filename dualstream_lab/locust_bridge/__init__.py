@@ -90,7 +90,7 @@ def _init(environment: Environment, **_: Any) -> None:
     controller = Controller(environment, listens=listens, measures_delivery=measures)
     environment.dualstream = controller  # type: ignore[attr-defined]
     if environment.web_ui is not None:
-        add_tab(environment, controller)
+        add_tab(environment, lambda: controller.totals)
 
 
 events.init_command_line_parser.add_listener(add_arguments)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ so what an interval counted is added at once. Locust keeps milliseconds; the exa
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import request
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from flask import Response
     from locust.env import Environment
     from locust.stats import RequestStats, StatsEntry
-
-    from dualstream_lab.locust_bridge.controller import Controller
 
 # histogram: (method, name, whether it counts in the aggregated line)
 _ENTRIES: Final = {
@@ -101,8 +100,8 @@ def _fail(stats: RequestStats, text: str, count: int) -> None:
     error.occurrences += count
 
 
-def add_tab(environment: Environment, controller: Controller) -> None:
-    """Add the tab."""
+def add_tab(environment: Environment, totals: Callable[[], Totals]) -> None:
+    """Add the tab, with what ``totals`` gives each time it is looked at."""
     web_ui = environment.web_ui
     assert web_ui is not None  # noqa: S101
     app: Any = web_ui.app
@@ -115,7 +114,7 @@ def add_tab(environment: Environment, controller: Controller) -> None:
     def extend(response: Response) -> Response:
         if request.path == "/stats/requests" and response.is_json:
             payload = response.get_json()
-            payload["extended_stats"] = [{"key": _KEY, "data": _rows(controller.totals)}]
+            payload["extended_stats"] = [{"key": _KEY, "data": _rows(totals())}]
             response.set_data(app.json.dumps(payload))
         return response
 

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError, PublishRejected
 from dualstream_lab.event import event_key
 from dualstream_lab.publisher.outcome import IN_FLIGHT, BatchReceipt, Durable, Outcome, Rejected
 from dualstream_lab.publisher.record_batch import Codec, RecordBatch
-
-if TYPE_CHECKING:
-    from dualstream_lab.publisher.route import Route
+from dualstream_lab.publisher.route import Route
 
 
 class State(Enum):

@@ -21,7 +21,7 @@ from dualstream_lab.event import (
 )
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall
 from dualstream_lab.publisher.record_batch import VARINTS, BatchLimit, Codec, encoded_header, prefixed, varint
-from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.routes import Routes
 
 _NAMED = 20  # bad events spelled out in a message
 _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096

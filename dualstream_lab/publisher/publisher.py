@@ -20,7 +20,7 @@ from dualstream_lab.publisher.outcome import BatchReceipt, CloseReport, Publishe
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.resolution import find_in_log, named_slices, resolution
-from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.routes import Routes
 from dualstream_lab.tasks import end_tasks
 
 log = logging.getLogger(__name__)

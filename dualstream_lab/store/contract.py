@@ -25,7 +25,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     """Why, where there is a hole."""
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The light half of a stored event: all but its value and source."""
 
     partition: int

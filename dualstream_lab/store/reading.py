@@ -40,7 +40,7 @@ _EVENTS: Final = (
 _PAGES: Final = f"""
 SELECT {_PLACES}, (
     SELECT json_group_array(json_array(q.key, p.id, o."offset", json((
-        SELECT json_group_array(json_array(key & {_OFFSET}, id, type, ts)) FROM (
+        SELECT json_group_array(json_array(p.id, key & {_OFFSET}, id, type, ts)) FROM (
             SELECT key, id, type, ts FROM events
             WHERE {_STRETCH.format(query="q.value", after="$[1]")} ORDER BY key LIMIT :limit
         )
@@ -94,7 +94,8 @@ SELECT json_group_array(json_object(
 """
 
 _places = msgspec.json.Decoder(list[tuple[int, int, int, int, Removal | None]])
-_stretches = msgspec.json.Decoder(list[tuple[int, int, int, list[tuple[int, str, str, int]]]])
+_stretches = msgspec.json.Decoder(list[tuple[int, int, int, msgspec.Raw]])
+_rows = msgspec.json.Decoder(list[Row])
 _origins = msgspec.json.Decoder(list[tuple[int, int, int | None]])
 _events = msgspec.json.Decoder(list[tuple[int, int, str, str, str, int, int]])
 _feeders = msgspec.json.Decoder(list[Feeder])
@@ -132,10 +133,11 @@ class Reader:
         through = {partition: place.position - 1 for partition, place in places.items()}
         firsts: list[dict[int, int]] = [{} for _ in queries]
         parts: list[list[list[Row]]] = [[] for _ in queries]  # a source's stretches, one a partition
-        for number, partition, first, rows in _stretches.decode(stretches):
+        for number, partition, first, found_rows in _stretches.decode(stretches):
             firsts[number][partition] = first
-            if rows:
-                parts[number].append([Row(partition, *row) for row in rows])
+            # One by one: all in one call would keep the interpreter's other threads waiting.
+            if rows := _rows.decode(found_rows):
+                parts[number].append(rows)
         return [
             _page(places, through, first, part, query.after, limit)
             for query, first, part in zip(queries, firsts, parts, strict=True)

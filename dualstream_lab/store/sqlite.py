@@ -1,4 +1,4 @@
-"""The store in one SQLite file: the contract, on three threads."""
+"""The store in one SQLite file: the contract, on four threads."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reading: Thread[Reader] | None = None
-        self._paging: Thread[Reader] | None = None  # pages of megabytes keep no short look waiting
+        self._catching_up: Thread[Reader] | None = None  # long pasts keep no short look waiting,
+        self._paging: Thread[Reader] | None = None  # and pages of megabytes neither of them
         self._writing: Thread[Writer] | None = None
 
     @classmethod
@@ -131,6 +132,7 @@ class SqliteStore:
             if not read_only:
                 store._writing = await Thread.started("store-writing", partial(Writer, path))
             store._reading = await Thread.started("store-reading", partial(Reader, path))
+            store._catching_up = await Thread.started("store-catching-up", partial(Reader, path))
             store._paging = await Thread.started("store-paging", partial(Reader, path))
         except BaseException:
             await store.close()
@@ -139,9 +141,9 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See :meth:`Store.close`."""
-        readers = self._reading, self._paging
+        readers = self._reading, self._catching_up, self._paging
         writing = self._writing
-        self._reading = self._paging = self._writing = None
+        self._reading = self._catching_up = self._paging = self._writing = None
         for reader in readers:
             if reader is not None:
                 await reader.end(Reader.close)
@@ -150,7 +152,7 @@ class SqliteStore:
 
     epoch = _in_thread("_reading", Reader.epoch)
     places = _in_thread("_reading", Reader.places)
-    pages = _in_thread("_reading", Reader.pages)
+    pages = _in_thread("_catching_up", Reader.pages)
     recent = _in_thread("_paging", Reader.recent)
     at = _in_thread("_reading", Reader.at)
     find = _in_thread("_reading", Reader.find)

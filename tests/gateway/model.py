@@ -308,6 +308,7 @@ class Gateway:
     """``looks``: how often a client may find the store behind its fence before it is refused."""
 
     wait = True  # an answer of the store that the stream is beyond is read again
+    step = 3  # events that are told in one step
 
     def __init__(self, world: World, *, limit: int | None, looks: int, repairs: bool, checks: bool) -> None:
         self.world = world
@@ -450,6 +451,9 @@ class Gateway:
             return
         self.settle(ours)
         rows: list[Row] = []
+        if len(page.rows) > self.step and (rows := list(join.read_ahead(page, self.homes))):
+            self.tell_ahead(session, rows, page)
+            return
         if stream.level(page) or not self.wait:
             rows = list(join.read(page, self.homes))
         if join.phase is not Phase.LIVE:
@@ -460,6 +464,14 @@ class Gateway:
                 return
             join.refuse(Refusal.STORE_LAG)
         self.enter(session, rows, page)
+
+    def tell_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
+        """A long past, and what came since is read after it."""
+        if not session.asked:
+            session.frames.append(Frame("floor", None, page.below))
+        session.frames += self.found_frames(rows, session.join.known)
+        session.asked = session.join.after
+        self.world.send("pause", None, partial(self.read, session))
 
     def enter(self, session: Session, rows: list[Row], page: Page | None = None) -> None:
         """The step into the stream. Cursors of the past are each row's own: a connection may end anywhere."""

@@ -330,6 +330,33 @@ async def test_many_who_are_far_behind_do_not_keep_others_waiting():
     await asyncio.wait([running])
 
 
+async def test_a_long_past_is_told_in_pieces_and_what_comes_between_them_once(gateway):
+    gateway.confirm()
+    gateway.log.length = gateway.store.position = 5_000
+    between: list[int] = []
+
+    def two_events() -> None:
+        between.append(len(coming.told))
+        gateway.log.length, gateway.store.position = 5_002, 5_001
+        for offset in (5_000, 5_001):
+            gateway.receive(offset)
+
+    class Coming(Client):
+        def catch_up(self, frames: list[Any], source: str) -> None:
+            if not self.told:
+                asyncio.get_running_loop().call_soon(two_events)
+            super().catch_up(frames, source)
+
+    live, coming = Client(), Coming()
+    await gateway.enter(live)
+    await gateway.enter(coming, since=EARLIEST)
+    await until(lambda: live.offsets() == [5_000, 5_001])
+    await until(lambda: len(coming.offsets()) >= 5_002)
+    assert 0 < between[0] <= 1_000, "the loop had to wait for all of it"
+    assert coming.offsets() == list(range(5_002))
+    assert [message["kind"] for message in coming.told if message["kind"] != "event"] == ["subscribed"]
+
+
 async def test_a_source_in_several_partitions_is_caught_up_in_all_and_heard_in_all(gateway):
     gateway.log.identity = identity(partitions=3)
     gateway.log.lengths = {0: 2, 1: 0, 2: 3}

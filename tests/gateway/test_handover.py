@@ -278,6 +278,30 @@ class KeepsWhatWasAborted(IsUncommitted):
         return sorted([*super().rows(number, after), *seen])
 
 
+class TakesALongPastForAllOfIt(Gateway):
+    """What came while a long past was told is not read after it."""
+
+    wait = False
+
+    def tell_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
+        super().tell_ahead(session, rows, page)
+        session.kept = page._replace(rows=[])
+
+    def found(self, session: Session, pages: list[Page]) -> None:
+        super().found(session, pages if session.kept is None else [session.kept, pages[1]])
+
+
+class ForgetsHowFarALongPastWent(Gateway):
+    """And reads it again."""
+
+    def tell_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
+        before, first = session.asked, session.kept is None
+        super().tell_ahead(session, rows, page)
+        session.kept = True
+        if first:
+            session.join.after = before or {}
+
+
 WRONG: dict[type[Gateway], dict[str, Any]] = {
     ReadsThenSubscribes: {"repairs": False},
     AsksForNoFence: {"repairs": False},
@@ -292,6 +316,8 @@ WRONG: dict[type[Gateway], dict[str, Any]] = {
     NamesPartitionsItHasNotRead: {"strays": 0.5},
     TakesWhatIsOfAnotherLog: {"noise": 0.3},
     KnowsPlacesOnly: {"noise": 0.5},
+    TakesALongPastForAllOfIt: {},
+    ForgetsHowFarALongPastWent: {},
 }
 CALM: dict[str, Any] = {"strays": 0.0, "grows": False, "noise": 0.0, "transactions": False}
 """Where a gateway without repair has no gap for another reason."""

@@ -85,6 +85,41 @@ async def test_clients_that_come_and_drop_leave_nothing(
     assert "Traceback" not in caplog.text
 
 
+async def test_a_websocket_leaves_no_cycle_for_the_collector(stack: LocalStack, topic: str, tmp_path: Any):
+    """A full collection with ten thousand connections stops a gateway for a third of a second."""
+    settings = serve_settings(stack, topic, tmp_path, linger=0.1)
+    host, _, port = settings.listen.rpartition(":")
+    upgrade = (
+        f"GET /ws?source={new_source()} HTTP/1.1\r\nHost: {settings.listen}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ).encode()
+
+    async def visit() -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(upgrade)
+        await reader.readuntil(b'"subscribed"')
+        writer.write(b"\x88\x80\0\0\0\0")  # a close frame
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async with served(settings, "gateway"):
+        tasks = len(asyncio.all_tasks())
+        await visit()  # whatever is made once
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                await visit()
+            await until(lambda: len(asyncio.all_tasks()) <= tasks)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 2000, "14 a connection are asyncio's transports; 31 more would be aiohttp's"
+
+
 def _objects() -> int:
     """That the collector knows of, without what it can free."""
     gc.collect()

@@ -497,6 +497,15 @@ async def test_aud_and_iss_are_checked_where_they_are_set():
         access(jwt_audience="here")
 
 
+async def test_a_token_that_was_checked_before_still_expires():
+    checks = access(jwt_secret=SECRET)
+    short = token(exp=int(time.time()) + 2)
+    assert (await checks.grant(short)) == (await checks.grant(short))
+    await asyncio.sleep(max(0.0, jwt.decode(short, options={"verify_signature": False})["exp"] - time.time()))
+    with pytest.raises(Denied, match="has expired"):
+        await checks.grant(short)
+
+
 async def test_a_bearer_has_the_same_name_with_every_token():
     checks = access(jwt_secret=SECRET)
     named = [await checks.grant(token(sub="me", jti=str(number))) for number in range(2)]

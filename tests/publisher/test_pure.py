@@ -16,7 +16,8 @@ from dualstream_lab.publisher.buffer import Buffer, Deadlines
 from dualstream_lab.publisher.call import PartitionSlice
 from dualstream_lab.publisher.notifier import Notifier
 from dualstream_lab.publisher.redis_link import RedisLink
-from dualstream_lab.publisher.route import Route, Routes
+from dualstream_lab.publisher.route import Route
+from dualstream_lab.publisher.routes import Routes
 
 sizes = st.tuples(st.integers(1, 10), st.integers(0, 100))
 actions = st.lists(st.one_of(sizes, st.sampled_from(["release", "withdraw"])), max_size=60)
@@ -97,7 +98,7 @@ def test_names_are_json_in_ascii(name):
 
 
 def test_a_source_that_was_forgotten_counts_under_a_new_nonce(monkeypatch):
-    monkeypatch.setattr("dualstream_lab.publisher.route._MAX_ROUTES", 2)
+    monkeypatch.setattr("dualstream_lab.publisher.routes._MAX_ROUTES", 2)
     routes = Routes(Settings.load(), partitions=6)
     first = routes.route("repo", "a")
     assert routes.route("repo", "a") is first
@@ -127,7 +128,7 @@ def test_a_source_keeps_its_count_when_partitions_are_added_and_has_the_partitio
         Routes(Settings.load(), partitions=12).route("repo", f"owner/r{number}").partition
         for number in range(40)
     ]
-    monkeypatch.setattr("dualstream_lab.publisher.route._MAX_ROUTES", 10)
+    monkeypatch.setattr("dualstream_lab.publisher.routes._MAX_ROUTES", 10)
     for partitions in (13, 14, 15):
         routes.resize(partitions)
         for number in range(40):

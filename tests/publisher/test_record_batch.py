@@ -16,7 +16,7 @@ from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import encode_event
 from dualstream_lab.publisher.encoder import Encoder
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit, RecordBatch, varint
-from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.routes import Routes
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20)

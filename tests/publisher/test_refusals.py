@@ -21,7 +21,7 @@ from dualstream_lab.publisher.call import Generation, PartitionQueue, PartitionS
 from dualstream_lab.publisher.kafka import BatchSender, _Handler
 from dualstream_lab.publisher.record_batch import BatchLimit, RecordBatch
 from dualstream_lab.publisher.refusals import ANSWERS, BatchRefused, Blame, Meaning, answer_of, triage
-from dualstream_lab.publisher.route import Routes
+from dualstream_lab.publisher.routes import Routes
 
 ROUTE = Routes(Settings.load(), partitions=6).route("repo", "a")
 
