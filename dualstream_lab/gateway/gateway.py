@@ -81,7 +81,11 @@ class Gateway:
                 f"{settings.store} holds another log (epoch {held}, Kafka's is {info.log.epoch}): give "
                 f"another file (DUALSTREAM_STORE); or {REBUILD}"
             )
-        info.warn_of_contradictions(settings.topic, retention_age=settings.retention_age)
+        info.warn_of_contradictions(
+            settings.topic,
+            retention_age=settings.retention_age,
+            retention_bytes=settings.retention_bytes,
+        )
         async with AsyncExitStack() as exits:
             consumer = await exits.enter_async_context(open_consumer(settings))
             self._log = Log(settings, info.log, consumer, self._change)

@@ -90,16 +90,17 @@ class TopicInfo:
         """Whether Kafka removes all but the newest record of each key."""
         return "compact" in self.settings.get("cleanup.policy", "delete")
 
-    def warn_of_contradictions(self, topic: str, *, retention_age: float = 0.0) -> None:
-        """Log what contradicts "durable, replayable" in its settings, once for parts that start together."""
-        for contradiction in self.contradictions(retention_age=retention_age):
+    def warn_of_contradictions(self, topic: str, **retention: float) -> None:
+        """Log its :meth:`contradictions`, once for parts that start together."""
+        for contradiction in self.contradictions(**retention):
             sentence = f"topic {topic}: {contradiction}"
             log.warning(sentence)
 
-    def contradictions(self, *, retention_age: float = 0.0) -> list[str]:
+    def contradictions(self, *, retention_age: float = 0.0, retention_bytes: float = 0) -> list[str]:
         """What in its settings contradicts "durable, replayable", each as a sentence for a warning.
 
-        ``retention_age``: seconds that the store keeps events, which Kafka should keep at least as long.
+        ``retention_age``: seconds that the store keeps events, ``retention_bytes``: how much of them at most.
+        Kafka should keep at least as long, and as many.
         """
         found = []
         if self.is_compacted:
@@ -107,12 +108,22 @@ class TopicInfo:
                 "cleanup.policy has 'compact': Kafka removes all but the newest event of each source, and "
                 "history cannot be replayed whole; set cleanup.policy=delete"
             )
+        if "delete" not in self.settings.get("cleanup.policy", "delete"):
+            return found
         kept = int(self.settings.get("retention.ms", _DEFAULT_RETENTION_MS))
-        if "delete" in self.settings.get("cleanup.policy", "delete") and 0 <= kept < retention_age * 1000:
+        if 0 <= kept < retention_age * 1000:
             found.append(
                 f"retention.ms={kept} keeps events for {kept / 1000:g} s; the store is to have "
                 f"{retention_age:g} s (retention_age): one that is filled anew would lack some; raise "
                 "retention.ms"
+            )
+        size = int(self.settings.get("retention.bytes", -1))
+        whole = size * self.partitions
+        if 0 <= whole < retention_bytes:
+            found.append(
+                f"retention.bytes={size} is {whole:,} bytes in {self.partitions} partitions, the store may "
+                f"have {retention_bytes:,} (retention_bytes): one that is filled anew could lack some; raise "
+                "retention.bytes"
             )
         return found
 

@@ -112,7 +112,11 @@ class Processor:
         except BaseException:
             await self.close()
             raise
-        info.warn_of_contradictions(settings.topic, retention_age=settings.retention_age)
+        info.warn_of_contradictions(
+            settings.topic,
+            retention_age=settings.retention_age,
+            retention_bytes=settings.retention_bytes,
+        )
         self._pipeline = pipeline
 
     async def run(self) -> None:

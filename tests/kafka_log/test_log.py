@@ -15,6 +15,7 @@ from dualstream_lab.kafka_log import (
     LogIdentity,
     LogWatch,
     Records,
+    TopicInfo,
     log_identity,
     open_consumer,
 )
@@ -138,3 +139,23 @@ async def test_while_every_broker_is_fenced_the_next_metadata_is_waited_for():
             return node, request
 
     assert await topic_module.ask_any(Fenced(), "whatever") == (1, "whatever")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, []),
+        ({"cleanup.policy": "compact"}, ["cleanup.policy"]),
+        ({"cleanup.policy": "compact", "retention.ms": "1", "retention.bytes": "1"}, ["cleanup.policy"]),
+        ({"cleanup.policy": "compact,delete", "retention.ms": "59999"}, ["cleanup.policy", "retention.ms"]),
+        ({"retention.ms": "59999"}, ["retention.ms"]),
+        ({"retention.ms": "60000", "retention.bytes": "250"}, []),
+        ({"retention.ms": "-1", "retention.bytes": "-1"}, []),
+        ({"retention.bytes": "249"}, ["retention.bytes"]),
+    ],
+)
+def test_settings_that_contradict_what_the_store_keeps_are_named(settings, named):
+    log = LogIdentity(epoch="e", partitions=4, origin="o")
+    info = TopicInfo(log=log, replicas=1, settings=settings)
+    found = info.contradictions(retention_age=60, retention_bytes=1000)
+    assert [sentence.replace("=", " ").split()[0] for sentence in found] == named
