@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
 _NO_PLACE: Final = Place(position=0, floor=0)
-_STEP: Final = 500  # events that are told in one step, some 3 ms
+_STEP: Final = 250  # events that are told in one step, some 2 ms
 _time_of = attrgetter("ts")
 
 
@@ -37,6 +37,7 @@ class Entry:
         self._hub = hub
         self._reads = reads
         self._log = log
+        self._telling = asyncio.Lock()
 
     async def enter(self, client: Connection, source: str, since: Since) -> Feed:
         """Bring a client into a source's stream.
@@ -149,14 +150,15 @@ class Entry:
     async def _tell_ahead(
         self, client: Connection, feed: Feed, before: Positions, rows: Sequence[Row]
     ) -> None:
-        """A long past, a piece at a time: in one step it would keep everybody else waiting."""
+        """A long past, a piece at a time, of all clients together: others would have to wait for it."""
         known = dict(before)
         for begin in range(0, len(rows), _STEP):
             piece = rows[begin : begin + _STEP]
-            client.catch_up(feed.stored(piece, known, old=True), feed.source)
+            async with self._telling:
+                client.catch_up(feed.stored(piece, known, old=True), feed.source)
+                await asyncio.sleep(0)
             self._hub.stats.sent += len(piece)
             known |= {row.partition: row.offset for row in piece}
-            await asyncio.sleep(0)
 
     async def _read_pages(self, feed: Feed, join: Join, deadline: float) -> list[Page]:
         """The client's page and the stream's, of one snapshot, as far as both need it."""
