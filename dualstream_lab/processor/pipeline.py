@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 _MAX_RECORDS: Final = 5000  # of a poll
 _HEAD_START: Final = 0.001  # s for the store's thread to have its batch before this one decodes the next
-_REST: Final = 0.02  # s after a poll that had few: each transaction costs as much as a hundred events
-_SHORT_REST: Final = 0.002  # s, where somebody waits for the store
+_REST: Final = 0.02  # s between polls that have few: each transaction costs as much as a hundred events
+_BURST: Final = 4  # polls that need not wait for that: one call's events come partition by partition
+_SHORT_REST: Final = 0.002  # s, then, and where somebody waits for the store
 _MANY: Final = 1000  # events of a poll after which the next follows at once
 _PAUSE: Final = 0.5  # s before what failed is tried again
 _LONGEST: Final = 10.0  # s: the pause grows up to that while the store fails
@@ -48,6 +49,7 @@ class Pipeline:
         self._make = partial(Batch, settings.topic, decode=Decoder(), keep=bool(handlers))
         self._settled = -1  # the consumer's generation in which it was last told where to go on
         self._settled_at = self._polled_at = time.monotonic()
+        self._rested = 0.0  # until when, if each poll took its rest
         self._applying: asyncio.Task[None] | None = None
         self._failure: tuple[str, str] | None = None
         self._warned = "", 0.0
@@ -164,11 +166,14 @@ class Pipeline:
         self._settle_again()
 
     async def _rest(self) -> None:
-        """Let more come before the next transaction; for less long where somebody waits for it."""
+        """Let more come before the next transaction; less after a silence, or where somebody waits for it."""
         await asyncio.sleep(_SHORT_REST)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_REST - _SHORT_REST):
-                await self.wanted.wait()
+        now = time.monotonic()
+        self._rested = min(max(self._rested, now) + _REST, now + (_BURST + 1) * _REST)
+        if (rest := self._rested - now - _BURST * _REST) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self.wanted.wait()
         self.wanted.clear()
 
     def _settle_again(self) -> None:

@@ -18,6 +18,7 @@ async def test_a_page_hastens_the_processor(
     stack: LocalStack, topic: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pipeline, "_REST", 300.0)
+    monkeypatch.setattr(pipeline, "_BURST", 0)
     settings = serve_settings(stack, topic, tmp_path, store_timeout=60.0)
     source = new_source()
     _, _, name = source.partition(":")
