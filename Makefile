@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DELETE_ON_ERROR:
-.PHONY: help install demo lab test test-fast lint docs bench soak lock clean
+.PHONY: help install demo lab test test-fast lint docs bench soak wheels lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml hatch_build.py dualstream_lab/publisher/compiled.pyx
 	@sh scripts/venv.sh $(VENV)
 	@echo "installing the pinned requirements into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -46,6 +46,9 @@ bench: $(STAMP) ## ratios against peers, measured side by side
 
 soak: $(STAMP) ## millions of events through every fault, proved (20 min; ARGS=--quick: 3)
 	@$(BIN)/python -m benchmarks soak $(ARGS)
+
+wheels: $(STAMP) ## wheels with the compiled core, for Linux and macOS, into dist/
+	@$(BIN)/python scripts/wheels.py
 
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaProducer
 from dualstream_lab.config import Settings
 from dualstream_lab.event import Event, encode_event, shard_channel
 from dualstream_lab.kafka_log import log_identity
+from dualstream_lab.publisher.core import NAME
 
 from .kafka_log.hostile import damaged, grow, make_anew
 
@@ -104,8 +105,9 @@ def test_up_status_down_and_nothing_is_left(environment):
         assert "runs already" in err
         _, err = run("up", "--brokers", "3", code=3)
         assert "`dualstream down` first" in err
-        out, _ = run("status", code=0)
+        out, err = run("status", code=0)
         assert exported(out) == where
+        assert f"encode with the {NAME} core" in err
         # No address is given: it finds the running stack.
         _, err = run("publish", "-", "--format", "github-webhook", code=0, given=WEBHOOKS[0], cwd=environment)
         assert "1 events durable" in err

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Final
 
 import msgspec
-from msgspec import UNSET
 
 from dualstream_lab.errors import ConfigError, EventError
-from dualstream_lab.event import (
-    ID_PATTERN,
-    Event,
-    Header,
-    encode_event,
-    id_invalid_reason,
-    occasion_invalid_reason,
-)
+from dualstream_lab.event import Event, Header, encode_event, id_invalid_reason, occasion_invalid_reason
 from dualstream_lab.publisher.call import PartitionSlice, PublishCall
-from dualstream_lab.publisher.record_batch import VARINTS, BatchLimit, Codec, encoded_header, prefixed, varint
+from dualstream_lab.publisher.core import encode, record
+from dualstream_lab.publisher.record_batch import BatchLimit, Codec
+from dualstream_lab.publisher.record_format import encoded_header, varint
+from dualstream_lab.publisher.route import EventType, Route
 from dualstream_lab.publisher.routes import Routes
 
 _NAMED = 20  # bad events spelled out in a message
 _MAX_HEADERS, _MAX_NAME, _MAX_VALUE = 16, 256, 4096
 _WRITTEN = frozenset({"content-type", "traceparent"})
-_ID: Final = prefixed(b"ce_id")
-_TIME: Final = prefixed(b"ce_time")
 _to_json = msgspec.json.Encoder().encode  # a time as it is in the event's JSON
-_is_id = ID_PATTERN.fullmatch
 _OWN, _OF_TRACE = 6, 2  # headers that every event has, and those of a trace
 
 
@@ -80,59 +70,20 @@ class Encoder:
         invalid: dict[int, str] = {}
         parts: dict[int, PartitionSlice] = {}
         timestamp = time.time_ns() // 1_000_000
-        routes, types, limit = self._routes.routes, self._routes.types, self._limit.event_bytes
-        count, more, known_sizes = self._count, self._headers, len(VARINTS)
-        for index, event in enumerate(events):
+        index, end = self._encode(events, 0, ids, timestamp, parts), len(events)
+        while index < end:
             try:
-                # The usual case first, and without calls: an Event with a good id, a time in UTC, and no
-                # trace, of a type and a source that are known.
-                trace = b""
-                if not (
-                    type(event) is Event
-                    and event.traceparent is UNSET
-                    and type(name := event.id) is str
-                    and _is_id(name)
-                    and type(moment := event.occurred_at) is datetime
-                    and moment.tzinfo is UTC
-                ):
-                    trace, name, moment = _trace_of(event), event.id, event.occurred_at
-                kind = types.get(event.type) or self._routes.type(event.type)
-                source = event.source_type, event.source_id
-                route = routes.get(source) or self._routes.route(*source)
-                value = encode_event(event)
-                when = _to_json(moment)[1:-1]
+                route, kind, made = self._unusual(events[index])
             except (EventError, TypeError) as error:  # TypeError: a name that cannot be looked up
                 invalid[index] = str(error)
-                continue
-            size = len(value)
-            record = b"".join(
-                (
-                    route.key,
-                    VARINTS[size] if size < known_sizes else varint(size),
-                    value,
-                    self._count_with_trace if trace else count,
-                    kind.headers,
-                    route.header,
-                    _ID,
-                    VARINTS[len(name)],
-                    name.encode(),
-                    _TIME,
-                    VARINTS[len(when)],
-                    when,
-                    trace + more if trace else more,
-                )
-            )
-            size = len(record)
-            if size > limit and (size := self._sent_size(record)) > limit:
-                invalid[index] = f"has {size} bytes with key and headers; the topic takes at most {limit}"
-                continue
-            part = parts.get(route.partition)
-            if part is None:
-                part = parts[route.partition] = PartitionSlice(ids, route.partition, timestamp)
-            part.indices.append(index)
-            part.types.append(kind.json)
-            part.routes.append(route)
-            part.records.append(record)
+            else:
+                if (part := parts.get(route.partition)) is None:
+                    part = parts[route.partition] = PartitionSlice(ids, route.partition, timestamp)
+                part.indices.append(index)
+                part.types.append(kind.json)
+                part.routes.append(route)
+                part.records.append(made)
+            index = self._encode(events, index + 1, ids, timestamp, parts)
         if invalid and not skip_invalid:
             raise EventError(_refusal(call, invalid), invalid=invalid)
         call.invalid = invalid
@@ -143,6 +94,34 @@ class Encoder:
         call.open = len(call.parts)
         call.events = len(events) - len(invalid)
         return call
+
+    def _encode(
+        self,
+        events: Sequence[Event],
+        index: int,
+        ids: Sequence[str],
+        timestamp: int,
+        parts: dict[int, PartitionSlice],
+    ) -> int:
+        """The usual events from there on; where there is another."""
+        routes = self._routes
+        return encode(
+            events, index, ids, timestamp, parts, PartitionSlice, routes.routes, routes.types, self._count,
+            self._headers, self._limit.event_bytes,
+        )  # fmt: skip
+
+    def _unusual(self, event: Event) -> tuple[Route, EventType, bytes]:
+        """Of a new source, perhaps, or with a trace. Raises EventError; TypeError for a name that is none."""
+        trace = _trace_of(event)
+        kind = self._routes.type(event.type)
+        route = self._routes.route(event.source_type, event.source_id)
+        value, when = encode_event(event), _to_json(event.occurred_at)[1:-1]
+        count = self._count_with_trace if trace else self._count
+        made = record(route, kind, value, event.id, when, count, trace + self._headers)
+        limit = self._limit.event_bytes
+        if len(made) > limit and (size := self._sent_size(made)) > limit:
+            raise EventError(f"has {size} bytes with key and headers; the topic takes at most {limit}")
+        return route, kind, made
 
     def _sent_size(self, record: bytes) -> int:
         """Kafka's limit is of what it is sent."""

@@ -16,6 +16,7 @@ from dualstream_lab import notifier_policy as policy
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.event import event_key, resync_channel
 from dualstream_lab.publisher.call import PartitionSlice
+from dualstream_lab.publisher.core import publish_commands
 from dualstream_lab.publisher.redis_link import RedisLink
 from dualstream_lab.publisher.route import Route
 
@@ -101,7 +102,8 @@ class Notifier:
                 route.count += 1
             self._drop(routes, "redis down", (event_id for part in parts for event_id in part.ids()))
             return
-        self._queue += self._commands(parts, ts)
+        for part in parts:
+            self._queue += publish_commands(part, self._epoch, ts, details=self._details)
         self._routes += routes
         if (over := len(self._queue) - self._limit) > 0:
             self._drop_queued(over, "queue full")
@@ -198,25 +200,6 @@ class Notifier:
             self.sent += len(commands)
         except TypeError:
             self._count_replies(commands, routes, replies)
-
-    def _commands(self, parts: Iterable[PartitionSlice], ts: int) -> list[str]:
-        """Packed PUBLISH commands. The message is ASCII, so its length is its length in bytes."""
-        commands = []
-        log, end = f'"log":"{self._epoch}","pub":"', f'","ts":{ts}}}'
-        for part in parts:
-            base, ids = part.base, part.event_ids
-            pos, log_after = (f',"pos":"{part.partition}:', f'",{log}') if base >= 0 else (",", log)
-            for place, index in enumerate(part.indices):
-                route = part.routes[place]
-                body = f'{{"id":"{ids[index]}","type":{part.types[place]},"source_id":{route.source_id_json}'
-                if self._details:
-                    route.count = number = route.count + 1
-                    offset = base + place if base >= 0 else ""
-                    body = f"{body}{pos}{offset}{log_after}{route.nonce}:{number}{end}"
-                else:
-                    body += "}"
-                commands.append(f"{route.command}{len(body)}\r\n{body}\r\n")
-        return commands
 
     def _count_replies(self, commands: list[str], routes: list[Route], replies: list[Any]) -> None:
         """Some were refused (no permission, loading, …): those sources are skipped."""

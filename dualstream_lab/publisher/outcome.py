@@ -152,6 +152,8 @@ class PublisherStats(msgspec.Struct, frozen=True, kw_only=True):
     dirty_sources: int
     redis_up: bool
     """Whether the last exchange with Redis went well."""
+    core: str
+    """What encodes: ``compiled``, or ``plain Python`` where that was not built."""
 
 
 class CloseReport(msgspec.Struct, frozen=True, kw_only=True):

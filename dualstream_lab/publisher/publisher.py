@@ -13,6 +13,7 @@ from dualstream_lab.event import Event
 from dualstream_lab.kafka_log import LogIdentity, LogWatch, TopicInfo, topic_info
 from dualstream_lab.publisher.accumulator import Accumulator
 from dualstream_lab.publisher.call import PartitionSlice, State
+from dualstream_lab.publisher.core import NAME
 from dualstream_lab.publisher.encoder import Encoder, checked_headers, skips_invalid
 from dualstream_lab.publisher.kafka import KafkaWriter, limit_aiokafka
 from dualstream_lab.publisher.notifier import Notifier
@@ -201,6 +202,7 @@ class DualPublisher:
             queued_notifications=notifier.queued if notifier else 0,
             dirty_sources=notifier.skipped_sources if notifier else 0,
             redis_up=notifier.up if notifier else False,
+            core=NAME,
         )
 
     async def close(self) -> CloseReport:

@@ -7,14 +7,15 @@ the garbage collector one object an event instead of five.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import Final, NamedTuple
 
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
-from dualstream_lab.event import Header
+from dualstream_lab.publisher.core import frame
+from dualstream_lab.publisher.record_format import read_varint, varint
 
 _OVERHEAD: Final = 100  # the batch's header (61 bytes) and one record's framing
 
@@ -89,51 +90,6 @@ _INNER = Struct(
     ">hiqqqhii"
 )  # attributes, last delta, first and last time, producer id, epoch, sequence, count
 _AFTER_LENGTH = 9  # bytes of the outer part that the length covers
-_RECORD_OVERHEAD = 15  # at most: length, attributes, time and offset deltas
-_RECORD: Final = 3  # its place among the chunks of one record: length, time, offset, record
-_TABLE: Final = 16_384
-
-
-def varint(number: int) -> bytes:
-    """A zigzag varint, as in protocol buffers."""
-    rest = (number << 1) ^ (number >> 63)
-    encoded = bytearray()
-    while rest > 0x7F:
-        encoded.append((rest & 0x7F) | 0x80)
-        rest >>= 7
-    encoded.append(rest)
-    return bytes(encoded)
-
-
-def _read_varint(data: bytes, place: int) -> tuple[int, int]:
-    """A zigzag varint, and where it ends."""
-    number = shift = 0
-    while True:
-        byte = data[place]
-        number |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:  # the last one
-            return (number >> 1) ^ -(number & 1), place
-
-
-VARINTS: Final = tuple(varint(number) for number in range(_TABLE))
-
-
-def prefixed(text: bytes) -> bytes:
-    """Bytes with their length in front."""
-    size = len(text)
-    return (VARINTS[size] if size < _TABLE else varint(size)) + text
-
-
-def encoded_header(header: Header) -> bytes:
-    """A header as it is in a record."""
-    return prefixed(header[0].encode()) + prefixed(header[1])
-
-
-COMMON_HEADERS: Final = encoded_header(("ce_specversion", b"1.0")) + encoded_header(
-    ("content-type", b"application/json")
-)
-"""The two that every event has, to be followed by the others of the count."""
 
 
 class RecordBatch:
@@ -157,24 +113,15 @@ class RecordBatch:
         self._buffer: bytes | None = None
         self._plain: bytes | None = None  # the records, of a batch that is compressed
 
-    def add(self, records: Iterable[bytes], timestamp: int) -> int:
+    def add(self, records: list[bytes], timestamp: int) -> int:
         """Append records, encoded from the key on, of one time (ms). Returns how many found room."""
         if timestamp != self._time or not self._count:
             self._set_time(timestamp)
-        middle, chunks, size, limit = self._middle, self._chunks, self._size, self._limit
-        place = first = self._count
-        fixed = len(middle)
-        for record in records:
-            grown = size + len(record) + _RECORD_OVERHEAD
-            if place == _TABLE or (grown > limit and place):
-                break
-            size = grown
-            delta = VARINTS[place]
-            length = fixed + len(delta) + len(record)
-            chunks += (VARINTS[length] if length < _TABLE else varint(length), middle, delta, record)
-            place += 1
-        self._size, self._count = size, place
-        return place - first
+        framed, taken, size = frame(records, self._count, self._limit - self._size, self._middle)
+        self._chunks.append(framed)
+        self._size += size
+        self._count += taken
+        return taken
 
     def _set_time(self, timestamp: int) -> None:
         """Of the records to come."""
@@ -197,14 +144,15 @@ class RecordBatch:
         Nobody keeps them beside the batch: every event would pay for those that are refused.
         """
         if self._buffer is None:
-            return self._chunks[_RECORD :: _RECORD + 1]
-        records = self._buffer[_OUTER.size + _INNER.size :] if self._plain is None else self._plain
+            records = b"".join(self._chunks)
+        else:
+            records = self._buffer[_OUTER.size + _INNER.size :] if self._plain is None else self._plain
         found, end = [], 0
         while end < len(records):
-            length, begin = _read_varint(records, end)
+            length, begin = read_varint(records, end)
             end = begin + length
-            _, place = _read_varint(records, begin + 1)  # after the attributes: the time, and the offset
-            _, place = _read_varint(records, place)
+            _, place = read_varint(records, begin + 1)  # after the attributes: the time, and the offset
+            _, place = read_varint(records, place)
             found.append(records[place:end])
         return found
 

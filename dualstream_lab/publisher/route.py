@@ -6,7 +6,7 @@ import json
 from typing import NamedTuple
 
 from dualstream_lab.event import cloudevents_source
-from dualstream_lab.publisher.record_batch import encoded_header, prefixed
+from dualstream_lab.publisher.record_format import encoded_header, prefixed
 
 
 class EventType(NamedTuple):

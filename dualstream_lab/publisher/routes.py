@@ -12,7 +12,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import channel_of, shard_channel, source_invalid_reason, type_invalid_reason
 from dualstream_lab.publisher.call import Generation
-from dualstream_lab.publisher.record_batch import COMMON_HEADERS, encoded_header
+from dualstream_lab.publisher.record_format import COMMON_HEADERS, encoded_header
 from dualstream_lab.publisher.route import EventType, Route
 
 _MAX_ROUTES = 50_000  # about 60 MB at most

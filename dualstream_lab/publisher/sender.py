@@ -14,8 +14,9 @@ from aiokafka.errors import KafkaError
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
 from dualstream_lab.kafka_log import RepeatFilter, TopicInfo
-from dualstream_lab.publisher.call import InFlightBatch, PartitionQueue, PartitionSlice, State
+from dualstream_lab.publisher.call import PartitionSlice, State
 from dualstream_lab.publisher.kafka import Barred, KafkaWriter
+from dualstream_lab.publisher.partition_queue import InFlightBatch, PartitionQueue
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.refusals import BatchRefused, Blame, triage
 

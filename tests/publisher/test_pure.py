@@ -14,8 +14,7 @@ from dualstream_lab.event import decode_notification
 from dualstream_lab.publisher import BatchReceipt
 from dualstream_lab.publisher.buffer import Buffer, Deadlines
 from dualstream_lab.publisher.call import PartitionSlice
-from dualstream_lab.publisher.notifier import Notifier
-from dualstream_lab.publisher.redis_link import RedisLink
+from dualstream_lab.publisher.core import publish_commands
 from dualstream_lab.publisher.route import Route
 from dualstream_lab.publisher.routes import Routes
 
@@ -138,17 +137,13 @@ def test_a_source_keeps_its_count_when_partitions_are_added_and_has_the_partitio
 
 
 @pytest.mark.parametrize(("base", "positions"), [(41, [(3, 41), (3, 42)]), (-1, [None, None])])
-async def test_a_notification_says_where_its_event_is_where_that_is_known_and_always_of_which_log(
-    base, positions
-):
+def test_a_notification_says_where_its_event_is_where_that_is_known_and_always_of_which_log(base, positions):
     routes = Routes(Settings.load(channel_prefix="x:"), partitions=6)
-    link = RedisLink("redis://127.0.0.1:1", timeout=1)
-    notifier = Notifier(link, nonce=routes.nonce, limit=10, epoch="0123456789ab")
     part = PartitionSlice(["a", "b"], 3, 17)
     part.base, part.indices, part.types = base, [0, 1], ['"t"', '"t"']
     part.routes = [routes.route("repo", 'é"'), routes.route("repo", "b")]
     told = []
-    for command in notifier._commands([part], 17):
+    for command in publish_commands(part, "0123456789ab", 17, details=True):
         reader = hiredis.Reader()
         reader.feed(command.encode())
         _, channel, message = reader.gets()

@@ -15,7 +15,8 @@ from dualstream_lab import DualPublisher, Event, Settings
 from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import encode_event
 from dualstream_lab.publisher.encoder import Encoder
-from dualstream_lab.publisher.record_batch import CODECS, BatchLimit, RecordBatch, varint
+from dualstream_lab.publisher.record_batch import CODECS, BatchLimit, RecordBatch
+from dualstream_lab.publisher.record_format import varint
 from dualstream_lab.publisher.routes import Routes
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from dualstream_lab import Settings
 from dualstream_lab.errors import OutcomeUnknown
-from dualstream_lab.publisher.call import Generation, PartitionQueue, PartitionSlice, PublishCall, State
+from dualstream_lab.publisher.call import Generation, PartitionSlice, PublishCall, State
 from dualstream_lab.publisher.kafka import BatchSender, _Handler
+from dualstream_lab.publisher.partition_queue import PartitionQueue
 from dualstream_lab.publisher.record_batch import BatchLimit, RecordBatch
 from dualstream_lab.publisher.refusals import ANSWERS, BatchRefused, Blame, Meaning, answer_of, triage
 from dualstream_lab.publisher.routes import Routes
