@@ -59,7 +59,7 @@ class Entry:
             async with client.catch_up_slot() if join.phase is Phase.READING else nullcontext():
                 rows = await self._read(feed, stream, join, deadline)
                 while join.phase is Phase.READING:
-                    await self._tell_ahead(client, feed, join.known, rows)
+                    await self._send_ahead(client, feed, join.known, rows)
                     rows = await self._read(feed, stream, join, deadline)
                 self._hub.admit(client, feed, join, rows)
         except BaseException:
@@ -147,7 +147,7 @@ class Entry:
             join.renew()
         return ()
 
-    async def _tell_ahead(
+    async def _send_ahead(
         self, client: Connection, feed: Feed, before: Positions, rows: Sequence[Row]
     ) -> None:
         """A long past, a piece at a time, of all clients together: others would have to wait for it."""

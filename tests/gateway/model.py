@@ -452,7 +452,7 @@ class Gateway:
         self.settle(ours)
         rows: list[Row] = []
         if len(page.rows) > self.step and (rows := list(join.read_ahead(page, self.homes))):
-            self.tell_ahead(session, rows, page)
+            self.send_ahead(session, rows, page)
             return
         if stream.level(page) or not self.wait:
             rows = list(join.read(page, self.homes))
@@ -465,7 +465,7 @@ class Gateway:
             join.refuse(Refusal.STORE_LAG)
         self.enter(session, rows, page)
 
-    def tell_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
+    def send_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
         """A long past, and what came since is read after it."""
         if not session.asked:
             session.frames.append(Frame("floor", None, page.below))

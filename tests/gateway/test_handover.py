@@ -283,8 +283,8 @@ class TakesALongPastForAllOfIt(Gateway):
 
     wait = False
 
-    def tell_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
-        super().tell_ahead(session, rows, page)
+    def send_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
+        super().send_ahead(session, rows, page)
         session.kept = page._replace(rows=[])
 
     def found(self, session: Session, pages: list[Page]) -> None:
@@ -294,9 +294,9 @@ class TakesALongPastForAllOfIt(Gateway):
 class ForgetsHowFarALongPastWent(Gateway):
     """And reads it again."""
 
-    def tell_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
+    def send_ahead(self, session: Session, rows: list[Row], page: Page) -> None:
         before, first = session.asked, session.kept is None
-        super().tell_ahead(session, rows, page)
+        super().send_ahead(session, rows, page)
         session.kept = True
         if first:
             session.join.after = before or {}
