@@ -48,6 +48,7 @@ soak: $(STAMP) ## millions of events through every fault, proved (20 min; ARGS=-
 	@$(BIN)/python -m benchmarks soak $(ARGS)
 
 wheels: $(STAMP) ## wheels with the compiled core, for Linux and macOS, into dist/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/wheels.lock
 	@$(BIN)/python scripts/wheels.py
 
 lock: ## resolve requirements.lock anew (needs uv)
@@ -55,6 +56,8 @@ lock: ## resolve requirements.lock anew (needs uv)
 		--no-emit-index-url --no-emit-find-links --all-extras --group dev pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --constraint requirements.lock \
 		--no-emit-index-url --no-emit-find-links --group docs -o docs/requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --constraint requirements.lock \
+		--no-emit-index-url --no-emit-find-links --group wheels -o scripts/wheels.lock
 
 clean: ## remove what was built
 	rm -rf $(VENV) dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

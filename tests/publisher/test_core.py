@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -19,7 +20,12 @@ from dualstream_lab.publisher.encoder import Encoder
 from dualstream_lab.publisher.record_batch import BatchLimit, RecordBatch
 from dualstream_lab.publisher.routes import Routes
 
-compiled = pytest.importorskip("dualstream_lab.publisher.compiled", reason="no compiled core was built")
+try:
+    from dualstream_lab.publisher import compiled
+except ImportError:
+    if os.environ.get("CI"):
+        raise
+    pytest.skip("no compiled core was built: that needs a C compiler", allow_module_level=True)
 
 _ids = st.one_of(st.uuids().map(str), st.text(max_size=140), st.just("a" * 128), st.just('"occurred_at":"'))
 _texts = st.one_of(
