@@ -108,7 +108,7 @@ def test_a_sample_is_the_same_for_all_and_about_its_share(every: int, first: int
     seq = np.arange(first, first + 20_000)
     chosen = sampled(seq, every)
     assert np.array_equal(chosen[5_000:6_000], sampled(seq[5_000:6_000], every))
-    assert chosen.mean() == pytest.approx(1 / every, rel=0.35)
+    assert chosen.mean() == pytest.approx(1 / every, rel=0.3)  # of 400, six standard deviations
 
 
 def test_rows_come_back_as_they_were_written(tmp_path) -> None:
