@@ -61,6 +61,8 @@ def main() -> None:
             include = f"-I{sysconfig.get_path('include')}"
             compiler = ("ziglang", "cc", "-target", target, "-O2", "-g0", "-fPIC", *linked, include)
             python(*compiler, source, "-o", module)
+            (about,) = tree.glob("*.dist-info/WHEEL")
+            about.write_text(about.read_text().replace("Purelib: true", "Purelib: false"))
             python("wheel", "pack", tree, "-d", unpacked)
             (packed,) = unpacked.glob("*.whl")
             tags = ("--python-tag", PYTHON, "--abi-tag", PYTHON, "--platform-tag", platform)
