@@ -40,6 +40,7 @@ _STARTS = {
     "test_run.py::test_a_notebook_stopped_while_its_brokers_start": "a broker",
     "test_run.py::test_ctrl_c_while_the_brokers_start": "a broker",
     "test_stack.py::test_a_full_disk_is_named": "a broker",
+    "test_stack.py::test_a_redis_that_cannot_start": "a broker",
     "test_tls.py": "a broker",
 }
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import warnings
+
 import pytest
 import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack
+from dualstream_lab.stack.valkey import find_redis, redis_process
 
 
 async def produce(url: str, topic: str, value: bytes) -> int:
@@ -83,3 +88,25 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("dualstream_lab.stack.directory._MIN_FREE", 2**62)  # what no disk has
     with pytest.raises(StackError, match="MiB free, and brokers need"):
         LocalStack(directory=tmp_path).start()
+
+
+def test_a_redis_that_cannot_start_leaves_no_pipe_open(tmp_path) -> None:
+    """Its port is taken, and the next test would hear of files that nobody closed."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = redis_process(
+            find_redis(),
+            port=taken.getsockname()[1],
+            directory=tmp_path,
+            remove=None,
+            settings=(),
+            tls=None,
+            tls_port=0,
+        )
+        for _ in range(2):
+            with pytest.raises(StackError, match="its port is in use"):
+                process.start()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del process
+        gc.collect()
+    assert [warning for warning in said if issubclass(warning.category, ResourceWarning)] == []

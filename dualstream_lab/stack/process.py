@@ -71,6 +71,7 @@ class ManagedProcess:
         """Start it without waiting. Nothing if it runs."""
         if self.running:
             return
+        self._ended(0.0)  # of itself, since the last start
         try:
             self._log_start = self.log.stat().st_size if self.log.exists() else 0
             self._guard = subprocess.Popen(
@@ -92,6 +93,7 @@ class ManagedProcess:
         deadline = time.monotonic() + self.start_timeout
         while not self.ready(self.log_text()):
             if not self.running:
+                self._ended(0.0)
                 raise StackError(f"{self.name} did not start: {self.explain(self.log_text())}")
             if time.monotonic() > deadline:
                 text = self.log_text()

@@ -347,13 +347,13 @@ def test_cluster_and_sentinel_urls_are_refused_by_name(settings, url):
 
 
 async def test_a_server_in_cluster_mode_is_refused_by_name(settings, tmp_path):
-    port = free_ports(1)[0]
+    port, bus = free_ports(2)  # the bus is at port + 10000 by default, where somebody else may be
     process = redis_process(
         find_redis(),
         port=port,
         directory=tmp_path,
         remove=None,
-        settings=("--cluster-enabled", "yes"),
+        settings=("--cluster-enabled", "yes", "--cluster-port", str(bus)),
         tls=None,
         tls_port=0,
     )
