@@ -26,14 +26,10 @@ TARGETS = (
 )
 
 
-def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
-    """Raises CalledProcessError."""
-    subprocess.run(command, cwd=cwd, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
-
-
-def python(*words: str | Path, cwd: Path = ROOT, **environment: str) -> None:
-    """A module of this Python's."""
-    run(sys.executable, "-m", *words, cwd=cwd, **environment)
+def python(*words: str | Path, **environment: str) -> None:
+    """Run a module of this Python's. Raises CalledProcessError."""
+    command = (sys.executable, "-m", *words)
+    subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -81,9 +80,6 @@ def serve(only: Sequence[str], rebuild_store: bool, **given: object) -> int:
         return _run(settings, only or PARTS, rebuild=rebuild_store)
 
 
-# With 10,000 connections a full collection takes 0.3 s, in which nobody gets anything, and connections leave
-# no cycles behind for it: so it comes after a hundred million objects, and not after a hundred thousand.
-_COLLECTIONS: Final = (1_000, 10, 10_000)
 _SWITCH_INTERVAL: Final = 0.001  # s that the store's threads may keep the loop waiting
 
 
@@ -96,10 +92,6 @@ def _run(settings: ServeSettings, parts: Sequence[str], *, rebuild: bool) -> int
         for part in (part for part in _NEXT if part in parts):
             say(_NEXT[part].format(url=url))
         say("Ctrl-C ends it.")
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_COLLECTIONS)
-        sys.setswitchinterval(_SWITCH_INTERVAL)
 
     async def main() -> int:
         until = asyncio.Event()
@@ -110,4 +102,5 @@ def _run(settings: ServeSettings, parts: Sequence[str], *, rebuild: bool) -> int
         say("ended")
         return 0
 
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     return uvloop.run(main())

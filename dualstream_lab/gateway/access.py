@@ -146,8 +146,9 @@ class Access:
         try:
             key, algorithms = await self._key_of(token)
             checked_by, grant = self._checked.get(token, (None, EVERYTHING))
-            if checked_by is not key or (grant.expires or 0.0) <= time.time():
-                grant = _grant_of(token, self._claims(token, key, algorithms))
+            if checked_by is key and grant.left():
+                return grant
+            grant = _grant_of(token, self._claims(token, key, algorithms))
         except jwt.ExpiredSignatureError as error:
             raise Denied("the token has expired") from error
         except _MALFORMED as error:
