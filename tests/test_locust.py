@@ -421,6 +421,37 @@ options._LEAD = -3.0
     assert re.search(r"this process was ready \d\.\d s after the plan began", done.stderr)
 
 
+def test_users_that_come_after_the_plans_end_publish_all_of_it(where, tmp_path):
+    """On a busy machine the first user may come that late: that is no plan that nobody publishes."""
+    lines = """
+import gevent
+from locust import User
+
+User.on_start = lambda self: gevent.sleep(3)
+"""
+    file = mixed_with(lines, tmp_path)
+    done = locust(file, *where, "--rate", "100", "--run-time", "1s", "--users", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert the_run(tmp_path)[1]["measures"]["publish.durable"] == 100
+
+
+def test_a_plan_that_nobody_publishes_ends_when_its_time_is_up(where, tmp_path):
+    file = tmp_path / "listening.py"
+    file.write_text("""
+from locust import task
+from dualstream_lab.locust_bridge import SubscribingUser
+
+
+class Subscriber(SubscribingUser):
+    @task
+    def receive(self):
+        self.listen()
+""")
+    done = locust(str(file), *where, "--rate", "100", "--run-time", "1s", cwd=tmp_path, timeout=40)
+    assert done.returncode == 1, done.stderr
+    assert "due, and not sent before the stop" in done.stdout + done.stderr
+
+
 def test_bad_options_give_2_and_are_named(where, tmp_path):
     said = {
         ("--rate", "0"): "--rate: must be from 0.1",

@@ -131,7 +131,6 @@ class PublishRecorder(Recorder):
         self._dropped: list[tuple[int, int, int]] = []
         self._calls: list[tuple[int, int, int, int]] = []
         self.started = 0
-        self.used = False
         self._last = 0
         self._publisher: DualPublisher | None = None
         self._before: PublisherStats | None = None
@@ -151,7 +150,6 @@ class PublishRecorder(Recorder):
 
     def sending(self, seq: Int64, intended: int, in_flight: int) -> None:  # noqa: ARG002
         """Count what is sent, as :class:`Sink` wants."""
-        self.used = True
         self.meter.count("sent", len(seq))
         self.meter.peak("published.in_flight", in_flight)
 

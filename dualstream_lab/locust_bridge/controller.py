@@ -64,7 +64,7 @@ class Controller:
         self._limits = (0.0, 0.0)
         self._users = 0
         self._destinations = Destinations()
-        self._planned_end = self._ending = False
+        self._spawned = self._planned_end = self._ending = False
         self._failure: DualStreamError | None = None
         self.totals = Totals()
         self._register()
@@ -74,6 +74,7 @@ class Controller:
     def _register(self) -> None:
         events: Any = self._environment.events
         events.test_start.add_listener(self._on_start)
+        events.spawning_complete.add_listener(self._on_spawned)
         events.test_stopping.add_listener(self._on_stop)
         events.quitting.add_listener(self._on_quitting)
         receive: Any = getattr(self._runner, "register_message", None)
@@ -105,7 +106,8 @@ class Controller:
             log.info("%s plan, %s events/s for %g s: its end ends the test", plan.plan, rate, plan.duration)
 
     def _on_start(self, **_: object) -> None:
-        self._users, self._planned_end, self._ending, self._failure = 0, False, False, None
+        self._users, self._failure = 0, None
+        self._spawned = self._planned_end = self._ending = False
         try:
             options = self._options()
             self._limits = start_limit(options.settings), finish_limit(options.settings)
@@ -118,6 +120,9 @@ class Controller:
         except Exception as error:
             log.exception("the test could not begin")  # whatever it is, nobody must wait for its end
             self._fail(DualStreamError(f"the test could not begin: {error!r}"))
+
+    def _on_spawned(self, **_: object) -> None:
+        self._spawned = True
 
     def _options(self) -> Options:
         given: Any = self._environment.parsed_options
@@ -200,6 +205,7 @@ class Controller:
         said_over = False
         while session is self._session and session is not None:
             self._drain(session)
+            session.publishes = not self._spawned or self._has_publishers()
             if session.over and not said_over:
                 said_over = True
                 if self._is_worker:
@@ -207,6 +213,11 @@ class Controller:
                 else:
                     self._workers.over("local")
             gevent.sleep(_PUMP)
+
+    def _has_publishers(self) -> bool:
+        """Of a locustfile's users, a worker may have been given none that publishes."""
+        count = self._runner.user_classes_count
+        return any(count[u.__name__] for u in self._environment.user_classes if hasattr(u, "publish_next"))
 
     def _drain(self, session: Session) -> None:
         while session.intervals:

@@ -93,8 +93,8 @@ def _open_limit(settings: Settings) -> float:
 class Session:
     """``intervals``: what was recorded and not yet taken, oldest first; bounded.
 
-    ``listeners``: its subscribers. ``over``: the plan is done, or there is no going on. ``failed``: why, if
-    something broke on the way.
+    ``listeners``: its subscribers. ``publishes``: false once all users are here and none of them publishes.
+    ``over``: the plan is done, or there is no going on. ``failed``: why, if something broke on the way.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Session:
         self._measures_delivery = measures_delivery
         self._tasks: list[asyncio.Task[None]] = []
         self.intervals: deque[Interval] = deque(maxlen=_KEPT)
+        self.publishes = True
         self.over = False
         self.failed: str | None = None
 
@@ -208,8 +209,7 @@ class Session:
         ahead = (driver.started - time.monotonic_ns()) / 1e9
         await asyncio.sleep(max(0, ahead + work.duration))
         patience = time_limit(work, self._options.settings) - work.duration
-        # over is a plan that is exhausted, or that nobody publishes
-        await _wait(lambda: not driver.in_flight and (driver.exhausted or not self._sink.used), patience)
+        await _wait(lambda: not driver.in_flight and (driver.exhausted or not self.publishes), patience)
         self.over = True
 
     async def finish(self) -> None:
