@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dualstream_lab.stack.jars import KAFKA_VERSION, resolved
+
 __all__ = ["PEERS", "NotRun", "Peer", "Result"]
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
 _TIMEOUT = 120
+_JAVA_LOGS = "org.slf4j:slf4j-simple:1.7.36"
 
 
 class NotRun(Exception):
@@ -24,7 +27,7 @@ class NotRun(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """One run: counts of events, seconds until the last ack and the last PUBLISH answer, CPU seconds."""
+    """One run: counts of events, seconds until the last ack and the last PUBLISH answer, and CPU seconds."""
 
     acked: int
     notified: int
@@ -43,7 +46,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Peer:
-    """``scale``: the share of a shape's events that it is given, so that slow ones end in time."""
+    """``scale``: the share of a shape's events that it is given, so that slow ones end in time.
+
+    ``single``: whether it has a form that waits for each event.
+    """
 
     name: str
     command: Callable[[], list[str]]
@@ -51,6 +57,7 @@ class Peer:
     tuned: bool = False
     scale: float = 1.0
     single_scale: float = 1.0
+    single: bool = True
 
     def run(self, task: dict[str, object]) -> Result:
         """Raises NotRun."""
@@ -76,25 +83,18 @@ def _python(name: str) -> Callable[[], list[str]]:
     return lambda: [sys.executable, "-m", f"benchmarks.peers.{name}"]
 
 
-def _confluent() -> list[str]:
+def _librdkafka() -> list[str]:
     """In a virtual environment of its own, as it is no dependency of ours."""
-    python = CACHE / "confluent/bin/python"
+    home = CACHE / "librdkafka"
+    python = home / "bin/python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", CACHE / "confluent"], check=True, capture_output=True)
-        pip = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "-r",
-            str(HERE / "peers/confluent-requirements.txt"),
-        ]
-        done = subprocess.run(pip, capture_output=True, check=False)
-        if done.returncode:
-            shutil.rmtree(CACHE / "confluent")
+        subprocess.run([sys.executable, "-m", "venv", home], check=True, capture_output=True)
+        requirements = str(HERE / "peers/librdkafka-requirements.txt")
+        pip = [str(python), "-m", "pip", "install", "-q", "-r", requirements]
+        if subprocess.run(pip, capture_output=True, check=False).returncode:
+            shutil.rmtree(home)
             raise NotRun("confluent-kafka cannot be installed")
-    return [str(python), "-m", "benchmarks.peers.confluent"]
+    return [str(python), "-m", "benchmarks.peers.librdkafka"]
 
 
 def _go() -> list[str]:
@@ -111,14 +111,26 @@ def _go() -> list[str]:
     return [str(binary)]
 
 
+def _perf_test() -> list[str]:
+    """Kafka's tool, which is not among the broker's jars."""
+    try:
+        jars = resolved(f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}+{_JAVA_LOGS}", CACHE / "jgo")
+    except Exception as error:
+        raise NotRun(f"kafka-tools cannot be fetched: {error}") from error
+    return [*_python("perf_test")(), ":".join(map(str, jars))]
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("ours", _python("ours")),
         Peer("ours without Redis", _python("ours"), redis=False),
+        Peer("bound", _python("bound"), single=False),
+        Peer("bound without Redis", _python("bound"), redis=False, single=False),
         Peer("naive Python", _python("naive"), scale=0.25, single_scale=0.5),
         Peer("Go, tuned", _go, tuned=True),
         Peer("Go, default", _go, scale=0.02, single_scale=0.01),
-        Peer("confluent-kafka loop, no Redis", _confluent, redis=False),
+        Peer("librdkafka, no Redis", _librdkafka, redis=False),
+        Peer("kafka-producer-perf-test", _perf_test, redis=False, scale=2.0, single=False),
     )
 }

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from benchmarks.peer import PEERS, NotRun, Peer
-from benchmarks.table import Figures
+from benchmarks.table import Figures, Sample
+from dualstream_lab.load.session import cpu_seconds
 from dualstream_lab.stack import LocalStack
 
 __all__ = ["SHAPES", "WARM_UPS", "delete_topic", "measure", "side"]
@@ -38,7 +39,9 @@ SHAPES = {
     for shape in (
         Shape("batches of 1000", 1000, 4, 400_000),
         Shape("batches of 200", 200, 4, 300_000),
-        Shape("singles, 100 callers", 0, 100, 60_000),
+        Shape("singles, 20 callers", 0, 20, 40_000),
+        Shape("singles, 100 callers", 0, 100, 100_000),
+        Shape("singles, 400 callers", 0, 400, 150_000),
         Shape("8 kB, batches of 1000", 1000, 4, 40_000, size=8000),
         Shape("one hot source", 1000, 4, 300_000, hot=True),
     )
@@ -76,20 +79,20 @@ def measure(
     for turn in range(rounds):
         for shape in shapes:
             for name in peers:
+                if not (SHAPES[shape].batch or PEERS[name].single):
+                    continue
                 try:
-                    rate, ping = _one(stack, PEERS[name], SHAPES[shape], scale)
+                    sample = _one(stack, PEERS[name], SHAPES[shape], scale)
                 except NotRun as error:
                     figures.reasons[shape, name] = str(error)
                     print(f"round {turn + 1}  {shape:24} {name:32} not run: {error}", file=sys.stderr)
                     continue
-                figures.add(shape, name, turn, rate)
-                if PEERS[name].redis:
-                    figures.pings.setdefault((shape, name), []).append(ping)
-                line = f"round {turn + 1}  {shape:24} {name:32} {rate:10,.0f}/s   PING p99 {ping:.2f} ms"
+                figures.add(shape, name, turn, sample)
+                line = f"round {turn + 1}  {shape:24} {name:32} {sample.rate:10,.0f}/s   {sample.cpu_text}"
                 print(line, file=sys.stderr)
 
 
-def _one(stack: LocalStack, peer: Peer, shape: Shape, scale: float) -> tuple[float, float]:
+def _one(stack: LocalStack, peer: Peer, shape: Shape, scale: float) -> Sample:
     topic = f"bench-{uuid4().hex[:10]}"
     stack.create_topic(topic, partitions=6)
     share = scale * (peer.scale if shape.batch else peer.single_scale)
@@ -105,12 +108,19 @@ def _one(stack: LocalStack, peer: Peer, shape: Shape, scale: float) -> tuple[flo
         "events": events,
         "hot": shape.hot,
     }
+    servers = {"Kafka": stack.brokers[0].pid, "Redis": stack.redis.pid}
     try:
+        peer.command()  # what is to be built or fetched first is not measured
         with side("drain", stack.redis_url), side("ping", stack.redis_url) as ping:
+            before = cpu_seconds(servers)
             result = peer.run(task)
+            after = cpu_seconds(servers)
     finally:
         asyncio.run(delete_topic(stack.kafka_url, topic))
-    return result.rate(events, redis=peer.redis), ping["p99"]
+    rate = result.rate(events, redis=peer.redis)
+    spent = {"client": result.cpu} | {name: after[name] - before[name] for name in servers}
+    cpu = {name: seconds / events * 1e6 for name, seconds in spent.items()}
+    return Sample(rate=rate, cpu=cpu, ping=ping["p99"] if peer.redis else None)
 
 
 async def delete_topic(url: str, topic: str) -> None:

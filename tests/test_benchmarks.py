@@ -8,28 +8,31 @@ from benchmarks.compression import CODECS, Sizes
 from benchmarks.compression import markdown as compression_table
 from benchmarks.peer import PEERS, NotRun, Peer, Result
 from benchmarks.peers.common import Task
-from benchmarks.table import Figures, markdown, put
+from benchmarks.table import Figures, Sample, markdown, put
 from dualstream_lab.event import encode_event
 
 
 def test_ratios_are_paired_by_round():
     figures = Figures()
     for turn, (ours, naive) in enumerate([(60, 10), (80, 20), (100, 10)]):
-        figures.add("batches of 1000", "ours", turn, ours)
-        figures.add("batches of 1000", "naive Python", turn, naive)
-    figures.add("batches of 1000", "ours", 3, 1000)  # its pair was not run
+        figures.add("batches of 1000", "ours", turn, Sample(rate=ours))
+        figures.add("batches of 1000", "naive Python", turn, Sample(rate=naive))
+    figures.add("batches of 1000", "ours", 3, Sample(rate=1000))  # its pair was not run
     assert figures.ratio("batches of 1000", "ours", "naive Python") == [4, 6, 10]
     text = markdown(figures, shapes=["batches of 1000"], peers=["ours", "naive Python"])
-    assert "| ours / naive Python | batches of 1000 | **6.00** | 4.00 to 10.00 | 3 | ≥ 6 |" in text
+    assert "| ours / naive Python | batches of 1000 | **6.00** | 4.00 to 10.00 | 3 | ≥ 7 |" in text
 
 
 def test_a_peer_that_could_not_run_is_shown_so():
     figures = Figures()
-    figures.add("batches of 1000", "ours", 0, 60)
+    cpu = {"client": 3.04, "Kafka": 2.0, "Redis": 1.0}
+    figures.add("batches of 1000", "ours", 0, Sample(rate=60, cpu=cpu, ping=1.5))
     figures.reasons["batches of 1000", "Go, tuned"] = "there is no Go compiler"
     text = markdown(figures, shapes=["batches of 1000"], peers=["ours", "Go, tuned"])
-    assert "| ours / tuned Go | batches of 1000 | not run" in text
+    assert "| ours / Go, tuned | batches of 1000 | not run" in text
     assert "| Go, tuned | not run (there is no Go compiler) |" in text
+    assert "| ours | 3.0 + 2.0 + 1.0 |" in text
+    assert "| ours | 1.50 |" in text
 
 
 @pytest.mark.parametrize(("acked", "notified", "dropped"), [(99, 100, 0), (100, 99, 0), (100, 100, 1)])
@@ -66,7 +69,9 @@ def test_varied_events_have_their_size_and_differ():
         assert len({bytes(event.data) for event in made}) == len(made)
 
 
-@pytest.mark.parametrize("name", ["ours", "ours without Redis", "naive Python"])
+@pytest.mark.parametrize(
+    "name", ["ours", "ours without Redis", "bound", "bound without Redis", "naive Python"]
+)
 @pytest.mark.parametrize("batch", [100, 0])
 def test_a_peer_sends_and_announces_every_event(stack, topic, name, batch):
     peer: Peer = PEERS[name]

@@ -38,7 +38,7 @@ class Task:
 
     @classmethod
     def read(cls) -> Task:
-        return cls(**json.loads(sys.argv[1]))
+        return cls(**json.loads(sys.argv[-1]))
 
     def source(self, number: int) -> str:
         return f"owner/repo-{0 if self.hot and number % 10 else (number * 7) % self.sources}"
@@ -60,6 +60,9 @@ class Task:
             for number in range(self.events)
         ]
 
+
+# What a notification says of its log and its publisher, as long as ours.
+EPOCH, NONCE = "0123456789ab", "0123456789abcd"
 
 _POOL = 16 * 2**20  # bytes of data that differ; many times what waits for Kafka
 _COMMIT = 150  # bytes, about
@@ -90,10 +93,27 @@ def _hash(random: Random) -> str:
     return f"{random.getrandbits(160):040x}"
 
 
+class Clock:
+    """Wall and CPU seconds of sending, from now on: the events are made, and nothing is sent yet."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        gc.freeze()
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+        self.seconds = self.cpu = 0.0
+
+    def stop(self) -> None:
+        self.seconds, self.cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
+
+    def report(self, *, acked: int, notified: int = 0, dropped: int = 0) -> None:
+        counts = {"acked": acked, "notified": notified, "dropped": dropped}
+        print(json.dumps(counts | {"seconds": self.seconds, "cpu": self.cpu}))
+
+
 async def spend(
     task: Task, one: Callable[[Event], Awaitable[Any]], many: Callable[[list[Event]], Awaitable[Any]]
-) -> float:
-    """Send all events by the task's shape; returns when the clock started."""
+) -> Clock:
+    """Send all events by the task's shape; returns the clock, which still runs."""
     import asyncio
 
     events = task.make()
@@ -108,25 +128,9 @@ async def spend(
         for item in work:
             await send(item)
 
-    gc.collect()
-    gc.freeze()
-    started = time.perf_counter()
+    clock = Clock()
     await asyncio.gather(*(caller() for _ in range(task.in_flight)))
-    return started
-
-
-def report(*, acked: int, notified: int, dropped: int, seconds: float) -> None:
-    print(
-        json.dumps(
-            {
-                "acked": acked,
-                "notified": notified,
-                "dropped": dropped,
-                "seconds": seconds,
-                "cpu": time.process_time(),
-            }
-        )
-    )
+    return clock
 
 
 def event_headers(event: Event) -> list[tuple[str, bytes]]:

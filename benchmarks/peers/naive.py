@@ -9,7 +9,7 @@ import uvloop
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from benchmarks.peers.common import Task, event_headers, report, spend
+from benchmarks.peers.common import EPOCH, NONCE, Task, event_headers, spend
 from dualstream_lab.event import Event, Notification, channel_of, encode_event
 
 
@@ -48,7 +48,8 @@ class Naive:
                 type=event.type,
                 source_id=event.source_id,
                 pos=f"{place.partition}:{place.offset}",
-                pub=f"naive:{self.counts[event.source_id]}",
+                log=EPOCH,
+                pub=f"{NONCE}:{self.counts[event.source_id]}",
                 ts=now,
             )
             pipeline.publish(channel_of(event.source_type, event.source_id), msgspec.json.encode(note))
@@ -64,12 +65,12 @@ async def main() -> None:
     await producer.start()
     redis = Redis.from_url(task.redis) if task.redis else None
     naive = Naive(producer, redis, task.topic)
-    started = await spend(task, naive.one, naive.many)
-    seconds = time.perf_counter() - started
+    clock = await spend(task, naive.one, naive.many)
+    clock.stop()
     await producer.stop()
     if redis is not None:
         await redis.aclose()
-    report(acked=naive.acked, notified=naive.notified, dropped=0, seconds=seconds)
+    clock.report(acked=naive.acked, notified=naive.notified)
 
 
 uvloop.run(main())

@@ -1,10 +1,8 @@
 """DualPublisher."""
 
-import time
-
 import uvloop
 
-from benchmarks.peers.common import Task, report, spend
+from benchmarks.peers.common import Task, spend
 from dualstream_lab import DualPublisher, Settings
 
 
@@ -14,11 +12,11 @@ async def main() -> None:
         kafka_url=task.kafka, redis_url=task.redis, topic=task.topic, compression=task.compression
     )
     async with DualPublisher(settings) as publisher:
-        started = await spend(task, publisher.publish, publisher.publish_batch)
+        clock = await spend(task, publisher.publish, publisher.publish_batch)
         await publisher.flush()
-        seconds = time.perf_counter() - started
+        clock.stop()
         stats = publisher.stats()
-    report(acked=stats.durable, notified=stats.notified, dropped=sum(stats.dropped.values()), seconds=seconds)
+    clock.report(acked=stats.durable, notified=stats.notified, dropped=sum(stats.dropped.values()))
 
 
 uvloop.run(main())

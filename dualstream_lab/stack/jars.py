@@ -105,12 +105,12 @@ def _repositories() -> dict[str, str]:
     return repositories
 
 
-def _main(cache: str) -> None:
+def resolved(coordinates: str, cache: Path) -> list[Path]:
+    """The jars of Maven coordinates and of what they depend on, as jgo finds them; needs a network."""
     import jgo  # noqa: PLC0415  (part of the stack extra)
 
-    environment = jgo.build(COORDINATES, cache_dir=Path(cache), repositories=_repositories())
-    sys.stdout.write(json.dumps([str(jar) for jar in environment.all_jars]) + "\n")
+    return list(jgo.build(coordinates, cache_dir=cache, repositories=_repositories()).all_jars)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    sys.stdout.write(json.dumps(list(map(str, resolved(COORDINATES, Path(sys.argv[1]))))) + "\n")
