@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +12,7 @@ from uuid import uuid4
 
 from dualstream_lab.errors import BufferFull, OutcomeUnknown, PublishError
 from dualstream_lab.event import Event
+from dualstream_lab.load.timer import Timer
 from dualstream_lab.recording import Clocks, Outcome
 from dualstream_lab.recording.rows import Int64
 from dualstream_lab.workload import Catalogue, RunIds, Slots, Workload
@@ -97,7 +96,8 @@ class Driver:
         self._closed_loop = workload.plan == "closed"
         self.in_flight = 0
         self.exhausted = False
-        self._stopped = asyncio.Event()
+        self._stopped = False
+        self._timer = Timer()
         self._clocks = Clocks.now()
         self.started = 0
 
@@ -109,9 +109,10 @@ class Driver:
 
     def stop(self) -> None:
         """Begin no new calls. What was due by now and is not sent is told to the sink."""
-        if self._stopped.is_set():
+        if self._stopped:
             return
-        self._stopped.set()
+        self._stopped = True
+        self._timer.wake_all()
         if not self._closed_loop and self.started:
             now = time.monotonic_ns() - self.started
             left = 0
@@ -134,7 +135,7 @@ class Driver:
 
     async def call(self) -> Call | None:
         """The next call, settled; None when the plan is over or the driver was stopped."""
-        slots = None if self._stopped.is_set() else next(self._calls, None)
+        slots = None if self._stopped else next(self._calls, None)
         if slots is None:
             self.exhausted = True
             return None
@@ -144,8 +145,10 @@ class Driver:
             if time.monotonic_ns() >= self._end:
                 self.exhausted = True
                 return None
-        elif not await self._wait_until(intended):
-            return None
+        else:
+            await self._timer.wait_until(intended)
+            if self._stopped:
+                return None
         self.in_flight += 1
         self._sink.sending(slots.seq, intended, self.in_flight)
         sent = time.monotonic_ns()
@@ -178,20 +181,6 @@ class Driver:
         when = datetime.fromtimestamp((zero - self._clocks.monotonic + self._clocks.wall) / 1e9, UTC)
         columns = (slots.seq.tolist(), slots.source.tolist(), slots.type.tolist(), slots.size.tolist())
         return self._catalogue.events(*columns, when)
-
-    async def _wait_until(self, intended: int) -> bool:
-        """False if the driver was stopped first."""
-        while (wait := intended - time.monotonic_ns()) > 0:
-            # Timers have a resolution of a millisecond: rounded up, or they would fire early and spin.
-            if wait < 1_000_000_000:
-                await asyncio.sleep(math.ceil(wait / 1e6) / 1e3)
-            else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait / 1e9 - 0.5):
-                        await self._stopped.wait()
-            if self._stopped.is_set():
-                return False
-        return True
 
 
 def _calls(plan: Iterator[Slots], batch: int) -> Iterator[Slots]:
