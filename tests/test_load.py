@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import time
 
@@ -14,6 +15,7 @@ from dualstream_lab.load.driver import Driver
 from dualstream_lab.load.recorder import PublishRecorder
 from dualstream_lab.recording import Clocks, Manifest, Outcome, RunDirectory
 from dualstream_lab.recording.joined import durable_lag, join
+from dualstream_lab.tasks import end_tasks
 from dualstream_lab.verdict.bottleneck import limit_sentence
 from dualstream_lab.verdict.measures import MEASURES, QUANTILES, Totals, is_time
 from dualstream_lab.verdict.thresholds import Threshold, format_measure
@@ -322,6 +324,19 @@ def test_a_busy_machine_is_said():
     busy = {"machine.busy_ms": 970, "machine.idle_ms": 30}
     assert "all cores of this machine were busy (97%)" in sentence({}, {}, busy)
     assert "machine" not in sentence({}, {}, {"machine.busy_ms": 900, "machine.idle_ms": 100})
+
+
+async def test_a_collection_that_stops_the_process_is_recorded():
+    recorder = PublishRecorder(None, "a", period=0.02, deliver=(kept := []).append)
+    task = asyncio.create_task(recorder.run())
+    await asyncio.sleep(0)
+    gc.collect()
+    async with asyncio.timeout(30):
+        while not kept:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await end_tasks([task])
+    assert kept[0].gauges["published.gc_pause_ms"] > 0
+    assert not [watch for watch in gc.callbacks if "collections" in repr(watch)], "nobody is told any more"
 
 
 def test_totals_keep_the_highest_gauge_of_the_load(tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,20 @@ class Recorder:
         self.rows(columns.pop("seq", table[0]), kind=kind, **columns)
 
     async def run(self) -> None:
-        """Work until it is cancelled: cut intervals, and note how late this loop serves a timer."""
+        """Work until it is cancelled: cut intervals, and note how late this loop serves a timer.
+
+        And how long Python's garbage collector stopped the process, at worst.
+        """
         next_cut = time.monotonic() + self._period
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(_PROBE)
-            now = time.monotonic()
-            self.meter.peak(f"{self._kind}.loop_lag_ms", max(0.0, now - before - _PROBE) * 1e3)
-            if now >= next_cut:
-                self.cut()
-                next_cut = max(next_cut + self._period, now)
+        with _told_of_collections(lambda ms: self.meter.peak(f"{self._kind}.gc_pause_ms", ms)):
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(_PROBE)
+                now = time.monotonic()
+                self.meter.peak(f"{self._kind}.loop_lag_ms", max(0.0, now - before - _PROBE) * 1e3)
+                if now >= next_cut:
+                    self.cut()
+                    next_cut = max(next_cut + self._period, now)
 
     def collect(self) -> None:
         """For subclasses: put into the meter what was kept aside."""
@@ -106,6 +111,25 @@ class Recorder:
             exits.callback(self.cut)
             for rows in self._rows.values():
                 exits.callback(rows.close)
+
+
+@contextmanager
+def _told_of_collections(pause: Callable[[float], None]) -> Iterator[None]:
+    """Call ``pause`` with the length (ms) of every collection within the block."""
+    began = time.perf_counter()
+
+    def watch(phase: str, _: object) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        else:
+            pause((time.perf_counter() - began) * 1e3)
+
+    gc.callbacks.append(watch)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(watch)
 
 
 def _machine_seconds() -> tuple[float, float]:

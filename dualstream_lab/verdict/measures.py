@@ -68,6 +68,8 @@ _WAITS: Final = {
     "durable.lag.max": "how long the oldest acknowledged record waited for the consumer, at worst",
     "durable.lag.p99": "the same, 99 % of the time",
     "generator.loop_lag": "how late the generator's event loop served a timer, at worst",
+    "generator.gc_pause": "how long Python's garbage collector stopped the generator, at worst",
+    "live.gc_pause": "how long Python's garbage collector stopped the subscribers' process, at worst",
     "kafka.answer": "Kafka's answer to a small request, at worst",
     "redis.answer": "Redis's answer to a small request, at worst",
 }
@@ -75,6 +77,7 @@ _WAITS: Final = {
 _PEAKS: Final = {
     "live.subscriptions": "delivered.subscriptions", "durable.lag.messages.max": "consumed.lag_messages",
     "generator.cpu": "published.cpu", "generator.loop_lag": "published.loop_lag_ms",
+    "generator.gc_pause": "published.gc_pause_ms", "live.gc_pause": "delivered.gc_pause_ms",
     "redis.cpu": "redis.cpu", "redis.output_buffer": "redis.output_buffer",
     "kafka.answer": "kafka.answer_ms", "redis.answer": "redis.answer_ms",
     "publisher.buffered_events": "publisher.buffered_events",

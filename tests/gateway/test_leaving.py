@@ -18,14 +18,10 @@ from tests.gateway.published import new_source
 from tests.gateway.serving import serve_settings, served, until, until_so
 
 _AT_ONCE = 50
-_KEPT = (
-    1000  # objects that may be more: caches of libraries, a log line. One a client would be ten times that
-)
+_KEPT = 1000  # objects that may be more: caches of libraries, a log line. One a client would be 4000
 
 
-@pytest.mark.parametrize(
-    ("clients", "slow"), [(10_000, False), (1000, True)], ids=["", "Redis confirms late"]
-)
+@pytest.mark.parametrize(("clients", "slow"), [(4000, False), (1000, True)], ids=["", "Redis confirms late"])
 async def test_clients_that_come_and_drop_leave_nothing(
     stack: LocalStack,
     topic: str,
@@ -34,7 +30,7 @@ async def test_clients_that_come_and_drop_leave_nothing(
     slow: bool,
     caplog: pytest.LogCaptureFixture,
 ):
-    """F5."""
+    """F5; ten thousand do it in `make soak ARGS=--abuse`."""
     prefix = f"left-{uuid4().hex[:8]}:"
     settings = serve_settings(stack, topic, tmp_path, channel_prefix=prefix, linger=0.1)
     async with served(settings, "gateway") as url, aiohttp.ClientSession() as session:
