@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -21,6 +22,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
+from aiokafka.protocol.types import String
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import StreamUnavailable
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_REQUEST: Final = Struct(">hhii")  # no transaction, acks, time limit in ms, number of topics
+_COUNT: Final = Struct(">i")
+_BATCH: Final = Struct(">ii")  # partition, size
+
 _RETRY_BACKOFF_MS: Final = 100
 _THROTTLED_MS: Final = 100  # from which on a quota is worth a word
 _SEQUENCES: Final = 2**31  # they begin again at 0 then
@@ -49,19 +55,59 @@ _SEQUENCES: Final = 2**31  # they begin again at 0 then
 _LOUD: Final = ("aiokafka", "aiokafka.conn", "aiokafka.producer.sender")
 
 
-class _Produce(Request[ProduceRequest_v7 | ProduceRequest_v8]):  # type: ignore[misc]
+class _Joined:
+    """A request that is joined once: aiokafka copies what it sends at every level of its schema, eight times.
+
+    ``topics`` has the pieces of each batch.
+    """
+
+    required_acks: int
+    timeout: int
+    topics: list[tuple[str, list[tuple[int, list[bytes]]]]]
+
+    def build_request_header(self, correlation_id: int, client_id: str) -> _Nothing:
+        """It becomes a part of the request."""
+        header = super().build_request_header(correlation_id, client_id)  # type: ignore[misc]
+        self._header: bytes = header.encode()
+        return _Nothing()
+
+    def encode(self) -> bytes:
+        """All of it, with its header."""
+        parts = [self._header, _REQUEST.pack(-1, self.required_acks, self.timeout, len(self.topics))]
+        for topic, batches in self.topics:
+            parts += (String("utf-8").encode(topic), _COUNT.pack(len(batches)))
+            for partition, pieces in batches:
+                parts.append(_BATCH.pack(partition, sum(map(len, pieces))))
+                parts += pieces
+        return b"".join(parts)
+
+
+class _Nothing:
+    """What aiokafka sends before a request that has its header."""
+
+    def encode(self) -> bytes:
+        return b""
+
+
+class _Produce_v7(_Joined, ProduceRequest_v7):  # type: ignore[misc]  # noqa: N801
+    pass
+
+
+class _Produce_v8(_Joined, ProduceRequest_v8):  # type: ignore[misc]  # noqa: N801
+    pass
+
+
+class _Produce(Request[_Produce_v7 | _Produce_v8]):  # type: ignore[misc]
     """Batches by topic and partition, to be acknowledged by all replicas in sync."""
 
     API_KEY = 0
     required_acks = -1
 
-    def __init__(self, topics: list[tuple[str, list[tuple[int, bytes]]]], timeout_ms: int) -> None:
+    def __init__(self, topics: list[tuple[str, list[tuple[int, list[bytes]]]]], timeout_ms: int) -> None:
         self._topics = topics
         self._timeout_ms = timeout_ms
 
-    def build(
-        self, request_struct_class: type[ProduceRequest_v7 | ProduceRequest_v8]
-    ) -> ProduceRequest_v7 | ProduceRequest_v8:
+    def build(self, request_struct_class: type[_Produce_v7 | _Produce_v8]) -> _Produce_v7 | _Produce_v8:
         return request_struct_class(None, self.required_acks, self._timeout_ms, self._topics)
 
 
@@ -82,9 +128,9 @@ class BatchSender(Sender):  # type: ignore[misc]
 
 class _Handler(SendProduceReqHandler):  # type: ignore[misc]
     def create_request(self) -> _Produce:
-        topics: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        topics: defaultdict[str, list[tuple[int, list[bytes]]]] = defaultdict(list)
         for target, batch in self._batches.items():
-            topics[target.topic].append((target.partition, batch.get_data_buffer()))
+            topics[target.topic].append((target.partition, batch._builder.pieces()))  # noqa: SLF001
         return _Produce(list(topics.items()), self._sender._request_timeout_ms)  # noqa: SLF001
 
     def _can_retry(self, error: KafkaError, batch: MessageBatch) -> bool:

@@ -8,11 +8,12 @@ the garbage collector one object an event instead of five.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from struct import Struct
 from typing import Final, NamedTuple
 
 import cramjam
-from aiokafka.record.util import calc_crc32c
+from google_crc32c import extend as crc32c
 
 from dualstream_lab.publisher.core import frame
 from dualstream_lab.publisher.record_format import read_varint, varint
@@ -110,7 +111,7 @@ class RecordBatch:
         self._first_time = self._last_time = self._time = 0
         self._middle = b""  # of a record: attributes, and its time after the first one's
         self._producer = (-1, -1, -1)
-        self._buffer: bytes | None = None
+        self._pieces: list[bytes] = []  # as it is sent, once that is known
         self._plain: bytes | None = None  # the records, of a batch that is compressed
 
     def add(self, records: list[bytes], timestamp: int) -> int:
@@ -136,17 +137,14 @@ class RecordBatch:
 
     def size(self) -> int:
         """Bytes as it is sent; before that, as many or a few more."""
-        return self._size if self._buffer is None else len(self._buffer)
+        return self._size
 
     def records(self) -> list[bytes]:
         """What was added, each encoded from the key on: to be sent again, in other batches.
 
         Nobody keeps them beside the batch: every event would pay for those that are refused.
         """
-        if self._buffer is None:
-            records = b"".join(self._chunks)
-        else:
-            records = self._buffer[_OUTER.size + _INNER.size :] if self._plain is None else self._plain
+        records = b"".join(self._chunks or self._pieces[1:]) if self._plain is None else self._plain
         found, end = [], 0
         while end < len(records):
             length, begin = read_varint(records, end)
@@ -166,16 +164,18 @@ class RecordBatch:
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         self._producer = (producer_id, producer_epoch, base_sequence)
 
-    def _build(self) -> bytes:
-        if self._buffer is None:
+    def pieces(self) -> list[bytes]:
+        """What is sent, joined by whoever sends it: a copy of large events costs as much as sending them."""
+        if not self._pieces:
             chunks, attributes = self._compressed()
             last, times = self._count - 1, (self._first_time, self._last_time)
             inner = _INNER.pack(attributes, last, *times, *self._producer, self._count)
-            body = b"".join((inner, *chunks))
-            outer = _OUTER.pack(0, len(body) + _AFTER_LENGTH, -1, 2, calc_crc32c(body))
-            self._buffer = outer + body
+            length = len(inner) + sum(map(len, chunks))
+            crc = reduce(crc32c, chunks, crc32c(0, inner))
+            self._pieces = [_OUTER.pack(0, length + _AFTER_LENGTH, -1, 2, crc) + inner, *chunks]
+            self._size = _OUTER.size + length
             self._chunks = []
-        return self._buffer
+        return self._pieces
 
     def _compressed(self) -> tuple[list[bytes], int]:
         """What is to be sent of the records, and the codec's number."""

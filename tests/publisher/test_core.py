@@ -93,7 +93,7 @@ def encoded(core: Any, monkeypatch: pytest.MonkeyPatch, batches: list[list[Any]]
             )
             found.append(core.publish_commands(part, "epoch", 17, details=bool(number % 2)))
             made = RecordBatch(limit)
-            found.append((made.add(part.records, 1000), made.size(), made.records(), made._build()))
+            found.append((made.add(part.records, 1000), made.size(), made.records(), b"".join(made.pieces())))
     return found
 
 

@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from aiokafka.protocol.produce import ProduceRequest_v7, ProduceRequest_v8
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from dualstream_lab import DualPublisher, Event, Settings
 from dualstream_lab.errors import ConfigError, EventError
 from dualstream_lab.event import encode_event
 from dualstream_lab.publisher.encoder import Encoder
+from dualstream_lab.publisher.kafka import _Produce, _Produce_v7, _Produce_v8
 from dualstream_lab.publisher.record_batch import CODECS, BatchLimit, RecordBatch
 from dualstream_lab.publisher.record_format import varint
 from dualstream_lab.publisher.routes import Routes
@@ -58,7 +60,7 @@ def test_every_event_is_read_back_as_aiokafka_would_have_written_it(events, shif
         (part,) = encoder.call(events).parts
         assert batch.add(part.records, 1_700_000_000_000 + shift) == len(events)
     batch._set_producer_state(77, 3, 1000)
-    header, records = read(batch._build())
+    header, records = read(b"".join(batch.pieces()))
     assert (header.producer_id, header.producer_epoch, header.base_sequence) == (77, 3, 1000)
     assert batch.record_count() == len(records) == len(events) * len(shifts)
     for place, record in enumerate(records):
@@ -79,11 +81,11 @@ def test_a_compressed_batch_is_never_larger_than_it_would_be_without(records, co
     plain, compressed = RecordBatch(1 << 24), RecordBatch(1 << 24, codec)
     for batch in (plain, compressed):
         batch.add(records, 1)
-    size = len(compressed._build())
-    assert size <= len(plain._build())
+    size = len(b"".join(compressed.pieces()))
+    assert size <= len(b"".join(plain.pieces()))
     assert size == compressed.size()
-    header = MemoryRecords(compressed._build()).next_batch()
-    assert header.compression_type == (codec.number if size < len(plain._build()) else 0)
+    header = MemoryRecords(b"".join(compressed.pieces())).next_batch()
+    assert header.compression_type == (codec.number if size < len(b"".join(plain.pieces())) else 0)
 
 
 @given(
@@ -97,7 +99,7 @@ def test_what_was_added_can_be_taken_out_again_before_and_after_it_was_sent(grou
         batch.add(group, 1_700_000_000_000 + time)
     added = [record for group in groups for record in group]
     assert batch.records() == added
-    batch._build()
+    b"".join(batch.pieces())
     assert batch.records() == added
 
 
@@ -109,7 +111,7 @@ def test_an_event_may_be_as_large_as_the_topic_takes_it_compressed(name):
     (part,) = encoder.call([Event(**source, data="x" * 500_000)]).parts
     batch = RecordBatch(50_000, codec)
     assert batch.add(part.records, 1) == 1
-    assert len(batch._build()) <= 50_000
+    assert len(b"".join(batch.pieces())) <= 50_000
     with pytest.raises(EventError, match="the topic takes at most 49900"):
         encoder.call([Event(**source, data=random.Random(1).randbytes(50_000).hex())])
 
@@ -141,7 +143,7 @@ def test_a_batch_keeps_its_limit_but_always_takes_a_first_record(records, limit)
     taken = batch.add(records, 1)
     assert taken >= 1
     at_most = batch.size()
-    size = len(batch._build())
+    size = len(b"".join(batch.pieces()))
     assert size <= at_most
     assert size <= limit or taken == 1
     if taken < len(records):
@@ -159,3 +161,16 @@ def test_a_batch_has_at_most_as_many_records_as_offsets_are_ready():
 )
 def test_varints_are_zigzag(number, encoded):
     assert varint(number) == encoded
+
+
+@pytest.mark.parametrize(
+    ("joined", "theirs"), [(_Produce_v7, ProduceRequest_v7), (_Produce_v8, ProduceRequest_v8)]
+)
+def test_a_request_joined_once_is_what_aiokafka_would_send(joined, theirs):
+    batches = {3: [b"head", b"", b"records" * 1000], 0: [b"x"]}
+    topics = [("events-ä", list(batches.items()))]
+    whole = [("events-ä", [(partition, b"".join(pieces)) for partition, pieces in batches.items()])]
+    sent, expected = _Produce(topics, 3000).build(joined), theirs(None, -1, 3000, whole)
+    ours = sent.build_request_header(7, "client").encode() + sent.encode()
+    assert ours == expected.build_request_header(7, "client").encode() + expected.encode()
+    assert "events-ä" in repr(sent), "as aiokafka logs it"

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import RequestTimedOutError
-from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v8
+from aiokafka.protocol.produce import ProduceResponse_v8
 from aiokafka.record.memory_records import MemoryRecords
 
 from dualstream_lab import DualPublisher, Event
 from dualstream_lab.errors import EventError, OutcomeUnknown, PublishRejected
 from dualstream_lab.publisher import Durable, InLog, NotInLog, Rejected, encoder
-from dualstream_lab.publisher.kafka import _Produce
+from dualstream_lab.publisher.kafka import _Produce, _Produce_v7
 
 from .helpers import Ledger, assert_in_order, events, ids_of, key_of, mute, read_log, until
 from .kafka_admin import alter_topic
@@ -169,7 +169,7 @@ async def test_a_call_from_a_wrong_clock_is_rejected_alone(
 ):
     """Kafka names the records in version 8; where it does not, the calls are separated."""
     if version == 7:
-        monkeypatch.setattr(_Produce, "_CLASSES", (ProduceRequest_v7,))
+        monkeypatch.setattr(_Produce, "_CLASSES", (_Produce_v7,))
     async with DualPublisher(settings()) as publisher:
         await publisher.publish_batch(events(20))
         clock += [0, 2, 0, 3]  # Kafka takes no more than an hour ahead
@@ -231,7 +231,7 @@ class Inspector:
         for partition, data in partitions:
             guilty = [
                 (place, "the inspector says so")
-                for place, record in enumerate(MemoryRecords(bytes(data)).next_batch())
+                for place, record in enumerate(MemoryRecords(b"".join(data)).next_batch())
                 if self.word in record.value
             ]
             if guilty:
