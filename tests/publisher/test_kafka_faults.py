@@ -179,3 +179,24 @@ async def test_without_a_leader_events_wait_and_no_producer_is_poisoned(cluster,
         log = ids_of(await read_log(cluster.kafka_url, where.topic))
         assert sum(event.id in log for event in batch) == len(batch)
         assert len(log) == len(set(log))
+
+
+@pytest.mark.timeout(240)
+async def test_with_two_of_three_dead_every_event_is_accounted_for(cluster, settings):
+    """READERS 9: nobody says NotEnoughReplicas then, and some of what was not acknowledged is in the log."""
+    topic = f"quorum-{uuid4().hex[:8]}"
+    cluster.create_topic(topic)
+    where = settings(
+        kafka_url=cluster.kafka_url, redis_url=cluster.redis_url, topic=topic, delivery_timeout=4,
+        buffer_events=10_000, request_timeout=1.5,
+    )  # fmt: skip
+    async with DualPublisher(where) as publisher:
+        async with load(publisher) as ledger:
+            for broker in cluster.brokers[1:]:
+                broker.kill()
+            await until(lambda: ledger.of(Unknown) and ledger.of(Rejected), timeout=60)
+            await asyncio.gather(*(in_thread(broker.start) for broker in cluster.brokers[1:]))
+            await durable_again(publisher, timeout=90)
+        assert await publisher.flush()
+        await ledger.check(publisher, cluster.kafka_url, topic)
+        assert_in_order(await read_log(cluster.kafka_url, topic))
