@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from dualstream_lab.bounds import within
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, RedisCosts
-from dualstream_lab.lab.fan_out_lab.table import Table, each_of
+from dualstream_lab.lab.scaling.measurement import Loaded, Measurement, RedisCosts
+from dualstream_lab.lab.scaling.table import Table, each_of
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import Workload
@@ -113,7 +113,7 @@ def _measurement(
         name=f"fan-out-{policy}",
         workload=workload,
         settings=settings,
-        listener="dualstream_lab.lab.fan_out_lab.gateways",
+        listener="dualstream_lab.lab.scaling.gateways",
         task={"policy": policy, "sources": workload.sources, "gateways": gateways},
         subscribers=gateways,
         deliveries=1,

@@ -13,9 +13,9 @@ from uuid import uuid4
 from dualstream_lab.bounds import within
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.fault import ServedGateway
-from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, gateway_metrics
-from dualstream_lab.lab.fan_out_lab.table import Table, each_of
 from dualstream_lab.lab.gateway_check.serving import serving, url_of
+from dualstream_lab.lab.scaling.measurement import Loaded, Measurement, gateway_metrics
+from dualstream_lab.lab.scaling.table import Table, each_of
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination

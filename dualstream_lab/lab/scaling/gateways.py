@@ -1,6 +1,6 @@
 """Gateways' connections to Redis, in a process of their own: they subscribe in one moment, and listen.
 
-``python -m dualstream_lab.lab.fan_out_lab.gateways`` is not for people: see :mod:`dualstream_lab.load.child`.
+``python -m dualstream_lab.lab.scaling.gateways`` is not for people: see :mod:`dualstream_lab.load.child`.
 It is told ``subscribe`` first, and says how long the storm took.
 """
 
