@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, linear_regression
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from dualstream_lab.analysis.paired import Decision, Interval, decide, interval,
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
 from dualstream_lab.lab.output.export import as_plain
 from dualstream_lab.verdict.checker import Validity
+from dualstream_lab.verdict.rules import Rule, sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,49 @@ def judge(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the rules know of one fault. ``counts``: of its blocks, by what must not be; ``blocks``: how many
+    there are; ``note``: why it was given up; ``unread``: what of the topic was not read.
+    """
+
+    counts: Mapping[str, int]
+    blocks: int
+    pairs: int
+    decision: Decision
+    least: str
+    most: str
+    allowed: str
+    note: str
+    unread: str
+
+
+FAILURES: Final[Sequence[Rule[Evidence]]] = (
+    Rule("failed", lambda seen: seen.counts["failed"], "{0.counts[failed]:,} events failed"),
+    Rule("missing", lambda seen: seen.counts["missing"],
+         "{0.counts[missing]:,} acknowledged events are not in the topic"),
+    Rule("twice", lambda seen: seen.counts["twice"],
+         "{0.counts[twice]:,} events are in the topic more than once"),
+    Rule("unaccounted", lambda seen: seen.counts["unaccounted"],
+         "{0.counts[unaccounted]:,} notifications were neither sent nor counted as dropped"),
+    Rule("orphans", lambda seen: seen.counts["orphans"],
+         "{0.counts[orphans]:,} events were delivered that nobody published"),
+    Rule("slower", lambda seen: seen.decision is Decision.EXCEEDS,
+         "publish p99 is slower by {0.least} at least; {0.allowed} are allowed"),
+)  # fmt: skip
+"""Each that applies is a reason why the fault fails."""
+
+DOUBTS: Final[Sequence[Rule[Evidence]]] = (
+    Rule("given up", lambda seen: seen.note, "{0.note}"),
+    Rule("unread", lambda seen: seen.unread, "{0.unread}"),
+    Rule("not measured", lambda seen: not seen.blocks, "not measured"),
+    Rule("disturbed", lambda seen: not seen.pairs, "other programs used the machine in every block"),
+    Rule("undecided", lambda seen: seen.decision is Decision.OPEN,
+         "p99 may be slower by up to {0.most}; {0.allowed} are allowed: more pairs needed"),
+)  # fmt: skip
+"""Of a fault that does not fail, the first that applies is why it does not pass either."""
+
+
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
     """``blocks``: all finished ones, in the order of time."""
     calm = [block.arm == HEALTHY and block.background <= rules.background for block in blocks]
@@ -150,21 +194,19 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     tails = [(block.p99, _mean([one.p99 for one in near])) for block, near in pairs]
     healthy = _mean([one for _, one in tails])
     allowed = rules.allowed(healthy)
-    counts = _sums(broken, *_BROKEN)
-    reasons = [text.format(counts[name]) for name, text in _BROKEN.items() if counts[name]]
-    decision = decide(p99, allowed)
-    if decision is Decision.EXCEEDS:
-        reasons.append(f"publish p99 is slower by {_ms(p99.low)} at least; {_ms(allowed)} are allowed")
-    verdict = Validity.INVALID if reasons else Validity.VALID
-    if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in broken)):
-        verdict = Validity.INCONCLUSIVE
-        reasons.append(note or _why_open(p99, allowed, broken))
-    del counts["orphans"]
+    counts = _sums(broken, "failed", "missing", "twice", "unaccounted")
+    evidence = Evidence(
+        counts=counts | _sums(broken, "orphans"), blocks=len(broken), pairs=p99.pairs,
+        decision=decide(p99, allowed), least=_ms(p99.low), most=_ms(p99.high), allowed=_ms(allowed),
+        note=note, unread="; ".join(_unread(broken)),
+    )  # fmt: skip
+    failures, doubts = sentences(FAILURES, evidence), sentences(DOUBTS, evidence)[:1]
+    doubtful = Validity.INCONCLUSIVE if doubts else Validity.VALID
     counted = [block.dropped for block in broken if block.notified is not None]
     return FaultVerdict(
         fault=fault,
-        verdict=verdict,
-        reasons=tuple(reasons),
+        verdict=Validity.INVALID if failures else doubtful,
+        reasons=tuple(failures or doubts),
         p50=p50,
         p99=p99,
         pairs=tuple(tails),
@@ -179,23 +221,6 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
         bite=broken[-1].bite if broken else "",
         **counts,
     )
-
-
-_BROKEN = {
-    "failed": "{:,} events failed",
-    "missing": "{:,} acknowledged events are not in the topic",
-    "twice": "{:,} events are in the topic more than once",
-    "unaccounted": "{:,} notifications were neither sent nor counted as dropped",
-    "orphans": "{:,} events were delivered that nobody published",
-}
-
-
-def _why_open(p99: Interval, allowed: float, broken: Sequence[Figures]) -> str:
-    if unread := _unread(broken):
-        return "; ".join(unread)
-    if not p99.pairs:
-        return "other programs used the machine in every block" if broken else "not measured"
-    return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
 
 
 def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:

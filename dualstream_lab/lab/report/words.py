@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from dualstream_lab.lab.report.report import Report
 from dualstream_lab.ledger import CLASSES, Class
+from dualstream_lab.verdict.rules import Rule, deciding
 from dualstream_lab.verdict.thresholds import format_measure
 
 
@@ -20,30 +22,51 @@ def subject(report: Report) -> str:
     return f"{mark}{manifest.name}, {began}: {rate} for {work.duration:g} s"
 
 
-def headline(report: Report) -> tuple[str, str]:
-    """(the verdict in a sentence, its mood)."""
-    verdict = report.verdict
-    counts = {entry.name: entry.count for entry in verdict.entries}
-    lost, orphans = (counts.get(CLASSES[which][0], 0) for which in (Class.LOST, Class.ORPHAN))
-    missed = [check for check in verdict.checks if not check.held]
-    if lost or orphans:
-        said = [f"{lost:,} acknowledged events are not in Kafka"] if lost else []
-        said += [f"{orphans:,} events were delivered and are not in Kafka"] if orphans else []
-        return f"FAILS: {' and '.join(said)}, which must never happen.", "bad"
-    if missed:
-        values = ((c.threshold.text, c.threshold.measure, c.value) for c in missed)
+class Outcome:
+    """What the headline's rules compare of a run, and what they say of it."""
+
+    def __init__(self, report: Report) -> None:
+        verdict = report.verdict
+        counts = {entry.name: entry.count for entry in verdict.entries}
+        lost, orphans = (counts.get(CLASSES[which][0], 0) for which in (Class.LOST, Class.ORPHAN))
+        never = {
+            f"{lost:,} acknowledged events are not in Kafka": lost,
+            f"{orphans:,} events were delivered and are not in Kafka": orphans,
+        }
+        self.impossible = " and ".join(text for text, count in never.items() if count)
+        missed = [check for check in verdict.checks if not check.held]
+        values = ((one.threshold.text, one.threshold.measure, one.value) for one in missed)
         which = [f"{t}: {'not measured' if v is None else format_measure(m, v)}" for t, m, v in values]
-        cut = "" if report.finished else f"{_cut(report)}; until then "
-        text = (
-            f"{cut}MISSED {len(missed)} of {len(verdict.checks)} thresholds ({enumerated(which, most=3)}): "
-        )
-        return capital(f"{text}{_events(report)}."), "bad"
-    if not report.finished:
-        return capital(f"{_cut(report)}; until then {_events(report)}."), "open"
-    if not verdict.checks:
-        return f"{capital(_events(report))}. No thresholds were set.", "plain"
-    held = "its threshold" if len(verdict.checks) == 1 else f"all {len(verdict.checks)} thresholds"
-    return f"Held {held}: {_events(report)}.", "good"
+        self.missed, self.checks = len(missed), len(verdict.checks)
+        self.which = enumerated(which, most=3)
+        self.thresholds = "its threshold" if self.checks == 1 else f"all {self.checks} thresholds"
+        self.cut = "" if report.finished else f"{_cut(report)}; until then "
+        self.events = _events(report)
+
+
+HEADLINES: Final[Sequence[Rule[Outcome]]] = (
+    Rule("impossible", lambda run: run.impossible, "FAILS: {0.impossible}, which must never happen."),
+    Rule("missed", lambda run: run.missed,
+         "{0.cut}MISSED {0.missed} of {0.checks} thresholds ({0.which}): {0.events}."),
+    Rule("cut short", lambda run: run.cut, "{0.cut}{0.events}."),
+    Rule("nothing asked", lambda run: not run.checks, "{0.events}. No thresholds were set."),
+    Rule("held", lambda _run: True, "Held {0.thresholds}: {0.events}."),
+)  # fmt: skip
+"""The first that applies is the verdict."""
+_MOODS: Final = {
+    "impossible": "bad",
+    "missed": "bad",
+    "cut short": "open",
+    "nothing asked": "plain",
+    "held": "good",
+}
+
+
+def headline(report: Report) -> tuple[str, str]:
+    """The verdict in a sentence, and its mood: one of ``good``, ``bad``, ``open`` and ``plain``."""
+    outcome = Outcome(report)
+    rule = deciding(HEADLINES, outcome)
+    return capital(rule.sentence.format(outcome)), _MOODS[rule.name]
 
 
 def summary(report: Report) -> list[tuple[str, str]]:
