@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dualstream_lab.verdict.measures import Totals, machine_share
 from dualstream_lab.verdict.rules import Rule, sentences
-
-if TYPE_CHECKING:
-    from dualstream_lab.verdict.measures import Totals
 
 _SLIP = 20.0  # ms of schedule slip, p99: beyond it the plan was not kept
 _BUSY = 0.9  # of a core
@@ -37,8 +35,7 @@ class Load:
         self.kafka_answer = peak("kafka.answer_ms")
         self.in_flight, self.concurrency = peak("published.in_flight"), concurrency
         self.buffered = peak("publisher.buffered_events")
-        busy, idle = (whole.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
-        self.machine = busy / max(1, busy + idle)
+        self.machine = machine_share(whole.counters)
         self.slip, self.rejected = measure("generator.slip.p99"), measure("publish.rejected")
         self.answer, self.slowest = measure("publish.latency_raw.p50"), measure("publish.latency_raw.p99")
         self.late = self.slip > _SLIP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -70,3 +71,16 @@ def finished(state: str, seconds: float, name: str = "the run finished", reason:
     reason = reason or ("" if state == "finished" else f"it was {state}")
     validity = Validity.INCONCLUSIVE if reason else Validity.VALID
     return Criterion(name=name, group="dualstream", validity=validity, seconds=seconds, reason=reason)
+
+
+def as_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON can hold them: infinite and undefined numbers become text."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return as_plain(value)
+    if isinstance(value, (list, tuple)):
+        return [*map(_plain, value)]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

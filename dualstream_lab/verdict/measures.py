@@ -126,6 +126,12 @@ class Totals:
                 self.peaks[name] = max(value, self.peaks.get(name, value))
 
 
+def machine_share(counters: Mapping[str, int]) -> float:
+    """The share of all cores that anybody used, from a run's sums."""
+    busy, idle = (counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
+    return busy / max(1, busy + idle)
+
+
 def totals_of(directory: RunDirectory) -> Totals:
     """Of a run, with the gauges of its load."""
     whole = Totals(since=directory.manifest.started)

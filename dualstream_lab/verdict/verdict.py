@@ -15,6 +15,7 @@ from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
 from dualstream_lab.recording import RunDirectory, drops_of
 from dualstream_lab.units import cell
 from dualstream_lab.verdict.bottleneck import limit_sentence
+from dualstream_lab.verdict.checker import as_plain
 from dualstream_lab.verdict.measures import QUANTILES, measures, totals_of
 from dualstream_lab.verdict.thresholds import Check, Threshold, format_measure
 
@@ -122,22 +123,22 @@ class Verdict:
     def as_dict(self, directory: RunDirectory) -> dict[str, Any]:
         """As what a JSON file holds: +inf and NaN become text."""
         manifest = directory.manifest
-        return {
+        return as_plain({
             **{name: getattr(manifest, name) for name in ("name", "run", "state")},
             "held": self.held,
             "limit": self.limit,
             "thresholds": [
-                {"threshold": c.threshold.text, "held": c.held, "value": _json(c.value), "text": c.text}
+                {"threshold": c.threshold.text, "held": c.held, "value": c.value, "text": c.text}
                 for c in self.checks
             ],
-            "measures": {name: _json(value) for name, value in sorted(self.measures.items())},
+            "measures": dict(sorted(self.measures.items())),
             "counters": dict(sorted(self.counters.items())),
             "ledger": [entry.as_dict() for entry in self.entries],
             "marks": [mark.as_dict() for mark in self.marks],
             "recovery": [recovery.as_dict() for recovery in self.recoveries],
             "problems": list(self.problems),
             "machine": manifest.machine,
-        }
+        })  # fmt: skip
 
 
 def judge(directory: RunDirectory, *, keep: bool = False) -> Verdict:
@@ -182,7 +183,3 @@ def _entry(values: Mapping[str, Any]) -> Entry:
     if delay is not None:
         known["delay"] = (delay["p50"], delay["p99"], delay["max"])
     return msgspec.convert(dict(values) | known, Entry)
-
-
-def _json(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)

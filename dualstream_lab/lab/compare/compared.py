@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from dualstream_lab.analysis.comparison import ALLOW, Arm, Difference, Finding, 
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.analysis.tally import Tally
 from dualstream_lab.errors import ConfigError, RecordingError
-from dualstream_lab.lab.output.export import as_plain
+from dualstream_lab.verdict.checker import as_plain
 from dualstream_lab.verdict.thresholds import nearest
 
 _FORM = re.compile(r"\s*(?:(\S+?)\s*=\s*)?(\d+(?:\.\d+)?)\s*%\s*")
@@ -113,20 +113,17 @@ class Compared:
 
     def as_dict(self) -> dict[str, Any]:
         """As what a JSON file holds, where infinite and undefined numbers are texts."""
-        found: dict[str, Any] = as_plain(
-            {
-                "regressed": self.regressed,
-                "allow": self.allow,
-                "arms": {arm.name: [run.name for run in arm.runs] for arm in self.arms},
-                "differences": [
-                    asdict(one) | {"unit": one.unit, "finding": one.finding, "repeats": one.repeats}
-                    for one in self.differences
-                ],
-                "settings": self.settings,
-                "caveats": self.caveats,
-            }
-        )
-        return found
+        return as_plain({
+            "regressed": self.regressed,
+            "allow": self.allow,
+            "arms": {arm.name: [run.name for run in arm.runs] for arm in self.arms},
+            "differences": [
+                asdict(one) | {"unit": one.unit, "finding": one.finding, "repeats": one.repeats}
+                for one in self.differences
+            ],
+            "settings": self.settings,
+            "caveats": self.caveats,
+        })  # fmt: skip
 
 
 def compare_runs(
@@ -134,15 +131,14 @@ def compare_runs(
     *,
     allow: float,
     allow_of: Mapping[str, float],
-    show: Callable[[str], None] = lambda _name: None,
 ) -> Compared:
-    """Read the runs of each arm by name, the base first, and compare. ``show`` is told which is read.
+    """Read the runs of each arm by name, the base first, and compare them.
 
     A run that cannot be read is left out and named, as long as its arm has others. Raises ConfigError for
     runs of one arm that are no repeats, and RecordingError.
     """
     notes: list[str] = []
-    arms = tuple(Arm(name=name, runs=_read(each, notes, show)) for name, each in paths.items())
+    arms = tuple(Arm(name=name, runs=_read(each, notes)) for name, each in paths.items())
     return Compared(
         arms=arms,
         differences=compare_arms(*arms, allow=allow, allow_of=allow_of),
@@ -152,10 +148,9 @@ def compare_runs(
     )
 
 
-def _read(paths: Sequence[Path], notes: list[str], show: Callable[[str], None]) -> tuple[Tally, ...]:
+def _read(paths: Sequence[Path], notes: list[str]) -> tuple[Tally, ...]:
     runs, failed = [], []
     for path in paths:
-        show(path.name)
         try:
             runs.append(Tally.read(path))
         except RecordingError as error:

@@ -18,7 +18,7 @@ from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
 from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
 from dualstream_lab.lab.gateway_check.judge import Wrong, judge_all
-from dualstream_lab.lab.gateway_check.probe import probe
+from dualstream_lab.lab.gateway_check.probe import Probe
 from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
 from dualstream_lab.load.gateway_wire import Transport
@@ -169,7 +169,7 @@ async def check_gateway(
         reader.pause()
         for via in VIAS[plan.via]:
             source = f"{name}/probe-{via}"
-            await probe(base, via, identity.epoch, settings, publishing.publishers[0], source)
+            await Probe(base, via, identity.epoch, settings, publishing.publishers[0], source).run()
         checking = _Checking(plan, publishing, numbers, show)
         checking.spawn(base, sources)
         try:

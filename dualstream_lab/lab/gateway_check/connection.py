@@ -32,17 +32,13 @@ class IdentifiedEvents(SseIncoming):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parser: _Parser = _Parser()
+        self._parser = parser = _Parser()
+        self.ids = parser.ids
 
     def feed(self, data: bytes) -> list[bytes]:
-        """As of every Incoming."""
-        self._parser.ids = []
+        """The messages that these bytes complete."""
+        self.ids.clear()
         return super().feed(data)
-
-    @property
-    def ids(self) -> list[str]:
-        """One a message."""
-        return self._parser.ids
 
 
 class _Client(Protocol):

@@ -34,12 +34,6 @@ class _Messages:
         self.events, self.offsets = array("q"), array("q")
         self.times = array("d")
 
-    def _add(self, kind: int, event: int, offset: int, at: float) -> None:
-        self.kinds.append(kind)
-        self.events.append(event)
-        self.offsets.append(offset)
-        self.times.append(at)
-
 
 class PartitionSession(_Messages):
     """One source on one connection, as far as one partition is concerned.
@@ -52,13 +46,6 @@ class PartitionSession(_Messages):
         super().__init__(began)
         self.since = since
         self.cursors = array("q")
-
-    def add(
-        self, kind: int, *, event: int = -1, offset: int = NOWHERE, cursor: int = NOWHERE, at: float = 0.0
-    ) -> None:
-        """Add a message that the client got."""
-        self.cursors.append(cursor)
-        self._add(kind, event, offset, at)
 
 
 class Session(_Messages):
@@ -91,7 +78,10 @@ class Session(_Messages):
             for column, value in zip(self._cursors, (len(self.kinds), *named), strict=True):
                 column.append(value)
         self.partitions.append(partition)
-        self._add(kind, event, offset, at)
+        self.kinds.append(kind)
+        self.events.append(event)
+        self.offsets.append(offset)
+        self.times.append(at)
 
     def homes(self, logs: Mapping[int, SourceLog]) -> set[int]:
         """The partitions that its events belong to. ``logs``: the source's, by partition."""

@@ -28,24 +28,12 @@ _AGAIN: Final = 0.1
 _LISTEN: Final = {"ws": listen_ws, "sse": listen_sse}
 
 
-async def probe(
-    base: URL, via: Transport, epoch: str, settings: Settings, publisher: DualPublisher, source: str
-) -> None:
-    """Subscribe to ``source``, publish to it, and receive it. ``epoch``: the topic's identity.
-
-    Raises ConfigError (no gateway there, another log, another Redis) and StreamUnavailable (nobody there,
-    Redis takes nothing, nothing is told).
-    """
-    probing = _Probe(base, via, epoch, settings, publisher, source)
-    await probing.listen("latest", probing.receive)
-    if probing.log != epoch:  # it has the same Redis; whether it reads the same log is seen from the past
-        probing.past.clear()
-        await probing.listen("earliest", probing.receive_past)
-
-
 @dataclass
-class _Probe:
-    """``log``: which one the gateway's cursors are of. ``past``: an event was told as of the past."""
+class Probe:
+    """Asks one gateway by one transport. ``epoch``: the identity of the topic that ``publisher`` writes.
+
+    ``log``: which one the gateway's cursors are of; ``past``: an event was delivered as one of the past.
+    """
 
     base: URL
     via: Transport
@@ -58,7 +46,18 @@ class _Probe:
     received: asyncio.Event = field(default_factory=asyncio.Event)
     past: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def listen(self, since: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def run(self) -> None:
+        """Subscribe to ``source``, publish to it, and receive it.
+
+        Raises ConfigError (no gateway there, another log, another Redis) and StreamUnavailable (nobody there,
+        Redis takes nothing, nothing is delivered).
+        """
+        await self._listen("latest", self._receive)
+        if self.log != self.epoch:  # it has the same Redis; whether it reads the same log the past shows
+            self.past.clear()
+            await self._listen("earliest", self._receive_past)
+
+    async def _listen(self, since: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do the work while the gateway is listened to."""
         async with aiohttp.ClientSession() as session:
             url, sources = self.base / self.via, {self.source: since}
@@ -88,7 +87,7 @@ class _Probe:
             if message.old:
                 self.past.set()
 
-    async def receive(self) -> None:
+    async def _receive(self) -> None:
         """Publish until an event is received, and received by Redis, too."""
         loop, publisher = asyncio.get_running_loop(), self.publisher
         try:
@@ -110,7 +109,7 @@ class _Probe:
             await publisher.flush(1.0)
             await asyncio.sleep(_AGAIN)
 
-    async def receive_past(self) -> None:
+    async def _receive_past(self) -> None:
         """Wait until an event of the past is told."""
         try:
             async with asyncio.timeout(_STRANGER):

@@ -22,7 +22,7 @@ from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
-from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory
+from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory, drops_of
 from dualstream_lab.recording.joined import Joined, join
 from dualstream_lab.tasks import until
 from dualstream_lab.verdict.measures import totals_of
@@ -257,7 +257,7 @@ def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
         p50=float(p50),
         p99=float(p99),
         notified=counted["notified"] if ours else None,
-        dropped=of_kind("dropped: "),
+        dropped=drops_of(counted),
         delivered=counted["delivered"],
         orphans=joined.orphans,
         stall=peak("published.loop_lag_ms", 0.0),

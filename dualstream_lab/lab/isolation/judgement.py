@@ -13,8 +13,7 @@ import numpy as np
 
 from dualstream_lab.analysis.paired import Decision, Interval, decide, interval, neighbours
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
-from dualstream_lab.lab.output.export import as_plain
-from dualstream_lab.verdict.checker import Validity
+from dualstream_lab.verdict.checker import Validity, as_plain
 from dualstream_lab.verdict.rules import Rule, sentences
 
 
@@ -105,8 +104,7 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """As what a JSON file holds, where infinite and undefined numbers are texts."""
-        found: dict[str, Any] = as_plain(asdict(self) | {"verdict": self.verdict})
-        return found
+        return as_plain(asdict(self) | {"verdict": self.verdict})
 
 
 def judge(

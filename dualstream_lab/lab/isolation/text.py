@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.analysis.paired import LEVEL, LOOKS, Interval
@@ -182,34 +183,20 @@ def _command(options: Options) -> str:
 def check_proof(proof: Proof) -> Conclusion:
     """Each fault, and whether publishing works without any."""
     found = proof.judgement
-    healthy = f"{found.healthy_failed:,} events failed, {found.healthy_missing:,} are not in the topic"
-    besides = (
-        (
-            "publishing with Redis healthy",
-            Validity.INVALID,
-            found.healthy_failed or found.healthy_missing,
-            healthy,
-        ),
-        ("the topic was read", Validity.INCONCLUSIVE, found.unread, "; ".join(found.unread)),
-    )
-    group = f"dualstream.{proof.metadata['proof']}"
-    criteria = [
-        Criterion(name=name, group=group, validity=validity, reason=reason)
-        for name, validity, is_so, reason in besides
-        if is_so
-    ]
-    criteria += [
-        Criterion(
-            name=fault.fault, group=group, validity=fault.verdict,
-            text=as_lines(COLUMNS, row(fault)),
-            reason=_REASONS[fault.verdict].format("; ".join(fault.reasons)),
-        )
-        for fault in found.faults
-    ]  # fmt: skip
+    criterion = partial(Criterion, group=f"dualstream.{proof.metadata['proof']}")
+    criteria = []
+    if found.healthy_failed or found.healthy_missing:
+        reason = f"{found.healthy_failed:,} events failed, {found.healthy_missing:,} are not in the topic"
+        name = "publishing with Redis healthy"
+        criteria.append(criterion(name=name, validity=Validity.INVALID, reason=reason))
+    if found.unread:
+        reason = "; ".join(found.unread)
+        criteria.append(criterion(name="the topic was read", validity=Validity.INCONCLUSIVE, reason=reason))
+    for fault in found.faults:
+        reason = "inconclusive: " * (fault.verdict is Validity.INCONCLUSIVE) + "; ".join(fault.reasons)
+        text = as_lines(COLUMNS, row(fault))
+        criteria.append(criterion(name=fault.fault, validity=fault.verdict, text=text, reason=reason))
     return Conclusion(
         experiment=f"prove {proof.metadata['proof']}", state=proof.state, criteria=tuple(criteria),
         about={"headline": headline(proof), **dict(overview(proof))}, values=proof.as_dict(),
     )  # fmt: skip
-
-
-_REASONS: Final = {Validity.VALID: "", Validity.INVALID: "{}", Validity.INCONCLUSIVE: "inconclusive: {}"}

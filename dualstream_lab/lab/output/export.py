@@ -1,12 +1,10 @@
-"""Any verdict as JUnit XML for CI, as Markdown for a pull request, and as what JSON can hold."""
+"""Any verdict as JUnit XML for CI, and as Markdown for a pull request."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dualstream_lab.verdict.checker import Conclusion, Validity
 
@@ -33,15 +31,6 @@ def write_junit(file: Path, conclusion: Conclusion) -> None:
     xml = JUnitXml()
     xml.add_testsuite(suite)
     xml.write(str(file), pretty=True)
-
-
-def as_plain(value: Any) -> Any:
-    """For JSON, where infinite and undefined numbers are texts."""
-    if isinstance(value, dict):
-        return {name: as_plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def escaped(text: str) -> str:

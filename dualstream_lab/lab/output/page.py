@@ -49,9 +49,9 @@ _LARGE = 150_000  # bytes of all that an axes draws in one way: as a picture it 
 _DPI = 150
 
 
-def canvas(*, width: float = 9, height: float = 4) -> Axes:
-    """Axes to draw on, of a figure that no window shows (inches)."""
-    return Figure(figsize=(width, height), layout="constrained").subplots()
+def canvas(*, height: float = 4) -> Axes:
+    """Axes to draw on, of a figure as wide as a page and ``height`` inches high, which no window shows."""
+    return Figure(figsize=(9, height), layout="constrained").subplots()
 
 
 def drawing(axes: Axes, *, label: str) -> Markup:

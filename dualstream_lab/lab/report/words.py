@@ -9,6 +9,7 @@ from typing import Final
 
 from dualstream_lab.lab.report.report import Report
 from dualstream_lab.ledger import CLASSES, Class
+from dualstream_lab.recording import drops_of
 from dualstream_lab.verdict.rules import Rule, deciding
 from dualstream_lab.verdict.thresholds import format_measure
 
@@ -188,10 +189,10 @@ def _counted(measures: Mapping[str, float], names: Mapping[str, str]) -> list[st
 
 
 def _live(report: Report) -> str:
-    found, counters = report.verdict.measures, report.verdict.counters
+    found = report.verdict.measures
     if "live.delivered" not in found:
         return "No subscriber was recorded."
-    reasons = {n.removeprefix("dropped: "): c for n, c in counters.items() if n.startswith("dropped: ") and c}
+    reasons = {why: count for why, count in drops_of(report.verdict.counters).items() if count}
     through = "events delivered through a gateway" if "live.gaps" in found else "notifications delivered"
     text = f"{found['live.delivered']:,.0f} {through}"
     if "live.missing" in found:

@@ -21,7 +21,7 @@ from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import LatencyHistogram, RunDirectory
 from dualstream_lab.tasks import end_tasks, until
-from dualstream_lab.verdict.measures import totals_of
+from dualstream_lab.verdict.measures import machine_share, totals_of
 from dualstream_lab.workload import Workload
 
 _READY: Final = 60.0
@@ -49,8 +49,7 @@ class Loaded:
     @property
     def machine(self) -> float:
         """The share of all cores that anybody used."""
-        busy, idle = (self.run.verdict.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
-        return busy / max(1, busy + idle)
+        return machine_share(self.run.verdict.counters)
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.notebook import in_notebook
+from dualstream_lab.lab.notebook import ProgressBar, in_notebook
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Table:
 
     def __init__(self, total: int, progress: Callable[[str], None] | None) -> None:
         self._total = total
-        self._bar = _bar(total) if progress is None and in_notebook() else None
+        self._bar = ProgressBar(total) if progress is None and in_notebook() else None
         self._progress = progress
         self._rows: list[dict[str, Any]] = []
         self._state = "running"
@@ -42,12 +42,8 @@ class Table:
         line = f"{len(self._rows) + 1} of {self._total}: {activity}"
         if self._progress is not None:
             self._progress(line)
-        self._show(line)
-
-    def _show(self, line: str, style: str = "") -> None:
         if self._bar is not None:
-            bar, label = self._bar.children
-            bar.value, label.value, bar.bar_style = len(self._rows), line, style
+            self._bar.show(len(self._rows), line)
 
     def add(self, row: dict[str, Any]) -> None:
         """What was measured."""
@@ -64,21 +60,12 @@ class Table:
             if not self._rows:
                 raise
         finally:
-            style = "success" if self._state == "finished" else "warning"
-            self._show(f"{len(self._rows)} measured, {self._state}", style)
+            if self._bar is not None:
+                self._bar.show(len(self._rows), f"{len(self._rows)} measured, {self._state}")
+                self._bar.finish("success" if self._state == "finished" else "warning")
 
     def frame(self) -> pd.DataFrame:
         """All rows; ``attrs["state"]``: ``finished`` or ``interrupted``."""
         frame = pd.DataFrame(self._rows)
         frame.attrs["state"] = self._state
         return frame
-
-
-def _bar(total: int) -> Any:
-    """A bar and a line below it."""
-    import ipywidgets  # noqa: PLC0415
-    from IPython.display import display  # noqa: PLC0415
-
-    box = ipywidgets.VBox([ipywidgets.IntProgress(max=total), ipywidgets.Label()])
-    display(box)  # type: ignore[no-untyped-call]
-    return box
