@@ -78,7 +78,7 @@ async def run(
 
 
 def in_notebook() -> bool:
-    """Whether there is one that shows widgets."""
+    """Whether this is a notebook, which can show widgets."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and getattr(shell, "kernel", None) is not None
@@ -120,7 +120,7 @@ class _Display:
         self._plot = display.display(display_id=True)  # type: ignore[no-untyped-call]
 
     def show(self, progress: Progress) -> None:
-        """Bring what a notebook shows up to date."""
+        """Bring the bar, and about once a second the plot, up to date."""
         self._bar.show(
             min(progress.seconds, progress.duration), f"{progress.seconds:5.1f} s  {progress.line}"
         )
@@ -139,6 +139,6 @@ class _Display:
         self._plot.update(Image(picture.getvalue()))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Leave the bar; the picture of a finished run is drawn from its rows."""
+        """End the display, and let the client of Kafka speak again."""
         self._logger.setLevel(self._level)
         self._bar.finish("success")

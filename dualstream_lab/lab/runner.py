@@ -98,7 +98,7 @@ async def run_scenario(
     show: Callable[[Progress], None] = lambda _progress: None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Run:
-    """Run it on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
+    """Run a scenario on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
 
     ``target_is_mine``: faults may change the brokers of ``settings``. ``show`` is called about twice a
     second, ``say`` for every fault that begins or ends. Cancelling (Ctrl-C, a notebook's stop button) ends
@@ -149,7 +149,7 @@ def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
 
 @dataclass
 class _Running:
-    """The processes of one run."""
+    """A run while it runs: its processes, its faults, and what is shown of it."""
 
     scenario: Scenario
     target: Target
@@ -160,7 +160,7 @@ class _Running:
     generated = False
 
     async def run(self) -> None:
-        """From the processes' start to their end."""
+        """Start the processes, send the load, inject the faults, and end the processes."""
         manifest = self.session.manifest
         async with AsyncExitStack() as exits:
             listeners = [await exits.enter_async_context(child) for child in self._listeners()]

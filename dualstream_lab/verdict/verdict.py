@@ -50,7 +50,8 @@ _ONLY_SOME = {"live.skipped", "live.other_epoch", "durable.repeated"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``measures``: by name (ms, counts, shares). ``limit``: who saturated. ``counters``: sums.
+    """What a run comes to. ``measures``: by name (ms, counts, shares). ``limit``: who saturated.
+    ``counters``: the sums of what its processes counted.
 
     ``entries``: the ledger's classes; ``marks``: what else is to be said of events; ``recoveries``: how each
     fault was got over; ``problems``: what could not be read or told when it was judged.
@@ -67,7 +68,9 @@ class Verdict:
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_dict`` made, also of a version that said less. Raises RecordingError for what is not."""
+        """Read what ``as_dict`` made, also in a version that said less. Raises RecordingError for anything
+        else.
+        """
         try:
             values = former_names.renamed_verdict(values)
             return cls(
@@ -89,7 +92,7 @@ class Verdict:
         return all(check.held for check in self.checks)
 
     def latency_table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, of the latencies that were measured."""
+        """The header and the rows of a table of the latencies that were measured."""
         found = self.measures
         rows = []
         for name, title in _LATENCIES.items():
@@ -99,7 +102,7 @@ class Verdict:
         return ["ms", *QUANTILES], rows
 
     def count_table(self) -> list[tuple[str, str]]:
-        """What became of the events."""
+        """What became of the events, as rows of a name and a figure."""
         found, show = self.measures, self._show
         rows = [
             ("intended", show("publish.intended")),
@@ -121,7 +124,7 @@ class Verdict:
         return format_measure(name, self.measures[name]) if name in self.measures else "not known"
 
     def as_dict(self, directory: RunDirectory) -> dict[str, Any]:
-        """As what a JSON file holds: +inf and NaN become text."""
+        """The verdict as JSON can hold it: +inf and NaN become text."""
         manifest = directory.manifest
         return as_plain({
             **{name: getattr(manifest, name) for name in ("name", "run", "state")},

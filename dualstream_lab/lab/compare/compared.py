@@ -21,7 +21,9 @@ _FORM = re.compile(r"\s*(?:(\S+?)\s*=\s*)?(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def run_directories(argument: str) -> list[Path]:
-    """Those that it names: a run, the runs in a directory, or a pattern's. Raises ConfigError for none."""
+    """The run directories that an argument of the command line names: one run, the runs in a directory, or
+    those that match a pattern. Raises ConfigError where there are none.
+    """
     path = Path(argument)
     if path.is_dir():
         found = [path] if _is_run(path) else sorted(filter(_is_run, path.iterdir()))
@@ -54,7 +56,8 @@ def named_arms(arguments: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def allowances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """(of all rates and latencies, of single measures), as shares, from ``10%`` and ``live.missing=0.5%``.
+    """How much worse is allowed, as shares, from texts such as ``10%`` and ``live.missing=0.5%``: first what
+    counts for all rates and latencies, then what counts for single measures.
 
     Raises ConfigError.
     """
@@ -83,8 +86,11 @@ def _is_run(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """``arms``: the first is the base. ``allow``: of rates and latencies. ``settings``: by arm, what it has
-    that the base has not. ``caveats``: what to keep in mind, sentences.
+    """A finished comparison of arms, each of which is one run or several repeats of it.
+
+    ``arms``: the first is the base. ``allow``: how much worse rates and latencies may be, a share.
+    ``settings``: by the arm's name, the settings in which it differs from the base. ``caveats``: sentences to
+    keep in mind.
     """
 
     arms: tuple[Arm, ...]
@@ -95,15 +101,15 @@ class Compared:
 
     @property
     def base(self) -> Arm:
-        """What the others are compared with."""
+        """The arm that the others are compared with."""
         return self.arms[0]
 
     def of(self, arm: Arm) -> list[Difference]:
-        """Of this arm; what changed comes first."""
+        """The differences of this arm from the base; those that changed come first."""
         return [one for one in self.differences if one.arm == arm.name]
 
     def having(self, *findings: Finding) -> list[Difference]:
-        """Those of which that was found."""
+        """The differences, of all arms, with one of these findings."""
         return [one for one in self.differences if one.finding in findings]
 
     @property
@@ -112,7 +118,7 @@ class Compared:
         return bool(self.having(Finding.REGRESSION))
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds, where infinite and undefined numbers are texts."""
+        """The comparison as JSON can hold it: infinite and undefined numbers are texts."""
         return as_plain({
             "regressed": self.regressed,
             "allow": self.allow,

@@ -58,7 +58,7 @@ class Probe:
             await self._listen("earliest", self._receive_past)
 
     async def _listen(self, since: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do the work while the gateway is listened to."""
+        """Do the work while listening to the gateway, which is asked for all events since this cursor."""
         async with aiohttp.ClientSession() as session:
             url, sources = self.base / self.via, {self.source: since}
             connection = _LISTEN[self.via](session, url, {}, sources, 30.0, self._deliver)
@@ -88,7 +88,7 @@ class Probe:
                 self.past.set()
 
     async def _receive(self) -> None:
-        """Publish until an event is received, and received by Redis, too."""
+        """Publish until the gateway has delivered an event, and a subscriber on Redis has received one."""
         loop, publisher = asyncio.get_running_loop(), self.publisher
         try:
             async with asyncio.timeout(_WITHIN):
@@ -110,7 +110,7 @@ class Probe:
             await asyncio.sleep(_AGAIN)
 
     async def _receive_past(self) -> None:
-        """Wait until an event of the past is told."""
+        """Wait until the gateway delivers an event of the past."""
         try:
             async with asyncio.timeout(_STRANGER):
                 await self.past.wait()
@@ -118,7 +118,7 @@ class Probe:
             raise self._other_log() from error
 
     def _not_received(self) -> ConfigError | StreamUnavailable:
-        """Why nothing was received, or not by Redis."""
+        """The error that says why the gateway, or nobody on this Redis, received anything."""
         stats = self.publisher.stats()
         if not stats.notified:
             why = ", ".join(stats.dropped) or "no answer"

@@ -25,13 +25,16 @@ _BEHIND: Final = 1.0  # s that a caller catches up after a stall
 
 
 def event_of(source: str, writer: int) -> Event:
-    """An event that names who published it."""
+    """An event of the source whose data are the number of the publisher that writes it."""
     kind, _, name = source.partition(":")
     return Event(type="push", source_type=kind, source_id=name, data=writer)
 
 
 class Publishing:
-    """``publishers`` are open. ``durable``: by their own word; ``failed``: calls that did not end well."""
+    """Open publishers that write about the sources at a rate.
+
+    ``durable``: events that they said are durable; ``failed``: calls that ended with an error.
+    """
 
     def __init__(self, publishers: Sequence[DualPublisher], sources: Sequence[str], rate: float) -> None:
         self.publishers = publishers
@@ -44,7 +47,7 @@ class Publishing:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, sources: Sequence[str], rate: float) -> AsyncIterator[Publishing]:
-        """Raises ConfigError and StreamUnavailable."""
+        """Open the publishers. Raises ConfigError and StreamUnavailable."""
         marked = load_headers(str(uuid4()))
         async with AsyncExitStack() as exits:
             publishers = [
@@ -54,7 +57,7 @@ class Publishing:
             yield cls(publishers, sources, rate)
 
     async def run(self, seconds: float) -> None:
-        """Publish for so long."""
+        """Publish for so many seconds."""
         until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as group:
             for writer in range(_WRITERS):
@@ -91,11 +94,11 @@ class EventNumbers:
         self._numbers: dict[str, int] = {}
 
     def __call__(self, event_id: str) -> int:
-        """The id's number."""
+        """The number of an event id; a new id gets the next one."""
         return self._numbers.setdefault(event_id, len(self._numbers))
 
     def names(self) -> list[str]:
-        """The ids by number."""
+        """The event ids, in the order of their numbers."""
         return list(self._numbers)
 
 
@@ -117,7 +120,7 @@ class TopicLog:
         self._numbers = numbers
 
     def __call__(self, part: Records, _now: int) -> None:
-        """See :class:`LogReader`."""
+        """Take records of one partition, as a :class:`LogReader` gives them."""
         for record in part.records:
             try:
                 value = _decode(record.value or b"")

@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One wrong, by the event's id. ``around``: what the client got around it."""
+    """One wrong as people read it. ``around``: the messages that the client got around it."""
 
     wrong: Wrong
     client: str
@@ -54,7 +54,9 @@ class Example:
 
 @dataclass(slots=True, kw_only=True)
 class Verdict(Counts):
-    """Sums over all records. ``wrong``: by class, ``refusals``: by reason, times."""
+    """The sums over all records. ``wrong``: how often, by what was wrong; ``refusals``: how often, by the
+    reason.
+    """
 
     events: int = 0
     wrong: Counter[Wrong] = field(default_factory=Counter)
@@ -62,7 +64,9 @@ class Verdict(Counts):
 
     @classmethod
     def of(cls, logs: Logs, records: Iterable[Record], *, began: float, wall: float) -> Verdict:
-        """``began``: when the check did, s, monotonic; ``wall``: the same moment since the epoch."""
+        """Judge all records. ``began``: when the check did, s, monotonic; ``wall``: the same moment since the
+        epoch.
+        """
         verdict = cls(events=logs.events)
         shown: Counter[Wrong] = Counter()
         for record in records:
@@ -96,7 +100,7 @@ class Verdict(Counts):
         return not self.wrong.total()
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """The verdict as JSON can hold it."""
         return {
             "held": self.held,
             "events": self.events,
@@ -114,7 +118,7 @@ class Verdict(Counts):
 
 
 def _around(sessions: Sequence[PartitionSession], finding: Finding, log: SourceLog, began: float) -> str:
-    """The connection on which it was noticed, and its messages up to there."""
+    """The connection on which the wrong was noticed, and its last messages up to there, in words."""
     session = sessions[finding.session]
     since = {None: "only new events", -1: "the beginning"}.get(session.since, f"cursor {session.since}")
     end = finding.row + 1 if finding.row >= 0 else len(session.kinds)

@@ -34,11 +34,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultVerdict:
-    """One fault. Latencies in ms; ``live_again``: s, of each block; None where it did not come within it.
+    """What the blocks with one fault come to. Latencies in ms; ``live_again``: s, of each block; None where
+    it did not come within it.
 
     ``p50``, ``p99``: of the differences. ``pairs``: p99 of each block, and of the healthy ones beside it;
-    ``healthy``: the mean of these. ``reasons``: why it does not pass. ``dropped``: notifications that
-    the publisher counted as dropped, by reason; None where it has no counters.
+    ``healthy``: the mean of these. ``reasons``: why it does not pass. ``dropped``: notifications that the
+    publisher counted as dropped, by reason; None where it has no counters.
     """
 
     fault: str
@@ -64,10 +65,11 @@ class FaultVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Of all blocks together. ``slope``: MiB/min of the publisher's process over the proof, None of too few.
+    """What all blocks together come to. ``slope``: MiB/min of the publisher's process over the proof, None of
+    too few.
 
     ``healthy_failed``, ``healthy_missing``: what went wrong without any fault, which is no isolation either.
-    ``unread``: what of the topic was not read, of any block: what is missing there nobody knows.
+    ``unread``: what of the topic was not read, in any block: nobody knows what is missing there.
     """
 
     faults: tuple[FaultVerdict, ...]
@@ -103,15 +105,15 @@ class Judgement:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds, where infinite and undefined numbers are texts."""
+        """The judgement as JSON can hold it: infinite and undefined numbers are texts."""
         return as_plain(asdict(self) | {"verdict": self.verdict})
 
 
 def judge(
     blocks: Sequence[Figures], faults: Sequence[str], rules: Rules, notes: Mapping[str, str]
 ) -> Judgement:
-    """``blocks`` in the order of time; those that did not end well are left out. ``notes``: of a fault that
-    was given up, why.
+    """Judge all faults. ``blocks``: in the order of time; those that did not end well are left out.
+    ``notes``: why faults were given up, by their names.
     """
     blocks = [block for block in blocks if block.state == "finished"]
     healthy = [block for block in blocks if block.arm == HEALTHY]
@@ -179,7 +181,7 @@ DOUBTS: Final[Sequence[Rule[Evidence]]] = (
 
 
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
-    """``blocks``: all finished ones, in the order of time."""
+    """Judge one fault. ``blocks``: all finished ones, in the order of time; ``note``: why it was given up."""
     calm = [block.arm == HEALTHY and block.background <= rules.background for block in blocks]
     broken = [block for block in blocks if block.arm == fault]
     pairs = [
@@ -229,7 +231,10 @@ def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
 
 
 def _slope(blocks: Sequence[Figures]) -> float | None:
-    """Least squares through the sizes at the blocks' ends; without the first quarter, which is warming up."""
+    """How fast the publisher's process grows, MiB/min, None where there are too few blocks.
+
+    Least squares through its sizes at the blocks' ends, without the first quarter, which is warming up.
+    """
     later = blocks[len(blocks) // 4 :]
     if len(later) < 8:
         return None
@@ -237,7 +242,9 @@ def _slope(blocks: Sequence[Figures]) -> float | None:
 
 
 def _growth(blocks: Sequence[Figures]) -> float:
-    """MiB/min within these blocks: mostly what is recorded of them, and let go of between them."""
+    """How fast the process grows within these blocks, MiB/min: mostly by what is recorded of them, which it
+    lets go of between them.
+    """
     minutes = sum(block.seconds for block in blocks) / 60
     return sum(block.rss[1] - block.rss[0] for block in blocks) / minutes if minutes else 0.0
 

@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def row(fault: FaultVerdict) -> list[str]:
-    """As ``COLUMNS``."""
+    """The judgement of a fault as a row of texts, a cell for each of ``COLUMNS``."""
     return [
         fault.fault,
         f"{fault.p99.pairs}",
@@ -42,7 +42,7 @@ def row(fault: FaultVerdict) -> list[str]:
 
 
 def headline(proof: Proof) -> str:
-    """The verdict in a sentence."""
+    """The verdict of the proof in a sentence."""
     found = proof.judgement
     count = {verdict: sum(one.verdict is verdict for one in found.faults) for verdict in Validity}
     whose = "This publisher" if proof.options.publisher is None else proof.options.publisher.name
@@ -64,7 +64,7 @@ def headline(proof: Proof) -> str:
 
 
 def overview(proof: Proof) -> list[tuple[str, str]]:
-    """What is true of all blocks together, and where it was measured."""
+    """What is true of all blocks together, and where it was measured, as rows of a name and a text."""
     found, machine, versions = proof.judgement, proof.metadata["machine"], proof.metadata["versions"]
     shown = ("python", "dualstream-lab", "aiokafka", "redis")
     used = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
@@ -130,7 +130,7 @@ _PASSES: Final = {Validity.VALID: True, Validity.INVALID: False, Validity.INCONC
 
 
 def plot_proof(proof: Proof, ax: Axes | None = None) -> Axes:
-    """A row a fault: what each pair says, the interval of all, what is allowed (ms)."""
+    """Draw a row for each fault: what each pair says, the interval of all, and what is allowed (ms)."""
     from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
 
     return plot_differences(
@@ -143,7 +143,7 @@ def plot_proof(proof: Proof, ax: Axes | None = None) -> Axes:
 
 
 def page(proof: Proof) -> str:
-    """HTML; nothing is loaded from anywhere."""
+    """The proof as an HTML page, which loads nothing from anywhere."""
     # matplotlib takes half a second
     from dualstream_lab.lab.output.page import MOODS, canvas, drawing, render  # noqa: PLC0415
 
@@ -168,7 +168,7 @@ def page(proof: Proof) -> str:
 
 
 def _command(options: Options) -> str:
-    """What makes the same proof again."""
+    """The command line that makes the same proof again."""
     words = ["dualstream", "prove", "redis-isolation", "--rate", f"{options.rate:g}"]
     words += ["--time", f"{options.time:g}s", "--block", f"{options.timing.length:g}"]
     words += ["--faults", ",".join(options.faults), "--seed", f"{options.seed}"]
@@ -181,7 +181,7 @@ def _command(options: Options) -> str:
 
 
 def check_proof(proof: Proof) -> Conclusion:
-    """Each fault, and whether publishing works without any."""
+    """A criterion for each fault, and one where publishing does not work without any either."""
     found = proof.judgement
     criterion = partial(Criterion, group=f"dualstream.{proof.metadata['proof']}")
     criteria = []

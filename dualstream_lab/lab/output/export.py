@@ -10,7 +10,7 @@ from dualstream_lab.verdict.checker import Conclusion, Validity
 
 
 def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:
-    """A table's row, a line a cell."""
+    """A row of a table as text, a line for each cell."""
     return "\n".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
@@ -34,12 +34,12 @@ def write_junit(file: Path, conclusion: Conclusion) -> None:
 
 
 def escaped(text: str) -> str:
-    """Without what Markdown would take for its own."""
+    """The text on one line, with everything escaped that Markdown would read as markup."""
     return re.sub(r"([\\*_|`])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
-    """GitHub's. ``numbers``: all columns but the first to the right."""
+    """A table in GitHub's Markdown. ``numbers``: all columns but the first are aligned to the right."""
     line = "|" + "|".join("---:" if numbers and place else "---" for place in range(len(header))) + "|"
     first, *others = (f"| {' | '.join(map(escaped, cells))} |" for cells in (header, *rows))
     return "\n".join([first, line, *others])

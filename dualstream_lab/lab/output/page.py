@@ -83,7 +83,7 @@ def _rasterize(axes: Axes) -> None:
 
 
 def _size(artist: Artist) -> int:
-    """Bytes as SVG, roughly."""
+    """About how many bytes the artist takes as SVG."""
     if isinstance(artist, Line2D):
         return _POINT * np.size(artist.get_xdata())
     if isinstance(artist, QuadMesh):
@@ -108,7 +108,7 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: object) -> str:
-    """HTML. Whatever is not ``Markup`` is escaped; a name that the template knows and ``values`` has not is a
-    jinja2 ``UndefinedError``.
+    """A template's HTML with these values. Whatever is not ``Markup`` is escaped; a name that the template
+    knows and ``values`` has not is a jinja2 ``UndefinedError``.
     """
     return _templates().get_template(template).render(values).lstrip() + "\n"

@@ -15,7 +15,7 @@ from dualstream_lab.verdict.thresholds import format_measure
 
 
 def subject(report: Report) -> str:
-    """Which run it is, in a line."""
+    """Which run the report is about, in a line."""
     work, manifest = report.workload, report.manifest
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.clocks.wall / 1e9))
     rate = f"{work.rate:,.0f} events/s" if work.plan != "closed" else "as fast as answers came"
@@ -71,7 +71,7 @@ def headline(report: Report) -> tuple[str, str]:
 
 
 def summary(report: Report) -> list[tuple[str, str]]:
-    """What somebody asks first, and the answer."""
+    """What somebody asks first, and the answers: rows of two texts."""
     found = [("what ran", _load(report)), ("publishing", _publishing(report))]
     if report.manifest.faults:
         found.append(("broken on the way", _faults(report)))
@@ -81,12 +81,12 @@ def summary(report: Report) -> list[tuple[str, str]]:
 
 
 def limit(report: Report) -> str:
-    """Who saturated."""
+    """Who saturated, as a sentence."""
     return capital(f"{report.verdict.limit}.")
 
 
 def never(report: Report) -> str:
-    """How often what must never happen did."""
+    """How often each thing happened that must never happen, as a sentence."""
     found = report.verdict.measures
     names = {"acknowledged and not in Kafka": "ledger.lost", "delivered and not in Kafka": "ledger.orphan"}
     said = [
@@ -97,14 +97,14 @@ def never(report: Report) -> str:
 
 
 def enumerated(parts: Sequence[str], *, most: int = 5) -> str:
-    """``a, b and c``; beyond ``most`` only how many more there are."""
+    """The parts as ``a, b and c``; of more than ``most``, only how many more there are."""
     if len(parts) > most:
         return f"{', '.join(parts[:most])} and {len(parts) - most:,} more"
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def ms(value: float) -> str:
-    """A latency or a length of time, short."""
+    """A latency or a length of time, given in ms, as a short text."""
     if math.isnan(value):
         return "not known"
     if math.isinf(value):
@@ -115,7 +115,7 @@ def ms(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """In per cent, with what is not all never shown as all."""
+    """A share in per cent, in which less than all is never shown as all, nor more than nothing as nothing."""
     if value in {0.0, 1.0}:
         return f"{value * 100:.0f} %"
     shown = f"{value * 100:.1f} %"
@@ -131,7 +131,7 @@ def _cut(report: Report) -> str:
 
 
 def _events(report: Report) -> str:
-    """The run in a clause."""
+    """What became of the run's events, as a part of a sentence."""
     found = report.verdict.measures
     durable, intended = found.get("publish.durable", 0), found.get("publish.intended", 0)
     if not intended:
@@ -245,5 +245,5 @@ def _faults(report: Report) -> str:
 
 
 def capital(text: str) -> str:
-    """As a sentence begins."""
+    """The text with its first letter capital, as a sentence begins."""
     return text[:1].upper() + text[1:]

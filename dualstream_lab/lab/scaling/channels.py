@@ -90,7 +90,7 @@ async def fan_out(
 
 
 def _workload(rate: float, duration: float, sources: int) -> Workload:
-    """Even over the sources: what is popular would hide how many there are."""
+    """A load that is even over the sources: popular ones would hide how many there are."""
     return Workload(
         rate=within("rate", rate, 10, 1_000_000),
         duration=duration,
@@ -133,7 +133,7 @@ async def _measured(measurement: Measurement, redis_url: str) -> dict[str, Any]:
 
 
 async def _storm(measurement: Measurement, costs: RedisCosts) -> dict[str, Any]:
-    """Everybody subscribes to everything."""
+    """Let all gateways subscribe in one moment, and measure what that costs."""
     before = await costs.spent()
     async with costs.watched() as buffers:
         measurement.listening.send("subscribe")

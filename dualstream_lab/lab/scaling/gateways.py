@@ -29,7 +29,7 @@ _STORM: Final = 120.0  # s
 
 
 class _Gateway:
-    """What a gateway does with Redis, and nothing else of it; as :class:`Listening`.
+    """What a gateway does with Redis, and nothing else of it; to a recorder it is a :class:`Listening`.
 
     ``read``: messages that it was sent; those of sources that it does not follow it throws away, as a
     gateway does.
@@ -61,23 +61,23 @@ class _Gateway:
         self.trouble = ""
 
     async def want(self) -> None:
-        """Every channel, before there is a connection: as a gateway whose Redis comes back."""
+        """Ask for every channel before there is a connection, as a gateway does whose Redis comes back."""
         asked = [asyncio.create_task(self.upstream.subscribe(channel)) for channel in self._wanted]
         await asyncio.sleep(0)
         await end_tasks(asked)  # who is cancelled leaves it wanted
         self._left = self.upstream.channels
 
     async def run(self) -> None:
-        """As :class:`Listening`."""
+        """Stay connected to Redis until cancelled."""
         await self.upstream.run()
 
     @property
     def subscriptions(self) -> int:
-        """What Redis keeps for it."""
+        """How many subscriptions Redis keeps for this gateway."""
         return 1 if self._channels.pattern else self.upstream.channels
 
     def over(self, ending: Ending, now: int) -> None:
-        """As :class:`Listening`."""
+        """Record that it listens no more, from ``now`` (ns) on."""
         since, self._since = self._since, 0
         if since:
             self._recorder.listening(self, since, now, ending)

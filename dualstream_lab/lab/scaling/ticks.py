@@ -92,7 +92,7 @@ async def coalescing(
 
 @asynccontextmanager
 async def _gateway(stack: LocalStack, tick: float) -> AsyncIterator[tuple[Settings, ServedGateway]]:
-    """With a topic of its own: a gateway's fresh store need not read what others left."""
+    """A gateway with a topic of its own, so that its fresh store need not read what others left."""
     topic = f"coalescing-{uuid4().hex[:10]}"
     await in_thread(stack.create_topic, topic)
     settings = Destination.of(stack, topic).settings
