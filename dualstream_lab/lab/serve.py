@@ -142,7 +142,7 @@ class _Parts:
             pause = min(2 * pause, _PAUSES[1])
 
     def _processor_trouble(self) -> str:
-        """What is wrong with the processor; it cannot always say so by its store, which may be the trouble."""
+        """What is wrong with the processor, which cannot always say so by its store: that may be wrong."""
         if self._died or self._processor is None:
             return self._died
         troubles = self._processor.stats().troubles

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from dualstream_lab.lab.gateway_check.client import Client
 from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
 from dualstream_lab.lab.gateway_check.judge import Wrong, judge_all
 from dualstream_lab.lab.gateway_check.probe import Probe
-from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
+from dualstream_lab.lab.gateway_check.topic import Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
 from dualstream_lab.load.gateway_wire import Transport
 from dualstream_lab.load.log_reader import LogReader, open_log_reader
@@ -135,9 +136,9 @@ def check_delivery(check: Check) -> Conclusion:
         for wrong in Wrong
     }
     counts = {wrong.value: verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
-    for name, count in counts.items():
-        text = "\n".join([f"{count:,}", *texts.get(name, check.garbled)])
-        group, validity, reason = "dualstream.handover", Validity.of(not count), f"{count:,}" if count else ""
+    for name, times in counts.items():
+        text = "\n".join([f"{times:,}", *texts.get(name, check.garbled)])
+        group, validity, reason = "dualstream.handover", Validity.of(not times), f"{times:,}" if times else ""
         criteria.append(Criterion(name=name, group=group, validity=validity, text=text, reason=reason))
     return Conclusion(
         experiment="check-gateway", state=check.state, criteria=tuple(criteria), values=check.as_dict()
@@ -164,7 +165,8 @@ async def check_gateway(
     name = f"repo:check-{secrets.token_hex(3)}"
     sources = [f"{name}/{number}" for number in range(plan.sources)]
     identity = await log_identity(settings)
-    numbers = EventNumbers()
+    # Event ids as numbers: a record of a million deliveries holds each id once.
+    numbers: Mapping[str, int] = defaultdict(count().__next__)
     log = TopicLog(sources, numbers)
     async with (
         open_log_reader(settings, log) as reader,
@@ -198,7 +200,7 @@ class _Checking:
 
     plan: Plan
     publishing: Publishing
-    numbers: EventNumbers
+    numbers: Mapping[str, int]
     show: Callable[[Progress], None]
     state: str = "finished"
     waited: bool = True
@@ -259,7 +261,7 @@ class _Checking:
         unread = await reader.finish(_READ + self.publishing.durable / _READ_RATE)
         if unread:
             raise StreamUnavailable(f"the topic could not be read back: {'; '.join(unread)}")
-        return Logs(log.logs(), self.numbers.names())
+        return Logs(log.logs(), list(self.numbers))
 
     async def quiet(self, logs: Logs) -> None:
         """Wait until every event is confirmed to every client, or the time is up."""
@@ -299,7 +301,7 @@ class _Checking:
 
     def judge(self, logs: Logs) -> Check:
         """Hold everything that clients got against the log."""
-        logs = Logs(logs.logs, self.numbers.names())
+        logs = Logs(logs.logs, list(self.numbers))
         clients = self.clients
         records = [
             Record(number, client.via, source, followed.sessions, connected and self.waited)

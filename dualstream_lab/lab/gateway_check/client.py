@@ -26,7 +26,6 @@ from dualstream_lab.lab.gateway_check.history import (
     SUBSCRIBED,
     Session,
 )
-from dualstream_lab.lab.gateway_check.topic import EventNumbers
 from dualstream_lab.load.gateway_wire import Transport, WsIncoming, request, subscriptions
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
@@ -91,7 +90,7 @@ class Client:
     via: Transport
     begin: str
     churns: bool
-    numbers: EventNumbers
+    numbers: Mapping[str, int]
     random: Random
     calm: asyncio.Event
     most: int
@@ -249,7 +248,7 @@ class Client:
             if message.pos is not None and position is None:
                 raise ValueError(f"a position {message.pos!r}")
             kind = RECOVERED if message.late else OLD if message.old else EVENT
-            session.add(kind, event=self.numbers(message.id), position=position, cursor=cursor, at=now)
+            session.add(kind, event=self.numbers[message.id], position=position, cursor=cursor, at=now)
             return
         if message.kind != "subscribed":
             session.add(STATE, cursor=cursor, at=now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 from uuid import uuid4
@@ -87,21 +87,6 @@ class Publishing:
         return self._sources[self._number % len(self._sources)]
 
 
-class EventNumbers:
-    """Event ids as numbers: a record of a million deliveries holds each once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def __call__(self, event_id: str) -> int:
-        """The number of an event id; a new id gets the next one."""
-        return self._numbers.setdefault(event_id, len(self._numbers))
-
-    def names(self) -> list[str]:
-        """The event ids, in the order of their numbers."""
-        return list(self._numbers)
-
-
 class _Value(msgspec.Struct):
     id: str
     source_type: str
@@ -113,9 +98,9 @@ _decode = msgspec.json.Decoder(_Value).decode
 
 
 class TopicLog:
-    """Keeps the events of some sources that a LogReader reads."""
+    """Keeps the events of some sources that a LogReader reads. ``numbers``: gives each event id a number."""
 
-    def __init__(self, sources: Sequence[str], numbers: EventNumbers) -> None:
+    def __init__(self, sources: Sequence[str], numbers: Mapping[str, int]) -> None:
         self._rows: dict[str, list[tuple[int, int, int, int, float]]] = {source: [] for source in sources}
         self._numbers = numbers
 
@@ -129,7 +114,7 @@ class TopicLog:
             rows = self._rows.get(f"{value.source_type}:{value.source_id}")
             if rows is not None:
                 writer = value.data if isinstance(value.data, int) else -1
-                event, at = self._numbers(value.id), record.timestamp / 1000
+                event, at = self._numbers[value.id], record.timestamp / 1000
                 rows.append((part.partition, record.offset, event, writer, at))
 
     def logs(self) -> dict[str, dict[int, SourceLog]]:
