@@ -54,9 +54,7 @@ class Probe:
 
 @dataclass(slots=True, kw_only=True)
 class Finding:
-    """What came of the searches. ``rates``: what each of them found, events/s; 0 where not even the lowest
-    held.
-    """
+    """What came of the searches. ``rates``: what each found, events/s; 0 where not even the lowest held."""
 
     rates: list[float] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)

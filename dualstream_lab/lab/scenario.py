@@ -81,9 +81,7 @@ class Scenario:
 
     @classmethod
     def read(cls, source: str) -> Self:
-        """Read a file, or one of the shipped scenarios by its name. Raises ConfigError naming the line and
-        the key.
-        """
+        """Read a file, or a shipped scenario by its name. Raises ConfigError naming the line and the key."""
         shipped = shipped_scenarios()
         text = shipped[source] if source in shipped else _text(source)
         try:

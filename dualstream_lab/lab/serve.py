@@ -115,9 +115,7 @@ class _Parts:
         self.work.append(self._keep_processor(store))
 
     async def _keep_processor(self, store: SqliteStore) -> None:
-        """Run the processor, and start it again when it dies (a full disk, a topic made anew), until
-        cancelled.
-        """
+        """Keep the processor running: one that dies (a full disk, a topic made anew) is started again."""
         pause = _PAUSES[0]
         while True:
             began = time.monotonic()

@@ -68,9 +68,7 @@ class Verdict:
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``as_dict`` made, also in a version that said less. Raises RecordingError for anything
-        else.
-        """
+        """Read what ``as_dict`` made, also in versions that said less. Raises RecordingError for the rest."""
         try:
             values = former_names.renamed_verdict(values)
             return cls(

@@ -21,8 +21,9 @@ _FORM = re.compile(r"\s*(?:(\S+?)\s*=\s*)?(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def run_directories(argument: str) -> list[Path]:
-    """The run directories that an argument of the command line names: one run, the runs in a directory, or
-    those that match a pattern. Raises ConfigError where there are none.
+    """The run directories that an argument names: one run, those in a directory, or those of a pattern.
+
+    Raises ConfigError where there are none.
     """
     path = Path(argument)
     if path.is_dir():

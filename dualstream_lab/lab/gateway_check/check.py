@@ -86,9 +86,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a check of a gateway is: ``seconds`` of ``duration``, and a ``line`` of text for a progress
-    bar.
-    """
+    """How far a check of a gateway is: ``seconds`` of ``duration``, and a ``line`` for a progress bar."""
 
     duration: float
     seconds: float = 0.0

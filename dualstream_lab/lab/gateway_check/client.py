@@ -58,9 +58,7 @@ class _Followed:
         self.sessions.append(Session(self.offsets, time.monotonic()))
 
     def confirm(self, text: str) -> Mapping[int, int]:
-        """Take the cursor that came, and return its offsets. Raises ValueError for one of another log, or
-        none at all.
-        """
+        """Take a cursor, and return its offsets. Raises ValueError for one of another log, or none at all."""
         if text == self.cursor and self.offsets is not None:
             return self.offsets
         cursor = Cursor.parse(text)

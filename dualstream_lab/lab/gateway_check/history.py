@@ -70,9 +70,7 @@ class Session(_Messages):
         cursor: Mapping[int, int] | None = None,
         at: float = 0.0,
     ) -> None:
-        """Add a message that the client got. ``position``: (partition, offset) of the event; ``cursor``: what
-        it confirms.
-        """
+        """Add a message. ``position``: (partition, offset) of the event; ``cursor``: what it confirms."""
         partition, offset = position or (NOWHERE, NOWHERE)
         for named in (cursor or {}).items():
             for column, value in zip(self._cursors, (len(self.kinds), *named), strict=True):

@@ -101,9 +101,7 @@ class Judgement(Counts):
 def judge_all(
     logs: Mapping[int, SourceLog], sessions: Sequence[Session], *, settled: bool
 ) -> Iterator[tuple[SourceLog, list[PartitionSession], Judgement]]:
-    """Judge every partition by itself. ``logs``: the source's, by partition; ``settled``: as of
-    :func:`judge`.
-    """
+    """Judge every partition by itself. ``logs``: by partition; ``settled``: as of :func:`judge`."""
     partitions = logs.keys() | {home for session in sessions for home in session.homes(logs)}
     for number, partition in enumerate(sorted(partitions) or [0]):
         log = logs.get(partition) or SourceLog(partition, ())

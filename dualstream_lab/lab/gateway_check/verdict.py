@@ -1,6 +1,4 @@
-"""What all clients' judgements come to: counts, examples with what happened around them, and a verdict.
-Pure.
-"""
+"""What all clients' judgements come to: counts, examples with what was around them, a verdict. Pure."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Example:
 
 @dataclass(slots=True, kw_only=True)
 class Verdict(Counts):
-    """The sums over all records. ``wrong``: how often, by what was wrong; ``refusals``: how often, by the
-    reason.
-    """
+    """The sums over all records: how often each thing was ``wrong``; ``refusals``: how often, by reason."""
 
     events: int = 0
     wrong: Counter[Wrong] = field(default_factory=Counter)
@@ -64,9 +60,7 @@ class Verdict(Counts):
 
     @classmethod
     def of(cls, logs: Logs, records: Iterable[Record], *, began: float, wall: float) -> Verdict:
-        """Judge all records. ``began``: when the check did, s, monotonic; ``wall``: the same moment since the
-        epoch.
-        """
+        """Judge all records. ``began``: when the check did, s, monotonic; ``wall``: then, since the epoch."""
         verdict = cls(events=logs.events)
         shown: Counter[Wrong] = Counter()
         for record in records:

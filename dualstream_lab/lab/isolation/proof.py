@@ -122,9 +122,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What a proof of isolation came to. ``state``: ``finished``, ``interrupted``, or ``running`` where it
-    died.
-    """
+    """What a proof came to. ``state``: ``finished``, ``interrupted``, or ``running`` where it died."""
 
     path: Path
     options: Options

@@ -132,9 +132,7 @@ def _environment(report: Report) -> list[tuple[str, str]]:
 
 
 def _example(report: Report) -> str | None:
-    """The id of an event that was not simply delivered, whose story is worth reading; None where there is
-    none.
-    """
+    """The id of an event that was not simply delivered, whose story is worth reading, if there is one."""
     for entry in report.verdict.entries:
         if entry.name != CLASSES[Class.DELIVERED][0] and entry.examples:
             return entry.examples[0]

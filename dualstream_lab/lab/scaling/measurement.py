@@ -138,9 +138,7 @@ async def gateway_metrics(url: str) -> dict[str, float]:
 
 
 class _Spent(NamedTuple):
-    """What Redis has spent. ``cpu``: seconds so far, of user and system; ``memory``: bytes that are in use
-    now.
-    """
+    """What Redis has spent. ``cpu``: s until now, of user and system; ``memory``: bytes in use now."""
 
     cpu: float
     memory: int
