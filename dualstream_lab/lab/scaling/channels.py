@@ -41,14 +41,15 @@ async def fan_out(
     root: Path | str = "runs",
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """How channel policies scale with the number of sources: a row a policy, number and repeat, in turns.
+    """Measure how channel policies scale with the number of sources.
 
-    ``channels`` sources are followed by ``subscribers`` gateways, each source by one of them. ``source``: a
-    Redis channel a source. ``aggregate``: 64 shard channels a source type. ``pattern``: each gateway receives
-    everything by one pattern. First all subscribe in one moment, as when Redis comes back (the *storm*);
-    then the publisher sends ``rate`` events/s, evenly over the sources, for ``duration`` s. Publisher,
-    gateways (one process) and Redis share this machine's cores: ``limit`` says who saturated. ``stack``:
-    where; left out, one is made. ``warm_up``: s of load before each row.
+    The table has a row for each policy, number and repeat, in turns. ``channels`` sources are followed by
+    ``subscribers`` gateways, each source by one of them. ``source``: a Redis channel a source. ``aggregate``:
+    64 shard channels a source type. ``pattern``: each gateway receives everything by one pattern. First all
+    subscribe in one moment, as when Redis comes back (the *storm*); then the publisher sends ``rate``
+    events/s, evenly over the sources, for ``duration`` s. Publisher, gateways (one process) and Redis share
+    this machine's cores: ``limit`` says who saturated. ``stack``: where; left out, one is made. ``warm_up``:
+    s of load before each row.
 
     Columns: ``policy``, ``channels``, ``repeat``; of the storm ``subscriptions`` (that Redis confirmed),
     ``storm_s`` (until the last confirmation), ``storm_redis_cpu_s``, ``storm_gateway_cpu_s``, ``memory_mib``
@@ -56,8 +57,8 @@ async def fan_out(
     ``delay_p99_ms`` (from Kafka's acknowledgement to the gateway), ``live_p99_ms`` (from the intended time),
     ``redis_cpu``, ``gateway_cpu`` (all of them), ``publisher_cpu`` (shares of one core), ``machine`` (share
     of all cores that anybody used), ``messages_per_event`` (messages that all gateways read, with those that
-    they throw away), ``delivered``, ``missing`` (events), ``dropped`` (notifications that the publisher
-    gave up), ``buffer_kib`` (that waited in Redis for the slowest gateway, at most), ``limit``, ``run`` (its
+    they throw away), ``delivered``, ``missing`` (events), ``dropped`` (notifications that the publisher gave
+    up), ``buffer_kib`` (that waited in Redis for the slowest gateway, at most), ``limit``, ``run`` (its
     directory).
 
     The stop button ends it: the table has the rows until then. Raises ConfigError, StackError,

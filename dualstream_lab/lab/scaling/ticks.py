@@ -43,11 +43,12 @@ async def coalescing(
     root: Path | str = "runs",
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """What a gateway's ``tick`` (s) does for some number of WebSocket clients: a row each, and repeat.
+    """Measure what a gateway's ``tick`` (s) does for its WebSocket clients.
 
-    All ``clients`` follow one source, about which ``rate`` events/s are published, one a call, for
-    ``duration`` s. ``dualstream serve`` and the clients (one process) share this machine's cores with Kafka,
-    Redis and the publisher: ``limit`` says who saturated. ``stack``, ``warm_up``: as of :func:`fan_out`.
+    The table has a row for each tick, number of clients and repeat. All ``clients`` follow one source, about
+    which ``rate`` events/s are published, one a call, for ``duration`` s. ``dualstream serve`` and the
+    clients (one process) share this machine's cores with Kafka, Redis and the publisher: ``limit`` says who
+    saturated. ``stack``, ``warm_up``: as of :func:`fan_out`.
 
     Columns: ``clients``, ``tick_ms``, ``repeat``, ``gateway_cpu`` (of `dualstream serve`), ``client_cpu``,
     ``redis_cpu`` (shares of one core), ``machine`` (share of all cores that anybody used),
