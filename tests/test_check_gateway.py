@@ -62,8 +62,15 @@ class Told(PartitionSession):
     def say(self, kind: int, event: int = -1, cursor: int = NOWHERE, place: int | None = None) -> Told:
         if place is None:
             place = 10 * event if event >= 0 else NOWHERE
-        self.add(kind, event=event, offset=place, cursor=cursor, at=float(len(self.kinds)))
+        self.record(kind, event, place, cursor, float(len(self.kinds)))
         return self
+
+    def record(self, kind: int, event: int, offset: int, cursor: int, at: float) -> None:
+        self.kinds.append(kind)
+        self.events.append(event)
+        self.offsets.append(offset)
+        self.cursors.append(cursor)
+        self.times.append(at)
 
     def subscribed(self, cursor: int) -> Told:
         return self.say(SUBSCRIBED, cursor=cursor)
@@ -332,14 +339,14 @@ def histories(draw):
     cursors = st.one_of(st.just(NOWHERE), st.integers(-1, 21))
     stays = []
     for _ in range(draw(st.integers(1, 4))):
-        stay = PartitionSession(draw(st.one_of(st.none(), st.integers(-1, 21))), 0.0)
+        stay = Told(draw(st.one_of(st.none(), st.integers(-1, 21))))
         at = 0.0
         for _ in range(draw(st.integers(0, 7))):
             kind = draw(st.integers(EVENT, STATE))
             at += draw(st.sampled_from([0.0, 0.6, 1.5]))
             event = draw(st.integers(0, count + 1)) if kind <= OLD else -1
             place = draw(st.one_of(st.just(NOWHERE), st.integers(0, 20))) if kind <= OLD else NOWHERE
-            stay.add(kind, event=event, offset=place, cursor=draw(cursors), at=at)
+            stay.record(kind, event, place, draw(cursors), at)
         stays.append(stay)
     return rows, stays, draw(st.booleans())
 

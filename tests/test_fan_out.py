@@ -144,7 +144,7 @@ async def test_a_listener_that_dies_is_said(stack, tmp_path):
     async def kill() -> None:
         while True:
             for child in psutil.Process().children(recursive=True):
-                if "fan_out_lab.gateways" in " ".join(child.cmdline()):
+                if "scaling.gateways" in " ".join(child.cmdline()):
                     child.kill()
                     return
             await asyncio.sleep(0.01)

@@ -16,9 +16,9 @@ from dualstream_lab.stack import LocalStack
 
 if TYPE_CHECKING:
     from dualstream_lab.faults.spec import FaultSpec as Fault
-    from dualstream_lab.lab.fan_out_lab import coalescing, fan_out
     from dualstream_lab.lab.notebook import run
     from dualstream_lab.lab.result import Run
+    from dualstream_lab.lab.scaling import coalescing, fan_out
     from dualstream_lab.lab.scenario import Scenario, Users
 
 __all__ = ["Fault", "LocalStack", "Run", "Scenario", "Users", "coalescing", "fan_out", "run"]
@@ -29,8 +29,8 @@ _HOMES = {
     "Run": "dualstream_lab.lab.result",
     "Scenario": "dualstream_lab.lab.scenario",
     "Users": "dualstream_lab.lab.scenario",
-    "coalescing": "dualstream_lab.lab.fan_out_lab",
-    "fan_out": "dualstream_lab.lab.fan_out_lab",
+    "coalescing": "dualstream_lab.lab.scaling",
+    "fan_out": "dualstream_lab.lab.scaling",
     "run": "dualstream_lab.lab.notebook",
 }
 

@@ -22,7 +22,8 @@ from dualstream_lab.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """What to show. ``outage``: Redis is killed at the first second and started at the second one.
+    """The load of the demonstration, and its outage. ``outage``: Redis is killed at the first second and
+    started at the second one.
 
     Raises ConfigError for an outage that does not lie within the run.
     """
@@ -40,7 +41,7 @@ class Demo:
 
     @property
     def scenario(self) -> Scenario:
-        """As a scenario."""
+        """The demonstration as a scenario that the lab can run."""
         down, back = self.outage
         fault = Fault(name="redis.kill", at=down, length=back - down)
         return Scenario(name="demo", workload=self.workload, faults=(fault,))
@@ -59,7 +60,7 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of it."""
+    """What came of a demonstration: its run, the latencies of its phases, and a picture of both."""
 
     run: Run
     phases: tuple[Phase, ...]
@@ -73,7 +74,7 @@ class Result:
 
 
 async def run_demo(demo: Demo, stack: LocalStack, root: Path, show: Callable[[Progress], None]) -> Result:
-    """Run it on a started stack into a run directory below ``root``, with ``timeline.png``.
+    """Run the demonstration on a started stack, into a run directory below ``root``, with ``timeline.png``.
 
     Raises as :func:`run_scenario`.
     """
@@ -92,7 +93,7 @@ async def run_demo(demo: Demo, stack: LocalStack, root: Path, show: Callable[[Pr
 
 
 def _draw(frames: Frames, run: Run, file: Path) -> None:
-    """A PNG of 1400 by 1100 pixels."""
+    """Draw the rates and the latencies over time, as a PNG of 1400 by 1100 pixels."""
     found = run.measures
     figure = Figure(figsize=(10, 7.9), dpi=140, layout="constrained")
     rates, publish, delivery = figure.subplots(3, 1)

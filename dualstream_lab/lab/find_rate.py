@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """What to look for. Limits in ms, rates in events/s; ``precision``: a share of the rate.
+    """What rate to look for, and how. Limits are in ms, rates in events/s; ``precision`` is a share of the
+    rate.
 
     A rate holds when both p99 stay within their limits, nothing failed, and the rate was achieved. One that
     fails is tried again, and the majority of three decides. The search is made ``repeats`` times.
@@ -53,19 +54,19 @@ class Probe:
 
 @dataclass(slots=True, kw_only=True)
 class Finding:
-    """``rates``: what each search found, events/s; 0 where not even the lowest rate held."""
+    """What came of the searches. ``rates``: what each found, events/s; 0 where not even the lowest held."""
 
     rates: list[float] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """The median rate of the repeats."""
+        """The median of the rates that the searches found, events/s."""
         return median(self.rates)
 
     @property
     def saturated(self) -> str:
-        """What was the limit where it no longer held: that of the slowest probe that failed."""
+        """What was the limit at the lowest rate that failed, a sentence."""
         failed = [probe for probe in self.probes if probe.reason]
         if not failed:
             return "nothing: the highest rate that was allowed held; allow a higher one"
@@ -74,11 +75,11 @@ class Finding:
 
 
 async def find_rate(search: Search, probe: Callable[[float], Awaitable[Probe]]) -> Finding:
-    """Search; ``probe`` measures one rate."""
+    """Look for the highest rate that holds; ``probe`` measures one rate."""
     finding = Finding()
 
     async def holds(rate: float) -> bool:
-        """One measurement that holds is enough; one that does not is weighed against two more."""
+        """Whether the rate holds: once is enough; where it does not, the majority of three decides."""
         failed = 0
         for _ in range(3):
             result = await probe(rate)

@@ -78,34 +78,52 @@ async def run(
 
 
 def in_notebook() -> bool:
-    """Whether there is one that shows widgets."""
+    """Whether this is a notebook, which can show widgets."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class ProgressBar:
+    """A bar of a notebook, with a line of text below it."""
+
+    def __init__(self, total: float, description: str = "") -> None:
+        import ipywidgets  # noqa: PLC0415
+        from IPython import display  # noqa: PLC0415
+
+        self._bar = ipywidgets.FloatProgress(max=total, description=description)
+        self._line = ipywidgets.Label()
+        display.display(ipywidgets.VBox([self._bar, self._line]))  # type: ignore[no-untyped-call]
+
+    def show(self, value: float, line: str) -> None:
+        """How far it is, and what is going on."""
+        self._bar.value, self._line.value = value, line
+
+    def finish(self, style: str) -> None:
+        """Colour the bar: ``success`` or ``warning``."""
+        self._bar.bar_style = style
 
 
 class _Display:
     """A progress bar with a line of counts, and below it rates and latency so far."""
 
     def __init__(self, scenario: Scenario) -> None:
-        import ipywidgets  # noqa: PLC0415
         from IPython import display  # noqa: PLC0415
 
         self._scenario = scenario
-        self._bar = ipywidgets.FloatProgress(max=scenario.workload.duration, description=scenario.name)
-        self._line = ipywidgets.Label()
+        self._bar = ProgressBar(scenario.workload.duration, scenario.name)
         self._drawn = -1.0
         # A client of Kafka complains of every retry; what became of it is in the run.
         self._logger = logging.getLogger("aiokafka")
         self._level = self._logger.level
         self._logger.setLevel(logging.CRITICAL)
-        display.display(ipywidgets.VBox([self._bar, self._line]))  # type: ignore[no-untyped-call]
         self._plot = display.display(display_id=True)  # type: ignore[no-untyped-call]
 
     def show(self, progress: Progress) -> None:
-        """Bring what a notebook shows up to date."""
-        self._bar.value = min(progress.seconds, progress.duration)
-        self._line.value = f"{progress.seconds:5.1f} s  {progress.line}"
+        """Bring the bar, and about once a second the plot, up to date."""
+        self._bar.show(
+            min(progress.seconds, progress.duration), f"{progress.seconds:5.1f} s  {progress.line}"
+        )
         if progress.series and progress.seconds - self._drawn >= _REDRAW:
             self._drawn = progress.seconds
             self._draw(progress)
@@ -121,6 +139,6 @@ class _Display:
         self._plot.update(Image(picture.getvalue()))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Leave the bar; the picture of a finished run is drawn from its rows."""
+        """End the display, and let the client of Kafka speak again."""
         self._logger.setLevel(self._level)
-        self._bar.bar_style = "success"
+        self._bar.finish("success")

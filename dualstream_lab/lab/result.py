@@ -34,7 +34,10 @@ class Run:
 
     @classmethod
     def of(cls, directory: RunDirectory, *, keep: bool = False) -> Run:
-        """Measure it; ``keep``: and write the verdict. Raises RecordingError for what cannot be."""
+        """Judge the run in a directory; ``keep``: write the verdict into it, too.
+
+        Raises RecordingError where its manifest cannot be read.
+        """
         try:
             return cls(directory=directory, verdict=judge(directory, keep=keep))
         except ConfigError as error:
@@ -52,13 +55,13 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """From the plan's zero to the end of publishing."""
+        """How long the run took, s, from the plan's zero to the end of publishing."""
         manifest = self.directory.manifest
         return max(0.0, (manifest.ended - manifest.started) / 1e9)
 
     @property
     def measures(self) -> Mapping[str, float]:
-        """By name: ms, counts, shares (``dualstream run --measures``)."""
+        """The measures by name, in ms, counts and shares; ``dualstream run --measures`` lists them."""
         return self.verdict.measures
 
     @property
@@ -73,7 +76,7 @@ class Run:
 
     @property
     def limit(self) -> str:
-        """Who saturated, a sentence."""
+        """Who saturated, as a sentence."""
         return self.verdict.limit
 
     @property
@@ -109,7 +112,7 @@ class Run:
 
 
 def check_run(run: Run) -> Conclusion:
-    """Whether it ran to its end, and each threshold."""
+    """A criterion for each threshold, and one for whether the run got to its end."""
     thresholds = [
         Criterion(
             name=one.threshold.text, group="dualstream.thresholds", text=one.text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dualstream_lab.load.child import Child
 from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.session import Session, new_manifest, own_stack
 from dualstream_lab.publisher.publisher import check_topic
-from dualstream_lab.recording import Interval, Manifest, RunDirectory
+from dualstream_lab.recording import Interval, Manifest, RunDirectory, drops_of
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 
@@ -45,18 +46,18 @@ class Progress:
     state: str = "starting"
     seconds: float = 0.0
     started: int = 0
-    counters: dict[str, int] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
     series: dict[int, list[float]] = field(default_factory=dict)
-    _offsets: dict[str, int] = field(default_factory=dict)
+    _offsets: Counter[str] = field(default_factory=Counter)
 
     def look(self) -> None:
         """Read what has been written since the last look."""
         for path in sorted(self.directory.glob("intervals-*.jsonl")):
             with path.open("rb") as file:
-                file.seek(self._offsets.get(path.name, 0))
+                file.seek(self._offsets[path.name])
                 data = file.read()
             whole, newline, _rest = data.rpartition(b"\n")
-            self._offsets[path.name] = self._offsets.get(path.name, 0) + len(whole) + len(newline)
+            self._offsets[path.name] += len(whole) + len(newline)
             for line in whole.splitlines():
                 try:
                     self._take(Interval.decode(json.loads(line)))
@@ -64,8 +65,7 @@ class Progress:
                     continue  # the run's own reading names it
 
     def _take(self, interval: Interval) -> None:
-        for name, count in interval.counters.items():
-            self.counters[name] = self.counters.get(name, 0) + count
+        self.counters.update(interval.counters)
         if not self.started or interval.end < self.started:
             return
         second = int((interval.end - self.started) / 1e9)
@@ -79,11 +79,11 @@ class Progress:
     @property
     def line(self) -> str:
         """The progress in a line of text."""
-        count = self.counters.get
-        errors = sum(count(name, 0) for name in ("rejected", "unknown", "no_room"))
-        dropped = sum(n for name, n in self.counters.items() if name.startswith("dropped: "))
+        count = self.counters
+        errors = sum(count[name] for name in ("rejected", "unknown", "no_room"))
+        dropped = sum(drops_of(self.counters).values())
         return (
-            f"{self.state}: {count('durable', 0):,} durable, {count('delivered', 0):,} delivered, "
+            f"{self.state}: {count['durable']:,} durable, {count['delivered']:,} delivered, "
             f"{dropped:,} dropped, {errors:,} errors"
         )
 
@@ -98,7 +98,7 @@ async def run_scenario(
     show: Callable[[Progress], None] = lambda _progress: None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Run:
-    """Run it on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
+    """Run a scenario on ``stack``, or on the brokers of ``settings``, or on a stack that is made for it.
 
     ``target_is_mine``: faults may change the brokers of ``settings``. ``show`` is called about twice a
     second, ``say`` for every fault that begins or ends. Cancelling (Ctrl-C, a notebook's stop button) ends
@@ -149,7 +149,7 @@ def _manifest(scenario: Scenario, settings: Settings) -> Manifest:
 
 @dataclass
 class _Running:
-    """The processes of one run."""
+    """A run while it runs: its processes, its faults, and what is shown of it."""
 
     scenario: Scenario
     target: Target
@@ -160,7 +160,7 @@ class _Running:
     generated = False
 
     async def run(self) -> None:
-        """From the processes' start to their end."""
+        """Start the processes, send the load, inject the faults, and end the processes."""
         manifest = self.session.manifest
         async with AsyncExitStack() as exits:
             listeners = [await exits.enter_async_context(child) for child in self._listeners()]

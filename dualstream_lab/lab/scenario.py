@@ -23,8 +23,8 @@ _SHORT = 500  # characters of a message: it shows the value, which may be of any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
-    """``concurrency``: calls of the publisher that may be open at once. ``subscribers``: Redis connections,
-    each of which receives everything.
+    """Who uses the two streams. ``concurrency``: calls of the publisher that may be open at once.
+    ``subscribers``: Redis connections, each of which receives everything.
     """
 
     concurrency: int = 256
@@ -37,8 +37,9 @@ class Users:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything of a run but where. ``warm_up``: s before it that are not recorded. ``max_rows``: above so
-    many events, only one in some has rows (the counters and publish histograms have all).
+    """Everything that is to be known of a run but its brokers. ``warm_up``: s before it that are not
+    recorded. ``max_rows``: above so many events, only one in some has rows (the counters and publish
+    histograms have all).
     """
 
     name: str = "run"
@@ -69,7 +70,7 @@ class Scenario:
 
     @property
     def brokers(self) -> int:
-        """What its faults need: 1 or 3."""
+        """How many Kafka brokers its faults need: 1 or 3."""
         return brokers_needed(fault.name for fault in self.faults)
 
     @property
@@ -80,7 +81,7 @@ class Scenario:
 
     @classmethod
     def read(cls, source: str) -> Self:
-        """From a file, or one of those that are shipped. Raises ConfigError naming the line and the key."""
+        """Read a file, or a shipped scenario by its name. Raises ConfigError naming the line and the key."""
         shipped = shipped_scenarios()
         text = shipped[source] if source in shipped else _text(source)
         try:
@@ -119,7 +120,7 @@ class Scenario:
 
 
 def _text(source: str) -> str:
-    """A scenario file's. Raises ConfigError."""
+    """The text of a scenario file. Raises ConfigError where it cannot be read."""
     try:
         with Path(source).open("rb") as file:
             data = file.read(_MOST + 1)

@@ -88,7 +88,7 @@ async def serve(
 
 
 class _Parts:
-    """What is made: each part's routes and its work."""
+    """The parts that were made: their routes, and their work."""
 
     def __init__(self, settings: ServeSettings, access: Access, exits: AsyncExitStack) -> None:
         self._settings = settings
@@ -115,7 +115,7 @@ class _Parts:
         self.work.append(self._keep_processor(store))
 
     async def _keep_processor(self, store: SqliteStore) -> None:
-        """Until cancelled. One that dies (a full disk, a topic made anew) is not the others' trouble."""
+        """Keep the processor running: one that dies (a full disk, a topic made anew) is started again."""
         pause = _PAUSES[0]
         while True:
             began = time.monotonic()
@@ -140,7 +140,7 @@ class _Parts:
             pause = min(2 * pause, _PAUSES[1])
 
     def _processor_trouble(self) -> str:
-        """It cannot always say it by the store: that may be the trouble."""
+        """What is wrong with the processor, which cannot always say so by its store: that may be wrong."""
         if self._died or self._processor is None:
             return self._died
         troubles = self._processor.stats().troubles
@@ -171,7 +171,7 @@ class _Parts:
 
 @asynccontextmanager
 async def _listening(settings: ServeSettings, access: Access, parts: _Parts) -> AsyncIterator[str]:
-    """The HTTP server, where a part needs one; its clients are told when it ends."""
+    """Run the HTTP server, where a part needs one; yields its URL, and tells its clients when it ends."""
     if not parts.routes:
         yield ""
         return
@@ -190,7 +190,7 @@ async def _listening(settings: ServeSettings, access: Access, parts: _Parts) -> 
 
 @asynccontextmanager
 async def _server(settings: ServeSettings, runner: web.AppRunner) -> AsyncIterator[int]:
-    """Listens for as long as it is open; its port. Raises ConfigError."""
+    """Listen as ``settings`` say; yields the port. Raises ConfigError."""
     loop = asyncio.get_running_loop()
     manager = runner.server
     assert manager is not None  # noqa: S101
@@ -212,7 +212,7 @@ async def _server(settings: ServeSettings, runner: web.AppRunner) -> AsyncIterat
 
 
 def _allow_files() -> None:
-    """Every client is an open file: as many as this process may have."""
+    """Allow this process as many open files as it may have: every client is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _FILES:
         most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)

@@ -23,7 +23,7 @@ _ANSWER = 5.0
 
 
 def source_of(text: str) -> tuple[str, str]:
-    """``type:id``. Raises ConfigError."""
+    """The type and the id of a source that is written ``type:id``. Raises ConfigError."""
     source_type, colon, source_id = text.partition(":")
     reason = source_invalid_reason(source_type, source_id) if colon else "there is no ':'"
     if reason:
@@ -32,11 +32,11 @@ def source_of(text: str) -> tuple[str, str]:
 
 
 class OwnLog:
-    """Which notifications are of the topic's own log; others come from other estates that share the Redis.
+    """Tells the notifications of the topic's own log from those of other estates that share the Redis.
 
     Kafka is asked which log it is, and again, at most every ``refresh_interval``, when another is named: the
     topic may have been made anew. While it cannot be asked all are taken, and ``say`` is told so once.
-    ``others``: how many were of others.
+    ``left_out``: how many were of others.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
@@ -82,7 +82,8 @@ class OwnLog:
 async def notifications(
     settings: Settings, source: str, own: OwnLog, *, pattern: bool
 ) -> AsyncIterator[tuple[str, bytes]]:
-    """(channel, message as one line) of a source, or of every source that matches the glob, for ever.
+    """The notifications of a source, or of every source that matches the glob, for ever: each as its channel
+    and its message on one line.
 
     Those that are not of ``own`` log are left out, and so is what is no notification. The first item is an
     empty message: from then on everything is received. Another empty message later says that the connection
@@ -133,7 +134,7 @@ def _channel(settings: Settings, source: str, *, pattern: bool) -> str:
 async def _item(
     message: dict[str, Any], settings: Settings, source: str, own: OwnLog, *, pattern: bool
 ) -> tuple[str, bytes] | None:
-    """What there is to tell of a message of Redis."""
+    """The channel and the line of a message of Redis; None for one that is not to be shown."""
     channel = message["channel"].decode(errors="replace")
     if not message["type"].endswith("message"):
         return channel, b""

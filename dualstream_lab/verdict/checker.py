@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,7 +12,7 @@ T = TypeVar("T", contravariant=True)  # noqa: PLC0105  (as pyright and the stand
 
 
 class Validity(StrEnum):
-    """Of a criterion, and of an experiment; the worse, the later."""
+    """What became of a criterion, or of an experiment; the worse, the later."""
 
     VALID = "passes"
     INCONCLUSIVE = "inconclusive"
@@ -19,7 +20,7 @@ class Validity(StrEnum):
 
     @classmethod
     def of(cls, held: bool) -> Validity:
-        """Valid where it held, else invalid."""
+        """Valid for what held, else invalid."""
         return cls.VALID if held else cls.INVALID
 
 
@@ -54,7 +55,7 @@ class Conclusion:
 
     @property
     def validity(self) -> Validity:
-        """The worst of its criteria."""
+        """The worst validity of its criteria."""
         return max((one.validity for one in self.criteria), key=list(Validity).index, default=Validity.VALID)
 
 
@@ -62,11 +63,24 @@ class Checker(Protocol[T]):
     """Judges one kind of experiment: runs, proofs, checks of a gateway, comparisons."""
 
     def __call__(self, experiment: T, /) -> Conclusion:
-        """Of what was recorded, alone."""
+        """Judge an experiment, from what was recorded of it alone."""
 
 
 def finished(state: str, seconds: float, name: str = "the run finished", reason: str = "") -> Criterion:
-    """That nothing ended it before its time."""
+    """The criterion that nothing ended an experiment before its time; else it is inconclusive."""
     reason = reason or ("" if state == "finished" else f"it was {state}")
     validity = Validity.INCONCLUSIVE if reason else Validity.VALID
     return Criterion(name=name, group="dualstream", validity=validity, seconds=seconds, reason=reason)
+
+
+def as_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON can hold them: infinite and undefined numbers become text."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return as_plain(value)
+    if isinstance(value, (list, tuple)):
+        return [*map(_plain, value)]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -129,8 +129,14 @@ class Totals:
                 self.peaks[name] = max(value, self.peaks.get(name, value))
 
 
+def machine_share(counters: Mapping[str, int]) -> float:
+    """The share of all cores that anybody used, from a run's sums."""
+    busy, idle = (counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
+    return busy / max(1, busy + idle)
+
+
 def totals_of(directory: RunDirectory) -> Totals:
-    """Of a run, with the gauges of its load."""
+    """The totals of a run, whose gauges count from the begin of its load on."""
     whole = Totals(since=directory.manifest.started)
     for interval in directory.intervals():
         whole.add(interval)
@@ -160,7 +166,7 @@ def measures(directory: RunDirectory, whole: Totals, ledger: Ledger) -> dict[str
 
 
 def _add_live(histograms: dict[str, LatencyHistogram], whole: Totals, joined: Joined) -> None:
-    """Latencies that two processes measured together: from the rows."""
+    """Add the latencies that two processes measured together, from their rows."""
     durable = joined.durable
     if not len(joined):
         return
@@ -206,7 +212,9 @@ def _counted(directory: RunDirectory, whole: Totals, joined: Joined) -> dict[str
 
 
 def _rates(directory: RunDirectory, durable: int, whole: Totals) -> dict[str, float]:
-    """Achieved against intended, over the same stretch: until the plan's end or the last answer."""
+    """The rate that was achieved, and its share of the intended one, over the same stretch: until the plan's
+    end or the last answer.
+    """
     manifest = directory.manifest
     workload = Workload.load(manifest.workload)
     seconds = whole.peaks.get("published.seconds", math.nan)

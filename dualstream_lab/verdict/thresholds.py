@@ -37,7 +37,7 @@ class Check:
 
     @property
     def text(self) -> str:
-        """What was found, and by how much it misses."""
+        """The value that was found, and by how much it misses the limit."""
         name, limit = self.threshold.measure, self.threshold.limit
         if self.value is None:
             return "not measured in this run"
@@ -60,7 +60,7 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
-        """Raises ConfigError saying what is wrong and what is allowed."""
+        """Read a threshold's text. Raises ConfigError saying what is wrong and what is allowed."""
         wrong = f"threshold {text!r}:"
         match = _FORM.fullmatch(text)
         if match is None:
@@ -97,7 +97,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def format_measure(name: str, value: float) -> str:
-    """With its unit, short."""
+    """A measure's value as a short text, with its unit."""
     if is_time(name):
         return milliseconds(value)
     if name in {"publish.rate", "publish.missing", "live.missing"}:

@@ -15,6 +15,7 @@ from dualstream_lab.ledger import CLASSES, MARKS, Entry, Ledger, Recovery
 from dualstream_lab.recording import RunDirectory, drops_of
 from dualstream_lab.units import cell
 from dualstream_lab.verdict.bottleneck import limit_sentence
+from dualstream_lab.verdict.checker import as_plain
 from dualstream_lab.verdict.measures import QUANTILES, measures, totals_of
 from dualstream_lab.verdict.thresholds import Check, Threshold, format_measure
 
@@ -49,7 +50,8 @@ _ONLY_SOME = {"live.skipped", "live.other_epoch", "durable.repeated"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``measures``: by name (ms, counts, shares). ``limit``: who saturated. ``counters``: sums.
+    """What a run comes to. ``measures``: by name (ms, counts, shares). ``limit``: who saturated.
+    ``counters``: the sums of what its processes counted.
 
     ``entries``: the ledger's classes; ``marks``: what else is to be said of events; ``recoveries``: how each
     fault was got over; ``problems``: what could not be read or told when it was judged.
@@ -66,7 +68,7 @@ class Verdict:
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_dict`` made, also of a version that said less. Raises RecordingError for what is not."""
+        """Read what ``as_dict`` made, also in versions that said less. Raises RecordingError for the rest."""
         try:
             values = former_names.renamed_verdict(values)
             return cls(
@@ -88,7 +90,7 @@ class Verdict:
         return all(check.held for check in self.checks)
 
     def latency_table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, of the latencies that were measured."""
+        """The header and the rows of a table of the latencies that were measured."""
         found = self.measures
         rows = []
         for name, title in _LATENCIES.items():
@@ -98,7 +100,7 @@ class Verdict:
         return ["ms", *QUANTILES], rows
 
     def count_table(self) -> list[tuple[str, str]]:
-        """What became of the events."""
+        """What became of the events, as rows of a name and a figure."""
         found, show = self.measures, self._show
         rows = [
             ("intended", show("publish.intended")),
@@ -120,24 +122,24 @@ class Verdict:
         return format_measure(name, self.measures[name]) if name in self.measures else "not known"
 
     def as_dict(self, directory: RunDirectory) -> dict[str, Any]:
-        """As what a JSON file holds: +inf and NaN become text."""
+        """The verdict as JSON can hold it: +inf and NaN become text."""
         manifest = directory.manifest
-        return {
+        return as_plain({
             **{name: getattr(manifest, name) for name in ("name", "run", "state")},
             "held": self.held,
             "limit": self.limit,
             "thresholds": [
-                {"threshold": c.threshold.text, "held": c.held, "value": _json(c.value), "text": c.text}
+                {"threshold": c.threshold.text, "held": c.held, "value": c.value, "text": c.text}
                 for c in self.checks
             ],
-            "measures": {name: _json(value) for name, value in sorted(self.measures.items())},
+            "measures": dict(sorted(self.measures.items())),
             "counters": dict(sorted(self.counters.items())),
             "ledger": [entry.as_dict() for entry in self.entries],
             "marks": [mark.as_dict() for mark in self.marks],
             "recovery": [recovery.as_dict() for recovery in self.recoveries],
             "problems": list(self.problems),
             "machine": manifest.machine,
-        }
+        })  # fmt: skip
 
 
 def judge(directory: RunDirectory, *, keep: bool = False) -> Verdict:
@@ -182,7 +184,3 @@ def _entry(values: Mapping[str, Any]) -> Entry:
     if delay is not None:
         known["delay"] = (delay["p50"], delay["p99"], delay["max"])
     return msgspec.convert(dict(values) | known, Entry)
-
-
-def _json(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)

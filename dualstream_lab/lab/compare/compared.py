@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from dualstream_lab.analysis.comparison import ALLOW, Arm, Difference, Finding, 
 from dualstream_lab.analysis.measure import MEASURES
 from dualstream_lab.analysis.tally import Tally
 from dualstream_lab.errors import ConfigError, RecordingError
-from dualstream_lab.lab.output.export import as_plain
+from dualstream_lab.verdict.checker import as_plain
 from dualstream_lab.verdict.thresholds import nearest
 
 _FORM = re.compile(r"\s*(?:(\S+?)\s*=\s*)?(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def run_directories(argument: str) -> list[Path]:
-    """Those that it names: a run, the runs in a directory, or a pattern's. Raises ConfigError for none."""
+    """The run directories that an argument names: one run, those in a directory, or those of a pattern.
+
+    Raises ConfigError where there are none.
+    """
     path = Path(argument)
     if path.is_dir():
         found = [path] if _is_run(path) else sorted(filter(_is_run, path.iterdir()))
@@ -54,7 +57,8 @@ def named_arms(arguments: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def allowances(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """(of all rates and latencies, of single measures), as shares, from ``10%`` and ``live.missing=0.5%``.
+    """How much worse is allowed, as shares, from texts such as ``10%`` and ``live.missing=0.5%``: first what
+    counts for all rates and latencies, then what counts for single measures.
 
     Raises ConfigError.
     """
@@ -83,8 +87,11 @@ def _is_run(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """``arms``: the first is the base. ``allow``: of rates and latencies. ``settings``: by arm, what it has
-    that the base has not. ``caveats``: what to keep in mind, sentences.
+    """A finished comparison of arms, each of which is one run or several repeats of it.
+
+    ``arms``: the first is the base. ``allow``: how much worse rates and latencies may be, a share.
+    ``settings``: by the arm's name, the settings in which it differs from the base. ``caveats``: sentences to
+    keep in mind.
     """
 
     arms: tuple[Arm, ...]
@@ -95,15 +102,15 @@ class Compared:
 
     @property
     def base(self) -> Arm:
-        """What the others are compared with."""
+        """The arm that the others are compared with."""
         return self.arms[0]
 
     def of(self, arm: Arm) -> list[Difference]:
-        """Of this arm; what changed comes first."""
+        """The differences of this arm from the base; those that changed come first."""
         return [one for one in self.differences if one.arm == arm.name]
 
     def having(self, *findings: Finding) -> list[Difference]:
-        """Those of which that was found."""
+        """The differences, of all arms, with one of these findings."""
         return [one for one in self.differences if one.finding in findings]
 
     @property
@@ -112,21 +119,18 @@ class Compared:
         return bool(self.having(Finding.REGRESSION))
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds, where infinite and undefined numbers are texts."""
-        found: dict[str, Any] = as_plain(
-            {
-                "regressed": self.regressed,
-                "allow": self.allow,
-                "arms": {arm.name: [run.name for run in arm.runs] for arm in self.arms},
-                "differences": [
-                    asdict(one) | {"unit": one.unit, "finding": one.finding, "repeats": one.repeats}
-                    for one in self.differences
-                ],
-                "settings": self.settings,
-                "caveats": self.caveats,
-            }
-        )
-        return found
+        """The comparison as JSON can hold it: infinite and undefined numbers are texts."""
+        return as_plain({
+            "regressed": self.regressed,
+            "allow": self.allow,
+            "arms": {arm.name: [run.name for run in arm.runs] for arm in self.arms},
+            "differences": [
+                asdict(one) | {"unit": one.unit, "finding": one.finding, "repeats": one.repeats}
+                for one in self.differences
+            ],
+            "settings": self.settings,
+            "caveats": self.caveats,
+        })  # fmt: skip
 
 
 def compare_runs(
@@ -134,15 +138,14 @@ def compare_runs(
     *,
     allow: float,
     allow_of: Mapping[str, float],
-    show: Callable[[str], None] = lambda _name: None,
 ) -> Compared:
-    """Read the runs of each arm by name, the base first, and compare. ``show`` is told which is read.
+    """Read the runs of each arm by name, the base first, and compare them.
 
     A run that cannot be read is left out and named, as long as its arm has others. Raises ConfigError for
     runs of one arm that are no repeats, and RecordingError.
     """
     notes: list[str] = []
-    arms = tuple(Arm(name=name, runs=_read(each, notes, show)) for name, each in paths.items())
+    arms = tuple(Arm(name=name, runs=_read(each, notes)) for name, each in paths.items())
     return Compared(
         arms=arms,
         differences=compare_arms(*arms, allow=allow, allow_of=allow_of),
@@ -152,10 +155,9 @@ def compare_runs(
     )
 
 
-def _read(paths: Sequence[Path], notes: list[str], show: Callable[[str], None]) -> tuple[Tally, ...]:
+def _read(paths: Sequence[Path], notes: list[str]) -> tuple[Tally, ...]:
     runs, failed = [], []
     for path in paths:
-        show(path.name)
         try:
             runs.append(Tally.read(path))
         except RecordingError as error:

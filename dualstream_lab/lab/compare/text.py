@@ -29,7 +29,7 @@ _METHOD = (
 
 
 def headline(compared: Compared) -> str:
-    """The verdict in a sentence or two."""
+    """What changed, in a sentence or two."""
     bad, worse, better = (
         compared.having(finding) for finding in (Finding.REGRESSION, Finding.WORSE, Finding.BETTER)
     )
@@ -52,12 +52,12 @@ def headline(compared: Compared) -> str:
 
 
 def title(compared: Compared, arm: Arm) -> str:
-    """Of the table of one arm."""
+    """The heading of the table of one arm."""
     return f"{arm.name} against {compared.base.name}"
 
 
 def row(one: Difference) -> list[str]:
-    """As ``COLUMNS``."""
+    """A difference as a row of texts, a cell for each of ``COLUMNS``."""
     base, other = one.middles
     known = not math.isnan(one.spread)
     limits = f"{_change(one, one.low)} to {_change(one, one.high)}" if known else "-"
@@ -67,7 +67,7 @@ def row(one: Difference) -> list[str]:
 
 
 def arms(compared: Compared) -> list[tuple[str, str]]:
-    """Each arm, and what it is."""
+    """Each arm and its runs, and where it differs from the base, as rows of two texts."""
     rows = []
     for arm in compared.arms:
         events = sum(run.events for run in arm.runs)
@@ -83,7 +83,7 @@ def arms(compared: Compared) -> list[tuple[str, str]]:
 
 
 def markdown(compared: Compared) -> str:
-    """For a pull request, short: the verdict, a table an arm, what to keep in mind."""
+    """The comparison for a pull request: the verdict, a table for each arm, and what to keep in mind."""
     lines = [f"**{escaped(headline(compared))}**", ""]
     lines += [f"- {escaped(name)}: {escaped(what)}" for name, what in arms(compared)]
     for arm in compared.arms[1:]:
@@ -95,7 +95,7 @@ def markdown(compared: Compared) -> str:
 
 
 def check_comparison(compared: Compared) -> Conclusion:
-    """Whether any difference is a regression; what these runs cannot tell stops nobody."""
+    """A criterion for each difference: a regression is invalid, what these runs cannot tell inconclusive."""
     criteria = []
     for one in (one for arm in compared.arms[1:] for one in compared.of(arm)):
         text, validity = as_lines(COLUMNS, row(one)), _VALIDITY.get(one.finding, Validity.VALID)
@@ -109,7 +109,10 @@ def check_comparison(compared: Compared) -> Conclusion:
 
 
 def page(compared: Compared, arguments: Sequence[str]) -> str:
-    """HTML; nothing is loaded from anywhere. ``arguments``: of the command line that makes it again."""
+    """The comparison as an HTML page, which loads nothing from anywhere.
+
+    ``arguments``: those of the command line, which make the page again.
+    """
     # matplotlib takes half a second
     from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
     from dualstream_lab.lab.output.page import canvas, drawing, render  # noqa: PLC0415
@@ -145,7 +148,7 @@ _TITLES: Final = {"bad": "regression", "open": "no regression for certain", "goo
 
 
 def _named(some: Sequence[Difference], several: bool) -> str:
-    """The clearest three."""
+    """The three clearest differences in words, and how many more there are."""
     shown = sorted(some, key=lambda one: one.p)[:3]
     texts = []
     for one in shown:

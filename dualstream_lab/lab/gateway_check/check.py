@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +19,8 @@ from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
 from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
 from dualstream_lab.lab.gateway_check.judge import Wrong, judge_all
-from dualstream_lab.lab.gateway_check.probe import probe
-from dualstream_lab.lab.gateway_check.topic import EventNumbers, Publishing, TopicLog
+from dualstream_lab.lab.gateway_check.probe import Probe
+from dualstream_lab.lab.gateway_check.topic import Publishing, TopicLog
 from dualstream_lab.lab.gateway_check.verdict import Record, Verdict
 from dualstream_lab.load.gateway_wire import Transport
 from dualstream_lab.load.log_reader import LogReader, open_log_reader
@@ -51,8 +52,8 @@ _COMING: Final = 0.5  # of the time, in which clients come for the first time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How hard to check: ``rate`` events/s over ``sources`` for ``seconds``, to ``clients`` that come and go.
-    ``via``: ws, sse, both.
+    """How hard to check: ``rate`` events/s are published about ``sources`` sources for ``seconds`` s, while
+    ``clients`` clients come and go. ``via``: ``ws``, ``sse`` or ``both``.
 
     The same ``seed`` plans the same clients. Raises ConfigError.
     """
@@ -79,13 +80,13 @@ class Plan:
 
     @property
     def most_of_a_client(self) -> int:
-        """Deliveries, also with many repeats."""
+        """At most so many deliveries of one client are recorded: there is room for many repeats."""
         return round(3 * self.rate * self.seconds) + 100_000
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a check of a gateway is. ``seconds`` of ``duration``; ``line``: for a progress bar."""
+    """How far a check of a gateway is: ``seconds`` of ``duration``, and a ``line`` for a progress bar."""
 
     duration: float
     seconds: float = 0.0
@@ -94,9 +95,11 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class Check:
-    """What a check of a gateway came to. ``state``: ``finished`` or ``interrupted``. ``ends``: how
-    connections ended; ``errors``: what the gateway said; ``garbled``: messages that are not the wire's;
-    ``away``: clients that were not connected at the end, ``trouble``: why not.
+    """What a check of a gateway came to. ``state``: ``finished`` or ``interrupted``.
+
+    ``ends``: how often connections ended in which way; ``errors``: how often the gateway said which error;
+    ``garbled``: messages that are not of the wire protocol; ``away``: how many clients were not connected at
+    the end, ``trouble``: why not.
     """
 
     state: str
@@ -116,13 +119,13 @@ class Check:
         return self.verdict.held and not self.garbled
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """The check as JSON can hold it."""
         facts = {name: getattr(self, name) for name in self.__slots__ if name != "verdict"}
         return self.verdict.as_dict() | {"held": self.held} | facts | {"seconds": round(self.seconds, 3)}
 
 
 def check_delivery(check: Check) -> Conclusion:
-    """Each way to be wrong, and whether all clients could be asked to the end."""
+    """A criterion for each way to be wrong, and one for whether all clients stayed to the end."""
     verdict = check.verdict
     away = check.away and (check.trouble or f"it was {check.state}")
     criteria = [finished(check.state, check.seconds, "the check finished", away or "")]
@@ -131,9 +134,9 @@ def check_delivery(check: Check) -> Conclusion:
         for wrong in Wrong
     }
     counts = {wrong.value: verdict.wrong[wrong] for wrong in Wrong} | {"garbled": len(check.garbled)}
-    for name, count in counts.items():
-        text = "\n".join([f"{count:,}", *texts.get(name, check.garbled)])
-        group, validity, reason = "dualstream.handover", Validity.of(not count), f"{count:,}" if count else ""
+    for name, times in counts.items():
+        text = "\n".join([f"{times:,}", *texts.get(name, check.garbled)])
+        group, validity, reason = "dualstream.handover", Validity.of(not times), f"{times:,}" if times else ""
         criteria.append(Criterion(name=name, group=group, validity=validity, text=text, reason=reason))
     return Conclusion(
         experiment="check-gateway", state=check.state, criteria=tuple(criteria), values=check.as_dict()
@@ -160,7 +163,8 @@ async def check_gateway(
     name = f"repo:check-{secrets.token_hex(3)}"
     sources = [f"{name}/{number}" for number in range(plan.sources)]
     identity = await log_identity(settings)
-    numbers = EventNumbers()
+    # Event ids as numbers: a record of a million deliveries holds each id once.
+    numbers: Mapping[str, int] = defaultdict(count().__next__)
     log = TopicLog(sources, numbers)
     async with (
         open_log_reader(settings, log) as reader,
@@ -169,7 +173,7 @@ async def check_gateway(
         reader.pause()
         for via in VIAS[plan.via]:
             source = f"{name}/probe-{via}"
-            await probe(base, via, identity.epoch, settings, publishing.publishers[0], source)
+            await Probe(base, via, identity.epoch, settings, publishing.publishers[0], source).run()
         checking = _Checking(plan, publishing, numbers, show)
         checking.spawn(base, sources)
         try:
@@ -188,11 +192,13 @@ async def check_gateway(
 
 @dataclass
 class _Checking:
-    """``connected``: who was when it ended; ``waited``: what was not told by then is missing."""
+    """A check while it runs. ``connected``: for each client, whether it was when the check ended; ``waited``:
+    there was time enough, so that what was not delivered by then is missing.
+    """
 
     plan: Plan
     publishing: Publishing
-    numbers: EventNumbers
+    numbers: Mapping[str, int]
     show: Callable[[Progress], None]
     state: str = "finished"
     waited: bool = True
@@ -206,7 +212,7 @@ class _Checking:
         self.progress = Progress(self.plan.seconds)
 
     def spawn(self, base: URL, sources: Sequence[str]) -> None:
-        """All clients; those that come and go do so at their time."""
+        """Start all clients: those that stay at once, those that come and go each at its own time."""
         plan, random = self.plan, Random(self.plan.seed)  # noqa: S311
         vias = VIAS[plan.via]
         for number in range(plan.clients):
@@ -227,7 +233,7 @@ class _Checking:
             self.tasks.append(asyncio.create_task(client.run(wait)))
 
     async def load(self, disturb: Callable[[], Awaitable[None]] | None) -> None:
-        """Publish while they come and go."""
+        """Publish while the clients come and go."""
         tasks = [asyncio.ensure_future(self.publishing.run(self.plan.seconds))]
         if disturb is not None:
             tasks.append(asyncio.ensure_future(disturb()))
@@ -245,7 +251,7 @@ class _Checking:
             await asyncio.wait(tasks)
 
     async def read_back(self, reader: LogReader, log: TopicLog) -> Logs:
-        """The log, once all is in it. Raises StreamUnavailable when some of it cannot be read."""
+        """The topic's log of what was published. Raises StreamUnavailable when some of it cannot be read."""
         self._calm.set()
         self._look("reading the log back, ")
         for publisher in self.publishing.publishers:
@@ -253,10 +259,10 @@ class _Checking:
         unread = await reader.finish(_READ + self.publishing.durable / _READ_RATE)
         if unread:
             raise StreamUnavailable(f"the topic could not be read back: {'; '.join(unread)}")
-        return Logs(log.logs(), self.numbers.names())
+        return Logs(log.logs(), list(self.numbers))
 
     async def quiet(self, logs: Logs) -> None:
-        """Until everything is confirmed to every client, or the time is up."""
+        """Wait until every event is confirmed to every client, or the time is up."""
         last = {source: {p: log.last for p, log in among.items()} for source, among in logs.logs.items()}
         began = time.monotonic()
         sure = began + _SURE
@@ -273,7 +279,7 @@ class _Checking:
             await asyncio.sleep(_LOOK)
 
     def _already_wrong(self, logs: Mapping[str, Mapping[int, SourceLog]]) -> bool:
-        """Whether it is, whatever comes."""
+        """Whether something is wrong already that no later message can put right."""
         return any(
             found.findings
             for client in self.clients
@@ -282,18 +288,18 @@ class _Checking:
         )
 
     def interrupt(self) -> None:
-        """Nobody is owed what was not told until now."""
+        """End the check before its time: what was not delivered until now is not missing."""
         self.state = "interrupted"
         self.waited = False
 
     async def end(self) -> None:
-        """Disconnect all clients."""
+        """Disconnect all clients, and keep which of them were connected."""
         self.connected = [client.connected for client in self.clients]
         await end_tasks(self.tasks)
 
     def judge(self, logs: Logs) -> Check:
         """Hold everything that clients got against the log."""
-        logs = Logs(logs.logs, self.numbers.names())
+        logs = Logs(logs.logs, list(self.numbers))
         clients = self.clients
         records = [
             Record(number, client.via, source, followed.sessions, connected and self.waited)

@@ -26,7 +26,6 @@ from dualstream_lab.lab.gateway_check.history import (
     SUBSCRIBED,
     Session,
 )
-from dualstream_lab.lab.gateway_check.topic import EventNumbers
 from dualstream_lab.load.gateway_wire import Transport, WsIncoming, request, subscriptions
 from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
 
@@ -42,8 +41,8 @@ _ENDS: Final = ("politely", "aborted", "in mid-frame")
 
 
 class _Followed:
-    """A source that a client follows. ``cursor``: the last that it was given, or where it begins;
-    ``offsets``: what that confirms, by partition, None: nothing.
+    """A source that a client follows. ``cursor``: the last one that it was given, or where it begins;
+    ``offsets``: by partition, the offset that this confirms; None where it confirms nothing.
     """
 
     def __init__(self, begin: str) -> None:
@@ -54,12 +53,12 @@ class _Followed:
         self._epoch = ""
 
     def begin(self) -> None:
-        """On a new connection."""
+        """Begin a session on a new connection."""
         self.joined = False
         self.sessions.append(Session(self.offsets, time.monotonic()))
 
     def confirm(self, text: str) -> Mapping[int, int]:
-        """The cursor that came; its offsets. Raises ValueError for one of another log, or none at all."""
+        """Take a cursor, and return its offsets. Raises ValueError for one of another log, or none at all."""
         if text == self.cursor and self.offsets is not None:
             return self.offsets
         cursor = Cursor.parse(text)
@@ -69,7 +68,7 @@ class _Followed:
         return self.offsets
 
     def reached(self, last: Mapping[int, int]) -> bool:
-        """Whether all up to there is confirmed."""
+        """Whether all offsets up to these, by partition, are confirmed."""
         offsets = self.offsets
         return offsets is not None and all(offsets.get(p, -1) >= offset for p, offset in last.items())
 
@@ -89,7 +88,7 @@ class Client:
     via: Transport
     begin: str
     churns: bool
-    numbers: EventNumbers
+    numbers: Mapping[str, int]
     random: Random
     calm: asyncio.Event
     most: int
@@ -107,7 +106,7 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether it is, with its past."""
+        """Whether the client is connected, and was given the past of each of its sources."""
         connection = self._connection
         return self._joined.is_set() and connection is not None and not connection.ended.is_set()
 
@@ -120,7 +119,7 @@ class Client:
         return {source: one.cursor for source, one in self.followed.items()}
 
     async def run(self, wait: float) -> None:
-        """From ``wait`` s on, until cancelled."""
+        """Connect after ``wait`` s; come, drop and resume until cancelled."""
         await _first_of(wait, self.calm)
         try:
             while True:
@@ -186,24 +185,27 @@ class Client:
     # --- what the connection says
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """The gateway took the request."""
+        """The gateway accepted the connection; on a WebSocket, subscribe."""
         if self.via == "ws":
             transport.write(subscriptions(self._since))
 
     def dropped(self, why: str, *, expected: bool) -> None:
-        """The gateway ended it."""
+        """The gateway ended the connection, and said or showed why."""
         if not expected:
             self.trouble = why
             self._ended("by the gateway")
 
     def misunderstood(self, why: str) -> None:
-        """The gateway said what is not of the wire protocol."""
+        """The gateway sent what is not of the wire protocol."""
         if len(self.garbled) < _GARBLED:
             self.garbled.append(why)
         self._ended("misunderstood")
 
     def take(self, text: bytes, resume: str | None, now: float) -> None:
-        """A message, and (SSE) the stream's id with it. Raises ValueError, Dropped."""
+        """Record a message, and (SSE) the id from which the stream would be resumed.
+
+        Raises ValueError for what a gateway must not send, and Dropped for its error.
+        """
         try:
             message = decode(text)
         except Dropped as error:
@@ -217,7 +219,7 @@ class Client:
         self._record(source, message, self._cursors(source, message, resume), now)
 
     def _cursors(self, source: _Followed, message: Message, resume: str | None) -> Mapping[int, int] | None:
-        """Where the client would resume from now on; what that confirms of this source."""
+        """Keep where the client would resume from now on; return what that confirms of this source."""
         if self.via == "ws":
             return source.confirm(message.cursor) if message.cursor else None
         if not resume:
@@ -244,7 +246,7 @@ class Client:
             if message.pos is not None and position is None:
                 raise ValueError(f"a position {message.pos!r}")
             kind = RECOVERED if message.late else OLD if message.old else EVENT
-            session.add(kind, event=self.numbers(message.id), position=position, cursor=cursor, at=now)
+            session.add(kind, event=self.numbers[message.id], position=position, cursor=cursor, at=now)
             return
         if message.kind != "subscribed":
             session.add(STATE, cursor=cursor, at=now)
@@ -260,7 +262,7 @@ class Client:
 
 
 async def _first_of(seconds: float, *events: asyncio.Event) -> None:
-    """Until one of them is set, or for so many seconds."""
+    """Wait until one of the events is set, or for so many seconds."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -26,41 +26,41 @@ class _Parser(SseParser):
 
 
 class IdentifiedEvents(SseIncoming):
-    """With what the load's reading leaves out: ``ids``, what each message of the last call of :meth:`feed`
-    would be resumed from.
+    """A reader of SSE that keeps what the load's own leaves out: ``ids``, from which each message of the last
+    call of :meth:`feed` the stream would be resumed.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._parser: _Parser = _Parser()
+        self._parser = parser = _Parser()
+        self.ids = parser.ids
 
     def feed(self, data: bytes) -> list[bytes]:
-        """As of every Incoming."""
-        self._parser.ids = []
+        """The messages that these bytes complete."""
+        self.ids.clear()
         return super().feed(data)
-
-    @property
-    def ids(self) -> list[str]:
-        """One a message."""
-        return self._parser.ids
 
 
 class _Client(Protocol):
     def opened(self, transport: asyncio.Transport) -> None:
-        """The gateway took the request."""
+        """The gateway accepted the connection."""
 
     def take(self, text: bytes, resume: str | None, now: float) -> None:
-        """A message, and (SSE) the stream's id with it. Raises ValueError, Dropped."""
+        """A message came, and (SSE) the stream's id with it. Raises ValueError, Dropped."""
 
     def dropped(self, why: str, *, expected: bool) -> None:
-        """The gateway ended it."""
+        """The gateway ended the connection."""
 
     def misunderstood(self, why: str) -> None:
-        """The gateway said what is not of the wire protocol."""
+        """The gateway sent what is not of the wire protocol."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection. ``cut``: take only a part of what comes next, and be gone."""
+    """One connection to a gateway, whose messages its client takes.
+
+    ``cut``: where it is not 0, that share of the next bytes is taken, and the connection aborted;
+    ``leaving``: the client has said that it goes.
+    """
 
     def __init__(self, client: _Client, incoming: Incoming) -> None:
         self._client = client
@@ -71,11 +71,11 @@ class Connection(asyncio.Protocol):
         self.leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As of every Protocol."""
+        """The connection is open; asyncio calls it."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the gateway."""
+        """Give the client the messages that these bytes complete, and answer pings."""
         if self.ended.is_set():
             return
         now, incoming = time.monotonic(), self._incoming
@@ -103,12 +103,12 @@ class Connection(asyncio.Protocol):
             self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over."""
+        """The connection is closed; asyncio calls it."""
         if not self.ended.is_set():
             self._client.dropped(str(exc or "the gateway closed the connection"), expected=self.leaving)
             self.ended.set()
 
     def end(self) -> None:
-        """Without a word."""
+        """Abort the connection, without telling the gateway."""
         self.ended.set()
         self.transport.abort()

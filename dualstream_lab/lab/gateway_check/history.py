@@ -19,7 +19,7 @@ ELSEWHERE: Final = -3
 
 
 class _Messages:
-    """Of one source on one connection, in the order of their arrival.
+    """The messages of one source on one connection, in the order of their arrival, as columns.
 
     Of each message: its ``kinds``; ``events``, the number of the event's id, else -1; ``offsets``, that was
     told for it; ``times``, s, monotonic. ``refused``: why the past was not told. ``ended``: how, empty while
@@ -34,15 +34,9 @@ class _Messages:
         self.events, self.offsets = array("q"), array("q")
         self.times = array("d")
 
-    def _add(self, kind: int, event: int, offset: int, at: float) -> None:
-        self.kinds.append(kind)
-        self.events.append(event)
-        self.offsets.append(offset)
-        self.times.append(at)
-
 
 class PartitionSession(_Messages):
-    """One source on one connection, as far as one partition is concerned.
+    """The messages of one source on one connection, as far as they concern one partition.
 
     ``since``: the offset that it asked to go on after; -1: from the beginning; None: only what is new.
     ``cursors``: of each message, the offset of the cursor that came with it.
@@ -53,16 +47,9 @@ class PartitionSession(_Messages):
         self.since = since
         self.cursors = array("q")
 
-    def add(
-        self, kind: int, *, event: int = -1, offset: int = NOWHERE, cursor: int = NOWHERE, at: float = 0.0
-    ) -> None:
-        """Add a message that the client got."""
-        self.cursors.append(cursor)
-        self._add(kind, event, offset, at)
-
 
 class Session(_Messages):
-    """One source on one connection, with all its partitions.
+    """The messages of one source on one connection, of all its partitions.
 
     ``since``: by partition; empty: from the beginning; None: only what is new. A message may come while it is
     read: it counts when it has its time.
@@ -83,15 +70,16 @@ class Session(_Messages):
         cursor: Mapping[int, int] | None = None,
         at: float = 0.0,
     ) -> None:
-        """Add a message that the client got. ``position``: (partition, offset) of the event; ``cursor``: what
-        it confirms.
-        """
+        """Add a message. ``position``: (partition, offset) of the event; ``cursor``: what it confirms."""
         partition, offset = position or (NOWHERE, NOWHERE)
         for named in (cursor or {}).items():
             for column, value in zip(self._cursors, (len(self.kinds), *named), strict=True):
                 column.append(value)
         self.partitions.append(partition)
-        self._add(kind, event, offset, at)
+        self.kinds.append(kind)
+        self.events.append(event)
+        self.offsets.append(offset)
+        self.times.append(at)
 
     def homes(self, logs: Mapping[int, SourceLog]) -> set[int]:
         """The partitions that its events belong to. ``logs``: the source's, by partition."""
@@ -99,7 +87,7 @@ class Session(_Messages):
         return {_home(event, partition, logs) for event, partition, _ in rows if event >= 0}
 
     def of(self, partition: int, logs: Mapping[int, SourceLog]) -> PartitionSession:
-        """What concerns one partition."""
+        """The session as far as it concerns one partition. ``logs``: the source's, by partition."""
         since = None if self.since is None else self.since.get(partition, -1)
         part = PartitionSession(since, self.began)
         part.ended, part.refused = self.ended, list(self.refused)
@@ -124,7 +112,7 @@ class Session(_Messages):
 
 
 def _home(event: int, named: int, logs: Mapping[int, SourceLog]) -> int:
-    """Where the log has the event; else where it was told to be, if anywhere."""
+    """The partition in which the log has the event; else the one that the message named, if any."""
     for partition, log in logs.items():
         if event in log.index:
             return partition
@@ -164,7 +152,7 @@ class SourceLog:
 
 
 def by_partition(rows: Iterable[tuple[int, int, int, int, float]]) -> dict[int, SourceLog]:
-    """A source's log. ``rows``: (partition, offset, event, writer, time).
+    """A source's log of each partition, from rows of (partition, offset, event, writer, time).
 
     An event that is in several partitions (written again after partitions were added) is in that of its
     earliest record, and the others are copies.
@@ -189,12 +177,16 @@ def by_partition(rows: Iterable[tuple[int, int, int, int, float]]) -> dict[int, 
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """``logs``: by source and partition. ``names``: the id of every event number, of the log or only told."""
+    """What the topic has of all sources.
+
+    ``logs``: by source and partition; ``names``: the id of every event number, also of those that are in no
+    log.
+    """
 
     logs: Mapping[str, Mapping[int, SourceLog]]
     names: list[str]
 
     @property
     def events(self) -> int:
-        """How many there are."""
+        """How many events the logs have."""
         return sum(len(log.offsets) for logs in self.logs.values() for log in logs.values())

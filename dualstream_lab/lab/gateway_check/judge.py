@@ -54,8 +54,10 @@ class Wrong(StrEnum):
 
 
 class Finding(NamedTuple):
-    """``event``: its number. ``session``: on which connection (where it was missed: the first that was told
-    of something beyond it); ``row``: the message there, -1 if there is none.
+    """One wrong that was done with one event.
+
+    ``event``: its number. ``session``: the number of the connection (of a missed event, of the first one that
+    was given something beyond it); ``row``: the number of the message there, -1 if there is none.
     """
 
     wrong: Wrong
@@ -66,10 +68,12 @@ class Finding(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """``delivered``: deliveries, ``old`` and ``recovered`` among them. ``declared``: events that the gateway
-    said it could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``: told
-    after a later event of another publisher: both are allowed. ``unsettled``: not told, and the client left
-    before it had to be.
+    """How many deliveries there were, and how many of what is allowed.
+
+    ``delivered``: deliveries, ``old`` and ``recovered`` ones among them. ``declared``: events that the
+    gateway said it could not tell, ``refusals``: why. ``repeated``: told again after a resume; ``crossed``:
+    told after a later event of another publisher: both are allowed. ``unsettled``: not told, and the client
+    left before it had to be.
     """
 
     delivered: int = 0
@@ -82,14 +86,14 @@ class Counts:
     unsettled: int = 0
 
     def add(self, other: Counts) -> None:
-        """Sum up."""
+        """Add the other counts to these."""
         for one in fields(Counts):
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
 @dataclass(slots=True, kw_only=True)
 class Judgement(Counts):
-    """Of one client, source and partition."""
+    """What was found of one client, source and partition."""
 
     findings: list[Finding] = field(default_factory=list)
 
@@ -97,7 +101,7 @@ class Judgement(Counts):
 def judge_all(
     logs: Mapping[int, SourceLog], sessions: Sequence[Session], *, settled: bool
 ) -> Iterator[tuple[SourceLog, list[PartitionSession], Judgement]]:
-    """Every partition by itself. ``logs``: the source's, by partition; ``settled``: as of :func:`judge`."""
+    """Judge every partition by itself. ``logs``: by partition; ``settled``: as of :func:`judge`."""
     partitions = logs.keys() | {home for session in sessions for home in session.homes(logs)}
     for number, partition in enumerate(sorted(partitions) or [0]):
         log = logs.get(partition) or SourceLog(partition, ())
@@ -109,8 +113,8 @@ def judge_all(
 
 
 def judge(log: SourceLog, sessions: Sequence[PartitionSession], *, settled: bool) -> Judgement:
-    """One partition. ``settled``: it was connected at the end, and there was time: whatever was not told is
-    missing.
+    """Judge one partition. ``settled``: the client was connected at the end, and there was time: whatever was
+    not told is missing.
     """
     judging = _Judging(log, sessions)
     for number, session in enumerate(sessions):
@@ -124,8 +128,9 @@ def judge(log: SourceLog, sessions: Sequence[PartitionSession], *, settled: bool
 
 
 class _Judging:
-    """``_swept``: entries of the log before it are covered by a cursor; of these, never told so far are those
-    ``_pending``, those ``_passed`` (a resume began behind them), and those ``_excused``.
+    """The state of a judgement, message after message. ``_swept``: entries of the log before it are covered
+    by a cursor; of these, never told so far are those ``_pending``, those ``_passed`` (a resume began behind
+    them), and those ``_excused``.
     """
 
     def __init__(self, log: SourceLog, sessions: Sequence[PartitionSession]) -> None:

@@ -28,24 +28,12 @@ _AGAIN: Final = 0.1
 _LISTEN: Final = {"ws": listen_ws, "sse": listen_sse}
 
 
-async def probe(
-    base: URL, via: Transport, epoch: str, settings: Settings, publisher: DualPublisher, source: str
-) -> None:
-    """Subscribe to ``source``, publish to it, and receive it. ``epoch``: the topic's identity.
-
-    Raises ConfigError (no gateway there, another log, another Redis) and StreamUnavailable (nobody there,
-    Redis takes nothing, nothing is told).
-    """
-    probing = _Probe(base, via, epoch, settings, publisher, source)
-    await probing.listen("latest", probing.receive)
-    if probing.log != epoch:  # it has the same Redis; whether it reads the same log is seen from the past
-        probing.past.clear()
-        await probing.listen("earliest", probing.receive_past)
-
-
 @dataclass
-class _Probe:
-    """``log``: which one the gateway's cursors are of. ``past``: an event was told as of the past."""
+class Probe:
+    """Asks one gateway by one transport. ``epoch``: the identity of the topic that ``publisher`` writes.
+
+    ``log``: which one the gateway's cursors are of; ``past``: an event was delivered as one of the past.
+    """
 
     base: URL
     via: Transport
@@ -58,8 +46,19 @@ class _Probe:
     received: asyncio.Event = field(default_factory=asyncio.Event)
     past: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def listen(self, since: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do the work while the gateway is listened to."""
+    async def run(self) -> None:
+        """Subscribe to ``source``, publish to it, and receive it.
+
+        Raises ConfigError (no gateway there, another log, another Redis) and StreamUnavailable (nobody there,
+        Redis takes nothing, nothing is delivered).
+        """
+        await self._listen("latest", self._receive)
+        if self.log != self.epoch:  # it has the same Redis; whether it reads the same log the past shows
+            self.past.clear()
+            await self._listen("earliest", self._receive_past)
+
+    async def _listen(self, since: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do the work while listening to the gateway, which is asked for all events since this cursor."""
         async with aiohttp.ClientSession() as session:
             url, sources = self.base / self.via, {self.source: since}
             connection = _LISTEN[self.via](session, url, {}, sources, 30.0, self._deliver)
@@ -88,8 +87,8 @@ class _Probe:
             if message.old:
                 self.past.set()
 
-    async def receive(self) -> None:
-        """Publish until an event is received, and received by Redis, too."""
+    async def _receive(self) -> None:
+        """Publish until the gateway has delivered an event, and a subscriber on Redis has received one."""
         loop, publisher = asyncio.get_running_loop(), self.publisher
         try:
             async with asyncio.timeout(_WITHIN):
@@ -110,8 +109,8 @@ class _Probe:
             await publisher.flush(1.0)
             await asyncio.sleep(_AGAIN)
 
-    async def receive_past(self) -> None:
-        """Wait until an event of the past is told."""
+    async def _receive_past(self) -> None:
+        """Wait until the gateway delivers an event of the past."""
         try:
             async with asyncio.timeout(_STRANGER):
                 await self.past.wait()
@@ -119,7 +118,7 @@ class _Probe:
             raise self._other_log() from error
 
     def _not_received(self) -> ConfigError | StreamUnavailable:
-        """Why nothing was received, or not by Redis."""
+        """The error that says why the gateway, or nobody on this Redis, received anything."""
         stats = self.publisher.stats()
         if not stats.notified:
             why = ", ".join(stats.dropped) or "no answer"

@@ -55,7 +55,7 @@ async def check_local(
 
 @asynccontextmanager
 async def serving(settings: Settings, directory: Path, **environment: float) -> AsyncIterator[ServedGateway]:
-    """`dualstream serve` on these brokers, with its store in ``directory``. Raises StackError."""
+    """Run `dualstream serve` on these brokers, with its store in ``directory``. Raises StackError."""
     (port,) = free_ports(1)
     process = ManagedProcess(
         name="dualstream serve",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 from uuid import uuid4
@@ -25,13 +25,16 @@ _BEHIND: Final = 1.0  # s that a caller catches up after a stall
 
 
 def event_of(source: str, writer: int) -> Event:
-    """An event that names who published it."""
+    """An event of the source whose data are the number of the publisher that writes it."""
     kind, _, name = source.partition(":")
     return Event(type="push", source_type=kind, source_id=name, data=writer)
 
 
 class Publishing:
-    """``publishers`` are open. ``durable``: by their own word; ``failed``: calls that did not end well."""
+    """Open publishers that write about the sources at a rate.
+
+    ``durable``: events that they said are durable; ``failed``: calls that ended with an error.
+    """
 
     def __init__(self, publishers: Sequence[DualPublisher], sources: Sequence[str], rate: float) -> None:
         self.publishers = publishers
@@ -44,7 +47,7 @@ class Publishing:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, sources: Sequence[str], rate: float) -> AsyncIterator[Publishing]:
-        """Raises ConfigError and StreamUnavailable."""
+        """Open the publishers. Raises ConfigError and StreamUnavailable."""
         marked = load_headers(str(uuid4()))
         async with AsyncExitStack() as exits:
             publishers = [
@@ -54,7 +57,7 @@ class Publishing:
             yield cls(publishers, sources, rate)
 
     async def run(self, seconds: float) -> None:
-        """Publish for so long."""
+        """Publish for so many seconds."""
         until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as group:
             for writer in range(_WRITERS):
@@ -84,21 +87,6 @@ class Publishing:
         return self._sources[self._number % len(self._sources)]
 
 
-class EventNumbers:
-    """Event ids as numbers: a record of a million deliveries holds each once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def __call__(self, event_id: str) -> int:
-        """The id's number."""
-        return self._numbers.setdefault(event_id, len(self._numbers))
-
-    def names(self) -> list[str]:
-        """The ids by number."""
-        return list(self._numbers)
-
-
 class _Value(msgspec.Struct):
     id: str
     source_type: str
@@ -110,14 +98,14 @@ _decode = msgspec.json.Decoder(_Value).decode
 
 
 class TopicLog:
-    """Keeps the events of some sources that a LogReader reads."""
+    """Keeps the events of some sources that a LogReader reads. ``numbers``: gives each event id a number."""
 
-    def __init__(self, sources: Sequence[str], numbers: EventNumbers) -> None:
+    def __init__(self, sources: Sequence[str], numbers: Mapping[str, int]) -> None:
         self._rows: dict[str, list[tuple[int, int, int, int, float]]] = {source: [] for source in sources}
         self._numbers = numbers
 
     def __call__(self, part: Records, _now: int) -> None:
-        """See :class:`LogReader`."""
+        """Take records of one partition, as a :class:`LogReader` gives them."""
         for record in part.records:
             try:
                 value = _decode(record.value or b"")
@@ -126,7 +114,7 @@ class TopicLog:
             rows = self._rows.get(f"{value.source_type}:{value.source_id}")
             if rows is not None:
                 writer = value.data if isinstance(value.data, int) else -1
-                event, at = self._numbers(value.id), record.timestamp / 1000
+                event, at = self._numbers[value.id], record.timestamp / 1000
                 rows.append((part.partition, record.offset, event, writer, at))
 
     def logs(self) -> dict[str, dict[int, SourceLog]]:

@@ -1,6 +1,4 @@
-"""What all clients' judgements come to: counts, examples with what happened around them, and a verdict.
-Pure.
-"""
+"""What all clients' judgements come to: counts, examples with what was around them, a verdict. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One wrong, by the event's id. ``around``: what the client got around it."""
+    """One wrong as people read it. ``around``: the messages that the client got around it."""
 
     wrong: Wrong
     client: str
@@ -54,7 +52,7 @@ class Example:
 
 @dataclass(slots=True, kw_only=True)
 class Verdict(Counts):
-    """Sums over all records. ``wrong``: by class, ``refusals``: by reason, times."""
+    """The sums over all records: how often each thing was ``wrong``; ``refusals``: how often, by reason."""
 
     events: int = 0
     wrong: Counter[Wrong] = field(default_factory=Counter)
@@ -62,7 +60,7 @@ class Verdict(Counts):
 
     @classmethod
     def of(cls, logs: Logs, records: Iterable[Record], *, began: float, wall: float) -> Verdict:
-        """``began``: when the check did, s, monotonic; ``wall``: the same moment since the epoch."""
+        """Judge all records. ``began``: when the check did, s, monotonic; ``wall``: then, since the epoch."""
         verdict = cls(events=logs.events)
         shown: Counter[Wrong] = Counter()
         for record in records:
@@ -96,7 +94,7 @@ class Verdict(Counts):
         return not self.wrong.total()
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """The verdict as JSON can hold it."""
         return {
             "held": self.held,
             "events": self.events,
@@ -114,7 +112,7 @@ class Verdict(Counts):
 
 
 def _around(sessions: Sequence[PartitionSession], finding: Finding, log: SourceLog, began: float) -> str:
-    """The connection on which it was noticed, and its messages up to there."""
+    """The connection on which the wrong was noticed, and its last messages up to there, in words."""
     session = sessions[finding.session]
     since = {None: "only new events", -1: "the beginning"}.get(session.since, f"cursor {session.since}")
     end = finding.row + 1 if finding.row >= 0 else len(session.kinds)

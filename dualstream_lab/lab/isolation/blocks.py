@@ -22,7 +22,7 @@ from dualstream_lab.faults.spec import FaultSpec, fault_named
 from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.load.child import Child
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
-from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory
+from dualstream_lab.recording import IntervalWriter, Meter, RunDirectory, drops_of
 from dualstream_lab.recording.joined import Joined, join
 from dualstream_lab.tasks import until
 from dualstream_lab.verdict.measures import totals_of
@@ -43,9 +43,11 @@ _KINDS = 8  # of psutil's CPU times; what guests use is within what users use
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds of a block. ``warm_up``: load before it that is not recorded; ``head``: recorded, not judged;
-    ``length``: judged, by intended time. A fault begins with the judged part and ends ``after`` before its
-    end, so that the return of Redis is judged, too. ``first``: the warm-up before all blocks.
+    """The parts of a block, in seconds.
+
+    ``warm_up``: load before it that is not recorded; ``head``: recorded, not judged; ``length``: judged, by
+    intended time. A fault begins with the judged part and ends ``after`` before its end, so that the return
+    of Redis is judged, too. ``first``: the warm-up before all blocks.
     """
 
     length: float = 4.0
@@ -57,7 +59,10 @@ class Timing:
 
 @asynccontextmanager
 async def open_sender(publisher: Path | None, directory: Path) -> AsyncIterator[Child]:
-    """The sender, before there are brokers. Raises ConfigError for a publisher's file that cannot be used."""
+    """Start the sending process, before there are brokers.
+
+    Raises ConfigError for a publisher's file that cannot be used.
+    """
     task = {"publisher": None if publisher is None else str(publisher)}
     async with Child("dualstream_lab.lab.isolation.generator", "sender", task, directory) as sender:
         await sender.expect("loaded", _READY)
@@ -81,7 +86,7 @@ class Blocks:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """With the publisher made and warm, and the observer at work. Raises what they could not do."""
+        """Start the observer, and make and warm the publisher; raises the error of either."""
         module, task = "dualstream_lab.lab.isolation.observer", {"settings": self.target.direct.model_dump()}
         async with Child(module, "witness", task, self.root) as self._observer:
             await self._observer.expect("ready", _READY)
@@ -99,7 +104,7 @@ class Blocks:
         return sent
 
     async def block(self, arm: str) -> RunDirectory:
-        """One block, healthy or with a fault. Raises FaultInert, with the block's state ``void``.
+        """Make one block, healthy or with a fault. Raises FaultInert, with the block's state ``void``.
 
         Cancelled, it ends orderly, and its state is ``interrupted``.
         """
@@ -138,7 +143,7 @@ class Blocks:
         return run.directory
 
     async def _fault(self, name: str, directory: RunDirectory) -> None:
-        """From its begin until somebody receives an event that was published after its end."""
+        """Inject the fault, and wait until an event that was published after its end is received."""
         timing, manifest = self.timing, directory.manifest
         length = 0.0 if fault_named(name).instant else timing.length - timing.after
         spec = FaultSpec(name=name, at=timing.head, length=length)
@@ -151,7 +156,9 @@ class Blocks:
 
 
 class _BackgroundLoad:
-    """CPU of programs that are neither this one nor below it: then a block says nothing of the publisher."""
+    """The CPU that programs use which are neither this one nor below it: of a block with much of it,
+    latencies say nothing of the publisher.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -159,20 +166,23 @@ class _BackgroundLoad:
         self._own = _cpu_of_own()
 
     def cores(self) -> float:
-        """Until now. What processes of ours that have ended used counts as others': it is little."""
+        """The cores that other programs used on average until now.
+
+        What our own processes used that have ended since is counted as theirs; it is little.
+        """
         own = sum(used - self._own.get(pid, 0.0) for pid, used in _cpu_of_own().items())
         seconds = max(1e-3, time.monotonic() - self._began)
         return max(0.0, _cpu_of_all() - self._all - own) / seconds
 
 
 def _cpu_of_all() -> float:
-    """CPU seconds of the machine."""
+    """The CPU seconds that the whole machine has used."""
     times = psutil.cpu_times()
     return float(sum(times[:_KINDS])) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def _cpu_of_own() -> dict[int, float]:
-    """CPU seconds of this process and all below it, by process id."""
+    """The CPU seconds of this process and of all below it, by process id."""
     own = psutil.Process()
     pids = [own.pid, *(child.pid for child in own.children(recursive=True))]
     return cpu_seconds(dict(zip(pids, pids, strict=True)))
@@ -180,7 +190,9 @@ def _cpu_of_own() -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Times in ms, but ``live_again``: s from the fault's end until a subscriber received an event that was
+    """What was measured of one block.
+
+    Times are in ms, but ``live_again``: s from the fault's end until a subscriber received an event that was
     published after it, None where that did not happen (or there was no fault).
 
     ``spent``: publish, from the intended time, of the events intended in the judged part, as counted by
@@ -226,7 +238,7 @@ class Figures:
 
 
 def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
-    """Raises RecordingError."""
+    """Measure the block that is recorded in a directory. Raises RecordingError."""
     manifest, joined, totals = directory.manifest, join(directory), totals_of(directory)
     counted, peak = Counter(totals.counters), totals.peaks.get
     ours = "publisher.redis_up" in totals.peaks
@@ -257,7 +269,7 @@ def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
         p50=float(p50),
         p99=float(p99),
         notified=counted["notified"] if ours else None,
-        dropped=of_kind("dropped: "),
+        dropped=drops_of(counted),
         delivered=counted["delivered"],
         orphans=joined.orphans,
         stall=peak("published.loop_lag_ms", 0.0),
@@ -269,7 +281,7 @@ def figures_of(directory: RunDirectory, timing: Timing) -> Figures:
 
 
 def _publish(joined: Joined, zero: int, timing: Timing, *, unsent: int) -> npt.NDArray[np.float64]:
-    """From intended to acknowledged, ms, of the judged part; +inf for what failed."""
+    """From intended to acknowledged, ms, of each event of the judged part; +inf for one that failed."""
     begin = zero + round(timing.head * 1e9)
     end = begin + round(timing.length * 1e9)
     judged = (joined.intended >= begin) & (joined.intended < end)

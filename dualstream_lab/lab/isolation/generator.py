@@ -49,7 +49,7 @@ Maker = Callable[[str | None, str | None, str], Awaitable[Any]]
 
 
 class _Block(PublishRecorder):
-    """Keeps a block's rows until it is over."""
+    """A recorder that keeps the rows of a block in memory, and writes them when the block is over."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, "sender", period=_NEVER)
@@ -94,7 +94,7 @@ class _Block(PublishRecorder):
 
 
 def load_maker(path: Path) -> Maker:
-    """``make_publisher`` of a Python file. Raises ConfigError naming the file, and what is needed."""
+    """Import ``make_publisher`` of a Python file. Raises ConfigError naming the file, and what is needed."""
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"--publisher: {path} is not a Python file; {_NEED}")
@@ -117,7 +117,10 @@ def load_maker(path: Path) -> Maker:
 
 
 class ThirdPartyPublisher:
-    """What ``make_publisher`` returned. Every call ends within ``delivery_timeout``, and so does closing."""
+    """A user's own publisher, as ``make_publisher`` returned it, with the methods of a DualPublisher.
+
+    Every call ends within ``delivery_timeout``, and so does closing.
+    """
 
     def __init__(self, publisher: Any, timeout: float) -> None:
         self._publisher = publisher
@@ -125,7 +128,7 @@ class ThirdPartyPublisher:
 
     @classmethod
     async def make(cls, maker: Maker, path: Path, settings: Settings) -> Self:
-        """Raises ConfigError where it returns what is not needed, StackError where it fails."""
+        """Make the publisher. Raises ConfigError where ``maker`` returns none, StackError where it fails."""
         limit = settings.start_timeout
         try:
             async with asyncio.timeout(limit):
@@ -142,11 +145,11 @@ class ThirdPartyPublisher:
         return cls(publisher, settings.delivery_timeout)
 
     async def publish(self, event: Event) -> None:
-        """As a batch of one."""
+        """Publish one event, as a batch of one."""
         await self.publish_batch([event])
 
     async def publish_batch(self, events: Sequence[Event]) -> None:
-        """Whatever it raises is a PublishError here."""
+        """Publish a batch. Raises a PublishError, whatever the user's publisher raises."""
         try:
             async with asyncio.timeout(self._timeout) as deadline:
                 await self._publisher.publish_batch(events)
@@ -161,7 +164,7 @@ class ThirdPartyPublisher:
         """Every call has been answered, so there is nothing to wait for."""
 
     async def close(self) -> None:
-        """Let it close, for a bounded time. What it raises changes nothing any more."""
+        """Let the publisher close, for a bounded time; its errors are ignored, as nothing depends on them."""
         close = getattr(self._publisher, "close", None)
         if close is None:
             return
@@ -173,7 +176,7 @@ class ThirdPartyPublisher:
 
 
 def _located(error: BaseException, path: Path) -> str:
-    """What happened, and on which line of the file."""
+    """The error in words, with the line of the file that it comes from."""
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         places.append((error.filename or "", error.lineno))
@@ -212,7 +215,8 @@ async def _block(
 
 
 async def _stop(driver: Driver, sink: _Block, workload: Workload, orders: Orders) -> str:
-    """When told to, but not before what was due is sent: a publisher that is late is not spared its delay.
+    """Wait for the order to stop, and until what was due is sent: a publisher that is late is not spared its
+    delay. Returns the order, empty where the parent has gone.
 
     The plan is longer than any block, so that this order comes first.
     """
@@ -227,7 +231,7 @@ async def _stop(driver: Driver, sink: _Block, workload: Workload, orders: Orders
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    """First the file, then (the brokers have to start) where to publish, then the blocks."""
+    """Load the user's file, wait for the order that names the brokers, and make blocks until the end."""
     sys.stdout = sys.stderr  # what the file prints is for the log
     file = Path(task["publisher"]) if task["publisher"] else None
     maker = load_maker(file) if file else None

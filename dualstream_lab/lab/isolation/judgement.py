@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, linear_regression
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from dualstream_lab.analysis.paired import Decision, Interval, decide, interval, neighbours
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
-from dualstream_lab.lab.output.export import as_plain
-from dualstream_lab.verdict.checker import Validity
+from dualstream_lab.verdict.checker import Validity, as_plain
+from dualstream_lab.verdict.rules import Rule, sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultVerdict:
-    """One fault. Latencies in ms; ``live_again``: s, of each block; None where it did not come within it.
+    """What the blocks with one fault come to. Latencies in ms; ``live_again``: s, of each block; None where
+    it did not come within it.
 
     ``p50``, ``p99``: of the differences. ``pairs``: p99 of each block, and of the healthy ones beside it;
-    ``healthy``: the mean of these. ``reasons``: why it does not pass. ``dropped``: notifications that
-    the publisher counted as dropped, by reason; None where it has no counters.
+    ``healthy``: the mean of these. ``reasons``: why it does not pass. ``dropped``: notifications that the
+    publisher counted as dropped, by reason; None where it has no counters.
     """
 
     fault: str
@@ -64,10 +65,11 @@ class FaultVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Of all blocks together. ``slope``: MiB/min of the publisher's process over the proof, None of too few.
+    """What all blocks together come to. ``slope``: MiB/min of the publisher's process over the proof, None of
+    too few.
 
     ``healthy_failed``, ``healthy_missing``: what went wrong without any fault, which is no isolation either.
-    ``unread``: what of the topic was not read, of any block: what is missing there nobody knows.
+    ``unread``: what of the topic was not read, in any block: nobody knows what is missing there.
     """
 
     faults: tuple[FaultVerdict, ...]
@@ -103,16 +105,15 @@ class Judgement:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds, where infinite and undefined numbers are texts."""
-        found: dict[str, Any] = as_plain(asdict(self) | {"verdict": self.verdict})
-        return found
+        """The judgement as JSON can hold it: infinite and undefined numbers are texts."""
+        return as_plain(asdict(self) | {"verdict": self.verdict})
 
 
 def judge(
     blocks: Sequence[Figures], faults: Sequence[str], rules: Rules, notes: Mapping[str, str]
 ) -> Judgement:
-    """``blocks`` in the order of time; those that did not end well are left out. ``notes``: of a fault that
-    was given up, why.
+    """Judge all faults. ``blocks``: in the order of time; those that did not end well are left out.
+    ``notes``: why faults were given up, by their names.
     """
     blocks = [block for block in blocks if block.state == "finished"]
     healthy = [block for block in blocks if block.arm == HEALTHY]
@@ -136,8 +137,51 @@ def judge(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the rules know of one fault. ``counts``: of its blocks, by what must not be; ``blocks``: how many
+    there are; ``note``: why it was given up; ``unread``: what of the topic was not read.
+    """
+
+    counts: Mapping[str, int]
+    blocks: int
+    pairs: int
+    decision: Decision
+    least: str
+    most: str
+    allowed: str
+    note: str
+    unread: str
+
+
+FAILURES: Final[Sequence[Rule[Evidence]]] = (
+    Rule("failed", lambda seen: seen.counts["failed"], "{0.counts[failed]:,} events failed"),
+    Rule("missing", lambda seen: seen.counts["missing"],
+         "{0.counts[missing]:,} acknowledged events are not in the topic"),
+    Rule("twice", lambda seen: seen.counts["twice"],
+         "{0.counts[twice]:,} events are in the topic more than once"),
+    Rule("unaccounted", lambda seen: seen.counts["unaccounted"],
+         "{0.counts[unaccounted]:,} notifications were neither sent nor counted as dropped"),
+    Rule("orphans", lambda seen: seen.counts["orphans"],
+         "{0.counts[orphans]:,} events were delivered that nobody published"),
+    Rule("slower", lambda seen: seen.decision is Decision.EXCEEDS,
+         "publish p99 is slower by {0.least} at least; {0.allowed} are allowed"),
+)  # fmt: skip
+"""Each that applies is a reason why the fault fails."""
+
+DOUBTS: Final[Sequence[Rule[Evidence]]] = (
+    Rule("given up", lambda seen: seen.note, "{0.note}"),
+    Rule("unread", lambda seen: seen.unread, "{0.unread}"),
+    Rule("not measured", lambda seen: not seen.blocks, "not measured"),
+    Rule("disturbed", lambda seen: not seen.pairs, "other programs used the machine in every block"),
+    Rule("undecided", lambda seen: seen.decision is Decision.OPEN,
+         "p99 may be slower by up to {0.most}; {0.allowed} are allowed: more pairs needed"),
+)  # fmt: skip
+"""Of a fault that does not fail, the first that applies is why it does not pass either."""
+
+
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
-    """``blocks``: all finished ones, in the order of time."""
+    """Judge one fault. ``blocks``: all finished ones, in the order of time; ``note``: why it was given up."""
     calm = [block.arm == HEALTHY and block.background <= rules.background for block in blocks]
     broken = [block for block in blocks if block.arm == fault]
     pairs = [
@@ -150,21 +194,19 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     tails = [(block.p99, _mean([one.p99 for one in near])) for block, near in pairs]
     healthy = _mean([one for _, one in tails])
     allowed = rules.allowed(healthy)
-    counts = _sums(broken, *_BROKEN)
-    reasons = [text.format(counts[name]) for name, text in _BROKEN.items() if counts[name]]
-    decision = decide(p99, allowed)
-    if decision is Decision.EXCEEDS:
-        reasons.append(f"publish p99 is slower by {_ms(p99.low)} at least; {_ms(allowed)} are allowed")
-    verdict = Validity.INVALID if reasons else Validity.VALID
-    if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in broken)):
-        verdict = Validity.INCONCLUSIVE
-        reasons.append(note or _why_open(p99, allowed, broken))
-    del counts["orphans"]
+    counts = _sums(broken, "failed", "missing", "twice", "unaccounted")
+    evidence = Evidence(
+        counts=counts | _sums(broken, "orphans"), blocks=len(broken), pairs=p99.pairs,
+        decision=decide(p99, allowed), least=_ms(p99.low), most=_ms(p99.high), allowed=_ms(allowed),
+        note=note, unread="; ".join(_unread(broken)),
+    )  # fmt: skip
+    failures, doubts = sentences(FAILURES, evidence), sentences(DOUBTS, evidence)[:1]
+    doubtful = Validity.INCONCLUSIVE if doubts else Validity.VALID
     counted = [block.dropped for block in broken if block.notified is not None]
     return FaultVerdict(
         fault=fault,
-        verdict=verdict,
-        reasons=tuple(reasons),
+        verdict=Validity.INVALID if failures else doubtful,
+        reasons=tuple(failures or doubts),
         p50=p50,
         p99=p99,
         pairs=tuple(tails),
@@ -181,23 +223,6 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     )
 
 
-_BROKEN = {
-    "failed": "{:,} events failed",
-    "missing": "{:,} acknowledged events are not in the topic",
-    "twice": "{:,} events are in the topic more than once",
-    "unaccounted": "{:,} notifications were neither sent nor counted as dropped",
-    "orphans": "{:,} events were delivered that nobody published",
-}
-
-
-def _why_open(p99: Interval, allowed: float, broken: Sequence[Figures]) -> str:
-    if unread := _unread(broken):
-        return "; ".join(unread)
-    if not p99.pairs:
-        return "other programs used the machine in every block" if broken else "not measured"
-    return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
-
-
 def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
     """What of the topic was not read, and why, each reason once."""
     reasons = dict.fromkeys(reason for block in blocks for reason in block.unread)
@@ -206,7 +231,10 @@ def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
 
 
 def _slope(blocks: Sequence[Figures]) -> float | None:
-    """Least squares through the sizes at the blocks' ends; without the first quarter, which is warming up."""
+    """How fast the publisher's process grows, MiB/min, None where there are too few blocks.
+
+    Least squares through its sizes at the blocks' ends, without the first quarter, which is warming up.
+    """
     later = blocks[len(blocks) // 4 :]
     if len(later) < 8:
         return None
@@ -214,7 +242,9 @@ def _slope(blocks: Sequence[Figures]) -> float | None:
 
 
 def _growth(blocks: Sequence[Figures]) -> float:
-    """MiB/min within these blocks: mostly what is recorded of them, and let go of between them."""
+    """How fast the process grows within these blocks, MiB/min: mostly by what is recorded of them, which it
+    lets go of between them.
+    """
     minutes = sum(block.seconds for block in blocks) / 60
     return sum(block.rss[1] - block.rss[0] for block in blocks) / minutes if minutes else 0.0
 

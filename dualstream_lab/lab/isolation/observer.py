@@ -83,15 +83,15 @@ class SourcesOfPlan:
 
 
 class _Observed:
-    """What becomes of a block's events: on Redis, any message in which an id of the block stands; and in the
-    topic.
+    """Collects what becomes of a block's events: on Redis, any message in which an id of the block stands;
+    and in the topic.
     """
 
     def __init__(self) -> None:
         self.start("", Workload())
 
     def start(self, prefix: str, workload: Workload) -> None:
-        """From now on, the events of these ids."""
+        """Observe the events whose ids begin with ``prefix``, from now on, and forget those of before."""
         self._prefix, self._ids = prefix.encode(), RunIds(prefix)
         self._sources = SourcesOfPlan(workload)
         self.received = {name: array("q") for name in ("seq", "at")}
@@ -102,7 +102,7 @@ class _Observed:
         self.nameless = self.wrong_source = 0
 
     def receive(self, _number: int, message: bytes, now: int) -> None:
-        """As of :class:`RedisSubscriber`."""
+        """Take a message that a :class:`RedisSubscriber` received at ``now`` ns."""
         at = message.find(self._prefix) if self._prefix else -1
         if at < 0:
             return
@@ -116,7 +116,7 @@ class _Observed:
                 self._arrived.set()
 
     async def wait(self, seq: int, timeout: float) -> bool:
-        """Whether an event from ``seq`` on is received by then."""
+        """Whether an event from ``seq`` on is received within ``timeout`` s."""
         self._arrived.clear()
         self._wanted = seq
         with suppress(TimeoutError):
@@ -125,7 +125,7 @@ class _Observed:
         return self._arrived.is_set()
 
     def read(self, part: Records, now: int) -> None:
-        """As of :class:`LogReader`."""
+        """Take records of a partition that a :class:`LogReader` read at ``now`` ns."""
         seqs, times, partitions, offsets = self.consumed.values()
         for record in part.records:
             source, event_id = identity_of_record(record.headers, record.value)
@@ -142,7 +142,7 @@ class _Observed:
                 offsets.append(record.offset)
 
     def write(self, directory: Path, unread: list[str]) -> None:
-        """The rows; ``unread``: what of the topic was not read."""
+        """Write the rows of the block. ``unread``: what of the topic was not read."""
         _recorder(directory, "delivered", "witness-redis", self.received, subscriber=0).close()
         reading = _recorder(directory, "consumed", "witness-kafka", self.consumed)
         reading.meter.count("nameless", self.nameless)
@@ -154,7 +154,7 @@ class _Observed:
 def _recorder(
     directory: Path, kind: str, writer: str, columns: dict[str, array[int]], **more: Any
 ) -> Recorder:
-    """With all rows of a block, and their number."""
+    """A recorder that has all rows of a block, and their number."""
     recorder = Recorder(directory, kind, writer, period=_NEVER)
     rows: dict[str, Any] = {name: np.array(column, np.int64) for name, column in columns.items()} | more
     recorder.meter.count(kind, len(columns["seq"]))
@@ -165,9 +165,9 @@ def _recorder(
 async def _block(
     task: dict[str, Any], orders: Orders, observed: _Observed, reader: LogReader
 ) -> dict[str, Any] | None:
-    """One block, until all of it is read, received and written; None when the parent has gone.
+    """Observe one block, until all of it is read, received and written; None when the parent has gone.
 
-    It is read when it is over, as reading takes a part of the machine.
+    The topic is read when the block is over, as reading takes a part of the machine.
     """
     reader.pause()
     observed.start(task["ids"], Workload(**task["workload"]))

@@ -49,13 +49,14 @@ _KAFKA = {
 
 
 def redis_faults() -> tuple[str, ...]:
-    """Those of the catalogue that break Redis."""
+    """The names of the catalogue's faults that break Redis."""
     return tuple(name for name, kind in CATALOGUE.items() if kind.breaks == "redis")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to prove. ``rate``: events/s; ``time``: s for everything, also the start of the stack.
+    """What to prove, and how hard. ``rate``: events/s; ``time``: s for everything, also the start of the
+    stack.
 
     ``publisher``: the user's own, a file. ``quick``: only said in reports. Raises ConfigError.
     """
@@ -84,17 +85,17 @@ class Options:
 
     @property
     def workload(self) -> Workload:
-        """Of every block: the same seed, so that both of a pair send the same."""
+        """The load of every block, with the same seed, so that both blocks of a pair send the same."""
         batch = max(1, round(self.rate / 1000))
         return Workload(rate=self.rate, duration=_LONGEST, batch=batch, seed=self.seed)
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """The options as JSON can hold them."""
         return asdict(self) | {"publisher": None if self.publisher is None else str(self.publisher)}
 
 
 class _Metadata(TypedDict):
-    """What is needed to judge again, as it stands in the file."""
+    """What ``proof.json`` holds: all that is needed to judge the blocks again."""
 
     proof: str
     options: Options
@@ -121,9 +122,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What a proof of isolation came to. ``state``: ``finished``, ``interrupted``, or ``running`` where it
-    died.
-    """
+    """What a proof came to. ``state``: ``finished``, ``interrupted``, or ``running`` where it died."""
 
     path: Path
     options: Options
@@ -159,7 +158,7 @@ class Proof:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """The proof as JSON can hold it."""
         return self.metadata | {"judgement": self.judgement.as_dict(), "problems": list(self.problems)}
 
 
@@ -203,7 +202,7 @@ async def prove(
 
 @dataclass(kw_only=True)
 class _Run:
-    """A proof while it is blocks."""
+    """A proof while it is made: its blocks until now, and what is decided already."""
 
     options: Options
     path: Path
@@ -222,7 +221,7 @@ class _Run:
         return self.options.time - _CLOSING - (time.monotonic() - self.began)
 
     def save(self) -> None:
-        """What is needed to judge again."""
+        """Write what is needed to judge the blocks again."""
         metadata = {
             "proof": NAME,
             "options": self.options.as_dict(),
@@ -241,7 +240,7 @@ class _Run:
         self.show(Progress(self.options.time, len(self.options.faults), spent, len(self.decided), doing))
 
     async def make(self, stack: LocalStack | None, topic: str | None) -> None:
-        """All of it, from the sender's start to its end."""
+        """Make the proof: start the sender, the stack and the observer, then block after block."""
         options = self.options
         self.save()
         async with AsyncExitStack() as exits:
@@ -310,7 +309,7 @@ class _Run:
         return []
 
     def _lasts(self, arm: str) -> float:
-        """So long as it took before."""
+        """How long a block will take, s: as long as those before took on average."""
         if arm in self.took:
             return fmean(self.took[arm])
         timing = self.options.timing

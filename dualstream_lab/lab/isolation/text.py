@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.analysis.paired import LEVEL, LOOKS, Interval
@@ -25,7 +26,7 @@ COLUMNS = (
 
 
 def row(fault: FaultVerdict) -> list[str]:
-    """As ``COLUMNS``."""
+    """The judgement of a fault as a row of texts, a cell for each of ``COLUMNS``."""
     return [
         fault.fault,
         f"{fault.p99.pairs}",
@@ -41,7 +42,7 @@ def row(fault: FaultVerdict) -> list[str]:
 
 
 def headline(proof: Proof) -> str:
-    """The verdict in a sentence."""
+    """The verdict of the proof in a sentence."""
     found = proof.judgement
     count = {verdict: sum(one.verdict is verdict for one in found.faults) for verdict in Validity}
     whose = "This publisher" if proof.options.publisher is None else proof.options.publisher.name
@@ -63,7 +64,7 @@ def headline(proof: Proof) -> str:
 
 
 def overview(proof: Proof) -> list[tuple[str, str]]:
-    """What is true of all blocks together, and where it was measured."""
+    """What is true of all blocks together, and where it was measured, as rows of a name and a text."""
     found, machine, versions = proof.judgement, proof.metadata["machine"], proof.metadata["versions"]
     shown = ("python", "dualstream-lab", "aiokafka", "redis")
     used = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
@@ -129,7 +130,7 @@ _PASSES: Final = {Validity.VALID: True, Validity.INVALID: False, Validity.INCONC
 
 
 def plot_proof(proof: Proof, ax: Axes | None = None) -> Axes:
-    """A row a fault: what each pair says, the interval of all, what is allowed (ms)."""
+    """Draw a row for each fault: what each pair says, the interval of all, and what is allowed (ms)."""
     from dualstream_lab.analysis import plot_differences  # noqa: PLC0415
 
     return plot_differences(
@@ -142,7 +143,7 @@ def plot_proof(proof: Proof, ax: Axes | None = None) -> Axes:
 
 
 def page(proof: Proof) -> str:
-    """HTML; nothing is loaded from anywhere."""
+    """The proof as an HTML page, which loads nothing from anywhere."""
     # matplotlib takes half a second
     from dualstream_lab.lab.output.page import MOODS, canvas, drawing, render  # noqa: PLC0415
 
@@ -167,7 +168,7 @@ def page(proof: Proof) -> str:
 
 
 def _command(options: Options) -> str:
-    """What makes the same proof again."""
+    """The command line that makes the same proof again."""
     words = ["dualstream", "prove", "redis-isolation", "--rate", f"{options.rate:g}"]
     words += ["--time", f"{options.time:g}s", "--block", f"{options.timing.length:g}"]
     words += ["--faults", ",".join(options.faults), "--seed", f"{options.seed}"]
@@ -180,36 +181,22 @@ def _command(options: Options) -> str:
 
 
 def check_proof(proof: Proof) -> Conclusion:
-    """Each fault, and whether publishing works without any."""
+    """A criterion for each fault, and one where publishing does not work without any either."""
     found = proof.judgement
-    healthy = f"{found.healthy_failed:,} events failed, {found.healthy_missing:,} are not in the topic"
-    besides = (
-        (
-            "publishing with Redis healthy",
-            Validity.INVALID,
-            found.healthy_failed or found.healthy_missing,
-            healthy,
-        ),
-        ("the topic was read", Validity.INCONCLUSIVE, found.unread, "; ".join(found.unread)),
-    )
-    group = f"dualstream.{proof.metadata['proof']}"
-    criteria = [
-        Criterion(name=name, group=group, validity=validity, reason=reason)
-        for name, validity, is_so, reason in besides
-        if is_so
-    ]
-    criteria += [
-        Criterion(
-            name=fault.fault, group=group, validity=fault.verdict,
-            text=as_lines(COLUMNS, row(fault)),
-            reason=_REASONS[fault.verdict].format("; ".join(fault.reasons)),
-        )
-        for fault in found.faults
-    ]  # fmt: skip
+    criterion = partial(Criterion, group=f"dualstream.{proof.metadata['proof']}")
+    criteria = []
+    if found.healthy_failed or found.healthy_missing:
+        reason = f"{found.healthy_failed:,} events failed, {found.healthy_missing:,} are not in the topic"
+        name = "publishing with Redis healthy"
+        criteria.append(criterion(name=name, validity=Validity.INVALID, reason=reason))
+    if found.unread:
+        reason = "; ".join(found.unread)
+        criteria.append(criterion(name="the topic was read", validity=Validity.INCONCLUSIVE, reason=reason))
+    for fault in found.faults:
+        reason = "inconclusive: " * (fault.verdict is Validity.INCONCLUSIVE) + "; ".join(fault.reasons)
+        text = as_lines(COLUMNS, row(fault))
+        criteria.append(criterion(name=fault.fault, validity=fault.verdict, text=text, reason=reason))
     return Conclusion(
         experiment=f"prove {proof.metadata['proof']}", state=proof.state, criteria=tuple(criteria),
         about={"headline": headline(proof), **dict(overview(proof))}, values=proof.as_dict(),
     )  # fmt: skip
-
-
-_REASONS: Final = {Validity.VALID: "", Validity.INVALID: "{}", Validity.INCONCLUSIVE: "inconclusive: {}"}

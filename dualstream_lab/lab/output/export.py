@@ -1,18 +1,16 @@
-"""Any verdict as JUnit XML for CI, as Markdown for a pull request, and as what JSON can hold."""
+"""Any verdict as JUnit XML for CI, and as Markdown for a pull request."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dualstream_lab.verdict.checker import Conclusion, Validity
 
 
 def as_lines(names: Iterable[str], cells: Iterable[str]) -> str:
-    """A table's row, a line a cell."""
+    """A row of a table as text, a line for each cell."""
     return "\n".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
@@ -35,22 +33,13 @@ def write_junit(file: Path, conclusion: Conclusion) -> None:
     xml.write(str(file), pretty=True)
 
 
-def as_plain(value: Any) -> Any:
-    """For JSON, where infinite and undefined numbers are texts."""
-    if isinstance(value, dict):
-        return {name: as_plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def escaped(text: str) -> str:
-    """Without what Markdown would take for its own."""
+    """The text on one line, with everything escaped that Markdown would read as markup."""
     return re.sub(r"([\\*_|`])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
-    """GitHub's. ``numbers``: all columns but the first to the right."""
+    """A table in GitHub's Markdown. ``numbers``: all columns but the first are aligned to the right."""
     line = "|" + "|".join("---:" if numbers and place else "---" for place in range(len(header))) + "|"
     first, *others = (f"| {' | '.join(map(escaped, cells))} |" for cells in (header, *rows))
     return "\n".join([first, line, *others])

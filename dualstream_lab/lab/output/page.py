@@ -49,9 +49,9 @@ _LARGE = 150_000  # bytes of all that an axes draws in one way: as a picture it 
 _DPI = 150
 
 
-def canvas(*, width: float = 9, height: float = 4) -> Axes:
-    """Axes to draw on, of a figure that no window shows (inches)."""
-    return Figure(figsize=(width, height), layout="constrained").subplots()
+def canvas(*, height: float = 4) -> Axes:
+    """Axes to draw on, of a figure as wide as a page and ``height`` inches high, which no window shows."""
+    return Figure(figsize=(9, height), layout="constrained").subplots()
 
 
 def drawing(axes: Axes, *, label: str) -> Markup:
@@ -83,7 +83,7 @@ def _rasterize(axes: Axes) -> None:
 
 
 def _size(artist: Artist) -> int:
-    """Bytes as SVG, roughly."""
+    """About how many bytes the artist takes as SVG."""
     if isinstance(artist, Line2D):
         return _POINT * np.size(artist.get_xdata())
     if isinstance(artist, QuadMesh):
@@ -108,7 +108,7 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: object) -> str:
-    """HTML. Whatever is not ``Markup`` is escaped; a name that the template knows and ``values`` has not is a
-    jinja2 ``UndefinedError``.
+    """A template's HTML with these values. Whatever is not ``Markup`` is escaped; a name that the template
+    knows and ``values`` has not is a jinja2 ``UndefinedError``.
     """
     return _templates().get_template(template).render(values).lstrip() + "\n"

@@ -25,7 +25,7 @@ _PARTS = (
 
 
 def command(report: Report) -> str:
-    """For a shell; ``scenario`` is the file that it reads."""
+    """The command line that makes the same run again, from the file whose text is :func:`scenario`."""
     manifest = report.manifest
     if manifest.simulated:
         words = ["dualstream", "simulate", f"{manifest.name}.toml", *_parts(manifest)]
@@ -44,8 +44,8 @@ def command(report: Report) -> str:
 
 
 def scenario(report: Report) -> str:
-    """As TOML: the plan, the faults, the thresholds. Of a run that did not record what was asked for (one of
-    Locust), the faults as they really were.
+    """The run as a scenario file in TOML: its plan, faults and thresholds. Of a run that did not record what
+    was asked for (one of Locust), the faults as they really were.
     """
     manifest = report.manifest
     asked = dict(manifest.asked)
@@ -75,7 +75,7 @@ def scenario(report: Report) -> str:
 
 
 def _parts(manifest: Manifest) -> list[str]:
-    """Of a simulated run, as options."""
+    """The deployment of a simulated run, as options of `dualstream simulate`."""
     settings = manifest.settings
     unused = "subscribers" if settings.get("gateways") else "clients"
     found = [(name, settings[name]) for name in _PARTS if name in settings and name != unused]
@@ -83,13 +83,15 @@ def _parts(manifest: Manifest) -> list[str]:
 
 
 def _changed(workload: Workload, usual: dict[str, object]) -> dict[str, object]:
-    """The fields that are not as when they are left out."""
+    """The fields of a workload that differ from what they are when left out."""
     plain = Workload().as_dict() | usual
     return {name: value for name, value in workload.as_dict().items() if value != plain[name]}
 
 
 def _measured(manifest: Manifest, fault: FaultRecord) -> list[str]:
-    """``at`` and ``for`` to a tenth of a second, as they were measured just after they were due."""
+    """A fault as lines of TOML: ``at`` and ``for`` to a tenth of a second, as they were measured just after
+    they were due.
+    """
     begin, end = fault.begin - manifest.started, (fault.end or manifest.ended) - manifest.started
     lines = [f"fault = {json.dumps(fault.name)}", f"at = {max(0, _tenths(begin)):g}"]
     try:

@@ -32,7 +32,7 @@ _FAULTS = 6  # of a pull request
 
 
 def html(report: Report) -> str:
-    """HTML; nothing is loaded from anywhere, and no script is needed."""
+    """The report as an HTML page, which loads nothing from anywhere and needs no script."""
     sentence, mood = words.headline(report)
     return render(
         "report.html.j2",
@@ -58,7 +58,7 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """GitHub's; short enough for a comment."""
+    """The report in GitHub's Markdown, short enough for a comment."""
     sentence, _ = words.headline(report)
     parts = [f"### {escaped(report.manifest.name)}\n\n**{escaped(sentence)}**"]
     parts += [f"> missing: {escaped(problem)}" for problem in report.problems[:5]]
@@ -86,25 +86,25 @@ def markdown(report: Report) -> str:
 
 
 def _checks(report: Report) -> list[tuple[str, str, str]]:
-    """The thresholds; those that were missed first."""
+    """The rows of the thresholds; those that were missed come first."""
     return sorted(report.verdict.check_table(), key=lambda row: row[1] == "held")
 
 
 def _classes(entries: Sequence[Entry]) -> list[list[str]]:
-    """Of the ledger, with what they mean."""
+    """The rows of the ledger's classes, with what each class means."""
     shown = entry_table(entries, examples=1).rows
     return [[*row[:3], entry.meaning, row[3]] for row, entry in zip(shown, entries, strict=True)]
 
 
 def _recoveries(report: Report, most: int | None) -> list[Table]:
-    """A column a fault, a few faults a table."""
+    """Tables of how the first ``most`` faults were got over: a column for each fault, a few in each table."""
     found = report.verdict.recoveries[:most]
     firsts = range(0, len(found), _SIDE_BY_SIDE)
     return [recovery_table(found[first : first + _SIDE_BY_SIDE]) for first in firsts]
 
 
 def _peaks(report: Report) -> list[tuple[str, str]]:
-    """How busy each party was."""
+    """How busy each of the processes and brokers was, as rows of a name and a figure."""
     measures, seconds = report.verdict.measures, report.frames.seconds
     found = [(title, format_measure(name, measures[name])) for title, name in _PARTIES if name in measures]
     load = seconds[seconds["at_s"] > 0]
@@ -115,7 +115,7 @@ def _peaks(report: Report) -> list[tuple[str, str]]:
 
 
 def _environment(report: Report) -> list[tuple[str, str]]:
-    """Where it was measured, and with what."""
+    """Where the run was measured, and with what, as rows of a name and a text."""
     manifest = report.manifest
     machine = manifest.machine
     kind = ", ".join(str(machine[key]) for key in ("system", "release", "architecture") if key in machine)
@@ -132,7 +132,7 @@ def _environment(report: Report) -> list[tuple[str, str]]:
 
 
 def _example(report: Report) -> str | None:
-    """An event whose story is worth reading."""
+    """The id of an event that was not simply delivered, whose story is worth reading, if there is one."""
     for entry in report.verdict.entries:
         if entry.name != CLASSES[Class.DELIVERED][0] and entry.examples:
             return entry.examples[0]

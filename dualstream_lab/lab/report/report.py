@@ -29,18 +29,18 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """How long it ran; as planned, where its end was not recorded."""
+        """How long the run took, s; as planned, where its end was not recorded."""
         begin, end = self.manifest.started, self.manifest.ended
         return min((end - begin) / 1e9, self.workload.duration) if begin and end else self.workload.duration
 
     @property
     def finished(self) -> bool:
-        """Whether it ran to its end."""
+        """Whether the run got to its end."""
         return self.manifest.state == "finished"
 
 
 def report(run: Run | Path | str) -> Report:
-    """Of a ``Run``, or of the path of a run directory, also of one that is damaged or not complete.
+    """Report on a ``Run``, or on the run in a directory, which may be damaged or not complete.
 
     A finished run's verdict is read, not worked out anew. Raises RecordingError for what is no run directory.
     """
@@ -70,7 +70,7 @@ def report(run: Run | Path | str) -> Report:
 
 
 def _stored(directory: RunDirectory, problems: list[str]) -> Verdict | None:
-    """The verdict of the run's end; None where it is to be judged anew."""
+    """The verdict that was stored when the run ended; None where the run is to be judged anew."""
     if directory.manifest.state != "finished":
         return None
     stored = directory.verdict()
@@ -86,7 +86,7 @@ def _stored(directory: RunDirectory, problems: list[str]) -> Verdict | None:
 
 
 def _since(stored: Verdict, frames: Frames) -> list[str]:
-    """What is missing of the rows that a stored verdict was made of."""
+    """Which of the rows that a stored verdict was made of are missing now, in sentences."""
     found = [
         f"there are no {kind} rows, though {stored.measures[name]:,.0f} events were counted"
         for kind, name in _COUNTED.items()

@@ -28,7 +28,7 @@ _PATHS = {
 
 
 class Picture(NamedTuple):
-    """``svg`` is None where there is nothing to draw; then the caption says why."""
+    """A drawing and its caption. ``svg`` is None where there is nothing to draw; the caption says why."""
 
     title: str
     svg: Markup | None
@@ -41,7 +41,7 @@ def _drawn(title: str, axes: Axes, caption: str) -> Picture:
 
 
 def story(report: Report) -> list[Picture]:
-    """What happened, over time."""
+    """The pictures of what happened over time, in the order in which they are shown."""
     frames = report.frames
     if not len(frames.events):
         return [Picture("What happened", None, "No rows of events were recorded: there is nothing to draw.")]
@@ -71,7 +71,7 @@ def story(report: Report) -> list[Picture]:
 
 
 def _timeline(report: Report) -> str:
-    """Whether and when one of the two streams stood still."""
+    """Says whether and when one of the two streams stood still."""
     found, said = report.verdict.measures, []
     if "publish.rate" in found:
         rate, of_plan = found["publish.events_per_second"], share(found["publish.rate"])
@@ -96,7 +96,7 @@ def _timeline(report: Report) -> str:
 
 
 def _over_time(report: Report, width: float) -> str:
-    """The usual p99 and the worst, with faults and without."""
+    """Says the usual p99 and the worst one of each path, with faults and without."""
     said = []
     for name, (column, _) in _PATHS.items():
         p99 = analysis.over_time(report.frames, column, width=width, qs=(0.99,))["p99"].dropna()
@@ -118,7 +118,7 @@ def _over_time(report: Report, width: float) -> str:
 
 
 def _in_fault(report: Report, times: npt.NDArray[np.float64], margin: float = 0.0) -> npt.NDArray[np.bool_]:
-    """Which of these moments, s, lie in a fault, or so near to it."""
+    """Which of these moments, s, lie within a fault, or within ``margin`` s of one."""
     faults = report.frames.faults
     inside = np.zeros(len(times), np.bool_)
     for begin, end in zip(faults["begin_s"], faults["end_s"], strict=True):
@@ -127,7 +127,7 @@ def _in_fault(report: Report, times: npt.NDArray[np.float64], margin: float = 0.
 
 
 def _heat(report: Report, name: str) -> str:
-    """Where most are, and how many are missing."""
+    """Says where most latencies of the path are, and how many events are missing."""
     events, found = report.frames.events, report.verdict.measures
     column, path = _PATHS[name]
     missing = events[column].isna().to_numpy()
@@ -149,7 +149,7 @@ def _heat(report: Report, name: str) -> str:
 
 
 def _percentiles(report: Report) -> str:
-    """Of each path, how far its line goes."""
+    """Says the percentiles of each path."""
     found, said = report.verdict.measures, []
     for name, (_, path) in _PATHS.items():
         if f"{path}.p50" in found:
@@ -161,7 +161,7 @@ def _percentiles(report: Report) -> str:
 
 
 def _lag(report: Report) -> str:
-    """How far the consumer was behind, and live meanwhile."""
+    """Says how far the Kafka consumer was behind, and how fast live delivery was meanwhile."""
     found, text = report.verdict.measures, ""
     if "durable.lag.max" in found:
         text = (
@@ -178,7 +178,7 @@ def _lag(report: Report) -> str:
 
 
 def ledger(report: Report) -> Picture:
-    """What became of each event: each is somewhere, and what must never happen."""
+    """The picture of what became of each event, and of what must never happen."""
     title, entries = "What became of each event", report.verdict.entries
     parts = [f"{entry.count:,} {entry.title}" for entry in sorted(entries, key=lambda entry: -entry.count)]
     events, sample = sum(entry.count for entry in entries), report.frames.sample
@@ -191,7 +191,7 @@ def ledger(report: Report) -> Picture:
 
 
 def recovery(report: Report) -> Picture:
-    """How each fault was got over."""
+    """The picture of how each fault was got over."""
     title, faults = "How each fault was got over", report.verdict.recoveries
     shown = faults[:_FAULTS]
     if not shown:

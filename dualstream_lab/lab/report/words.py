@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from dualstream_lab.lab.report.report import Report
 from dualstream_lab.ledger import CLASSES, Class
+from dualstream_lab.recording import drops_of
+from dualstream_lab.verdict.rules import Rule, deciding
 from dualstream_lab.verdict.thresholds import format_measure
 
 
 def subject(report: Report) -> str:
-    """Which run it is, in a line."""
+    """Which run the report is about, in a line."""
     work, manifest = report.workload, report.manifest
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.clocks.wall / 1e9))
     rate = f"{work.rate:,.0f} events/s" if work.plan != "closed" else "as fast as answers came"
@@ -20,34 +23,55 @@ def subject(report: Report) -> str:
     return f"{mark}{manifest.name}, {began}: {rate} for {work.duration:g} s"
 
 
-def headline(report: Report) -> tuple[str, str]:
-    """(the verdict in a sentence, its mood)."""
-    verdict = report.verdict
-    counts = {entry.name: entry.count for entry in verdict.entries}
-    lost, orphans = (counts.get(CLASSES[which][0], 0) for which in (Class.LOST, Class.ORPHAN))
-    missed = [check for check in verdict.checks if not check.held]
-    if lost or orphans:
-        said = [f"{lost:,} acknowledged events are not in Kafka"] if lost else []
-        said += [f"{orphans:,} events were delivered and are not in Kafka"] if orphans else []
-        return f"FAILS: {' and '.join(said)}, which must never happen.", "bad"
-    if missed:
-        values = ((c.threshold.text, c.threshold.measure, c.value) for c in missed)
+class Outcome:
+    """What the headline's rules compare of a run, and what they say of it."""
+
+    def __init__(self, report: Report) -> None:
+        verdict = report.verdict
+        counts = {entry.name: entry.count for entry in verdict.entries}
+        lost, orphans = (counts.get(CLASSES[which][0], 0) for which in (Class.LOST, Class.ORPHAN))
+        never = {
+            f"{lost:,} acknowledged events are not in Kafka": lost,
+            f"{orphans:,} events were delivered and are not in Kafka": orphans,
+        }
+        self.impossible = " and ".join(text for text, count in never.items() if count)
+        missed = [check for check in verdict.checks if not check.held]
+        values = ((one.threshold.text, one.threshold.measure, one.value) for one in missed)
         which = [f"{t}: {'not measured' if v is None else format_measure(m, v)}" for t, m, v in values]
-        cut = "" if report.finished else f"{_cut(report)}; until then "
-        text = (
-            f"{cut}MISSED {len(missed)} of {len(verdict.checks)} thresholds ({enumerated(which, most=3)}): "
-        )
-        return capital(f"{text}{_events(report)}."), "bad"
-    if not report.finished:
-        return capital(f"{_cut(report)}; until then {_events(report)}."), "open"
-    if not verdict.checks:
-        return f"{capital(_events(report))}. No thresholds were set.", "plain"
-    held = "its threshold" if len(verdict.checks) == 1 else f"all {len(verdict.checks)} thresholds"
-    return f"Held {held}: {_events(report)}.", "good"
+        self.missed, self.checks = len(missed), len(verdict.checks)
+        self.which = enumerated(which, most=3)
+        self.thresholds = "its threshold" if self.checks == 1 else f"all {self.checks} thresholds"
+        self.cut = "" if report.finished else f"{_cut(report)}; until then "
+        self.events = _events(report)
+
+
+HEADLINES: Final[Sequence[Rule[Outcome]]] = (
+    Rule("impossible", lambda run: run.impossible, "FAILS: {0.impossible}, which must never happen."),
+    Rule("missed", lambda run: run.missed,
+         "{0.cut}MISSED {0.missed} of {0.checks} thresholds ({0.which}): {0.events}."),
+    Rule("cut short", lambda run: run.cut, "{0.cut}{0.events}."),
+    Rule("nothing asked", lambda run: not run.checks, "{0.events}. No thresholds were set."),
+    Rule("held", lambda _run: True, "Held {0.thresholds}: {0.events}."),
+)  # fmt: skip
+"""The first that applies is the verdict."""
+_MOODS: Final = {
+    "impossible": "bad",
+    "missed": "bad",
+    "cut short": "open",
+    "nothing asked": "plain",
+    "held": "good",
+}
+
+
+def headline(report: Report) -> tuple[str, str]:
+    """The verdict in a sentence, and its mood: one of ``good``, ``bad``, ``open`` and ``plain``."""
+    outcome = Outcome(report)
+    rule = deciding(HEADLINES, outcome)
+    return capital(rule.sentence.format(outcome)), _MOODS[rule.name]
 
 
 def summary(report: Report) -> list[tuple[str, str]]:
-    """What somebody asks first, and the answer."""
+    """What somebody asks first, and the answers: rows of two texts."""
     found = [("what ran", _load(report)), ("publishing", _publishing(report))]
     if report.manifest.faults:
         found.append(("broken on the way", _faults(report)))
@@ -57,12 +81,12 @@ def summary(report: Report) -> list[tuple[str, str]]:
 
 
 def limit(report: Report) -> str:
-    """Who saturated."""
+    """Who saturated, as a sentence."""
     return capital(f"{report.verdict.limit}.")
 
 
 def never(report: Report) -> str:
-    """How often what must never happen did."""
+    """How often each thing happened that must never happen, as a sentence."""
     found = report.verdict.measures
     names = {"acknowledged and not in Kafka": "ledger.lost", "delivered and not in Kafka": "ledger.orphan"}
     said = [
@@ -73,14 +97,14 @@ def never(report: Report) -> str:
 
 
 def enumerated(parts: Sequence[str], *, most: int = 5) -> str:
-    """``a, b and c``; beyond ``most`` only how many more there are."""
+    """The parts as ``a, b and c``; of more than ``most``, only how many more there are."""
     if len(parts) > most:
         return f"{', '.join(parts[:most])} and {len(parts) - most:,} more"
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def ms(value: float) -> str:
-    """A latency or a length of time, short."""
+    """A latency or a length of time, given in ms, as a short text."""
     if math.isnan(value):
         return "not known"
     if math.isinf(value):
@@ -91,7 +115,7 @@ def ms(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """In per cent, with what is not all never shown as all."""
+    """A share in per cent, in which less than all is never shown as all, nor more than nothing as nothing."""
     if value in {0.0, 1.0}:
         return f"{value * 100:.0f} %"
     shown = f"{value * 100:.1f} %"
@@ -107,7 +131,7 @@ def _cut(report: Report) -> str:
 
 
 def _events(report: Report) -> str:
-    """The run in a clause."""
+    """What became of the run's events, as a part of a sentence."""
     found = report.verdict.measures
     durable, intended = found.get("publish.durable", 0), found.get("publish.intended", 0)
     if not intended:
@@ -165,10 +189,10 @@ def _counted(measures: Mapping[str, float], names: Mapping[str, str]) -> list[st
 
 
 def _live(report: Report) -> str:
-    found, counters = report.verdict.measures, report.verdict.counters
+    found = report.verdict.measures
     if "live.delivered" not in found:
         return "No subscriber was recorded."
-    reasons = {n.removeprefix("dropped: "): c for n, c in counters.items() if n.startswith("dropped: ") and c}
+    reasons = {why: count for why, count in drops_of(report.verdict.counters).items() if count}
     through = "events delivered through a gateway" if "live.gaps" in found else "notifications delivered"
     text = f"{found['live.delivered']:,.0f} {through}"
     if "live.missing" in found:
@@ -221,5 +245,5 @@ def _faults(report: Report) -> str:
 
 
 def capital(text: str) -> str:
-    """As a sentence begins."""
+    """The text with its first letter capital, as a sentence begins."""
     return text[:1].upper() + text[1:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualstream_lab.lab.fan_out_lab.channels import fan_out
-from dualstream_lab.lab.fan_out_lab.ticks import coalescing
+from dualstream_lab.lab.scaling.channels import fan_out
+from dualstream_lab.lab.scaling.ticks import coalescing
 
 __all__ = ["coalescing", "fan_out"]

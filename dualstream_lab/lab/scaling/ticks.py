@@ -13,9 +13,9 @@ from uuid import uuid4
 from dualstream_lab.bounds import within
 from dualstream_lab.config import Settings
 from dualstream_lab.faults.fault import ServedGateway
-from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, gateway_metrics
-from dualstream_lab.lab.fan_out_lab.table import Table, each_of
 from dualstream_lab.lab.gateway_check.serving import serving, url_of
+from dualstream_lab.lab.scaling.measurement import Loaded, Measurement, gateway_metrics
+from dualstream_lab.lab.scaling.table import Table, each_of
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
@@ -43,11 +43,12 @@ async def coalescing(
     root: Path | str = "runs",
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """What a gateway's ``tick`` (s) does for some number of WebSocket clients: a row each, and repeat.
+    """Measure what a gateway's ``tick`` (s) does for its WebSocket clients.
 
-    All ``clients`` follow one source, about which ``rate`` events/s are published, one a call, for
-    ``duration`` s. ``dualstream serve`` and the clients (one process) share this machine's cores with Kafka,
-    Redis and the publisher: ``limit`` says who saturated. ``stack``, ``warm_up``: as of :func:`fan_out`.
+    The table has a row for each tick, number of clients and repeat. All ``clients`` follow one source, about
+    which ``rate`` events/s are published, one a call, for ``duration`` s. ``dualstream serve`` and the
+    clients (one process) share this machine's cores with Kafka, Redis and the publisher: ``limit`` says who
+    saturated. ``stack``, ``warm_up``: as of :func:`fan_out`.
 
     Columns: ``clients``, ``tick_ms``, ``repeat``, ``gateway_cpu`` (of `dualstream serve`), ``client_cpu``,
     ``redis_cpu`` (shares of one core), ``machine`` (share of all cores that anybody used),
@@ -92,7 +93,7 @@ async def coalescing(
 
 @asynccontextmanager
 async def _gateway(stack: LocalStack, tick: float) -> AsyncIterator[tuple[Settings, ServedGateway]]:
-    """With a topic of its own: a gateway's fresh store need not read what others left."""
+    """A gateway with a topic of its own, so that its fresh store need not read what others left."""
     topic = f"coalescing-{uuid4().hex[:10]}"
     await in_thread(stack.create_topic, topic)
     settings = Destination.of(stack, topic).settings

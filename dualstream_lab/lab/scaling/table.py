@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.notebook import in_notebook
+from dualstream_lab.lab.notebook import ProgressBar, in_notebook
 
 T = TypeVar("T")
 
 
 def each_of(name: str, values: Sequence[T]) -> tuple[T, ...]:
-    """All of them, each once. Raises ConfigError for none, for repeats, and for what is no sequence."""
+    """The values of an argument, as a tuple.
+
+    Raises ConfigError for none, for one that is there twice, and for what is no sequence.
+    """
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise ConfigError(f"{name}: must be several values, such as a list (is {values!r})")
     found = tuple(values)
@@ -26,36 +29,35 @@ def each_of(name: str, values: Sequence[T]) -> tuple[T, ...]:
 
 
 class Table:
-    """``total``: how many rows there will be. ``progress`` gets what is measured, a line at a time; left out,
-    a notebook shows a bar.
+    """The rows of a table, as they are measured. ``total``: how many there will be. ``progress`` gets what is
+    measured, a line at a time; left out, a notebook shows a bar.
     """
 
     def __init__(self, total: int, progress: Callable[[str], None] | None) -> None:
         self._total = total
-        self._bar = _bar(total) if progress is None and in_notebook() else None
+        self._bar = ProgressBar(total) if progress is None and in_notebook() else None
         self._progress = progress
         self._rows: list[dict[str, Any]] = []
         self._state = "running"
 
     def doing(self, activity: str) -> None:
-        """What comes next."""
+        """Show what is measured next."""
         line = f"{len(self._rows) + 1} of {self._total}: {activity}"
         if self._progress is not None:
             self._progress(line)
-        self._show(line)
-
-    def _show(self, line: str, style: str = "") -> None:
         if self._bar is not None:
-            bar, label = self._bar.children
-            bar.value, label.value, bar.bar_style = len(self._rows), line, style
+            self._bar.show(len(self._rows), line)
 
     def add(self, row: dict[str, Any]) -> None:
-        """What was measured."""
+        """Add a row that was measured."""
         self._rows.append(row)
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """What is cancelled within (the stop button) keeps the rows until then; without any it goes on."""
+        """Keep the rows until then where the work within is cancelled (the stop button).
+
+        Where there are none yet, the cancellation goes on.
+        """
         try:
             yield
             self._state = "finished"
@@ -64,21 +66,12 @@ class Table:
             if not self._rows:
                 raise
         finally:
-            style = "success" if self._state == "finished" else "warning"
-            self._show(f"{len(self._rows)} measured, {self._state}", style)
+            if self._bar is not None:
+                self._bar.show(len(self._rows), f"{len(self._rows)} measured, {self._state}")
+                self._bar.finish("success" if self._state == "finished" else "warning")
 
     def frame(self) -> pd.DataFrame:
-        """All rows; ``attrs["state"]``: ``finished`` or ``interrupted``."""
+        """All rows as a frame, whose ``attrs["state"]`` is ``finished`` or ``interrupted``."""
         frame = pd.DataFrame(self._rows)
         frame.attrs["state"] = self._state
         return frame
-
-
-def _bar(total: int) -> Any:
-    """A bar and a line below it."""
-    import ipywidgets  # noqa: PLC0415
-    from IPython.display import display  # noqa: PLC0415
-
-    box = ipywidgets.VBox([ipywidgets.IntProgress(max=total), ipywidgets.Label()])
-    display(box)  # type: ignore[no-untyped-call]
-    return box

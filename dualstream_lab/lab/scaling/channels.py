@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from dualstream_lab.bounds import within
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.lab.fan_out_lab.session import Loaded, Measurement, RedisCosts
-from dualstream_lab.lab.fan_out_lab.table import Table, each_of
+from dualstream_lab.lab.scaling.measurement import Loaded, Measurement, RedisCosts
+from dualstream_lab.lab.scaling.table import Table, each_of
 from dualstream_lab.load.session import own_stack
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.workload import Workload
@@ -41,14 +41,15 @@ async def fan_out(
     root: Path | str = "runs",
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """How channel policies scale with the number of sources: a row a policy, number and repeat, in turns.
+    """Measure how channel policies scale with the number of sources.
 
-    ``channels`` sources are followed by ``subscribers`` gateways, each source by one of them. ``source``: a
-    Redis channel a source. ``aggregate``: 64 shard channels a source type. ``pattern``: each gateway receives
-    everything by one pattern. First all subscribe in one moment, as when Redis comes back (the *storm*);
-    then the publisher sends ``rate`` events/s, evenly over the sources, for ``duration`` s. Publisher,
-    gateways (one process) and Redis share this machine's cores: ``limit`` says who saturated. ``stack``:
-    where; left out, one is made. ``warm_up``: s of load before each row.
+    The table has a row for each policy, number and repeat, in turns. ``channels`` sources are followed by
+    ``subscribers`` gateways, each source by one of them. ``source``: a Redis channel a source. ``aggregate``:
+    64 shard channels a source type. ``pattern``: each gateway receives everything by one pattern. First all
+    subscribe in one moment, as when Redis comes back (the *storm*); then the publisher sends ``rate``
+    events/s, evenly over the sources, for ``duration`` s. Publisher, gateways (one process) and Redis share
+    this machine's cores: ``limit`` says who saturated. ``stack``: where; left out, one is made. ``warm_up``:
+    s of load before each row.
 
     Columns: ``policy``, ``channels``, ``repeat``; of the storm ``subscriptions`` (that Redis confirmed),
     ``storm_s`` (until the last confirmation), ``storm_redis_cpu_s``, ``storm_gateway_cpu_s``, ``memory_mib``
@@ -56,8 +57,8 @@ async def fan_out(
     ``delay_p99_ms`` (from Kafka's acknowledgement to the gateway), ``live_p99_ms`` (from the intended time),
     ``redis_cpu``, ``gateway_cpu`` (all of them), ``publisher_cpu`` (shares of one core), ``machine`` (share
     of all cores that anybody used), ``messages_per_event`` (messages that all gateways read, with those that
-    they throw away), ``delivered``, ``missing`` (events), ``dropped`` (notifications that the publisher
-    gave up), ``buffer_kib`` (that waited in Redis for the slowest gateway, at most), ``limit``, ``run`` (its
+    they throw away), ``delivered``, ``missing`` (events), ``dropped`` (notifications that the publisher gave
+    up), ``buffer_kib`` (that waited in Redis for the slowest gateway, at most), ``limit``, ``run`` (its
     directory).
 
     The stop button ends it: the table has the rows until then. Raises ConfigError, StackError,
@@ -90,7 +91,7 @@ async def fan_out(
 
 
 def _workload(rate: float, duration: float, sources: int) -> Workload:
-    """Even over the sources: what is popular would hide how many there are."""
+    """A load that is even over the sources: popular ones would hide how many there are."""
     return Workload(
         rate=within("rate", rate, 10, 1_000_000),
         duration=duration,
@@ -113,7 +114,7 @@ def _measurement(
         name=f"fan-out-{policy}",
         workload=workload,
         settings=settings,
-        listener="dualstream_lab.lab.fan_out_lab.gateways",
+        listener="dualstream_lab.lab.scaling.gateways",
         task={"policy": policy, "sources": workload.sources, "gateways": gateways},
         subscribers=gateways,
         deliveries=1,
@@ -133,7 +134,7 @@ async def _measured(measurement: Measurement, redis_url: str) -> dict[str, Any]:
 
 
 async def _storm(measurement: Measurement, costs: RedisCosts) -> dict[str, Any]:
-    """Everybody subscribes to everything."""
+    """Let all gateways subscribe in one moment, and measure what that costs."""
     before = await costs.spent()
     async with costs.watched() as buffers:
         measurement.listening.send("subscribe")

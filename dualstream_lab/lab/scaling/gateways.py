@@ -1,6 +1,6 @@
 """Gateways' connections to Redis, in a process of their own: they subscribe in one moment, and listen.
 
-``python -m dualstream_lab.lab.fan_out_lab.gateways`` is not for people: see :mod:`dualstream_lab.load.child`.
+``python -m dualstream_lab.lab.scaling.gateways`` is not for people: see :mod:`dualstream_lab.load.child`.
 It is told ``subscribe`` first, and says how long the storm took.
 """
 
@@ -21,6 +21,7 @@ from dualstream_lab.load.child import Orders, say, serve, settle_memory
 from dualstream_lab.load.listener import record
 from dualstream_lab.load.probes import probe_redis
 from dualstream_lab.load.receive_recorder import ReceiveRecorder
+from dualstream_lab.load.subscriber import Connection
 from dualstream_lab.recording import Ending
 from dualstream_lab.tasks import end_tasks
 from dualstream_lab.workload import RunIds, source_name
@@ -28,8 +29,8 @@ from dualstream_lab.workload import RunIds, source_name
 _STORM: Final = 120.0  # s
 
 
-class _Gateway:
-    """What a gateway does with Redis, and nothing else of it; as :class:`Listening`.
+class _Gateway(Connection):
+    """What a gateway does with Redis, and nothing else of it.
 
     ``read``: messages that it was sent; those of sources that it does not follow it throws away, as a
     gateway does.
@@ -38,8 +39,8 @@ class _Gateway:
     def __init__(
         self, settings: ServeSettings, recorder: ReceiveRecorder, number: int, sources: Sequence[int]
     ) -> None:
+        super().__init__(recorder, number=number, listening=recorder.listening, sources=sources)
         self._channels = Channels(settings)
-        self._recorder = recorder
         names = [":".join(source_name(rank)) for rank in sources]
         channels = map(self._channels.channel, names)
         self._wanted = list(dict.fromkeys(channels))
@@ -52,43 +53,28 @@ class _Gateway:
             pattern=self._channels.pattern,
             resync=self._channels.resync,
         )
-        self.number = number
-        self.sources = sources
-        self.ready = asyncio.Event()
-        self._since = 0
-        self._left = 0
-        self.joined = self.lost = self.read = 0
-        self.trouble = ""
+        self._left = self.read = 0
 
     async def want(self) -> None:
-        """Every channel, before there is a connection: as a gateway whose Redis comes back."""
+        """Ask for every channel before there is a connection, as a gateway does whose Redis comes back."""
         asked = [asyncio.create_task(self.upstream.subscribe(channel)) for channel in self._wanted]
         await asyncio.sleep(0)
         await end_tasks(asked)  # who is cancelled leaves it wanted
         self._left = self.upstream.channels
 
     async def run(self) -> None:
-        """As :class:`Listening`."""
+        """Stay connected to Redis until cancelled."""
         await self.upstream.run()
 
     @property
     def subscriptions(self) -> int:
-        """What Redis keeps for it."""
+        """How many subscriptions Redis keeps for this gateway."""
         return 1 if self._channels.pattern else self.upstream.channels
-
-    def over(self, ending: Ending, now: int) -> None:
-        """As :class:`Listening`."""
-        since, self._since = self._since, 0
-        if since:
-            self._recorder.listening(self, since, now, ending)
 
     def _confirmed(self, channels: list[bytes]) -> None:
         self._left -= len(channels)
-        if self._left <= 0 and not self._since:
-            self._since = time.monotonic_ns()
-            self._recorder.listening(self, self._since, 0, Ending.OPEN)
-            self.joined += 1
-            self.ready.set()
+        if self._left <= 0 and not self.since:
+            self._confirm(time.monotonic_ns())
 
     def _lose(self, reason: str) -> None:
         self.trouble = reason
@@ -105,7 +91,7 @@ class _Gateway:
         self.read += 1
         source = self._channels.source(channel, notification) if self._channels.shared else channel
         if source in self._own:
-            self._recorder(self.number, message, time.monotonic_ns())
+            self._on_message(self.number, message, time.monotonic_ns())
 
 
 async def _main(task: dict[str, Any], orders: Orders) -> dict[str, Any]:

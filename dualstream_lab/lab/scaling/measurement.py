@@ -21,7 +21,7 @@ from dualstream_lab.load.driver import time_limit
 from dualstream_lab.load.session import Session, cpu_seconds, new_manifest
 from dualstream_lab.recording import LatencyHistogram, RunDirectory
 from dualstream_lab.tasks import end_tasks, until
-from dualstream_lab.verdict.measures import totals_of
+from dualstream_lab.verdict.measures import machine_share, totals_of
 from dualstream_lab.workload import Workload
 
 _READY: Final = 60.0
@@ -35,7 +35,7 @@ _LOOK: Final = 0.02  # s between looks at Redis's clients' buffers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What came of the load. ``delays``: Kafka's acknowledgement to delivered, of every delivery.
+    """What came of the load. ``delays``: from Kafka's acknowledgement to the delivery, of every delivery.
 
     ``cpu``: of each process, as a share of one core, while the plan ran. ``summary``: what those who listened
     say in the end.
@@ -49,15 +49,17 @@ class Loaded:
     @property
     def machine(self) -> float:
         """The share of all cores that anybody used."""
-        busy, idle = (self.run.verdict.counters.get(f"machine.{kind}_ms", 0) for kind in ("busy", "idle"))
-        return busy / max(1, busy + idle)
+        return machine_share(self.run.verdict.counters)
 
 
 @dataclass(kw_only=True)
 class Measurement:
-    """What to run. ``listener``: the module of those who listen, and ``task`` what they are told besides.
+    """One run of a load, and the process that listens meanwhile.
 
-    ``deliveries``: of each event. ``processes``: more whose CPU counts, by name.
+    ``listener``: that process's module, and ``task`` what it is told besides.
+
+    ``deliveries``: how many there are of each event. ``processes``: by name, the ids of more processes whose
+    CPU is measured.
 
     Entering it starts the processes, warms the publisher, and leaves both idle; leaving it ends them. A run
     that was begun and not finished is kept as ``interrupted``; of one that was not begun nothing is.
@@ -103,7 +105,7 @@ class Measurement:
             self._session.end("interrupted")
 
     async def load(self) -> Loaded:
-        """The plan, from its zero until all that was sent is settled and delivered."""
+        """Send the load, and wait until all that was sent is settled and delivered."""
         directory = self._session.directory
         zero = self._session.start(self.listening, self._generator, lead=_LEAD)
         pids = {"publisher": self._generator.pid, "subscribers": self.listening.pid, **self.processes}
@@ -124,7 +126,7 @@ class Measurement:
 
 
 async def gateway_metrics(url: str) -> dict[str, float]:
-    """Those without labels, by name, of the gateway at this base URL. Raises StreamUnavailable."""
+    """The metrics, by name, of the gateway at this base URL. Raises StreamUnavailable."""
     timeout = aiohttp.ClientTimeout(total=_ANSWER)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/metrics") as answer:
@@ -136,20 +138,20 @@ async def gateway_metrics(url: str) -> dict[str, float]:
 
 
 class _Spent(NamedTuple):
-    """``cpu``: seconds so far, of user and system; ``memory``: bytes that are in use now."""
+    """What Redis has spent. ``cpu``: s until now, of user and system; ``memory``: bytes in use now."""
 
     cpu: float
     memory: int
 
 
 class RedisCosts:
-    """Asks one Redis. Raises StreamUnavailable when it does not answer."""
+    """Asks one Redis what it spends. Raises StreamUnavailable when it does not answer."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def spent(self) -> _Spent:
-        """Now."""
+        """What Redis has spent until now."""
         async with Link(self._url) as link:
             user, system, memory = [
                 float(await link.info(name, _ANSWER))
@@ -159,7 +161,7 @@ class RedisCosts:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[list[int]]:
-        """The bytes that the subscriber which is furthest behind has waiting, look by look."""
+        """Meanwhile, how many bytes wait in Redis for its slowest subscriber, look by look."""
         seen = [0]
 
         async def watch() -> None:
