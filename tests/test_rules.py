@@ -78,6 +78,25 @@ def test_of_several_limits_those_are_said_that_the_tables_say(cases: tuple[str],
     assert limit(*cases) == "; ".join(LIMITS[case][-1] for case in said)
 
 
+@pytest.mark.parametrize(
+    ("measures", "peaks", "said"),
+    [
+        ({"publish.latency.p99": 20}, {"published.gc_pause_ms": 12}, "stopped it for up to 12 ms"),
+        ({"live.latency.p99": 8}, {"delivered.gc_pause_ms": 4}, "stopped them for up to 4 ms"),
+        ({"publish.latency.p99": 1}, {"published.gc_pause_ms": 2.9}, ""),
+        ({"publish.latency.p99": 40}, {"published.gc_pause_ms": 12}, ""),
+    ],
+)
+def test_a_collection_that_is_half_of_what_was_measured_is_said(
+    measures: dict[str, float], peaks: dict[str, float], said: str
+) -> None:
+    found = limit_sentence(measures, Totals(peaks=peaks), concurrency=10, batch=10, buffer_events=1000)
+    nothing, _, rest = found.partition("; ")
+    assert nothing.startswith("nothing was at its limit")
+    assert said in rest
+    assert bool(said) == bool(rest)
+
+
 def test_where_nothing_is_at_its_limit_the_figures_say_how_far_it_was() -> None:
     text = (
         "nothing was at its limit: events sent 0.0 ms after their time (p99), generator at 0.00 of one core"

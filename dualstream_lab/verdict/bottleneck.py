@@ -15,6 +15,7 @@ _FULL = 0.95  # of all cores
 _BUFFER = 0.8  # of the publisher's room
 _OUTPUT = 8.0  # MiB: Redis's soft limit for a subscriber
 _SLOW_ANSWER = 200.0  # ms
+_PAUSE = 3.0  # ms of a collection: with what follows it, more than the brokers take
 
 
 class Load:
@@ -33,6 +34,8 @@ class Load:
         self.subscribers_cpu, self.consumer_cpu = peak("delivered.cpu"), peak("consumed.cpu")
         self.redis_cpu, self.redis_output = peak("redis.cpu"), peak("redis.output_buffer") / 2**20
         self.kafka_answer = peak("kafka.answer_ms")
+        self.pause, self.subscribers_pause = peak("published.gc_pause_ms"), peak("delivered.gc_pause_ms")
+        self.publish, self.live = measure("publish.latency.p99"), measure("live.latency.p99")
         self.in_flight, self.concurrency = peak("published.in_flight"), concurrency
         self.buffered = peak("publisher.buffered_events")
         self.machine = machine_share(whole.counters)
@@ -89,6 +92,15 @@ MACHINE: Final = Rule[Load](
     "machine", lambda load: load.machine >= _FULL,
     "all cores of this machine were busy ({0.machine:.0%}), whoever it was",
 )  # fmt: skip
+PAUSES: Final[Sequence[Rule[Load]]] = (
+    Rule("collector", lambda load: load.pause >= max(_PAUSE, load.publish / 2),
+         "latencies have the generator's own pauses: Python's garbage collector stopped it for up to "
+         "{0.pause:.0f} ms"),
+    Rule("collector of subscribers", lambda load: load.subscribers_pause >= max(_PAUSE, load.live / 2),
+         "live latencies have the subscribers' own pauses: the garbage collector stopped them for up to "
+         "{0.subscribers_pause:.0f} ms"),
+)  # fmt: skip
+"""Said beside all else: what the measuring itself added, where it is half of what was measured (p99)."""
 _NOTHING: Final = (
     "nothing was at its limit: events sent {0.slip:.1f} ms after their time (p99), generator at {0.cpu:.2f} "
     "of one core"
@@ -105,6 +117,5 @@ def limit_sentence(
     load = Load(measures, whole, concurrency, batch, buffer_events)
     found = sentences(PUBLISHING, load)[:1] + sentences(PARTIES, load)
     found = (found or sentences([ANSWERS], load)) + sentences([MACHINE], load)
-    if not found:
-        return _NOTHING.format(load)
-    return "; ".join(found) + " (with faults on the way)" * faults
+    limit = "; ".join(found) + " (with faults on the way)" * faults if found else _NOTHING.format(load)
+    return "; ".join([limit, *sentences(PAUSES, load)])

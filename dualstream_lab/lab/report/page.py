@@ -16,6 +16,8 @@ from dualstream_lab.verdict.thresholds import format_measure
 _PARTIES = (
     ("generator: CPU, worst second", "generator.cpu"),
     ("generator: event loop late, at worst", "generator.loop_lag"),
+    ("generator: stopped by the garbage collector, at worst", "generator.gc_pause"),
+    ("subscribers: stopped by the garbage collector, at worst", "live.gc_pause"),
     ("generator: events sent after their time, p99", "generator.slip.p99"),
     ("publisher: events in its buffer, at most", "publisher.buffered_events"),
     ("Kafka: answer to a small request, at worst", "kafka.answer"),
