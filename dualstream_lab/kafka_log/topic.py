@@ -7,13 +7,14 @@ import hashlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from aiokafka.admin.config_resource import ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol import types as wire
 from aiokafka.protocol.admin import DescribeConfigsRequest
@@ -273,13 +274,11 @@ async def ask_any(client: AIOKafkaClient, request: Any) -> Any:
     while not (nodes := [broker.nodeId for broker in client.cluster.brokers()]):
         await asyncio.sleep(_FENCED)
         await client.force_metadata_update()
-    failure: KafkaError | OSError = KafkaConnectionError("no broker was asked")
-    for node in random.sample(nodes, min(len(nodes), _BROKERS)):
-        try:
+    *others, last = random.sample(nodes, min(len(nodes), _BROKERS))
+    for node in others:
+        with suppress(KafkaError, OSError):
             return await client.send(node, request)
-        except (KafkaError, OSError) as error:
-            failure = error
-    raise failure
+    return await client.send(last, request)
 
 
 class _Uuid:
