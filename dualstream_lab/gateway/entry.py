@@ -13,6 +13,7 @@ from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.gateway.handover import Join, Phase, Stream
 from dualstream_lab.gateway.past import Positions, Refusal, later
 from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.gateway.repair import STEP
 from dualstream_lab.gateway.since import Since, check_since, known_by
 from dualstream_lab.store import Page, Place, Query, Row
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
 _NO_PLACE: Final = Place(position=0, floor=0)
-_STEP: Final = 250  # events that are told in one step, some 2 ms
 _time_of = attrgetter("ts")
 
 
@@ -134,10 +134,10 @@ class Entry:
             except StreamUnavailable:
                 join.refuse(Refusal.STORE_LAG)
             else:
+                await self._hub.repairs.settle(feed, stream, theirs)
                 if feed.stream is not stream:
                     break
-                self._hub.repairs.settle(feed, theirs)
-                if len(mine.rows) > _STEP and (ahead := join.read_ahead(mine, feed.homes)):
+                if len(mine.rows) > STEP and (ahead := join.read_ahead(mine, feed.homes)):
                     return ahead
                 if stream.level(mine) and (rows := join.read(mine, feed.homes)):
                     return rows
@@ -152,8 +152,8 @@ class Entry:
     ) -> None:
         """A long past, a piece at a time, of all clients together: others would have to wait for it."""
         known = dict(before)
-        for begin in range(0, len(rows), _STEP):
-            piece = rows[begin : begin + _STEP]
+        for begin in range(0, len(rows), STEP):
+            piece = rows[begin : begin + STEP]
             async with self._telling:
                 client.catch_up(feed.stored(piece, known, old=True), feed.source)
                 await asyncio.sleep(0)

@@ -119,8 +119,12 @@ class Stream(Generic[T]):
         """Something below where Kafka ends may have been lost: look when the store is there."""
         self.needs = later(ends, self.needs)
 
-    def repair(self, page: Page) -> list[Row]:
-        """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late."""
+    def repair(self, page: Page, *, most: int | None = None) -> list[Row]:
+        """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late.
+
+        Of more than ``most`` the first ones; no more than these are is confirmed then, so that the next call,
+        with this page or another one, gives those after them.
+        """
         confirmed, seen = self.confirmed, self._seen
         late = [
             row
@@ -128,7 +132,12 @@ class Stream(Generic[T]):
             if row.offset > confirmed.get(row.partition, -1)
             and (row.partition, row.offset, row.id) not in seen
         ]
-        self._confirm(page.through)
+        through = page.through
+        if most is not None and len(late) > most:
+            left = {row.partition: row.offset for row in reversed(late[most:])}  # the first of each partition
+            through = {p: min(offset, left.get(p, offset + 1) - 1) for p, offset in through.items()}
+            late = late[:most]
+        self._confirm(through)
         if self.needs:
             reached = self.confirmed
             self.needs = {p: end for p, end in self.needs.items() if reached.get(p, -1) < end - 1}

@@ -21,6 +21,7 @@ from dualstream_lab.store import Page, Query
 if TYPE_CHECKING:
     from dualstream_lab.gateway.clients import Frame
     from dualstream_lab.gateway.feed import Feed
+    from dualstream_lab.gateway.handover import Stream
 
     _Feeds = Callable[[], Iterable[Feed]]
     _Say = Callable[[Feed, list[Frame]], None]
@@ -33,6 +34,8 @@ _POLL: Final = 0.25  # s between looks while Redis is away
 _JITTER: Final = 0.05  # s: gateways that lost the same Redis do not ask in one moment
 _AGAIN: Final = 0.5
 _GROUP: Final = 200  # feeds of one look
+STEP: Final = 250
+"""Events that are told in one turn of the loop, some 2 ms."""
 _WARN_EVERY: Final = 5.0  # s between warnings of one kind
 _DIGITS: Final = 18  # of the largest offset; int() raises for thousands of them
 _MOST_CLAIMS: Final = 10_000  # that wait for Kafka's answer
@@ -157,16 +160,28 @@ class Repairs:
             group.create_task(self._poll_degraded())
             group.create_task(self._reconcile_all())
 
-    def settle(self, feed: Feed, page: Page) -> None:
-        """Tell what the store has and the feed's clients were not told; live again when that is all."""
-        stream = feed.stream
+    async def settle(self, feed: Feed, stream: Stream[Frame], page: Page) -> None:
+        """Tell what the store has and the feed's clients were not told; live again when that is all.
+
+        Of many events a piece in each turn of the loop: everybody else would have to wait for all of them.
+        Nothing where the page was read for a ``stream`` that is the feed's no more: the log was made anew.
+        """
+        if feed.stream is not stream:
+            return
         feed.learn(page)
         if why := stream.lost(page, feed.homes):
             self._say(feed, [feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
-        before = stream.confirmed
-        if late := stream.repair(page):
+        while True:
+            before = stream.confirmed
+            if not (late := stream.repair(page, most=STEP)):
+                break
             self.late += len(late)
             self._say(feed, feed.stored(late, {p: before.get(p, -1) for p in feed.partitions}))
+            if len(late) < STEP:
+                break
+            await asyncio.sleep(0)
+            if feed.stream is not stream:
+                return
         waits = feed in self._unfenced or feed in self._asking
         if not stream.needs and feed.degraded and feed.subscribed and not waits:
             feed.degraded = None
@@ -235,8 +250,7 @@ class Repairs:
                 await asyncio.sleep(_AGAIN)
                 return
             for (feed, stream), page in zip(group, pages, strict=True):
-                if feed.stream is stream:  # else it is of another log now
-                    self.settle(feed, page)
+                await self.settle(feed, stream, page)
 
     def _warn(self, subject: str, reason: str) -> None:
         now = time.monotonic()

@@ -575,7 +575,7 @@ class Gateway:
             return
         (page,) = pages
         self.settle(page)
-        if page.more or stream.needs:
+        if page.more or stream.needs or not stream.level(page):
             self.world.send("pause", None, partial(self._compare, stream))
         else:
             self._repairing = False
@@ -587,7 +587,7 @@ class Gateway:
             self.tell(Frame("lost", None, page.below))
             self.world.outcome.lost += 1
         before, known = stream.confirmed, self.named(stream.confirmed)
-        late = stream.repair(page)
+        late = stream.repair(page, most=self.step)
         self.world.outcome.late += len(late)
         for frame in self.found_frames(late, known):
             self.tell(frame)
