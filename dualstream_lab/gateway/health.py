@@ -13,7 +13,7 @@ from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.gateway.log import Log, each_end
 from dualstream_lab.gateway.past import Lag, Positions
 from dualstream_lab.gateway.reads import Reads
-from dualstream_lab.kafka_log import LogConsumer
+from dualstream_lab.kafka_log import LogClient
 from dualstream_lab.store import Feeder, Store
 
 _EVERY: Final = 1.0  # s
@@ -30,7 +30,7 @@ class Health:
     """
 
     def __init__(
-        self, settings: ServeSettings, log: Log, store: Store, reads: Reads, consumer: LogConsumer
+        self, settings: ServeSettings, log: Log, store: Store, reads: Reads, consumer: LogClient
     ) -> None:
         self._settings = settings
         self._log = log

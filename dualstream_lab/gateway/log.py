@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.gateway.past import Positions
-from dualstream_lab.kafka_log import LogConsumer, LogEnds, LogIdentity, LogWatch, partition_of, read_range
+from dualstream_lab.kafka_log import LogClient, LogEnds, LogIdentity, LogWatch, partition_of, read_range
 from dualstream_lab.record import Decoder, Record
 from dualstream_lab.store import Row
 
@@ -124,7 +124,7 @@ class Log:
     """
 
     def __init__(
-        self, settings: ServeSettings, identity: LogIdentity, consumer: LogConsumer, changed: OnChange
+        self, settings: ServeSettings, identity: LogIdentity, consumer: LogClient, changed: OnChange
     ) -> None:
         self._ends = LogEnds(settings, consumer)
         self._tails = _Tails(settings)

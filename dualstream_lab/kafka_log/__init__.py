@@ -9,7 +9,7 @@ identity and settings, and whether these change. ``connection``: how one connect
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log.client import Bounds, LogEnds
+from dualstream_lab.kafka_log.client import Bounds, LogClient, LogEnds
 from dualstream_lab.kafka_log.connection import (
     client_options,
     close_producer,
@@ -36,6 +36,7 @@ from dualstream_lab.kafka_log.trouble import PartitionTrouble
 __all__ = [
     "Bounds",
     "GroupConsumer",
+    "LogClient",
     "LogConsumer",
     "LogEnds",
     "LogIdentity",
