@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -87,27 +87,38 @@ class LogClient:
         return {p: found[p] if found[p] >= 0 else end for p, end in ends.items()}
 
     async def bounds(self, partitions: Iterable[int]) -> Bounds:
-        """Where each begins and ends; those that cannot be asked, for example without a leader, do not
-        stop the others.
+        """Where each begins and ends; see :meth:`apart`."""
+
+        async def ask(group: list[int]) -> dict[int, tuple[int, int]]:
+            begins, ends = await self.begins(group), await self.ends(group)
+            return {partition: (begins[partition], ends[partition]) for partition in group}
+
+        found, refused = await self.apart(ask, partitions)
+        begins = {partition: begin for partition, (begin, _) in found.items()}
+        return Bounds(begins, {partition: end for partition, (_, end) in found.items()}, refused)
+
+    async def apart(
+        self, ask: Callable[[list[int]], Awaitable[Mapping[int, T]]], partitions: Iterable[int]
+    ) -> tuple[dict[int, T], dict[int, str]]:
+        """Answers, by partition, and why there is none for the others: none of them stops another.
+
+        ``ask`` is called for those of each broker together, and for each by itself where it raises
+        StreamUnavailable: one of them, for example without a leader, may be the trouble of all.
         """
-        begins: dict[int, int] = {}
-        ends: dict[int, int] = {}
+        found: dict[int, T] = {}
         refused: dict[int, str] = {}
 
-        async def ask(group: list[int]) -> None:
+        async def ask_group(group: list[int]) -> None:
             try:
-                found = await self.begins(group), await self.ends(group)
+                found.update(await ask(group))
             except StreamUnavailable as error:
                 if len(group) == 1:
                     refused[group[0]] = str(error)
                 else:
-                    await asyncio.gather(*(ask([partition]) for partition in group))
-            else:
-                begins.update(found[0])
-                ends.update(found[1])
+                    await asyncio.gather(*(ask_group([partition]) for partition in group))
 
-        await asyncio.gather(*(ask(group) for group in (await self.leaders(partitions)).values()))
-        return Bounds(begins, ends, refused)
+        await asyncio.gather(*(ask_group(group) for group in (await self.leaders(partitions)).values()))
+        return found, refused
 
     async def leaders(self, partitions: Iterable[int]) -> dict[Hashable, list[int]]:
         """Which are asked together: by the broker that leads them. One without a leader is alone.
@@ -202,15 +213,12 @@ class LogEnds:
         self._asked: dict[int, asyncio.Future[int]] = {}
         self._busy: set[Hashable] = set()  # leaders that are being asked
         self._wake = asyncio.Event()
-        self.known: dict[int, int] = {}
-        """The last answers: the log reaches at least so far."""
-
-    async def end(self, partition: int) -> int:
-        """The offset after the partition's last stable record, asked from now on; else StreamUnavailable."""
-        return (await self.ends([partition]))[partition]
 
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
-        """As :meth:`end`, of several. Raises StreamUnavailable if one of them cannot be asked."""
+        """The offset after each one's last stable record, asked from now on.
+
+        Raises StreamUnavailable if one of them cannot be asked.
+        """
         asked = {partition: self._ask(partition) for partition in partitions}
         if not asked:
             return {}
@@ -240,24 +248,15 @@ class LogEnds:
                         group.create_task(self._answer(leader, {p: self._asked.pop(p) for p in partitions}))
 
     async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int]]) -> None:
-        await self._answer_all(asked)
+        ends, refused = await self._consumer.apart(self._consumer.ends, asked)
+        for partition, future in asked.items():
+            if future.done():  # whoever asked has left
+                continue
+            if partition in ends:
+                future.set_result(ends[partition])
+            else:
+                future.set_exception(StreamUnavailable(refused[partition]))
+                future.exception()  # whoever asked may leave
         self._busy.discard(leader)
         if self._asked:
             self._wake.set()
-
-    async def _answer_all(self, asked: Mapping[int, asyncio.Future[int]]) -> None:
-        try:
-            ends = await self._consumer.ends(asked)
-        except StreamUnavailable as error:
-            if len(asked) > 1:  # one of them may be the trouble of all
-                await asyncio.gather(*(self._answer_all({p: future}) for p, future in asked.items()))
-                return
-            for future in asked.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # whoever asked may have left
-        else:
-            self.known.update(ends)
-            for partition, end in ends.items():
-                if not asked[partition].done():
-                    asked[partition].set_result(end)

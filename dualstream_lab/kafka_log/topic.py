@@ -9,7 +9,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -257,9 +256,10 @@ async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) 
     """
     for pause in _PAUSES if patient else _PAUSES[-1:]:
         answer = await ask_any(client, _DescribeTopic(topic))
-        error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
+        error_code, _name, high, low, _internal, partitions = answer.topics[0][:6]
         if not error_code and partitions:
             replicas = min(len(partition[4]) for partition in partitions)
+            topic_id = UUID(int=high % 2**64 << 64 | low % 2**64)
             return Description(answer.cluster_id, topic_id, len(partitions), replicas)
         await asyncio.sleep(pause)
     return None
@@ -281,22 +281,6 @@ async def ask_any(client: AIOKafkaClient, request: Any) -> Any:
     return await client.send(last, request)
 
 
-class _Uuid:
-    """The protocol's UUID: 16 bytes."""
-
-    @staticmethod
-    def encode(value: UUID) -> bytes:
-        return value.bytes
-
-    @staticmethod
-    def decode(data: BytesIO) -> UUID:
-        return UUID(bytes=data.read(16))
-
-    @staticmethod
-    def repr(value: UUID) -> str:
-        return str(value)
-
-
 _TEXT = wire.CompactString("utf-8")
 _INTEGERS = wire.CompactArray(wire.Int32)
 _TAGS = ("tags", wire.TaggedFields)
@@ -311,7 +295,8 @@ _PARTITION = (
     *(("replicas", _INTEGERS), ("isr", _INTEGERS), ("offline_replicas", _INTEGERS), _TAGS),
 )
 _TOPIC = (
-    *(("error_code", wire.Int16), ("name", _TEXT), ("topic_id", _Uuid), ("is_internal", wire.Boolean)),
+    *(("error_code", wire.Int16), ("name", _TEXT)),
+    *(("high_id", wire.Int64), ("low_id", wire.Int64), ("is_internal", wire.Boolean)),  # the protocol's UUID
     *(("partitions", wire.CompactArray(*_PARTITION)), ("authorized_operations", wire.Int32), _TAGS),
 )
 
@@ -335,7 +320,10 @@ class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _DescribedTopics
     SCHEMA = wire.Schema(
-        ("topics", wire.CompactArray(("topic_id", _Uuid), ("name", _TEXT), _TAGS)),
+        (
+            "topics",
+            wire.CompactArray(("high_id", wire.Int64), ("low_id", wire.Int64), ("name", _TEXT), _TAGS),
+        ),
         ("allow_auto_topic_creation", wire.Boolean),
         ("include_topic_authorized_operations", wire.Boolean),
         _TAGS,
@@ -351,4 +339,4 @@ class _DescribeTopic(Request[_DescribeTopicStruct]):  # type: ignore[misc]
         self._topic = topic
 
     def build(self, request_struct_class: type[_DescribeTopicStruct]) -> _DescribeTopicStruct:
-        return request_struct_class([(UUID(int=0), self._topic, {})], False, False, {})
+        return request_struct_class([(0, 0, self._topic, {})], False, False, {})

@@ -99,7 +99,7 @@ async def test_a_broker_that_is_away_is_the_trouble_of_its_partitions_alone(clus
             while sum(consumer.positions.values()) < 3:
                 await consumer.poll(Records)
             await mute(cluster.brokers[1])
-            asked = asyncio.create_task(ends.end(1))
+            asked = asyncio.create_task(ends.ends([1]))
             await asyncio.sleep(0)
             assert await ends.ends([0, 2]) == {0: 1, 2: 1}
             assert not asked.done(), "they do not wait for it"
