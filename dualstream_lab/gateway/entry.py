@@ -50,7 +50,7 @@ class Entry:
         try:
             stream = feed.stream
             join = Join(known_by(since))
-            stranger = await self.check(since)
+            stranger = await check_since(self._log, since)
             await self._subscribe(feed)
             await self._fence(feed, join, () if stranger else join.after)
             if stranger:
@@ -66,10 +66,6 @@ class Entry:
             self._hub.release(feed)
             raise
         return feed
-
-    async def check(self, since: Since) -> bool:
-        """As :func:`check_since`."""
-        return await check_since(self._log, since)
 
     async def _subscribe(self, feed: Feed) -> None:
         upstream = self._hub.upstream

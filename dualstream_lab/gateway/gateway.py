@@ -110,7 +110,7 @@ class Gateway:
         self.hub = Hub(settings, self._reads, self._log)
         entry = Entry(settings, self.hub, self._reads, self._log)
         limit, rate = ConnectionLimit(settings), RateLimit(settings.subscribe_rate)
-        self._endpoints = Endpoints(Sessions(settings, access, self.hub, entry, limit, rate))
+        self._endpoints = Endpoints(Sessions(settings, access, self.hub, entry, limit, rate), self._log)
         self._queries = Queries(settings, access, self._log, self._reads)
         self.metrics = Metrics(self.hub, limit, self.health)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.log import Log, each_end
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.past import Lag, Positions
 from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.kafka_log import LogClient
@@ -63,7 +63,7 @@ class Health:
         self._covered.clear()
 
     async def _check(self) -> None:
-        ends, away = await each_end(self._log, range(self._log.identity.partitions))
+        ends, away = await self._log.each_end(range(self._log.identity.partitions))
         self._kafka = next(iter(away.values()), "up")
         if ends and away:
             self._kafka = f"{_named(away)}: {self._kafka}"

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from dualstream_lab.config import ServeSettings
+from dualstream_lab.cursor import position_of
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import Notification, decode_notification
 from dualstream_lab.gateway.clients import Connection, Frame
@@ -20,7 +21,7 @@ from dualstream_lab.gateway.handover import Join
 from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.past import Refusal, later
 from dualstream_lab.gateway.reads import Reads
-from dualstream_lab.gateway.repair import Claim, Claims, Repairs, position_of
+from dualstream_lab.gateway.repair import Claim, Claims, Repairs
 from dualstream_lab.gateway.upstream import Channels, Upstream
 from dualstream_lab.kafka_log import LogIdentity
 from dualstream_lab.store import Row

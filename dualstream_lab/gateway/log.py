@@ -148,12 +148,19 @@ class Log:
         return tuple(dict.fromkeys(partition_of(source, count) for count in sorted(self._counts)))
 
     async def ends(self, partitions: Iterable[int]) -> Positions:
-        """Where committed messages end, asked from now on. Raises StreamUnavailable."""
-        ends = await self._ends.ends(partitions)
+        """Where committed messages end, asked from now on. Raises StreamUnavailable if one does not say."""
+        ends, refused = await self.each_end(partitions)
+        for reason in refused.values():
+            raise StreamUnavailable(reason)
+        return ends
+
+    async def each_end(self, partitions: Iterable[int]) -> tuple[Positions, dict[int, str]]:
+        """Where those end that can be asked, and why the others cannot: one must not hold up the others."""
+        ends, refused = await self._ends.ends(partitions)
         if any(end < self.known.get(partition, 0) for partition, end in ends.items()):
             await self._refresh()  # it was made anew, or has lost a part: which one, before that is told
         self._know(ends)
-        return ends
+        return ends, refused
 
     async def has(self, partitions: Iterable[int]) -> bool:
         """Whether it has these partitions; looks whether some were added."""
@@ -205,18 +212,3 @@ class Log:
             self._counts.clear()
         self._counts.add(after.partitions)
         self._changed(before, after)
-
-
-async def each_end(log: Log, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
-    """Where those end that can be asked, and why the others cannot: one must not hold up the others."""
-
-    async def ask(partition: int) -> int | str:
-        try:
-            return (await log.ends([partition]))[partition]
-        except StreamUnavailable as error:
-            return str(error)
-
-    asked = list(partitions)
-    answers = list(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
-    ends = {partition: answer for partition, answer in answers if isinstance(answer, int)}
-    return ends, {partition: answer for partition, answer in answers if isinstance(answer, str)}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError
 from dualstream_lab.event import Notification
-from dualstream_lab.gateway.log import Log, each_end
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.reads import Reads
 from dualstream_lab.store import Page, Query
 
@@ -37,7 +37,6 @@ _GROUP: Final = 200  # feeds of one look
 STEP: Final = 250
 """Events that are told in one turn of the loop, some 2 ms."""
 _WARN_EVERY: Final = 5.0  # s between warnings of one kind
-_DIGITS: Final = 18  # of the largest offset; int() raises for thousands of them
 _MOST_CLAIMS: Final = 10_000  # that wait for Kafka's answer
 _PAUSE: Final = 0.01  # s after what was not true: whoever makes it up must not make Kafka busy
 
@@ -49,14 +48,6 @@ class Claim(NamedTuple):
     note: Notification
     partition: int
     offset: int
-
-
-def position_of(pos: str) -> tuple[int, int] | None:
-    """Partition and offset in ``partition:offset``; None for another form."""
-    partition, _, offset = pos.partition(":")
-    if not (partition.isdecimal() and offset.isdecimal() and len(pos) <= _DIGITS + 10):
-        return None
-    return int(partition), int(offset)
 
 
 class Claims:
@@ -97,7 +88,7 @@ class Claims:
             waiting, self._waiting = self._waiting, []
             partitions = list({claim.partition for claim in waiting})
             there = await asyncio.gather(*(self._log.has([partition]) for partition in partitions))
-            ends, away = await each_end(self._log, compress(partitions, there))
+            ends, away = await self._log.each_end(compress(partitions, there))
             self._held.subtract(map(_key, waiting))
             self._held = +self._held  # without those of which none waits
             beyond = self.beyond
@@ -194,7 +185,7 @@ class Repairs:
             self._fence_wake.clear()
             # Who asks from now on is not served by these answers.
             self._asking, self._unfenced = self._unfenced, set()
-            ends, _ = await each_end(self._log, {p for feed in self._asking for p in feed.partitions})
+            ends, _ = await self._log.each_end({p for feed in self._asking for p in feed.partitions})
             waiting, self._asking = self._asking, set()
             unanswered = {feed for feed in waiting if not ends.keys() >= set(feed.partitions)}
             for feed in waiting - unanswered:

@@ -75,13 +75,9 @@ class Session:
     """The sources of one connection, each on its way in or live. Owns the tasks that bring it in."""
 
     def __init__(self, sessions: Sessions, connection: Connection, grant: Grant, client: str) -> None:
-        self._hub = sessions.hub
-        self._entry = sessions.entry
-        self._connection = connection
-        self._grant = grant
-        self._client = client
-        self._rate = sessions.rate
+        self._hub, self._entry, self._rate = sessions.hub, sessions.entry, sessions.rate
         self._most = sessions.settings.max_subscriptions
+        self._connection, self._grant, self._client = connection, grant, client
         self._entering: dict[str, asyncio.Task[None]] = {}
         self._feeds: dict[str, Feed] = {}
         self._closed = False

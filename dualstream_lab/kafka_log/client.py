@@ -203,33 +203,34 @@ class LogClient:
 class LogEnds:
     """The last stable offset of each partition: what a reader of committed events can come to.
 
-    :meth:`run` is its task. An answer that was requested before a call is never given to that call. A
-    partition, or a broker, that cannot be asked fails those who asked for it, and nobody else waits for it.
+    :meth:`run` is its task. An answer that was requested before a call is never given to that call. Nobody
+    waits for a partition, or a broker, that somebody else has asked for.
     """
 
     def __init__(self, settings: Settings, consumer: LogClient) -> None:
         self._timeout = settings.request_timeout
         self._consumer = consumer
-        self._asked: dict[int, asyncio.Future[int]] = {}
+        self._asked: dict[int, asyncio.Future[int | str]] = {}
         self._busy: set[Hashable] = set()  # leaders that are being asked
         self._wake = asyncio.Event()
 
-    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
-        """The offset after each one's last stable record, asked from now on.
-
-        Raises StreamUnavailable if one of them cannot be asked.
-        """
+    async def ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
+        """Of each the offset after its last stable record, asked from now on; of others why it is not known."""
         asked = {partition: self._ask(partition) for partition in partitions}
-        if not asked:
-            return {}
-        try:
+        if asked:
             # The question before it, and its own: together with others, and then alone.
-            async with asyncio.timeout(4 * self._timeout):
-                return {partition: await asyncio.shield(future) for partition, future in asked.items()}
-        except TimeoutError as error:
-            raise StreamUnavailable("Kafka does not say where its log ends") from error
+            await asyncio.wait(asked.values(), timeout=4 * self._timeout)
+        ends: dict[int, int] = {}
+        refused: dict[int, str] = {}
+        for partition, future in asked.items():
+            answer = future.result() if future.done() else "Kafka does not say where its log ends"
+            if isinstance(answer, int):
+                ends[partition] = answer
+            else:
+                refused[partition] = answer
+        return ends, refused
 
-    def _ask(self, partition: int) -> asyncio.Future[int]:
+    def _ask(self, partition: int) -> asyncio.Future[int | str]:
         future = self._asked.get(partition)
         if future is None:
             future = self._asked[partition] = asyncio.get_running_loop().create_future()
@@ -247,16 +248,10 @@ class LogEnds:
                         self._busy.add(leader)
                         group.create_task(self._answer(leader, {p: self._asked.pop(p) for p in partitions}))
 
-    async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int]]) -> None:
+    async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int | str]]) -> None:
         ends, refused = await self._consumer.apart(self._consumer.ends, asked)
         for partition, future in asked.items():
-            if future.done():  # whoever asked has left
-                continue
-            if partition in ends:
-                future.set_result(ends[partition])
-            else:
-                future.set_exception(StreamUnavailable(refused[partition]))
-                future.exception()  # whoever asked may leave
+            future.set_result(ends[partition] if partition in ends else refused[partition])
         self._busy.discard(leader)
         if self._asked:
             self._wake.set()

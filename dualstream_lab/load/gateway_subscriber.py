@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from dualstream_lab.cursor import Cursor
+from dualstream_lab.cursor import Cursor, position_of
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.load.gateway_wire import (
     Incoming,
@@ -30,7 +30,7 @@ from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import Connection
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.wanted import LATEST, checked_url
-from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode
 
 if TYPE_CHECKING:
     from yarl import URL

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
-from dualstream_lab.cursor import Cursor
+from dualstream_lab.cursor import Cursor, position_of
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import Event, decode_event
 from dualstream_lab.subscriber.api import Api
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.received import NOT_FETCHED, Gap, Received, SubscriberStats
 from dualstream_lab.subscriber.wanted import EARLIEST, LATEST
-from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode
 
 log = logging.getLogger(__name__)
 

@@ -72,6 +72,13 @@ class Log:
             raise StreamUnavailable("away")
         return ends
 
+    async def each_end(self, partitions: Iterable[int]) -> tuple[Positions, dict[int, str]]:
+        asked = list(partitions)
+        try:
+            return await self.ends(asked), {}
+        except StreamUnavailable as error:
+            return {}, dict.fromkeys(asked, str(error))
+
     async def has(self, partitions: Iterable[int]) -> bool:
         return all(partition < self.identity.partitions for partition in partitions)
 
