@@ -86,7 +86,6 @@ class Entry:
         """Where the source's partitions end; ``named``: those that the client's cursor has."""
         page = None if feed.placed and feed.begun else await self._place(feed)
         positions = {partition: place.position for partition, place in page.places.items()} if page else {}
-        join.subscribed()
         partitions = feed.partitions
         try:
             async with asyncio.timeout(2 * self._settings.request_timeout):

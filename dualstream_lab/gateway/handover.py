@@ -178,7 +178,6 @@ class Stream(Generic[T]):
 class Phase(Enum):
     """How far a client has come."""
 
-    SUBSCRIBING = "subscribing"
     FENCING = "fencing"
     READING = "reading"
     LIVE = "live"
@@ -202,17 +201,16 @@ class Join:
         self.after: Positions = after or _NOWHERE
         self.known = self.after
         self.fence: Positions = _NOWHERE
-        self.phase = Phase.SUBSCRIBING
+        self.phase = Phase.FENCING
         self.refusal: Refusal | None = None
         self._ahead = 0
         self._sure = True
 
-    def subscribed(self) -> None:
-        """Redis confirmed the subscription, or is known to be away: now ask for the fences."""
-        self.phase = Phase.FENCING
-
     def fenced(self, ends: Positions) -> None:
-        """Where the source's partitions, and those of its cursor, end; asked since :meth:`subscribed`."""
+        """Where the source's partitions, and those of its cursor, end.
+
+        Asked since Redis confirmed the subscription, or is known to be away.
+        """
         self.fence = ends
         self.phase = Phase.READING
         if self.only_new:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
@@ -16,6 +15,7 @@ from dualstream_lab.errors import StoreError
 from dualstream_lab.event import Notification
 from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.kafka_log import Repeats
 from dualstream_lab.store import Page, Query
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Repairs:
         self._due_wake = asyncio.Event()
         self._fence_wake = asyncio.Event()
         self._poll_wake = asyncio.Event()
-        self._warned: dict[str, float] = {}
+        self._repeats = Repeats(_WARN_EVERY)
         self.late = 0
         self.looks = 0
 
@@ -192,7 +192,8 @@ class Repairs:
                 feed.stream.suspect({partition: ends[partition] for partition in feed.partitions})
                 self.reconcile(feed)
             if unanswered:
-                self._warn("log", f"{len(unanswered)} sources wait for Kafka to be compared")
+                if self._repeats.due("log"):
+                    log.warning("%d sources wait for Kafka to be compared", len(unanswered))
                 self.fence(unanswered)
                 await asyncio.sleep(_AGAIN)
 
@@ -237,14 +238,9 @@ class Repairs:
             try:
                 pages = await self._reads.pages(queries)
             except StoreError as error:
-                self._warn("store", str(error))
+                if self._repeats.due("store"):
+                    log.warning("%s", error)
                 await asyncio.sleep(_AGAIN)
                 return
             for (feed, stream), page in zip(group, pages, strict=True):
                 await self.settle(feed, stream, page)
-
-    def _warn(self, subject: str, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(subject, float("-inf")) >= _WARN_EVERY:
-            self._warned[subject] = now
-            log.warning("%s", reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from redis.exceptions import RedisError
 
 from dualstream_lab.event import Notification, channel_of, resync_channel, shard_channel
 from dualstream_lab.gateway.redis_connection import Connection, Subscription
+from dualstream_lab.kafka_log import Repeats
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
@@ -87,7 +87,7 @@ class Upstream:
         self._wanted: dict[bytes, Subscription] = {}
         self._connection: Connection | None = None
         self._confirmations = 0
-        self._warned: dict[str, float] = {}
+        self._repeats = Repeats(_WARN_EVERY)
         self.connects = 0
         if pattern is None:
             self._wanted[resync] = Subscription(resync)
@@ -142,7 +142,8 @@ class Upstream:
                 reason = str(error) or "no answer"
             finally:
                 await self._disconnect()
-            self._warn("connection", f"{reason}. Clients are served from the store meanwhile")
+            if self._repeats.due("connection"):
+                log.warning("Redis: %s. Clients are served from the store meanwhile", reason)
             self._on_lost(reason)
             if self._confirmations > confirmations:  # a connection alone is no success
                 backoff = _BACKOFF[0]
@@ -226,12 +227,7 @@ class Upstream:
         (channel,) = channels
         self._on_refused(self._settle(channel, reason), reason)
         self._ask_later(channel)
-        refused = sum(1 for channel in self._wanted.values() if channel.refusal is not None)
-        name = channel.name.decode("utf-8", "replace")
-        self._warn("channel", f"{reason}. {refused} channels are refused, {name} last")
-
-    def _warn(self, subject: str, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(subject, float("-inf")) >= _WARN_EVERY:
-            self._warned[subject] = now
-            log.warning("Redis: %s", reason)
+        if self._repeats.due("channel"):
+            refused = sum(1 for channel in self._wanted.values() if channel.refusal is not None)
+            name = channel.name.decode("utf-8", "replace")
+            log.warning("Redis: %s. %d channels are refused, %s last", reason, refused, name)

@@ -20,7 +20,7 @@ from dualstream_lab.kafka_log.connection import (
 from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer, read_range
 from dualstream_lab.kafka_log.fetched import LogRecord, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
-from dualstream_lab.kafka_log.repeat_filter import RepeatFilter
+from dualstream_lab.kafka_log.repeat_filter import RepeatFilter, Repeats
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
     LogWatch,
@@ -45,6 +45,7 @@ __all__ = [
     "PartitionTrouble",
     "Records",
     "RepeatFilter",
+    "Repeats",
     "TopicInfo",
     "client_options",
     "close_producer",

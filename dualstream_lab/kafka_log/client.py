@@ -215,7 +215,7 @@ class LogEnds:
         self._wake = asyncio.Event()
 
     async def ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
-        """Of each the offset after its last stable record, asked from now on; of others why it is not known."""
+        """The offsets after their last stable records, asked from now on; of others why that is not known."""
         asked = {partition: self._ask(partition) for partition in partitions}
         if asked:
             # The question before it, and its own: together with others, and then alone.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from dualstream_lab.kafka_log import partition_of
+from dualstream_lab.kafka_log import Repeats, partition_of
 from dualstream_lab.processor.dead_letters import DeadLetter
 from dualstream_lab.record import Decoder, Record, StoredEvent
 from dualstream_lab.store import Hole
@@ -70,7 +69,7 @@ class Placement:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._warned_at = float("-inf")
+        self._repeats = Repeats(_WARN_EVERY)
         self._known: dict[int, dict[str, bool]] = {}
         self.misplaced = 0
 
@@ -88,8 +87,7 @@ class Placement:
         if not misplaced:
             return
         self.misplaced += sum(event.source in misplaced for event in events)
-        if (now := time.monotonic()) - self._warned_at >= _WARN_EVERY:
-            self._warned_at = now
+        if self._repeats.due():
             log.warning(
                 "%d events of %s so far, the last in partition %d, are where another partitioner put them. "
                 "They are read, but the order of their sources is lost: set murmur2 (Java's default; "

@@ -12,7 +12,7 @@ from typing import Final
 
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
-from dualstream_lab.kafka_log import GroupConsumer
+from dualstream_lab.kafka_log import GroupConsumer, Repeats
 from dualstream_lab.processor.batch import Batch, Handler, Placement
 from dualstream_lab.processor.claim import AnotherLog, Claim
 from dualstream_lab.processor.dead_letters import DeadLetters
@@ -52,7 +52,7 @@ class Pipeline:
         self._rested = 0.0  # until when, if each poll took its rest
         self._applying: asyncio.Task[None] | None = None
         self._failure: tuple[str, str] | None = None
-        self._warned = "", 0.0
+        self._repeats = Repeats(_WARN_EVERY)
         self._unstored: dict[int, str] = {}
         self._unread: dict[int, str] = {}
         self.claim = Claim(settings, store)
@@ -194,10 +194,9 @@ class Pipeline:
 
     def _warn(self, what: str, error: Exception) -> None:
         """Of what goes on once a minute, of what is new at once."""
-        sentence, now = f"the processor waits for {what}: {error}", time.monotonic()
-        if sentence != self._warned[0] or now - self._warned[1] > _WARN_EVERY:
+        sentence = f"the processor waits for {what}: {error}"
+        if self._repeats.due(sentence):
             log.warning("%s", sentence)
-            self._warned = sentence, now
 
     async def commit(self) -> None:
         """Until cancelled, tell the group where the store is, for tools that show its lag."""

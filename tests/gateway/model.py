@@ -416,7 +416,6 @@ class Gateway:
     def _placed(self, session: Session, page: Page) -> None:
         if not session.gone:
             self.seen_in |= page.first.keys()
-            session.join.subscribed()
             self.ask(partial(self.fenced, session, page))
 
     def fenced(self, session: Session, page: Page, ends: dict[int, int]) -> None:

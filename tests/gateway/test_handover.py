@@ -889,8 +889,6 @@ def test_it_is_level_in_all_partitions_or_not_at_all():
 def reading(after: Positions | None, ends: Positions) -> Join:
     """A client on its way in that was told where the source's partitions end."""
     join = Join(after)
-    assert join.phase is Phase.SUBSCRIBING
-    join.subscribed()
     assert join.phase is Phase.FENCING
     join.fenced(ends)
     assert join.fence == ends
@@ -1011,7 +1009,6 @@ def test_whoever_is_refused_is_live_from_the_fence(why):
 def unfenced(after: Positions | None, positions: Positions) -> Join:
     """A client on its way in while Kafka is away."""
     join = Join(after)
-    join.subscribed()
     join.unfenced(positions)
     return join
 
