@@ -42,7 +42,7 @@ class Endpoints:
         await asyncio.gather(*closing, return_exceptions=True)
 
     async def ws(self, request: web.Request) -> web.StreamResponse:
-        """A WebSocket from its handshake to its end."""
+        """Serve ``GET /ws``: a WebSocket from its handshake to its end."""
         with self._sessions.limit.held():
             grant = None
             if bearer(request) is not None or not self._access.required:
@@ -190,7 +190,7 @@ def _wanted(request: web.Request) -> list[tuple[str, Since]]:
 
 
 async def _keep_alive(response: web.StreamResponse, ended: asyncio.Event) -> None:
-    """Until the client leaves, or is too slow."""
+    """Write comments until the client leaves, or is found too slow."""
     with suppress(ConnectionError):
         while not ended.is_set():
             try:

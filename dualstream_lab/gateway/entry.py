@@ -30,7 +30,7 @@ _time_of = attrgetter("ts")
 
 
 class Entry:
-    """Lets clients in."""
+    """Brings clients into the streams of the sources that they want to follow."""
 
     def __init__(self, settings: ServeSettings, hub: Hub, reads: Reads, log: Log) -> None:
         self._settings = settings

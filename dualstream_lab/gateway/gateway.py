@@ -141,7 +141,7 @@ class Gateway:
         self.health.beside, self._reads.hasten = trouble, hasten
 
     async def goodbye(self) -> None:
-        """Tell the clients that it ends; bounded."""
+        """Tell the clients that the gateway ends, within seconds."""
         await self._endpoints.close()
 
     def routes(self) -> list[web.RouteDef]:
@@ -170,7 +170,7 @@ class Gateway:
 
 
 def application(routes: Iterable[web.RouteDef], access: Access) -> web.Application:
-    """The application, with ``/healthz``."""
+    """The HTTP application of these routes, with ``/healthz``."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -176,7 +176,7 @@ class Stream(Generic[T]):
 
 
 class Phase(Enum):
-    """How far a client has come."""
+    """How far a client has come on its way into a stream."""
 
     FENCING = "fencing"
     READING = "reading"

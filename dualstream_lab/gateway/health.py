@@ -121,7 +121,7 @@ class Health:
         return self._without_path("; ".join(filter(None, (self.beside(), wrong)))) or "up"
 
     def _without_path(self, reason: str) -> str:
-        """Whoever asks is not told where the store is."""
+        """The reason with the store's file name only: whoever asks is not told where the store is."""
         return reason.replace(str(self._settings.store), self._settings.store.name)
 
     def _behind(self) -> str:
@@ -155,13 +155,13 @@ class Health:
 
     @property
     def troubled_partitions(self) -> int:
-        """Partitions that a processor cannot read on in."""
+        """How many partitions a processor cannot read on in."""
         names = {part for feeder in self.feeders for part in feeder.troubles}
         return sum(1 for name in names if name.startswith("partition "))
 
 
 def _named(partitions: Iterable[int]) -> str:
-    """``partitions 3, 4``."""
+    """``partition 3``, or ``partitions 3, 4``."""
     numbers = sorted(partitions)
     listed = ", ".join(map(str, numbers[:_LISTED])) + (", …" if len(numbers) > _LISTED else "")
     return f"partition {listed}" if len(numbers) == 1 else f"partitions {listed}"

@@ -142,7 +142,7 @@ class Hub:
                 self.upstream.unsubscribe(feed.channel)
 
     def receive(self, channel: bytes, message: bytes) -> None:
-        """A message of the upstream."""
+        """Take in a message that Redis has sent on a channel."""
         try:
             note = decode_notification(message)
         except EventError:
@@ -236,7 +236,7 @@ class Hub:
         self.repairs.fence(feed for feed in feeds if feed.begun or feed.degraded)
 
     def lost(self, reason: str) -> None:
-        """Nothing is received any more."""
+        """The connection to Redis is gone: serve every feed from the store until it is back."""
         self._why_lost = reason
         for feed in self.feeds.values():
             feed.subscribed = False
@@ -250,7 +250,7 @@ class Hub:
                 self.degrade(feed, reason)
 
     def degrade(self, feed: Feed, reason: str | None = None) -> None:
-        """Serve the feed from the store, and say so."""
+        """Serve the feed from the store from now on, and tell its clients why."""
         if feed.degraded is None:
             feed.degraded = reason or self._why_lost or "Redis does not confirm the subscription"
             self._say(feed, [feed.state("degraded", reason=feed.degraded)])

@@ -170,7 +170,7 @@ class Log:
         return highest < self.identity.partitions
 
     def reached(self, positions: Positions) -> None:
-        """Note how far the store has come."""
+        """Note how far the store has come: the log goes at least as far."""
         self._know({p: position for p, position in positions.items() if position > self.known.get(p, 0)})
 
     async def run(self) -> None:

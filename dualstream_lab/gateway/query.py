@@ -50,7 +50,7 @@ def _too_many(whence: str = "") -> HttpRefusal:
 
 
 class Queries:
-    """The handlers of HTTP queries for events."""
+    """Handles the HTTP queries for recent events and for one whole event."""
 
     def __init__(self, settings: ServeSettings, access: Access, log: Log, reads: Reads) -> None:
         self._timeout = settings.store_timeout

@@ -41,7 +41,7 @@ class Subscription:
         self.settled.set()
 
     def cancel(self) -> None:
-        """Cancel a subscription: ask for it no more."""
+        """Do not ask Redis for it again."""
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
@@ -101,13 +101,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"*%d\r\n%b" % (len(parts), packed))
 
     async def close(self) -> None:
-        """At once, also where this is cancelled."""
+        """Close the connection at once, also where this is cancelled."""
         self._transport.abort()
         with suppress(Exception):  # it is closed already; redis-py only has to know
             await self._client.disconnect(nowait=True)
 
     async def ended(self) -> str:
-        """Why, once it has."""
+        """Wait for the end of the connection, and say why it ended."""
         while True:
             signs = self._signs
             if (reason := await self._within(_QUIET)) is not None:
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         return self._reason.result() if self._reason.done() else None
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from Redis."""
+        """asyncio: bytes have come from Redis."""
         self._signs += 1
         reader = self._reader
         reader.feed(data)
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
             self._refused(sent.channels[sent.answered :], reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended."""
+        """asyncio: the connection has ended."""
         self._end(str(exc) if exc else "the connection was closed")
 
     def _end(self, reason: str) -> None:

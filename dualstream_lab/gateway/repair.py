@@ -42,7 +42,7 @@ _PAUSE: Final = 0.01  # s after what was not true: whoever makes it up must not 
 
 
 class Claim(NamedTuple):
-    """An announcement of an event at a place."""
+    """An event that Redis has announced, and the place in the log that it claims."""
 
     feed: Feed
     note: Notification
@@ -124,22 +124,22 @@ class Repairs:
         self.looks = 0
 
     def reconcile(self, feed: Feed) -> None:
-        """Compare it as soon as the store is there."""
+        """Compare the feed with the store, as soon as the store has come far enough."""
         self._due.add(feed)
         self._due_wake.set()
 
     def fence(self, feeds: Iterable[Feed]) -> None:
-        """Compare them up to what the log has now."""
+        """Ask Kafka where the feeds' partitions end now, and compare the feeds up to there."""
         self._unfenced.update(feeds)
         if self._unfenced:
             self._fence_wake.set()
 
     def poll(self) -> None:
-        """Compare degraded feeds often, as there is one now."""
+        """Begin to compare degraded feeds often: there is one now."""
         self._poll_wake.set()
 
     def forget(self, feed: Feed) -> None:
-        """Compare a feed that is gone no more."""
+        """Do not compare this feed any more: it is gone."""
         for feeds in (self._due, self._unfenced, self._asking):
             feeds.discard(feed)
 
@@ -220,7 +220,7 @@ class Repairs:
             await self._compare(degraded)
 
     async def _reconcile_all(self) -> None:
-        """A lost last notification leaves no hole."""
+        """Compare every live feed now and then: a last notification that was lost leaves no hole to see."""
         while True:
             await asyncio.sleep(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
             feeds = [feed for feed in self._feeds() if feed.live]

@@ -48,7 +48,7 @@ _commands = msgspec.json.Decoder(Command)
 
 
 def parse_command(text: str) -> Command:
-    """Raises Refused with 4400."""
+    """The command in a WebSocket message. Raises Refused, with the close code 4400."""
     form = 'send {"subscribe": "type:id", "since": CURSOR}, {"unsubscribe": "type:id"} or {"token": …}'
     try:
         command = _commands.decode(text)
@@ -107,7 +107,7 @@ class Session:
         self._rate.take(self._client, len(sources), now)
 
     def unsubscribe(self, source: str) -> None:
-        """Follow this source no more. Raises Refused."""
+        """Stop following this source. Raises Refused where it is not followed."""
         if source in self._entering:
             self._entering.pop(source).cancel()
         elif source in self._feeds:
@@ -117,7 +117,7 @@ class Session:
         self._say(source, StateFrame("unsubscribed", source))
 
     def complain(self, reason: str, source: str | None = None) -> None:
-        """Tell the client what was wrong."""
+        """Tell the client what was wrong with what it asked for."""
         self._say(source or "", StateFrame("error", source, error=reason))
 
     def close(self) -> None:

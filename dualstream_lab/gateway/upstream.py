@@ -45,14 +45,14 @@ class Channels:
         self.pattern = f"{self._prefix}events:*".encode() if settings.upstream == "pattern" else None
 
     def channel(self, source: str) -> bytes:
-        """Where the source is announced."""
+        """The channel that the source is announced on."""
         source_type, _, source_id = source.partition(":")
         if self._shards is None:
             return channel_of(source_type, source_id, self._prefix).encode()
         return shard_channel(source_type, source_id, self._shards, self._prefix).encode()
 
     def source(self, channel: bytes, note: Notification) -> str:
-        """Whom a message on a shared channel is about."""
+        """The source that a message on a channel is about, also where several share the channel."""
         source_type = channel[self._head :].partition(b":")[0].decode("utf-8", "replace")
         return f"{source_type}:{note.source_id}"
 
@@ -94,12 +94,12 @@ class Upstream:
 
     @property
     def up(self) -> bool:
-        """Whether a connection is there."""
+        """Whether Redis is connected."""
         return self._connection is not None
 
     @property
     def channels(self) -> int:
-        """Channels that are wanted."""
+        """How many channels are wanted."""
         return len(self._wanted)
 
     def confirms(self, channel: bytes) -> bool:
@@ -207,7 +207,7 @@ class Upstream:
             self._on_confirmed(names)
 
     def _settle(self, channel: Subscription, refusal: str | None) -> list[bytes]:
-        """The names of those that are wanted and concerned."""
+        """Note Redis' answer; returns the names of the wanted channels that it is for."""
         channel.settle(refusal)
         if channel is not self._pattern:
             # Else it was left, and perhaps is wanted anew.

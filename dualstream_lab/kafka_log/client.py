@@ -87,7 +87,7 @@ class LogClient:
         return {p: found[p] if found[p] >= 0 else end for p, end in ends.items()}
 
     async def bounds(self, partitions: Iterable[int]) -> Bounds:
-        """Where each begins and ends; see :meth:`apart`."""
+        """Where each of the partitions begins and ends; see :meth:`apart`."""
 
         async def ask(group: list[int]) -> dict[int, tuple[int, int]]:
             begins, ends = await self.begins(group), await self.ends(group)

@@ -331,7 +331,7 @@ class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
 
 
 class _DescribeTopic(Request[_DescribeTopicStruct]):  # type: ignore[misc]
-    """Metadata of one topic, by name, with its id."""
+    """A request for the metadata of one topic, by its name, with its id."""
 
     API_KEY = 3
 

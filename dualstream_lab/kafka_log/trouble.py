@@ -36,7 +36,7 @@ class PartitionTrouble:
 
 
 class Troubles:
-    """Of one consumer, by partition. ``count``: failures so far."""
+    """The partitions of one consumer that cannot be read now. ``count``: how often reading failed."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
@@ -77,12 +77,12 @@ class Troubles:
             log.info("partition %d of %s can be read again, after %.1f s", partition, self._topic, gone)
 
     def is_paused(self, partition: int) -> bool:
-        """Whether it waits to be tried again."""
+        """Whether the partition is in trouble, and waits to be tried again."""
         trouble = self.now.get(partition)
         return trouble is not None and trouble.retry_at != _NOW
 
     def paused(self) -> set[int]:
-        """Those that wait to be tried again."""
+        """The partitions that wait to be tried again."""
         return {partition for partition in self.now if self.is_paused(partition)}
 
     def is_due(self, partition: int, now: float) -> bool:

@@ -63,7 +63,7 @@ class LogReader:
             self._consumer.assign({})
 
     async def lag(self) -> int:
-        """Committed messages that are not read yet. Raises StreamUnavailable."""
+        """How many committed messages are not read yet. Raises StreamUnavailable."""
         ends = await self._consumer.ends(list(self._consumer.positions))
         # Asked a moment before: the position may be ahead.
         return sum(max(0, end - self._consumer.positions.get(p, end)) for p, end in ends.items())

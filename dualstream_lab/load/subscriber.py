@@ -51,7 +51,7 @@ def allow_connections(count: int) -> None:
 
 
 class Listening(Protocol):
-    """Who listens, as :class:`Connection` has it."""
+    """Anybody who holds subscriptions, as :class:`Connection` does."""
 
     number: int
     sources: Sequence[int]
@@ -61,7 +61,7 @@ class Listening(Protocol):
     trouble: str
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Listen until cancelled."""
 
     def over(self, ending: Ending, now: int) -> None:
         """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def _confirm(self, now: int) -> None:
-        """The subscription is confirmed."""
+        """Note that the subscription is confirmed, and say so."""
         self.joined += 1
         self.since = now
         if self._listening is not None:
@@ -160,13 +160,13 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
     def _pause_if_slow(self, transport: asyncio.Transport) -> None:
-        """After every read."""
+        """Stop reading for a while, where this subscriber is a slow one; called after every read."""
         if self._slow:
             transport.pause_reading()
             asyncio.get_running_loop().call_later(self._slow, _resume, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended: :meth:`run` makes a new one."""
+        """asyncio: the connection has ended; :meth:`run` makes a new one."""
         if self._transport is not None:  # not asked to
             self.lost += self.ready.is_set()
             self.trouble = self.trouble or str(exc or f"{self.peer} closed the connection")
@@ -217,7 +217,7 @@ class RedisSubscriber(Connection):
         transport.write(b"*%d\r\n%s" % (len(words), packed))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from Redis."""
+        """asyncio: bytes have come from Redis."""
         now = time.monotonic_ns()
         reader, on_message, number, kind = self._reader, self._on_message, self.number, self._kind
         reader.feed(data)

@@ -34,7 +34,7 @@ class Handler(Protocol):
 
 
 async def _refusals(handler: Handler, events: Sequence[StoredEvent]) -> dict[int, str]:
-    """Why it refuses some of them, by offset."""
+    """Why the handler refuses some of the events, by offset."""
     try:
         await handler.handle(events)
     except Exception as error:  # noqa: BLE001  (whatever an application raises)
@@ -117,7 +117,7 @@ class Batch:
         self._records: dict[int, Record] | None = {} if keep else None
 
     def add(self, record: Record) -> None:
-        """The next record."""
+        """Decode the next record, into an event or a dead letter."""
         event = self._decode(self.partition, record)
         if isinstance(event, str):
             self._refuse(record, event)
@@ -127,7 +127,7 @@ class Batch:
             self._records[record.offset] = record
 
     def hole(self, first: int, end: int) -> None:
-        """What is not in the log any more."""
+        """Note offsets that are not in the log any more."""
         self.holes.append(Hole(first, end, "compaction"))
 
     def __len__(self) -> int:

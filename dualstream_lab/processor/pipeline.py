@@ -118,7 +118,7 @@ class Pipeline:
     # --- the loop
 
     async def consume(self) -> None:
-        """Until cancelled. Raises AnotherLog."""
+        """Poll and apply until cancelled. Raises AnotherLog."""
         pause = _PAUSE
         try:
             while True:
