@@ -119,24 +119,27 @@ class Stream(Generic[T]):
         """Something below where Kafka ends may have been lost: look when the store is there."""
         self.needs = later(ends, self.needs)
 
-    def repair(self, page: Page, *, most: int | None = None) -> list[Row]:
-        """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late.
-
-        Of more than ``most`` the first ones; no more than these are is confirmed then, so that the next call,
-        with this page or another one, gives those after them.
-        """
+    def missing(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of the store's events that were never told so far."""
         confirmed, seen = self.confirmed, self._seen
-        late = [
+        return [
             row
-            for row in page.rows
+            for row in rows
             if row.offset > confirmed.get(row.partition, -1)
             and (row.partition, row.offset, row.id) not in seen
         ]
+
+    def repair(self, page: Page, rows: Sequence[Row] | None = None, *, left: Sequence[Row] = ()) -> list[Row]:
+        """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late.
+
+        ``rows``: look at no others of the page's, but for those ``left`` to a later call: what is in front of
+        them is confirmed, and no more.
+        """
+        late = self.missing(page.rows if rows is None else rows)
         through = page.through
-        if most is not None and len(late) > most:
-            left = {row.partition: row.offset for row in reversed(late[most:])}  # the first of each partition
-            through = {p: min(offset, left.get(p, offset + 1) - 1) for p, offset in through.items()}
-            late = late[:most]
+        if left:
+            first = {row.partition: row.offset for row in reversed(left)}
+            through = {p: min(offset, first.get(p, offset + 1) - 1) for p, offset in through.items()}
         self._confirm(through)
         if self.needs:
             reached = self.confirmed

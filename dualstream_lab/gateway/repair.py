@@ -162,17 +162,16 @@ class Repairs:
         feed.learn(page)
         if why := stream.lost(page, feed.homes):
             self._say(feed, [feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
-        while True:
-            before = stream.confirmed
-            if not (late := stream.repair(page, most=STEP)):
-                break
-            self.late += len(late)
-            self._say(feed, feed.stored(late, {p: before.get(p, -1) for p in feed.partitions}))
-            if len(late) < STEP:
-                break
-            await asyncio.sleep(0)
-            if feed.stream is not stream:
-                return
+        missing = stream.missing(page.rows)
+        for begin in range(0, len(missing) or 1, STEP):
+            if begin:
+                await asyncio.sleep(0)
+                if feed.stream is not stream:
+                    return
+            before, end = stream.confirmed, begin + STEP
+            if late := stream.repair(page, missing[begin:end], left=missing[end:]):
+                self.late += len(late)
+                self._say(feed, feed.stored(late, {p: before.get(p, -1) for p in feed.partitions}))
         waits = feed in self._unfenced or feed in self._asking
         if not stream.needs and feed.degraded and feed.subscribed and not waits:
             feed.degraded = None

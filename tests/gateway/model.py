@@ -586,7 +586,8 @@ class Gateway:
             self.tell(Frame("lost", None, page.below))
             self.world.outcome.lost += 1
         before, known = stream.confirmed, self.named(stream.confirmed)
-        late = stream.repair(page, most=self.step)
+        missing = stream.missing(page.rows)
+        late = stream.repair(page, missing[: self.step], left=missing[self.step :])
         self.world.outcome.late += len(late)
         for frame in self.found_frames(late, known):
             self.tell(frame)

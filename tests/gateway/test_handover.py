@@ -707,19 +707,17 @@ def test_repair_tells_what_was_not_heard_and_confirms_what_was_looked_at():
 def test_of_many_that_were_not_heard_the_first_are_told_and_no_more_is_confirmed():
     repaired = stream()
     told(repaired, 13)
-    look = pages(
-        {0: 3, 3: 0},
-        [row(10), row(0, 3), row(11), row(13), row(14), row(4, 3)],
-        p0=Place(17, 0),
-        p3=Place(5, 0),
-    )
-    assert events_of(repaired.repair(look, most=2)) == [(0, 10), (3, 0)]
+    rows = [row(10), row(0, 3), row(11), row(13), row(14), row(4, 3)]
+    look = pages({0: 3, 3: 0}, rows, p0=Place(17, 0), p3=Place(5, 0))
+    missing = repaired.missing(look.rows)
+    assert events_of(missing) == [(0, 10), (3, 0), (0, 11), (0, 14), (3, 4)]
+    assert repaired.repair(look, missing[:2], left=missing[2:]) == missing[:2]
     assert repaired.confirmed == {0: 10, 3: 3}
     assert not repaired.level(look)
-    assert told(repaired, 16), "between two pieces"
-    assert events_of(repaired.repair(look, most=2)) == [(0, 11), (0, 14)]
+    assert told(repaired, 14), "between two pieces"
+    assert events_of(repaired.repair(look, missing[2:4], left=missing[4:])) == [(0, 11)]
     assert repaired.confirmed == {0: 16, 3: 3}
-    assert events_of(repaired.repair(look, most=2)) == [(3, 4)]
+    assert repaired.repair(look, missing[4:]) == missing[4:]
     assert repaired.level(look)
     assert repaired.pending == 0
 
