@@ -44,8 +44,9 @@ _resyncs: Final = msgspec.json.Decoder(_Resync)
 class HubStats:
     """Counters since the start. ``latency`` is given s from Kafka's ack to the write, one sample a flush.
 
-    ``other_epoch``: messages on Redis that are of another log; ``unrecognized``: that are none of ours;
-    ``bare``: that do not say where their event is.
+    Messages on Redis: ``received`` of this log, ``other_epoch`` of another one, ``unrecognized`` that are
+    none of ours, ``bare`` (of those received) that do not say where their event is. Clients: ``sent``
+    messages, ``joined`` sources, and ``refused`` of these, whose past could not be told whole, by the reason.
     """
 
     received: int = 0

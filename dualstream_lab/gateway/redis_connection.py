@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 _QUIET: Final = 2.0  # s of silence after which Redis is asked for a sign
 _SIGN: Final = 2.0  # s that it has to give one
@@ -21,9 +24,35 @@ _CONFIRMATIONS: Final = frozenset({b"subscribe", b"psubscribe"})
 _ENDINGS: Final = frozenset({b"unsubscribe", b"punsubscribe"})
 
 
+async def connected_client(url: str) -> Any:
+    """A connection of redis-py's that is logged in, for its transport to be taken over. The caller bounds it.
+
+    Raises RedisError, OSError.
+    """
+    # redis-py's own time-outs can swallow a cancellation on Python 3.11.
+    once: Any = {"retry": Retry(NoBackoff(), 0), "socket_timeout": None}
+    pool: Any = ConnectionPool.from_url(url, protocol=2, **once)
+    client = pool.make_connection()
+    try:
+        await client.connect()
+    except BaseException:
+        with suppress(Exception):
+            await client.disconnect(nowait=True)
+        raise
+    return client
+
+
+def packed(*words: bytes) -> bytes:
+    """A command as Redis reads it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """A channel or pattern that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes."""
+    """A channel or pattern that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes.
+
+    ``tries``: refusals in a row; ``retry``: when it is asked for again.
+    """
 
     name: bytes
     confirmed: bool = False
@@ -96,9 +125,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._sent.append(_Sent(verb, channels))
-        parts = [verb, *(channel.name for channel in channels)]
-        packed = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-        self._transport.write(b"*%d\r\n%b" % (len(parts), packed))
+        self._transport.write(packed(verb, *(channel.name for channel in channels)))
 
     async def close(self) -> None:
         """Close the connection at once, also where this is cancelled."""

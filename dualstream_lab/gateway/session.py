@@ -61,7 +61,11 @@ def parse_command(text: str) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """What a gateway's sessions share; ``rate``: how often a client may subscribe, over all connections."""
+    """What a gateway's sessions share.
+
+    ``limit``: how many clients may be connected, and what may wait for them; ``rate``: how often one client
+    may subscribe, over all its connections.
+    """
 
     settings: ServeSettings
     access: Access

@@ -142,7 +142,7 @@ async def identity_of(client: AIOKafkaClient, topic: str) -> LogIdentity:
 
     Raises ConfigError if the topic does not exist or Kafka is older than 3.1, KafkaError, OSError.
     """
-    return _identity(await _described(client, topic))
+    return (await _described(client, topic)).log
 
 
 async def log_identity(settings: Settings) -> LogIdentity:
@@ -165,7 +165,7 @@ async def info_of(client: AIOKafkaClient, topic: str) -> TopicInfo:
     request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
     answer = await ask_any(client, request)  # of nothing, where this user may not read them
     settings = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
-    return TopicInfo(log=_identity(description), replicas=description.replicas, settings=settings)
+    return TopicInfo(log=description.log, replicas=description.replicas, settings=settings)
 
 
 async def is_there(client: AIOKafkaClient, topic: str) -> bool:
@@ -184,11 +184,6 @@ async def _described(client: AIOKafkaClient, topic: str) -> Description:
             f" --create --topic {topic} --partitions 6, or set DUALSTREAM_TOPIC to one that exists"
         )
     return description
-
-
-def _identity(description: Description) -> LogIdentity:
-    origin = f"{description.cluster_id} {description.topic_id}"
-    return LogIdentity(epoch=_digest(origin), partitions=description.partitions, origin=origin)
 
 
 def _digest(text: str) -> str:
@@ -242,9 +237,7 @@ class LogWatch:
 class Description(NamedTuple):
     """A topic as a broker describes it. ``replicas``: of the partition that has the fewest."""
 
-    cluster_id: str
-    topic_id: UUID
-    partitions: int
+    log: LogIdentity
     replicas: int
 
 
@@ -259,8 +252,9 @@ async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) 
         error_code, _name, high, low, _internal, partitions = answer.topics[0][:6]
         if not error_code and partitions:
             replicas = min(len(partition[4]) for partition in partitions)
-            topic_id = UUID(int=high % 2**64 << 64 | low % 2**64)
-            return Description(answer.cluster_id, topic_id, len(partitions), replicas)
+            origin = f"{answer.cluster_id} {UUID(int=high % 2**64 << 64 | low % 2**64)}"
+            identity = LogIdentity(epoch=_digest(origin), partitions=len(partitions), origin=origin)
+            return Description(identity, replicas)
         await asyncio.sleep(pause)
     return None
 

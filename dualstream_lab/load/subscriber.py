@@ -15,12 +15,10 @@ from contextlib import suppress
 from typing import Any, ClassVar, Protocol
 
 import hiredis
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.gateway.redis_connection import connected_client, packed
 from dualstream_lab.recording import Ending
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
@@ -201,20 +199,13 @@ class RedisSubscriber(Connection):
         self._confirmed = 0
 
     async def _connect(self) -> None:
-        # Without a socket_timeout, or redis-py puts every command of its handshake into asyncio.wait_for.
-        pool: Any = ConnectionPool.from_url(
-            self._url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0)
-        )
-        connection = pool.make_connection()
-        await connection.connect()
+        connection = await connected_client(self._url)
         # Taken over: either of them would close the transport when it is collected.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001
         self._transport = transport = self._writer.transport
         self._reader, self._confirmed = hiredis.Reader(), 0
         transport.set_protocol(self)
-        words = [word.encode() for word in self._words]
-        packed = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
-        transport.write(b"*%d\r\n%s" % (len(words), packed))
+        transport.write(packed(*map(str.encode, self._words)))
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes have come from Redis."""
