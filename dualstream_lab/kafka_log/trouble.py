@@ -34,6 +34,9 @@ class PartitionTrouble:
     retry_at: float = _NOW
     warned_at: float = float("-inf")
 
+    def __str__(self) -> str:
+        return f"cannot be read at offset {self.offset}: {self.reason}"
+
 
 class Troubles:
     """The partitions of one consumer that cannot be read now. ``count``: how often reading failed."""
@@ -67,8 +70,7 @@ class Troubles:
             trouble.tries += 1
         if now - trouble.warned_at >= _WARN_EVERY:
             trouble.warned_at = now
-            sentence = "partition %d of %s cannot be read at offset %d: %s"
-            log.warning(sentence, partition, self._topic, trouble.offset, trouble.reason)
+            log.warning("partition %d of %s %s", partition, self._topic, trouble)
 
     def recover(self, partition: int) -> None:
         """The partition can be read again."""

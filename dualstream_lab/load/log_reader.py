@@ -134,7 +134,7 @@ class LogReader:
             if left <= 0:
                 continue
             if trouble is not None:
-                why = f"partition {partition} cannot be read at offset {trouble.offset}: {trouble.reason}"
+                why = f"partition {partition} {trouble}"
             elif partition in held:
                 why = f"an open transaction holds back {held[partition]:,} messages of partition {partition}"
             else:

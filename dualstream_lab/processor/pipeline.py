@@ -90,8 +90,7 @@ class Pipeline:
         if reading and len(reading) == len(self.positions) and all(t.silent for t in reading.values()):
             found["kafka"] = f"it has not answered for {now - min(t.since for t in reading.values()):.0f} s"
         else:
-            cannot = "it cannot be read at offset"
-            found |= {f"partition {p}": f"{cannot} {t.offset}: {t.reason}" for p, t in reading.items()}
+            found |= {f"partition {p}": f"it {trouble}" for p, trouble in reading.items()}
         if self._settled != self.consumer.generation and now - self._polled_at > _UNSETTLED:
             group = self._settings.group
             found["kafka"] = f"group {group} has given no partitions for {now - self._polled_at:.0f} s"

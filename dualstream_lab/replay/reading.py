@@ -181,7 +181,7 @@ class Reading:
 
     def _failures(self) -> list[str]:
         return [
-            f"partition {partition} cannot be read at offset {trouble.offset}: {trouble.reason}"
+            f"partition {partition} {trouble}"
             for partition, trouble in sorted({**self._consumer.troubles, **self.failed}.items())
         ]
 
