@@ -12,6 +12,7 @@ _FORM: Final = re.compile(
     r"([0-9a-z]{1,32}):([0-9]{1,9}:(?:-1|[0-9]{1,18})(?:~[0-9]{1,9}:(?:-1|[0-9]{1,18}))*)"
 )
 _MAX_LENGTH: Final = 16_384  # characters: a source in some 1,000 partitions
+_MAX_POSITION: Final = 28  # characters; int() raises for thousands of digits
 _ALLOWED: Final = "epoch:partition:offset[~partition:offset…], as the gateway gives it"
 
 
@@ -58,3 +59,11 @@ class Cursor(NamedTuple):
         if len(offsets) < len(pairs):
             raise EventError(f"cursor {text[:100]!r} names a partition twice; it is {_ALLOWED}")
         return cls.of(match[1], offsets)
+
+
+def position_of(pos: str | None) -> tuple[int, int] | None:
+    """Partition and offset of ``partition:offset``, where an event is in Kafka; None for another form."""
+    if pos is None or len(pos) > _MAX_POSITION:
+        return None
+    partition, _, offset = pos.partition(":")
+    return (int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None

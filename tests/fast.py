@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from dualstream_lab.stack.process import ManagedProcess
 
 _TESTS = Path(__file__).parent
 _FIXTURES = {"stack": "a broker", "cluster": "a broker", "browser": "a browser"}
+_NO_PARAMETERS = SimpleNamespace(params={})
 _DRAWS = "more draws than a minute has time for"
 _STARTS = {
     "faults/test_journal.py": "a broker",
@@ -18,7 +20,6 @@ _STARTS = {
     "gateway/test_handover.py::test_nor_have_schedules": _DRAWS,
     "gateway/test_handover.py::test_two_thousand_schedules": _DRAWS,
     "kafka_log/test_diagnosis.py": "a broker",
-    "publisher/test_conformance.py": "a broker",
     "publisher/test_rights.py": "a broker",
     "simulation": "the simulation, which is compiled for half a minute",
     "store/test_model.py": _DRAWS,
@@ -85,6 +86,8 @@ def _reason(item: pytest.Item) -> str:
     for fixture in getattr(item, "fixturenames", ()):
         if fixture in _FIXTURES:
             return _FIXTURES[fixture]
+    if "kafka" in getattr(item, "callspec", _NO_PARAMETERS).params.values() and "conformance" in item.nodeid:
+        return "a broker"  # the other half of what holds for the real one and for the one in memory
     file, _, name = item.nodeid.partition("::")
     place = f"{item.path.relative_to(_TESTS)}::{name}" if item.path.is_relative_to(_TESTS) else file
     return next((reason for start, reason in _STARTS.items() if place.startswith(start)), "")

@@ -9,7 +9,7 @@ from importlib import metadata
 import pytest
 
 import dualstream_lab
-from dualstream_lab import errors
+from dualstream_lab import errors, testing
 
 from .test_extras import blocked_without
 
@@ -29,6 +29,13 @@ def test_the_public_names_are_these():
     assert dualstream_lab.__version__ == metadata.version("dualstream-lab")
 
 
+def test_the_public_names_for_tests_are_these():
+    assert testing.__all__ == ["MemoryGateway", "MemoryPublisher"]
+    members = {"disconnect", "publisher", "url"}
+    assert {name for name in vars(testing.MemoryGateway()) if not name.startswith("_")} < members
+    assert members <= {*dir(testing.MemoryGateway())}
+
+
 def test_tab_completes_them():
     assert {*PUBLIC.split(), *PACKAGES} <= set(dir(dualstream_lab))
 
@@ -46,6 +53,8 @@ def test_what_is_not_there_is_an_attribute_error():
         ("from dualstream_lab import analysis", "report"),
         ("from dualstream_lab import lab; lab.run", "lab"),
         ("from dualstream_lab import simulation", "simulation"),
+        ("from dualstream_lab.testing import MemoryGateway", "gateway"),
+        ("from dualstream_lab.testing import MemoryPublisher", ""),
         ("from dualstream_lab import faults; faults.FaultSpec", ""),
         ("from dualstream_lab import DualPublisher, OutcomeUnknown, Settings, __version__", ""),
     ],

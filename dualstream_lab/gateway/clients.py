@@ -136,14 +136,14 @@ class ConnectionLimit:
             self.used -= 1
 
     def count(self, connection: Connection, size: int) -> None:
-        """So much waits for it now."""
+        """Note that so many bytes wait for the connection now."""
         self._bytes += size - self._waiting.get(connection, 0)
         self._waiting[connection] = size
         if self._bytes > self._limit:
             self._relieve()
 
     def forget(self, connection: Connection) -> None:
-        """The connection is gone, and counts no more."""
+        """Count the connection no more: it is gone, or is about to be."""
         self._bytes -= self._waiting.pop(connection, 0)
         self._taken.pop(connection, None)
         self._stuck.discard(connection)
@@ -197,16 +197,16 @@ class Connection:
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes that were written and wait for the client to take them."""
         return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
 
     @property
     def taken(self) -> int:
-        """Bytes that went out to the client."""
+        """Bytes that the client's machine has taken so far."""
         return self._written - self.waiting
 
     def end(self) -> None:
-        """Write no more."""
+        """Write nothing to the client from now on."""
         self._silent = True
         self._limit.forget(self)
 
@@ -234,7 +234,7 @@ class Connection:
         raise NotImplementedError
 
     def catch_up(self, frames: list[Frame], source: str) -> None:
-        """Write the past, as much as it may be."""
+        """Write a source's past: these bytes may wait beside the client's limit."""
         before = self._allowed
         self._allowed = 2**62
         self.send(frames, {}, source)
@@ -256,7 +256,7 @@ class Connection:
 
 
 class WebSocketConnection(Connection):
-    """One text frame a message."""
+    """Writes each message as a text frame of its own."""
 
     def send(self, frames: list[Frame], shared: dict[str, bytes], source: str) -> None:  # noqa: ARG002
         """As :class:`Connection`."""

@@ -11,8 +11,9 @@ from aiohttp import HttpVersion11, WSCloseCode, WSMsgType, web
 from dualstream_lab.gateway.access import Denied, Grant, bearer, grant_of
 from dualstream_lab.gateway.clients import SseConnection, WebSocketConnection
 from dualstream_lab.gateway.issuer_keys import KeysUnavailable
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.session import Session, Sessions, keep, parse_command
-from dualstream_lab.gateway.since import Refused, Since, parse_since
+from dualstream_lab.gateway.since import Refused, Since, check_since, parse_since
 from dualstream_lab.http_server import HttpRefusal, client_of, printable
 
 BAD_MESSAGE, UNAUTHENTICATED, SLOW = 4400, 4401, 4408
@@ -26,8 +27,9 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X
 class Endpoints:
     """The handlers of ``/ws`` and ``/sse``, and all that are connected."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, log: Log) -> None:
         self._sessions = sessions
+        self._log = log
         self._settings, self._access = sessions.settings, sessions.access
         self._sockets: set[web.WebSocketResponse] = set()
         self._streams: set[SseConnection] = set()
@@ -40,7 +42,7 @@ class Endpoints:
         await asyncio.gather(*closing, return_exceptions=True)
 
     async def ws(self, request: web.Request) -> web.StreamResponse:
-        """A WebSocket from its handshake to its end."""
+        """Serve ``GET /ws``: a WebSocket from its handshake to its end."""
         with self._sessions.limit.held():
             grant = None
             if bearer(request) is not None or not self._access.required:
@@ -111,7 +113,7 @@ class Endpoints:
             try:
                 session.check(sources)
                 for _, since in wanted:
-                    await self._sessions.entry.check(since)
+                    await check_since(self._log, since)
                 await response.prepare(request)
                 await response.write(b"retry: 1000\n\n")
                 self._streams.add(connection)
@@ -188,7 +190,7 @@ def _wanted(request: web.Request) -> list[tuple[str, Since]]:
 
 
 async def _keep_alive(response: web.StreamResponse, ended: asyncio.Event) -> None:
-    """Until the client leaves, or is too slow."""
+    """Write comments until the client leaves, or is found too slow."""
     with suppress(ConnectionError):
         while not ended.is_set():
             try:

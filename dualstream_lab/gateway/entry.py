@@ -13,6 +13,7 @@ from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.gateway.handover import Join, Phase, Stream
 from dualstream_lab.gateway.past import Positions, Refusal, later
 from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.gateway.repair import STEP
 from dualstream_lab.gateway.since import Since, check_since, known_by
 from dualstream_lab.store import Page, Place, Query, Row
 
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1_000_000_000_000_000_000  # no log reaches it
 _NO_PLACE: Final = Place(position=0, floor=0)
-_STEP: Final = 250  # events that are told in one step, some 2 ms
 _time_of = attrgetter("ts")
 
 
 class Entry:
-    """Lets clients in."""
+    """Brings clients into the streams of the sources that they want to follow."""
 
     def __init__(self, settings: ServeSettings, hub: Hub, reads: Reads, log: Log) -> None:
         self._settings = settings
@@ -50,7 +50,7 @@ class Entry:
         try:
             stream = feed.stream
             join = Join(known_by(since))
-            stranger = await self.check(since)
+            stranger = await check_since(self._log, since)
             await self._subscribe(feed)
             await self._fence(feed, join, () if stranger else join.after)
             if stranger:
@@ -66,10 +66,6 @@ class Entry:
             self._hub.release(feed)
             raise
         return feed
-
-    async def check(self, since: Since) -> bool:
-        """As :func:`check_since`."""
-        return await check_since(self._log, since)
 
     async def _subscribe(self, feed: Feed) -> None:
         upstream = self._hub.upstream
@@ -90,7 +86,6 @@ class Entry:
         """Where the source's partitions end; ``named``: those that the client's cursor has."""
         page = None if feed.placed and feed.begun else await self._place(feed)
         positions = {partition: place.position for partition, place in page.places.items()} if page else {}
-        join.subscribed()
         partitions = feed.partitions
         try:
             async with asyncio.timeout(2 * self._settings.request_timeout):
@@ -134,10 +129,10 @@ class Entry:
             except StreamUnavailable:
                 join.refuse(Refusal.STORE_LAG)
             else:
+                await self._hub.repairs.settle(feed, stream, theirs)
                 if feed.stream is not stream:
                     break
-                self._hub.repairs.settle(feed, theirs)
-                if len(mine.rows) > _STEP and (ahead := join.read_ahead(mine, feed.homes)):
+                if len(mine.rows) > STEP and (ahead := join.read_ahead(mine, feed.homes)):
                     return ahead
                 if stream.level(mine) and (rows := join.read(mine, feed.homes)):
                     return rows
@@ -152,8 +147,8 @@ class Entry:
     ) -> None:
         """A long past, a piece at a time, of all clients together: others would have to wait for it."""
         known = dict(before)
-        for begin in range(0, len(rows), _STEP):
-            piece = rows[begin : begin + _STEP]
+        for begin in range(0, len(rows), STEP):
+            piece = rows[begin : begin + STEP]
             async with self._telling:
                 client.catch_up(feed.stored(piece, known, old=True), feed.source)
                 await asyncio.sleep(0)

@@ -59,14 +59,14 @@ class Feed:
         self.partitions = tuple(sorted({*self.partitions, *homes}))
 
     def learn(self, page: Page) -> None:
-        """Where the store has seen it."""
+        """Note in which partitions the store has seen the source."""
         self.placed = True
         if not all(partition in self.partitions for partition in page.first):
             self.partitions = tuple(sorted({*self.partitions, *page.first}))
 
     @property
     def cursor(self) -> str:
-        """Where the stream's clients resume."""
+        """The cursor from which the stream's live clients would resume."""
         confirmed = self.stream.confirmed
         if self._cursor[0] is not confirmed or self._cursor[1] is not self.partitions:
             self._cursor = confirmed, self.partitions, self.cursor_at(confirmed)
@@ -78,7 +78,7 @@ class Feed:
         return str(Cursor(self.epoch, tuple((partition, offsets.get(partition, -1)) for partition in named)))
 
     def announced(self, note: Notification) -> Frame:
-        """An event that Redis announced."""
+        """The frame of an event that Redis has announced."""
         return event_frame(EventFrame(self.source, note.id, note.type, note.pos or "", self.cursor, note.ts))
 
     def stored(self, rows: Iterable[Row], known: Positions, *, old: bool = False) -> list[Frame]:
@@ -98,11 +98,11 @@ class Feed:
         return frames
 
     def state(self, kind: str, *, cursor: str | None = None, **about: object) -> Frame:
-        """Word of the source's state."""
+        """The frame of a message about the source itself, such as ``degraded`` or ``sync``."""
         return state_frame(StateFrame(kind, self.source, cursor, **about))  # type: ignore[arg-type]
 
     def flush(self) -> int:
-        """Write what was said; how many deliveries that makes."""
+        """Write the frames that wait to every live client; returns how many deliveries that makes."""
         frames, self.frames = self.frames, []
         if not frames:
             return 0

@@ -39,7 +39,7 @@ from dualstream_lab.http_server import (
     public_reason,
     report_refusal,
 )
-from dualstream_lab.kafka_log import LogIdentity, open_consumer, topic_info
+from dualstream_lab.kafka_log import LogClient, LogIdentity, open_consumer, topic_info
 from dualstream_lab.store import Store
 from dualstream_lab.store.schema import REBUILD
 
@@ -87,11 +87,7 @@ class Gateway:
             retention_bytes=settings.retention_bytes,
         )
         async with AsyncExitStack() as exits:
-            consumer = await exits.enter_async_context(open_consumer(settings))
-            self._log = Log(settings, info.log, consumer, self._change)
-            self._reads = Reads(store, limit=settings.catch_up_events)
-            self.health = Health(settings, self._log, store, self._reads, consumer)
-            self.hub = Hub(settings, self._reads, self._log)
+            self.assemble(info.log, await exits.enter_async_context(open_consumer(settings)))
             if settings.redis_url is not None:
                 self.hub.upstream = Upstream(
                     settings.redis_url,
@@ -102,14 +98,21 @@ class Gateway:
                     pattern=self.hub.pattern,
                     resync=self.hub.resync,
                 )
-            entry = Entry(settings, self.hub, self._reads, self._log)
-            limit, rate = ConnectionLimit(settings), RateLimit(settings.subscribe_rate)
-            sessions = Sessions(settings, self._access, self.hub, entry, limit, rate)
-            self._endpoints = Endpoints(sessions)
-            self._queries = Queries(settings, self._access, self._log, self._reads)
-            self.metrics = Metrics(self.hub, limit, self.health)
             self._exits = exits.pop_all()
         return self
+
+    def assemble(self, log: LogIdentity, client: LogClient) -> None:
+        """Put its parts together, of which ``client`` asks Kafka; the hub has no upstream yet."""
+        settings, access = self.settings, self._access
+        self._log = Log(settings, log, client, self._change)
+        self._reads = Reads(self._store, limit=settings.catch_up_events)
+        self.health = Health(settings, self._log, self._store, self._reads, client)
+        self.hub = Hub(settings, self._reads, self._log)
+        entry = Entry(settings, self.hub, self._reads, self._log)
+        limit, rate = ConnectionLimit(settings), RateLimit(settings.subscribe_rate)
+        self._endpoints = Endpoints(Sessions(settings, access, self.hub, entry, limit, rate), self._log)
+        self._queries = Queries(settings, access, self._log, self._reads)
+        self.metrics = Metrics(self.hub, limit, self.health)
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
@@ -138,7 +141,7 @@ class Gateway:
         self.health.beside, self._reads.hasten = trouble, hasten
 
     async def goodbye(self) -> None:
-        """Tell the clients that it ends; bounded."""
+        """Tell the clients that the gateway ends, within seconds."""
         await self._endpoints.close()
 
     def routes(self) -> list[web.RouteDef]:
@@ -167,7 +170,7 @@ class Gateway:
 
 
 def application(routes: Iterable[web.RouteDef], access: Access) -> web.Application:
-    """The application, with ``/healthz``."""
+    """The HTTP application of these routes, with ``/healthz``."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:

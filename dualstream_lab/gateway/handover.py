@@ -119,16 +119,28 @@ class Stream(Generic[T]):
         """Something below where Kafka ends may have been lost: look when the store is there."""
         self.needs = later(ends, self.needs)
 
-    def repair(self, page: Page) -> list[Row]:
-        """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late."""
+    def missing(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of the store's events that were never told so far."""
         confirmed, seen = self.confirmed, self._seen
-        late = [
+        return [
             row
-            for row in page.rows
+            for row in rows
             if row.offset > confirmed.get(row.partition, -1)
             and (row.partition, row.offset, row.id) not in seen
         ]
-        self._confirm(page.through)
+
+    def repair(self, page: Page, rows: Sequence[Row] | None = None, *, left: Sequence[Row] = ()) -> list[Row]:
+        """Compare with the store, read after ``confirmed``: the events never told so far, to tell as late.
+
+        ``rows``: look at no others of the page's, but for those ``left`` to a later call: what is in front of
+        them is confirmed, and no more.
+        """
+        late = self.missing(page.rows if rows is None else rows)
+        through = page.through
+        if left:
+            first = {row.partition: row.offset for row in reversed(left)}
+            through = {p: min(offset, first.get(p, offset + 1) - 1) for p, offset in through.items()}
+        self._confirm(through)
         if self.needs:
             reached = self.confirmed
             self.needs = {p: end for p, end in self.needs.items() if reached.get(p, -1) < end - 1}
@@ -167,9 +179,8 @@ class Stream(Generic[T]):
 
 
 class Phase(Enum):
-    """How far a client has come."""
+    """How far a client has come on its way into a stream."""
 
-    SUBSCRIBING = "subscribing"
     FENCING = "fencing"
     READING = "reading"
     LIVE = "live"
@@ -193,17 +204,16 @@ class Join:
         self.after: Positions = after or _NOWHERE
         self.known = self.after
         self.fence: Positions = _NOWHERE
-        self.phase = Phase.SUBSCRIBING
+        self.phase = Phase.FENCING
         self.refusal: Refusal | None = None
         self._ahead = 0
         self._sure = True
 
-    def subscribed(self) -> None:
-        """Redis confirmed the subscription, or is known to be away: now ask for the fences."""
-        self.phase = Phase.FENCING
-
     def fenced(self, ends: Positions) -> None:
-        """Where the source's partitions, and those of its cursor, end; asked since :meth:`subscribed`."""
+        """Where the source's partitions, and those of its cursor, end.
+
+        Asked since Redis confirmed the subscription, or is known to be away.
+        """
         self.fence = ends
         self.phase = Phase.READING
         if self.only_new:

@@ -10,10 +10,10 @@ from typing import Final
 
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError, StreamUnavailable
-from dualstream_lab.gateway.log import Log, each_end
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.past import Lag, Positions
 from dualstream_lab.gateway.reads import Reads
-from dualstream_lab.kafka_log import LogConsumer
+from dualstream_lab.kafka_log import LogClient
 from dualstream_lab.store import Feeder, Store
 
 _EVERY: Final = 1.0  # s
@@ -30,7 +30,7 @@ class Health:
     """
 
     def __init__(
-        self, settings: ServeSettings, log: Log, store: Store, reads: Reads, consumer: LogConsumer
+        self, settings: ServeSettings, log: Log, store: Store, reads: Reads, consumer: LogClient
     ) -> None:
         self._settings = settings
         self._log = log
@@ -63,7 +63,7 @@ class Health:
         self._covered.clear()
 
     async def _check(self) -> None:
-        ends, away = await each_end(self._log, range(self._log.identity.partitions))
+        ends, away = await self._log.each_end(range(self._log.identity.partitions))
         self._kafka = next(iter(away.values()), "up")
         if ends and away:
             self._kafka = f"{_named(away)}: {self._kafka}"
@@ -121,7 +121,7 @@ class Health:
         return self._without_path("; ".join(filter(None, (self.beside(), wrong)))) or "up"
 
     def _without_path(self, reason: str) -> str:
-        """Whoever asks is not told where the store is."""
+        """The reason with the store's file name only: whoever asks is not told where the store is."""
         return reason.replace(str(self._settings.store), self._settings.store.name)
 
     def _behind(self) -> str:
@@ -155,13 +155,13 @@ class Health:
 
     @property
     def troubled_partitions(self) -> int:
-        """Partitions that a processor cannot read on in."""
+        """How many partitions a processor cannot read on in."""
         names = {part for feeder in self.feeders for part in feeder.troubles}
         return sum(1 for name in names if name.startswith("partition "))
 
 
 def _named(partitions: Iterable[int]) -> str:
-    """``partitions 3, 4``."""
+    """``partition 3``, or ``partitions 3, 4``."""
     numbers = sorted(partitions)
     listed = ", ".join(map(str, numbers[:_LISTED])) + (", …" if len(numbers) > _LISTED else "")
     return f"partition {listed}" if len(numbers) == 1 else f"partitions {listed}"

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from dualstream_lab.config import ServeSettings
+from dualstream_lab.cursor import position_of
 from dualstream_lab.errors import EventError
 from dualstream_lab.event import Notification, decode_notification
 from dualstream_lab.gateway.clients import Connection, Frame
@@ -20,7 +21,7 @@ from dualstream_lab.gateway.handover import Join
 from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.past import Refusal, later
 from dualstream_lab.gateway.reads import Reads
-from dualstream_lab.gateway.repair import Claim, Claims, Repairs, position_of
+from dualstream_lab.gateway.repair import Claim, Claims, Repairs
 from dualstream_lab.gateway.upstream import Channels, Upstream
 from dualstream_lab.kafka_log import LogIdentity
 from dualstream_lab.store import Row
@@ -43,8 +44,9 @@ _resyncs: Final = msgspec.json.Decoder(_Resync)
 class HubStats:
     """Counters since the start. ``latency`` is given s from Kafka's ack to the write, one sample a flush.
 
-    ``other_epoch``: messages on Redis that are of another log; ``unrecognized``: that are none of ours;
-    ``bare``: that do not say where their event is.
+    Messages on Redis: ``received`` of this log, ``other_epoch`` of another one, ``unrecognized`` that are
+    none of ours, ``bare`` (of those received) that do not say where their event is. Clients: ``sent``
+    messages, ``joined`` sources, and ``refused`` of these, whose past could not be told whole, by the reason.
     """
 
     received: int = 0
@@ -141,7 +143,7 @@ class Hub:
                 self.upstream.unsubscribe(feed.channel)
 
     def receive(self, channel: bytes, message: bytes) -> None:
-        """A message of the upstream."""
+        """Take in a message that Redis has sent on a channel."""
         try:
             note = decode_notification(message)
         except EventError:
@@ -235,7 +237,7 @@ class Hub:
         self.repairs.fence(feed for feed in feeds if feed.begun or feed.degraded)
 
     def lost(self, reason: str) -> None:
-        """Nothing is received any more."""
+        """The connection to Redis is gone: serve every feed from the store until it is back."""
         self._why_lost = reason
         for feed in self.feeds.values():
             feed.subscribed = False
@@ -249,7 +251,7 @@ class Hub:
                 self.degrade(feed, reason)
 
     def degrade(self, feed: Feed, reason: str | None = None) -> None:
-        """Serve the feed from the store, and say so."""
+        """Serve the feed from the store from now on, and tell its clients why."""
         if feed.degraded is None:
             feed.degraded = reason or self._why_lost or "Redis does not confirm the subscription"
             self._say(feed, [feed.state("degraded", reason=feed.degraded)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
 from dualstream_lab.gateway.past import Positions
-from dualstream_lab.kafka_log import LogConsumer, LogEnds, LogIdentity, LogWatch, partition_of, read_range
+from dualstream_lab.kafka_log import LogClient, LogEnds, LogIdentity, LogWatch, partition_of, read_range
 from dualstream_lab.record import Decoder, Record
 from dualstream_lab.store import Row
 
@@ -124,7 +124,7 @@ class Log:
     """
 
     def __init__(
-        self, settings: ServeSettings, identity: LogIdentity, consumer: LogConsumer, changed: OnChange
+        self, settings: ServeSettings, identity: LogIdentity, consumer: LogClient, changed: OnChange
     ) -> None:
         self._ends = LogEnds(settings, consumer)
         self._tails = _Tails(settings)
@@ -148,12 +148,19 @@ class Log:
         return tuple(dict.fromkeys(partition_of(source, count) for count in sorted(self._counts)))
 
     async def ends(self, partitions: Iterable[int]) -> Positions:
-        """Where committed messages end, asked from now on. Raises StreamUnavailable."""
-        ends = await self._ends.ends(partitions)
+        """Where committed messages end, asked from now on. Raises StreamUnavailable if one does not say."""
+        ends, refused = await self.each_end(partitions)
+        for reason in refused.values():
+            raise StreamUnavailable(reason)
+        return ends
+
+    async def each_end(self, partitions: Iterable[int]) -> tuple[Positions, dict[int, str]]:
+        """Where those end that can be asked, and why the others cannot: one must not hold up the others."""
+        ends, refused = await self._ends.ends(partitions)
         if any(end < self.known.get(partition, 0) for partition, end in ends.items()):
             await self._refresh()  # it was made anew, or has lost a part: which one, before that is told
         self._know(ends)
-        return ends
+        return ends, refused
 
     async def has(self, partitions: Iterable[int]) -> bool:
         """Whether it has these partitions; looks whether some were added."""
@@ -163,7 +170,7 @@ class Log:
         return highest < self.identity.partitions
 
     def reached(self, positions: Positions) -> None:
-        """Note how far the store has come."""
+        """Note how far the store has come: the log goes at least as far."""
         self._know({p: position for p, position in positions.items() if position > self.known.get(p, 0)})
 
     async def run(self) -> None:
@@ -205,18 +212,3 @@ class Log:
             self._counts.clear()
         self._counts.add(after.partitions)
         self._changed(before, after)
-
-
-async def each_end(log: Log, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
-    """Where those end that can be asked, and why the others cannot: one must not hold up the others."""
-
-    async def ask(partition: int) -> int | str:
-        try:
-            return (await log.ends([partition]))[partition]
-        except StreamUnavailable as error:
-            return str(error)
-
-    asked = list(partitions)
-    answers = list(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
-    ends = {partition: answer for partition, answer in answers if isinstance(answer, int)}
-    return ends, {partition: answer for partition, answer in answers if isinstance(answer, str)}

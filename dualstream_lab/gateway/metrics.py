@@ -38,7 +38,7 @@ class Metrics(Collector):
         hub.stats.latency = latency.observe
 
     def text(self) -> bytes:
-        """The metrics, as Prometheus reads them."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -81,7 +81,7 @@ class Metrics(Collector):
         yield from self._delivery()
 
     def _delivery(self) -> Iterator[Metric]:
-        """How what is in Kafka comes into the store."""
+        """Metrics of how far the store is behind Kafka, and of the processors that fill it."""
         health = self._health
         lag = health.lag
         for name, about, lags in (

@@ -30,7 +30,7 @@ _RETRIED: Final = {"404", "429", "503", "504"}
 
 @cache
 def openapi_document() -> bytes:
-    """The document, as JSON."""
+    """The OpenAPI document, as JSON."""
     text = resources.files(__package__).joinpath("openapi.toml").read_text("utf-8")
     document = _expand(tomllib.loads(text))
     status, shared = document.pop("status"), document.pop("shared")
@@ -43,7 +43,7 @@ def openapi_document() -> bytes:
 
 
 def _expand(value: Any) -> Any:
-    """The value without our shorthands for schemas."""
+    """The value with our shorthands for schemas written out."""
     if isinstance(value, list):
         return [_expand(element) for element in value]
     if isinstance(value, str) and value.startswith("@"):

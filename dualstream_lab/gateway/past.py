@@ -100,7 +100,7 @@ class Lag:
         return max(0.0, self._now - marks[0][0]) if marks else 0.0
 
     def longest(self, partitions: Iterable[int]) -> float:
-        """Of these the most seconds."""
+        """The most seconds that one of these partitions has lagged; see :meth:`seconds`."""
         return max(map(self.seconds, partitions), default=0.0)
 
     def forget(self) -> None:

@@ -13,14 +13,13 @@ import msgspec
 from aiohttp import web
 
 from dualstream_lab.config import ServeSettings
-from dualstream_lab.cursor import Cursor
+from dualstream_lab.cursor import Cursor, position_of
 from dualstream_lab.errors import StoreError, StreamUnavailable
 from dualstream_lab.event import id_invalid_reason
 from dualstream_lab.gateway.access import Access, Grant, grant_of
 from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.past import Positions, Refusal, behind, hole_of, later, removed
 from dualstream_lab.gateway.reads import Reads
-from dualstream_lab.gateway.repair import position_of
 from dualstream_lab.gateway.since import (
     EARLIEST,
     Since,
@@ -51,7 +50,7 @@ def _too_many(whence: str = "") -> HttpRefusal:
 
 
 class Queries:
-    """The handlers of HTTP queries for events."""
+    """Handles the HTTP queries for recent events and for one whole event."""
 
     def __init__(self, settings: ServeSettings, access: Access, log: Log, reads: Reads) -> None:
         self._timeout = settings.store_timeout

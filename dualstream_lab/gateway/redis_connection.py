@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 _QUIET: Final = 2.0  # s of silence after which Redis is asked for a sign
 _SIGN: Final = 2.0  # s that it has to give one
@@ -21,9 +24,35 @@ _CONFIRMATIONS: Final = frozenset({b"subscribe", b"psubscribe"})
 _ENDINGS: Final = frozenset({b"unsubscribe", b"punsubscribe"})
 
 
+async def connected_client(url: str) -> Any:
+    """A connection of redis-py's that is logged in, for its transport to be taken over. The caller bounds it.
+
+    Raises RedisError, OSError.
+    """
+    # redis-py's own time-outs can swallow a cancellation on Python 3.11.
+    once: Any = {"retry": Retry(NoBackoff(), 0), "socket_timeout": None}
+    pool: Any = ConnectionPool.from_url(url, protocol=2, **once)
+    client = pool.make_connection()
+    try:
+        await client.connect()
+    except BaseException:
+        with suppress(Exception):
+            await client.disconnect(nowait=True)
+        raise
+    return client
+
+
+def packed(*words: bytes) -> bytes:
+    """A command as Redis reads it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """A channel or pattern that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes."""
+    """A channel or pattern that is wanted. ``settled``: Redis has answered; ``refusal``: what, if not yes.
+
+    ``tries``: refusals in a row; ``retry``: when it is asked for again.
+    """
 
     name: bytes
     confirmed: bool = False
@@ -41,7 +70,7 @@ class Subscription:
         self.settled.set()
 
     def cancel(self) -> None:
-        """Cancel a subscription: ask for it no more."""
+        """Do not ask Redis for it again."""
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
@@ -96,18 +125,16 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._sent.append(_Sent(verb, channels))
-        parts = [verb, *(channel.name for channel in channels)]
-        packed = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-        self._transport.write(b"*%d\r\n%b" % (len(parts), packed))
+        self._transport.write(packed(verb, *(channel.name for channel in channels)))
 
     async def close(self) -> None:
-        """At once, also where this is cancelled."""
+        """Close the connection at once, also where this is cancelled."""
         self._transport.abort()
         with suppress(Exception):  # it is closed already; redis-py only has to know
             await self._client.disconnect(nowait=True)
 
     async def ended(self) -> str:
-        """Why, once it has."""
+        """Wait for the end of the connection, and say why it ended."""
         while True:
             signs = self._signs
             if (reason := await self._within(_QUIET)) is not None:
@@ -125,7 +152,7 @@ class Connection(asyncio.Protocol):
         return self._reason.result() if self._reason.done() else None
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from Redis."""
+        """asyncio: bytes have come from Redis."""
         self._signs += 1
         reader = self._reader
         reader.feed(data)
@@ -176,7 +203,7 @@ class Connection(asyncio.Protocol):
             self._refused(sent.channels[sent.answered :], reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended."""
+        """asyncio: the connection has ended."""
         self._end(str(exc) if exc else "the connection was closed")
 
     def _end(self, reason: str) -> None:

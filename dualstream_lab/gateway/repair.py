@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
@@ -14,13 +13,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import StoreError
 from dualstream_lab.event import Notification
-from dualstream_lab.gateway.log import Log, each_end
+from dualstream_lab.gateway.log import Log
 from dualstream_lab.gateway.reads import Reads
+from dualstream_lab.kafka_log import Repeats
 from dualstream_lab.store import Page, Query
 
 if TYPE_CHECKING:
     from dualstream_lab.gateway.clients import Frame
     from dualstream_lab.gateway.feed import Feed
+    from dualstream_lab.gateway.handover import Stream
 
     _Feeds = Callable[[], Iterable[Feed]]
     _Say = Callable[[Feed, list[Frame]], None]
@@ -33,27 +34,20 @@ _POLL: Final = 0.25  # s between looks while Redis is away
 _JITTER: Final = 0.05  # s: gateways that lost the same Redis do not ask in one moment
 _AGAIN: Final = 0.5
 _GROUP: Final = 200  # feeds of one look
+STEP: Final = 250
+"""Events that are told in one turn of the loop, some 2 ms."""
 _WARN_EVERY: Final = 5.0  # s between warnings of one kind
-_DIGITS: Final = 18  # of the largest offset; int() raises for thousands of them
 _MOST_CLAIMS: Final = 10_000  # that wait for Kafka's answer
 _PAUSE: Final = 0.01  # s after what was not true: whoever makes it up must not make Kafka busy
 
 
 class Claim(NamedTuple):
-    """An announcement of an event at a place."""
+    """An event that Redis has announced, and the place in the log that it claims."""
 
     feed: Feed
     note: Notification
     partition: int
     offset: int
-
-
-def position_of(pos: str) -> tuple[int, int] | None:
-    """Partition and offset in ``partition:offset``; None for another form."""
-    partition, _, offset = pos.partition(":")
-    if not (partition.isdecimal() and offset.isdecimal() and len(pos) <= _DIGITS + 10):
-        return None
-    return int(partition), int(offset)
 
 
 class Claims:
@@ -94,7 +88,7 @@ class Claims:
             waiting, self._waiting = self._waiting, []
             partitions = list({claim.partition for claim in waiting})
             there = await asyncio.gather(*(self._log.has([partition]) for partition in partitions))
-            ends, away = await each_end(self._log, compress(partitions, there))
+            ends, away = await self._log.each_end(compress(partitions, there))
             self._held.subtract(map(_key, waiting))
             self._held = +self._held  # without those of which none waits
             beyond = self.beyond
@@ -125,27 +119,27 @@ class Repairs:
         self._due_wake = asyncio.Event()
         self._fence_wake = asyncio.Event()
         self._poll_wake = asyncio.Event()
-        self._warned: dict[str, float] = {}
+        self._repeats = Repeats(_WARN_EVERY)
         self.late = 0
         self.looks = 0
 
     def reconcile(self, feed: Feed) -> None:
-        """Compare it as soon as the store is there."""
+        """Compare the feed with the store, as soon as the store has come far enough."""
         self._due.add(feed)
         self._due_wake.set()
 
     def fence(self, feeds: Iterable[Feed]) -> None:
-        """Compare them up to what the log has now."""
+        """Ask Kafka where the feeds' partitions end now, and compare the feeds up to there."""
         self._unfenced.update(feeds)
         if self._unfenced:
             self._fence_wake.set()
 
     def poll(self) -> None:
-        """Compare degraded feeds often, as there is one now."""
+        """Begin to compare degraded feeds often: there is one now."""
         self._poll_wake.set()
 
     def forget(self, feed: Feed) -> None:
-        """Compare a feed that is gone no more."""
+        """Do not compare this feed any more: it is gone."""
         for feeds in (self._due, self._unfenced, self._asking):
             feeds.discard(feed)
 
@@ -157,16 +151,27 @@ class Repairs:
             group.create_task(self._poll_degraded())
             group.create_task(self._reconcile_all())
 
-    def settle(self, feed: Feed, page: Page) -> None:
-        """Tell what the store has and the feed's clients were not told; live again when that is all."""
-        stream = feed.stream
+    async def settle(self, feed: Feed, stream: Stream[Frame], page: Page) -> None:
+        """Tell what the store has and the feed's clients were not told; live again when that is all.
+
+        Of many events a piece in each turn of the loop: everybody else would have to wait for all of them.
+        Nothing where the page was read for a ``stream`` that is the feed's no more: the log was made anew.
+        """
+        if feed.stream is not stream:
+            return
         feed.learn(page)
         if why := stream.lost(page, feed.homes):
             self._say(feed, [feed.state("subscribed", cursor=feed.cursor, recovered=False, reason=why.value)])
-        before = stream.confirmed
-        if late := stream.repair(page):
-            self.late += len(late)
-            self._say(feed, feed.stored(late, {p: before.get(p, -1) for p in feed.partitions}))
+        missing = stream.missing(page.rows)
+        for begin in range(0, len(missing) or 1, STEP):
+            if begin:
+                await asyncio.sleep(0)
+                if feed.stream is not stream:
+                    return
+            before, end = stream.confirmed, begin + STEP
+            if late := stream.repair(page, missing[begin:end], left=missing[end:]):
+                self.late += len(late)
+                self._say(feed, feed.stored(late, {p: before.get(p, -1) for p in feed.partitions}))
         waits = feed in self._unfenced or feed in self._asking
         if not stream.needs and feed.degraded and feed.subscribed and not waits:
             feed.degraded = None
@@ -179,14 +184,15 @@ class Repairs:
             self._fence_wake.clear()
             # Who asks from now on is not served by these answers.
             self._asking, self._unfenced = self._unfenced, set()
-            ends, _ = await each_end(self._log, {p for feed in self._asking for p in feed.partitions})
+            ends, _ = await self._log.each_end({p for feed in self._asking for p in feed.partitions})
             waiting, self._asking = self._asking, set()
             unanswered = {feed for feed in waiting if not ends.keys() >= set(feed.partitions)}
             for feed in waiting - unanswered:
                 feed.stream.suspect({partition: ends[partition] for partition in feed.partitions})
                 self.reconcile(feed)
             if unanswered:
-                self._warn("log", f"{len(unanswered)} sources wait for Kafka to be compared")
+                if self._repeats.due("log"):
+                    log.warning("%d sources wait for Kafka to be compared", len(unanswered))
                 self.fence(unanswered)
                 await asyncio.sleep(_AGAIN)
 
@@ -213,7 +219,7 @@ class Repairs:
             await self._compare(degraded)
 
     async def _reconcile_all(self) -> None:
-        """A lost last notification leaves no hole."""
+        """Compare every live feed now and then: a last notification that was lost leaves no hole to see."""
         while True:
             await asyncio.sleep(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
             feeds = [feed for feed in self._feeds() if feed.live]
@@ -231,15 +237,9 @@ class Repairs:
             try:
                 pages = await self._reads.pages(queries)
             except StoreError as error:
-                self._warn("store", str(error))
+                if self._repeats.due("store"):
+                    log.warning("%s", error)
                 await asyncio.sleep(_AGAIN)
                 return
             for (feed, stream), page in zip(group, pages, strict=True):
-                if feed.stream is stream:  # else it is of another log now
-                    self.settle(feed, page)
-
-    def _warn(self, subject: str, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(subject, float("-inf")) >= _WARN_EVERY:
-            self._warned[subject] = now
-            log.warning("%s", reason)
+                await self.settle(feed, stream, page)

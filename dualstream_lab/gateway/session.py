@@ -48,7 +48,7 @@ _commands = msgspec.json.Decoder(Command)
 
 
 def parse_command(text: str) -> Command:
-    """Raises Refused with 4400."""
+    """The command in a WebSocket message. Raises Refused, with the close code 4400."""
     form = 'send {"subscribe": "type:id", "since": CURSOR}, {"unsubscribe": "type:id"} or {"token": …}'
     try:
         command = _commands.decode(text)
@@ -61,7 +61,11 @@ def parse_command(text: str) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """What a gateway's sessions share; ``rate``: how often a client may subscribe, over all connections."""
+    """What a gateway's sessions share.
+
+    ``limit``: how many clients may be connected, and what may wait for them; ``rate``: how often one client
+    may subscribe, over all its connections.
+    """
 
     settings: ServeSettings
     access: Access
@@ -75,13 +79,9 @@ class Session:
     """The sources of one connection, each on its way in or live. Owns the tasks that bring it in."""
 
     def __init__(self, sessions: Sessions, connection: Connection, grant: Grant, client: str) -> None:
-        self._hub = sessions.hub
-        self._entry = sessions.entry
-        self._connection = connection
-        self._grant = grant
-        self._client = client
-        self._rate = sessions.rate
+        self._hub, self._entry, self._rate = sessions.hub, sessions.entry, sessions.rate
         self._most = sessions.settings.max_subscriptions
+        self._connection, self._grant, self._client = connection, grant, client
         self._entering: dict[str, asyncio.Task[None]] = {}
         self._feeds: dict[str, Feed] = {}
         self._closed = False
@@ -111,7 +111,7 @@ class Session:
         self._rate.take(self._client, len(sources), now)
 
     def unsubscribe(self, source: str) -> None:
-        """Follow this source no more. Raises Refused."""
+        """Stop following this source. Raises Refused where it is not followed."""
         if source in self._entering:
             self._entering.pop(source).cancel()
         elif source in self._feeds:
@@ -121,7 +121,7 @@ class Session:
         self._say(source, StateFrame("unsubscribed", source))
 
     def complain(self, reason: str, source: str | None = None) -> None:
-        """Tell the client what was wrong."""
+        """Tell the client what was wrong with what it asked for."""
         self._say(source or "", StateFrame("error", source, error=reason))
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def check_source(source: str) -> None:
 
 
 def parse_since(text: str | None) -> Since:
-    """From what was given. Raises Refused."""
+    """Where to begin, from the text that the client gave. Raises Refused."""
     if not text or text == "latest":
         return None
     if text == EARLIEST:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.event import Notification, channel_of, resync_channel, shard_channel
-from dualstream_lab.gateway.redis_connection import Connection, Subscription
+from dualstream_lab.gateway.redis_connection import Connection, Subscription, connected_client
+from dualstream_lab.kafka_log import Repeats
 
 if TYPE_CHECKING:
     from dualstream_lab.config import ServeSettings
@@ -45,14 +41,14 @@ class Channels:
         self.pattern = f"{self._prefix}events:*".encode() if settings.upstream == "pattern" else None
 
     def channel(self, source: str) -> bytes:
-        """Where the source is announced."""
+        """The channel that the source is announced on."""
         source_type, _, source_id = source.partition(":")
         if self._shards is None:
             return channel_of(source_type, source_id, self._prefix).encode()
         return shard_channel(source_type, source_id, self._shards, self._prefix).encode()
 
     def source(self, channel: bytes, note: Notification) -> str:
-        """Whom a message on a shared channel is about."""
+        """The source that a message on a channel is about, also where several share the channel."""
         source_type = channel[self._head :].partition(b":")[0].decode("utf-8", "replace")
         return f"{source_type}:{note.source_id}"
 
@@ -84,22 +80,22 @@ class Upstream:
         self._on_refused = refused
         self._on_lost = lost
         self._pattern = None if pattern is None else Subscription(pattern)
-        self._wanted: dict[bytes, Subscription] = {}
+        self._wanted: dict[bytes, Subscription] = {}  # each its own, or all of them the pattern
         self._connection: Connection | None = None
         self._confirmations = 0
-        self._warned: dict[str, float] = {}
+        self._repeats = Repeats(_WARN_EVERY)
         self.connects = 0
         if pattern is None:
             self._wanted[resync] = Subscription(resync)
 
     @property
     def up(self) -> bool:
-        """Whether a connection is there."""
+        """Whether Redis is connected."""
         return self._connection is not None
 
     @property
     def channels(self) -> int:
-        """Channels that are wanted."""
+        """How many channels are wanted."""
         return len(self._wanted)
 
     def confirms(self, channel: bytes) -> bool:
@@ -114,21 +110,19 @@ class Upstream:
         """
         wanted = self._wanted.get(channel)
         if wanted is None:
-            wanted = self._wanted[channel] = Subscription(channel)
-            if self._pattern is None:
+            wanted = self._wanted[channel] = self._pattern or Subscription(channel)
+            if wanted is not self._pattern:
                 self._ask([wanted])
-            elif self._pattern.confirmed or self._pattern.refusal is not None:
-                wanted.settle(self._pattern.refusal)
         await wanted.settled.wait()
         return wanted.refusal
 
     def unsubscribe(self, channel: bytes) -> None:
         """Want it no more. Nothing if it was not wanted."""
         wanted = self._wanted.pop(channel, None)
-        if wanted is None:
+        if wanted is None or wanted is self._pattern:
             return
         wanted.cancel()
-        if self._connection is not None and self._pattern is None:
+        if self._connection is not None:
             self._connection.send(b"UNSUBSCRIBE", [wanted])
 
     async def run(self) -> None:
@@ -142,7 +136,8 @@ class Upstream:
                 reason = str(error) or "no answer"
             finally:
                 await self._disconnect()
-            self._warn("connection", f"{reason}. Clients are served from the store meanwhile")
+            if self._repeats.due("connection"):
+                log.warning("Redis: %s. Clients are served from the store meanwhile", reason)
             self._on_lost(reason)
             if self._confirmations > confirmations:  # a connection alone is no success
                 backoff = _BACKOFF[0]
@@ -150,17 +145,8 @@ class Upstream:
             backoff = min(backoff * 2, _BACKOFF[1])
 
     async def _connect(self) -> Connection:
-        # Bounded below: redis-py's own time-outs can swallow a cancellation on Python 3.11.
-        once: Any = {"retry": Retry(NoBackoff(), 0), "socket_timeout": None}
-        pool: Any = ConnectionPool.from_url(self._url, protocol=2, **once)
-        client = pool.make_connection()
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await client.connect()
-        except BaseException:
-            with suppress(Exception):
-                await client.disconnect(nowait=True)
-            raise
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            client = await connected_client(self._url)
         connection = Connection(
             client, received=self._received, confirmed=self._in_effect, refused=self._not_allowed
         )
@@ -179,10 +165,8 @@ class Upstream:
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        for channel in self._wanted.values():
+        for channel in [self._pattern] if self._pattern is not None else self._wanted.values():
             channel.lose()
-        if self._pattern is not None:
-            self._pattern.lose()
         if connection is not None:
             await connection.close()
 
@@ -206,14 +190,12 @@ class Upstream:
             self._on_confirmed(names)
 
     def _settle(self, channel: Subscription, refusal: str | None) -> list[bytes]:
-        """The names of those that are wanted and concerned."""
+        """Note Redis' answer; returns the names of the wanted channels that it is for."""
         channel.settle(refusal)
-        if channel is not self._pattern:
-            # Else it was left, and perhaps is wanted anew.
-            return [channel.name] if self._wanted.get(channel.name) is channel else []
-        for covered in self._wanted.values():
-            covered.settle(refusal)
-        return list(self._wanted)
+        if channel is self._pattern:
+            return list(self._wanted)
+        # Else it was left, and perhaps is wanted anew.
+        return [channel.name] if self._wanted.get(channel.name) is channel else []
 
     def _not_allowed(self, channels: Sequence[Subscription], reason: str) -> None:
         """Redis refused a command. It does not say because of which channel."""
@@ -226,12 +208,7 @@ class Upstream:
         (channel,) = channels
         self._on_refused(self._settle(channel, reason), reason)
         self._ask_later(channel)
-        refused = sum(1 for channel in self._wanted.values() if channel.refusal is not None)
-        name = channel.name.decode("utf-8", "replace")
-        self._warn("channel", f"{reason}. {refused} channels are refused, {name} last")
-
-    def _warn(self, subject: str, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(subject, float("-inf")) >= _WARN_EVERY:
-            self._warned[subject] = now
-            log.warning("Redis: %s", reason)
+        if self._repeats.due("channel"):
+            refused = sum(1 for channel in self._wanted.values() if channel.refusal is not None)
+            name = channel.name.decode("utf-8", "replace")
+            log.warning("Redis: %s. %d channels are refused, %s last", reason, refused, name)

@@ -9,7 +9,7 @@ identity and settings, and whether these change. ``connection``: how one connect
 
 from __future__ import annotations
 
-from dualstream_lab.kafka_log.client import Bounds, LogEnds
+from dualstream_lab.kafka_log.client import Bounds, LogClient, LogEnds
 from dualstream_lab.kafka_log.connection import (
     client_options,
     close_producer,
@@ -20,7 +20,7 @@ from dualstream_lab.kafka_log.connection import (
 from dualstream_lab.kafka_log.consumer import LogConsumer, open_consumer, read_range
 from dualstream_lab.kafka_log.fetched import LogRecord, Records
 from dualstream_lab.kafka_log.group import GroupConsumer
-from dualstream_lab.kafka_log.repeat_filter import RepeatFilter
+from dualstream_lab.kafka_log.repeat_filter import RepeatFilter, Repeats
 from dualstream_lab.kafka_log.topic import (
     LogIdentity,
     LogWatch,
@@ -36,6 +36,7 @@ from dualstream_lab.kafka_log.trouble import PartitionTrouble
 __all__ = [
     "Bounds",
     "GroupConsumer",
+    "LogClient",
     "LogConsumer",
     "LogEnds",
     "LogIdentity",
@@ -44,6 +45,7 @@ __all__ = [
     "PartitionTrouble",
     "Records",
     "RepeatFilter",
+    "Repeats",
     "TopicInfo",
     "client_options",
     "close_producer",

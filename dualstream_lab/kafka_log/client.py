@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -87,27 +87,38 @@ class LogClient:
         return {p: found[p] if found[p] >= 0 else end for p, end in ends.items()}
 
     async def bounds(self, partitions: Iterable[int]) -> Bounds:
-        """Where each begins and ends; those that cannot be asked, for example without a leader, do not
-        stop the others.
+        """Where each of the partitions begins and ends; see :meth:`apart`."""
+
+        async def ask(group: list[int]) -> dict[int, tuple[int, int]]:
+            begins, ends = await self.begins(group), await self.ends(group)
+            return {partition: (begins[partition], ends[partition]) for partition in group}
+
+        found, refused = await self.apart(ask, partitions)
+        begins = {partition: begin for partition, (begin, _) in found.items()}
+        return Bounds(begins, {partition: end for partition, (_, end) in found.items()}, refused)
+
+    async def apart(
+        self, ask: Callable[[list[int]], Awaitable[Mapping[int, T]]], partitions: Iterable[int]
+    ) -> tuple[dict[int, T], dict[int, str]]:
+        """Answers, by partition, and why there is none for the others: none of them stops another.
+
+        ``ask`` is called for those of each broker together, and for each by itself where it raises
+        StreamUnavailable: one of them, for example without a leader, may be the trouble of all.
         """
-        begins: dict[int, int] = {}
-        ends: dict[int, int] = {}
+        found: dict[int, T] = {}
         refused: dict[int, str] = {}
 
-        async def ask(group: list[int]) -> None:
+        async def ask_group(group: list[int]) -> None:
             try:
-                found = await self.begins(group), await self.ends(group)
+                found.update(await ask(group))
             except StreamUnavailable as error:
                 if len(group) == 1:
                     refused[group[0]] = str(error)
                 else:
-                    await asyncio.gather(*(ask([partition]) for partition in group))
-            else:
-                begins.update(found[0])
-                ends.update(found[1])
+                    await asyncio.gather(*(ask_group([partition]) for partition in group))
 
-        await asyncio.gather(*(ask(group) for group in (await self.leaders(partitions)).values()))
-        return Bounds(begins, ends, refused)
+        await asyncio.gather(*(ask_group(group) for group in (await self.leaders(partitions)).values()))
+        return found, refused
 
     async def leaders(self, partitions: Iterable[int]) -> dict[Hashable, list[int]]:
         """Which are asked together: by the broker that leads them. One without a leader is alone.
@@ -192,36 +203,34 @@ class LogClient:
 class LogEnds:
     """The last stable offset of each partition: what a reader of committed events can come to.
 
-    :meth:`run` is its task. An answer that was requested before a call is never given to that call. A
-    partition, or a broker, that cannot be asked fails those who asked for it, and nobody else waits for it.
+    :meth:`run` is its task. An answer that was requested before a call is never given to that call. Nobody
+    waits for a partition, or a broker, that somebody else has asked for.
     """
 
     def __init__(self, settings: Settings, consumer: LogClient) -> None:
         self._timeout = settings.request_timeout
         self._consumer = consumer
-        self._asked: dict[int, asyncio.Future[int]] = {}
+        self._asked: dict[int, asyncio.Future[int | str]] = {}
         self._busy: set[Hashable] = set()  # leaders that are being asked
         self._wake = asyncio.Event()
-        self.known: dict[int, int] = {}
-        """The last answers: the log reaches at least so far."""
 
-    async def end(self, partition: int) -> int:
-        """The offset after the partition's last stable record, asked from now on; else StreamUnavailable."""
-        return (await self.ends([partition]))[partition]
-
-    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
-        """As :meth:`end`, of several. Raises StreamUnavailable if one of them cannot be asked."""
+    async def ends(self, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, str]]:
+        """The offsets after their last stable records, asked from now on; of others why that is not known."""
         asked = {partition: self._ask(partition) for partition in partitions}
-        if not asked:
-            return {}
-        try:
+        if asked:
             # The question before it, and its own: together with others, and then alone.
-            async with asyncio.timeout(4 * self._timeout):
-                return {partition: await asyncio.shield(future) for partition, future in asked.items()}
-        except TimeoutError as error:
-            raise StreamUnavailable("Kafka does not say where its log ends") from error
+            await asyncio.wait(asked.values(), timeout=4 * self._timeout)
+        ends: dict[int, int] = {}
+        refused: dict[int, str] = {}
+        for partition, future in asked.items():
+            answer = future.result() if future.done() else "Kafka does not say where its log ends"
+            if isinstance(answer, int):
+                ends[partition] = answer
+            else:
+                refused[partition] = answer
+        return ends, refused
 
-    def _ask(self, partition: int) -> asyncio.Future[int]:
+    def _ask(self, partition: int) -> asyncio.Future[int | str]:
         future = self._asked.get(partition)
         if future is None:
             future = self._asked[partition] = asyncio.get_running_loop().create_future()
@@ -239,25 +248,10 @@ class LogEnds:
                         self._busy.add(leader)
                         group.create_task(self._answer(leader, {p: self._asked.pop(p) for p in partitions}))
 
-    async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int]]) -> None:
-        await self._answer_all(asked)
+    async def _answer(self, leader: Hashable, asked: Mapping[int, asyncio.Future[int | str]]) -> None:
+        ends, refused = await self._consumer.apart(self._consumer.ends, asked)
+        for partition, future in asked.items():
+            future.set_result(ends[partition] if partition in ends else refused[partition])
         self._busy.discard(leader)
         if self._asked:
             self._wake.set()
-
-    async def _answer_all(self, asked: Mapping[int, asyncio.Future[int]]) -> None:
-        try:
-            ends = await self._consumer.ends(asked)
-        except StreamUnavailable as error:
-            if len(asked) > 1:  # one of them may be the trouble of all
-                await asyncio.gather(*(self._answer_all({p: future}) for p, future in asked.items()))
-                return
-            for future in asked.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # whoever asked may have left
-        else:
-            self.known.update(ends)
-            for partition, end in ends.items():
-                if not asked[partition].done():
-                    asked[partition].set_result(end)

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
@@ -26,10 +26,6 @@ _TIMEOUT: Final = 3.0  # s for one look at one server
 _SERVERS: Final = 3  # looked at, at most
 _TLS_ALERT: Final = range(0x15030000, 0x15040000)  # read as a length: a TLS listener's answer to plain text
 
-_SILENT: Final = "does not answer as Kafka does"
-_UNKNOWN: Final = "cannot be found: its name does not resolve"
-_CLOSED: Final = "refuses connections: nothing listens there"
-_UNREACHED: Final = (_SILENT, _UNKNOWN, _CLOSED)  # the others are a Kafka's own answer
 _LOG_IN: Final = "refused the log-in of user {user} (SASL {mechanism}): {said}"
 _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (kafka_errors.SaslAuthenticationFailed, _LOG_IN),
@@ -43,9 +39,16 @@ _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
         "expects no log-in: leave user:password@ out, or give the port of its SASL listener",
     ),
     (ssl.SSLCertVerificationError, "has a certificate that is not trusted: {said}; check ssl_cafile"),
-    (socket.gaierror, _UNKNOWN),
-    (ConnectionRefusedError, _CLOSED),
+    (socket.gaierror, "cannot be found: its name does not resolve"),
+    (ConnectionRefusedError, "refuses connections: nothing listens there"),
 )
+
+
+class ConnectionProblem(NamedTuple):
+    """Why servers cannot be used, as a sentence. ``reached``: a Kafka's own answer says it."""
+
+    sentence: str
+    reached: bool = True
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -105,11 +108,10 @@ async def _unreachable(settings: Settings, error: BaseException) -> StreamUnavai
     servers = ", ".join(options["bootstrap_servers"])
     if (refused := refusal(error, options, settings.topic)) is not None:
         return StreamUnavailable(f"Kafka at {servers} cannot be used: {refused}")
-    problem = await connection_problem(options)
-    if problem is not None and not any(phrase in problem for phrase in _UNREACHED):
-        return StreamUnavailable(f"Kafka at {servers} cannot be used: {problem}; check kafka_url")
-    reason = problem or str(error) or f"no answer within {settings.start_timeout:g} s"
-    return StreamUnavailable(f"Kafka at {servers} could not be reached: {reason}; check kafka_url")
+    silence = str(error) or f"no answer within {settings.start_timeout:g} s"
+    problem = await connection_problem(options) or ConnectionProblem(silence, reached=False)
+    verdict = "cannot be used" if problem.reached else "could not be reached"
+    return StreamUnavailable(f"Kafka at {servers} {verdict}: {problem.sentence}; check kafka_url")
 
 
 def refusal(error: BaseException, options: Mapping[str, Any], topic: str) -> str | None:
@@ -128,7 +130,7 @@ def refusal(error: BaseException, options: Mapping[str, Any], topic: str) -> str
     return None
 
 
-async def connection_problem(options: Mapping[str, Any]) -> str | None:
+async def connection_problem(options: Mapping[str, Any]) -> ConnectionProblem | None:
     """Connect to each of the first servers as a client would, and say what goes wrong; None: nothing does.
 
     ``options``: aiokafka's, as ``config.kafka_client_options`` makes them. Within some 6 s.
@@ -136,12 +138,13 @@ async def connection_problem(options: Mapping[str, Any]) -> str | None:
     """
     servers = options["bootstrap_servers"][:_SERVERS]
     problems = await asyncio.gather(*(_problem_of(server, options) for server in servers))
+    found = dict.fromkeys(problem for problem in problems if problem is not None)
     if None in problems:
         return None
-    return "; ".join(dict.fromkeys(filter(None, problems)))
+    return ConnectionProblem("; ".join(one.sentence for one in found), all(one.reached for one in found))
 
 
-async def _problem_of(server: str, options: Mapping[str, Any]) -> str | None:
+async def _problem_of(server: str, options: Mapping[str, Any]) -> ConnectionProblem | None:
     given = {name: value for name, value in options.items() if name != "bootstrap_servers"}
     try:
         await _talk(server, given)
@@ -153,23 +156,26 @@ async def _problem_of(server: str, options: Mapping[str, Any]) -> str | None:
         }
         for kind, sentence in _SENTENCES:
             if isinstance(error, kind):
-                return f"{server} {sentence.format_map(about)}"
+                reached = not isinstance(error, (socket.gaierror, ConnectionRefusedError))
+                return ConnectionProblem(f"{server} {sentence.format_map(about)}", reached)
         if given.get("ssl_context") and not isinstance(error, TimeoutError) and await _is_plain(server):
-            return f"{server} does not speak TLS: use kafka://, or give the port of its TLS listener"
+            sentence = f"{server} does not speak TLS: use kafka://, or give the port of its TLS listener"
+            return ConnectionProblem(sentence)
         return _silence(server, error, logged_in=about["user"] is not None)
     return None
 
 
-def _silence(server: str, error: BaseException, *, logged_in: bool) -> str:
+def _silence(server: str, error: BaseException, *, logged_in: bool) -> ConnectionProblem:
     """A listener that hangs up says nothing; what came before that says something."""
     cause = error.__cause__
     if isinstance(cause, asyncio.IncompleteReadError):
         if cause.expected in _TLS_ALERT:
-            return f"{server} expects TLS: use kafkas://"
+            return ConnectionProblem(f"{server} expects TLS: use kafkas://")
         if not logged_in:
-            return f"{server} hangs up on a client without a log-in: it expects SASL, give user:password@"
+            hangs_up = "hangs up on a client without a log-in: it expects SASL, give user:password@"
+            return ConnectionProblem(f"{server} {hangs_up}")
     reason = str(error) or f"no answer within {_TIMEOUT:g} s"
-    return f"{server} {_SILENT}: {reason}"
+    return ConnectionProblem(f"{server} does not answer as Kafka does: {reason}", reached=False)
 
 
 async def _talk(server: str, options: Mapping[str, Any]) -> None:

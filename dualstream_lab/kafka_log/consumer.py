@@ -62,7 +62,7 @@ class LogConsumer(LogClient):
 
     @property
     def errors(self) -> int:
-        """Times that something could not be read."""
+        """How often something could not be read, so far."""
         return self._troubles.count
 
     # --- what is read
@@ -80,7 +80,7 @@ class LogConsumer(LogClient):
             self._consumer.pause(self._target(partition))
 
     def pause(self, partition: int) -> None:
-        """Fetch no more of this partition."""
+        """Stop fetching this partition."""
         self._paused.add(partition)
         self._troubles.now.pop(partition, None)
         self._consumer.pause(self._target(partition))
@@ -128,7 +128,7 @@ class LogConsumer(LogClient):
         return drained
 
     def _before_poll(self) -> None:
-        """Nothing."""
+        """A hook for members of a group: called before every poll."""
 
     def _is_settled(self) -> bool:
         """Whether ``positions`` are those of the partitions that are read."""
@@ -137,7 +137,7 @@ class LogConsumer(LogClient):
     def _drain(
         self, make: Callable[[int, int], F], partitions: Collection[int] | None, max_records: int
     ) -> list[F]:
-        """As the fetcher's own fetched_records() does it."""
+        """Take out what was fetched, as the fetcher's own fetched_records() does it."""
         fetcher = self._consumer._fetcher  # noqa: SLF001
         drained: list[F] = []
         for target in list(fetcher._records):  # noqa: SLF001

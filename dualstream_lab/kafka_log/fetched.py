@@ -28,7 +28,7 @@ class Fetched(Protocol):
     next_: int
 
     def add(self, record: Record) -> None:
-        """The next record."""
+        """Take the next record."""
 
     def hole(self, first: int, end: int) -> None:
         """Offsets from ``first`` to before ``end`` are not in the log any more: compaction removed them."""

@@ -62,12 +62,12 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         return consumer
 
     def join(self) -> None:
-        """Ask for partitions; they come later."""
+        """Ask the group for partitions, which it gives later."""
         self._consumer.subscribe([self._topic], listener=self)
 
     @property
     def partitions(self) -> list[int]:
-        """Those that it has now."""
+        """The partitions that this member has now."""
         return sorted(target.partition for target in self._consumer.assignment())
 
     @property
@@ -76,7 +76,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
         return super().dead or bool(self._consumer._coordinator._coordination_task.done())  # noqa: SLF001
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """aiokafka: the group changes."""
+        """aiokafka: the group is about to change, and takes these partitions away."""
         self.generation += 1
         self._given.clear()
         self._troubles.now.clear()
@@ -84,7 +84,7 @@ class GroupConsumer(LogConsumer, ConsumerRebalanceListener):  # type: ignore[mis
             await self._let_go()
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """aiokafka: the group has changed."""
+        """aiokafka: the group has changed, and these are the partitions now."""
         self.generation += 1
         self.rebalances += 1
         self._given.set()

@@ -7,13 +7,13 @@ import hashlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from aiokafka.admin.config_resource import ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol import types as wire
 from aiokafka.protocol.admin import DescribeConfigsRequest
@@ -142,7 +142,7 @@ async def identity_of(client: AIOKafkaClient, topic: str) -> LogIdentity:
 
     Raises ConfigError if the topic does not exist or Kafka is older than 3.1, KafkaError, OSError.
     """
-    return _identity(await _described(client, topic))
+    return (await _described(client, topic)).log
 
 
 async def log_identity(settings: Settings) -> LogIdentity:
@@ -165,7 +165,7 @@ async def info_of(client: AIOKafkaClient, topic: str) -> TopicInfo:
     request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
     answer = await ask_any(client, request)  # of nothing, where this user may not read them
     settings = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
-    return TopicInfo(log=_identity(description), replicas=description.replicas, settings=settings)
+    return TopicInfo(log=description.log, replicas=description.replicas, settings=settings)
 
 
 async def is_there(client: AIOKafkaClient, topic: str) -> bool:
@@ -184,11 +184,6 @@ async def _described(client: AIOKafkaClient, topic: str) -> Description:
             f" --create --topic {topic} --partitions 6, or set DUALSTREAM_TOPIC to one that exists"
         )
     return description
-
-
-def _identity(description: Description) -> LogIdentity:
-    origin = f"{description.cluster_id} {description.topic_id}"
-    return LogIdentity(epoch=_digest(origin), partitions=description.partitions, origin=origin)
 
 
 def _digest(text: str) -> str:
@@ -242,9 +237,7 @@ class LogWatch:
 class Description(NamedTuple):
     """A topic as a broker describes it. ``replicas``: of the partition that has the fewest."""
 
-    cluster_id: str
-    topic_id: UUID
-    partitions: int
+    log: LogIdentity
     replicas: int
 
 
@@ -256,10 +249,12 @@ async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) 
     """
     for pause in _PAUSES if patient else _PAUSES[-1:]:
         answer = await ask_any(client, _DescribeTopic(topic))
-        error_code, _name, topic_id, _internal, partitions = answer.topics[0][:5]
+        error_code, _name, high, low, _internal, partitions = answer.topics[0][:6]
         if not error_code and partitions:
             replicas = min(len(partition[4]) for partition in partitions)
-            return Description(answer.cluster_id, topic_id, len(partitions), replicas)
+            origin = f"{answer.cluster_id} {UUID(int=high % 2**64 << 64 | low % 2**64)}"
+            identity = LogIdentity(epoch=_digest(origin), partitions=len(partitions), origin=origin)
+            return Description(identity, replicas)
         await asyncio.sleep(pause)
     return None
 
@@ -273,29 +268,11 @@ async def ask_any(client: AIOKafkaClient, request: Any) -> Any:
     while not (nodes := [broker.nodeId for broker in client.cluster.brokers()]):
         await asyncio.sleep(_FENCED)
         await client.force_metadata_update()
-    failure: KafkaError | OSError = KafkaConnectionError("no broker was asked")
-    for node in random.sample(nodes, min(len(nodes), _BROKERS)):
-        try:
+    *others, last = random.sample(nodes, min(len(nodes), _BROKERS))
+    for node in others:
+        with suppress(KafkaError, OSError):
             return await client.send(node, request)
-        except (KafkaError, OSError) as error:
-            failure = error
-    raise failure
-
-
-class _Uuid:
-    """The protocol's UUID: 16 bytes."""
-
-    @staticmethod
-    def encode(value: UUID) -> bytes:
-        return value.bytes
-
-    @staticmethod
-    def decode(data: BytesIO) -> UUID:
-        return UUID(bytes=data.read(16))
-
-    @staticmethod
-    def repr(value: UUID) -> str:
-        return str(value)
+    return await client.send(last, request)
 
 
 _TEXT = wire.CompactString("utf-8")
@@ -312,7 +289,8 @@ _PARTITION = (
     *(("replicas", _INTEGERS), ("isr", _INTEGERS), ("offline_replicas", _INTEGERS), _TAGS),
 )
 _TOPIC = (
-    *(("error_code", wire.Int16), ("name", _TEXT), ("topic_id", _Uuid), ("is_internal", wire.Boolean)),
+    *(("error_code", wire.Int16), ("name", _TEXT)),
+    *(("high_id", wire.Int64), ("low_id", wire.Int64), ("is_internal", wire.Boolean)),  # the protocol's UUID
     *(("partitions", wire.CompactArray(*_PARTITION)), ("authorized_operations", wire.Int32), _TAGS),
 )
 
@@ -336,7 +314,10 @@ class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _DescribedTopics
     SCHEMA = wire.Schema(
-        ("topics", wire.CompactArray(("topic_id", _Uuid), ("name", _TEXT), _TAGS)),
+        (
+            "topics",
+            wire.CompactArray(("high_id", wire.Int64), ("low_id", wire.Int64), ("name", _TEXT), _TAGS),
+        ),
         ("allow_auto_topic_creation", wire.Boolean),
         ("include_topic_authorized_operations", wire.Boolean),
         _TAGS,
@@ -344,7 +325,7 @@ class _DescribeTopicStruct(RequestStruct):  # type: ignore[misc]
 
 
 class _DescribeTopic(Request[_DescribeTopicStruct]):  # type: ignore[misc]
-    """Metadata of one topic, by name, with its id."""
+    """A request for the metadata of one topic, by its name, with its id."""
 
     API_KEY = 3
 
@@ -352,4 +333,4 @@ class _DescribeTopic(Request[_DescribeTopicStruct]):  # type: ignore[misc]
         self._topic = topic
 
     def build(self, request_struct_class: type[_DescribeTopicStruct]) -> _DescribeTopicStruct:
-        return request_struct_class([(UUID(int=0), self._topic, {})], False, False, {})
+        return request_struct_class([(0, 0, self._topic, {})], False, False, {})

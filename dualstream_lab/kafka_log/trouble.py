@@ -34,9 +34,12 @@ class PartitionTrouble:
     retry_at: float = _NOW
     warned_at: float = float("-inf")
 
+    def __str__(self) -> str:
+        return f"cannot be read at offset {self.offset}: {self.reason}"
+
 
 class Troubles:
-    """Of one consumer, by partition. ``count``: failures so far."""
+    """The partitions of one consumer that cannot be read now. ``count``: how often reading failed."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
@@ -67,8 +70,7 @@ class Troubles:
             trouble.tries += 1
         if now - trouble.warned_at >= _WARN_EVERY:
             trouble.warned_at = now
-            sentence = "partition %d of %s cannot be read at offset %d: %s"
-            log.warning(sentence, partition, self._topic, trouble.offset, trouble.reason)
+            log.warning("partition %d of %s %s", partition, self._topic, trouble)
 
     def recover(self, partition: int) -> None:
         """The partition can be read again."""
@@ -77,12 +79,12 @@ class Troubles:
             log.info("partition %d of %s can be read again, after %.1f s", partition, self._topic, gone)
 
     def is_paused(self, partition: int) -> bool:
-        """Whether it waits to be tried again."""
+        """Whether the partition is in trouble, and waits to be tried again."""
         trouble = self.now.get(partition)
         return trouble is not None and trouble.retry_at != _NOW
 
     def paused(self) -> set[int]:
-        """Those that wait to be tried again."""
+        """The partitions that wait to be tried again."""
         return {partition for partition in self.now if self.is_paused(partition)}
 
     def is_due(self, partition: int, now: float) -> bool:

@@ -63,7 +63,7 @@ class Child:
         return self._process.pid
 
     def send(self, order: str) -> None:
-        """Send an order. Nothing if it has ended."""
+        """Send an order to the child; nothing where it has ended."""
         if self._process.stdin is not None and self._process.returncode is None:
             with suppress(OSError):
                 self._process.stdin.write(order.encode() + b"\n")
@@ -88,7 +88,7 @@ class Child:
 
 
 class Orders:
-    """What a child was told."""
+    """The orders that a child gets from its parent, by its stdin."""
 
     def __init__(self, stdin: asyncio.StreamReader) -> None:
         self._stdin = stdin

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from dualstream_lab.cursor import Cursor
+from dualstream_lab.cursor import Cursor, position_of
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.load.gateway_wire import (
     Incoming,
@@ -30,7 +30,7 @@ from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.subscriber import Connection
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.wanted import LATEST, checked_url
-from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -119,7 +119,7 @@ class GatewaySubscriber(Connection):
 
     @property
     def epoch(self) -> str | None:
-        """Which log the gateway serves, once it has told."""
+        """The epoch of the log that the gateway serves, once it has told a cursor."""
         cursors = (place.progress.confirmed for place in self._places.values())
         return next((cursor.epoch for cursor in cursors if cursor is not None), None)
 
@@ -140,7 +140,7 @@ class GatewaySubscriber(Connection):
         return {source: LATEST if cursor is None else str(cursor) for source, cursor in cursors.items()}
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the gateway."""
+        """asyncio: bytes have come from the gateway."""
         now = time.monotonic_ns()
         incoming, transport = self._incoming, self._transport
         if transport is None:
@@ -201,7 +201,7 @@ class GatewayReceiveRecorder(ReceiveRecorder):
         self._caught_up: list[tuple[int, int, int, bool]] = []
 
     def __call__(self, number: int, message: bytes, now: int) -> None:
-        """As of every ReceiveRecorder."""
+        """Client ``number`` got an event at ``now`` (ns, monotonic): live, or recovered."""
         # These bytes cannot be within a text: a quote is escaped there.
         late = b'"late":' in message
         if not late and b'"old":' not in message:
@@ -215,7 +215,7 @@ class GatewayReceiveRecorder(ReceiveRecorder):
             self._spent["live_delay"].append(max(0, now + self._wall - int(message[at + 5 : -1])))
 
     def collect(self) -> None:
-        """As of every ReceiveRecorder."""
+        """Put what was received live and later into rows, and the gaps into counters."""
         super().collect()
         self.meter.count("caught_up", len(self._caught_up))
         self.row_tuples("caught_up", ("seq", "at", "subscriber", "by_repair"), self._caught_up)

@@ -49,7 +49,7 @@ def subscriptions(since: Mapping[str, str]) -> bytes:
 
 
 def pong(payload: bytes) -> bytes:
-    """The answer to a ping."""
+    """The frame that answers a ping."""
     return _client_frame(_FINAL_PONG, payload)
 
 

@@ -47,7 +47,7 @@ async def _listen_redis(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
 
 
 async def _listen_gateway(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
-    """Clients by WebSocket that all follow one source."""
+    """Record what clients get by WebSocket that all follow one source."""
     from dualstream_lab.load.gateway_subscriber import (  # noqa: PLC0415
         GatewayReceiveRecorder,
         GatewaySubscriber,

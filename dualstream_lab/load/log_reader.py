@@ -63,7 +63,7 @@ class LogReader:
             self._consumer.assign({})
 
     async def lag(self) -> int:
-        """Committed messages that are not read yet. Raises StreamUnavailable."""
+        """How many committed messages are not read yet. Raises StreamUnavailable."""
         ends = await self._consumer.ends(list(self._consumer.positions))
         # Asked a moment before: the position may be ahead.
         return sum(max(0, end - self._consumer.positions.get(p, end)) for p, end in ends.items())
@@ -100,20 +100,8 @@ class LogReader:
         What was acknowledged until now may lie behind somebody's open transaction.
         """
         asked = [partition for partition in partitions if partition not in self._skipped]
-        refused = dict(self._skipped)
-        try:
-            return await self._consumer.high_watermarks(asked), refused
-        except StreamUnavailable:  # one of them may be the trouble of all
-            answers = await asyncio.gather(
-                *(self._consumer.high_watermarks([partition]) for partition in asked), return_exceptions=True
-            )
-        ends: dict[int, int] = {}
-        for partition, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, BaseException):
-                refused[partition] = str(answer)
-            else:
-                ends |= answer
-        return ends, refused
+        ends, refused = await self._consumer.apart(self._consumer.high_watermarks, asked)
+        return ends, {**self._skipped, **refused}
 
     def _awaits(self, partition: int, end: int) -> bool:
         """Whether more of it is to be read, and can be."""
@@ -146,7 +134,7 @@ class LogReader:
             if left <= 0:
                 continue
             if trouble is not None:
-                why = f"partition {partition} cannot be read at offset {trouble.offset}: {trouble.reason}"
+                why = f"partition {partition} {trouble}"
             elif partition in held:
                 why = f"an open transaction holds back {held[partition]:,} messages of partition {partition}"
             else:

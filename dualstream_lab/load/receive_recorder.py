@@ -112,12 +112,12 @@ class ReceiveRecorder(Recorder):
         return seq
 
     def listening(self, subscriber: Listening, begin: int, end: int, why: Ending) -> None:
-        """A subscription began or ended."""
+        """Note that a subscription began or ended."""
         for source in subscriber.sources:
             self._listened.append((subscriber.number, source, begin, end, why))
 
     def _inspect(self, number: int, message: bytes, now: int) -> None:
-        """It ends with ,"pub":"nonce:17","ts":1234}."""
+        """Look at a notification's end, which is ,"pub":"nonce:17","ts":1234}."""
         at = message.rfind(b'"ts":')
         if at < 0:
             return
@@ -132,7 +132,7 @@ class ReceiveRecorder(Recorder):
         self._places[number, nonce] = joined, count
 
     def expect(self, seqs: Sequence[int], intended: int, sent: int) -> None:
-        """These events are on their way."""
+        """These events are being published: subscribers here should receive them."""
         waiting = self._open
         times = (intended, sent)
         for seq in seqs:
@@ -142,7 +142,7 @@ class ReceiveRecorder(Recorder):
             self._miss(1)
 
     def forget(self, seqs: Sequence[int]) -> None:
-        """These were not published after all."""
+        """Expect these events no more: they were not published after all."""
         for seq in seqs:
             self._open.pop(seq, None)
 
@@ -152,7 +152,7 @@ class ReceiveRecorder(Recorder):
             self.meter.histogram("live_raw").missing += count
 
     def collect(self) -> None:
-        """Rows and histograms."""
+        """Put what was received since the last call into rows and histograms."""
         seqs = np.asarray(self._seqs, np.int64)
         self.meter.count("delivered", len(seqs))
         self.meter.count("other_epoch", self._other_epoch)

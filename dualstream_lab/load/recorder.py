@@ -206,7 +206,7 @@ class PublishRecorder(Recorder):
             self.meter.histogram(name).missing += count
 
     def collect(self) -> None:
-        """The histograms, and the publisher's counters."""
+        """Put what was settled into histograms, and the publisher's counts into counters."""
         if self.started:
             # how long it took until the last answer
             self.meter.level("published.seconds", max(0, self._last - self.started) / 1e9)

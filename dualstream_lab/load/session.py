@@ -54,7 +54,7 @@ class Session:
         return Child(module, name, known | facts | task, path)
 
     def generator(self, settings: Settings, workload: Workload, *, concurrency: int, warm_up: float) -> Child:
-        """The process that publishes."""
+        """The process that publishes the workload."""
         return self.child(
             "dualstream_lab.load.generator", "generator", settings,
             workload=workload.as_dict(), concurrency=concurrency, warm_up=warm_up,
@@ -70,7 +70,7 @@ class Session:
         return self.manifest.started
 
     def end(self, state: str) -> None:
-        """Nothing more is sent; ``state``: how that came."""
+        """Note that the run is over, and in which ``state`` it ended."""
         self.manifest.state, self.manifest.ended = state, time.monotonic_ns()
         self.directory.save()
 

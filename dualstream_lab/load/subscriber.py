@@ -15,12 +15,10 @@ from contextlib import suppress
 from typing import Any, ClassVar, Protocol
 
 import hiredis
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
+from dualstream_lab.gateway.redis_connection import connected_client, packed
 from dualstream_lab.recording import Ending
 
 _BACKOFF = (0.02, 1.0)  # s: of the first retry, and at most
@@ -51,7 +49,7 @@ def allow_connections(count: int) -> None:
 
 
 class Listening(Protocol):
-    """Who listens, as :class:`Connection` has it."""
+    """Anybody who holds subscriptions, as :class:`Connection` does."""
 
     number: int
     sources: Sequence[int]
@@ -61,7 +59,7 @@ class Listening(Protocol):
     trouble: str
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Listen until cancelled."""
 
     def over(self, ending: Ending, now: int) -> None:
         """Tell that the subscription ended. Nothing if it has, or was never confirmed."""
@@ -138,7 +136,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def _confirm(self, now: int) -> None:
-        """The subscription is confirmed."""
+        """Note that the subscription is confirmed, and say so."""
         self.joined += 1
         self.since = now
         if self._listening is not None:
@@ -160,13 +158,13 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
     def _pause_if_slow(self, transport: asyncio.Transport) -> None:
-        """After every read."""
+        """Stop reading for a while, where this subscriber is a slow one; called after every read."""
         if self._slow:
             transport.pause_reading()
             asyncio.get_running_loop().call_later(self._slow, _resume, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended: :meth:`run` makes a new one."""
+        """asyncio: the connection has ended; :meth:`run` makes a new one."""
         if self._transport is not None:  # not asked to
             self.lost += self.ready.is_set()
             self.trouble = self.trouble or str(exc or f"{self.peer} closed the connection")
@@ -201,23 +199,16 @@ class RedisSubscriber(Connection):
         self._confirmed = 0
 
     async def _connect(self) -> None:
-        # Without a socket_timeout, or redis-py puts every command of its handshake into asyncio.wait_for.
-        pool: Any = ConnectionPool.from_url(
-            self._url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0)
-        )
-        connection = pool.make_connection()
-        await connection.connect()
+        connection = await connected_client(self._url)
         # Taken over: either of them would close the transport when it is collected.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001
         self._transport = transport = self._writer.transport
         self._reader, self._confirmed = hiredis.Reader(), 0
         transport.set_protocol(self)
-        words = [word.encode() for word in self._words]
-        packed = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
-        transport.write(b"*%d\r\n%s" % (len(words), packed))
+        transport.write(packed(*map(str.encode, self._words)))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from Redis."""
+        """asyncio: bytes have come from Redis."""
         now = time.monotonic_ns()
         reader, on_message, number, kind = self._reader, self._on_message, self.number, self._kind
         reader.feed(data)

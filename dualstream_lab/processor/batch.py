@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from dualstream_lab.kafka_log import partition_of
+from dualstream_lab.kafka_log import Repeats, partition_of
 from dualstream_lab.processor.dead_letters import DeadLetter
 from dualstream_lab.record import Decoder, Record, StoredEvent
 from dualstream_lab.store import Hole
@@ -35,7 +34,7 @@ class Handler(Protocol):
 
 
 async def _refusals(handler: Handler, events: Sequence[StoredEvent]) -> dict[int, str]:
-    """Why it refuses some of them, by offset."""
+    """Why the handler refuses some of the events, by offset."""
     try:
         await handler.handle(events)
     except Exception as error:  # noqa: BLE001  (whatever an application raises)
@@ -70,7 +69,7 @@ class Placement:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._warned_at = float("-inf")
+        self._repeats = Repeats(_WARN_EVERY)
         self._known: dict[int, dict[str, bool]] = {}
         self.misplaced = 0
 
@@ -88,8 +87,7 @@ class Placement:
         if not misplaced:
             return
         self.misplaced += sum(event.source in misplaced for event in events)
-        if (now := time.monotonic()) - self._warned_at >= _WARN_EVERY:
-            self._warned_at = now
+        if self._repeats.due():
             log.warning(
                 "%d events of %s so far, the last in partition %d, are where another partitioner put them. "
                 "They are read, but the order of their sources is lost: set murmur2 (Java's default; "
@@ -119,7 +117,7 @@ class Batch:
         self._records: dict[int, Record] | None = {} if keep else None
 
     def add(self, record: Record) -> None:
-        """The next record."""
+        """Decode the next record, into an event or a dead letter."""
         event = self._decode(self.partition, record)
         if isinstance(event, str):
             self._refuse(record, event)
@@ -129,7 +127,7 @@ class Batch:
             self._records[record.offset] = record
 
     def hole(self, first: int, end: int) -> None:
-        """What is not in the log any more."""
+        """Note offsets that are not in the log any more."""
         self.holes.append(Hole(first, end, "compaction"))
 
     def __len__(self) -> int:

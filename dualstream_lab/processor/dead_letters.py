@@ -37,7 +37,7 @@ class DeadLetter(NamedTuple):
     reason: str
 
     def headers(self) -> list[tuple[str, bytes]]:
-        """What is added to the record's own."""
+        """The headers that are added to the record's own."""
         return [
             ("dead_letter_reason", self.reason[:_MAX_REASON].encode(errors="replace")),
             ("dead_letter_topic", self.topic.encode()),
@@ -111,7 +111,7 @@ class DeadLetters:
         return random.choice(sorted(led)) if led else None  # noqa: S311
 
     async def close(self) -> None:
-        """Within seconds; what is not written is given up."""
+        """Disconnect, within seconds; what is not written by then is given up."""
         await close_producer(self._producer)
 
 

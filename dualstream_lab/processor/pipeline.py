@@ -12,7 +12,7 @@ from typing import Final
 
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.errors import ConfigError, StoreConflict, StoreError, StreamUnavailable
-from dualstream_lab.kafka_log import GroupConsumer
+from dualstream_lab.kafka_log import GroupConsumer, Repeats
 from dualstream_lab.processor.batch import Batch, Handler, Placement
 from dualstream_lab.processor.claim import AnotherLog, Claim
 from dualstream_lab.processor.dead_letters import DeadLetters
@@ -52,7 +52,7 @@ class Pipeline:
         self._rested = 0.0  # until when, if each poll took its rest
         self._applying: asyncio.Task[None] | None = None
         self._failure: tuple[str, str] | None = None
-        self._warned = "", 0.0
+        self._repeats = Repeats(_WARN_EVERY)
         self._unstored: dict[int, str] = {}
         self._unread: dict[int, str] = {}
         self.claim = Claim(settings, store)
@@ -90,8 +90,7 @@ class Pipeline:
         if reading and len(reading) == len(self.positions) and all(t.silent for t in reading.values()):
             found["kafka"] = f"it has not answered for {now - min(t.since for t in reading.values()):.0f} s"
         else:
-            cannot = "it cannot be read at offset"
-            found |= {f"partition {p}": f"{cannot} {t.offset}: {t.reason}" for p, t in reading.items()}
+            found |= {f"partition {p}": f"it {trouble}" for p, trouble in reading.items()}
         if self._settled != self.consumer.generation and now - self._polled_at > _UNSETTLED:
             group = self._settings.group
             found["kafka"] = f"group {group} has given no partitions for {now - self._polled_at:.0f} s"
@@ -118,7 +117,7 @@ class Pipeline:
     # --- the loop
 
     async def consume(self) -> None:
-        """Until cancelled. Raises AnotherLog."""
+        """Poll and apply until cancelled. Raises AnotherLog."""
         pause = _PAUSE
         try:
             while True:
@@ -194,10 +193,9 @@ class Pipeline:
 
     def _warn(self, what: str, error: Exception) -> None:
         """Of what goes on once a minute, of what is new at once."""
-        sentence, now = f"the processor waits for {what}: {error}", time.monotonic()
-        if sentence != self._warned[0] or now - self._warned[1] > _WARN_EVERY:
+        sentence = f"the processor waits for {what}: {error}"
+        if self._repeats.due(sentence):
             log.warning("%s", sentence)
-            self._warned = sentence, now
 
     async def commit(self) -> None:
         """Until cancelled, tell the group where the store is, for tools that show its lag."""

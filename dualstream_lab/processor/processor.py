@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Final, Self
 
 import msgspec
@@ -84,7 +84,7 @@ class Processor:
         self._store = store
         self._handlers = tuple(handlers)
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
-        self._letters: DeadLetters | None = None
+        self._exits = AsyncExitStack()
         self._pipeline: Pipeline | None = None
 
     async def __aenter__(self) -> Self:
@@ -103,15 +103,14 @@ class Processor:
         if self._pipeline is not None:
             return
         settings = self._settings
-        try:
-            async with connecting(settings):
-                info = await topic_info(settings)
-                self._letters = await DeadLetters.open(settings, info)
-                pipeline = Pipeline(settings, self._store, self._handlers, self._letters)
-                await pipeline.open()
-        except BaseException:
-            await self.close()
-            raise
+        async with AsyncExitStack() as exits, connecting(settings):
+            info = await topic_info(settings)
+            letters = await DeadLetters.open(settings, info)
+            exits.push_async_callback(letters.close)
+            pipeline = Pipeline(settings, self._store, self._handlers, letters)
+            await pipeline.open()
+            exits.push_async_callback(pipeline.close)
+            self._exits = exits.pop_all()
         info.warn_of_contradictions(
             settings.topic,
             retention_age=settings.retention_age,
@@ -167,10 +166,7 @@ class Processor:
 
     async def close(self) -> None:
         """Leave the group and disconnect, within seconds. To be called when :meth:`run` has ended."""
-        if self._pipeline is not None:
-            await self._pipeline.close()
-        if self._letters is not None:
-            await self._letters.close()
+        await self._exits.aclose()
 
     async def _prune(self) -> None:
         settings = self._settings

@@ -18,10 +18,10 @@ _CHUNK = 500
 
 
 class Sink(Protocol):
-    """Where events go."""
+    """Where a player writes the events that were chosen."""
 
     async def write(self, events: Sequence[LoggedEvent]) -> int:
-        """Returns when they are there: how many of them."""
+        """Write the events; returns how many of them are there, once they are."""
 
 
 class Reject(NamedTuple):
@@ -116,7 +116,7 @@ class Player:
 
 
 def reject(record: LogRecord, reason: str) -> Reject:
-    """A record that is left out."""
+    """The record as one that is left out, for this reason."""
     return Reject(record.partition, record.offset, reason, record.value or b"")
 
 

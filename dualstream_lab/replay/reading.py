@@ -31,7 +31,7 @@ class Merge:
         self._heads: list[tuple[int, int]] = []
 
     def add(self, partition: int, records: Iterable[LogRecord]) -> None:
-        """What comes next in a partition."""
+        """Append the next records of a partition."""
         if not (batch := list(records)[::-1]):
             return
         batches = self._batches.setdefault(partition, deque())
@@ -181,7 +181,7 @@ class Reading:
 
     def _failures(self) -> list[str]:
         return [
-            f"partition {partition} cannot be read at offset {trouble.offset}: {trouble.reason}"
+            f"partition {partition} {trouble}"
             for partition, trouble in sorted({**self._consumer.troubles, **self.failed}.items())
         ]
 

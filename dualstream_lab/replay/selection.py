@@ -63,7 +63,7 @@ def parse_positions(text: str) -> dict[int, int]:
 
 
 def positions_text(positions: Mapping[int, int]) -> str:
-    """As :func:`parse_positions` reads it."""
+    """The positions as :func:`parse_positions` reads them."""
     return ",".join(f"{partition}:{offset}" for partition, offset in sorted(positions.items()))
 
 
@@ -75,7 +75,7 @@ class LoggedEvent(NamedTuple):
 
     @property
     def event(self) -> Event:
-        """With its data, to be published."""
+        """The whole event with its data, as it is published again."""
         return decode_event(self.stored.value)
 
 

@@ -91,10 +91,10 @@ class Store(Protocol):
     """
 
     async def epoch(self) -> str | None:
-        """Which log it holds; None: nothing yet."""
+        """The epoch of the log that the store holds; None where it holds none yet."""
 
     async def places(self) -> dict[int, Place]:
-        """Every known partition."""
+        """How far the store has come in every partition that it knows."""
 
     async def pages(self, queries: Sequence[Query], limit: int) -> list[Page]:
         """One page a query, in order, all of one snapshot."""

@@ -17,8 +17,10 @@ from dualstream_lab.store.writing import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
-C = TypeVar("C")
+C = TypeVar("C", Reader, Writer)
 _CLOSE_TIMEOUT = 5.0
+# Long pasts keep no short look waiting, and pages of megabytes neither of them.
+_THREADS = {"writing": Writer, "reading": Reader, "catching-up": Reader, "paging": Reader}
 
 
 class Thread(Generic[C]):
@@ -35,7 +37,7 @@ class Thread(Generic[C]):
 
     @classmethod
     async def started(cls, name: str, make: Callable[[], C]) -> Self:
-        """With what ``make`` makes in it."""
+        """A thread that holds what ``make`` has made in it."""
         thread = cls(name)
         try:
             thread._connection = await thread._loop.run_in_executor(thread._executor, make)
@@ -53,9 +55,9 @@ class Thread(Generic[C]):
             self._executor.submit(self._turn)
         return await answer
 
-    async def end(self, last: Callable[[C], None]) -> None:
-        """``last`` is the last that is done, within seconds."""
-        closing = asyncio.ensure_future(self.ask(last))
+    async def end(self) -> None:
+        """Close what is in the thread, after all that was asked before, and end it, within seconds."""
+        closing = asyncio.ensure_future(self.ask(lambda connection: connection.close()))
         await asyncio.wait([closing], timeout=_CLOSE_TIMEOUT)
         self._executor.shutdown(wait=False)
         if closing.done():
@@ -78,7 +80,7 @@ class Thread(Generic[C]):
             return answer, partial(answer.set_exception, error)
 
     def _report(self, answered: list[tuple[asyncio.Future[Any], Callable[[], None]]], ended: bool) -> None:
-        """In the loop again."""
+        """Hand the answers to those who asked; called in the event loop."""
         for answer, report in answered:
             if not answer.done():  # else whoever asked has left
                 report()
@@ -95,9 +97,9 @@ def _in_thread(
 
     @wraps(work)
     async def method(self: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        asked: Thread[C] | None = getattr(self, thread)
+        asked: Thread[C] | None = self._threads.get(thread)
         if asked is None:
-            reason = "is closed" if self._reading is None else "was opened read_only"
+            reason = "was opened read_only" if self._threads else "is closed"
             raise StoreError(f"store {self._path} {reason}")
         return await asked.ask(lambda connection: work(connection, *args, **kwargs))
 
@@ -115,10 +117,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._reading: Thread[Reader] | None = None
-        self._catching_up: Thread[Reader] | None = None  # long pasts keep no short look waiting,
-        self._paging: Thread[Reader] | None = None  # and pages of megabytes neither of them
-        self._writing: Thread[Writer] | None = None
+        self._threads: dict[str, Thread[Any]] = {}
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool = False) -> Self:
@@ -129,11 +128,9 @@ class SqliteStore:
         """
         store = cls(path)
         try:
-            if not read_only:
-                store._writing = await Thread.started("store-writing", partial(Writer, path))
-            store._reading = await Thread.started("store-reading", partial(Reader, path))
-            store._catching_up = await Thread.started("store-catching-up", partial(Reader, path))
-            store._paging = await Thread.started("store-paging", partial(Reader, path))
+            for name, kind in _THREADS.items():
+                if kind is Reader or not read_only:
+                    store._threads[name] = await Thread.started(f"store-{name}", partial(kind, path))
         except BaseException:
             await store.close()
             raise
@@ -141,26 +138,21 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See :meth:`Store.close`."""
-        readers = self._reading, self._catching_up, self._paging
-        writing = self._writing
-        self._reading = self._catching_up = self._paging = self._writing = None
-        for reader in readers:
-            if reader is not None:
-                await reader.end(Reader.close)
-        if writing is not None:  # the last, so that it can empty the write-ahead log
-            await writing.end(Writer.close)
+        threads, self._threads = self._threads, {}
+        for thread in reversed(threads.values()):  # the writing one at last: it empties the write-ahead log
+            await thread.end()
 
-    epoch = _in_thread("_reading", Reader.epoch)
-    places = _in_thread("_reading", Reader.places)
-    pages = _in_thread("_catching_up", Reader.pages)
-    recent = _in_thread("_paging", Reader.recent)
-    at = _in_thread("_reading", Reader.at)
-    find = _in_thread("_reading", Reader.find)
-    feeders = _in_thread("_reading", Reader.feeders)
-    begin = _in_thread("_writing", Writer.begin)
-    apply = _in_thread("_writing", Writer.apply)
-    report = _in_thread("_writing", Writer.report)
-    _prune = _in_thread("_writing", Writer.prune)
+    epoch = _in_thread("reading", Reader.epoch)
+    places = _in_thread("reading", Reader.places)
+    pages = _in_thread("catching-up", Reader.pages)
+    recent = _in_thread("paging", Reader.recent)
+    at = _in_thread("reading", Reader.at)
+    find = _in_thread("reading", Reader.find)
+    feeders = _in_thread("reading", Reader.feeders)
+    begin = _in_thread("writing", Writer.begin)
+    apply = _in_thread("writing", Writer.apply)
+    report = _in_thread("writing", Writer.report)
+    _prune = _in_thread("writing", Writer.prune)
 
     async def prune(self, *, age: float, count: int, size: int = 2**62) -> int:
         """See :meth:`Store.prune`."""

@@ -226,7 +226,7 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """All or nothing, alone among all processes."""
+        """A transaction: all of it or nothing, and alone among all processes."""
         execute = self._connection.execute
         with storing(self._path):
             execute("BEGIN IMMEDIATE")

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import msgspec
 
+from dualstream_lab.cursor import position_of
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import Event, decode_event
 from dualstream_lab.subscriber.received import Received, SubscriberStats
-from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, pause, position_of, refused
+from dualstream_lab.subscriber.wire import CONNECT_TIMEOUT, Dropped, TokenRefused, pause, refused
 
 if TYPE_CHECKING:
     from yarl import URL

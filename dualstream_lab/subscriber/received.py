@@ -89,9 +89,12 @@ class StreamGap(DualStreamError):
 
 @dataclass(slots=True, kw_only=True)
 class SubscriberStats:
-    """Counters since the subscriber was made. ``received`` is without ``repeats``, which were removed.
+    """Counters since the subscriber was made.
 
-    ``refused``: answers of the gateway that were not the event that was asked for; each is a gap, too.
+    Events: ``received`` without ``repeats``, which were removed; of these ``late``, recovered by the
+    gateway's comparing, and ``old``, from before the connection. ``refused``: answers of the gateway that
+    were not the event that was asked for; each is one of the ``gaps``, too. ``connections`` made, and
+    ``drops`` of them.
     """
 
     received: int = 0

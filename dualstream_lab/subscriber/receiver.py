@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
-from dualstream_lab.cursor import Cursor
+from dualstream_lab.cursor import Cursor, position_of
 from dualstream_lab.errors import EventError, StreamUnavailable
 from dualstream_lab.event import Event, decode_event
 from dualstream_lab.subscriber.api import Api
 from dualstream_lab.subscriber.progress import Progress, Recent
 from dualstream_lab.subscriber.received import NOT_FETCHED, Gap, Received, SubscriberStats
 from dualstream_lab.subscriber.wanted import EARLIEST, LATEST
-from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Inbox(asyncio.Queue[Arrival]):
         self._arrived.set()
 
     async def wait(self) -> None:
-        """Until something is there to be taken, or :meth:`wake`."""
+        """Wait until something can be taken, or until :meth:`wake` is called."""
         if self.empty():
             self._arrived.clear()
             await self._arrived.wait()
@@ -77,13 +77,13 @@ class Source:
 
     @property
     def cursor(self) -> str | None:
-        """What is confirmed, if anything is."""
+        """The confirmed cursor; None before the gateway has told one."""
         confirmed = self.progress.confirmed
         return None if confirmed is None else str(confirmed)
 
     @property
     def place(self) -> str:
-        """Where the next connection begins."""
+        """Where the next connection is to begin: a cursor, or the caller's ``since``."""
         return self.cursor or self.begin
 
 
@@ -114,13 +114,13 @@ class Receiver:
         self.received_at = asyncio.get_running_loop().time()
 
     def ask(self) -> dict[str, str]:
-        """Where the connection that is made now begins."""
+        """Where each source is to begin on the connection that is made now."""
         for source in self.sources.values():
             source.asked = source.place
         return {source.name: source.asked for source in self.sources.values()}
 
     def away(self) -> None:
-        """The connection ended: what was waited for is off."""
+        """Note that the connection has ended, and with it what it was to tell."""
         self.live.clear()
         for source in self.sources.values():
             source.state = "away"

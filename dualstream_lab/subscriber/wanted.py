@@ -31,7 +31,7 @@ def checked_url(url: str) -> URL:
 
 
 def checked_sources(source: str | None, sources: Sequence[str]) -> tuple[str, ...]:
-    """All of them, each once. Raises ConfigError."""
+    """The sources that are asked for, each once. Raises ConfigError."""
     wanted = tuple(dict.fromkeys([*([] if source is None else [source]), *sources]))
     if not wanted:
         raise ConfigError('source: name at least one, for example source="repo:owner/name"')

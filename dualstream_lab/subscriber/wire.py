@@ -59,14 +59,6 @@ def decode(text: str | bytes) -> Message:
         raise Dropped(f"not a gateway's message: {error}") from error
 
 
-def position_of(pos: str | None) -> tuple[int, int] | None:
-    """(partition, offset) of an event; None where it is not told."""
-    partition, colon, offset = (pos or "").partition(":")
-    if colon and partition.isdecimal() and offset.isdecimal() and len(pos or "") < 30:
-        return int(partition), int(offset)
-    return None
-
-
 def pause(failures: int, first: float = 0.1, most: float = 10.0) -> float:
     """Seconds before the next try, drawn so that clients that lost the same gateway spread."""
     return random.uniform(0, min(most, first * 2 ** min(failures, 16)))  # noqa: S311

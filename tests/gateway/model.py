@@ -416,7 +416,6 @@ class Gateway:
     def _placed(self, session: Session, page: Page) -> None:
         if not session.gone:
             self.seen_in |= page.first.keys()
-            session.join.subscribed()
             self.ask(partial(self.fenced, session, page))
 
     def fenced(self, session: Session, page: Page, ends: dict[int, int]) -> None:
@@ -575,7 +574,7 @@ class Gateway:
             return
         (page,) = pages
         self.settle(page)
-        if page.more or stream.needs:
+        if page.more or stream.needs or not stream.level(page):
             self.world.send("pause", None, partial(self._compare, stream))
         else:
             self._repairing = False
@@ -587,7 +586,8 @@ class Gateway:
             self.tell(Frame("lost", None, page.below))
             self.world.outcome.lost += 1
         before, known = stream.confirmed, self.named(stream.confirmed)
-        late = stream.repair(page)
+        missing = stream.missing(page.rows)
+        late = stream.repair(page, missing[: self.step], left=missing[self.step :])
         self.world.outcome.late += len(late)
         for frame in self.found_frames(late, known):
             self.tell(frame)

@@ -98,7 +98,6 @@ def told(rows: list[Row], ends: dict[int, int], since: str) -> list[tuple[str, s
     join = Join(known_by(parse_since(since)))
     page = page_of(rows, ends, join.after)
     feed.learn(page)
-    join.subscribed()
     named = {*feed.partitions, *join.after}
     join.fenced({partition: end for partition, end in ends.items() if partition in named})
     frames = feed.stored(join.read(page, feed.homes), join.known, old=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import asynccontextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -71,6 +72,13 @@ class Log:
         if self.away:
             raise StreamUnavailable("away")
         return ends
+
+    async def each_end(self, partitions: Iterable[int]) -> tuple[Positions, dict[int, str]]:
+        asked = list(partitions)
+        try:
+            return await self.ends(asked), {}
+        except StreamUnavailable as error:
+            return {}, dict.fromkeys(asked, str(error))
 
     async def has(self, partitions: Iterable[int]) -> bool:
         return all(partition < self.identity.partitions for partition in partitions)
@@ -355,6 +363,41 @@ async def test_a_long_past_is_told_in_pieces_and_what_comes_between_them_once(ga
     assert 0 < between[0] <= 1_000, "the loop had to wait for all of it"
     assert coming.offsets() == list(range(5_002))
     assert [message["kind"] for message in coming.told if message["kind"] != "event"] == ["subscribed"]
+
+
+async def test_many_late_events_are_told_in_pieces_and_nobody_waits_for_all_of_them(gateway):
+    gateway.confirm()
+    live, second, resumed = Client(), Client(), Client()
+    await gateway.enter(live)
+    gateway.log.length = gateway.store.position = 5_000  # announced to nobody
+    told = [len(live.told)]  # after each turn of the loop
+
+    async def others() -> None:
+        while True:
+            gateway.hub._flush()
+            told.append(len(live.told))
+            if len(live.told) > 1_000 and gateway.log.length == 5_000:
+                gateway.log.length = gateway.store.position = 5_001
+                gateway.receive(5_000)
+            await asyncio.sleep(0)
+
+    feed = gateway.hub.feeds[SOURCE]
+    (page,) = await gateway.reads.pages([Query(SOURCE, feed.stream.confirmed)])
+    running = asyncio.create_task(others())
+    await gateway.hub.repairs.settle(feed, feed.stream, page)
+    running.cancel()
+    gateway.hub._flush()
+    steps = [after - before for before, after in pairwise([*told, len(live.told)])]
+    assert 0 < max(steps) <= 300, "the loop had to wait for all of it"
+    await gateway.enter(second, since=EARLIEST)
+    await until(lambda: len(live.offsets()) > 5_000)
+    assert sorted(live.offsets()) == list(range(5_001))
+    assert live.offsets().index(5_000) < 5_000, "what comes between them is told at once"
+    # Whoever was cut off there gets the rest.
+    said = next(m for m in live.told if m.get("pos") == "0:5000")
+    await gateway.enter(resumed, since=Cursor.parse(said["cursor"]))
+    at = live.offsets().index(5_000)
+    assert sorted({*live.offsets()[: at + 1], *resumed.offsets()}) == list(range(5_001))
 
 
 async def test_a_source_in_several_partitions_is_caught_up_in_all_and_heard_in_all(gateway):

@@ -192,6 +192,22 @@ class SaysTheRepairedCursorTooEarly(Gateway):
         return {**cursor, **self.named(self.stream.confirmed)}
 
 
+class ConfirmsWhatItTellsLater(Gateway):
+    """Of many late events the first are told at once and the others in a while, and all are confirmed."""
+
+    def settle(self, page: Page) -> None:
+        known = self.named(self.stream.confirmed)
+        late = self.stream.repair(page)
+        for at in range(0, len(late), 2):
+            frames = self.found_frames(late[at : at + 2], known)
+            tell = partial(lambda frames: [self.tell(frame) for frame in frames], frames)
+            if at:
+                self.world.send("pause", None, tell)
+            else:
+                tell()
+        super().settle(page)
+
+
 class SaysLastThatNothingIsRecovered(Gateway):
     """Events with new cursors come before the word that those before them do not."""
 
@@ -310,6 +326,7 @@ WRONG: dict[type[Gateway], dict[str, Any]] = {
     JoinsWithoutRepair: {},
     TakesAnOldAnswer: {"outage": True, "delays": {"read": (0.1, 20.0)}},
     SaysTheRepairedCursorTooEarly: {"outage": True},
+    ConfirmsWhatItTellsLater: {"outage": True},
     SaysLastThatNothingIsRecovered: {"page": 5},
     SaysTheFenceIsTheCursor: {"outage": True, "delays": {"ask": (0.1, 60.0)}},
     LooksInOnePartition: {"grows": True},
@@ -687,6 +704,24 @@ def test_repair_tells_what_was_not_heard_and_confirms_what_was_looked_at():
     assert repaired.confirmed == {0: 16}
 
 
+def test_of_many_that_were_not_heard_the_first_are_told_and_no_more_is_confirmed():
+    repaired = stream()
+    told(repaired, 13)
+    rows = [row(10), row(0, 3), row(11), row(13), row(14), row(4, 3)]
+    look = pages({0: 3, 3: 0}, rows, p0=Place(17, 0), p3=Place(5, 0))
+    missing = repaired.missing(look.rows)
+    assert events_of(missing) == [(0, 10), (3, 0), (0, 11), (0, 14), (3, 4)]
+    assert repaired.repair(look, missing[:2], left=missing[2:]) == missing[:2]
+    assert repaired.confirmed == {0: 10, 3: 3}
+    assert not repaired.level(look)
+    assert told(repaired, 14), "between two pieces"
+    assert events_of(repaired.repair(look, missing[2:4], left=missing[4:])) == [(0, 11)]
+    assert repaired.confirmed == {0: 16, 3: 3}
+    assert repaired.repair(look, missing[4:]) == missing[4:]
+    assert repaired.level(look)
+    assert repaired.pending == 0
+
+
 def test_streams_share_what_one_look_confirmed():
     look = page(400)
     one, two = stream(), stream(confirmed=20)
@@ -852,8 +887,6 @@ def test_it_is_level_in_all_partitions_or_not_at_all():
 def reading(after: Positions | None, ends: Positions) -> Join:
     """A client on its way in that was told where the source's partitions end."""
     join = Join(after)
-    assert join.phase is Phase.SUBSCRIBING
-    join.subscribed()
     assert join.phase is Phase.FENCING
     join.fenced(ends)
     assert join.fence == ends
@@ -974,7 +1007,6 @@ def test_whoever_is_refused_is_live_from_the_fence(why):
 def unfenced(after: Positions | None, positions: Positions) -> Join:
     """A client on its way in while Kafka is away."""
     join = Join(after)
-    join.subscribed()
     join.unfenced(positions)
     return join
 

@@ -152,7 +152,7 @@ async def test_a_store_that_is_full_is_waited_for_and_letters_are_written_once(
     """SQLite itself says that there is no room: its file may not grow."""
 
     def limit(pages):
-        return store._writing.ask(
+        return store._threads["writing"].ask(
             lambda writer: writer._connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
         )
 

@@ -80,8 +80,8 @@ async def compare(stores):
 
 async def run(store, steps):
     for table in ("log", "partitions", "sources", "origins", "events"):
-        store._writing._connection._connection.execute(f"DELETE FROM {table}")
-    store._writing._connection._sources.clear()
+        store._threads["writing"]._connection._connection.execute(f"DELETE FROM {table}")
+    store._threads["writing"]._connection._sources.clear()
     stores = (store, ModelStore())
     await change(stores, ("begin", {0: 0, 1: 7, 5: 0}))
     for step in steps:

@@ -178,7 +178,9 @@ async def test_a_store_that_cannot_be_moved_goes_on_as_before(tmp_path, monkeypa
         with pytest.raises(StoreError, match=r"cannot be moved to .*before-1: Permission denied"):
             move_away(path)
     store = await SqliteStore.open(path)
-    assert store._writing._connection._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._threads["writing"]._connection._connection.execute("PRAGMA journal_mode").fetchone() == (
+        "wal",
+    )
     assert await store.apply(0, 100, 101, [event(100)]) == 1
     await store.close()
 
@@ -201,7 +203,7 @@ async def test_reading_what_is_not_there_is_refused_and_makes_nothing(tmp_path):
 
 async def test_a_full_disk_is_said_so_and_the_store_goes_on_when_there_is_room(tmp_path):
     store = await filled(tmp_path / "store.db")
-    writer = store._writing._connection._connection
+    writer = store._threads["writing"]._connection._connection
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = [event(100, source=SOURCES[1], value=b"x" * 10**6)]
@@ -264,7 +266,7 @@ async def test_many_may_make_one_file_at_once(tmp_path):
 async def test_a_new_source_of_an_apply_that_failed_is_new_again(tmp_path, monkeypatch):
     """Its number, and that it was in the partition, are not remembered from what was rolled back."""
     store = await filled(tmp_path / "store.db")
-    writer = store._writing._connection
+    writer = store._threads["writing"]._connection
     insert = writer._insert
 
     def fake_insert(partition, events):
@@ -332,7 +334,7 @@ async def test_processors_of_other_processes_are_seen_for_an_hour(tmp_path, monk
     assert await reader.feeders() == [], "also when nobody reports any more"
     store = await SqliteStore.open(path)
     await store.report("c", group="g", partitions=[], troubles={})
-    names = store._writing._connection._connection.execute("SELECT name FROM feeders").fetchall()
+    names = store._threads["writing"]._connection._connection.execute("SELECT name FROM feeders").fetchall()
     assert names == [("c",)]
     await store.close()
     await reader.close()
@@ -387,7 +389,7 @@ def killing(statement):
 
 async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
-    store._writing._connection._connection.set_trace_callback(killing)
+    store._threads["writing"]._connection._connection.set_trace_callback(killing)
     await store.apply(0, 100, 200, [event(offset) for offset in range(100, 200)])
 
 asyncio.run(main())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from dualstream_lab.cursor import Cursor
+from dualstream_lab.cursor import Cursor, position_of
 from dualstream_lab.lab.gateway_check.connection import CLOSE, Connection, IdentifiedEvents
 from dualstream_lab.lab.gateway_check.history import (
     EVENT,
@@ -27,7 +27,7 @@ from dualstream_lab.lab.gateway_check.history import (
     Session,
 )
 from dualstream_lab.load.gateway_wire import Transport, WsIncoming, request, subscriptions
-from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode, position_of
+from dualstream_lab.subscriber.wire import WHOLE, Dropped, Message, decode
 
 if TYPE_CHECKING:
     from yarl import URL

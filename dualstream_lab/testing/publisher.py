@@ -1,12 +1,9 @@
-"""A publisher for other people's tests: without brokers, with the real one's checks, errors and answers.
-
-The tests that are meant for any publisher (``tests/publisher/test_conformance.py``) hold it to the real one.
-"""
+"""A publisher in memory: without brokers, with the real one's checks, errors and answers."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, Self, TypeAlias
 
 from dualstream_lab.config import Settings
@@ -19,8 +16,6 @@ from dualstream_lab.publisher.record_batch import CODECS, BatchLimit
 from dualstream_lab.publisher.resolution import named_slices, resolution
 from dualstream_lab.publisher.routes import Routes
 
-__all__ = ["MemoryPublisher"]
-
 Failure: TypeAlias = Literal["no room", "rejected", "unknown"]
 _TOPIC_BYTES: Final = 1_048_588  # Kafka's default of max.message.bytes
 
@@ -30,7 +25,7 @@ class MemoryPublisher:
 
     Events are checked and put into partitions by the real publisher's code; offsets count from 0 in each
     partition. ``partitions``: how many the topic has. :meth:`fail_next` makes a call end as Kafka may have it
-    end. Nothing is announced, as on Redis nothing is promised.
+    end. Nothing is announced, as on Redis nothing is promised: for that, give it to a MemoryGateway.
     """
 
     def __init__(
@@ -49,7 +44,10 @@ class MemoryPublisher:
         self._failures: deque[tuple[Failure, bool]] = deque()
         self._unresolved: dict[str, tuple[PartitionSlice, int]] = {}
         self._state: Literal["new", "started", "closed"] = "new"
+        self.partitions = partitions
         self.events: list[Event] = []
+        self.followers: list[Callable[[Sequence[Event]], None]] = []
+        """Each is called with the events of a call that are in the log, before the call returns."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -131,9 +129,12 @@ class MemoryPublisher:
             for part in call.parts:
                 part.state, part.reason = State.REJECTED, "not in the log, as the test asked for"
         else:
-            self.events += [event for index, event in enumerate(events) if index not in call.invalid]
+            kept = [event for index, event in enumerate(events) if index not in call.invalid]
+            self.events += kept
             for part in call.parts:
                 part.state, part.base = State.DURABLE, self._ends[part.partition]
                 self._ends[part.partition] += len(part)
+            for follow in self.followers:
+                follow(kept)
         if error := error or call.error():
             raise error
