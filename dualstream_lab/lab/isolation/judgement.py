@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, linear_regression
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -137,7 +137,7 @@ def judge(
 
 
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
-    """``blocks``: all finished ones, in the order of time."""
+    """Judge one fault by ``blocks``: all finished ones, in the order of time."""
     calm = [block.arm == HEALTHY and block.background <= rules.background for block in blocks]
     broken = [block for block in blocks if block.arm == fault]
     pairs = [
@@ -150,21 +150,19 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     tails = [(block.p99, _mean([one.p99 for one in near])) for block, near in pairs]
     healthy = _mean([one for _, one in tails])
     allowed = rules.allowed(healthy)
-    counts = _sums(broken, *_BROKEN)
-    reasons = [text.format(counts[name]) for name, text in _BROKEN.items() if counts[name]]
-    decision = decide(p99, allowed)
-    if decision is Decision.EXCEEDS:
-        reasons.append(f"publish p99 is slower by {_ms(p99.low)} at least; {_ms(allowed)} are allowed")
-    verdict = Validity.INVALID if reasons else Validity.VALID
-    if not reasons and (note or decision is Decision.OPEN or not all(block.caught_up for block in broken)):
-        verdict = Validity.INCONCLUSIVE
-        reasons.append(note or _why_open(p99, allowed, broken))
-    del counts["orphans"]
+    counts = _sums(broken, *_COUNTED)
+    seen = _Seen(broken=broken, counts=counts, p99=p99, allowed=allowed, note=note)
+    failing, undecided = ([rule for rule in table if rule.applies(seen)] for table in (_FAILING, _UNDECIDED))
+    verdict, reasons = Validity.VALID, list[_Rule]()
+    if failing:
+        verdict, reasons = Validity.INVALID, failing
+    elif undecided:
+        verdict, reasons = Validity.INCONCLUSIVE, undecided[:1]
     counted = [block.dropped for block in broken if block.notified is not None]
     return FaultVerdict(
         fault=fault,
         verdict=verdict,
-        reasons=tuple(reasons),
+        reasons=tuple(rule.sentence(seen) for rule in reasons),
         p50=p50,
         p99=p99,
         pairs=tuple(tails),
@@ -177,11 +175,32 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
         growth=_growth(broken) - _growth([block for block in blocks if block.arm == HEALTHY]),
         errors=dict(_merged([block.errors for block in broken])),
         bite=broken[-1].bite if broken else "",
-        **counts,
+        **{name: count for name, count in counts.items() if name != "orphans"},
     )
 
 
-_BROKEN = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the rules look at: the blocks with the fault, what was counted in all of them, the difference of
+    the publish p99 and the most that it may be (ms), and why the fault was given up, if it was.
+    """
+
+    broken: Sequence[Figures]
+    counts: Mapping[str, int]
+    p99: Interval
+    allowed: float
+    note: str
+
+
+class _Rule(NamedTuple):
+    """A reason not to pass, by its name: when it applies, and the sentence that says so."""
+
+    name: str
+    applies: Callable[[_Seen], object]
+    sentence: Callable[[_Seen], str]
+
+
+_COUNTED: Final = {
     "failed": "{:,} events failed",
     "missing": "{:,} acknowledged events are not in the topic",
     "twice": "{:,} events are in the topic more than once",
@@ -190,12 +209,41 @@ _BROKEN = {
 }
 
 
-def _why_open(p99: Interval, allowed: float, broken: Sequence[Figures]) -> str:
-    if unread := _unread(broken):
-        return "; ".join(unread)
-    if not p99.pairs:
-        return "other programs used the machine in every block" if broken else "not measured"
-    return f"p99 may be slower by up to {_ms(p99.high)}; {_ms(allowed)} are allowed: more pairs needed"
+def _none_of(name: str, sentence: str) -> _Rule:
+    """The rule that there is not one of what is counted under this name."""
+    return _Rule(name, lambda seen: seen.counts[name], lambda seen: sentence.format(seen.counts[name]))
+
+
+# Whatever applies of these fails the fault.
+_FAILING: Final = (
+    *map(_none_of, _COUNTED, _COUNTED.values()),
+    _Rule(
+        "slower",
+        lambda seen: decide(seen.p99, seen.allowed) is Decision.EXCEEDS,
+        lambda seen: (
+            f"publish p99 is slower by {_ms(seen.p99.low)} at least; {_ms(seen.allowed)} are allowed"
+        ),
+    ),
+)
+# Of these the first that applies leaves a fault that does not fail undecided.
+_UNDECIDED: Final = (
+    _Rule("given up", lambda seen: seen.note, lambda seen: seen.note),
+    _Rule("unread", lambda seen: _unread(seen.broken), lambda seen: "; ".join(_unread(seen.broken))),
+    _Rule("not measured", lambda seen: not seen.broken, lambda _: "not measured"),
+    _Rule(
+        "disturbed",
+        lambda seen: not seen.p99.pairs,
+        lambda _: "other programs used the machine in every block",
+    ),
+    _Rule(
+        "too few pairs",
+        lambda seen: decide(seen.p99, seen.allowed) is Decision.OPEN,
+        lambda seen: (
+            f"p99 may be slower by up to {_ms(seen.p99.high)}; {_ms(seen.allowed)} are allowed: "
+            "more pairs needed"
+        ),
+    ),
+)
 
 
 def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
