@@ -9,13 +9,11 @@ from pathlib import Path
 import click
 
 from dualstream_lab.cli.console import say, show_table, stdout
-from dualstream_lab.cli.exit_codes import MISSED, USAGE
-from dualstream_lab.cli.options import printing
-from dualstream_lab.errors import RecordingError
+from dualstream_lab.cli.exit_codes import MISSED
+from dualstream_lab.cli.options import opened, printing
 from dualstream_lab.former_names import LEDGER
 from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger, Recovery
 from dualstream_lab.ledger.tables import entry_table, recovery_table
-from dualstream_lab.recording import RunDirectory
 
 _NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
 _NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}
@@ -53,14 +51,10 @@ def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int
     of a run that was interrupted or is damaged; what is missing is named. For each fault it says when it
     showed, how long publishing and the live path were unavailable, what piled up, and when all was as before.
 
-    Exit codes: 0 nothing lost; 99 there are lost events or orphans; 2 RUN is no run directory.
+    Exit codes: 0 nothing lost; 99 there are lost events or orphans; 2 RUN is no run directory; 3 its manifest
+    cannot be read.
     """
-    try:
-        directory = RunDirectory.open(run)
-    except RecordingError as error:
-        say(f"error: {error}")
-        return USAGE
-    found = Ledger.of(directory)
+    found = Ledger.of(opened(run))
     if event is not None:
         story = found.entry(event)
         _print_json(story.as_dict()) if as_json else stdout.print(str(story))

@@ -17,6 +17,7 @@ from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.cli.exit_codes import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.output.export import write_junit
+from dualstream_lab.recording import RunDirectory
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination, ambient, find_destination
 from dualstream_lab.stack.settings import TOPIC
@@ -56,6 +57,18 @@ class _Output(click.Path):
 def output(*names: str, **more: Any) -> Decorator:
     """An option that is a file to be written in the end: ConfigError at once where it has no place."""
     return click.option(*names, type=_Output(path_type=Path), **more)
+
+
+def opened(run: Path) -> RunDirectory:
+    """Open the run directory that an argument names. Raises ConfigError where it names none, and
+    RecordingError where the manifest cannot be read: the exit codes 2 and 3.
+    """
+    try:
+        return RunDirectory.open(run)
+    except RecordingError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise ConfigError(str(error)) from error
+        raise
 
 
 def printing(name: str, show: Callable[[], None], text: str) -> Decorator:
