@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.fault import Fault, Target
-from dualstream_lab.faults.journal import JournalEntry, left_behind
+from dualstream_lab.faults.journal import VERSION, JournalEntry, left_behind
 from dualstream_lab.faults.proxy.proxy import KafkaProxy, Proxy
 from dualstream_lab.faults.spec import FaultSpec, brokers_needed, check_suits, checked, fault_named
 from dualstream_lab.recording import FaultRecord, RunDirectory
@@ -122,16 +122,15 @@ async def recover(entry: JournalEntry) -> str:
 
     Raises FaultInert where that cannot be done now; the entry is kept then.
     """
+    if entry.version != VERSION:
+        raise FaultInert(
+            f"{entry.fault} cannot be undone: {entry.path}, of another version, does not say what it was"
+        )
     # exactly those: what the environment of whoever recovers says is another's
     settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
     fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.fault, entry.parameters)
     fault.original = dict(entry.original)
-    try:
-        await _done(fault.end(), f"{entry.fault} cannot be undone")
-    except KeyError as error:
-        raise FaultInert(
-            f"{entry.fault} cannot be undone: {entry.path}, of another version, does not say what {error} was"
-        ) from error
+    await _done(fault.end(), f"{entry.fault} cannot be undone")
     over = await _done(fault.verify_ended(), f"{entry.fault} is not over")
     entry.remove()
     return over

@@ -9,13 +9,22 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack.state import state_path
 
+VERSION: Final = 1
+"""Of the files. In those of another, or without one, ``original`` may have other names."""
+
 # What is kept of an entry, by its name in the file.
-_KEPT = {"what": "fault", "settings": "settings", "parameters": "parameters", "found": "original"}
+_KEPT = {
+    "version": "version",
+    "what": "fault",
+    "settings": "settings",
+    "parameters": "parameters",
+    "found": "original",
+}
 
 
 def journal_path() -> Path:
@@ -34,6 +43,7 @@ class JournalEntry:
     settings: dict[str, Any]
     parameters: dict[str, float] = field(default_factory=dict)
     original: dict[str, Any] = field(default_factory=dict)
+    version: int | None = VERSION
     path: Path = field(default_factory=lambda: journal_path() / f"{secrets.token_hex(8)}.json")
     _file: IO[str] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -77,6 +87,6 @@ def left_behind() -> list[JournalEntry]:
     for path in sorted(journal_path().glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held: it lives
-            values = json.load(file)
+            values = {"version": None} | json.load(file)
             entries.append(JournalEntry(**{name: values[key] for key, name in _KEPT.items()}, path=path))
     return entries
