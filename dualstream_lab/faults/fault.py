@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
-from dualstream_lab.faults.evidence import Address, Dialect
+from dualstream_lab.faults.evidence import Address, Server
 from dualstream_lab.faults.journal import JournalEntry
 from dualstream_lab.stack import LocalStack, ManagedProcess
 
@@ -157,19 +157,19 @@ class RepeatedFault(Fault):
 
 
 class ServerFault(Fault):
-    """A fault of a server."""
-
-    dialect: ClassVar[Dialect]
+    """A fault of one server, whose process is signalled. Both properties raise StackError where it is not
+    ours.
+    """
 
     @property
     @abstractmethod
     def process(self) -> ManagedProcess:
-        """Raises StackError where it is not ours."""
+        """The process itself."""
 
     @property
     @abstractmethod
-    def address(self) -> Address:
-        """Of the process, past any proxy."""
+    def server(self) -> Server:
+        """Where its process listens, past any proxy."""
 
 
 def derived(name: str, says: str, *bases: Any, **members: Any) -> type[Fault]:

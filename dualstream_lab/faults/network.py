@@ -5,18 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.evidence import (
-    KAFKA,
-    REDIS,
-    Address,
-    Dialect,
-    Refusal,
-    answer_time,
-    answers,
-    at_most,
-    pushed,
-    refuses,
-)
+from dualstream_lab.faults.evidence import KAFKA, REDIS, Refusal, Server, at_most
 from dualstream_lab.faults.fault import Fault, Parameter, derived
 from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset, Toxic
 from dualstream_lab.tasks import in_thread
@@ -46,9 +35,9 @@ class NetworkFault(Fault):
         return self.target.proxies[self.breaks]
 
     @property
-    def server(self) -> tuple[Address, Dialect]:
-        """Where the load goes, and what is asked there."""
-        return self.proxy.address, REDIS if self.breaks == "redis" else KAFKA
+    def server(self) -> Server:
+        """The proxy, as the load meets it."""
+        return Server(self.proxy.address, REDIS if self.breaks == "redis" else KAFKA)
 
     async def begin(self) -> None:
         """Let the toxic act from now on."""
@@ -60,7 +49,7 @@ class NetworkFault(Fault):
 
     async def verify_ended(self) -> str:
         """A new connection has its answer."""
-        return await answers(*self.server)
+        return await self.server.answers()
 
 
 class Delayed(NetworkFault):
@@ -73,14 +62,14 @@ class Delayed(NetworkFault):
 
     async def verify_active(self) -> str:
         """An answer takes as long as both ways."""
-        seen = await answer_time(*self.server)
+        seen = await self.server.answer_time()
         if seen < EARLY * 2 * self.value["delay_ms"] / 1e3:
             raise FaultInert(f"an answer takes {seen * 1e3:.1f} ms")
         return f"an answer takes {seen * 1e3:.0f} ms"
 
     async def verify_ended(self) -> str:
         """An answer takes less than both ways did."""
-        return await answers(*self.server, within=max(_SLACK, 1.5 * self.value["delay_ms"] / 1e3))
+        return await self.server.answers(within=max(_SLACK, 1.5 * self.value["delay_ms"] / 1e3))
 
 
 class _Jittered(Delayed):
@@ -92,7 +81,7 @@ class _Jittered(Delayed):
     )
 
     async def verify_active(self) -> str:
-        seen = [await answer_time(*self.server) * 1e3 for _ in range(_QUESTIONS)]
+        seen = [await self.server.answer_time() * 1e3 for _ in range(_QUESTIONS)]
         least = 2 * (self.value["delay_ms"] - self.value["jitter_ms"])
         if min(seen) < least or max(seen) - min(seen) < self.value["jitter_ms"] / 5:
             raise FaultInert(f"answers take {min(seen):.1f} to {max(seen):.1f} ms")
@@ -123,7 +112,7 @@ class _Narrow(NetworkFault):
         return int(self.value["rate_kib"] * 1024 * _PUSH)
 
     async def _push(self) -> float:
-        return await pushed(*self.server, self._size)
+        return await self.server.pushed(self._size)
 
 
 class _Refused(NetworkFault):
@@ -132,7 +121,7 @@ class _Refused(NetworkFault):
     refusal: ClassVar[Refusal]
 
     async def verify_active(self) -> str:
-        return await refuses(*self.server, self.refusal)
+        return await self.server.refuses(self.refusal)
 
 
 class _Swallowed(_Refused):

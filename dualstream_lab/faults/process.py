@@ -7,17 +7,7 @@ from contextlib import suppress
 from typing import ClassVar, Final
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import (
-    HTTP,
-    Address,
-    Refusal,
-    answer_time,
-    answers,
-    ask,
-    connected,
-    refuses,
-    until,
-)
+from dualstream_lab.faults.evidence import HTTP, Refusal, Server, until
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, ServedGateway, ServerFault, derived
 from dualstream_lab.faults.kafka.cluster import KafkaFault
 from dualstream_lab.faults.network import Delayed
@@ -36,7 +26,7 @@ class _Kill(ServerFault):
         await in_thread(self.process.kill)
 
     async def verify_active(self) -> str:
-        return await refuses(self.address, self.dialect, self.refusal)
+        return await self.server.refuses(self.refusal)
 
     async def end(self) -> None:
         await in_thread(self.process.start)
@@ -62,12 +52,12 @@ class _Restart(_Kill):
 
     async def begin(self) -> None:
         try:
-            async with connected(self.address) as streams:
-                await ask(streams, self.dialect)
+            async with self.server.connected() as streams:
+                await self.server.ask(streams)
                 await in_thread(self.process.kill)
                 await in_thread(self.process.start)
                 try:
-                    await ask(streams, self.dialect)
+                    await self.server.ask(streams)
                 except ConnectionError:
                     self._broke = True
         except (OSError, TimeoutError) as error:
@@ -76,7 +66,7 @@ class _Restart(_Kill):
     async def verify_active(self) -> str:
         if not self._broke:
             raise FaultInert("a connection of before goes on")
-        return f"a connection of before has ended; {await answers(self.address, self.dialect)}"
+        return f"a connection of before has ended; {await self.server.answers()}"
 
 
 class _Flap(RepeatedFault, ServerFault):
@@ -101,7 +91,7 @@ class _Flap(RepeatedFault, ServerFault):
         async def differs() -> str:
             state = "refuses"
             with suppress(FaultInert):
-                await answer_time(self.address, self.dialect)
+                await self.server.answer_time()
                 state = "answers"
             if seen[-1:] != [state] and (seen or state == "refuses"):
                 seen.append(state)
@@ -128,7 +118,6 @@ class _KillGateway(_Kill):
     name = "gateway.kill"
     says = "the run's gateway is killed, and started again at the end"
     breaks = "gateway"
-    dialect = HTTP
 
     @property
     def _gateway(self) -> ServedGateway:
@@ -141,11 +130,11 @@ class _KillGateway(_Kill):
         return self._gateway.process
 
     @property
-    def address(self) -> Address:
-        return self._gateway.address
+    def server(self) -> Server:
+        return Server(self._gateway.address, HTTP)
 
     async def verify_ended(self) -> str:
-        return await answers(self.address, HTTP)
+        return await self.server.answers()
 
 
 _KINDS: Final = {"kill": _Kill, "stop": _Stop, "restart": _Restart, "slow": _Slow, "flap": _Flap}

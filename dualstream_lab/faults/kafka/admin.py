@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
-from aiokafka.protocol.admin import DescribeConfigsRequest
+from aiokafka.protocol.admin import DescribeClientQuotasRequest, DescribeConfigsRequest
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
@@ -26,6 +26,7 @@ _TIMEOUT = 5.0  # s of one request
 _CLIENT: Final = "dualstream-fault"
 _TOPIC, _TOPIC_LEVEL = 2, 1  # kind of resource, source of a setting
 _SET, _DELETE = 0, 1
+_BY_DEFAULT = 1  # how a quota's client is matched
 _NOWHERE = 1_000_000  # a partition that no topic has
 _QUOTA: Final = "producer_byte_rate"
 _TEXT = String("utf-8")
@@ -100,7 +101,8 @@ class Admin:
 
     async def quota(self) -> float | None:
         """Bytes/s that each producer may write to each broker, where it has no quota of its own."""
-        answer = await self._ask(_DescribeQuotas([("client-id", 1, None)], True))
+        clients: Any = ("client-id", _BY_DEFAULT, None)
+        answer = await self._ask(DescribeClientQuotasRequest([clients], strict=True))
         self._check(answer.error_code, f"quotas: {answer.error_message}")
         return {key: value for _, values in answer.entries or () for key, value in values}.get(_QUOTA)
 
@@ -188,11 +190,6 @@ _AlterConfigs: Final = _request(44, [_ALTER, ("validate_only", Boolean)], [("res
 
 _ERROR: Final = (("error_code", Int16), ("error_message", _TEXT))
 _ENTITY: Final = ("entity", Array(("kind", _TEXT), ("name", _TEXT)))
-_VALUES: Final = ("values", Array(("key", _TEXT), ("value", Float64)))
-_COMPONENTS: Final = ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT)))
-_DescribeQuotas: Final = _request(
-    48, [_COMPONENTS, ("strict", Boolean)], [*_ERROR, ("entries", Array(_ENTITY, _VALUES))]
-)
 _QUOTA_CHANGES: Final = ("changes", Array(("key", _TEXT), ("value", Float64), ("remove", Boolean)))
 _AlterQuotas: Final = _request(
     49,

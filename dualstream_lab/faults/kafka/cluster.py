@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import KAFKA, Address, address_of, until
+from dualstream_lab.faults.evidence import KAFKA, Server, address_of, until
 from dualstream_lab.faults.fault import Fault, Parameter, ServerFault
 from dualstream_lab.faults.kafka.admin import Partition, administration
 from dualstream_lab.kafka_log import open_consumer
@@ -27,7 +27,6 @@ class KafkaFault(ServerFault):
     """A fault of Kafka, by default of the first broker."""
 
     breaks = "kafka"
-    dialect = KAFKA
 
     @property
     def process(self) -> ManagedProcess:
@@ -35,9 +34,9 @@ class KafkaFault(ServerFault):
         return self.stack.brokers[0]
 
     @property
-    def address(self) -> Address:
-        """Of the stack's first broker, past any proxy."""
-        return address_of(self.stack.kafka_url)
+    def server(self) -> Server:
+        """The stack's first broker, past any proxy."""
+        return Server(address_of(self.stack.kafka_url), KAFKA)
 
     async def partitions(self) -> Mapping[int, Partition]:
         """Of the topic, as a live broker sees them. Raises StreamUnavailable."""

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import REDIS, Address, address_of
+from dualstream_lab.faults.evidence import REDIS, Server, address_of
 from dualstream_lab.faults.fault import ServerFault
 from dualstream_lab.stack import ManagedProcess
 
@@ -137,7 +137,6 @@ class RedisFault(ServerFault):
     """A fault of Redis."""
 
     breaks = "redis"
-    dialect = REDIS
 
     @property
     def url(self) -> str:
@@ -152,9 +151,9 @@ class RedisFault(ServerFault):
         return self.stack.redis
 
     @property
-    def address(self) -> Address:
-        """The address of the stack's Redis."""
-        return address_of(self.stack.redis_url.partition("//")[2])
+    def server(self) -> Server:
+        """The stack's Redis, past any proxy."""
+        return Server(address_of(self.stack.redis_url.partition("//")[2]), REDIS)
 
     async def verify_ended(self) -> str:
         """A publish is delivered again."""
