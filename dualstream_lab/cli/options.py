@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -28,6 +31,30 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
+
+
+def duration(text: str) -> float:
+    """Seconds, above zero, from ``90s``, ``15m``, ``8h``, ``2d`` or plain seconds: a type of option."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", text)
+    if match is None or not float(match[1]):
+        raise click.BadParameter(f"{text!r} is not a duration; allowed: 500ms, 90s, 15m, 8h, 2d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch, from so long ago (``10m``) or a time (RFC 3339, with its zone): a type of
+    option.
+    """
+    if re.fullmatch(r"[\d.]+\s*[a-z]*", text):
+        return time.time() - duration(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise click.BadParameter(f"{text!r} is not a time; allowed: 10m (ago), 2025-06-01T12:00:00Z")
+    return found.timestamp()
 
 
 def together(*options: Decorator) -> Decorator:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from dualstream_lab.cli.console import Duration, say, show_rows, stdout, working
+from dualstream_lab.cli.console import say, show_rows, stdout, working
 from dualstream_lab.cli.exit_codes import MISSED
-from dualstream_lab.cli.options import path
+from dualstream_lab.cli.options import duration, path
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.planning.decide import Stream, Wants
@@ -52,8 +52,8 @@ _LATENCIES = {
 @click.option(
     "--per-subscriber", type=float, default=1.0, help="Let each client subscribe to so many sources."
 )
-@click.option("--live-p99", type=Duration(), help="Hold this p99, from the intended time to the client.")
-@click.option("--publish-p99", type=Duration(), help="Hold this p99, from the intended time to Kafka's ack.")
+@click.option("--live-p99", type=duration, help="Hold this p99, from the intended time to the client.")
+@click.option("--publish-p99", type=duration, help="Hold this p99, from the intended time to Kafka's ack.")
 @click.option("--batch", type=int, default=10, help="Publish so many events in a call.")
 @click.option("--payload-bytes", type=int, default=300, help="Give an event so many bytes.")
 @click.option(
@@ -65,11 +65,11 @@ _LATENCIES = {
 @click.option("--max-connections", type=int, default=10_000, help="Let a gateway have so many connections.")
 @click.option(
     "--tick",
-    type=Duration(),
+    type=duration,
     default="5ms",
     help="Let a gateway wait so long to write several events at once.",
 )
-@click.option("--outage", type=Duration(), default="90s", help="Take a part away for so long.")
+@click.option("--outage", type=duration, default="90s", help="Take a part away for so long.")
 @path("--calibration", "file", help="Take the costs of this file, by `dualstream calibrate`.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic.")
 def plan(file: Path | None, explain: bool, **options: Any) -> int:

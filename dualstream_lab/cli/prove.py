@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from dualstream_lab.cli.console import Duration, progress_bar, say, show_rows, show_table, stdout
+from dualstream_lab.cli.console import progress_bar, say, show_rows, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import conclude, output, path, verdict_files
+from dualstream_lab.cli.options import conclude, duration, output, path, verdict_files
 from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.judgement import Rules
 from dualstream_lab.lab.isolation.proof import QUICK, Options, Progress, Proof, redis_faults
@@ -40,7 +40,7 @@ def prove() -> None:
     help="Inject only these faults.  [default: all of Redis in dualstream chaos --list]",
 )
 @click.option(
-    "--time", "limit", type=Duration(), help="Take so long for everything.  [default: 880s; --quick: 170s]"
+    "--time", "limit", type=duration, help="Take so long for everything.  [default: 880s; --quick: 170s]"
 )
 @path("--publisher", metavar="FILE", help="Prove it of your own publisher: a Python file, see above.")
 @click.option("--block", type=float, help="Judge so many seconds of a block.  [default: 3; --quick: 2.5]")

@@ -14,9 +14,9 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dualstream_lab.cli.console import Moment, repeating, say, stderr, stdout
+from dualstream_lab.cli.console import repeating, say, stderr, stdout
 from dualstream_lab.cli.exit_codes import INTERRUPTED, UNAVAILABLE
-from dualstream_lab.cli.options import brokers, path
+from dualstream_lab.cli.options import brokers, moment, path
 from dualstream_lab.cli.sinks import Lines, Rejects, Table
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError
@@ -46,11 +46,11 @@ _COLUMNS = (
     epilog="Example:  dualstream replay --since 10m --source repo:owner/name"
     "   or  dualstream replay --offset 0 --type 'issues.*' --to-topic again --rate 500"
 )
-@click.option("--since", "--from-time", type=Moment(), metavar="WHEN", help="Begin 10m ago, or at a time.")
+@click.option("--since", "--from-time", type=moment, metavar="WHEN", help="Begin 10m ago, or at a time.")
 @click.option("--offset", type=int, help="Begin there in every partition; -5: five before the end.")
 @click.option("--id", "event_id", metavar="ID", help="Begin at this event, which is looked for.")
 @click.option("--from", "positions", metavar="P:O,…", help="Go on at these positions: 0:123,1:456.")
-@click.option("--until", type=Moment(), metavar="WHEN", help="End before this time.")
+@click.option("--until", type=moment, metavar="WHEN", help="End before this time.")
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many events.")
 @click.option("--follow", is_flag=True, help="At the end, go on with what comes.")
 @click.option("--source", metavar="TYPE:ID", help="Give only events of this source.")

@@ -13,8 +13,8 @@ from threading import Event
 
 import click
 
-from dualstream_lab.cli.console import Duration, say, stdout
-from dualstream_lab.cli.options import path
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.options import duration, path
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
 from dualstream_lab.stack.state import StateFile, state_path
@@ -32,7 +32,7 @@ _PORT = click.IntRange(1, 65_535)
     help="Start so many brokers; 3: replicated, two must have a record.",
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when it serves; it runs until `down` or --ttl.")
-@click.option("--ttl", type=Duration(), default="8h", help="End a detached stack after so long.")
+@click.option("--ttl", type=duration, default="8h", help="End a detached stack after so long.")
 @path("--directory", help="Keep data and logs here.")
 @click.option(
     "--kafka-port", type=_PORT, help="Serve Kafka (the first of three) on this port. Default: a free one."

@@ -10,8 +10,8 @@ from contextlib import aclosing
 
 import click
 
-from dualstream_lab.cli.console import Duration, say
-from dualstream_lab.cli.options import brokers
+from dualstream_lab.cli.console import say
+from dualstream_lab.cli.options import brokers, duration
 from dualstream_lab.cli.sinks import Lines
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.streams import OwnLog, notifications, source_of
@@ -23,7 +23,7 @@ from dualstream_lab.stack.destination import find_settings
 @click.argument("source")
 @click.option("--pattern", is_flag=True, help="SOURCE is a glob, such as 'repo:*' or '*'.")
 @click.option("--from-kafka", is_flag=True, help="Show whole events from the log, instead of notifications.")
-@click.option("--since", type=Duration(), help="With --from-kafka: begin this long ago, such as 10m.")
+@click.option("--since", type=duration, help="With --from-kafka: begin this long ago, such as 10m.")
 @click.option("--offset", type=int, help="With --from-kafka: begin there; -5: five before the end.")
 @click.option("--no-follow", is_flag=True, help="With --from-kafka: stop at the end of the log.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
