@@ -14,6 +14,7 @@ from dualstream_lab.cli.options import opened, printing
 from dualstream_lab.former_names import LEDGER
 from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger, Recovery
 from dualstream_lab.ledger.tables import entry_table, recovery_table
+from dualstream_lab.units import quantity
 
 _NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
 _NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}
@@ -87,9 +88,10 @@ def _show(account: Ledger) -> None:
         if entries:
             header, rows = entry_table(entries)
             _show_rows(title, header, rows)
-    stdout.print(f"{account.events:,} events, each in one class")
+    stdout.print(quantity(account.events, "event, in one class", "events, each in one class"))
     if account.unsent:
-        stdout.print(f"{account.unsent:,} more were due and not sent when the run was stopped")
+        unsent = quantity(account.unsent, "more was", "more were")
+        stdout.print(f"{unsent} due and not sent when the run was stopped")
     show_recovery(account.recoveries)
     for problem in account.problems:
         say(f"note: {problem}")

@@ -22,7 +22,7 @@ from dualstream_lab.simulation.planning.explain import arithmetic
 from dualstream_lab.simulation.planning.plan import PUBLISHED, Figure, Goal, Plan, clusters, share_of, way
 from dualstream_lab.simulation.planning.plan import plan as make_plan
 from dualstream_lab.simulation.planning.requirements import Requirements
-from dualstream_lab.units import count, percent, seconds
+from dualstream_lab.units import count, percent, quantity, seconds
 
 _PARTS = {
     "publishers": "event loops, a core each",
@@ -100,7 +100,8 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
 def _bill(result: Plan) -> None:
     needs = result.needs
     stdout.print(
-        f"For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} subscribers",
+        f"For {needs.rate:,.10g} events/s of {quantity(needs.sources, 'source')} to "
+        f"{quantity(needs.subscribers, 'subscriber')}",
         style="bold",
     )
     rows = []

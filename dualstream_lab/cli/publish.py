@@ -23,6 +23,7 @@ from dualstream_lab.ingest import FORMATS, Format, Ingest, Progress, Reader, Rej
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.stack.destination import find_settings
 from dualstream_lab.stack.settings import TOPIC
+from dualstream_lab.units import quantity
 
 
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl.gz --format github-webhook --rate 1000")
@@ -140,4 +141,5 @@ def _broken_off(failure: DualStreamError | None, progress: Progress, unit: str) 
 def _line(progress: Progress, started: float) -> str:
     seconds = max(time.monotonic() - started, 0.001)
     rate = f"{progress.durable / seconds:,.0f}/s"
-    return f"{progress.durable:,} events durable in {seconds:.1f} s ({rate}), {progress.rejected:,} refused"
+    durable = f"{quantity(progress.durable, 'event')} durable in {seconds:.1f} s ({rate})"
+    return f"{durable}, {progress.rejected:,} refused"

@@ -35,6 +35,7 @@ from dualstream_lab.replay import (
     read,
 )  # fmt: skip
 from dualstream_lab.stack.destination import find_settings
+from dualstream_lab.units import quantity
 
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[events]}"),
@@ -181,7 +182,8 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
             bar.update(task, description="looking for the id", completed=read, total=total)
 
         def show() -> None:
-            done, total, events = reading.read, max(reading.total, reading.read), f"{player.written:,} events"
+            done, total = reading.read, max(reading.total, reading.read)
+            events = quantity(player.written, "event")
             bar.update(task, description="reading", completed=done, total=total, events=events)
 
         start = plan.start
@@ -206,7 +208,8 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
             held = 0 if failure else await reading.held()
     _show(plan, player, rejects, time.monotonic() - began)
     if held:
-        say(f"{held:,} messages are behind an open transaction, and not given before its end")
+        messages = quantity(held, "message is", "messages are")
+        say(f"{messages} behind an open transaction, and not given before its end")
     for reason in shortfall:
         say(f"not all of it was given: {reason}")
     _say_what_next(plan, player, failure)
@@ -217,8 +220,9 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
 
 def _show(plan: _Plan, player: Player, rejects: Rejects, seconds: float) -> None:
     place = plan.target.topic if plan.target is not None else plan.output or "stdout"
+    records = quantity(player.reading.read, "record")
     say(
-        f"{player.written:,} events to {place}, of {player.reading.read:,} records read in {seconds:.1f} s "
+        f"{quantity(player.written, 'event')} to {place}, of {records} read in {seconds:.1f} s "
         f"({player.written / seconds:,.0f}/s), {rejects.count:,} left out"
     )
     if rejects.count and rejects.path is not None:

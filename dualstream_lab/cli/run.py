@@ -28,6 +28,7 @@ from dualstream_lab.lab.find_rate import find_rate as search_rate
 from dualstream_lab.lab.result import check_run
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
+from dualstream_lab.units import quantity
 from dualstream_lab.verdict.measures import MEASURES, is_time
 from dualstream_lab.verdict.thresholds import Threshold
 
@@ -173,7 +174,7 @@ def find_rate(
         stdout.print(f"Not even {search.low:,.0f} events/s hold: {finding.saturated}")
         return MISSED
     rates = sorted(finding.rates)
-    searches = f"{len(rates)} search{'es' * (len(rates) > 1)}"
+    searches = quantity(len(rates), "search", "searches")
     stdout.print(
         f"{finding.rate:,.0f} events/s hold publish p99 ≤ {search.publish_p99:g} ms and live p99 ≤ "
         f"{search.live_p99:g} ms (median of {searches}, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"

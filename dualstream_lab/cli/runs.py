@@ -16,6 +16,7 @@ from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.result import Run
 from dualstream_lab.ledger.tables import fault_rows
 from dualstream_lab.recording import RunDirectory, list_runs
+from dualstream_lab.units import quantity
 
 
 @click.command(epilog="Example:  dualstream runs   then   dualstream runs runs/smoke-20250601-120000-3f9a")
@@ -36,7 +37,7 @@ def runs(directory: Path) -> int:
         else:
             rows.append(_row(entry))
     show_table("", ("run", "when", "state", "events/s", "s", "verdict"), rows)
-    say(f"{len(found)} runs in {directory}; next: dualstream runs {directory / '<run>'}")
+    say(f"{quantity(len(found), 'run')} in {directory}; next: dualstream runs {directory / '<run>'}")
     return 0
 
 

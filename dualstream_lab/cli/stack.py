@@ -18,6 +18,7 @@ from dualstream_lab.cli.options import duration, path
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
 from dualstream_lab.stack.state import StateFile, state_path
+from dualstream_lab.units import quantity
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
@@ -51,9 +52,8 @@ def up(
     """
     if (info := running_stack()) is not None:
         if (running := len(info.kafka_url.split(","))) != int(brokers):
-            raise StackError(
-                f"a stack of {running} broker(s) runs already; end it with `dualstream down` first"
-            )
+            kind = quantity(running, "broker")
+            raise StackError(f"a stack of {kind} runs already; end it with `dualstream down` first")
         say("a local stack runs already:")
         return _show(info)
     if detach:

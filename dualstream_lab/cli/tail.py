@@ -17,6 +17,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.lab.streams import OwnLog, notifications, source_of
 from dualstream_lab.replay import Player, Reject, Selection, Start, read
 from dualstream_lab.stack.destination import find_settings
+from dualstream_lab.units import quantity
 
 
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")
@@ -89,7 +90,8 @@ async def _watch(source: str, limit: int | None, *, pattern: bool, **urls: str) 
         await _print(messages(), limit)
     finally:
         if own.left_out:
-            say(f"{own.left_out:,} notifications of other logs were left out")
+            several = "notifications of other logs were"
+            say(f"{quantity(own.left_out, 'notification of other logs was', several)} left out")
     return 0
 
 

@@ -14,6 +14,7 @@ from dualstream_lab.errors import BufferFull, EventError, OutcomeUnknown, Publis
 from dualstream_lab.event import Event
 from dualstream_lab.http_server import HttpRefusal
 from dualstream_lab.ingest.lines import parse_line
+from dualstream_lab.units import quantity
 
 _NAMED = 20  # bad events spelled out in an answer
 _AT_ONCE = 500  # events checked before others have their turn
@@ -112,7 +113,8 @@ class Intake:
         """The answer that names bad events, each by its number and the reason."""
         number, reason = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        sent = f"{accepted} events before it are durable" if accepted else "nothing was sent"
+        durable = quantity(accepted, "event before it is durable", "events before it are durable")
+        sent = durable if accepted else "nothing was sent"
         error = f"{self._unit} {number}: {reason}{more}; {sent}"
         named = [{self._unit: number, "reason": reason} for number, reason in bad[:_NAMED]]
         return HttpRefusal(status, error, _EVENT, accepted=accepted, invalid=named)
@@ -133,7 +135,8 @@ def not_published(
 ) -> HttpRefusal:
     """The answer when a batch did not become durable; ``before``: events of the request that were by then."""
     if isinstance(error, BufferFull):
-        reason = f"{before} events are durable and the rest was not sent: {error}"
+        durable = quantity(before, "event is durable", "events are durable")
+        reason = f"{durable} and the rest was not sent: {error}"
         return HttpRefusal(503, reason, "the rest, later", retry_after=retry_after, accepted=before)
     outcomes = zip(events, error.outcomes, strict=True)
     known = [{"id": event.id} | _known(outcome) for event, outcome in outcomes]
@@ -141,7 +144,12 @@ def not_published(
     if isinstance(error, OutcomeUnknown):
         unknown = sum("unknown" in entry for entry in known)
         status = 504
-        reason = f"Kafka had {unknown} events and did not acknowledge them in time: they may be in the log"
+        had = quantity(
+            unknown,
+            "event and did not acknowledge it in time: it may be in the log",
+            "events and did not acknowledge them in time: they may be in the log",
+        )
+        reason = f"Kafka had {had}"
     return HttpRefusal(status, reason, _RETRY, retry_after=retry_after, accepted=before, events=known)
 
 

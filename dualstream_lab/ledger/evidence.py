@@ -24,6 +24,7 @@ from dualstream_lab.ledger.seconds import Seconds
 from dualstream_lab.recording import DROPS, Ending, RunDirectory
 from dualstream_lab.recording.joined import by_seq, column_types, places, stacked
 from dualstream_lab.recording.rows import Int32, Int64
+from dualstream_lab.units import quantity
 
 _COLUMNS: Final = ("seq", "intended", "sent", "acked", "outcome", "source")
 _OTHERS: Final = ("consumed", "delivered", "dropped", "caught_up")
@@ -79,7 +80,8 @@ class Evidence:
             self.published_whole = False
         columns = by_seq(columns)
         if twice := rows - len(columns["seq"]):
-            self.problems.append(f"{twice:,} events were published twice: the first row of each counts")
+            events = quantity(twice, "event was", "events were")
+            self.problems.append(f"{events} published twice: the first row of each counts")
         if count := len(unknown := self._unpublished(columns["seq"])):
             added = {name: np.zeros(count, column.dtype) for name, column in columns.items()}
             added |= {"seq": unknown, "outcome": np.full(count, NO_ROW, np.int8)}

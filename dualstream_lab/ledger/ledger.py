@@ -23,6 +23,7 @@ from dualstream_lab.ledger.story import Story, story_of
 from dualstream_lab.ledger.tables import entry_table
 from dualstream_lab.recording import Ending, RunDirectory
 from dualstream_lab.recording.rows import Flags, Int64
+from dualstream_lab.units import quantity
 from dualstream_lab.workload import RunIds
 
 _EXAMPLES = 3
@@ -135,13 +136,13 @@ class Ledger:
         }
 
     def __repr__(self) -> str:
-        return f"<Ledger of {self.directory.path}: {self.events:,} events, {self.lost} lost>"
+        return f"<Ledger of {self.directory.path}: {quantity(self.events, 'event')}, {self.lost} lost>"
 
     def _repr_html_(self) -> str:
         parts = [entry_table(self.entries, examples=1)._repr_html_()]
         if self.marks:
             parts += ["<p>Besides, of these:</p>", entry_table(self.marks, examples=1)._repr_html_()]
-        parts.append(f"<p>{self.events:,} events, each in one class</p>")
+        parts.append(f"<p>{quantity(self.events, 'event, in one class', 'events, each in one class')}</p>")
         parts += [f"<p>note: {html.escape(problem)}</p>" for problem in self.problems]
         return "".join(parts)
 

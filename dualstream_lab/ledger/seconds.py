@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Final
 
 from dualstream_lab.recording import Interval, Outcome, RunDirectory, drops_of
+from dualstream_lab.units import quantity
 
 UNREAD: Final = "unread: "
 """Begins the counters that say what of the log was not read, and why."""
@@ -87,12 +88,16 @@ class Seconds:
     def missing(self, kind: str, rows: int) -> str:
         """What to say where there are fewer rows than were counted; empty where there are not."""
         if refused := sum(count for (of, _), count in self._refused.items() if of == kind):
-            return f"{refused:,} {kind} rows are missing: the disk was too slow for them"
+            return f"{_missing(refused, kind)}: the disk was too slow for them"
         counted = self.counted(kind)
         if self._sample == 1 and rows < counted:
-            return f"{counted - rows:,} of {counted:,} {kind} rows are missing"
+            return f"{counted - rows:,} of {_missing(counted, kind)}"
         return ""
 
     def refusals(self, kind: str) -> list[tuple[int, int, str]]:
         """(begin, end, process): when the disk was too slow for rows of a kind."""
         return [(begin, end, writer) for of, begin, end, writer in self._refusals if of == kind]
+
+
+def _missing(rows: int, kind: str) -> str:
+    return quantity(rows, f"{kind} row is missing", f"{kind} rows are missing")

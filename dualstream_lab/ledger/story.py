@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualstream_lab.recording import DROPS, Ending, Outcome, RunDirectory
+from dualstream_lab.units import quantity
 from dualstream_lab.workload import RunIds, source_name
 
 _OUTCOMES = {
@@ -76,7 +77,7 @@ def story_of(
     zero = published["intended"] if published else manifest.started
     timed: list[tuple[int, str]] = []
     if published:
-        timed.append((published["sent"], f"sent, {published['size']:,} bytes"))
+        timed.append((published["sent"], f"sent, {quantity(published['size'], 'byte')}"))
         if published["acked"]:
             timed.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
     delivered: dict[tuple[str, int], int] = {}

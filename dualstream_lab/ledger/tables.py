@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dualstream_lab.ledger.classes import Entry
 from dualstream_lab.ledger.recovery import PATHS, Path, Recovery
 from dualstream_lab.recording import Manifest
+from dualstream_lab.units import quantity
 
 
 class Table(NamedTuple):
@@ -99,7 +100,7 @@ def _backlog(path: Path | None) -> str:
     if path is None:
         return "-"
     drained = "" if path.drain is None else f", {path.drain:,.0f}/s"
-    return f"{path.backlog:,} events{drained}"
+    return f"{quantity(path.backlog, 'event')}{drained}"
 
 
 def _back(path: Path | None) -> str:

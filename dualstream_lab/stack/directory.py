@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dualstream_lab.errors import StackError
+from dualstream_lab.units import quantity
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  (directories of our own are made there)
 """On Linux: files in it are in memory."""
@@ -51,7 +52,7 @@ def kept_directory(given: Path, brokers: int) -> Path:
     kept = sorted(path.name for path in given.glob("kafka-*"))
     if kept and kept != [f"kafka-{node}" for node in range(1, brokers + 1)]:
         raise StackError(
-            f"directory {given} holds a stack of {len(kept)} broker(s), not {brokers}; "
+            f"directory {given} holds a stack of {quantity(len(kept), 'broker')}, not {brokers}; "
             f"start it with --brokers {len(kept)}, or choose another directory"
         )
     return given.resolve()

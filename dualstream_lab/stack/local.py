@@ -21,6 +21,7 @@ from dualstream_lab.stack.runtime import Runtime, find_java
 from dualstream_lab.stack.settings import PARTITIONS, TOPIC, TlsMaterial, replication, topic_settings
 from dualstream_lab.stack.valkey import find_redis, redis_process, tls_capable_redis
 from dualstream_lab.stack.warm import warmed
+from dualstream_lab.units import quantity
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -193,7 +194,7 @@ class LocalStack:
             self._directory, remove = kept_directory(self._given, self._count), None
         self._choose_ports(tls_redis=self._tls is not None and binary == tls_capable_redis())
         cluster_id = self._cluster_id()
-        self._progress(f"starting Kafka ({self._count} broker{'s' * (self._count > 1)}) and Redis …")
+        self._progress(f"starting Kafka ({quantity(self._count, 'broker')}) and Redis …")
         if binary is not None:
             port, tls_port = self._redis_ports
             self._redis = redis_process(

@@ -15,6 +15,7 @@ from dualstream_lab.faults.kafka.admin import Partition, administration
 from dualstream_lab.kafka_log import open_consumer
 from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.tasks import in_thread
+from dualstream_lab.units import quantity
 
 _BACK = 30.0  # s for a broker that returned to have all that it missed
 _MOVED = 30.0  # s; a broker that is gone is missed after 4 on the local stack, 9 by default
@@ -66,7 +67,12 @@ class KafkaFault(ServerFault):
                 return "; ".join((await consumer.bounds(numbers)).refused.values())
 
             await until(refused, _BACK, _PAUSE)
-        return f"all {len(numbers)} partitions have all their replicas, and say where they end"
+        whole = quantity(
+            len(numbers),
+            "partition has all its replicas, and says where it ends",
+            "partitions have all their replicas, and say where they end",
+        )
+        return f"all {whole}" if len(numbers) > 1 else whole
 
 
 class _BrokerLost(KafkaFault):
@@ -106,10 +112,9 @@ class _LeaderLost(_BrokerLost):
             lambda partitions: all(partitions[number].leader not in {self._lost, -1} for number in self._led),
             _MOVED,
         )
-        return (
-            f"broker {self._lost} led {len(self._led)} partitions; {seconds:.1f} s after its death others "
-            "lead them"
-        )
+        led = quantity(len(self._led), "partition")
+        others = "another leads it" if len(self._led) == 1 else "others lead them"
+        return f"broker {self._lost} led {led}; {seconds:.1f} s after its death {others}"
 
     async def verify_ended(self) -> str:
         return f"broker {self._lost} is back; {await super().verify_ended()}"
