@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.ledger.classes import Entry
 from dualstream_lab.ledger.recovery import PATHS, Path, Recovery
@@ -48,12 +48,9 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     ]
     for title in PATHS:
         paths = [getattr(recovery, title) for recovery in recoveries]
-        if not any(paths):
-            continue
-        rows.append([f"{title}: unavailable for", *map(_unavailable, paths)])
-        if title != "live":
-            rows.append([f"{title}: piled up, drained", *map(_backlog, paths)])
-        rows.append([f"{title}: p99 as before, after its end", *map(_back, paths)])
+        for name, text in _OF_A_PATH.items():
+            if any(paths) and (title, name) != ("live", "piled up, drained"):
+                rows.append([f"{title}: {name}", *("-" if path is None else text(path) for path in paths)])
     return Table(header, rows)
 
 
@@ -85,9 +82,7 @@ def detected(recovery: Recovery) -> str:
     return f"{duration(recovery.detected)}: {recovery.sign}"
 
 
-def _unavailable(path: Path | None) -> str:
-    if path is None:
-        return "-"
+def _unavailable(path: Path) -> str:
     if not path.unavailable:
         return "not unavailable"
     if path.again is None:
@@ -96,15 +91,20 @@ def _unavailable(path: Path | None) -> str:
     return duration(path.unavailable) + after
 
 
-def _backlog(path: Path | None) -> str:
-    if path is None:
-        return "-"
+def _backlog(path: Path) -> str:
     drained = "" if path.drain is None else f", {path.drain:,.0f}/s"
     return f"{quantity(path.backlog, 'event')}{drained}"
 
 
-def _back(path: Path | None) -> str:
-    if path is None or path.normal is None:
+def _back(path: Path) -> str:
+    if path.normal is None:
         return "-"
     back = "not seen" if path.back is None else duration(path.back)
     return f"{back} ({path.normal:,.1f} ms before)"
+
+
+_OF_A_PATH: Final = {
+    "unavailable for": _unavailable,
+    "piled up, drained": _backlog,
+    "p99 as before, after its end": _back,
+}

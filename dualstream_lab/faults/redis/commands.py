@@ -12,16 +12,7 @@ from typing import ClassVar, Final
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import until
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, Target
-from dualstream_lab.faults.redis.probe import (
-    WRITE,
-    Link,
-    RedisFault,
-    Refused,
-    ask,
-    delivers,
-    lifetime,
-    refused,
-)
+from dualstream_lab.faults.redis.probe import WRITE, Link, RedisFault, Refused, ask, delivers, refused
 
 _FILL = 32  # connections that may have ended since they were counted
 _FULL = "max number of clients"
@@ -258,10 +249,21 @@ class _KillClients(_Repeated):
     kept, lost = "connections stay", "a subscriber and another client are cut off"
 
     async def losses(self, within: float) -> Sequence[float | None]:
-        return await asyncio.gather(
-            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=within),
-            lifetime(self.url, "PING", within=within),
-        )
+        commands = (("SUBSCRIBE", "dualstream-fault"), ("PING",))
+        return await asyncio.gather(*(self._lifetime(command, within) for command in commands))
+
+    async def _lifetime(self, command: Sequence[str], within: float) -> float | None:
+        """After how many s a connection is closed that sends this command and then reads. None: it stays."""
+        began = time.perf_counter()
+        try:
+            async with Link(self.url) as link:
+                await link.ask(*command)
+                while (left := began + within - time.perf_counter()) > 0:
+                    await link.ask(timeout=left)
+        except StreamUnavailable as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                return time.perf_counter() - began
+        return None
 
 
 class _ScriptFlush(_Repeated):

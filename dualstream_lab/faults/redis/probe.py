@@ -108,20 +108,6 @@ async def delivers(url: str, *, size: int = 8) -> str:
         return f"a PUBLISH is received in {(time.perf_counter() - began) * 1e3:.1f} ms"
 
 
-async def lifetime(url: str, *command: str | int, within: float) -> float | None:
-    """After how many s a connection is closed that sends this command and then reads. None: it stays."""
-    began = time.perf_counter()
-    try:
-        async with Link(url) as link:
-            await link.ask(*command)
-            while (left := began + within - time.perf_counter()) > 0:
-                await link.ask(timeout=left)
-    except StreamUnavailable as error:
-        if not isinstance(error.__cause__, TimeoutError):
-            return time.perf_counter() - began
-    return None
-
-
 async def refused(url: str, word: str, *command: str | int, timeout: float = _ANSWER) -> str:
     """The error, with ``word`` in it, that the command gets. Raises FaultInert for any other answer."""
     try:
