@@ -62,7 +62,7 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
 
 
 def _directories(arguments: Sequence[str]) -> list[Path]:
-    """Each once, in order."""
+    """List the run directories that are named, each once and in order."""
     paths = [path for argument in arguments for path in run_directories(argument)]
     return list({path.resolve(): path for path in paths}.values())
 

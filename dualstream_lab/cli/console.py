@@ -29,7 +29,7 @@ class _Plain(Console):
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Also each cell of a table."""
+        """Replace control characters, also in each cell of a table."""
         if not text.isprintable():
             text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
         return super().render_str(text, **options)
@@ -44,7 +44,7 @@ _EVERY = 20.0  # s between two lines of progress in a log
 
 
 def say(message: str) -> None:
-    """A line for the person at the terminal."""
+    """Print a line for the person at the terminal."""
     stderr.print(message)
 
 
@@ -121,7 +121,7 @@ def run_progress(seconds: float) -> Iterator[Callable[[RunProgress | CheckProgre
 
 @asynccontextmanager
 async def repeating(show: Callable[[], None]) -> AsyncIterator[None]:
-    """Meanwhile, call it four times a second."""
+    """Call ``show`` four times a second during the block."""
 
     async def repeat() -> None:
         while True:

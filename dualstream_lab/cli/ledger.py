@@ -103,7 +103,7 @@ def _show(account: Ledger) -> None:
 
 
 def show_recovery(recoveries: Sequence[Recovery]) -> None:
-    """A table, if there were faults."""
+    """Print how each fault was got over, if there were any."""
     # side by side as long as a terminal has room
     for first in range(0, len(recoveries), 2):
         header, rows = recovery_table(recoveries[first : first + 2])

@@ -58,7 +58,7 @@ def moment(text: str) -> float:
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one, in this order."""
+    """Join several options into one decorator, in this order."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -69,7 +69,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def path(*names: str, **more: Any) -> Decorator:
-    """An option that is a path."""
+    """Declare an option that is a path."""
     return click.option(*names, type=click.Path(path_type=Path), **more)
 
 
@@ -82,7 +82,7 @@ class _Output(click.Path):
 
 
 def output(*names: str, **more: Any) -> Decorator:
-    """An option that is a file to be written in the end: ConfigError at once where it has no place."""
+    """Declare an option that is a file, written in the end: ConfigError at once where it has no place."""
     return click.option(*names, type=_Output(path_type=Path), **more)
 
 
@@ -99,7 +99,7 @@ def opened(run: Path) -> RunDirectory:
 
 
 def printing(name: str, show: Callable[[], None], text: str) -> Decorator:
-    """A flag that prints something, and leaves."""
+    """Declare a flag that prints something, and leaves."""
 
     def leave(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         if value:
@@ -125,7 +125,7 @@ def conclude(
     checker: Checker[T], experiment: T, *pages: tuple[Path | None, Callable[[Path], object]],
     junit: Path | None, json_file: Path | None, inconclusive: int = INCONCLUSIVE,
 ) -> int:  # fmt: skip
-    """Write what an experiment comes to into the files that were asked for; the exit code.
+    """Write what an experiment comes to into the files that were asked for; return the exit code.
 
     Raises RecordingError naming the file that cannot be written.
     """
@@ -172,12 +172,12 @@ class Target:
     yes: bool
 
     def find(self) -> Destination | None:
-        """What they name. Raises ConfigError."""
+        """Find the brokers that they name; None where they name none. Raises ConfigError."""
         return find_destination(kafka=self.kafka, redis=self.redis, topic=self.topic, use_env=self.use_env)
 
     @contextmanager
     def open(self, brokers: int) -> Iterator[tuple[Destination, LocalStack | None]]:
-        """Where load goes, said and agreed to; a stack of its own, of so many brokers, where none were given.
+        """Say where load goes, and have it agreed to; start a stack of so many brokers where none were given.
 
         Raises ConfigError, also for a "no"; StackError.
         """
@@ -195,7 +195,7 @@ class Target:
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where load goes, which the command takes as one ``target``."""
+    """Declare the options that say where load goes, which the command takes as one ``target``."""
 
     @wraps(command)
     def collected(**given: Any) -> Any:

@@ -156,7 +156,7 @@ def _show(rows: Sequence[tuple[str | Text, ...]]) -> None:
 
 
 def _cells(figure: Figure, written: Callable[[float], str]) -> tuple[Text, Text]:
-    """(the value, its interval where it has one)."""
+    """Write the value, and its interval where it has one."""
     ends = [written(figure.low), written(figure.high)]
     interval = "" if ends[0] == ends[1] else f"({ends[0]} to {ends[1]})"
     value = Text(written(figure.value), "bold").append("*" if figure.extrapolated else " ", "not bold")
@@ -178,14 +178,14 @@ def _notes(result: Plan) -> None:
 
 
 def _way(result: Plan, goal: Goal) -> str:
-    """What is to be said of a goal that is below what the steps take."""
+    """Say why a goal cannot be reached that is below what the steps take."""
     steps = way(result.needs, result.calibration.costs)[: None if goal.name == "live" else PUBLISHED]
     step = max(steps, key=lambda pair: pair[1])
     return f" The way by itself takes {seconds(goal.least)}; the longest step: {step[0]}, {seconds(step[1])}."
 
 
 def _apart(result: Plan) -> None:
-    """Whether less in one piece reaches the goals."""
+    """Say whether separate, smaller clusters reach the goals."""
     with working("trying separate clusters …"):
         number = clusters(result.needs, result.calibration)
     if number is None:

@@ -116,7 +116,7 @@ async def _publish(
 
 
 async def _failure(ingest: Ingest, reader: Reader, name: str) -> DualStreamError | None:
-    """Publish all; what it was that ended it before its time."""
+    """Publish all; return what ended it before its time, if anything did."""
     try:
         await ingest.run(reader.read)
     except EventError as error:
@@ -129,7 +129,7 @@ async def _failure(ingest: Ingest, reader: Reader, name: str) -> DualStreamError
 
 
 def _broken_off(failure: DualStreamError | None, progress: Progress, unit: str) -> int:
-    """Say why, and where to go on; the exit code."""
+    """Say why it ended, and where to go on; return the exit code."""
     if failure is not None:
         say(f"error: {failure}")
     say(f"all {unit}s up to {progress.up_to} are done; go on with --from-line {progress.up_to + 1}")

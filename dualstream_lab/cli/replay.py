@@ -107,7 +107,7 @@ class _Plan:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is the rest of an earlier one."""
+        """Whether this replay is the rest of an earlier one."""
         return self.start.positions is not None
 
     @property
@@ -122,7 +122,7 @@ def _planned(
     to_topic: str | None, announce: bool, rejects: Path | None, follow: bool, limit: int | None,
     rate: float | None, **urls: str | None,
 ) -> _Plan:  # fmt: skip
-    """From the options. Raises UsageError, ConfigError and StackError."""
+    """Make the plan of the options. Raises UsageError, ConfigError and StackError."""
     if sum(value is not None for value in (since, offset, event_id, positions)) != 1:
         raise click.UsageError(
             "say where to begin: --since 10m, --offset 0 (all that is kept), --id ID or --from P:O,…"
@@ -156,7 +156,7 @@ def _ms(seconds: float | None) -> int | None:
 
 
 def _target(settings: Settings, topic: str, *, announce: bool) -> Settings:
-    """Where to publish: the same Kafka, another topic, and Redis only if it is to be announced."""
+    """Make the settings to publish with: the same Kafka, another topic, and Redis only to announce."""
     if topic == settings.topic:
         raise ConfigError(
             f"--to-topic {topic} is the topic that is read: what is written would be read again"

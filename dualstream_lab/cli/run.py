@@ -101,7 +101,7 @@ def run_and_show(
     scenario: Scenario, *, target: Target, root: Path, junit: Path | None, json_file: Path | None,
     target_is_mine: bool = False, **changes: Any,
 ) -> int:  # fmt: skip
-    """Run it with these options and tell what came of it; the exit code."""
+    """Run a scenario with these options and show what came of it; return the exit code."""
     scenario = changed(scenario, **changes)
     work = scenario.workload
     say(f"{scenario.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s …")
@@ -124,7 +124,7 @@ def run_and_show(
 
 
 def changed(scenario: Scenario, *, threshold: tuple[str, ...] = (), **changes: Any) -> Scenario:
-    """The scenario with more thresholds, and with these changes of its workload; None: as it is."""
+    """Add thresholds to a scenario, and change its workload where a value is not None."""
     given = {name: value for name, value in changes.items() if value is not None}
     thresholds = (*scenario.thresholds, *map(Threshold.parse, threshold))
     return replace(scenario, workload=replace(scenario.workload, **given), thresholds=thresholds)

@@ -101,7 +101,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def show_run(result: Run) -> None:
-    """Tables, who was at the limit, and what to do next."""
+    """Print a run's tables, who was at the limit, and what to do next."""
     manifest = result.directory.manifest
     header, rows = result.verdict.latency_table()
     show_table("Latency, ms", ["from to", *header[1:]], rows, align="lr")

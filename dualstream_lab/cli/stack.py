@@ -102,7 +102,7 @@ def down() -> int:
 
 
 def _unset() -> int:
-    """What points to a stack that is gone must not point to whatever takes its ports."""
+    """Print what unsets the variables: they must not point to whatever takes the stack's ports."""
     stdout.print(f"unset {' '.join(_VARIABLES)}")
     return 0
 
@@ -185,7 +185,7 @@ def _detach(arguments: Sequence[str]) -> int:
 
 
 def _relay(log: Path, done: int) -> int:
-    """Pass on what the server has said since; how much that makes."""
+    """Pass on what the server has said beyond ``done``; return how much that makes."""
     whole = log.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
     for line in whole[done:].splitlines():
         if line and not line.startswith("export "):

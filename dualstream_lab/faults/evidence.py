@@ -24,7 +24,9 @@ _MUTE = f"accepted, and has no answer within {_SILENCE:g} s"
 
 
 class Dialect(NamedTuple):
-    """A question of about so many bytes, of ``longest`` at most, that a server answers to anyone."""
+    """How to ask servers of one kind: ``question(size)`` makes a question of about so many bytes, at most
+    ``longest``, that they answer to anyone.
+    """
 
     question: Callable[[int], bytes]
     longest: int
@@ -39,7 +41,7 @@ HTTP: Final = Dialect(lambda size: _GET + b"x" * size + b"\r\n\r\n", 8_000)
 
 
 def address_of(servers: str) -> Address:
-    """The first one of ``host:port[,…]``."""
+    """Parse the first address of ``host:port[,…]``."""
     host, _, port = servers.partition(",")[0].rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -128,7 +130,7 @@ class Server(NamedTuple):
 
 
 async def at_most(limit: float, measure: Callable[[], Awaitable[float]], subject: str) -> float:
-    """What is measured, s: once in a few times no more than that. Raises FaultInert."""
+    """Measure a few times, until it takes no more than ``limit`` s; how many. Raises FaultInert."""
     seen = [await measure()]
     while seen[-1] > limit:
         if len(seen) == _TRIES:
@@ -138,7 +140,7 @@ async def at_most(limit: float, measure: Callable[[], Awaitable[float]], subject
 
 
 async def until(differs: Callable[[], Awaitable[str]], within: float, pause: float = 0.01) -> float:
-    """How many s it takes until nothing differs any more. Raises FaultInert with what still does."""
+    """Wait until nothing differs any more; how many s that takes. Raises FaultInert with what still does."""
     began = time.monotonic()
     while difference := await differs():
         if time.monotonic() - began > within:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 async def open_target(
     settings: Settings, names: Iterable[str], *, stack: LocalStack | None = None, owned: bool = False
 ) -> AsyncIterator[Target]:
-    """The brokers of ``settings``, which are those of ``stack`` if it is given, ready for these faults.
+    """Make the brokers of ``settings``, those of ``stack`` if it is given, ready for the named faults.
 
     Raises ConfigError where one of them cannot be done there, StackError where a proxy cannot be started,
     FaultInert where something is still broken that a crash has left.
@@ -73,7 +73,7 @@ async def _put_before(target: Target, broker: str, proxy: Proxy, exits: AsyncExi
 async def broken(
     target: Target, name: str, *, length: float = 0.0, **parameters: float
 ) -> AsyncIterator[str]:
-    """Within the block it is broken: the block gets the evidence. Lasts at least ``length`` s.
+    """Keep one fault on for the block, which gets the evidence, and for ``length`` s at least.
 
     However the block ends, the fault is undone; if it ends well, the fault is also proved to be over. Raises
     ConfigError for an unknown fault or parameter, or one that cannot be done there; FaultInert.
@@ -85,7 +85,7 @@ async def broken(
 async def carry_out(
     specs: Sequence[FaultSpec], target: Target, directory: RunDirectory, say: Callable[[str], None]
 ) -> None:
-    """Every fault at its time of the run, and noted in its manifest. However it ends, nothing stays broken.
+    """Inject every fault at its time of the run, and note it in the manifest. Nothing stays broken after it.
 
     One fault at a time breaks the same thing: who is not back yet is waited for. ``say`` gets the evidence.
     Raises FaultInert.
@@ -118,7 +118,7 @@ async def carry_out(
 
 
 async def recover(entry: JournalEntry) -> str:
-    """Undo what a process that is gone has left broken; the evidence that it is over.
+    """Undo what a process that is gone has left broken; return the evidence that it is over.
 
     Raises FaultInert where that cannot be done now; the entry is kept then.
     """
@@ -138,8 +138,8 @@ async def recover(entry: JournalEntry) -> str:
 
 @asynccontextmanager
 async def _injected(fault: Fault, length: float, note: Callable[[FaultRecord], None]) -> AsyncIterator[str]:
-    """From the begin, for at least ``length`` s, to the proof that it is over. The evidence that it bites;
-    ``note`` gets the record each time it changes.
+    """Inject a fault for the block, for at least ``length`` s, and prove that it is over. The block gets the
+    evidence that it bites; ``note`` gets the record each time it changes.
     """
     record = FaultRecord(name=fault.name, begin=time.monotonic_ns())
 

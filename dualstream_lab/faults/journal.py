@@ -1,4 +1,4 @@
-"""What faults have changed on brokers that outlive us, in a small file each: also a crash can be undone."""
+"""The journal of faults: what each has changed on brokers that outlive us, so that a crash can be undone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def journal_path() -> Path:
 
 @dataclass(slots=True, kw_only=True)
 class JournalEntry:
-    """A fault that was begun. ``original``: how it was before, all that its end needs.
+    """A fault that was begun, and is not undone yet. ``original``: how it was before, all that its end needs.
 
     The process that writes the file holds a lock on it, which ends with the process.
     """
@@ -82,7 +82,7 @@ class JournalEntry:
 
 
 def left_behind() -> list[JournalEntry]:
-    """Entries whose process has gone."""
+    """Read the entries whose process is gone: what they name is still broken."""
     entries = []
     for path in sorted(journal_path().glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as file:

@@ -19,8 +19,9 @@ _PUSH = 0.3  # s that what is pushed takes at the rate
 
 
 class NetworkFault(Fault):
-    """A toxic, which takes the same parameters, of the proxy before Redis, or before every broker of Kafka.
-    ``word`` ends its name.
+    """A toxic of the proxy before Redis, or of the one before every broker of Kafka.
+
+    The toxic takes the fault's parameters; ``word`` ends the fault's name.
     """
 
     word: ClassVar[str]
@@ -29,7 +30,7 @@ class NetworkFault(Fault):
 
     @property
     def proxy(self) -> Proxy:
-        """Raises StackError where none was started."""
+        """The proxy before the broken server. Raises StackError where none was started."""
         if self.breaks not in self.target.proxies:
             raise StackError(f"no proxy was started before {self.breaks}")
         return self.target.proxies[self.breaks]
@@ -48,12 +49,12 @@ class NetworkFault(Fault):
         await in_thread(self.proxy.clear)
 
     async def verify_ended(self) -> str:
-        """A new connection has its answer."""
+        """See that a new connection has its answer."""
         return await self.server.answers()
 
 
 class Delayed(NetworkFault):
-    """One answer takes both ways."""
+    """Everything is late; an answer is so twice, as it takes both ways."""
 
     word = "delay"
     toxic = Delay
@@ -61,14 +62,14 @@ class Delayed(NetworkFault):
     parameters: ClassVar[tuple[Parameter, ...]] = (Parameter("delay_ms", 100, 1, 10_000, "each way"),)
 
     async def verify_active(self) -> str:
-        """An answer takes as long as both ways."""
+        """See that an answer takes as long as both ways."""
         seen = await self.server.answer_time()
         if seen < EARLY * 2 * self.value["delay_ms"] / 1e3:
             raise FaultInert(f"an answer takes {seen * 1e3:.1f} ms")
         return f"an answer takes {seen * 1e3:.0f} ms"
 
     async def verify_ended(self) -> str:
-        """An answer takes less than both ways did."""
+        """See that an answer takes less than both ways did."""
         return await self.server.answers(within=max(_SLACK, 1.5 * self.value["delay_ms"] / 1e3))
 
 
@@ -89,7 +90,7 @@ class _Jittered(Delayed):
 
 
 class _Narrow(NetworkFault):
-    """All connections share it: what one sends, the others wait for."""
+    """A narrow road, which all connections share: what one sends, the others wait for."""
 
     word = "bandwidth"
     toxic = Bandwidth

@@ -17,7 +17,7 @@ from dualstream_lab.tasks import in_thread
 
 
 class _Kill(ServerFault):
-    """Refused, as by a server that is not there."""
+    """The process is killed: connections are refused, as by a server that is not there."""
 
     needs_stack = True
     refusal: ClassVar[Refusal] = "refused"
@@ -33,7 +33,7 @@ class _Kill(ServerFault):
 
 
 class _Stop(_Kill):
-    """Mute: worse for clients than refusal."""
+    """The process is stopped in place and answers nothing, which is worse for clients than a refusal."""
 
     refusal = "mute"
 
@@ -45,7 +45,7 @@ class _Stop(_Kill):
 
 
 class _Restart(_Kill):
-    """Gone for as long as it takes to start."""
+    """The process is killed and started at once: it is gone for as long as its start takes."""
 
     instant = True
     _broke = False
@@ -70,7 +70,7 @@ class _Restart(_Kill):
 
 
 class _Flap(RepeatedFault, ServerFault):
-    """Never there for long: circuit breakers and reconnects are at work all the time."""
+    """The process comes and goes, so that circuit breakers and reconnects are at work all the time."""
 
     needs_stack = True
     every = "up_ms"

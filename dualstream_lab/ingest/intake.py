@@ -29,7 +29,7 @@ _RETRY = "what follows the first `accepted`, later, with the ids given here: con
 
 
 def malformed(error: EventError) -> bool:
-    """Whether the bytes were no JSON at all, rather than JSON of another form."""
+    """Find whether the bytes were no JSON at all, rather than JSON of another form."""
     cause = error.__cause__
     return cause is not None and not isinstance(cause, msgspec.ValidationError)
 
@@ -91,7 +91,7 @@ class Intake:
         self._sources.add(source)
 
     def batches(self, *, max_events: int, max_bytes: int) -> Iterator[tuple[Sequence[int], list[Event]]]:
-        """(numbers, events) of all, in order. Raises HttpRefusal if one is bad or there is none."""
+        """Give (numbers, events), batch by batch. Raises HttpRefusal if an event is bad or there is none."""
         if self._bad:
             raise self.refuse(self._bad, status=self._status)
         if not self._ends:
@@ -110,7 +110,7 @@ class Intake:
         return self._numbers[first:last], [parse_line(line, "event") for line in lines]
 
     def refuse(self, bad: Sequence[tuple[int, str]], *, status: int = 422, accepted: int = 0) -> HttpRefusal:
-        """The answer that names bad events, each by its number and the reason."""
+        """Make the answer that names bad events, each by its number and the reason."""
         number, reason = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         durable = quantity(accepted, "event before it is durable", "events before it are durable")
@@ -121,7 +121,7 @@ class Intake:
 
 
 def receipts(receipt: Any) -> list[dict[str, str | None]]:
-    """Where each event of a batch is; ``pos`` is null where Kafka does not say it of a repeated batch."""
+    """Say where each event of a batch is; ``pos`` is null where Kafka does not say it of a repeated batch."""
     places = zip(receipt.event_ids, receipt.partitions, receipt.offsets, strict=True)
     return [{"id": event_id, "pos": _pos(partition, offset)} for event_id, partition, offset in places]
 
@@ -133,7 +133,7 @@ def _pos(partition: int, offset: int) -> str | None:
 def not_published(
     error: PublishError, events: Sequence[Event], *, before: int, retry_after: float
 ) -> HttpRefusal:
-    """The answer when a batch did not become durable; ``before``: events of the request that were by then."""
+    """Make the answer when a batch did not become durable; ``before``: events of the request that were."""
     if isinstance(error, BufferFull):
         durable = quantity(before, "event is durable", "events are durable")
         reason = f"{durable} and the rest was not sent: {error}"

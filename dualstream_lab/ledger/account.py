@@ -16,7 +16,7 @@ from dualstream_lab.recording.rows import Codes, Flags
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One entry an event: a Class, a Cause (0 unless it is undelivered), and Marks added up."""
+    """What became of the events, an entry each: a Class, a Cause (0 unless undelivered), Marks added up."""
 
     classes: Codes
     causes: Codes
@@ -58,7 +58,7 @@ def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_
 
 
 def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Flags, Flags]:
-    """Which events are in the log, and which are not. The others are not known to be either."""
+    """Find which events are in the log, and which are not. The others are not known to be either."""
     read = log.at > 0
     if log.state is LogState.COMPLETE:
         return read, ~read

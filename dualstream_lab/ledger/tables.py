@@ -13,7 +13,7 @@ from dualstream_lab.units import quantity
 
 
 class Table(NamedTuple):
-    """Texts; a notebook shows it as a table."""
+    """A header and rows of texts; a notebook shows them as a table."""
 
     header: list[str]
     rows: list[list[str]]
@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 
 def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
-    """Header and rows: classes or marks, with ids."""
+    """Make a table of classes or marks, with ids."""
     rows = []
     for entry in entries:
         name = entry.title
@@ -40,7 +40,7 @@ def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
-    """Header and rows: a column a fault."""
+    """Make a table of recoveries, with a column for each fault."""
     header = ["", *(f"{recovery.fault} at {recovery.begin:.1f} s" for recovery in recoveries)]
     rows = [
         ["lasted", *("to the end" if each.lasted is None else duration(each.lasted) for each in recoveries)],
@@ -55,7 +55,7 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
 
 
 def fault_rows(manifest: Manifest) -> list[tuple[str, ...]]:
-    """What was broken, from when until when, and the evidence for both."""
+    """List what was broken, from when until when, and the evidence for both."""
     zero, rows = manifest.started, list[tuple[str, ...]]()
     for fault in manifest.faults:
         begin, end = (f"{(at - zero) / 1e9:.1f} s" for at in (fault.begin, fault.end))
@@ -64,19 +64,19 @@ def fault_rows(manifest: Manifest) -> list[tuple[str, ...]]:
 
 
 def share_text(share: float) -> str:
-    """A share of all events, however small."""
+    """Write a share of all events, however small."""
     return f"{share:.2%}" if share >= 0.0001 else f"{share:.1e}"
 
 
 def duration(seconds: float) -> str:
-    """A length of time as text, in ms or s."""
+    """Write a length of time, in ms or s."""
     if not seconds:
         return "at once"
     return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
 
 
 def detected(recovery: Recovery) -> str:
-    """When and how the fault showed."""
+    """Write when and how the fault showed."""
     if recovery.detected is None:
         return "no sign of it"
     return f"{duration(recovery.detected)}: {recovery.sign}"

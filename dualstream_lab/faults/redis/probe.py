@@ -53,8 +53,8 @@ class Link:
         await self.close()
 
     async def ask(self, *command: str | int, timeout: float = _ANSWER) -> Any:
-        """Its answer; without a command, what comes next. Raises Refused for an error reply,
-        StreamUnavailable for anything else.
+        """Send a command and read its answer; without a command, read what comes next. Raises Refused for an
+        error reply, StreamUnavailable for anything else.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -69,14 +69,14 @@ class Link:
             raise StreamUnavailable(f"Redis: {error}") from error
 
     async def info(self, name: str, timeout: float = _ANSWER) -> str:
-        """A field of INFO. Raises StreamUnavailable where there is none."""
+        """Read a field of INFO. Raises StreamUnavailable where there is none."""
         for line in str(await self.ask("INFO", timeout=timeout)).splitlines():
             if line.startswith(name + ":"):
                 return line[len(name) + 1 :]
         raise StreamUnavailable(f"Redis tells no {name}")
 
     async def setting(self, name: str) -> str:
-        """A value of CONFIG GET. Raises StreamUnavailable where there is none."""
+        """Read a setting by CONFIG GET. Raises StreamUnavailable where there is none."""
         if not (setting := await self.ask("CONFIG", "GET", name)):
             raise StreamUnavailable(f"Redis has no setting {name}")
         return str(setting[1])
@@ -88,13 +88,13 @@ class Link:
 
 
 async def ask(url: str, *command: str | int, timeout: float = _ANSWER) -> Any:
-    """The answer to one command on a connection of its own. Raises as :meth:`Link.ask`."""
+    """Ask one command on a connection of its own. Raises as :meth:`Link.ask`."""
     async with Link(url) as link:
         return await link.ask(*command, timeout=timeout)
 
 
 async def delivers(url: str, *, size: int = 8) -> str:
-    """How soon a PUBLISH of so many bytes is delivered. Raises FaultInert, StreamUnavailable."""
+    """Publish so many bytes to a subscriber; how soon they came. Raises FaultInert, StreamUnavailable."""
     channel, message = f"{_NAME}:{secrets.token_hex(4)}", "x" * size
     async with Link(url) as subscriber:
         await subscriber.ask("SUBSCRIBE", channel)
@@ -109,7 +109,7 @@ async def delivers(url: str, *, size: int = 8) -> str:
 
 
 async def refused(url: str, word: str, *command: str | int, timeout: float = _ANSWER) -> str:
-    """The error, with ``word`` in it, that the command gets. Raises FaultInert for any other answer."""
+    """See the command refused by an error with ``word`` in it. Raises FaultInert for any other answer."""
     try:
         answer = await ask(url, *command, timeout=timeout)
     except StreamUnavailable as error:
@@ -126,7 +126,7 @@ class RedisFault(ServerFault):
 
     @property
     def url(self) -> str:
-        """Of Redis itself, past any proxy. Raises StreamUnavailable where there is none."""
+        """The URL of Redis itself, past any proxy. Raises StreamUnavailable where there is none."""
         if self.target.direct.redis_url is None:
             raise StreamUnavailable("no Redis was given")
         return self.target.direct.redis_url
@@ -142,5 +142,5 @@ class RedisFault(ServerFault):
         return Server(address_of(self.stack.redis_url.partition("//")[2]), REDIS)
 
     async def verify_ended(self) -> str:
-        """A publish is delivered again."""
+        """See that a publish is delivered again."""
         return await delivers(self.url)
