@@ -130,7 +130,7 @@ class Server(NamedTuple):
 
 
 async def at_most(limit: float, measure: Callable[[], Awaitable[float]], subject: str) -> float:
-    """Measure a few times, until it takes no more than ``limit`` s; how many. Raises FaultInert."""
+    """Measure once or a few times, until it takes ``limit`` s at most; return the s. Raises FaultInert."""
     seen = [await measure()]
     while seen[-1] > limit:
         if len(seen) == _TRIES:

@@ -152,7 +152,7 @@ class ManagedProcess:
             self._ended(_REAP_TIMEOUT)
 
     def _ended(self, timeout: float) -> bool:
-        """Wait ``timeout`` s at most until guard and server are gone, and let go of their pipes; are they?"""
+        """Wait ``timeout`` s for guard and server to end, and let go of their pipes. False: they have not."""
         if self._guard is None:
             return True
         try:
