@@ -151,18 +151,16 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     healthy = _mean([one for _, one in tails])
     allowed = rules.allowed(healthy)
     counts = _sums(broken, *_COUNTED)
-    seen = _Seen(broken=broken, counts=counts, p99=p99, allowed=allowed, note=note)
-    failing, undecided = ([rule for rule in table if rule.applies(seen)] for table in (_FAILING, _UNDECIDED))
-    verdict, reasons = Validity.VALID, list[_Rule]()
-    if failing:
-        verdict, reasons = Validity.INVALID, failing
-    elif undecided:
-        verdict, reasons = Validity.INCONCLUSIVE, undecided[:1]
+    decision, unread = decide(p99, allowed), "; ".join(_unread(broken))
+    seen = _Seen(counts, p99.pairs, decision, note=note, unread=unread, blocks=len(broken))
+    applying = [(verdict, text) for _, verdict, applies, text in _RULES if applies(seen)]
+    reasons = [one for one in applying if one[0] is Validity.INVALID] or applying[:1]
+    limits = {"low": _ms(p99.low), "high": _ms(p99.high), "allowed": _ms(allowed)}
     counted = [block.dropped for block in broken if block.notified is not None]
     return FaultVerdict(
         fault=fault,
-        verdict=verdict,
-        reasons=tuple(rule.sentence(seen) for rule in reasons),
+        verdict=reasons[0][0] if reasons else Validity.VALID,
+        reasons=tuple(text.format(note=note, unread=unread, **limits, **counts) for _, text in reasons),
         p50=p50,
         p99=p99,
         pairs=tuple(tails),
@@ -179,71 +177,40 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What the rules look at: the blocks with the fault, what was counted in all of them, the difference of
-    the publish p99 and the most that it may be (ms), and why the fault was given up, if it was.
+class _Seen(NamedTuple):
+    """What the rules look at: of all ``blocks`` with the fault what was counted, the pairs and their decision,
+    why the fault was given up, if it was, and what of the topic was not read.
     """
 
-    broken: Sequence[Figures]
     counts: Mapping[str, int]
-    p99: Interval
-    allowed: float
+    pairs: int
+    decision: Decision
     note: str
+    unread: str
+    blocks: int
 
 
-class _Rule(NamedTuple):
-    """A reason not to pass, by its name: when it applies, and the sentence that says so."""
-
-    name: str
-    applies: Callable[[_Seen], object]
-    sentence: Callable[[_Seen], str]
-
-
-_COUNTED: Final = {
-    "failed": "{:,} events failed",
-    "missing": "{:,} acknowledged events are not in the topic",
-    "twice": "{:,} events are in the topic more than once",
-    "unaccounted": "{:,} notifications were neither sent nor counted as dropped",
-    "orphans": "{:,} events were delivered that nobody published",
-}
-
-
-def _none_of(name: str, sentence: str) -> _Rule:
-    """The rule that there is not one of what is counted under this name."""
-    return _Rule(name, lambda seen: seen.counts[name], lambda seen: sentence.format(seen.counts[name]))
-
-
-# Whatever applies of these fails the fault.
-_FAILING: Final = (
-    *map(_none_of, _COUNTED, _COUNTED.values()),
-    _Rule(
-        "slower",
-        lambda seen: decide(seen.p99, seen.allowed) is Decision.EXCEEDS,
-        lambda seen: (
-            f"publish p99 is slower by {_ms(seen.p99.low)} at least; {_ms(seen.allowed)} are allowed"
-        ),
-    ),
-)
-# Of these the first that applies leaves a fault that does not fail undecided.
-_UNDECIDED: Final = (
-    _Rule("given up", lambda seen: seen.note, lambda seen: seen.note),
-    _Rule("unread", lambda seen: _unread(seen.broken), lambda seen: "; ".join(_unread(seen.broken))),
-    _Rule("not measured", lambda seen: not seen.broken, lambda _: "not measured"),
-    _Rule(
-        "disturbed",
-        lambda seen: not seen.p99.pairs,
-        lambda _: "other programs used the machine in every block",
-    ),
-    _Rule(
-        "too few pairs",
-        lambda seen: decide(seen.p99, seen.allowed) is Decision.OPEN,
-        lambda seen: (
-            f"p99 may be slower by up to {_ms(seen.p99.high)}; {_ms(seen.allowed)} are allowed: "
-            "more pairs needed"
-        ),
-    ),
-)
+_COUNTED: Final = ("failed", "missing", "twice", "unaccounted", "orphans")
+_FAILS, _OPEN = Validity.INVALID, Validity.INCONCLUSIVE
+# Name, verdict, when it applies, what it says: all that fail a fault are said, else the first that applies.
+_RULES: Final[tuple[tuple[str, Validity, Callable[[_Seen], object], str], ...]] = (
+    ("failed", _FAILS, lambda seen: seen.counts["failed"], "{failed:,} events failed"),
+    ("missing", _FAILS, lambda seen: seen.counts["missing"],
+     "{missing:,} acknowledged events are not in the topic"),
+    ("twice", _FAILS, lambda seen: seen.counts["twice"], "{twice:,} events are in the topic more than once"),
+    ("unaccounted", _FAILS, lambda seen: seen.counts["unaccounted"],
+     "{unaccounted:,} notifications were neither sent nor counted as dropped"),
+    ("orphans", _FAILS, lambda seen: seen.counts["orphans"],
+     "{orphans:,} events were delivered that nobody published"),
+    ("slower", _FAILS, lambda seen: seen.decision is Decision.EXCEEDS,
+     "publish p99 is slower by {low} at least; {allowed} are allowed"),
+    ("given up", _OPEN, lambda seen: seen.note, "{note}"),
+    ("unread", _OPEN, lambda seen: seen.unread, "{unread}"),
+    ("not measured", _OPEN, lambda seen: not seen.blocks, "not measured"),
+    ("disturbed", _OPEN, lambda seen: not seen.pairs, "other programs used the machine in every block"),
+    ("too few pairs", _OPEN, lambda seen: seen.decision is Decision.OPEN,
+     "p99 may be slower by up to {high}; {allowed} are allowed: more pairs needed"),
+)  # fmt: skip
 
 
 def _unread(blocks: Sequence[Figures]) -> tuple[str, ...]:
