@@ -178,7 +178,7 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
 
 
 class _Seen(NamedTuple):
-    """What the rules look at: of all ``blocks`` with the fault what was counted, the pairs and their decision,
+    """What the rules look at: of all ``blocks`` with the fault what was counted, how many pairs say what,
     why the fault was given up, if it was, and what of the topic was not read.
     """
 
