@@ -44,6 +44,13 @@ def many(value: float, noun: str) -> str:
     return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
+def quantity(number: int, one: str, several: str = "") -> str:
+    """``1 event``, ``12,345,678 events``: to the last one, unlike :func:`many`. ``several``: what is said of
+    any other number than one, where that is not ``one`` and an s.
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def percent(value: float) -> str:
     """``48 %`` of 0.484."""
     if 0 < value < 0.001:

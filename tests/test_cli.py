@@ -110,7 +110,7 @@ def test_up_status_down_and_nothing_is_left(environment):
         assert f"encode with the {NAME} core" in err
         # No address is given: it finds the running stack.
         _, err = run("publish", "-", "--format", "github-webhook", code=0, given=WEBHOOKS[0], cwd=environment)
-        assert "1 events durable" in err
+        assert "1 event durable" in err
         assert "1 announced" in err
     finally:
         run("down", code=0)
@@ -324,7 +324,7 @@ def test_tail_leaves_out_what_is_of_another_log_or_no_notification(
         assert b"notifications of another log (0123456789ab) come here, too" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        assert b"1 notifications of other logs were left out" in process.stderr.read()
+        assert b"1 notification of other logs was left out" in process.stderr.read()
 
 
 def test_tail_goes_on_with_a_topic_that_was_made_anew(environment, monkeypatch, stack, topic, there):

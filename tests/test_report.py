@@ -312,10 +312,17 @@ def test_a_manifest_that_cannot_be_true_is_one_line(path, capsys, command, chang
     code = dualstream([command, str(path)] + [str(path)] * (command == "compare"))
     told = capsys.readouterr().err
     if code:
-        assert code in {2, 3}
+        assert code == 3
         assert told.count("error: ") == 1
         assert told.count("\n") <= 2
         assert said in told
+
+
+@pytest.mark.parametrize("command", ["runs", "report", "ledger"])
+def test_every_command_ends_alike_where_the_manifest_cannot_be_read(path, capsys, command) -> None:
+    (path / "manifest.json").write_text("{")
+    assert dualstream([command, str(path)]) == 3
+    assert "manifest.json cannot be read" in capsys.readouterr().err
 
 
 def test_without_its_extra_the_command_names_it(path) -> None:
@@ -348,6 +355,8 @@ def test_names_from_a_file_are_shown_as_they_are(path, tmp_path, capsys) -> None
     ("words", "said"),
     [
         (["report", "nowhere"], "nowhere does not exist"),
+        (["ledger", "nowhere"], "nowhere does not exist"),
+        (["ledger", "."], "is not a run directory: it has no manifest.json"),
         (["report", "nowhere", "--html", "no/such/page.html"], "no/such/page.html cannot be written"),
     ],
 )

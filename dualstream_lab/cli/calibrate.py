@@ -20,6 +20,7 @@ from dualstream_lab.simulation.fitting.equations import NEEDED
 from dualstream_lab.simulation.fitting.fit import Fit, fit
 from dualstream_lab.simulation.fitting.validate import Check, validate
 from dualstream_lab.simulation.parameters import Costs
+from dualstream_lab.units import quantity
 
 _SHARES = {"broker_noise", "redis_noise"}
 _SAME = 0.01  # as a share: nobody moved it
@@ -61,7 +62,7 @@ def calibrate(runs: tuple[str, ...], held_out: tuple[str, ...], file: Path | Non
 
 
 def _directories(arguments: Sequence[str]) -> list[Path]:
-    """Each once, in order."""
+    """List the run directories that are named, each once and in order."""
     paths = [path for argument in arguments for path in run_directories(argument)]
     return list({path.resolve(): path for path in paths}.values())
 
@@ -114,7 +115,12 @@ def _show_checks(checks: Sequence[Check]) -> None:
         return
     good = sum(check.within for check in checks)
     color = "green" if good == len(checks) else "bold red"
-    stdout.print(f"{good} of {len(checks)} figures are predicted as well as they must be", style=color)
+    figures = quantity(
+        len(checks),
+        "figure is predicted as well as it must be",
+        "figures are predicted as well as they must be",
+    )
+    stdout.print(f"{good} of {figures}", style=color)
 
 
 def _row(check: Check) -> tuple[str | Text, ...]:

@@ -24,6 +24,7 @@ from dualstream_lab.lab.gateway_check.judge import Wrong
 from dualstream_lab.lab.gateway_check.verdict import SAYS
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
+from dualstream_lab.units import quantity
 
 _QUICK = 10.0
 
@@ -85,7 +86,8 @@ def _check(url: str | None, plan: Plan, faults: tuple[str, ...], target: Target)
             destination = named
             check = partial(check_it, url, destination.settings, plan)
         say(
-            f"checking {url or 'dualstream serve'}: {plan.clients} clients of {plan.sources} sources, "
+            f"checking {url or 'dualstream serve'}: {quantity(plan.clients, 'client')} of "
+            f"{quantity(plan.sources, 'source')}, "
             f"{plan.rate:,.0f} events/s for {plan.seconds:g} s …"
         )
         agree(destination, yes=target.yes)
@@ -98,7 +100,7 @@ def _show(check: Check) -> None:
     counts = {SAYS[wrong]: verdict.wrong[wrong] for wrong in Wrong}
     counts["messages that are not the wire's"] = len(check.garbled)
     ends = ", ".join(f"{count:,} {how}" for how, count in check.ends.most_common())
-    why = ", ".join(f"{count:,} times {reason}" for reason, count in verdict.refusals.items())
+    why = ", ".join(f"{quantity(count, 'time')} {reason}" for reason, count in verdict.refusals.items())
     rows = [
         *((name, f"{n:,}", Text("WRONG", "bold red") if n else "held") for name, n in counts.items()),
         None,
@@ -108,7 +110,7 @@ def _show(check: Check) -> None:
             f"{verdict.delivered:,}",
             f"{verdict.old:,} old, {verdict.recovered:,} recovered",
         ),
-        ("connections", f"{check.connections:,}", f"of {check.clients} clients; ended: {ends}"),
+        ("connections", f"{check.connections:,}", f"of {quantity(check.clients, 'client')}; ended: {ends}"),
         ("allowed: not told, and said so", f"{verdict.declared:,}", why),
         ("allowed: told again after a resume", f"{verdict.repeated:,}", ""),
         ("allowed: two publishers' events crossed", f"{verdict.crossed:,}", ""),
@@ -123,11 +125,12 @@ def _show(check: Check) -> None:
     for text in check.garbled[:3]:
         stdout.print(f"\nnot the wire's: {text}")
     for text, count in check.errors.most_common(3):
-        say(f"the gateway said {count:,} times: {text}")
+        say(f"the gateway said {quantity(count, 'time')}: {text}")
     if check.state == "interrupted":
         say("interrupted: what was told until then was judged")
     if check.away:
-        say(f"error: {check.away} clients were not connected at the end: {check.trouble or 'no answer'}")
+        away = quantity(check.away, "client was", "clients were")
+        say(f"error: {away} not connected at the end: {check.trouble or 'no answer'}")
     stdout.print(f"\n{_sentence(check)}")
 
 

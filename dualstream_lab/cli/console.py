@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -32,7 +29,7 @@ class _Plain(Console):
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Also each cell of a table."""
+        """Replace control characters, also in each cell of a table."""
         if not text.isprintable():
             text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
         return super().render_str(text, **options)
@@ -44,11 +41,10 @@ if not stdout.is_terminal:
     stdout.width = 120  # a log or a file has room for a table
 
 _EVERY = 20.0  # s between two lines of progress in a log
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
 
 
 def say(message: str) -> None:
-    """A line for the person at the terminal."""
+    """Print a line for the person at the terminal."""
     stderr.print(message)
 
 
@@ -125,7 +121,7 @@ def run_progress(seconds: float) -> Iterator[Callable[[RunProgress | CheckProgre
 
 @asynccontextmanager
 async def repeating(show: Callable[[], None]) -> AsyncIterator[None]:
-    """Meanwhile, call it four times a second."""
+    """Call ``show`` four times a second during the block."""
 
     async def repeat() -> None:
         while True:
@@ -137,38 +133,3 @@ async def repeating(show: Callable[[], None]) -> AsyncIterator[None]:
         yield
     finally:
         await end_tasks([task])
-
-
-class Duration(click.ParamType[Any]):
-    """``90s``, ``15m``, ``8h``, ``2d`` or plain seconds; becomes seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, above zero."""
-        if isinstance(value, (int, float)):
-            return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value))
-        if match is None or not float(match[1]):
-            self.fail(f"{value!r} is not a duration; allowed: 500ms, 90s, 15m, 8h, 2d", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
-
-
-class Moment(click.ParamType[Any]):
-    """So long ago (``10m``), or a time (RFC 3339, with its zone); becomes seconds since the epoch."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds since the epoch."""
-        if isinstance(value, float):
-            return value
-        if re.fullmatch(r"[\d.]+\s*[a-z]*", value):
-            return time.time() - Duration().convert(value, param, ctx)
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            self.fail(f"{value!r} is not a time; allowed: 10m (ago), 2025-06-01T12:00:00Z", param, ctx)
-        return moment.timestamp()

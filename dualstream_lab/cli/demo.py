@@ -11,26 +11,20 @@ from dualstream_lab.analysis.statistics import Latency
 from dualstream_lab.cli.console import run_progress, say, show_table, stdout
 from dualstream_lab.cli.exit_codes import INTERRUPTED
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import agree, path
+from dualstream_lab.cli.options import agree, runs
 from dualstream_lab.lab.demo import Demo, Result, run_demo
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination
 from dualstream_lab.workload import PAYLOADS, Workload
 
 
-class _Span(click.ParamType[tuple[float, float]]):
-    """``8:12``: from second to second."""
-
-    name = "from:to"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float]:
-        first, _, second = str(value).partition(":")
-        try:
-            return float(first), float(second)
-        except ValueError:
-            self.fail(f"{value!r} is not from:to in seconds, such as 8:12", param, ctx)
+def _span(text: str) -> tuple[float, float]:
+    """From second to second, ``8:12``: a type of option."""
+    first, _, second = text.partition(":")
+    try:
+        return float(first), float(second)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not from:to in seconds, such as 8:12") from None
 
 
 @click.command(epilog="Example:  dualstream demo --rate 20000 --payload github --outage 5:15")
@@ -39,9 +33,15 @@ class _Span(click.ParamType[tuple[float, float]]):
 @click.option(
     "--payload", type=click.Choice(PAYLOADS), default="fixed", help="Send payloads of 300 B, or real ones."
 )
-@click.option("--outage", type=_Span(), default="8:12", help="Take Redis away from and to these seconds.")
+@click.option(
+    "--outage",
+    type=_span,
+    default="8:12",
+    metavar="FROM:TO",
+    help="Take Redis away from and to these seconds.",
+)
 @click.option("--seed", type=int, default=1, help="The same seed plans the same events.")
-@path("--runs", "root", default="runs", help="Write into this directory.")
+@runs
 def demo(outage: tuple[float, float], root: Path, **plan: Any) -> int:
     """Publish GitHub-like events through a Redis outage, with a listener on each stream.
 

@@ -40,7 +40,7 @@ class Interrupts:
         work: Coroutine[Any, Any, T],
         runner: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run,
     ) -> T:
-        """In a loop of its own. Raises KeyboardInterrupt where a signal ended it before it had a result."""
+        """Run this in a loop of its own. Raises KeyboardInterrupt if a signal ends it without a result."""
 
         async def main() -> T:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()

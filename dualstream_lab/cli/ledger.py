@@ -9,13 +9,12 @@ from pathlib import Path
 import click
 
 from dualstream_lab.cli.console import say, show_table, stdout
-from dualstream_lab.cli.exit_codes import MISSED, USAGE
-from dualstream_lab.cli.options import printing
-from dualstream_lab.errors import RecordingError
+from dualstream_lab.cli.exit_codes import MISSED
+from dualstream_lab.cli.options import opened, printing
 from dualstream_lab.former_names import LEDGER
 from dualstream_lab.ledger import CLASSES, MARKS, Class, Ledger, Recovery
 from dualstream_lab.ledger.tables import entry_table, recovery_table
-from dualstream_lab.recording import RunDirectory
+from dualstream_lab.units import quantity
 
 _NAMES = [name for name, _ in (*CLASSES.values(), *MARKS.values())]
 _NEVER = {CLASSES[Class.LOST][0], CLASSES[Class.ORPHAN][0]}
@@ -53,14 +52,10 @@ def ledger(run: Path, event: str | None, name: str | None, as_json: bool) -> int
     of a run that was interrupted or is damaged; what is missing is named. For each fault it says when it
     showed, how long publishing and the live path were unavailable, what piled up, and when all was as before.
 
-    Exit codes: 0 nothing lost; 99 there are lost events or orphans; 2 RUN is no run directory.
+    Exit codes: 0 nothing lost; 99 there are lost events or orphans; 2 RUN is no run directory; 3 its manifest
+    cannot be read.
     """
-    try:
-        directory = RunDirectory.open(run)
-    except RecordingError as error:
-        say(f"error: {error}")
-        return USAGE
-    found = Ledger.of(directory)
+    found = Ledger.of(opened(run))
     if event is not None:
         story = found.entry(event)
         _print_json(story.as_dict()) if as_json else stdout.print(str(story))
@@ -93,9 +88,10 @@ def _show(account: Ledger) -> None:
         if entries:
             header, rows = entry_table(entries)
             _show_rows(title, header, rows)
-    stdout.print(f"{account.events:,} events, each in one class")
+    stdout.print(quantity(account.events, "event, in one class", "events, each in one class"))
     if account.unsent:
-        stdout.print(f"{account.unsent:,} more were due and not sent when the run was stopped")
+        unsent = quantity(account.unsent, "more was", "more were")
+        stdout.print(f"{unsent} due and not sent when the run was stopped")
     show_recovery(account.recoveries)
     for problem in account.problems:
         say(f"note: {problem}")
@@ -107,7 +103,7 @@ def _show(account: Ledger) -> None:
 
 
 def show_recovery(recoveries: Sequence[Recovery]) -> None:
-    """A table, if there were faults."""
+    """Print how each fault was got over, if there were any."""
     # side by side as long as a terminal has room
     for first in range(0, len(recoveries), 2):
         header, rows = recovery_table(recoveries[first : first + 2])

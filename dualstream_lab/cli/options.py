@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -17,6 +20,7 @@ from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.cli.exit_codes import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.output.export import write_junit
+from dualstream_lab.recording import RunDirectory
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination, ambient, find_destination
 from dualstream_lab.stack.settings import TOPIC
@@ -27,10 +31,34 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1}
+
+
+def duration(text: str) -> float:
+    """Seconds, above zero, from ``90s``, ``15m``, ``8h``, ``2d`` or plain seconds: a type of option."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", text)
+    if match is None or not float(match[1]):
+        raise click.BadParameter(f"{text!r} is not a duration; allowed: 500ms, 90s, 15m, 8h, 2d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch, from so long ago (``10m``) or a time (RFC 3339, with its zone): a type of
+    option.
+    """
+    if re.fullmatch(r"[\d.]+\s*[a-z]*", text):
+        return time.time() - duration(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise click.BadParameter(f"{text!r} is not a time; allowed: 10m (ago), 2025-06-01T12:00:00Z")
+    return found.timestamp()
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one, in this order."""
+    """Join several options into one decorator, in this order."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -41,7 +69,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def path(*names: str, **more: Any) -> Decorator:
-    """An option that is a path."""
+    """Declare an option that is a path."""
     return click.option(*names, type=click.Path(path_type=Path), **more)
 
 
@@ -54,12 +82,24 @@ class _Output(click.Path):
 
 
 def output(*names: str, **more: Any) -> Decorator:
-    """An option that is a file to be written in the end: ConfigError at once where it has no place."""
+    """Declare an option that is a file, written in the end: ConfigError at once where it has no place."""
     return click.option(*names, type=_Output(path_type=Path), **more)
 
 
+def opened(run: Path) -> RunDirectory:
+    """Open the run directory that an argument names. Raises ConfigError where it names none, and
+    RecordingError where the manifest cannot be read: the exit codes 2 and 3.
+    """
+    try:
+        return RunDirectory.open(run)
+    except RecordingError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise ConfigError(str(error)) from error
+        raise
+
+
 def printing(name: str, show: Callable[[], None], text: str) -> Decorator:
-    """A flag that prints something, and leaves."""
+    """Declare a flag that prints something, and leaves."""
 
     def leave(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         if value:
@@ -85,7 +125,7 @@ def conclude(
     checker: Checker[T], experiment: T, *pages: tuple[Path | None, Callable[[Path], object]],
     junit: Path | None, json_file: Path | None, inconclusive: int = INCONCLUSIVE,
 ) -> int:  # fmt: skip
-    """Write what an experiment comes to into the files that were asked for; the exit code.
+    """Write what an experiment comes to into the files that were asked for; return the exit code.
 
     Raises RecordingError naming the file that cannot be written.
     """
@@ -132,12 +172,12 @@ class Target:
     yes: bool
 
     def find(self) -> Destination | None:
-        """What they name. Raises ConfigError."""
+        """Find the brokers that they name; None where they name none. Raises ConfigError."""
         return find_destination(kafka=self.kafka, redis=self.redis, topic=self.topic, use_env=self.use_env)
 
     @contextmanager
     def open(self, brokers: int) -> Iterator[tuple[Destination, LocalStack | None]]:
-        """Where load goes, said and agreed to; a stack of its own, of so many brokers, where none were given.
+        """Say where load goes, and have it agreed to; start a stack of so many brokers where none were given.
 
         Raises ConfigError, also for a "no"; StackError.
         """
@@ -155,7 +195,7 @@ class Target:
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where load goes, which the command takes as one ``target``."""
+    """Declare the options that say where load goes, which the command takes as one ``target``."""
 
     @wraps(command)
     def collected(**given: Any) -> Any:

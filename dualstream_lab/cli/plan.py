@@ -11,9 +11,9 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from dualstream_lab.cli.console import Duration, say, show_rows, stdout, working
+from dualstream_lab.cli.console import say, show_rows, stdout, working
 from dualstream_lab.cli.exit_codes import MISSED
-from dualstream_lab.cli.options import path
+from dualstream_lab.cli.options import duration, path
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.simulation.calibration import Calibration
 from dualstream_lab.simulation.planning.decide import Stream, Wants
@@ -22,7 +22,7 @@ from dualstream_lab.simulation.planning.explain import arithmetic
 from dualstream_lab.simulation.planning.plan import PUBLISHED, Figure, Goal, Plan, clusters, share_of, way
 from dualstream_lab.simulation.planning.plan import plan as make_plan
 from dualstream_lab.simulation.planning.requirements import Requirements
-from dualstream_lab.units import count, percent, seconds
+from dualstream_lab.units import count, percent, quantity, seconds
 
 _PARTS = {
     "publishers": "event loops, a core each",
@@ -52,8 +52,8 @@ _LATENCIES = {
 @click.option(
     "--per-subscriber", type=float, default=1.0, help="Let each client subscribe to so many sources."
 )
-@click.option("--live-p99", type=Duration(), help="Hold this p99, from the intended time to the client.")
-@click.option("--publish-p99", type=Duration(), help="Hold this p99, from the intended time to Kafka's ack.")
+@click.option("--live-p99", type=duration, help="Hold this p99, from the intended time to the client.")
+@click.option("--publish-p99", type=duration, help="Hold this p99, from the intended time to Kafka's ack.")
 @click.option("--batch", type=int, default=10, help="Publish so many events in a call.")
 @click.option("--payload-bytes", type=int, default=300, help="Give an event so many bytes.")
 @click.option(
@@ -65,11 +65,11 @@ _LATENCIES = {
 @click.option("--max-connections", type=int, default=10_000, help="Let a gateway have so many connections.")
 @click.option(
     "--tick",
-    type=Duration(),
+    type=duration,
     default="5ms",
     help="Let a gateway wait so long to write several events at once.",
 )
-@click.option("--outage", type=Duration(), default="90s", help="Take a part away for so long.")
+@click.option("--outage", type=duration, default="90s", help="Take a part away for so long.")
 @path("--calibration", "file", help="Take the costs of this file, by `dualstream calibrate`.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic.")
 def plan(file: Path | None, explain: bool, **options: Any) -> int:
@@ -100,7 +100,8 @@ def plan(file: Path | None, explain: bool, **options: Any) -> int:
 def _bill(result: Plan) -> None:
     needs = result.needs
     stdout.print(
-        f"For {needs.rate:,.10g} events/s of {needs.sources:,} sources to {needs.subscribers:,} subscribers",
+        f"For {needs.rate:,.10g} events/s of {quantity(needs.sources, 'source')} to "
+        f"{quantity(needs.subscribers, 'subscriber')}",
         style="bold",
     )
     rows = []
@@ -155,7 +156,7 @@ def _show(rows: Sequence[tuple[str | Text, ...]]) -> None:
 
 
 def _cells(figure: Figure, written: Callable[[float], str]) -> tuple[Text, Text]:
-    """(the value, its interval where it has one)."""
+    """Write the value, and its interval where it has one."""
     ends = [written(figure.low), written(figure.high)]
     interval = "" if ends[0] == ends[1] else f"({ends[0]} to {ends[1]})"
     value = Text(written(figure.value), "bold").append("*" if figure.extrapolated else " ", "not bold")
@@ -177,14 +178,14 @@ def _notes(result: Plan) -> None:
 
 
 def _way(result: Plan, goal: Goal) -> str:
-    """What is to be said of a goal that is below what the steps take."""
+    """Say why a goal cannot be reached that is below what the steps take."""
     steps = way(result.needs, result.calibration.costs)[: None if goal.name == "live" else PUBLISHED]
     step = max(steps, key=lambda pair: pair[1])
     return f" The way by itself takes {seconds(goal.least)}; the longest step: {step[0]}, {seconds(step[1])}."
 
 
 def _apart(result: Plan) -> None:
-    """Whether less in one piece reaches the goals."""
+    """Say whether separate, smaller clusters reach the goals."""
     with working("trying separate clusters …"):
         number = clusters(result.needs, result.calibration)
     if number is None:

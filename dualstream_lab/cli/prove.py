@@ -8,14 +8,15 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from dualstream_lab.cli.console import Duration, progress_bar, say, show_rows, show_table, stdout
+from dualstream_lab.cli.console import progress_bar, say, show_rows, show_table, stdout
 from dualstream_lab.cli.interrupts import Interrupts
-from dualstream_lab.cli.options import conclude, output, path, verdict_files
+from dualstream_lab.cli.options import conclude, duration, output, path, verdict_files
 from dualstream_lab.lab.isolation.blocks import Timing
 from dualstream_lab.lab.isolation.judgement import Rules
 from dualstream_lab.lab.isolation.proof import QUICK, Options, Progress, Proof, redis_faults
 from dualstream_lab.lab.isolation.proof import prove as make_proof
 from dualstream_lab.lab.isolation.text import COLUMNS, check_proof, headline, overview, page, row
+from dualstream_lab.units import quantity
 from dualstream_lab.verdict.checker import Validity
 
 _COLORS = {Validity.VALID: "green", Validity.INVALID: "bold red", Validity.INCONCLUSIVE: "yellow"}
@@ -40,7 +41,7 @@ def prove() -> None:
     help="Inject only these faults.  [default: all of Redis in dualstream chaos --list]",
 )
 @click.option(
-    "--time", "limit", type=Duration(), help="Take so long for everything.  [default: 880s; --quick: 170s]"
+    "--time", "limit", type=duration, help="Take so long for everything.  [default: 880s; --quick: 170s]"
 )
 @path("--publisher", metavar="FILE", help="Prove it of your own publisher: a Python file, see above.")
 @click.option("--block", type=float, help="Judge so many seconds of a block.  [default: 3; --quick: 2.5]")
@@ -108,14 +109,14 @@ def redis_isolation(
 def _measure(options: Options, root: Path) -> Proof:
     short = "the quick form, with the most telling faults: " if options.quick else ""
     say(
-        f"{short}{len(options.faults)} faults at {options.rate:,.0f} events/s, in blocks of "
-        f"{options.timing.length:g} s; {options.time / 60:.0f} minutes at most …"
+        f"{short}{quantity(len(options.faults), 'fault')} at {options.rate:,.0f} events/s, in blocks of "
+        f"{options.timing.length:g} s; {quantity(round(options.time / 60), 'minute')} at most …"
     )
     with Interrupts() as interrupts, progress_bar(options.time) as bar:
 
         def show(progress: Progress) -> None:
             spent = f"{progress.seconds / 60:.1f} of at most {progress.time / 60:.0f} min"
-            line = f"{progress.decided} of {progress.faults} faults decided; now {progress.doing}"
+            line = f"{progress.decided} of {quantity(progress.faults, 'fault')} decided; now {progress.doing}"
             bar(progress.seconds, f"{spent}  {line}")
 
         return interrupts.run(make_proof(options, root=root, say=say, show=show))
@@ -132,7 +133,7 @@ def _show(proof: Proof) -> None:
         for reason in fault.reasons:
             stdout.print(f"{fault.fault}: {reason}")
         for text, count in list(fault.errors.items())[:3]:
-            stdout.print(f"  {count:,} times: {text}")
+            stdout.print(f"  {quantity(count, 'time')}: {text}")
     stdout.print()
     show_rows(overview(proof))
     for problem in proof.problems:

@@ -23,6 +23,7 @@ from dualstream_lab.ingest import FORMATS, Format, Ingest, Progress, Reader, Rej
 from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.stack.destination import find_settings
 from dualstream_lab.stack.settings import TOPIC
+from dualstream_lab.units import quantity
 
 
 @click.command(epilog="Example:  dualstream publish webhooks.jsonl.gz --format github-webhook --rate 1000")
@@ -115,7 +116,7 @@ async def _publish(
 
 
 async def _failure(ingest: Ingest, reader: Reader, name: str) -> DualStreamError | None:
-    """Publish all; what it was that ended it before its time."""
+    """Publish all; return what ended it before its time, if anything did."""
     try:
         await ingest.run(reader.read)
     except EventError as error:
@@ -128,7 +129,7 @@ async def _failure(ingest: Ingest, reader: Reader, name: str) -> DualStreamError
 
 
 def _broken_off(failure: DualStreamError | None, progress: Progress, unit: str) -> int:
-    """Say why, and where to go on; the exit code."""
+    """Say why it ended, and where to go on; return the exit code."""
     if failure is not None:
         say(f"error: {failure}")
     say(f"all {unit}s up to {progress.up_to} are done; go on with --from-line {progress.up_to + 1}")
@@ -140,4 +141,5 @@ def _broken_off(failure: DualStreamError | None, progress: Progress, unit: str) 
 def _line(progress: Progress, started: float) -> str:
     seconds = max(time.monotonic() - started, 0.001)
     rate = f"{progress.durable / seconds:,.0f}/s"
-    return f"{progress.durable:,} events durable in {seconds:.1f} s ({rate}), {progress.rejected:,} refused"
+    durable = f"{quantity(progress.durable, 'event')} durable in {seconds:.1f} s ({rate})"
+    return f"{durable}, {progress.rejected:,} refused"

@@ -14,9 +14,9 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dualstream_lab.cli.console import Moment, repeating, say, stderr, stdout
+from dualstream_lab.cli.console import repeating, say, stderr, stdout
 from dualstream_lab.cli.exit_codes import INTERRUPTED, UNAVAILABLE
-from dualstream_lab.cli.options import brokers, path
+from dualstream_lab.cli.options import brokers, moment, path
 from dualstream_lab.cli.sinks import Lines, Rejects, Table
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, DualStreamError
@@ -35,6 +35,7 @@ from dualstream_lab.replay import (
     read,
 )  # fmt: skip
 from dualstream_lab.stack.destination import find_settings
+from dualstream_lab.units import quantity
 
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[events]}"),
@@ -46,11 +47,11 @@ _COLUMNS = (
     epilog="Example:  dualstream replay --since 10m --source repo:owner/name"
     "   or  dualstream replay --offset 0 --type 'issues.*' --to-topic again --rate 500"
 )
-@click.option("--since", "--from-time", type=Moment(), metavar="WHEN", help="Begin 10m ago, or at a time.")
+@click.option("--since", "--from-time", type=moment, metavar="WHEN", help="Begin 10m ago, or at a time.")
 @click.option("--offset", type=int, help="Begin there in every partition; -5: five before the end.")
 @click.option("--id", "event_id", metavar="ID", help="Begin at this event, which is looked for.")
 @click.option("--from", "positions", metavar="P:O,…", help="Go on at these positions: 0:123,1:456.")
-@click.option("--until", type=Moment(), metavar="WHEN", help="End before this time.")
+@click.option("--until", type=moment, metavar="WHEN", help="End before this time.")
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many events.")
 @click.option("--follow", is_flag=True, help="At the end, go on with what comes.")
 @click.option("--source", metavar="TYPE:ID", help="Give only events of this source.")
@@ -106,7 +107,7 @@ class _Plan:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is the rest of an earlier one."""
+        """Whether this replay is the rest of an earlier one."""
         return self.start.positions is not None
 
     @property
@@ -121,7 +122,7 @@ def _planned(
     to_topic: str | None, announce: bool, rejects: Path | None, follow: bool, limit: int | None,
     rate: float | None, **urls: str | None,
 ) -> _Plan:  # fmt: skip
-    """From the options. Raises UsageError, ConfigError and StackError."""
+    """Make the plan of the options. Raises UsageError, ConfigError and StackError."""
     if sum(value is not None for value in (since, offset, event_id, positions)) != 1:
         raise click.UsageError(
             "say where to begin: --since 10m, --offset 0 (all that is kept), --id ID or --from P:O,…"
@@ -155,7 +156,7 @@ def _ms(seconds: float | None) -> int | None:
 
 
 def _target(settings: Settings, topic: str, *, announce: bool) -> Settings:
-    """Where to publish: the same Kafka, another topic, and Redis only if it is to be announced."""
+    """Make the settings to publish with: the same Kafka, another topic, and Redis only to announce."""
     if topic == settings.topic:
         raise ConfigError(
             f"--to-topic {topic} is the topic that is read: what is written would be read again"
@@ -181,7 +182,8 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
             bar.update(task, description="looking for the id", completed=read, total=total)
 
         def show() -> None:
-            done, total, events = reading.read, max(reading.total, reading.read), f"{player.written:,} events"
+            done, total = reading.read, max(reading.total, reading.read)
+            events = quantity(player.written, "event")
             bar.update(task, description="reading", completed=done, total=total, events=events)
 
         start = plan.start
@@ -206,7 +208,8 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
             held = 0 if failure else await reading.held()
     _show(plan, player, rejects, time.monotonic() - began)
     if held:
-        say(f"{held:,} messages are behind an open transaction, and not given before its end")
+        messages = quantity(held, "message is", "messages are")
+        say(f"{messages} behind an open transaction, and not given before its end")
     for reason in shortfall:
         say(f"not all of it was given: {reason}")
     _say_what_next(plan, player, failure)
@@ -217,8 +220,9 @@ async def _replay(plan: _Plan, rejects: Rejects) -> int:
 
 def _show(plan: _Plan, player: Player, rejects: Rejects, seconds: float) -> None:
     place = plan.target.topic if plan.target is not None else plan.output or "stdout"
+    records = quantity(player.reading.read, "record")
     say(
-        f"{player.written:,} events to {place}, of {player.reading.read:,} records read in {seconds:.1f} s "
+        f"{quantity(player.written, 'event')} to {place}, of {records} read in {seconds:.1f} s "
         f"({player.written / seconds:,.0f}/s), {rejects.count:,} left out"
     )
     if rejects.count and rejects.path is not None:

@@ -58,7 +58,7 @@ _COMMANDS = {name: command for section in _SECTIONS.values() for name, command i
 
 
 class _Commands(click.Group):
-    """Commands that are imported when they are called."""
+    """The group of all commands, each of which is imported only when it is called."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -106,7 +106,7 @@ def _dualstream(verbose: bool) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line; the exit code."""
+    """Run a command line, and return its exit code."""
     try:
         result = _dualstream.main(arguments, prog_name="dualstream", standalone_mode=False)
     except click.ClickException as error:

@@ -28,6 +28,7 @@ from dualstream_lab.lab.find_rate import find_rate as search_rate
 from dualstream_lab.lab.result import check_run
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
+from dualstream_lab.units import quantity
 from dualstream_lab.verdict.measures import MEASURES, is_time
 from dualstream_lab.verdict.thresholds import Threshold
 
@@ -100,7 +101,7 @@ def run_and_show(
     scenario: Scenario, *, target: Target, root: Path, junit: Path | None, json_file: Path | None,
     target_is_mine: bool = False, **changes: Any,
 ) -> int:  # fmt: skip
-    """Run it with these options and tell what came of it; the exit code."""
+    """Run a scenario with these options and show what came of it; return the exit code."""
     scenario = changed(scenario, **changes)
     work = scenario.workload
     say(f"{scenario.name}: {work.plan} plan, {work.rate:,.0f} events/s for {work.duration:g} s …")
@@ -123,7 +124,7 @@ def run_and_show(
 
 
 def changed(scenario: Scenario, *, threshold: tuple[str, ...] = (), **changes: Any) -> Scenario:
-    """The scenario with more thresholds, and with these changes of its workload; None: as it is."""
+    """Add thresholds to a scenario, and change its workload where a value is not None."""
     given = {name: value for name, value in changes.items() if value is not None}
     thresholds = (*scenario.thresholds, *map(Threshold.parse, threshold))
     return replace(scenario, workload=replace(scenario.workload, **given), thresholds=thresholds)
@@ -173,7 +174,7 @@ def find_rate(
         stdout.print(f"Not even {search.low:,.0f} events/s hold: {finding.saturated}")
         return MISSED
     rates = sorted(finding.rates)
-    searches = f"{len(rates)} search{'es' * (len(rates) > 1)}"
+    searches = quantity(len(rates), "search", "searches")
     stdout.print(
         f"{finding.rate:,.0f} events/s hold publish p99 ≤ {search.publish_p99:g} ms and live p99 ≤ "
         f"{search.live_p99:g} ms (median of {searches}, {rates[0]:,.0f} to {rates[-1]:,.0f}).\n"

@@ -9,13 +9,14 @@ import click
 from rich.text import Text
 
 from dualstream_lab.cli.console import say, show_table, stdout
-from dualstream_lab.cli.exit_codes import MISSED, USAGE
+from dualstream_lab.cli.exit_codes import MISSED
 from dualstream_lab.cli.ledger import show_recovery
-from dualstream_lab.cli.options import output
+from dualstream_lab.cli.options import opened, output
 from dualstream_lab.errors import ConfigError, RecordingError, StackError
 from dualstream_lab.lab.result import Run
 from dualstream_lab.ledger.tables import fault_rows
 from dualstream_lab.recording import RunDirectory, list_runs
+from dualstream_lab.units import quantity
 
 
 @click.command(epilog="Example:  dualstream runs   then   dualstream runs runs/smoke-20250601-120000-3f9a")
@@ -36,7 +37,7 @@ def runs(directory: Path) -> int:
         else:
             rows.append(_row(entry))
     show_table("", ("run", "when", "state", "events/s", "s", "verdict"), rows)
-    say(f"{len(found)} runs in {directory}; next: dualstream runs {directory / '<run>'}")
+    say(f"{quantity(len(found), 'run')} in {directory}; next: dualstream runs {directory / '<run>'}")
     return 0
 
 
@@ -67,17 +68,14 @@ def report(run: Path, page: Path | None, markdown: Path | None) -> int:
     It is one file that needs no network and no script. A run that was interrupted or is damaged has one, too;
     it says what is missing.
 
-    Exit codes: 0 made, whatever the verdict is; 2 RUN is no run directory, or a file has no place.
+    Exit codes: 0 made, whatever the verdict is; 2 RUN is no run directory, or a file has no place; 3 its
+    manifest cannot be read.
     """
-    try:
-        RunDirectory.open(run)
-        say(f"reading {run} …")
-        from dualstream_lab.lab import report as lab  # noqa: PLC0415  (matplotlib and pandas take a second)
+    opened(run)
+    say(f"reading {run} …")
+    from dualstream_lab.lab import report as lab  # noqa: PLC0415  (matplotlib and pandas take a second)
 
-        found = lab.report(run)
-    except RecordingError as error:
-        say(f"error: {error}")
-        return USAGE
+    found = lab.report(run)
     if markdown is not None:
         _write(markdown, lab.markdown(found))
     if page is not None or markdown is None:
@@ -103,7 +101,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def show_run(result: Run) -> None:
-    """Tables, who was at the limit, and what to do next."""
+    """Print a run's tables, who was at the limit, and what to do next."""
     manifest = result.directory.manifest
     header, rows = result.verdict.latency_table()
     show_table("Latency, ms", ["from to", *header[1:]], rows, align="lr")

@@ -14,6 +14,7 @@ import click
 import uvloop
 
 from dualstream_lab.cli.console import say
+from dualstream_lab.cli.options import brokers
 from dualstream_lab.config import ServeSettings
 from dualstream_lab.lab.serve import PARTS, put_store_away
 from dualstream_lab.lab.serve import serve as run_parts
@@ -49,9 +50,7 @@ publish:  curl {url}/ingest -H 'Content-Type: application/json' \\
     type=click.Choice(["source", "aggregate", "pattern"]),
     help="Subscribe on Redis by source, by shard channel, or once for all.",
 )
-@click.option("--topic", help="Use this Kafka topic (DUALSTREAM_TOPIC).")
-@click.option("--redis", "redis_url", help="Use this Redis, redis://host:port (DUALSTREAM_REDIS_URL).")
-@click.option("--kafka", "kafka_url", help="Use this Kafka, host:port[,…] (DUALSTREAM_KAFKA_URL).")
+@brokers
 @click.option(
     "--rebuild-store",
     is_flag=True,

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from dualstream_lab.cli.console import Duration, say, working
-from dualstream_lab.cli.options import conclude, path, runs, together
+from dualstream_lab.cli.console import say, working
+from dualstream_lab.cli.options import conclude, duration, path, runs, together
 from dualstream_lab.cli.run import changed, verdict_options
 from dualstream_lab.cli.runs import show_run
 from dualstream_lab.config import Settings
@@ -32,7 +32,7 @@ _PARTS = (
     ("clients", float, "0", "Give each event so many clients, at all gateways together."),
     ("consumers", int, "1", "Have so many Kafka consumers, in one group."),
     ("cores", int, "0", "Let all parts share so many cores; 0: each has its own."),
-    ("tick", Duration(), "5ms", "Let a gateway wait so long to write several events at once."),
+    ("tick", duration, "5ms", "Let a gateway wait so long to write several events at once."),
 )
 
 

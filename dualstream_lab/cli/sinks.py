@@ -43,12 +43,12 @@ class Lines:
         self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Close the file; nothing is held back before."""
         if self.name != "-":
             os.close(self._fd)
 
     async def write(self, events: Sequence[LoggedEvent]) -> int:
-        """Returns when the system has them."""
+        """Write the events; returns when the system has them."""
         rest = memoryview(b"".join(one_line(item.stored.value) + b"\n" for item in events))
         size = os.fstat(self._fd).st_size
         try:
@@ -64,7 +64,7 @@ class Lines:
 
 
 def _opened(path: Path, *, append: bool) -> int:
-    """The file's descriptor: without a buffer that could hold half a line back."""
+    """Open the file without a buffer, which could hold half a line back."""
     special = path.exists() and not path.is_file()
     exclusive = 0 if append or special else os.O_EXCL
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o666)
@@ -117,7 +117,7 @@ class Rejects:
             self._file.close()
 
     def add(self, position: dict[str, object], reason: str, raw: bytes) -> None:
-        """Write it at once. ``position``: its line, or its place in the log. Raises StackError."""
+        """Write one refusal at once. ``position``: its line, or its place in the log. Raises StackError."""
         if self.path is None:
             self.count += 1
             if self.count <= _SAID:

@@ -13,11 +13,12 @@ from threading import Event
 
 import click
 
-from dualstream_lab.cli.console import Duration, say, stdout
-from dualstream_lab.cli.options import path
+from dualstream_lab.cli.console import say, stdout
+from dualstream_lab.cli.options import duration, path
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
 from dualstream_lab.stack.state import StateFile, state_path
+from dualstream_lab.units import quantity
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
@@ -32,7 +33,7 @@ _PORT = click.IntRange(1, 65_535)
     help="Start so many brokers; 3: replicated, two must have a record.",
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when it serves; it runs until `down` or --ttl.")
-@click.option("--ttl", type=Duration(), default="8h", help="End a detached stack after so long.")
+@click.option("--ttl", type=duration, default="8h", help="End a detached stack after so long.")
 @path("--directory", help="Keep data and logs here.")
 @click.option(
     "--kafka-port", type=_PORT, help="Serve Kafka (the first of three) on this port. Default: a free one."
@@ -51,9 +52,8 @@ def up(
     """
     if (info := running_stack()) is not None:
         if (running := len(info.kafka_url.split(","))) != int(brokers):
-            raise StackError(
-                f"a stack of {running} broker(s) runs already; end it with `dualstream down` first"
-            )
+            kind = quantity(running, "broker")
+            raise StackError(f"a stack of {kind} runs already; end it with `dualstream down` first")
         say("a local stack runs already:")
         return _show(info)
     if detach:
@@ -102,7 +102,7 @@ def down() -> int:
 
 
 def _unset() -> int:
-    """What points to a stack that is gone must not point to whatever takes its ports."""
+    """Print what unsets the variables: they must not point to whatever takes the stack's ports."""
     stdout.print(f"unset {' '.join(_VARIABLES)}")
     return 0
 
@@ -185,7 +185,7 @@ def _detach(arguments: Sequence[str]) -> int:
 
 
 def _relay(log: Path, done: int) -> int:
-    """Pass on what the server has said since; how much that makes."""
+    """Pass on what the server has said beyond ``done``; return how much that makes."""
     whole = log.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
     for line in whole[done:].splitlines():
         if line and not line.startswith("export "):

@@ -10,20 +10,21 @@ from contextlib import aclosing
 
 import click
 
-from dualstream_lab.cli.console import Duration, say
-from dualstream_lab.cli.options import brokers
+from dualstream_lab.cli.console import say
+from dualstream_lab.cli.options import brokers, duration
 from dualstream_lab.cli.sinks import Lines
 from dualstream_lab.config import Settings
 from dualstream_lab.lab.streams import OwnLog, notifications, source_of
 from dualstream_lab.replay import Player, Reject, Selection, Start, read
 from dualstream_lab.stack.destination import find_settings
+from dualstream_lab.units import quantity
 
 
 @click.command(epilog="Example:  dualstream tail --pattern 'repo:*' --from-kafka --since 10m")
 @click.argument("source")
 @click.option("--pattern", is_flag=True, help="SOURCE is a glob, such as 'repo:*' or '*'.")
 @click.option("--from-kafka", is_flag=True, help="Show whole events from the log, instead of notifications.")
-@click.option("--since", type=Duration(), help="With --from-kafka: begin this long ago, such as 10m.")
+@click.option("--since", type=duration, help="With --from-kafka: begin this long ago, such as 10m.")
 @click.option("--offset", type=int, help="With --from-kafka: begin there; -5: five before the end.")
 @click.option("--no-follow", is_flag=True, help="With --from-kafka: stop at the end of the log.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
@@ -89,7 +90,8 @@ async def _watch(source: str, limit: int | None, *, pattern: bool, **urls: str) 
         await _print(messages(), limit)
     finally:
         if own.left_out:
-            say(f"{own.left_out:,} notifications of other logs were left out")
+            several = "notifications of other logs were"
+            say(f"{quantity(own.left_out, 'notification of other logs was', several)} left out")
     return 0
 
 

@@ -24,7 +24,9 @@ _MUTE = f"accepted, and has no answer within {_SILENCE:g} s"
 
 
 class Dialect(NamedTuple):
-    """A question of about so many bytes, of ``longest`` at most, that a server answers to anyone."""
+    """How to ask servers of one kind: ``question(size)`` makes a question of about so many bytes, at most
+    ``longest``, that they answer to anyone.
+    """
 
     question: Callable[[int], bytes]
     longest: int
@@ -39,95 +41,96 @@ HTTP: Final = Dialect(lambda size: _GET + b"x" * size + b"\r\n\r\n", 8_000)
 
 
 def address_of(servers: str) -> Address:
-    """The first one of ``host:port[,…]``."""
+    """Parse the first address of ``host:port[,…]``."""
     host, _, port = servers.partition(",")[0].rpartition(":")
     return host.strip("[]"), int(port)
 
 
-@asynccontextmanager
-async def connected(address: Address) -> AsyncIterator[Streams]:
-    """Open a connection, which is aborted after the block. Raises OSError and TimeoutError."""
-    async with asyncio.timeout(_LONG):
-        reader, writer = await asyncio.open_connection(*address)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-        with suppress(OSError):
-            await writer.wait_closed()
+class Server(NamedTuple):
+    """A server as a stranger sees it: where it is reached, and what it can be asked."""
 
+    address: Address
+    dialect: Dialect
 
-async def ask(streams: Streams, dialect: Dialect, timeout: float | None = None) -> float:
-    """How many s the answer to a question takes. Raises OSError and TimeoutError."""
-    reader, writer = streams
-    began = time.perf_counter()
-    writer.write(dialect.question(0))
-    async with asyncio.timeout(timeout or _LONG):
-        if not await reader.read(65_536):
-            raise ConnectionError("closed")
-    return time.perf_counter() - began
-
-
-async def refuses(address: Address, dialect: Dialect, refusal: Refusal) -> str:
-    """That a new connection is refused, reset, or never has an answer. Raises FaultInert."""
-
-    expected = _MUTE if refusal == "mute" else refusal
-
-    async def differs() -> str:
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Streams]:
+        """Open a connection, which is aborted after the block. Raises OSError and TimeoutError."""
+        async with asyncio.timeout(_LONG):
+            reader, writer = await asyncio.open_connection(*self.address)
         try:
-            async with connected(address) as streams:
-                try:
-                    seconds = await ask(streams, dialect, _SILENCE)
-                    seen = f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
-                except TimeoutError:
-                    seen = _MUTE
-        except ConnectionRefusedError:
-            seen = "refused"
-        except (ConnectionResetError, BrokenPipeError):
-            seen = "reset"
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def ask(self, streams: Streams, timeout: float | None = None) -> float:
+        """Measure how many s the answer to a question takes. Raises OSError and TimeoutError."""
+        reader, writer = streams
+        began = time.perf_counter()
+        writer.write(self.dialect.question(0))
+        async with asyncio.timeout(timeout or _LONG):
+            if not await reader.read(65_536):
+                raise ConnectionError("closed")
+        return time.perf_counter() - began
+
+    async def refuses(self, refusal: Refusal) -> str:
+        """See a new connection refused, reset, or without any answer. Raises FaultInert."""
+        expected = _MUTE if refusal == "mute" else refusal
+
+        async def differs() -> str:
+            try:
+                async with self.connected() as streams:
+                    try:
+                        seconds = await self.ask(streams, _SILENCE)
+                        seen = f"accepted, and has its answer in {seconds * 1e3:.1f} ms"
+                    except TimeoutError:
+                        seen = _MUTE
+            except ConnectionRefusedError:
+                seen = "refused"
+            except (ConnectionResetError, BrokenPipeError):
+                seen = "reset"
+            except (OSError, TimeoutError) as error:
+                seen = f"one that fails: {error!r}"
+            return "" if seen == expected else f"a new connection is {seen}"
+
+        await until(differs, _SIGNAL if refusal == "mute" else 0)
+        return f"a new connection is {expected}"
+
+    async def answers(self, *, within: float = inf) -> str:
+        """See a new connection get its answer ``within`` s, once in a few times. Raises FaultInert."""
+        seconds = await at_most(within, self.answer_time, "an answer takes")
+        return f"a new connection has its answer in {seconds * 1e3:.1f} ms"
+
+    async def answer_time(self) -> float:
+        """Measure how many s a new connection takes to have its answer. Raises FaultInert if it has none."""
+        try:
+            async with self.connected() as streams:
+                return await self.ask(streams)
         except (OSError, TimeoutError) as error:
-            seen = f"one that fails: {error!r}"
-        return "" if seen == expected else f"a new connection is {seen}"
+            raise FaultInert(f"a new connection has no answer: {error!r}") from error
 
-    await until(differs, _SIGNAL if refusal == "mute" else 0)
-    return f"a new connection is {expected}"
-
-
-async def answers(address: Address, dialect: Dialect, *, within: float = inf) -> str:
-    """How soon a new connection has its answer: ``within`` s, once in a few times. Raises FaultInert."""
-    seconds = await at_most(within, lambda: answer_time(address, dialect), "an answer takes")
-    return f"a new connection has its answer in {seconds * 1e3:.1f} ms"
-
-
-async def answer_time(address: Address, dialect: Dialect) -> float:
-    """How many s a new connection takes to have its answer. Raises FaultInert if it has none."""
-    try:
-        async with connected(address) as streams:
-            return await ask(streams, dialect)
-    except (OSError, TimeoutError) as error:
-        raise FaultInert(f"a new connection has no answer: {error!r}") from error
-
-
-async def pushed(address: Address, dialect: Dialect, size: int) -> float:
-    """How many s it takes until a server that is sent ``size`` bytes of questions, and then the end of the
-    connection, ends it, too. Raises FaultInert.
-    """
-    try:
-        async with connected(address) as (reader, writer):
-            began = time.perf_counter()
-            for left in range(size, 0, -dialect.longest):
-                writer.write(dialect.question(min(left, dialect.longest)))
-            writer.write_eof()
-            async with asyncio.timeout(_PUSHED):
-                while await reader.read(65_536):
-                    pass
-            return time.perf_counter() - began
-    except (OSError, TimeoutError) as error:
-        raise FaultInert(f"{size / 1024:,.0f} KiB do not pass: {error!r}") from error
+    async def pushed(self, size: int) -> float:
+        """Send ``size`` bytes of questions, and then the end of the connection; measure how many s it takes
+        until the server ends it, too. Raises FaultInert.
+        """
+        question, longest = self.dialect
+        try:
+            async with self.connected() as (reader, writer):
+                began = time.perf_counter()
+                for left in range(size, 0, -longest):
+                    writer.write(question(min(left, longest)))
+                writer.write_eof()
+                async with asyncio.timeout(_PUSHED):
+                    while await reader.read(65_536):
+                        pass
+                return time.perf_counter() - began
+        except (OSError, TimeoutError) as error:
+            raise FaultInert(f"{size / 1024:,.0f} KiB do not pass: {error!r}") from error
 
 
 async def at_most(limit: float, measure: Callable[[], Awaitable[float]], subject: str) -> float:
-    """What is measured, s: once in a few times no more than that. Raises FaultInert."""
+    """Measure once or a few times, until it takes ``limit`` s at most; return the s. Raises FaultInert."""
     seen = [await measure()]
     while seen[-1] > limit:
         if len(seen) == _TRIES:
@@ -137,7 +140,7 @@ async def at_most(limit: float, measure: Callable[[], Awaitable[float]], subject
 
 
 async def until(differs: Callable[[], Awaitable[str]], within: float, pause: float = 0.01) -> float:
-    """How many s it takes until nothing differs any more. Raises FaultInert with what still does."""
+    """Wait until nothing differs any more; how many s that takes. Raises FaultInert with what still does."""
     began = time.monotonic()
     while difference := await differs():
         if time.monotonic() - began > within:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
-from dualstream_lab.faults.evidence import Address, Dialect
+from dualstream_lab.faults.evidence import Address, Server
 from dualstream_lab.faults.journal import JournalEntry
 from dualstream_lab.stack import LocalStack, ManagedProcess
 
@@ -21,7 +21,7 @@ _STOP = 20.0  # s: a server that is being started when the repetition ends is wa
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A number that a fault takes: ``name`` has its unit (``delay_ms``)."""
+    """A number that a fault takes, with its unit in its ``name`` (``delay_ms``), and what is allowed."""
 
     name: str
     default: float
@@ -78,7 +78,7 @@ class Fault(ABC):
 
     @property
     def stack(self) -> LocalStack:
-        """Raises StackError where the brokers are not ours."""
+        """The local stack whose brokers are broken. Raises StackError where they are somebody else's."""
         if self.target.stack is None:
             raise StackError(f"this {self.breaks.capitalize()} is not of the local stack")
         return self.target.stack
@@ -107,7 +107,9 @@ class Fault(ABC):
 
     @abstractmethod
     async def verify_active(self) -> str:
-        """Evidence that it bites (of what must be harmless: that it holds, and what still works)."""
+        """See that it bites, and say what was seen (of what must be harmless: that it holds, and what still
+        works).
+        """
 
     @abstractmethod
     async def end(self) -> None:
@@ -115,11 +117,11 @@ class Fault(ABC):
 
     @abstractmethod
     async def verify_ended(self) -> str:
-        """Evidence that it is over."""
+        """See that it is over, and say what was seen."""
 
 
 class RepeatedFault(Fault):
-    """Something is done again and again, until the end, at a pause that is the parameter ``every``."""
+    """A fault that does something again and again; its parameter named ``every`` is the pause, in ms."""
 
     every: ClassVar[str]
     _task: asyncio.Task[None] | None = None
@@ -131,10 +133,10 @@ class RepeatedFault(Fault):
 
     @abstractmethod
     async def once(self) -> None:
-        """Do it one time."""
+        """Do what is repeated, one time."""
 
     async def begin(self) -> None:
-        """Do it for the first time in a moment."""
+        """Start repeating it; the first time comes in a moment."""
 
         async def repeat() -> None:
             while True:
@@ -144,7 +146,7 @@ class RepeatedFault(Fault):
         self._task = asyncio.create_task(repeat())
 
     async def end(self) -> None:
-        """End it. Raises FaultInert if it had ended before; a StackError of its own is raised as it is."""
+        """Stop repeating it. Raises FaultInert if it had stopped by itself, its own StackError as it is."""
         if self._task is None:
             return
         self._task.cancel()
@@ -157,22 +159,22 @@ class RepeatedFault(Fault):
 
 
 class ServerFault(Fault):
-    """A fault of a server."""
-
-    dialect: ClassVar[Dialect]
+    """A fault of one server, whose process is signalled. Both properties raise StackError where it is not
+    ours.
+    """
 
     @property
     @abstractmethod
     def process(self) -> ManagedProcess:
-        """Raises StackError where it is not ours."""
+        """The process itself."""
 
     @property
     @abstractmethod
-    def address(self) -> Address:
-        """Of the process, past any proxy."""
+    def server(self) -> Server:
+        """Where its process listens, past any proxy."""
 
 
 def derived(name: str, says: str, *bases: Any, **members: Any) -> type[Fault]:
-    """A fault that differs from its bases, classes of faults, by what it is called, and these members."""
+    """Make a class of faults that differs from its bases by its name, what it says, and these members."""
     members |= {"name": name, "says": says, "__module__": bases[0].__module__}
     return cast("type[Fault]", ABCMeta(bases[0].__name__, bases, members))

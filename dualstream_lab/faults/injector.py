@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
 from dualstream_lab.faults.fault import Fault, Target
-from dualstream_lab.faults.journal import JournalEntry, left_behind
+from dualstream_lab.faults.journal import VERSION, JournalEntry, left_behind
 from dualstream_lab.faults.proxy.proxy import KafkaProxy, Proxy
 from dualstream_lab.faults.spec import FaultSpec, brokers_needed, check_suits, checked, fault_named
 from dualstream_lab.recording import FaultRecord, RunDirectory
@@ -27,7 +27,7 @@ T = TypeVar("T")
 async def open_target(
     settings: Settings, names: Iterable[str], *, stack: LocalStack | None = None, owned: bool = False
 ) -> AsyncIterator[Target]:
-    """The brokers of ``settings``, which are those of ``stack`` if it is given, ready for these faults.
+    """Make the brokers of ``settings``, those of ``stack`` if it is given, ready for the named faults.
 
     Raises ConfigError where one of them cannot be done there, StackError where a proxy cannot be started,
     FaultInert where something is still broken that a crash has left.
@@ -73,7 +73,7 @@ async def _put_before(target: Target, broker: str, proxy: Proxy, exits: AsyncExi
 async def broken(
     target: Target, name: str, *, length: float = 0.0, **parameters: float
 ) -> AsyncIterator[str]:
-    """Within the block it is broken: the block gets the evidence. Lasts at least ``length`` s.
+    """Keep one fault on for the block, which gets the evidence, and for ``length`` s at least.
 
     However the block ends, the fault is undone; if it ends well, the fault is also proved to be over. Raises
     ConfigError for an unknown fault or parameter, or one that cannot be done there; FaultInert.
@@ -85,7 +85,7 @@ async def broken(
 async def carry_out(
     specs: Sequence[FaultSpec], target: Target, directory: RunDirectory, say: Callable[[str], None]
 ) -> None:
-    """Every fault at its time of the run, and noted in its manifest. However it ends, nothing stays broken.
+    """Inject every fault at its time of the run, and note it in the manifest. Nothing stays broken after it.
 
     One fault at a time breaks the same thing: who is not back yet is waited for. ``say`` gets the evidence.
     Raises FaultInert.
@@ -118,20 +118,19 @@ async def carry_out(
 
 
 async def recover(entry: JournalEntry) -> str:
-    """Undo what a process that is gone has left broken; the evidence that it is over.
+    """Undo what a process that is gone has left broken; return the evidence that it is over.
 
     Raises FaultInert where that cannot be done now; the entry is kept then.
     """
+    if entry.version != VERSION:
+        raise FaultInert(
+            f"{entry.fault} cannot be undone: {entry.path}, of another version, does not say what it was"
+        )
     # exactly those: what the environment of whoever recovers says is another's
     settings = Settings.load(**entry.settings).model_copy(update=entry.settings)
     fault = _fault(Target(direct=settings, settings=settings, owned=True), entry.fault, entry.parameters)
     fault.original = dict(entry.original)
-    try:
-        await _done(fault.end(), f"{entry.fault} cannot be undone")
-    except KeyError as error:
-        raise FaultInert(
-            f"{entry.fault} cannot be undone: {entry.path}, of another version, does not say what {error} was"
-        ) from error
+    await _done(fault.end(), f"{entry.fault} cannot be undone")
     over = await _done(fault.verify_ended(), f"{entry.fault} is not over")
     entry.remove()
     return over
@@ -139,8 +138,8 @@ async def recover(entry: JournalEntry) -> str:
 
 @asynccontextmanager
 async def _injected(fault: Fault, length: float, note: Callable[[FaultRecord], None]) -> AsyncIterator[str]:
-    """From the begin, for at least ``length`` s, to the proof that it is over. The evidence that it bites;
-    ``note`` gets the record each time it changes.
+    """Inject a fault for the block, for at least ``length`` s, and prove that it is over. The block gets the
+    evidence that it bites; ``note`` gets the record each time it changes.
     """
     record = FaultRecord(name=fault.name, begin=time.monotonic_ns())
 

@@ -1,4 +1,4 @@
-"""What faults have changed on brokers that outlive us, in a small file each: also a crash can be undone."""
+"""The journal of faults: what each has changed on brokers that outlive us, so that a crash can be undone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack.state import state_path
 
+VERSION: Final = 1
+"""Of the files. In those of another, or without one, ``original`` may have other names."""
+
 # What is kept of an entry, by its name in the file.
-_KEPT = {"what": "fault", "settings": "settings", "parameters": "parameters", "found": "original"}
+_KEPT = {
+    "version": "version",
+    "what": "fault",
+    "settings": "settings",
+    "parameters": "parameters",
+    "found": "original",
+}
 
 
 def journal_path() -> Path:
@@ -25,7 +34,7 @@ def journal_path() -> Path:
 
 @dataclass(slots=True, kw_only=True)
 class JournalEntry:
-    """A fault that was begun. ``original``: how it was before, all that its end needs.
+    """A fault that was begun, and is not undone yet. ``original``: how it was before, all that its end needs.
 
     The process that writes the file holds a lock on it, which ends with the process.
     """
@@ -34,6 +43,7 @@ class JournalEntry:
     settings: dict[str, Any]
     parameters: dict[str, float] = field(default_factory=dict)
     original: dict[str, Any] = field(default_factory=dict)
+    version: int | None = VERSION
     path: Path = field(default_factory=lambda: journal_path() / f"{secrets.token_hex(8)}.json")
     _file: IO[str] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -72,11 +82,11 @@ class JournalEntry:
 
 
 def left_behind() -> list[JournalEntry]:
-    """Entries whose process has gone."""
+    """Read the entries whose process is gone: what they name is still broken."""
     entries = []
     for path in sorted(journal_path().glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held: it lives
-            values = json.load(file)
+            values = {"version": None} | json.load(file)
             entries.append(JournalEntry(**{name: values[key] for key, name in _KEPT.items()}, path=path))
     return entries

@@ -5,18 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StackError
-from dualstream_lab.faults.evidence import (
-    KAFKA,
-    REDIS,
-    Address,
-    Dialect,
-    Refusal,
-    answer_time,
-    answers,
-    at_most,
-    pushed,
-    refuses,
-)
+from dualstream_lab.faults.evidence import KAFKA, REDIS, Refusal, Server, at_most
 from dualstream_lab.faults.fault import Fault, Parameter, derived
 from dualstream_lab.faults.proxy.toxics import EARLY, Bandwidth, BlackHole, Delay, Refuse, Reset, Toxic
 from dualstream_lab.tasks import in_thread
@@ -30,8 +19,9 @@ _PUSH = 0.3  # s that what is pushed takes at the rate
 
 
 class NetworkFault(Fault):
-    """A toxic, which takes the same parameters, of the proxy before Redis, or before every broker of Kafka.
-    ``word`` ends its name.
+    """A toxic of the proxy before Redis, or of the one before every broker of Kafka.
+
+    The toxic takes the fault's parameters; ``word`` ends the fault's name.
     """
 
     word: ClassVar[str]
@@ -40,15 +30,15 @@ class NetworkFault(Fault):
 
     @property
     def proxy(self) -> Proxy:
-        """Raises StackError where none was started."""
+        """The proxy before the broken server. Raises StackError where none was started."""
         if self.breaks not in self.target.proxies:
             raise StackError(f"no proxy was started before {self.breaks}")
         return self.target.proxies[self.breaks]
 
     @property
-    def server(self) -> tuple[Address, Dialect]:
-        """Where the load goes, and what is asked there."""
-        return self.proxy.address, REDIS if self.breaks == "redis" else KAFKA
+    def server(self) -> Server:
+        """The proxy, as the load meets it."""
+        return Server(self.proxy.address, REDIS if self.breaks == "redis" else KAFKA)
 
     async def begin(self) -> None:
         """Let the toxic act from now on."""
@@ -59,12 +49,12 @@ class NetworkFault(Fault):
         await in_thread(self.proxy.clear)
 
     async def verify_ended(self) -> str:
-        """A new connection has its answer."""
-        return await answers(*self.server)
+        """See that a new connection has its answer."""
+        return await self.server.answers()
 
 
 class Delayed(NetworkFault):
-    """One answer takes both ways."""
+    """Everything is late; an answer is so twice, as it takes both ways."""
 
     word = "delay"
     toxic = Delay
@@ -72,15 +62,15 @@ class Delayed(NetworkFault):
     parameters: ClassVar[tuple[Parameter, ...]] = (Parameter("delay_ms", 100, 1, 10_000, "each way"),)
 
     async def verify_active(self) -> str:
-        """An answer takes as long as both ways."""
-        seen = await answer_time(*self.server)
+        """See that an answer takes as long as both ways."""
+        seen = await self.server.answer_time()
         if seen < EARLY * 2 * self.value["delay_ms"] / 1e3:
             raise FaultInert(f"an answer takes {seen * 1e3:.1f} ms")
         return f"an answer takes {seen * 1e3:.0f} ms"
 
     async def verify_ended(self) -> str:
-        """An answer takes less than both ways did."""
-        return await answers(*self.server, within=max(_SLACK, 1.5 * self.value["delay_ms"] / 1e3))
+        """See that an answer takes less than both ways did."""
+        return await self.server.answers(within=max(_SLACK, 1.5 * self.value["delay_ms"] / 1e3))
 
 
 class _Jittered(Delayed):
@@ -92,7 +82,7 @@ class _Jittered(Delayed):
     )
 
     async def verify_active(self) -> str:
-        seen = [await answer_time(*self.server) * 1e3 for _ in range(_QUESTIONS)]
+        seen = [await self.server.answer_time() * 1e3 for _ in range(_QUESTIONS)]
         least = 2 * (self.value["delay_ms"] - self.value["jitter_ms"])
         if min(seen) < least or max(seen) - min(seen) < self.value["jitter_ms"] / 5:
             raise FaultInert(f"answers take {min(seen):.1f} to {max(seen):.1f} ms")
@@ -100,7 +90,7 @@ class _Jittered(Delayed):
 
 
 class _Narrow(NetworkFault):
-    """All connections share it: what one sends, the others wait for."""
+    """A narrow road, which all connections share: what one sends, the others wait for."""
 
     word = "bandwidth"
     toxic = Bandwidth
@@ -123,7 +113,7 @@ class _Narrow(NetworkFault):
         return int(self.value["rate_kib"] * 1024 * _PUSH)
 
     async def _push(self) -> float:
-        return await pushed(*self.server, self._size)
+        return await self.server.pushed(self._size)
 
 
 class _Refused(NetworkFault):
@@ -132,7 +122,7 @@ class _Refused(NetworkFault):
     refusal: ClassVar[Refusal]
 
     async def verify_active(self) -> str:
-        return await refuses(*self.server, self.refusal)
+        return await self.server.refuses(self.refusal)
 
 
 class _Swallowed(_Refused):

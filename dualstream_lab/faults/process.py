@@ -7,17 +7,7 @@ from contextlib import suppress
 from typing import ClassVar, Final
 
 from dualstream_lab.errors import ConfigError, FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import (
-    HTTP,
-    Address,
-    Refusal,
-    answer_time,
-    answers,
-    ask,
-    connected,
-    refuses,
-    until,
-)
+from dualstream_lab.faults.evidence import HTTP, Refusal, Server, until
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, ServedGateway, ServerFault, derived
 from dualstream_lab.faults.kafka.cluster import KafkaFault
 from dualstream_lab.faults.network import Delayed
@@ -27,7 +17,7 @@ from dualstream_lab.tasks import in_thread
 
 
 class _Kill(ServerFault):
-    """Refused, as by a server that is not there."""
+    """The process is killed: connections are refused, as by a server that is not there."""
 
     needs_stack = True
     refusal: ClassVar[Refusal] = "refused"
@@ -36,14 +26,14 @@ class _Kill(ServerFault):
         await in_thread(self.process.kill)
 
     async def verify_active(self) -> str:
-        return await refuses(self.address, self.dialect, self.refusal)
+        return await self.server.refuses(self.refusal)
 
     async def end(self) -> None:
         await in_thread(self.process.start)
 
 
 class _Stop(_Kill):
-    """Mute: worse for clients than refusal."""
+    """The process is stopped in place and answers nothing, which is worse for clients than a refusal."""
 
     refusal = "mute"
 
@@ -55,19 +45,19 @@ class _Stop(_Kill):
 
 
 class _Restart(_Kill):
-    """Gone for as long as it takes to start."""
+    """The process is killed and started at once: it is gone for as long as its start takes."""
 
     instant = True
     _broke = False
 
     async def begin(self) -> None:
         try:
-            async with connected(self.address) as streams:
-                await ask(streams, self.dialect)
+            async with self.server.connected() as streams:
+                await self.server.ask(streams)
                 await in_thread(self.process.kill)
                 await in_thread(self.process.start)
                 try:
-                    await ask(streams, self.dialect)
+                    await self.server.ask(streams)
                 except ConnectionError:
                     self._broke = True
         except (OSError, TimeoutError) as error:
@@ -76,11 +66,11 @@ class _Restart(_Kill):
     async def verify_active(self) -> str:
         if not self._broke:
             raise FaultInert("a connection of before goes on")
-        return f"a connection of before has ended; {await answers(self.address, self.dialect)}"
+        return f"a connection of before has ended; {await self.server.answers()}"
 
 
 class _Flap(RepeatedFault, ServerFault):
-    """Never there for long: circuit breakers and reconnects are at work all the time."""
+    """The process comes and goes, so that circuit breakers and reconnects are at work all the time."""
 
     needs_stack = True
     every = "up_ms"
@@ -101,7 +91,7 @@ class _Flap(RepeatedFault, ServerFault):
         async def differs() -> str:
             state = "refuses"
             with suppress(FaultInert):
-                await answer_time(self.address, self.dialect)
+                await self.server.answer_time()
                 state = "answers"
             if seen[-1:] != [state] and (seen or state == "refuses"):
                 seen.append(state)
@@ -128,7 +118,6 @@ class _KillGateway(_Kill):
     name = "gateway.kill"
     says = "the run's gateway is killed, and started again at the end"
     breaks = "gateway"
-    dialect = HTTP
 
     @property
     def _gateway(self) -> ServedGateway:
@@ -141,11 +130,11 @@ class _KillGateway(_Kill):
         return self._gateway.process
 
     @property
-    def address(self) -> Address:
-        return self._gateway.address
+    def server(self) -> Server:
+        return Server(self._gateway.address, HTTP)
 
     async def verify_ended(self) -> str:
-        return await answers(self.address, HTTP)
+        return await self.server.answers()
 
 
 _KINDS: Final = {"kill": _Kill, "stop": _Stop, "restart": _Restart, "slow": _Slow, "flap": _Flap}

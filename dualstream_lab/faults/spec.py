@@ -56,13 +56,13 @@ class FaultSpec:
 
     @property
     def spans(self) -> list[tuple[float, float]]:
-        """Begin and end of each time, s of the run."""
+        """The begin and the end of each time, in seconds of the run."""
         begins = (self.at + number * self.every for number in range(self.times))
         return [(begin, begin + self.length) for begin in begins]
 
     @classmethod
     def load(cls, values: Any) -> Self:
-        """From a TOML table. Raises ConfigError."""
+        """Read a TOML table. Raises ConfigError."""
         if not isinstance(values, dict):
             raise ConfigError(f"faults: must be tables: [[faults]] (is {values!r})")
         values = former_names.renamed(values, former_names.FAULTS)
@@ -80,19 +80,19 @@ class FaultSpec:
 
 
 def fault_named(name: Any) -> type[Fault]:
-    """Raises ConfigError naming those that there are."""
+    """Find a fault of the catalogue. Raises ConfigError naming those that there are."""
     if not isinstance(name, str) or name not in CATALOGUE:
         raise ConfigError(f"fault: must be one of {', '.join(CATALOGUE)} (is {name!r})")
     return CATALOGUE[name]
 
 
 def brokers_needed(names: Iterable[str]) -> int:
-    """What the cluster must have at least."""
+    """How many brokers the cluster must have for these faults."""
     return max((fault_named(name).brokers for name in names), default=1)
 
 
 def check_suits(names: Iterable[str], *, local: bool, owned: bool) -> None:
-    """Whether all of them can be done. ``local``: on the local stack; ``owned``: else, may we administer?
+    """Check that all can be injected. ``local``: on the local stack; ``owned``: else, may we administer?
 
     Raises ConfigError that names the fault and says what it needs.
     """
@@ -110,7 +110,7 @@ def check_suits(names: Iterable[str], *, local: bool, owned: bool) -> None:
 
 
 def checked(kind: type[Fault], parameters: Mapping[str, Any]) -> dict[str, float]:
-    """The parameters, if the fault has them and they are within its bounds. Raises ConfigError."""
+    """Check that the fault has these parameters, and that they are within its bounds. Raises ConfigError."""
     known = {one.name: one for one in kind.parameters}
     for name, value in parameters.items():
         if name not in known:
@@ -121,7 +121,7 @@ def checked(kind: type[Fault], parameters: Mapping[str, Any]) -> dict[str, float
 
 
 def check_overlaps(specs: Iterable[FaultSpec]) -> None:
-    """Two faults that break the same thing cannot be there together: neither could be proved.
+    """Check that no two faults break the same thing at one time: neither could be proved.
 
     Raises ConfigError naming both.
     """

@@ -47,12 +47,12 @@ class Bodies:
         self._clients: dict[str, _Holding] = {}
 
     def enter(self, body: Body) -> None:
-        """A body begins to come. Raises HttpRefusal."""
+        """Count a body that begins to come. Raises HttpRefusal."""
         self._clients.setdefault(body.client, _Holding()).coming[body] = None
         self.add(body, _OVERHEAD)
 
     def add(self, body: Body, size: int) -> None:
-        """A body holds so many bytes more. Raises HttpRefusal where nobody else can give way."""
+        """Count so many bytes more of a body. Raises HttpRefusal where nobody else can give way."""
         holding = self._clients[body.client]
         body.size += size
         holding.size += size
@@ -63,11 +63,11 @@ class Bodies:
             self._cut(list(self._clients.values()), body)
 
     def complete(self, body: Body) -> None:
-        """It has come to its end: what is done with it now is not the client's to delay."""
+        """Note that a body has come whole: what is done with it now is not the client's to delay."""
         self._clients[body.client].coming.pop(body, None)
 
     def leave(self, body: Body) -> None:
-        """A body holds nothing any more."""
+        """Count a body no more: it holds nothing now."""
         holding = self._clients.get(body.client)
         if holding is None:
             return
@@ -87,7 +87,7 @@ class Bodies:
         body.cut()
 
     def no_room(self) -> HttpRefusal:
-        """The answer to a body that there is no room for."""
+        """Make the answer to a body that there is no room for."""
         return HttpRefusal(503, f"{self._max_held:,} bytes of requests are being worked on", retry_after=1)
 
 
@@ -127,7 +127,7 @@ class Body:
             self._timer.reschedule(asyncio.get_running_loop().time())
 
     def move(self, bodies: Bodies) -> None:
-        """It is whole, and counts among others from now on. Raises HttpRefusal."""
+        """Count a body that is whole among others from now on. Raises HttpRefusal."""
         size = self.size
         self._bodies.leave(self)
         self._bodies = bodies
@@ -136,7 +136,7 @@ class Body:
         bodies.add(self, size - self.size)
 
     async def chunk(self) -> bytes:
-        """What has come; nothing at the end."""
+        """Wait for bytes, and return what has come; nothing at the end. Raises HttpRefusal."""
         if self._awaited:  # only now: who is refused before need not send it
             self._awaited = False
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -171,7 +171,7 @@ class Body:
         return data
 
     async def whole(self) -> bytes:
-        """The whole body."""
+        """Wait for the whole body. Raises HttpRefusal."""
         pieces = []
         while data := await self.chunk():
             pieces.append(data)
@@ -189,13 +189,13 @@ class Body:
 
 
 class LineSplitter:
-    """Bytes as they come into whole lines, without their ends. A line may come in any number of pieces."""
+    """Cuts bytes, as they come, into lines without their ends. A line may come in any number of pieces."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        """The lines that are complete now."""
+        """Take more bytes; the lines that are complete now."""
         first, *others = data.split(b"\n")
         self._pieces.append(first)
         if not others:
@@ -210,7 +210,7 @@ class LineSplitter:
 
 
 def content_type(request: web.Request, *allowed: str) -> str:
-    """The content type, one of those, of a body that is not compressed. Raises HttpRefusal."""
+    """Check that a body has one of these content types, and is not compressed. Raises HttpRefusal."""
     if "Content-Encoding" in request.headers:
         raise HttpRefusal(415, "Content-Encoding is not taken", "the body as it is, without that header")
     kind = request.content_type if "Content-Type" in request.headers else "none"

@@ -38,11 +38,11 @@ class Reader:
 
     @property
     def unit(self) -> str:
-        """What is counted."""
+        """What the file's texts are called: ``line`` or ``event``."""
         return self._splitter.unit
 
     async def read(self, count: int) -> list[bytes | Unreadable]:
-        """At least one text and at most ``count``, or none at the end.
+        """Read at least one text and at most ``count``, or none at the end.
 
         Raises OSError where the file cannot be read, EventError for what is surely no file of events.
         """
@@ -87,7 +87,7 @@ class Reject:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """How far it is. Lines count from 1."""
+    """How far the publishing of a file has come. Lines count from 1."""
 
     read: int = 0
     durable: int = 0
@@ -100,7 +100,7 @@ class Publisher(Protocol):
     """What ingest needs of a publisher."""
 
     async def publish_batch(self, events: Sequence[Event]) -> Any:
-        """Returns when all are durable; raises PublishError or EventError."""
+        """Publish events: returns when all are durable; raises PublishError or EventError."""
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ _UNVERIFIED: Final = 8  # bodies of the largest size that are held before their 
 
 
 class _Shape(msgspec.Struct, gc=False):
-    """What every event has: forty bytes or more. Of anything shorter a megabyte makes thirty of objects."""
+    """What every event has, in forty bytes or more: of anything shorter a megabyte makes thirty in memory."""
 
     type: str
     source_type: str
@@ -70,11 +70,11 @@ class Writer(Protocol):
 
     @property
     def name(self) -> str:
-        """By which it is known from one request to the next; empty: by its address."""
+        """The name by which it is known from one request to the next; empty: by its address."""
 
     @property
     def expires(self) -> float | None:
-        """Until when it may (s since the epoch); None: without an end."""
+        """Until when it may send (s since the epoch); None: without an end."""
 
     def may_write(self, source: str) -> bool:
         """Whether it may publish to the source (``type:id``)."""
@@ -83,7 +83,7 @@ class Writer(Protocol):
 def ingest_routes(
     publisher: Publisher, *, settings: ServeSettings, authorize: Authorize
 ) -> list[web.RouteDef]:
-    """The routes. ``publisher`` is started, and closed, by the caller.
+    """Make the routes. ``publisher`` is started, and closed, by the caller.
 
     ``authorize(request)`` says who sends it, before anything of its body is read; it raises a
     web.HTTPException for one who may write nothing. Webhooks are authorised by their signature.
@@ -110,7 +110,7 @@ async def _expect(_request: web.Request) -> None:
 
 
 def _answered(handler: _Handler) -> Handler:
-    """With every refusal turned into its answer, and its body left unread."""
+    """Wrap a handler: every refusal becomes its answer, and the body is left unread."""
 
     async def refusing(request: web.Request) -> web.Response:
         try:

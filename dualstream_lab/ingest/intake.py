@@ -14,6 +14,7 @@ from dualstream_lab.errors import BufferFull, EventError, OutcomeUnknown, Publis
 from dualstream_lab.event import Event
 from dualstream_lab.http_server import HttpRefusal
 from dualstream_lab.ingest.lines import parse_line
+from dualstream_lab.units import quantity
 
 _NAMED = 20  # bad events spelled out in an answer
 _AT_ONCE = 500  # events checked before others have their turn
@@ -28,7 +29,7 @@ _RETRY = "what follows the first `accepted`, later, with the ids given here: con
 
 
 def malformed(error: EventError) -> bool:
-    """Whether the bytes were no JSON at all, rather than JSON of another form."""
+    """Find whether the bytes were no JSON at all, rather than JSON of another form."""
     cause = error.__cause__
     return cause is not None and not isinstance(cause, msgspec.ValidationError)
 
@@ -90,7 +91,7 @@ class Intake:
         self._sources.add(source)
 
     def batches(self, *, max_events: int, max_bytes: int) -> Iterator[tuple[Sequence[int], list[Event]]]:
-        """(numbers, events) of all, in order. Raises HttpRefusal if one is bad or there is none."""
+        """Give (numbers, events), batch by batch. Raises HttpRefusal if an event is bad or there is none."""
         if self._bad:
             raise self.refuse(self._bad, status=self._status)
         if not self._ends:
@@ -109,17 +110,18 @@ class Intake:
         return self._numbers[first:last], [parse_line(line, "event") for line in lines]
 
     def refuse(self, bad: Sequence[tuple[int, str]], *, status: int = 422, accepted: int = 0) -> HttpRefusal:
-        """The answer that names bad events, each by its number and the reason."""
+        """Make the answer that names bad events, each by its number and the reason."""
         number, reason = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        sent = f"{accepted} events before it are durable" if accepted else "nothing was sent"
+        durable = quantity(accepted, "event before it is durable", "events before it are durable")
+        sent = durable if accepted else "nothing was sent"
         error = f"{self._unit} {number}: {reason}{more}; {sent}"
         named = [{self._unit: number, "reason": reason} for number, reason in bad[:_NAMED]]
         return HttpRefusal(status, error, _EVENT, accepted=accepted, invalid=named)
 
 
 def receipts(receipt: Any) -> list[dict[str, str | None]]:
-    """Where each event of a batch is; ``pos`` is null where Kafka does not say it of a repeated batch."""
+    """Say where each event of a batch is; ``pos`` is null where Kafka does not say it of a repeated batch."""
     places = zip(receipt.event_ids, receipt.partitions, receipt.offsets, strict=True)
     return [{"id": event_id, "pos": _pos(partition, offset)} for event_id, partition, offset in places]
 
@@ -131,9 +133,10 @@ def _pos(partition: int, offset: int) -> str | None:
 def not_published(
     error: PublishError, events: Sequence[Event], *, before: int, retry_after: float
 ) -> HttpRefusal:
-    """The answer when a batch did not become durable; ``before``: events of the request that were by then."""
+    """Make the answer when a batch did not become durable; ``before``: events of the request that were."""
     if isinstance(error, BufferFull):
-        reason = f"{before} events are durable and the rest was not sent: {error}"
+        durable = quantity(before, "event is durable", "events are durable")
+        reason = f"{durable} and the rest was not sent: {error}"
         return HttpRefusal(503, reason, "the rest, later", retry_after=retry_after, accepted=before)
     outcomes = zip(events, error.outcomes, strict=True)
     known = [{"id": event.id} | _known(outcome) for event, outcome in outcomes]
@@ -141,7 +144,12 @@ def not_published(
     if isinstance(error, OutcomeUnknown):
         unknown = sum("unknown" in entry for entry in known)
         status = 504
-        reason = f"Kafka had {unknown} events and did not acknowledge them in time: they may be in the log"
+        had = quantity(
+            unknown,
+            "event and did not acknowledge it in time: it may be in the log",
+            "events and did not acknowledge them in time: they may be in the log",
+        )
+        reason = f"Kafka had {had}"
     return HttpRefusal(status, reason, _RETRY, retry_after=retry_after, accepted=before, events=known)
 
 

@@ -1,4 +1,4 @@
-"""A line, or a webhook's body, into an event. No I/O."""
+"""Makes events of lines, and of webhooks' bodies. No I/O."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _subjects = msgspec.json.Decoder(_Subject)
 
 
 def parse_line(line: bytes, form: Format) -> Event:
-    """The event in a line; its ``data`` keeps its bytes. Raises EventError.
+    """Parse the event in a line; its ``data`` keeps its bytes. Raises EventError.
 
     ``event``: an event as JSON. ``github-webhook``: ``{"event": …, "payload": …}``, see
     :func:`webhook_event`.
@@ -53,7 +53,7 @@ def parse_line(line: bytes, form: Format) -> Event:
 
 
 def webhook_event(name: str, payload: msgspec.Raw, event_id: str) -> Event:
-    """GitHub's delivery of an event as ours; the payload, which must be UTF-8, becomes ``data`` as it stands.
+    """Make an event of GitHub's delivery; the payload, which must be UTF-8, becomes ``data`` as it stands.
 
     The type is the event's name and the payload's action, the source its repository, else its organisation,
     else its sender. Raises EventError.

@@ -1,4 +1,4 @@
-"""The bytes of a file of events, as they come, into the texts of its events. No I/O.
+"""Splits the bytes of a file of events, as they come, into the texts of its events. No I/O.
 
 Plain JSON Lines; the same behind a byte-order mark; one JSON array of events; any of them gzipped. Whatever
 comes, no more than one text of :data:`MAX_TEXT` bytes is held.
@@ -51,7 +51,7 @@ Text = bytes | Unreadable
 
 
 class Splitter:
-    """Give it the bytes by :meth:`feed`, in pieces of any size, then call :meth:`finish`.
+    """Splits a file: give it the bytes by :meth:`feed`, in pieces of any size, then call :meth:`finish`.
 
     Both give the texts that are complete now; use them up before the next call. Raise EventError for what is
     surely no file of events. ``unit``: what a text is, ``line`` or ``event``.
@@ -65,7 +65,7 @@ class Splitter:
         self._begin = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Text]:
-        """The next bytes."""
+        """Take the next bytes."""
         if not self._sniffed:
             self._begin += data
             if len(self._begin) < _SNIFFED:
@@ -74,7 +74,7 @@ class Splitter:
         yield from self._read(data)
 
     def finish(self) -> Iterator[Text]:
-        """There are no more."""
+        """Take note that there are no more bytes."""
         if not self._sniffed:
             yield from self._read(self._sniff())
         if self._texts is None:
@@ -86,7 +86,7 @@ class Splitter:
             yield damage
 
     def _sniff(self) -> bytes:
-        """The first bytes, of which it is known now whether they are packed."""
+        """Give the first bytes back, of which it is known now whether they are packed."""
         self._sniffed = True
         if self._begin.startswith(_GZIP):
             self._packed = _Gzip()
@@ -120,7 +120,7 @@ class Splitter:
 
 
 class _Gzip:
-    """Any number of gzip members, one after the other, a bounded piece at a time."""
+    """Unpacks any number of gzip members, one after the other, a bounded piece at a time."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)
@@ -177,7 +177,7 @@ class _Open:
 
 
 class _Lines(_Open):
-    """Texts with a line's end behind each."""
+    """Cuts texts that have a line's end behind each."""
 
     def feed(self, data: bytes) -> Iterator[Text]:
         first, *others = data.split(b"\n")
@@ -192,7 +192,7 @@ class _Lines(_Open):
 
 
 class _Elements(_Open):
-    """The elements of an array, from behind its bracket."""
+    """Cuts the elements of an array, from behind its bracket."""
 
     def __init__(self) -> None:
         super().__init__()

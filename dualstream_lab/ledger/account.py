@@ -16,7 +16,7 @@ from dualstream_lab.recording.rows import Codes, Flags
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One entry an event: a Class, a Cause (0 unless it is undelivered), and Marks added up."""
+    """What became of the events, an entry each: a Class, a Cause (0 unless undelivered), Marks added up."""
 
     classes: Codes
     causes: Codes
@@ -24,39 +24,41 @@ class Account:
 
 
 def account_of(events: Events, log: Log, live: Live, drops: Drops, *, published_whole: bool) -> Account:
-    """``published_whole``: no row of publishing is missing."""
-    delivered = live.delivered
+    """Give every event its class. ``published_whole``: no row of publishing is missing."""
+    outcome, acked, delivered = events.outcome, events.durable, live.delivered
     inside, outside = _places(events, log, published_whole=published_whole)
-    classes = np.full(len(events), Class.UNRECORDED, np.uint8)
-    outcome = events.outcome
-    stray = delivered & outside
-    classes[stray & (outcome == NO_ROW)] = Class.ORPHAN
-
     refused = (outcome == Outcome.REJECTED) | (outcome == Outcome.NO_ROOM)
-    classes[refused] = Class.REFUSED
-    classes[refused & inside] = Class.REFUSED_IN_LOG
     unknown = (outcome == Outcome.UNKNOWN) | (outcome == Outcome.PENDING)
-    classes[unknown] = Class.UNKNOWN_OPEN
-    classes[unknown & inside] = Class.UNKNOWN_IN_LOG
-    classes[unknown & outside] = Class.UNKNOWN_NOT_IN_LOG
-    classes[stray & (refused | unknown)] = Class.ORPHAN
-
-    acked = events.durable
-    classes[acked] = Class.UNREAD
-    classes[acked & outside] = Class.LOST
     durable = acked & inside
-    given_up = drops.cause > 0 if drops.exact else np.zeros(len(events), np.bool_)
     undelivered = durable & (live.missed | ~delivered)
-    classes[durable] = Class.DELIVERED
-    classes[durable & given_up & (live.first > 0)] = Class.DELIVERED_AFTER_GIVING_UP
-    classes[undelivered] = Class.UNDELIVERED
+    given_up = durable & (live.first > 0) & (drops.cause > 0) & drops.exact
+    # Of these the first that is true of an event is its class.
+    rules = (
+        (Class.UNDELIVERED, undelivered),
+        (Class.DELIVERED_AFTER_GIVING_UP, given_up),
+        (Class.DELIVERED, durable),
+        (Class.LOST, acked & outside),
+        (Class.UNREAD, acked),
+        (Class.ORPHAN, delivered & outside),
+        (Class.UNKNOWN_IN_LOG, unknown & inside),
+        (Class.UNKNOWN_NOT_IN_LOG, unknown & outside),
+        (Class.UNKNOWN_OPEN, unknown),
+        (Class.REFUSED_IN_LOG, refused & inside),
+        (Class.REFUSED, refused),
+    )
     return Account(
-        classes=classes, causes=_causes(undelivered, delivered, live, drops), marks=_marks(events, log, live)
+        classes=np.select(
+            [mask for _, mask in rules],
+            [np.uint8(which) for which, _ in rules],
+            np.uint8(Class.UNRECORDED),
+        ),
+        causes=_causes(undelivered, delivered, live, drops),
+        marks=_marks(events, log, live),
     )
 
 
 def _places(events: Events, log: Log, *, published_whole: bool) -> tuple[Flags, Flags]:
-    """Which events are in the log, and which are not. The others are not known to be either."""
+    """Find which events are in the log, and which are not. The others are not known to be either."""
     read = log.at > 0
     if log.state is LogState.COMPLETE:
         return read, ~read

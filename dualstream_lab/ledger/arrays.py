@@ -79,7 +79,9 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
-    """``sources``: the ranks of those it subscribes to, -1 for all. ``windows``: by time, not overlapping.
+    """A subscriber, and when it was listening.
+
+    ``sources``: the ranks of those it subscribes to, -1 for all. ``windows``: by time, not overlapping.
 
     ``holes``: stretches of time whose rows of it are missing.
     """
@@ -91,7 +93,9 @@ class Subscriber:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drops:
-    """``cause``: for each event, 0, or ``Cause.DROPPED`` plus the reason why its notification was given up.
+    """The notifications that the publisher gave up.
+
+    ``cause``: for each event, 0, or ``Cause.DROPPED`` plus the reason why its notification was given up.
 
     ``exact``: told event by event; else it is what the publisher gave up in the second of the event's
     acknowledgement, and counts only for events that nobody received.
@@ -105,20 +109,20 @@ class Drops:
 
 
 def grouped(groups: Integers) -> Int64:
-    """The order that puts equal groups together, and keeps the order within each."""
+    """Find the order that puts equal groups together, and keeps the order within each."""
     if len(groups) and groups.max() < 65_536:
         groups = groups.astype(np.uint16)  # numpy sorts these by radix, ten times as fast
     return np.argsort(groups, kind="stable")
 
 
 def combined(groups: Integers, other: Integers) -> Integers:
-    """Numbers of what is equal in both, which are not negative."""
+    """Number the pairs of two columns, which are not negative: equal pairs have equal numbers."""
     most = int(other.max(initial=0))
     return groups.astype(np.int64) * (most + 1) + other if most else groups
 
 
 def behind(groups: Integers, keys: Integers) -> Flags:
-    """Which entries come after one of their group that has a higher key.
+    """Find the entries that come after one of their group that has a higher key.
 
     Both are not negative, and the product of their ranges fits 63 bits.
     """
@@ -136,7 +140,7 @@ def behind(groups: Integers, keys: Integers) -> Flags:
 
 
 def ranks(times: Integers) -> Int64:
-    """The place of each entry in the order of time; equal times keep their order."""
+    """Find the place of each entry in the order of time; equal times keep their order."""
     places = np.arange(len(times))
     if np.all(times[1:] >= times[:-1]):
         return places
@@ -146,7 +150,7 @@ def ranks(times: Integers) -> Int64:
 
 
 def first_rows(places: Integers, count: int) -> Int64 | None:
-    """The rows that are the first with their place (0 to ``count`` - 1), ascending; None if all are."""
+    """Find the rows that are the first with their place (0 to ``count`` - 1), ascending; None if all are."""
     seen = np.zeros(count, np.bool_)
     seen[places] = True
     if np.count_nonzero(seen) == len(places):

@@ -17,7 +17,7 @@ def _named(kinds: type[E], *meanings: str) -> dict[E, tuple[str, str]]:
 
 
 class LogState(IntEnum):
-    """What the records of the Kafka consumer can tell."""
+    """How much the records of the Kafka consumer can tell of the log."""
 
     ABSENT = 0
     """There was no consumer: Kafka's acknowledgement is all that is known."""
@@ -28,7 +28,7 @@ class LogState(IntEnum):
 
 
 class Class(IntEnum):
-    """Every event is in exactly one. The values are only for arrays."""
+    """What became of an event: each is in exactly one class. The values are only for arrays."""
 
     DELIVERED = 0
     UNDELIVERED = 1
@@ -131,11 +131,11 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """Its name for people, with its cause."""
+        """The name for people, with its cause."""
         return _TITLES.get(self.name, self.name) + (self.cause and f": {self.cause}")
 
     def as_dict(self) -> dict[str, Any]:
-        """As a line of JSON."""
+        """Make a dictionary that JSON takes."""
         found: dict[str, Any] = {"name": self.name, "count": self.count, "share": self.share}
         if self.cause:
             found["cause"] = self.cause

@@ -24,6 +24,7 @@ from dualstream_lab.ledger.seconds import Seconds
 from dualstream_lab.recording import DROPS, Ending, RunDirectory
 from dualstream_lab.recording.joined import by_seq, column_types, places, stacked
 from dualstream_lab.recording.rows import Int32, Int64
+from dualstream_lab.units import quantity
 
 _COLUMNS: Final = ("seq", "intended", "sent", "acked", "outcome", "source")
 _OTHERS: Final = ("consumed", "delivered", "dropped", "caught_up")
@@ -31,7 +32,7 @@ _AROUND: Final = 1_000_000_000  # ns: rows that a full disk refused came togethe
 
 
 class _Part(NamedTuple):
-    """A file: how many ``rows`` (None: it cannot be read), and the times of the first and the last."""
+    """A file of rows: how many ``rows`` (None: it cannot be read), the times of the first and the last."""
 
     writer: str
     rows: int | None
@@ -40,7 +41,7 @@ class _Part(NamedTuple):
 
 
 class Evidence:
-    """Reads a run. The rows of a kind are read when they are asked for, and not kept.
+    """The rows of a run. Those of a kind are read when they are asked for, and not kept.
 
     ``problems``: what is missing, besides the directory's own. ``published_whole``: no row of publishing is.
     ``drop_times``: when notifications were given up, as :meth:`drops` found them.
@@ -79,7 +80,8 @@ class Evidence:
             self.published_whole = False
         columns = by_seq(columns)
         if twice := rows - len(columns["seq"]):
-            self.problems.append(f"{twice:,} events were published twice: the first row of each counts")
+            events = quantity(twice, "event was", "events were")
+            self.problems.append(f"{events} published twice: the first row of each counts")
         if count := len(unknown := self._unpublished(columns["seq"])):
             added = {name: np.zeros(count, column.dtype) for name, column in columns.items()}
             added |= {"seq": unknown, "outcome": np.full(count, NO_ROW, np.int8)}
@@ -89,13 +91,13 @@ class Evidence:
         return Events(**columns)
 
     def _are_missing(self, kind: str, rows: int) -> bool:
-        """Whether there are fewer rows than were counted, which is a problem then."""
+        """Find whether there are fewer rows than were counted, which is noted as a problem."""
         if missing := self.seconds.missing(kind, rows):
             self.problems.append(missing)
         return bool(missing)
 
     def _unpublished(self, seq: Int64) -> Int64:
-        """Events that are only in rows of other kinds."""
+        """Find the events that are only in rows of other kinds than publishing."""
         found = [np.empty(0, np.int64)]
         for kind in _OTHERS:
             for _, columns in self._directory.columns(kind, ("seq",)):
@@ -106,7 +108,7 @@ class Evidence:
     # The durable path
 
     def consumed(self) -> tuple[Consumed, LogState]:
-        """The consumer's rows, and whether they are all."""
+        """Read the Kafka consumer's rows, and find whether they are all."""
         columns, parts = self._rows("consumed", "at", "partition", "offset")
         consumed = Consumed(**columns)
         whole = all(part.rows is not None for part in parts)
@@ -126,7 +128,7 @@ class Evidence:
     # The live path
 
     def delivered(self) -> tuple[Delivered, list[Subscriber], CaughtUp]:
-        """The subscribers' rows, and when each of them was subscribed."""
+        """Read the subscribers' rows, and when each of them was subscribed."""
         columns, parts = self._rows("delivered", "at", "subscriber")
         later, _ = self._rows("caught_up", "at", "subscriber")
         self._are_missing("caught_up", len(later["place"]))
@@ -154,7 +156,7 @@ class Evidence:
         return Delivered(place, at, bounds), subscribers, CaughtUp(**later)
 
     def _windows(self) -> dict[int, tuple[tuple[int, ...], list[Window]]]:
-        """Of each subscriber: the sources that it is for, and its windows."""
+        """Read for each subscriber the sources that it is for, and its windows."""
         found: dict[int, tuple[set[int], dict[int, Window]]] = {}
         names = ("subscriber", "source", "begin", "end", "why")
         for writer, columns in self._directory.columns("listening", names):
@@ -173,7 +175,7 @@ class Evidence:
         }
 
     def _holes(self, parts: Sequence[_Part]) -> dict[str, list[tuple[int, int]]]:
-        """By process: stretches of time that ``delivered`` rows are missing of."""
+        """Find for each process the stretches of time whose ``delivered`` rows are missing."""
         holes: dict[str, list[tuple[int, int]]] = {}
         last: dict[str, int] = {}
         rows: dict[str, int] = {}
@@ -200,7 +202,7 @@ class Evidence:
     # What the publisher gave up
 
     def drops(self) -> Drops:
-        """Event by event where it was recorded, else second by second."""
+        """Read which notifications were given up: event by event where that was recorded, else by second."""
         cause = np.zeros(len(self.events), np.uint8)
         columns, _ = self._rows("dropped", "at", "reason")
         place, reason = columns["place"], columns["reason"]
@@ -218,7 +220,7 @@ class Evidence:
     # Reading
 
     def _rows(self, kind: str, *names: str) -> tuple[dict[str, Any], list[_Part]]:
-        """(the events' places and the columns, the parts)."""
+        """Read (the events' places and the columns, the parts) of a kind of rows."""
         parts = []
         files: list[_Part] = []
         for writer, columns in self._directory.columns(kind, ("seq", *names)):
@@ -234,7 +236,7 @@ class Evidence:
         return stacked(parts, {"place": np.int32} | column_types(kind, names)), files
 
     def _number(self, writer: str, number: int) -> int:
-        """The number of one process's subscriber, as one of the run's."""
+        """Number one process's subscriber among those of the run."""
         return self._subscribers.setdefault((writer, number), len(self._subscribers))
 
     def _numbers(self, writer: str, numbers: Int32) -> Int32:

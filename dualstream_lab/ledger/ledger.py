@@ -23,6 +23,7 @@ from dualstream_lab.ledger.story import Story, story_of
 from dualstream_lab.ledger.tables import entry_table
 from dualstream_lab.recording import Ending, RunDirectory
 from dualstream_lab.recording.rows import Flags, Int64
+from dualstream_lab.units import quantity
 from dualstream_lab.workload import RunIds
 
 _EXAMPLES = 3
@@ -31,7 +32,9 @@ _PAUSE = 1_000_000_000  # ns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """``entries``: every class that occurs, by cause; their counts add up to ``events``. ``marks``: what else
+    """What became of each event of a run, and how it got over each fault.
+
+    ``entries``: every class that occurs, by cause; their counts add up to ``events``. ``marks``: what else
     is to be said of events of any class. ``sample``: one event in so many was recorded, and counts are of
     those. ``unsent``: events that were due and never sent; they have no row. ``lost`` and ``orphans``: None
     where the rows cannot tell. ``problems``: what is missing.
@@ -52,7 +55,7 @@ class Ledger:
 
     @classmethod
     def of(cls, run: RunDirectory | Path | str) -> Self:
-        """Of a run directory, also one that is damaged or not complete. Raises RecordingError for no run."""
+        """Account for a run directory, also a damaged or incomplete one. Raises RecordingError for no run."""
         directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
         evidence = Evidence(directory)
         events = evidence.events
@@ -81,7 +84,7 @@ class Ledger:
         )  # fmt: skip
 
     def count(self, name: str) -> int:
-        """How many events are in a class, or have a mark."""
+        """Count the events that are in a class, or have a mark."""
         name = LEDGER.get(name, name)
         return sum(entry.count for entry in (*self.entries, *self.marks) if entry.name == name)
 
@@ -91,7 +94,7 @@ class Ledger:
         return bool(self.lost or self.orphans)
 
     def ids(self, name: str) -> Iterator[str]:
-        """The ids of all events of a class, or with a mark. Raises EventError for no such name."""
+        """Give the ids of all events of a class, or with a mark. Raises EventError for no such name."""
         name = LEDGER.get(name, name)
         classes = {CLASSES[each][0]: each for each in CLASSES}
         marks = {MARKS[each][0]: each for each in MARKS}
@@ -105,7 +108,7 @@ class Ledger:
         return (of(int(seq)) for seq in self.seq[chosen])
 
     def entry(self, event_id: str) -> Story:
-        """One event's story. Raises EventError where the run has no such event, or did not record it."""
+        """Tell one event's story. Raises EventError where the run has no such event, or did not record it."""
         ids = self.directory.manifest.ids
         seq = RunIds(ids).seq(event_id)
         if seq is None:
@@ -123,7 +126,7 @@ class Ledger:
         return story_of(self.directory, seq, name=name, meaning=meaning, cause=cause, marks=marks)
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """Make a dictionary that JSON takes."""
         manifest = self.directory.manifest
         return {
             **{name: getattr(manifest, name) for name in ("run", "name", "state")},
@@ -135,13 +138,13 @@ class Ledger:
         }
 
     def __repr__(self) -> str:
-        return f"<Ledger of {self.directory.path}: {self.events:,} events, {self.lost} lost>"
+        return f"<Ledger of {self.directory.path}: {quantity(self.events, 'event')}, {self.lost} lost>"
 
     def _repr_html_(self) -> str:
         parts = [entry_table(self.entries, examples=1)._repr_html_()]
         if self.marks:
             parts += ["<p>Besides, of these:</p>", entry_table(self.marks, examples=1)._repr_html_()]
-        parts.append(f"<p>{self.events:,} events, each in one class</p>")
+        parts.append(f"<p>{quantity(self.events, 'event, in one class', 'events, each in one class')}</p>")
         parts += [f"<p>note: {html.escape(problem)}</p>" for problem in self.problems]
         return "".join(parts)
 
@@ -176,7 +179,7 @@ def _delay(spent: Int64) -> tuple[float, float, float]:
 
 
 def _entry(directory: RunDirectory, events: Events, chosen: Flags, **known: Any) -> Entry:
-    """With count, share and examples."""
+    """Make an entry of the chosen events, with their count, share and examples."""
     count, of = int(np.count_nonzero(chosen)), RunIds(directory.manifest.ids).of
     examples = tuple(of(int(seq)) for seq in events.seq[np.flatnonzero(chosen)[:_EXAMPLES]])
     return Entry(count=count, share=count / len(events), examples=examples, **known)

@@ -39,7 +39,7 @@ _NEVER: Final = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """One entry an event.
+    """What the live path did, with one entry an event.
 
     ``first``: when the first subscriber received it live, 0 for never. ``recovered``: when the last of those
     had it who got it only by catch-up or repair, 0 for none. ``missed``: a subscriber that was listening did
@@ -58,14 +58,14 @@ class Live:
 
     @property
     def delivered(self) -> Flags:
-        """Which somebody received, however late."""
+        """Which events somebody received, however late."""
         return np.asarray((self.first > 0) | (self.recovered > 0))
 
 
 def live_of(
     events: Events, log: Log, delivered: Delivered, subscribers: Sequence[Subscriber], caught_up: CaughtUp
 ) -> Live:
-    """From the rows of all subscribers."""
+    """Follow the live path, by the rows of all subscribers."""
     count = len(events)
     first = np.full(count, _NEVER)
     np.minimum.at(first, delivered.place, delivered.at)
@@ -104,7 +104,7 @@ class _Subscriptions:
         self._by_source: tuple[Int64, Int32] | None = None
 
     def take(self, subscriber: Subscriber, place: Int32, at: Int64, later: Int32, later_at: Int64) -> None:
-        """One subscriber: its rows, live and recovered."""
+        """Go through one subscriber's rows, live and recovered."""
         live, own = self._live, self._own
         first = first_rows(place, len(own))
         if first is not None:
@@ -122,8 +122,8 @@ class _Subscriptions:
         own[later] = False
 
     def _reorder(self, place: Int32) -> None:
-        """The log has an order within a partition. Without one, that of sending stands for it, for each
-        publisher.
+        """Mark what came out of the log's order within a partition, or without a log, of that in which each
+        publisher sent.
         """
         events = self._events
         known = events.outcome[place] >= 0
@@ -164,7 +164,7 @@ class _Subscriptions:
     def _causes(
         self, subscriber: Subscriber, sent: Int64, until: Int64, acked: Int64, place: Int32, at: Int64
     ) -> Codes:
-        """Why events were missed while it was listening."""
+        """Find why events were missed while the subscriber was listening."""
         found = np.full(len(sent), Cause.UNEXPLAINED, np.uint8)
         for window in subscriber.windows:
             inside = (sent >= window.begin) & (until <= window.end)
@@ -183,7 +183,7 @@ class _Subscriptions:
         return found
 
     def _followed(self, sources: Sequence[int]) -> slice | Int64:
-        """The events that a subscriber to ``sources`` is to receive."""
+        """Find the events that a subscriber to ``sources`` is to receive."""
         if min(sources) < 0:
             return slice(None)
         if self._by_source is None:
@@ -195,7 +195,7 @@ class _Subscriptions:
 
 
 def _ended(window: Window, sent: Int64) -> Codes:
-    """Why what was on its way when a subscription ended did not arrive."""
+    """Find why what was on its way when a subscription ended did not arrive."""
     if window.why is Ending.OPEN:  # the process that listened died
         cause = Cause.GENERATOR
     elif window.why is Ending.CLOSED:

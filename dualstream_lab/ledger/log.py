@@ -13,9 +13,11 @@ from dualstream_lab.recording.rows import Flags, Int32, Int64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """One entry an event. ``at``: when its record was first read, 0 for never; ``partition`` and ``offset``
-    where it was read. ``again``: at another place, too. ``reordered``: after an event of its source, in the
-    same partition, that its publisher sent later. ``spread``: some source is in several partitions.
+    """What the log has, with one entry an event.
+
+    ``at``: when its record was first read, 0 for never; ``partition`` and ``offset``: where it was read.
+    ``again``: at another place, too. ``reordered``: after an event of its source, in the same partition, that
+    its publisher sent later. ``spread``: some source is in several partitions.
     """
 
     state: LogState
@@ -28,7 +30,7 @@ class Log:
 
 
 def log_of(events: Events, rows: Consumed, state: LogState) -> Log:
-    """From the rows of the Kafka consumer."""
+    """Follow the durable path, by the rows of the Kafka consumer."""
     count = len(events)
     log = Log(
         state=state, spread=_is_spread(events.source[rows.place], rows.partition),
@@ -49,7 +51,7 @@ def log_of(events: Events, rows: Consumed, state: LogState) -> Log:
 
 
 def _is_spread(source: Int32, partition: Int32) -> bool:
-    """Whether partitions were added, or somebody places sources otherwise."""
+    """Find whether a source is in several partitions: as some were added, or somebody places it otherwise."""
     home = np.zeros(int(source.max(initial=0)) + 1, np.int32)
     home[source] = partition
     return bool(np.any(home[source] != partition))

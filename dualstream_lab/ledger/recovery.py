@@ -49,7 +49,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """One fault.
+    """How a run got over one fault.
 
     ``begin``: s of the run; ``lasted``: s, None if it has no end; ``detected``: s from its begin to the first
     ``sign`` of it, None where there was none. ``bite``, ``over``: the fault's own evidence.
@@ -67,7 +67,7 @@ class Recovery:
     over: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """Make a dictionary that JSON takes."""
         values = asdict(self)
         for path in PATHS:
             if values[path] is not None:
@@ -77,7 +77,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """A path's events; ``end`` 0: never."""
+    """The events of a path, by when each began and ended (ns); ``end`` 0: never."""
 
     begin: Int64
     end: Int64
@@ -87,7 +87,7 @@ def grade_all(
     faults: Sequence[FaultRecord], paths: Mapping[str, Series], signs: Sequence[tuple[int, str]], *,
     zero: int, ended: int, sample: int = 1,
 ) -> list[Recovery]:  # fmt: skip
-    """Every fault of a run. ``paths``: ``publish``, ``live`` and ``consumer``, as far as there are any.
+    """Grade every fault of a run. ``paths``: ``publish``, ``live`` and ``consumer``, as far as there are any.
     ``signs``: (when, what) from elsewhere. ``zero``, ``ended``: the run's. ``sample``: as recorded.
     """
     begins = sorted(fault.begin for fault in faults)
@@ -122,7 +122,7 @@ def _recovery(
 
 
 def grade(series: Series, fault: int, over: int, *, since: int, until: int, sample: int = 1) -> Path | None:
-    """One path through a fault from ``fault`` to ``over`` (ns), looked at from ``since`` to ``until``.
+    """Grade one path through a fault from ``fault`` to ``over`` (ns), looked at from ``since`` to ``until``.
 
     None where it had no events.
     """
@@ -154,7 +154,7 @@ def grade(series: Series, fault: int, over: int, *, since: int, until: int, samp
 
 
 def _silence(ends: Int64, fault: int, over: int, since: int, until: int) -> tuple[float, float | None]:
-    """(s of the longest silence, s from the fault's end to its end)."""
+    """Find (s of the longest silence, s from the fault's end to its end)."""
     inside = ends[(ends >= since) & (ends <= until)]
     next_ = ends[ends > until][:1]
     before = int(np.searchsorted(inside, fault, side="right"))
@@ -171,7 +171,9 @@ def _silence(ends: Int64, fault: int, over: int, since: int, until: int) -> tupl
 
 
 def _backlog(begins: Int64, ends: Int64, fault: int, since: int, until: int) -> tuple[int, float | None]:
-    """(events that were open at worst, events/s at which they became fewer). What never ended is not open."""
+    """Find (events that were open at worst, events/s at which these became fewer). What never ended is not
+    open.
+    """
 
     def opened(first: int, last: int) -> tuple[Int64, Int64]:
         at = np.arange(first, max(last, first) + _GRID, _GRID)
@@ -189,7 +191,7 @@ def _backlog(begins: Int64, ends: Int64, fault: int, since: int, until: int) -> 
 
 
 def _p99s(begin: Int64, spent: Floats, first: int, last: int, width: int) -> Iterator[float]:
-    """p99 of the events that began in each bucket; NaN of none."""
+    """Find the p99 of the events that began in each bucket; NaN of none."""
     edges = np.searchsorted(begin, np.arange(first, last + 1, width))
     for low, high in pairwise(edges.tolist()):
         rank = max(1, math.ceil(0.99 * (high - low))) - 1
@@ -197,14 +199,14 @@ def _p99s(begin: Int64, spent: Floats, first: int, last: int, width: int) -> Ite
 
 
 def _first_slow(begin: Int64, spent: Floats, fault: int, slowest: float) -> int | None:
-    """When it showed that an event was late; the limit is twice the slowest before the fault."""
+    """Find when it showed that an event was late: twice as slow as the slowest before the fault."""
     limit = int(_TIMES * slowest)
     late = begin[(spent > limit) & (begin + limit >= fault)]
     return int(late.min()) + limit if len(late) else None
 
 
 def _back(p99s: Iterable[float], normal: float, width: int) -> float | None:
-    """s until the first bucket from which on some in a row are normal; those without events do not count."""
+    """Find the s until the first of some normal buckets in a row; those without events do not count."""
     first, steady = 0, 0
     for place, p99 in enumerate(p99s):
         if p99 <= normal:

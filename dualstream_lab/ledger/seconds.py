@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Final
 
 from dualstream_lab.recording import Interval, Outcome, RunDirectory, drops_of
+from dualstream_lab.units import quantity
 
 UNREAD: Final = "unread: "
 """Begins the counters that say what of the log was not read, and why."""
@@ -16,7 +17,7 @@ _SOFT_LIMIT: Final = 8 * 2**20  # bytes that Redis keeps for a subscriber, by de
 
 
 class Seconds:
-    """Of all intervals of a run.
+    """What is known of a run by its intervals, which are a second long.
 
     ``counters``: summed up. ``delivered``: rows that each process's subscribers should have. ``caught_up``:
     whether the Kafka consumer read all partitions to their ends, None where nobody said. ``drops``: (begin,
@@ -65,7 +66,7 @@ class Seconds:
 
     @property
     def unread(self) -> str:
-        """What the Kafka consumer did not read, in a sentence; empty where it read everything."""
+        """A sentence on what the Kafka consumer did not read; empty where it read everything."""
         if self.caught_up is None or self.caught_up:
             return ""
         reasons = [n.removeprefix(UNREAD) for n in self.counters if n.startswith(UNREAD)]
@@ -79,20 +80,24 @@ class Seconds:
         return writer not in self._via_gateway and any(begin <= at <= end for begin, end in self._killings)
 
     def counted(self, kind: str) -> int:
-        """How many rows of a kind there should be, if each has one."""
+        """Count the rows of a kind that there should be, if each event has one."""
         if kind == "published":
             return sum(self.counters[outcome.name.lower()] for outcome in Outcome)
         return sum(drops_of(self.counters).values()) if kind == "dropped" else self.counters[kind]
 
     def missing(self, kind: str, rows: int) -> str:
-        """What to say where there are fewer rows than were counted; empty where there are not."""
+        """Say that there are fewer rows than were counted; nothing where there are not."""
         if refused := sum(count for (of, _), count in self._refused.items() if of == kind):
-            return f"{refused:,} {kind} rows are missing: the disk was too slow for them"
+            return f"{_missing(refused, kind)}: the disk was too slow for them"
         counted = self.counted(kind)
         if self._sample == 1 and rows < counted:
-            return f"{counted - rows:,} of {counted:,} {kind} rows are missing"
+            return f"{counted - rows:,} of {_missing(counted, kind)}"
         return ""
 
     def refusals(self, kind: str) -> list[tuple[int, int, str]]:
-        """(begin, end, process): when the disk was too slow for rows of a kind."""
+        """List (begin, end, process): when the disk was too slow for rows of a kind."""
         return [(begin, end, writer) for of, begin, end, writer in self._refusals if of == kind]
+
+
+def _missing(rows: int, kind: str) -> str:
+    return quantity(rows, f"{kind} row is missing", f"{kind} rows are missing")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualstream_lab.recording import DROPS, Ending, Outcome, RunDirectory
+from dualstream_lab.units import quantity
 from dualstream_lab.workload import RunIds, source_name
 
 _OUTCOMES = {
@@ -24,7 +25,7 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """``at``: ms after the event was due; None for what has no time of its own."""
+    """What happened to an event, ``at`` ms after it was due; None for what has no time of its own."""
 
     at: float | None
     text: str
@@ -32,7 +33,9 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """``due``: s of the run at which the plan wanted it sent; None where the row of its publishing is missing
+    """What any row says of one event.
+
+    ``due``: s of the run at which the plan wanted it sent; None where the row of its publishing is missing
     (``at`` of the moments is then from the run's start). ``moments``: by time.
     """
 
@@ -59,7 +62,7 @@ class Story:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """As what a JSON file holds."""
+        """Make a dictionary that JSON takes."""
         return {
             "id": self.event_id, "class": self.name, "cause": self.cause or None, "marks": list(self.marks),
             "source": self.source or None, "due_s": self.due,
@@ -70,13 +73,13 @@ class Story:
 def story_of(
     directory: RunDirectory, seq: int, *, name: str, meaning: str, cause: str, marks: tuple[str, ...]
 ) -> Story:
-    """Read the rows of one event again."""
+    """Tell the story of one event, whose rows are read again."""
     manifest = directory.manifest
     published = next((row for _, row in _rows(directory, "published", seq)), None)
     zero = published["intended"] if published else manifest.started
     timed: list[tuple[int, str]] = []
     if published:
-        timed.append((published["sent"], f"sent, {published['size']:,} bytes"))
+        timed.append((published["sent"], f"sent, {quantity(published['size'], 'byte')}"))
         if published["acked"]:
             timed.append((published["acked"], "acknowledged by Kafka, as its caller saw it"))
     delivered: dict[tuple[str, int], int] = {}
@@ -119,7 +122,7 @@ def story_of(
 
 
 def _rows(directory: RunDirectory, kind: str, seq: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """(process, row) of one event."""
+    """Find the rows of one event, as (process, row)."""
     for writer, rows in directory.parts(kind):
         if rows is None:
             continue
@@ -131,7 +134,7 @@ def _rows(directory: RunDirectory, kind: str, seq: int) -> Iterator[tuple[str, d
 def _absent(
     directory: RunDirectory, delivered: dict[tuple[str, int], int], sent: int, until: int, source: int
 ) -> Iterator[str]:
-    """The subscribers that did not get it, and how they were from ``sent`` to ``until``."""
+    """Name the subscribers that did not get it, and how they were from ``sent`` to ``until``."""
     windows: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
     for writer, rows in directory.parts("listening"):
         for row in [] if rows is None else rows.to_pylist():
@@ -161,7 +164,7 @@ def _absent(
 
 
 def _faults(directory: RunDirectory, zero: int, end: int) -> Iterator[str]:
-    """What was broken meanwhile."""
+    """Name the faults that were on meanwhile."""
     for fault in directory.manifest.faults:
         if fault.begin <= end and (fault.end or end) >= zero:
             until = f"{(fault.end - zero) / 1e6:+,.0f} ms" if fault.end else "the end"

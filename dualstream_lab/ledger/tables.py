@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dualstream_lab.ledger.classes import Entry
 from dualstream_lab.ledger.recovery import PATHS, Path, Recovery
 from dualstream_lab.recording import Manifest
+from dualstream_lab.units import quantity
 
 
 class Table(NamedTuple):
-    """Texts; a notebook shows it as a table."""
+    """A header and rows of texts; a notebook shows them as a table."""
 
     header: list[str]
     rows: list[list[str]]
@@ -27,7 +28,7 @@ class Table(NamedTuple):
 
 
 def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
-    """Header and rows: classes or marks, with ids."""
+    """Make a table of classes or marks, with ids."""
     rows = []
     for entry in entries:
         name = entry.title
@@ -39,7 +40,7 @@ def entry_table(entries: Iterable[Entry], *, examples: int = 3) -> Table:
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
-    """Header and rows: a column a fault."""
+    """Make a table of recoveries, with a column for each fault."""
     header = ["", *(f"{recovery.fault} at {recovery.begin:.1f} s" for recovery in recoveries)]
     rows = [
         ["lasted", *("to the end" if each.lasted is None else duration(each.lasted) for each in recoveries)],
@@ -47,17 +48,14 @@ def recovery_table(recoveries: Sequence[Recovery]) -> Table:
     ]
     for title in PATHS:
         paths = [getattr(recovery, title) for recovery in recoveries]
-        if not any(paths):
-            continue
-        rows.append([f"{title}: unavailable for", *map(_unavailable, paths)])
-        if title != "live":
-            rows.append([f"{title}: piled up, drained", *map(_backlog, paths)])
-        rows.append([f"{title}: p99 as before, after its end", *map(_back, paths)])
+        for name, text in _OF_A_PATH.items():
+            if any(paths) and (title, name) != ("live", "piled up, drained"):
+                rows.append([f"{title}: {name}", *("-" if path is None else text(path) for path in paths)])
     return Table(header, rows)
 
 
 def fault_rows(manifest: Manifest) -> list[tuple[str, ...]]:
-    """What was broken, from when until when, and the evidence for both."""
+    """List what was broken, from when until when, and the evidence for both."""
     zero, rows = manifest.started, list[tuple[str, ...]]()
     for fault in manifest.faults:
         begin, end = (f"{(at - zero) / 1e9:.1f} s" for at in (fault.begin, fault.end))
@@ -66,27 +64,25 @@ def fault_rows(manifest: Manifest) -> list[tuple[str, ...]]:
 
 
 def share_text(share: float) -> str:
-    """A share of all events, however small."""
+    """Write a share of all events, however small."""
     return f"{share:.2%}" if share >= 0.0001 else f"{share:.1e}"
 
 
 def duration(seconds: float) -> str:
-    """A length of time as text, in ms or s."""
+    """Write a length of time, in ms or s."""
     if not seconds:
         return "at once"
     return f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
 
 
 def detected(recovery: Recovery) -> str:
-    """When and how the fault showed."""
+    """Write when and how the fault showed."""
     if recovery.detected is None:
         return "no sign of it"
     return f"{duration(recovery.detected)}: {recovery.sign}"
 
 
-def _unavailable(path: Path | None) -> str:
-    if path is None:
-        return "-"
+def _unavailable(path: Path) -> str:
     if not path.unavailable:
         return "not unavailable"
     if path.again is None:
@@ -95,15 +91,20 @@ def _unavailable(path: Path | None) -> str:
     return duration(path.unavailable) + after
 
 
-def _backlog(path: Path | None) -> str:
-    if path is None:
-        return "-"
+def _backlog(path: Path) -> str:
     drained = "" if path.drain is None else f", {path.drain:,.0f}/s"
-    return f"{path.backlog:,} events{drained}"
+    return f"{quantity(path.backlog, 'event')}{drained}"
 
 
-def _back(path: Path | None) -> str:
-    if path is None or path.normal is None:
+def _back(path: Path) -> str:
+    if path.normal is None:
         return "-"
     back = "not seen" if path.back is None else duration(path.back)
     return f"{back} ({path.normal:,.1f} ms before)"
+
+
+_OF_A_PATH: Final = {
+    "unavailable for": _unavailable,
+    "piled up, drained": _backlog,
+    "p99 as before, after its end": _back,
+}

@@ -21,7 +21,7 @@ _OPTIONS: Final = {"kafka_url": "--kafka", "redis_url": "--redis"}
 
 
 def find_settings(**values: object) -> Settings:
-    """Settings with a Kafka URL; where none is given, those of the running local stack.
+    """Load settings with a Kafka URL; where none is given, those of the running local stack.
 
     Raises ConfigError for a bad value, StackError where there is neither.
     """
@@ -51,12 +51,12 @@ class Destination:
 
     @classmethod
     def of(cls, stack: LocalStack, topic: str | None = None) -> Self:
-        """A stack that was started for it; ``topic``: another one of it."""
+        """Send load to a stack that was started for it; ``topic``: not to its own topic, but to this."""
         return cls._local(stack, topic or stack.topic, "a local stack of its own")
 
     @classmethod
     def running(cls, topic: str | None = None) -> Self | None:
-        """The stack that `dualstream up` runs, if it does; ``topic``: another one of it."""
+        """Send load to the stack that `dualstream up` runs, if it does; ``topic``: not to its own topic."""
         info = running_stack()
         return None if info is None else cls._local(info, topic or info.topic, "the running local stack")
 
@@ -67,7 +67,7 @@ class Destination:
 
     @property
     def kafka(self) -> str:
-        """Kafka's servers."""
+        """Kafka's servers, without any password."""
         return _listed(self.settings.kafka_url)
 
     def agree(self, ask: Callable[[], bool] | None) -> None:
@@ -82,7 +82,7 @@ class Destination:
 
 
 def places(settings: Settings) -> str:
-    """The brokers, the topic and the channels, without any password."""
+    """Name the brokers, the topic and the channels, without any password."""
     announced = "no Redis: nothing is announced"
     if settings.redis_url is not None:
         announced = f"Redis {_listed(settings.redis_url)}, channels {settings.channel_prefix}events:*"
@@ -92,8 +92,8 @@ def places(settings: Settings) -> str:
 def find_destination(
     *, kafka: str | None, redis: str | None, topic: str | None, use_env: bool
 ) -> Destination | None:
-    """The brokers that were given, or with ``use_env`` those of the environment; None: a stack of its own is
-    to be started. Without ``use_env`` nothing in the environment says where load goes.
+    """Find the brokers that were given, or with ``use_env`` those of the environment. None: a stack of its
+    own is to be started. Without ``use_env`` nothing in the environment says where load goes.
 
     Raises ConfigError.
     """
@@ -115,7 +115,7 @@ def find_destination(
 
 
 def _within(settings: Settings, running: Settings) -> bool:
-    """Whether all of these brokers are among the running, however their addresses are written."""
+    """Find whether all of these brokers are among the running, however their addresses are written."""
     return all(
         set(_servers(one or "")) <= set(_servers(other or ""))
         for one, other in ((settings.kafka_url, running.kafka_url), (settings.redis_url, running.redis_url))
@@ -127,7 +127,7 @@ def _listed(url: str | None) -> str:
 
 
 def _servers(url: str) -> list[str]:
-    """``host:port`` of each, or the path of a socket; nothing of who logs in, or how. Of no URL: none."""
+    """List ``host:port`` of each server, or the path of a socket; nothing of who logs in, or how."""
     scheme, _, rest = url.rpartition("://")
     hosts = re.split(r"[?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     if scheme == "unix":
@@ -137,8 +137,8 @@ def _servers(url: str) -> list[str]:
 
 
 def with_origins(text: str, arguments: Sequence[str]) -> str:
-    """A message about a setting of brokers, as whoever gave it with these arguments, or in the environment,
-    can act on it; an address that came from the environment is said to.
+    """Say a message about a setting of brokers so that whoever gave it, by these arguments or in the
+    environment, can act on it; an address that came from the environment is said to.
     """
     for setting, option in _OPTIONS.items():
         variable = f"DUALSTREAM_{setting.upper()}"
@@ -156,12 +156,12 @@ def with_origins(text: str, arguments: Sequence[str]) -> str:
 
 
 def _renamed(setting: str, name: str, text: str) -> str:
-    """But not within code, where it is a parameter's name."""
+    """Rename a setting, but not within code, where it is a parameter's name."""
     return re.sub(rf"(`[^`]*`)|\b{setting}\b", lambda match: match[1] or name, text)
 
 
 def ambient(setting: str) -> str:
-    """What the environment says; nothing where it says what cannot be."""
+    """Read a setting from the environment; nothing where it says what cannot be."""
     try:
         return str(getattr(Settings.load(), setting) or "")
     except ConfigError:
@@ -169,5 +169,5 @@ def ambient(setting: str) -> str:
 
 
 def _names(text: str, url: str) -> bool:
-    """Whether one of the URL's servers is in the text."""
+    """Find whether one of the URL's servers is in the text."""
     return any(server in text for server in re.findall(r"[^\s,@/]+:\d+", url))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dualstream_lab.errors import StackError
+from dualstream_lab.units import quantity
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  (directories of our own are made there)
 """On Linux: files in it are in memory."""
@@ -17,7 +18,7 @@ _MIN_FREE = 64 * 2**20  # bytes; on a disk that is full a broker cannot even say
 
 
 def user_directory(kind: Literal["cache", "state"]) -> Path:
-    """This package's directory of the user's. Raises StackError without the ``stack`` extra."""
+    """Find this package's directory among the user's. Raises StackError without the ``stack`` extra."""
     try:
         import platformdirs  # noqa: PLC0415  (part of the stack extra)
     except ImportError as error:
@@ -27,7 +28,7 @@ def user_directory(kind: Literal["cache", "state"]) -> Path:
 
 
 def temporary_directory(*, in_memory: bool) -> Path:
-    """A new one, in memory if asked for and there is room. Raises StackError."""
+    """Make a new directory, in memory if that is asked for and there is room. Raises StackError."""
     try:
         place = MEMORY if in_memory and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= _ROOM else None
         return Path(tempfile.mkdtemp(prefix="dualstream-", dir=place))
@@ -36,7 +37,7 @@ def temporary_directory(*, in_memory: bool) -> Path:
 
 
 def kept_directory(given: Path, brokers: int) -> Path:
-    """``given``, absolute, if a stack of so many brokers can use it. Raises StackError."""
+    """Check that a stack of so many brokers can use ``given``, and make it absolute. Raises StackError."""
     try:
         given.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=given):
@@ -51,7 +52,7 @@ def kept_directory(given: Path, brokers: int) -> Path:
     kept = sorted(path.name for path in given.glob("kafka-*"))
     if kept and kept != [f"kafka-{node}" for node in range(1, brokers + 1)]:
         raise StackError(
-            f"directory {given} holds a stack of {len(kept)} broker(s), not {brokers}; "
+            f"directory {given} holds a stack of {quantity(len(kept), 'broker')}, not {brokers}; "
             f"start it with --brokers {len(kept)}, or choose another directory"
         )
     return given.resolve()

@@ -44,7 +44,7 @@ def main(log: str, remove: str, command: list[str]) -> int:
 
 
 def _obey(child: subprocess.Popen[bytes], letter: bytes) -> bool:
-    """Whether the parent is still there."""
+    """Send the signal that the letter means; whether the parent is still there."""
     if letter in SIGNALS:
         child.send_signal(SIGNALS[letter])
     return letter != b""

@@ -28,7 +28,7 @@ _RESOLVE_TIMEOUT = 300.0
 
 
 def class_path(progress: Callable[[str], None]) -> list[Path]:
-    """The verified jars, in the lock's order. Downloads them if the cache lacks them or differs.
+    """Find the verified jars, in the lock's order; download them if the cache lacks them or differs.
 
     Raises StackError if they cannot be had, or do not match the lock.
     """
@@ -92,7 +92,7 @@ def _resolve(home: Path) -> list[Path]:
 
 
 def _repositories() -> dict[str, str]:
-    """The user's repositories: those of jgo's settings, and a mirror of Maven Central in settings.xml."""
+    """Read the user's repositories: of jgo's settings, and a mirror of Maven Central in settings.xml."""
     from jgo.config import GlobalSettings  # noqa: PLC0415
 
     repositories = dict(GlobalSettings.load().repositories)

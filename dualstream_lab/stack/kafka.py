@@ -29,7 +29,7 @@ class BrokerPorts:
 
 
 def new_id() -> str:
-    """A random Kafka UUID: base64 without padding, and never a leading dash."""
+    """Make a random Kafka UUID: base64 without padding, and never a leading dash."""
     while True:
         text = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
@@ -40,7 +40,7 @@ def broker_process(
     node: int, *, ports: Sequence[BrokerPorts], cluster_id: str, runtime: Runtime, directory: Path,
     remove: Path | None, settings: Mapping[str, str], tls: TlsMaterial | None = None,
 ) -> ManagedProcess:  # fmt: skip
-    """Broker ``node`` (from 1) of a cluster with these ports: files written, not yet started.
+    """Make broker ``node`` (from 1) of a cluster with these ports: its files are written, it is not started.
 
     An existing directory's data are kept.
     """
@@ -76,7 +76,7 @@ def _settings(node: int, ports: Sequence[BrokerPorts], data: Path, tls: TlsMater
 
 
 def _tls_settings(directory: Path, tls: TlsMaterial) -> dict[str, str]:
-    """A keystore is the key and its chain in one PEM file."""
+    """Make the settings of the encrypted listener; its keystore is the key and its chain in one PEM file."""
     keystore = directory / "keystore.pem"
     keystore.touch(mode=0o600)
     keystore.write_bytes(Path(tls.key).read_bytes() + Path(tls.certificate).read_bytes())
@@ -110,5 +110,5 @@ def _explain(log: str) -> str:
 
 
 def port_taken(error: StackError) -> bool:
-    """Whether a start failed for a port that something else took in the meantime."""
+    """Find whether a start failed for a port that something else took in the meantime."""
     return "port is in use" in str(error)

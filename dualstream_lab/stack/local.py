@@ -21,6 +21,7 @@ from dualstream_lab.stack.runtime import Runtime, find_java
 from dualstream_lab.stack.settings import PARTITIONS, TOPIC, TlsMaterial, replication, topic_settings
 from dualstream_lab.stack.valkey import find_redis, redis_process, tls_capable_redis
 from dualstream_lab.stack.warm import warmed
+from dualstream_lab.units import quantity
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -82,7 +83,7 @@ class LocalStack:
 
     @property
     def brokers(self) -> tuple[ManagedProcess, ...]:
-        """One process a broker, broker 1 first."""
+        """The brokers' processes, that of broker 1 first."""
         _ = self.directory
         return self._brokers
 
@@ -96,19 +97,19 @@ class LocalStack:
 
     @property
     def kafka_url(self) -> str:
-        """``127.0.0.1:port[,…]``, every broker."""
+        """The address of every broker, ``127.0.0.1:port[,…]``."""
         _ = self.directory
         return ",".join(f"{HOST}:{ports.client}" for ports in self._ports)
 
     @property
     def redis_url(self) -> str:
-        """``redis://127.0.0.1:port``."""
+        """The URL of Redis, ``redis://127.0.0.1:port``."""
         _ = self.redis
         return f"redis://{HOST}:{self._redis_ports[0]}"
 
     @property
     def kafka_tls_url(self) -> str:
-        """The listeners with TLS and a password (SASL PLAIN), if the stack was given ``tls``."""
+        """The URL of the listeners with TLS and a password (SASL PLAIN), if the stack was given ``tls``."""
         _ = self.directory
         if self._tls is None:
             raise StackError("this stack has no TLS listener; start it with tls=")
@@ -117,7 +118,7 @@ class LocalStack:
 
     @property
     def rediss_url(self) -> str:
-        """The listener with TLS and an ACL user, if given ``tls`` and a Redis built with TLS is there."""
+        """The URL of the listener with TLS and an ACL user, given ``tls`` and a Redis built with TLS."""
         _ = self.redis
         if self._tls is None or not self._redis_ports[1]:
             raise StackError("no TLS Redis: give tls=, and put a redis-server built with TLS on PATH")
@@ -193,7 +194,7 @@ class LocalStack:
             self._directory, remove = kept_directory(self._given, self._count), None
         self._choose_ports(tls_redis=self._tls is not None and binary == tls_capable_redis())
         cluster_id = self._cluster_id()
-        self._progress(f"starting Kafka ({self._count} broker{'s' * (self._count > 1)}) and Redis …")
+        self._progress(f"starting Kafka ({quantity(self._count, 'broker')}) and Redis …")
         if binary is not None:
             port, tls_port = self._redis_ports
             self._redis = redis_process(
@@ -216,7 +217,7 @@ class LocalStack:
                 self.create_topic(self.topic)
 
     def _cluster_id(self) -> str:
-        """The kept cluster's id, so that a broker lost from a kept directory is made anew in it."""
+        """Read the kept cluster's id, so that a broker lost from a kept directory is made anew in it."""
         for meta in sorted(self.directory.glob("kafka-*/data/meta.properties")):
             for line in meta.read_text(encoding="utf-8").splitlines():
                 if line.startswith("cluster.id="):
@@ -269,7 +270,7 @@ async def _create_topic(
 
 
 async def _sent(client: AIOKafkaAdminClient, topic: NewTopic) -> Any:
-    """Again while the broker is fenced, as one is that a full machine kept from its heartbeats."""
+    """Ask again while the broker is fenced, as one is that a full machine kept from its heartbeats."""
     while True:
         with suppress(AttributeError):  # aiokafka's word for a controller that is fenced
             response = await client.create_topics([topic])
@@ -289,7 +290,7 @@ async def _known(client: AIOKafkaAdminClient, name: str) -> None:
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a loop of its own, in a thread of its own: the caller may be in a loop already."""
+    """Run a coroutine in a loop and a thread of its own: the caller may be in a loop already."""
     future: Future[T] = Future()
 
     def run() -> None:

@@ -16,7 +16,7 @@ _random = random.SystemRandom()
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different ports that were free a moment ago. Raises StackError if there are none."""
+    """Find ``count`` different ports that were free a moment ago. Raises StackError if there are none."""
     ports: list[int] = []
     with ExitStack() as held:
         for _ in range(1000):
@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def check_port(port: int, option: str) -> int:
-    """The port, if it is free. Raises StackError naming the option that asked for it."""
+    """Check that a port is free. Raises StackError naming the option that asked for it."""
     bound = _bind(port)
     if bound is None:
         raise StackError(

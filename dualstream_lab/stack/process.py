@@ -56,7 +56,7 @@ class ManagedProcess:
 
     @property
     def paused(self) -> bool:
-        """Whether :meth:`pause` was the last word."""
+        """Whether it runs, and stands still since :meth:`pause`."""
         return self._paused and self.running
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class ManagedProcess:
             time.sleep(_POLL)
 
     def log_text(self) -> str:
-        """What the log holds since the last start."""
+        """Read what the log holds since the last start."""
         try:
             with self.log.open("rb") as file:
                 file.seek(self._log_start)
@@ -152,7 +152,7 @@ class ManagedProcess:
             self._ended(_REAP_TIMEOUT)
 
     def _ended(self, timeout: float) -> bool:
-        """Whether guard and server are gone within ``timeout``; if so, let go of the pipes."""
+        """Wait ``timeout`` s for guard and server to end, and let go of their pipes. False: they have not."""
         if self._guard is None:
             return True
         try:
@@ -166,7 +166,7 @@ class ManagedProcess:
         return True
 
     def _abandon(self) -> None:
-        """The guard could not start the command: say why."""
+        """Say why the guard could not start the command. Raises StackError."""
         guard = self._guard
         assert guard is not None  # noqa: S101
         _, error = guard.communicate(timeout=_REAP_TIMEOUT)

@@ -37,7 +37,7 @@ class Java:
 
 @cache
 def find_java() -> Java:
-    """Raises StackError if there is no Java of version 17 or newer."""
+    """Find a Java. Raises StackError if there is none of version 17 or newer."""
     if home := os.environ.get("JAVA_HOME"):
         java = _inspect(Path(home) / "bin" / "java")
         if java is not None and java.version >= OLDEST:
@@ -55,7 +55,7 @@ def find_java() -> Java:
 
 
 def _inspect(binary: Path) -> Java | None:
-    """None if the binary does not run."""
+    """Ask a Java for its version; None if the binary does not run."""
     try:
         done = subprocess.run([binary, "-version"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -78,11 +78,11 @@ class Runtime:
 
     @property
     def class_path(self) -> str:
-        """As ``java -cp`` takes it."""
+        """The jars as ``java -cp`` takes them."""
         return ":".join(map(str, self.jars))
 
     def command(self, *, heap_mb: int, temporary: Path) -> list[str]:
-        """The Java command up to the main class. ``temporary`` is for Java's own files."""
+        """Make the Java command up to the main class. ``temporary`` is for Java's own files."""
         options = [
             f"-Xms{heap_mb // 2}m",
             f"-Xmx{heap_mb}m",

@@ -34,17 +34,17 @@ class TlsMaterial:
 
 
 def replication(brokers: int) -> int:
-    """Copies of each partition."""
+    """Say how many replicas a partition has on so many brokers."""
     return min(3, brokers)
 
 
 def topic_settings(brokers: int) -> dict[str, str]:
-    """A topic's settings: with three copies, two must have a record before it is acknowledged."""
+    """Make a topic's settings: with three replicas, two must have a record before it is acknowledged."""
     return {"min.insync.replicas": "2" if replication(brokers) == 3 else "1"}
 
 
 def broker_settings(brokers: int) -> dict[str, str]:
-    """What all brokers of a cluster of this size share: all but names, addresses and directories."""
+    """Make what all brokers of a cluster of this size share: all but names, addresses and directories."""
     replication_factor = str(replication(brokers))
     enough = topic_settings(brokers)["min.insync.replicas"]
     return {
@@ -79,7 +79,7 @@ def broker_settings(brokers: int) -> dict[str, str]:
 def node_settings(
     node: int, *, controllers: Sequence[str], listeners: str, advertised: str, protocols: str, data: str
 ) -> dict[str, str]:
-    """What differs from broker to broker; ``controllers``: host and port of each."""
+    """Make what differs from broker to broker; ``controllers``: host and port of each."""
     return {
         "node.id": str(node),
         "controller.quorum.voters": ",".join(f"{i}@{address}" for i, address in enumerate(controllers, 1)),

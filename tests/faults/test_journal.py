@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import stat
@@ -120,6 +121,23 @@ async def test_what_cannot_be_undone_now_is_kept_for_later(mine, url):
     written.close()
     (entry,) = left_behind()
     with pytest.raises(FaultInert, match=r"redis\.oom cannot be undone: .*connecting"):
+        await recover(entry)
+    assert left_behind() == [entry]
+
+
+@pytest.mark.parametrize("version", [None, 0, 2])
+async def test_a_file_of_another_version_is_refused_and_kept(version):
+    """What it calls the settings that were changed is not known."""
+    written = JournalEntry(fault="redis.oom", settings={}, original={"memory": "0"})
+    written.write()
+    written.close()
+    values = json.loads(written.path.read_text())
+    values.pop("version")
+    written.path.write_text(json.dumps(values if version is None else values | {"version": version}))
+    (entry,) = left_behind()
+    with pytest.raises(
+        FaultInert, match=r"redis\.oom cannot be undone: .*, of another version, does not say"
+    ):
         await recover(entry)
     assert left_behind() == [entry]
 

@@ -13,7 +13,7 @@ import pytest
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import FaultInert, StackError, StreamUnavailable
 from dualstream_lab.event import Event
-from dualstream_lab.faults.evidence import KAFKA, address_of, answers
+from dualstream_lab.faults.evidence import KAFKA, Server, address_of
 from dualstream_lab.faults.fault import Target
 from dualstream_lab.faults.injector import broken, open_target, recover
 from dualstream_lab.faults.journal import left_behind
@@ -140,7 +140,7 @@ async def test_a_begin_that_is_cut_short_is_undone(target: Target, kind: type[Fa
 async def test_slow_is_slow_where_the_load_goes_and_nowhere_else(target: Target) -> None:
     async with broken(target, "kafka.slow", delay_ms=60) as evidence:
         assert float(evidence.split()[-2]) >= 120  # ms
-        assert await answers(address_of(target.direct.kafka_url or ""), KAFKA, within=0.1)
+        assert await Server(address_of(target.direct.kafka_url or ""), KAFKA).answers(within=0.1)
         began = time.monotonic()
         await published(target)
         assert time.monotonic() - began >= 0.24  # connects, and asks several times

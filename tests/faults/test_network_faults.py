@@ -8,7 +8,7 @@ import pytest
 
 from dualstream_lab.errors import FaultInert, StackError
 from dualstream_lab.faults import evidence
-from dualstream_lab.faults.evidence import KAFKA, REDIS, address_of, answers
+from dualstream_lab.faults.evidence import KAFKA, REDIS, Server, address_of
 from dualstream_lab.faults.fault import Target
 from dualstream_lab.faults.injector import broken, open_target
 from dualstream_lab.faults.network import FAULTS, NetworkFault
@@ -46,10 +46,10 @@ async def test_each_bites_where_the_load_goes_and_is_over(target: Target, kind: 
     other = REDIS if kind.breaks == "kafka" else KAFKA
     async with broken(target, kind.name, **parameters(kind)) as evidence:
         assert evidence
-        assert await answers(redis, REDIS, within=0.1)
-        assert await answers(kafka, KAFKA, within=0.1)
+        assert await Server(redis, REDIS).answers(within=0.1)
+        assert await Server(kafka, KAFKA).answers(within=0.1)
         healthy = {REDIS: target.proxies["redis"].address, KAFKA: target.proxies["kafka"].address}
-        assert await answers(healthy[other], other)
+        assert await Server(healthy[other], other).answers()
 
 
 @each

@@ -186,7 +186,7 @@ def test_published_twice_counts_once(builder):
     builder.sent(3, 40, writer="other")
     ledger = builder.ledger()
     assert ledger.events == 10
-    assert "1 events were published twice: the first row of each counts" in ledger.problems
+    assert "1 event was published twice: the first row of each counts" in ledger.problems
 
 
 def test_what_is_no_run_is_an_error(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
-from aiokafka.protocol.admin import DescribeConfigsRequest
+from aiokafka.protocol.admin import DescribeClientQuotasRequest, DescribeConfigsRequest
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
@@ -26,6 +26,7 @@ _TIMEOUT = 5.0  # s of one request
 _CLIENT: Final = "dualstream-fault"
 _TOPIC, _TOPIC_LEVEL = 2, 1  # kind of resource, source of a setting
 _SET, _DELETE = 0, 1
+_BY_DEFAULT = 1  # how a quota's client is matched
 _NOWHERE = 1_000_000  # a partition that no topic has
 _QUOTA: Final = "producer_byte_rate"
 _TEXT = String("utf-8")
@@ -33,7 +34,7 @@ _TEXT = String("utf-8")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """Who has it. ``leader`` is -1 while there is none."""
+    """A partition's brokers, by their ids. ``leader`` is -1 while there is none."""
 
     leader: int
     replicas: tuple[int, ...]
@@ -41,13 +42,13 @@ class Partition:
 
     @property
     def whole(self) -> bool:
-        """It has a leader, and all replicas have what it has."""
+        """Whether it has a leader, and all replicas have what the leader has."""
         return self.leader >= 0 and set(self.in_sync) == set(self.replicas)
 
 
 @asynccontextmanager
 async def administration(settings: Settings) -> AsyncIterator[Admin]:
-    """A client of the cluster. Raises StreamUnavailable, from within as well, where Kafka does not answer."""
+    """Open a client of the cluster. Raises StreamUnavailable, also within the block, if Kafka is mute."""
     client = AIOKafkaClient(
         **kafka_client_options(settings.kafka_url or ""),
         client_id=_CLIENT,
@@ -66,14 +67,14 @@ async def administration(settings: Settings) -> AsyncIterator[Admin]:
 
 
 class Admin:
-    """What the faults ask of a cluster and a topic in it, and change."""
+    """The administration of a cluster and of one topic in it, as far as the faults need it."""
 
     def __init__(self, client: AIOKafkaClient, topic: str) -> None:
         self._client = client
         self._topic = topic
 
     async def partitions(self) -> Mapping[int, Partition]:
-        """As any live broker sees them."""
+        """The topic's partitions by number, as any live broker sees them."""
         answer = await self._ask(MetadataRequest([self._topic], allow_auto_topic_creation=False))
         self._client.cluster.update_metadata(answer)
         code, _, _, entries = answer.topics[0]
@@ -84,7 +85,7 @@ class Admin:
         }
 
     async def topic_setting(self, name: str) -> str | None:
-        """What the topic itself says, not what it inherits."""
+        """Read a setting that the topic itself has; None where it inherits it."""
         answer = await self._ask(DescribeConfigsRequest([(_TOPIC, self._topic, [name])]))
         code, message, _, _, entries = answer.resources[0]
         self._check(code, f"topic {self._topic!r}: {message}")
@@ -92,41 +93,42 @@ class Admin:
         return settings.get(name)
 
     async def set_topic_setting(self, name: str, value: str | None) -> None:
-        """None: what it inherits. The topic's other settings stay."""
+        """Change one setting of the topic, or let it inherit it again (None). Its other settings stay."""
         change = (name, _DELETE if value is None else _SET, value)
         answer = await self._ask(_AlterConfigs([(_TOPIC, self._topic, [change])], False))
         code, message, *_ = answer.resources[0]
         self._check(code, f"{name} of topic {self._topic!r}: {message}")
 
     async def quota(self) -> float | None:
-        """Bytes/s that each producer may write to each broker, where it has no quota of its own."""
-        answer = await self._ask(_DescribeQuotas([("client-id", 1, None)], True))
+        """Read how many bytes/s a producer without a quota of its own may write to each broker; None: any."""
+        clients: Any = ("client-id", _BY_DEFAULT, None)
+        answer = await self._ask(DescribeClientQuotasRequest([clients], strict=True))
         self._check(answer.error_code, f"quotas: {answer.error_message}")
         return {key: value for _, values in answer.entries or () for key, value in values}.get(_QUOTA)
 
     async def set_quota(self, value: float | None) -> None:
-        """None: without limit."""
+        """Limit such producers to so many bytes/s; None: let them write without limit."""
         change = (_QUOTA, value or 0.0, value is None)
         answer = await self._ask(_AlterQuotas([([("client-id", None)], [change])], False))
         code, message, *_ = answer.entries[0]
         self._check(code, f"quotas: {message}")
 
     async def try_to_write(self, partition: int, leader: int) -> str:
-        """The error of a produce with acks=all that a leader with enough replicas answers with
-        ``CorruptRecordException``: its checksum is wrong, so that nothing is ever written.
+        """Send a produce with acks=all whose checksum is wrong, so that nothing is written; the error's name.
+        A leader with enough replicas answers ``CorruptRecordException``.
         """
         answer = await self._produce(leader, partition, _batch(1, broken=True))
         return str(for_code(answer.topics[0][1][0][1]).__name__)
 
     async def throttled(self, broker: int, size: int) -> int:
-        """For how many ms the broker throttles us after a produce of ``size`` bytes to a partition that does
-        not exist: bytes count, and nothing is written.
+        """Send a produce of ``size`` bytes to a partition that does not exist: none is written, but they
+        count. Returns for how many ms the broker throttles us.
         """
         answer = await self._produce(broker, _NOWHERE, _batch(size))
         return int(answer.throttle_time_ms)
 
     def brokers(self) -> list[int]:
-        """Those that are known."""
+        """The ids of the brokers that are known."""
         return sorted(broker.nodeId for broker in self._client.cluster.brokers())
 
     async def _produce(self, broker: int, partition: int, batch: bytes) -> Any:
@@ -134,7 +136,7 @@ class Admin:
         return await self._client.send(broker, request)
 
     async def _ask(self, request: Any) -> Any:
-        """The first broker that answers: always the same one, while it lives."""
+        """Ask the first broker that answers: always the same one, while it lives."""
         problem: Exception = StreamUnavailable("Kafka has no brokers")
         for broker in self.brokers():
             try:
@@ -161,7 +163,7 @@ def _batch(size: int, *, broken: bool = False) -> bytes:
 
 
 class _FirstVersion:
-    """Of a request that aiokafka does not have."""
+    """Makes version 0 of a request that aiokafka does not have."""
 
     API_KEY: int
 
@@ -188,11 +190,6 @@ _AlterConfigs: Final = _request(44, [_ALTER, ("validate_only", Boolean)], [("res
 
 _ERROR: Final = (("error_code", Int16), ("error_message", _TEXT))
 _ENTITY: Final = ("entity", Array(("kind", _TEXT), ("name", _TEXT)))
-_VALUES: Final = ("values", Array(("key", _TEXT), ("value", Float64)))
-_COMPONENTS: Final = ("components", Array(("kind", _TEXT), ("match_type", Int8), ("match", _TEXT)))
-_DescribeQuotas: Final = _request(
-    48, [_COMPONENTS, ("strict", Boolean)], [*_ERROR, ("entries", Array(_ENTITY, _VALUES))]
-)
 _QUOTA_CHANGES: Final = ("changes", Array(("key", _TEXT), ("value", Float64), ("remove", Boolean)))
 _AlterQuotas: Final = _request(
     49,

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import KAFKA, Address, address_of, until
+from dualstream_lab.faults.evidence import KAFKA, Server, address_of, until
 from dualstream_lab.faults.fault import Fault, Parameter, ServerFault
 from dualstream_lab.faults.kafka.admin import Partition, administration
 from dualstream_lab.kafka_log import open_consumer
 from dualstream_lab.stack import ManagedProcess
 from dualstream_lab.tasks import in_thread
+from dualstream_lab.units import quantity
 
 _BACK = 30.0  # s for a broker that returned to have all that it missed
 _MOVED = 30.0  # s; a broker that is gone is missed after 4 on the local stack, 9 by default
@@ -27,25 +28,24 @@ class KafkaFault(ServerFault):
     """A fault of Kafka, by default of the first broker."""
 
     breaks = "kafka"
-    dialect = KAFKA
 
     @property
     def process(self) -> ManagedProcess:
-        """Of the stack's first broker."""
+        """The process of the stack's first broker."""
         return self.stack.brokers[0]
 
     @property
-    def address(self) -> Address:
-        """Of the stack's first broker, past any proxy."""
-        return address_of(self.stack.kafka_url)
+    def server(self) -> Server:
+        """The stack's first broker, past any proxy."""
+        return Server(address_of(self.stack.kafka_url), KAFKA)
 
     async def partitions(self) -> Mapping[int, Partition]:
-        """Of the topic, as a live broker sees them. Raises StreamUnavailable."""
+        """The topic's partitions, as a live broker sees them. Raises StreamUnavailable."""
         async with administration(self.target.direct) as admin:
             return await admin.partitions()
 
     async def until(self, true: Callable[[Mapping[int, Partition]], bool], within: float) -> float:
-        """How many s it takes until that is true of the partitions. Raises FaultInert."""
+        """Wait until ``true`` says so of the partitions; how many s that took. Raises FaultInert."""
 
         async def differs() -> str:
             try:
@@ -58,7 +58,7 @@ class KafkaFault(ServerFault):
         return await until(differs, within, _PAUSE)
 
     async def verify_ended(self) -> str:
-        """Every partition has a leader, which answers, and all of its replicas."""
+        """See that every partition has a leader, which answers, and all of its replicas."""
         await self.until(lambda partitions: all(one.whole for one in partitions.values()), _BACK)
         numbers = list(await self.partitions())
         async with open_consumer(self.target.direct) as consumer:
@@ -67,7 +67,12 @@ class KafkaFault(ServerFault):
                 return "; ".join((await consumer.bounds(numbers)).refused.values())
 
             await until(refused, _BACK, _PAUSE)
-        return f"all {len(numbers)} partitions have all their replicas, and say where they end"
+        whole = quantity(
+            len(numbers),
+            "partition has all its replicas, and says where it ends",
+            "partitions have all their replicas, and say where they end",
+        )
+        return f"all {whole}" if len(numbers) > 1 else whole
 
 
 class _BrokerLost(KafkaFault):
@@ -107,17 +112,16 @@ class _LeaderLost(_BrokerLost):
             lambda partitions: all(partitions[number].leader not in {self._lost, -1} for number in self._led),
             _MOVED,
         )
-        return (
-            f"broker {self._lost} led {len(self._led)} partitions; {seconds:.1f} s after its death others "
-            "lead them"
-        )
+        led = quantity(len(self._led), "partition")
+        others = "another leads it" if len(self._led) == 1 else "others lead them"
+        return f"broker {self._lost} led {led}; {seconds:.1f} s after its death {others}"
 
     async def verify_ended(self) -> str:
         return f"broker {self._lost} is back; {await super().verify_ended()}"
 
 
 class _NotEnoughReplicas(_BrokerLost):
-    """Who wants every replica's word gets an error that may pass: so it is tried again, and again.
+    """A producer that wants every replica's word gets an error that may pass, and tries again and again.
 
     More replicas cannot be asked for than a partition has (brokers then count those that there are): so it is
     all of them, and one broker is gone.
@@ -127,7 +131,7 @@ class _NotEnoughReplicas(_BrokerLost):
     says = "min.insync.replicas becomes all, and a broker is killed: produces with acks=all are refused"
 
     async def begin(self) -> None:
-        """The setting of the topic, and SIGKILL to who leads least."""
+        """Change the setting of the topic, and kill the broker that leads least."""
         async with administration(self.target.direct) as admin:
             partitions = await admin.partitions()
             self.note({_ENOUGH: await admin.topic_setting(_ENOUGH)})
@@ -165,7 +169,7 @@ class _NotEnoughReplicas(_BrokerLost):
         return f"{_ENOUGH} is {enough or 'the default'} again, {whole}"
 
     async def _answers(self) -> str:
-        """Of the leaders, to what would never be written."""
+        """Ask the leaders to write what is never written; the names of their errors."""
         try:
             async with administration(self.target.direct) as admin:
                 partitions = await admin.partitions()
@@ -191,13 +195,13 @@ class _Throttled(KafkaFault):
     )
 
     async def begin(self) -> None:
-        """The quota of clients by default."""
+        """Set the quota that clients have by default."""
         async with administration(self.target.direct) as admin:
             self.note({"quota": await admin.quota()})
             await admin.set_quota(self.value["rate_kib"] * 1024)
 
     async def verify_active(self) -> str:
-        """A broker says so to a producer that has sent what the quota allows in its window (11 s)."""
+        """Send what the quota allows in its window (11 s), until a broker says that it holds us back."""
         piece = int(min(2**20, max(2**16, self.value["rate_kib"] * 1024)))
         most = piece + int(30 * self.value["rate_kib"] * 1024)
         sent, deadline = 0, time.monotonic() + _SPREAD
@@ -218,7 +222,7 @@ class _Throttled(KafkaFault):
                 await admin.set_quota(self.original["quota"])
 
     async def verify_ended(self) -> str:
-        """The quota is as before; if there was none, nobody is held back."""
+        """See that the quota is as before and, if there was none, that nobody is held back."""
         before = self.original.get("quota")
         async with administration(self.target.direct) as admin:
 

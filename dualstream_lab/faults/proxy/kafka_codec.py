@@ -28,7 +28,7 @@ _MOST = 1000  # questions without an answer
 
 
 class KafkaCodec:
-    """Of one connection. ``place`` gives the address that clients are to know a broker by.
+    """The codec of one connection. ``place`` gives the address that clients are to know a broker by.
 
     Raises ValueError for bytes that are not Kafka's, and for requests in a version that could name brokers.
     """
@@ -42,7 +42,7 @@ class KafkaCodec:
         self._passing = 0  # bytes of the answer that is passing
 
     def request(self, data: bytes) -> bytes:
-        """The same bytes: what is asked is only noted."""
+        """Pass a client's bytes on as they are, and note what is asked."""
         begun = self._head + data
         at = self._skipping
         while at + _REQUEST.size <= len(begun):
@@ -63,7 +63,7 @@ class KafkaCodec:
                 raise ValueError("too many requests without an answer")
 
     def answer(self, data: bytes) -> bytes:
-        """What the client gets. An answer that is read is held until it is whole."""
+        """Pass a broker's bytes on with other addresses. An answer that is read is held until it is whole."""
         if self._passing >= len(data):  # nearly all bytes are those of records
             self._passing -= len(data)
             return data
@@ -149,7 +149,7 @@ class _Answer:
                 self._at += size
 
     def address(self) -> None:
-        """A host and a port, as they always come. Nobody's (port -1) is left."""
+        """Replace an address, a host and a port as they always come. Nobody's (port -1) stays."""
         begin = self._at
         host = self.text().decode()
         (port,) = self.take(">i")
@@ -160,7 +160,7 @@ class _Answer:
             self._replace(begin, length + name + struct.pack(">i", port))
 
     def versions(self) -> None:
-        """The array of versions that a broker speaks, without those that could name brokers."""
+        """Take from the versions that a broker speaks those that could name brokers."""
         if self.take(">h")[0] == _UNSUPPORTED_VERSION:
             self.flexible = False  # then all is as in version 0
         begin = self._at
@@ -195,7 +195,7 @@ class _Answer:
 
 
 def _number(value: int) -> bytes:
-    """A whole number as its variable length has it."""
+    """Encode a whole number in Kafka's variable length."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -50,11 +50,11 @@ class Proxy:
 
     @property
     def address(self) -> Address:
-        """Where clients connect to; of several servers, to the first."""
+        """The address that clients connect to; with several servers, the one before the first."""
         return HOST, self._port_before(self._servers[0])
 
     def start(self) -> None:
-        """Listen."""
+        """Start the thread, and listen."""
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dualstream-proxy", daemon=True)
         self._thread.start()
@@ -89,7 +89,7 @@ class Proxy:
         self.set(None)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """In the thread."""
+        """Run this in the proxy's thread, and wait until it has ended."""
         if self._loop is None:
             work.close()
             raise StackError(_NOT_STARTED)
@@ -130,7 +130,7 @@ class Proxy:
             await asyncio.wait(self._opening)
 
     def _place(self, host: str, port: int) -> Address:
-        """Where clients reach this server. It listens when this returns, and accepts in a moment."""
+        """Give the address where clients reach this server. It listens already, and accepts in a moment."""
         relay = self._relays.get((host, port))
         if relay is None:
             relay = self._relays[host, port] = Relay((host, port), codec=self._codec)
@@ -164,5 +164,5 @@ class KafkaProxy(Proxy):
 
     @property
     def kafka_url(self) -> str:
-        """What clients are given instead: as many servers as the URL had."""
+        """The URL that clients are given instead, with as many servers as the proxied one has."""
         return ",".join(f"{HOST}:{self._port_before(server)}" for server in self._servers)

@@ -58,8 +58,8 @@ class Relay:
             await asyncio.sleep(0)
 
     async def become(self, toxic: Toxic | None) -> None:
-        """Do to what passes as this toxic says; None: nothing. What was on the way arrives first; connections
-        that lost bytes to the last one are reset.
+        """Exert this toxic on what passes; None: let it pass. What was on the way arrives first, and
+        connections that lost bytes to the last toxic are reset.
         """
         async with self._becoming:
             for end in tuple(self.ends):
@@ -223,7 +223,7 @@ class _End(asyncio.Protocol):
             self.other.reset()
 
     def flush(self) -> None:
-        """What is on the way arrives now."""
+        """Let what is on the way arrive now."""
         self._queue = deque((0.0, data) for _, data in self._queue)
         self.wake()
 
@@ -242,7 +242,7 @@ class _End(asyncio.Protocol):
         self.regulate()
 
     def wake(self) -> None:
-        """Whatever has arrived by now goes on; come again for the rest. Nothing before there is a server."""
+        """Pass on what has arrived by now, and come again for the rest. Nothing before there is a server."""
         self._stop_timer()
         if self.other is None:
             return
@@ -257,7 +257,7 @@ class _End(asyncio.Protocol):
         self.regulate()
 
     def _arrive(self, data: bytes | None) -> None:
-        """At the other end."""
+        """Give the other end what has arrived; None is the end."""
         other = self.other
         if other is None or other.transport.is_closing():
             return

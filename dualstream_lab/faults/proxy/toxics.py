@@ -56,7 +56,7 @@ class Road:
         self._free = 0.0
 
     def become(self, toxic: Toxic | None) -> None:
-        """Change to these values."""
+        """Let what comes from now on go as this toxic says."""
         self._toxic, self._free = toxic, 0.0
 
     @property
@@ -66,11 +66,11 @@ class Road:
 
     @property
     def room(self) -> int:
-        """Bytes that one connection may have on it before no more are taken."""
+        """How many bytes of one connection may be on it before no more are taken."""
         return _FAR if isinstance(self._toxic, Delay) else _NEAR
 
     def slices(self, data: bytes) -> list[bytes]:
-        """The data in pieces that go on one by one."""
+        """Cut the data into pieces that go on one by one."""
         if not isinstance(self._toxic, Bandwidth):
             return [data]
         size = max(1024, int(self._toxic.rate_kib * 1024 * _SLICE))

@@ -12,16 +12,7 @@ from typing import ClassVar, Final
 from dualstream_lab.errors import FaultInert, StreamUnavailable
 from dualstream_lab.faults.evidence import until
 from dualstream_lab.faults.fault import Fault, Parameter, RepeatedFault, Target
-from dualstream_lab.faults.redis.probe import (
-    WRITE,
-    Link,
-    RedisFault,
-    Refused,
-    ask,
-    delivers,
-    lifetime,
-    refused,
-)
+from dualstream_lab.faults.redis.probe import WRITE, Link, RedisFault, Refused, ask, delivers, refused
 
 _FILL = 32  # connections that may have ended since they were counted
 _FULL = "max number of clients"
@@ -75,7 +66,7 @@ class _ReadOnly(RedisFault):
     says = "Redis becomes a replica of nobody: writes are refused, PUBLISH goes on and says no error"
 
     async def begin(self) -> None:
-        """Only a master: another replica would have to copy everything again."""
+        """Make it a replica. Only a master: a replica would have to copy everything again afterwards."""
         async with Link(self.url) as admin:
             if (role := await admin.info("role")) != "master":
                 raise FaultInert(f"this Redis is a {role} already")
@@ -131,7 +122,7 @@ class _OutputBuffer(_Configured):
 
 
 class _MaxClients(RedisFault):
-    """Who is connected stays; who has to connect anew cannot.
+    """No client can connect anew; those that are connected stay.
 
     As many may connect as are connected, so that those of a process that crashed leave room to undo it.
     """
@@ -148,13 +139,13 @@ class _MaxClients(RedisFault):
         return self._links[-1]
 
     async def begin(self) -> None:
-        """The connection that does it stays, to undo it."""
+        """Allow no more clients than there are. The connection that does it stays, to undo it."""
         admin = self._connect()
         self.note({"maxclients": await admin.setting("maxclients")})
         await admin.ask("CONFIG", "SET", "maxclients", await admin.info("connected_clients"))
 
     async def verify_active(self) -> str:
-        """A new connection is refused, once there are as many as there were."""
+        """See a new connection refused, once there are as many as there were."""
         for _ in range(_FILL):
             try:
                 await self._connect().ask("PING")
@@ -165,7 +156,7 @@ class _MaxClients(RedisFault):
         raise FaultInert(f"{_FILL} new connections are accepted")
 
     async def end(self) -> None:
-        """As it was. Where the begin was cut short, its connection is gone, and Redis may not know it yet."""
+        """Allow as many as before, once there is room: Redis may not know yet that a connection is gone."""
         for link in self._links[1:]:
             await link.close()
         if self.original:
@@ -190,7 +181,7 @@ class _NoPermission(RedisFault):
     says = "the user of this Redis may not publish (ACL): PUBLISH and EVALSHA are refused"
 
     async def begin(self) -> None:
-        """What the user may do is remembered as a whole."""
+        """Take the rights away; all that the user may do is remembered."""
         async with Link(self.url) as admin:
             user = await admin.ask("ACL", "WHOAMI")
             lines = [line.split() for line in await admin.ask("ACL", "LIST")]
@@ -208,7 +199,7 @@ class _NoPermission(RedisFault):
 
 
 class _Repeated(RepeatedFault, RedisFault):
-    """Commands again and again, on a connection that is kept."""
+    """A fault that sends commands again and again, on a connection that is kept."""
 
     every = "every_ms"
     parameters: ClassVar = (Parameter("every_ms", 200, 10, 60_000, "so often"),)
@@ -233,7 +224,7 @@ class _Repeated(RepeatedFault, RedisFault):
 
     @abstractmethod
     async def losses(self, within: float) -> Sequence[float | None]:
-        """After how many s what was there is lost; None: it stays for so long."""
+        """Wait ``within`` s for losses: after how many s each came, None for what stays."""
 
     async def verify_active(self) -> str:
         within = self.pause + _SLACK
@@ -258,10 +249,21 @@ class _KillClients(_Repeated):
     kept, lost = "connections stay", "a subscriber and another client are cut off"
 
     async def losses(self, within: float) -> Sequence[float | None]:
-        return await asyncio.gather(
-            lifetime(self.url, "SUBSCRIBE", "dualstream-fault", within=within),
-            lifetime(self.url, "PING", within=within),
-        )
+        commands = (("SUBSCRIBE", "dualstream-fault"), ("PING",))
+        return await asyncio.gather(*(self._lifetime(command, within) for command in commands))
+
+    async def _lifetime(self, command: Sequence[str], within: float) -> float | None:
+        """Send this command and then read; after how many s the connection is closed, None if it stays."""
+        began = time.perf_counter()
+        try:
+            async with Link(self.url) as link:
+                await link.ask(*command)
+                while (left := began + within - time.perf_counter()) > 0:
+                    await link.ask(timeout=left)
+        except StreamUnavailable as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                return time.perf_counter() - began
+        return None
 
 
 class _ScriptFlush(_Repeated):
@@ -293,11 +295,11 @@ class _Busy(_Configured):
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """By the name that all versions know."""
+        """The threshold, by the name that all versions know."""
         return {"lua-time-limit": str(round(self.value["mute_ms"]))}
 
     async def begin(self) -> None:
-        """The script is told to end, too, if this process is not there to do it."""
+        """Set the threshold, then start a script that ends by itself should nobody be there to kill it."""
         await super().begin()
         self._script = asyncio.create_task(self._run_script())
         with suppress(StreamUnavailable):
@@ -314,7 +316,7 @@ class _Busy(_Configured):
         return f"PING is refused ({error}) after {(time.perf_counter() - began) * 1e3:.0f} ms"
 
     async def end(self) -> None:
-        """Kill the script, also one that only just arrives, then as it was."""
+        """Kill the script, also one that only just arrives, then put the setting back."""
         if not self.original:
             return
         for _ in range(_KILLS):

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dualstream_lab.errors import FaultInert, StreamUnavailable
-from dualstream_lab.faults.evidence import REDIS, Address, address_of
+from dualstream_lab.faults.evidence import REDIS, Server, address_of
 from dualstream_lab.faults.fault import ServerFault
 from dualstream_lab.stack import ManagedProcess
 
@@ -53,8 +53,8 @@ class Link:
         await self.close()
 
     async def ask(self, *command: str | int, timeout: float = _ANSWER) -> Any:
-        """Its answer; without a command, what comes next. Raises Refused for an error reply,
-        StreamUnavailable for anything else.
+        """Send a command and read its answer; without a command, read what comes next. Raises Refused for an
+        error reply, StreamUnavailable for anything else.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -69,14 +69,14 @@ class Link:
             raise StreamUnavailable(f"Redis: {error}") from error
 
     async def info(self, name: str, timeout: float = _ANSWER) -> str:
-        """A field of INFO. Raises StreamUnavailable where there is none."""
+        """Read a field of INFO. Raises StreamUnavailable where there is none."""
         for line in str(await self.ask("INFO", timeout=timeout)).splitlines():
             if line.startswith(name + ":"):
                 return line[len(name) + 1 :]
         raise StreamUnavailable(f"Redis tells no {name}")
 
     async def setting(self, name: str) -> str:
-        """A value of CONFIG GET. Raises StreamUnavailable where there is none."""
+        """Read a setting by CONFIG GET. Raises StreamUnavailable where there is none."""
         if not (setting := await self.ask("CONFIG", "GET", name)):
             raise StreamUnavailable(f"Redis has no setting {name}")
         return str(setting[1])
@@ -88,13 +88,13 @@ class Link:
 
 
 async def ask(url: str, *command: str | int, timeout: float = _ANSWER) -> Any:
-    """The answer to one command on a connection of its own. Raises as :meth:`Link.ask`."""
+    """Ask one command on a connection of its own. Raises as :meth:`Link.ask`."""
     async with Link(url) as link:
         return await link.ask(*command, timeout=timeout)
 
 
 async def delivers(url: str, *, size: int = 8) -> str:
-    """How soon a PUBLISH of so many bytes is delivered. Raises FaultInert, StreamUnavailable."""
+    """Publish so many bytes to a subscriber; how soon they came. Raises FaultInert, StreamUnavailable."""
     channel, message = f"{_NAME}:{secrets.token_hex(4)}", "x" * size
     async with Link(url) as subscriber:
         await subscriber.ask("SUBSCRIBE", channel)
@@ -108,22 +108,8 @@ async def delivers(url: str, *, size: int = 8) -> str:
         return f"a PUBLISH is received in {(time.perf_counter() - began) * 1e3:.1f} ms"
 
 
-async def lifetime(url: str, *command: str | int, within: float) -> float | None:
-    """After how many s a connection is closed that sends this command and then reads. None: it stays."""
-    began = time.perf_counter()
-    try:
-        async with Link(url) as link:
-            await link.ask(*command)
-            while (left := began + within - time.perf_counter()) > 0:
-                await link.ask(timeout=left)
-    except StreamUnavailable as error:
-        if not isinstance(error.__cause__, TimeoutError):
-            return time.perf_counter() - began
-    return None
-
-
 async def refused(url: str, word: str, *command: str | int, timeout: float = _ANSWER) -> str:
-    """The error, with ``word`` in it, that the command gets. Raises FaultInert for any other answer."""
+    """See the command refused by an error with ``word`` in it. Raises FaultInert for any other answer."""
     try:
         answer = await ask(url, *command, timeout=timeout)
     except StreamUnavailable as error:
@@ -137,11 +123,10 @@ class RedisFault(ServerFault):
     """A fault of Redis."""
 
     breaks = "redis"
-    dialect = REDIS
 
     @property
     def url(self) -> str:
-        """Of Redis itself, past any proxy. Raises StreamUnavailable where there is none."""
+        """The URL of Redis itself, past any proxy. Raises StreamUnavailable where there is none."""
         if self.target.direct.redis_url is None:
             raise StreamUnavailable("no Redis was given")
         return self.target.direct.redis_url
@@ -152,10 +137,10 @@ class RedisFault(ServerFault):
         return self.stack.redis
 
     @property
-    def address(self) -> Address:
-        """The address of the stack's Redis."""
-        return address_of(self.stack.redis_url.partition("//")[2])
+    def server(self) -> Server:
+        """The stack's Redis, past any proxy."""
+        return Server(address_of(self.stack.redis_url.partition("//")[2]), REDIS)
 
     async def verify_ended(self) -> str:
-        """A publish is delivered again."""
+        """See that a publish is delivered again."""
         return await delivers(self.url)
