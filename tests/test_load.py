@@ -336,7 +336,9 @@ async def test_a_collection_that_stops_the_process_is_recorded():
             await asyncio.sleep(0.01)
     await end_tasks([task])
     assert kept[0].gauges["published.gc_pause_ms"] > 0
-    assert not [watch for watch in gc.callbacks if "collections" in repr(watch)], "nobody is told any more"
+    assert not [watch for watch in gc.callbacks if "_collection_watch" in repr(watch)], (
+        "it ends with the task"
+    )
 
 
 def test_totals_keep_the_highest_gauge_of_the_load(tmp_path):

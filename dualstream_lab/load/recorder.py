@@ -73,7 +73,7 @@ class Recorder:
         And how long Python's garbage collector stopped the process, at worst.
         """
         next_cut = time.monotonic() + self._period
-        with _told_of_collections(lambda ms: self.meter.peak(f"{self._kind}.gc_pause_ms", ms)):
+        with _collection_watch(lambda ms: self.meter.peak(f"{self._kind}.gc_pause_ms", ms)):
             while True:
                 before = time.monotonic()
                 await asyncio.sleep(_PROBE)
@@ -114,7 +114,7 @@ class Recorder:
 
 
 @contextmanager
-def _told_of_collections(pause: Callable[[float], None]) -> Iterator[None]:
+def _collection_watch(pause: Callable[[float], None]) -> Iterator[None]:
     """Call ``pause`` with the length (ms) of every collection within the block."""
     began = time.perf_counter()
 
