@@ -94,7 +94,7 @@ def window_of(setup: Setup, slice_: Slice, length: int, first: int, last: int, r
     live, recovered, _ = receive(
         setup, who.events.acked, who.events.delivered, who.events.recovered, stands_for=shards
     )
-    events, resyncs = who.events._replace(recovered=recovered), int(who.resyncs.sum()) * shards
+    events, resyncs = who.events._replace(recovered=recovered), int(who.notifiers["resyncs"].sum()) * shards
     slow = ~(live - events.acked < _LATE) & bool(setup.deployment.receivers)
     if last < repeats and np.any(events.acked[slow] >= last * length - 1):
         raise ConfigError(
