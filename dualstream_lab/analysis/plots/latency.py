@@ -127,8 +127,7 @@ def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float
 def _finish_over_time(axes: Axes, frames: Frames, title: str, label: str = "latency (ms)") -> Axes:
     look.shade(axes, frames)
     look.latency_axis(axes, label)
-    look.time_axis(axes, frames)
-    return look.finish(axes, title, simulated=frames.manifest.simulated)
+    return look.finish_over_time(axes, frames, title)
 
 
 def plot_latency_heatmap(
@@ -165,10 +164,7 @@ def plot_latency_heatmap(
         axes.set_yticks(
             [*ticks, math.sqrt(band[0] * band[1])], [*(f"{tick:,g}" for tick in ticks), "missing"]
         )
-    look.time_axis(axes, frames)
-    return look.finish(
-        axes, f"How many had which latency; {look.LABELS[column]}", simulated=frames.manifest.simulated
-    )
+    return look.finish_over_time(axes, frames, f"How many had which latency; {look.LABELS[column]}")
 
 
 def _round_up(least: float) -> float:

@@ -135,12 +135,6 @@ def latency_axis(axes: Axes, label: str = "latency (ms)") -> None:
     axes.set_ylabel(label)
 
 
-def time_axis(axes: Axes, frames: Frames) -> None:
-    """From the plan's zero to the last answer."""
-    axes.set_xlim(0, frames.length)
-    axes.set_xlabel("time (s after the plan's zero)")
-
-
 def few_numbers(axis: Axis, ticks: Sequence[float] | None = None) -> None:
     """Plain numbers on a log axis, at ``ticks`` or at the powers of ten."""
     if ticks is None:
@@ -179,3 +173,21 @@ def finish(
     if not drawn:
         axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center")
     return axes
+
+
+def finish_over_time(axes: Axes, frames: Frames, title: str) -> Axes:
+    """Finish a picture whose horizontal axis is time, from the plan's zero to the last answer."""
+    axes.set_xlim(0, frames.length)
+    axes.set_xlabel("time (s after the plan's zero)")
+    return finish(axes, title, simulated=frames.manifest.simulated)
+
+
+def write_beside(
+    axes: Axes, at: tuple[float, float], text: str, *, right: float, color: str = "#000000", size: float = 9,
+    **place: Any,
+) -> None:  # fmt: skip
+    """A text whose left end is ``right`` points beside a place of the axes."""
+    axes.annotate(
+        text, at, xytext=(right, 0), textcoords="offset points", va="center", fontsize=size, color=color,
+        **place,
+    )  # fmt: skip
