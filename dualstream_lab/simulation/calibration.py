@@ -12,12 +12,17 @@ from typing import Any, Final, Self
 
 from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.recording.files import replace_json
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.units import count
 from dualstream_lab.workload import Workload
 
 COSTS: Final = tuple(each.name for each in fields(Costs))  # their names, in order
 UNKNOWN: Final = 10.0  # a cost that no run tells is taken to be within so many times its default, either way
+_RANGES: Final = (
+    "batch", "sources", "payload_bytes", "brokers", "partitions", "replication_factor", "shards",
+    "subscribers", "consumers", "publishers",
+)  # fmt: skip
 _ASSUMED: Final = (
     "costs are defaults that nobody measured: each may be a tenth or ten times as much. "
     "`dualstream calibrate RUN…` measures yours."
@@ -100,10 +105,8 @@ class Calibration:
             "ranges": {name: list(ends) for name, ends in sorted(self.ranges.items())},
             **{name: asdict(getattr(self, name)) for name in ("costs", "low", "high")},
         }  # fmt: skip
-        hidden = path.with_name(f".{path.name}")
         try:
-            hidden.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-            hidden.replace(path)
+            replace_json(path, values)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -119,17 +122,7 @@ class Calibration:
 
 
 def load_of(workload: Workload, deployment: Deployment) -> dict[str, float]:
-    """Of one run, what ``Calibration.ranges`` are about; ``rate``: of one publisher."""
-    loads = ("batch", "sources", "payload_bytes")
-    parts = (
-        "brokers",
-        "partitions",
-        "replication_factor",
-        "shards",
-        "subscribers",
-        "consumers",
-        "publishers",
-    )
-    values = [(workload, name) for name in loads] + [(deployment, name) for name in parts]
-    found = {name: float(getattr(one, name)) for one, name in values}
+    """What a run says for ``Calibration.ranges``: its load, and its parts. ``rate``: of one publisher."""
+    values = asdict(deployment) | workload.as_dict()
+    found = {name: float(values[name]) for name in _RANGES}
     return found | {"rate": workload.rate / deployment.publishers}

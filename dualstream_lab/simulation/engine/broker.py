@@ -27,28 +27,22 @@ _PAUSE: Final = 0.1  # s before what failed is sent again
 
 
 class Brokers(NamedTuple):
-    """The servers. Times in s.
+    """The brokers of a cluster. A request takes a server the sum of its costs, in s."""
 
-    ``request``, ``batch``, ``record``, ``byte``: costs; ``way``: half the trip; ``replica``: the wait for
-    copies. ``stops``: of all brokers, ``bounds``: where each broker's begin. ``free``: when each has done all
-    that it has; ``served``: how many requests it has begun; ``ends``: by partition, records in its log;
-    ``utilization``: (brokers, seconds).
-    """
-
-    request: float
-    batch: float
-    record: float
-    byte: float
-    way: float
-    replica: float
+    request: float  # for each request
+    batch: float  # for each partition in it
+    record: float  # for each event in it
+    byte: float  # for each byte of its events
+    way: float  # s from a publisher to a broker, and as many back
+    replica: float  # s that an ack waits for copies
     noise: Noise
     outages: Outages
-    stops: Floats
-    bounds: Integers
-    free: Floats
-    served: Integers
-    ends: Integers
-    utilization: Floats
+    stops: Floats  # spans of all brokers in which they stand still
+    bounds: Integers  # where each broker's begin among these
+    free: Floats  # by broker, when it has done all that it has
+    served: Integers  # by broker, how many requests it has begun
+    ends: Integers  # by partition, how many records its log has
+    utilization: Floats  # (brokers, seconds): s of work
 
 
 @kernel

@@ -28,31 +28,26 @@ _LIVE: Final = ("live", "live_raw", "live_delay")
 
 
 class Slice(NamedTuple):
-    """The events of a tile that stand for all: notifier by notifier (``bounds``), by the time of their ack
-    within the tile. ``event``: its place in the tile; ``acked``: from the tile's begin; ``waited``,
-    ``flown``: from intended and from sent to the ack; ``weight``: how many it stands for.
-    """
+    """The events of a tile that stand for all of it: notifier by notifier, by the time of their ack."""
 
-    event: Integers
-    acked: Floats
-    waited: Floats
-    flown: Floats
-    weight: Integers
-    bounds: Integers
+    event: Integers  # its place in the tile
+    acked: Floats  # s from the tile's begin
+    waited: Floats  # s from intended to acked
+    flown: Floats  # s from sent to acked
+    weight: Integers  # how many events it stands for
+    bounds: Integers  # where each notifier's events begin
 
 
 class Window(NamedTuple):
-    """An outage. ``first``, ``last``: its first tile, and the one after it; ``delivered``: live, by clients;
-    ``utilization``, ``queued``: of the shard, by second of the run.
-    """
+    """The tiles around an outage, event by event."""
 
-    first: int
-    last: int
+    first: int  # its first tile
+    last: int  # the tile after its last one
     events: Notified
-    delivered: Floats
-    utilization: Floats
-    queued: Integers
-    resyncs: int
+    delivered: Floats  # when clients have each event live; s of the plan, NaN for never
+    utilization: Floats  # of the shard, by second of the run
+    queued: Integers  # by second of the run, the longest queue
+    resyncs: int  # announcements of what was dropped
 
 
 def slice_of(case: Case, short: Outcome, rows: Integers, length: int) -> Slice:

@@ -56,24 +56,18 @@ _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the no
 
 
 class Equations(NamedTuple):
-    """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
-    that the server had nothing to do before. ``utilization``: the share of time that a publisher worked on
-    events.
-
-    ``run``: the number of it. How much each counts is ``usual`` (0 for an outlier), with a standard
-    ``error``, which is a share ``spread`` of it.
-    """
+    """What a run says of one station, an equation an observation: y = the sum of costs x ``columns``."""
 
     station: str
-    at: Floats
-    y: Floats
-    columns: Mapping[str, Floats]
-    idle: Floats
-    utilization: float = 1.0
-    run: int = 0
-    usual: Floats = np.empty(0)
-    error: Floats = np.empty(0)
-    spread: float = 0.0
+    at: Floats  # when it was observed, s of the plan
+    y: Floats  # how long it took, s
+    columns: Mapping[str, Floats]  # by cost, how often it is in ``y``
+    idle: Floats  # s that the server had nothing to do before
+    utilization: float = 1.0  # the share of time that a publisher worked on events
+    run: int = 0  # the number of the run
+    usual: Floats = np.empty(0)  # how much it counts, 0 to 1; 0 for an outlier
+    error: Floats = np.empty(0)  # the standard error of ``y``, s
+    spread: float = 0.0  # the same as a share of the work
 
     def work(self, costs: Costs, *, waits: bool = False) -> Floats:
         """What of ``y`` the server was at work for; the rest it was on the way: its ``waits``."""
