@@ -41,7 +41,7 @@ _VALUES: Final = np.append(_SMALLEST * 10 ** ((np.arange(_NEVER) + 0.5) / _PER_D
 
 
 class Decision(StrEnum):
-    """What the pairs say."""
+    """What the pairs say of a difference and its margin."""
 
     HOLDS = "holds"
     EXCEEDS = "exceeds"
@@ -142,7 +142,7 @@ def standard_error(resampled: Floats, blocks: int) -> float:
 
 
 def _quantile(weights: Floats, counts: Floats, share: float) -> Floats:
-    """Of the blocks together, by each row of weights.
+    """A quantile of all blocks together, by each row of weights.
 
     By bisection, not by a product of these matrices: BLAS spreads that over threads, which wait for each
     other, and take ten times as long where the cores are busy.

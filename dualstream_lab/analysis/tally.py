@@ -172,7 +172,9 @@ def quantiles(counts: Floats, share: float, weights: Floats | None = None) -> Fl
 
 
 def _edges(manifest: Manifest, joined: Joined) -> Int64:
-    """From the plan's zero to its end, or to the last answer where that was a second or more later."""
+    """The edges of the slices, ns: from the plan's zero to its end, or to the last answer where that was a
+    second or more later.
+    """
     zero = manifest.started or int(joined.intended.min())
     answered = int(joined.acked[joined.durable].max(initial=0)) - zero
     end = round(float(manifest.workload["duration"]) * 1e9)

@@ -53,7 +53,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Raises RecordingError for what is not a run directory. Parts that are damaged are left out."""
+        """Read a run directory, less damaged parts. Raises RecordingError for what is none."""
         path = Path(path)
         return cls(path, Manifest.read(path))
 
@@ -98,7 +98,7 @@ class RunDirectory:
             yield writer, None if rows is None else {name: rows.column(name).to_numpy() for name in names}
 
     def _check_rows(self, rows: pa.Table) -> None:
-        """Raises RecordingError for what no writer of ours can have seen."""
+        """Raise RecordingError for values that no writer of ours can have seen."""
         if not len(rows):
             return
         for name in rows.column_names:

@@ -35,13 +35,13 @@ class Interval(msgspec.Struct, kw_only=True):
     histograms: dict[str, LatencyHistogram] = {}
 
     def encode(self) -> dict[str, Any]:
-        """For JSON."""
+        """The interval as a dictionary that JSON can hold."""
         histograms = {name: histogram.encode() for name, histogram in self.histograms.items()}
         return msgspec.structs.asdict(self) | {"histograms": histograms}
 
     @classmethod
     def decode(cls, value: dict[str, Any]) -> Self:
-        """The reverse. Raises RecordingError."""
+        """Read what :meth:`encode` made. Raises RecordingError."""
         try:
             return msgspec.convert(value, cls, dec_hook=_histogram)
         except msgspec.ValidationError as error:
@@ -49,7 +49,7 @@ class Interval(msgspec.Struct, kw_only=True):
 
     @classmethod
     def read(cls, line: bytes | None) -> Interval:
-        """From a line of a file; None stands for one that is too long. Raises RecordingError."""
+        """Read a line of a file; None stands for one that is too long. Raises RecordingError."""
         if line is None:
             raise RecordingError("not an interval: too long")
         try:
@@ -102,7 +102,7 @@ class Meter:
         return self._now.histograms.setdefault(name, LatencyHistogram())
 
     def take(self) -> Interval:
-        """What came together since the last call."""
+        """The interval since the last call, with all that came together in it."""
         taken, self._now = self._now, self._fresh()
         taken.end = self._now.begin
         return taken

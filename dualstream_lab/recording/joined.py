@@ -111,7 +111,7 @@ def stacked(parts: Sequence[dict[str, Any]], types: Mapping[str, Any]) -> dict[s
 
 
 def by_seq(columns: dict[str, Any]) -> dict[str, Any]:
-    """In the order of ``seq``; of an event that was published twice, its first row."""
+    """The columns in the order of ``seq``; of an event that was published twice, its first row."""
     if np.all(columns["seq"][1:] > columns["seq"][:-1]):
         return columns
     _, first = np.unique(columns["seq"], return_index=True)
@@ -119,7 +119,7 @@ def by_seq(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _again(parts: list[Int64]) -> int:
-    """How many keys were there before. (``np.unique`` takes ten times as long for millions.)"""
+    """How many keys repeat an earlier one. (``np.unique`` takes ten times as long for millions.)"""
     if not parts:
         return 0
     keys = np.concatenate(parts)

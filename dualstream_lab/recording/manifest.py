@@ -37,7 +37,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
+    """The versions of Python and of the packages that the figures depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on; no names of hosts or people."""
+    """The machine that the figures are measured on; no names of hosts or people."""
     host = os.uname()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -125,7 +125,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Raises RecordingError where there is none, one of another make, or one that cannot be true."""
+        """Read ``manifest.json``. Raises RecordingError where there is none, or it cannot be true."""
         path = directory / "manifest.json"
         try:
             if (found := read_json(path, _Format).format) not in _READ:
@@ -152,7 +152,7 @@ _Number = int | float
 
 
 def _check(manifest: Manifest) -> None:
-    """What the types do not say, and readers rely on. Raises RecordingError, ValidationError."""
+    """Check what the types do not say, and readers rely on. Raises RecordingError, ValidationError."""
     for values, kind in (
         (manifest.workload, dict[str, _Number | str]),
         (manifest.machine, dict[str, _Number | str]),

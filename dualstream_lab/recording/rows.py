@@ -75,7 +75,7 @@ class Ending(IntEnum):
     """How a subscription ended."""
 
     OPEN = 0
-    """Not, as far as was recorded."""
+    """It did not end, as far as was recorded."""
     LOST = 1
     """Its connection was lost."""
     LEFT = 2

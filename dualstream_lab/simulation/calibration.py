@@ -33,19 +33,17 @@ _ASSUMED: Final = (
 class Calibration:
     """Costs of one machine.
 
-    ``low``, ``high``: the ends of the 95 % interval of each cost. ``observed``: which costs the runs showed;
-    the others are defaults, with a wide interval. ``machine``, ``date``: what was measured, and when.
-    ``ranges``: lowest and highest of what was measured: ``rate`` (events/s), ``partitions``, ``subscribers``,
+    ``ranges``: lowest and highest of what was measured: ``rate`` (events/s of one publisher), ``partitions``,
     ``batch`` … (as the fields of Workload and Deployment); beyond them a figure is extrapolated.
     """
 
     costs: Costs
-    low: Costs
-    high: Costs
-    machine: str
-    date: str
+    low: Costs  # the low ends of the 95 % intervals
+    high: Costs  # the high ends
+    machine: str  # what was measured, in words
+    date: str  # when
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    observed: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()  # costs that runs showed; the others are defaults
 
     def __post_init__(self) -> None:
         for name in COSTS:
@@ -57,7 +55,7 @@ class Calibration:
 
     @property
     def measured(self) -> bool:
-        """Whether any run is behind it."""
+        """Whether any cost was learned from a run; else all are defaults."""
         return bool(self.observed)
 
     def covers(self, name: str, value: float) -> bool:
@@ -66,11 +64,11 @@ class Calibration:
         return low <= value <= high
 
     def beyond(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Those of ``values``, by the names of ``ranges``, that no run had."""
+        """The values that no run had, by the names of ``ranges``."""
         return {name: value for name, value in values.items() if not self.covers(name, value)}
 
     def caveats(self, values: Mapping[str, float]) -> list[str]:
-        """What to say of figures that follow from it, for such a load: where it is from, what is beyond."""
+        """Sentences for figures that follow from it at such a load: where it is from, and what no run had."""
         if not self.measured:
             return [_ASSUMED]
         found = [f"costs of {self.machine}, {self.date}"]
@@ -82,7 +80,7 @@ class Calibration:
 
     @classmethod
     def shipped(cls) -> Self:
-        """The one that comes with the package."""
+        """Read the calibration that comes with the package."""
         path = files("dualstream_lab.simulation").joinpath("calibrated.json")
         return cls._decode(json.loads(path.read_text(encoding="utf-8")))
 

@@ -29,20 +29,14 @@ class Noise(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """What a seed decides for a deployment.
+    """What a seed decides for a deployment."""
 
-    ``partition``, ``shard``: int64 by the source's rank. ``requests``: of brokers, ``exchanges``: of shards.
-    ``stops``: of each broker, when it stands still: its pauses and, where it is mute, that. ``away``: when
-    subscribers are not connected to Redis, whatever the shard: from the begin of an outage to a while after
-    its end.
-    """
-
-    partition: Integers
-    shard: Integers
-    requests: Noise
-    exchanges: Noise
-    stops: tuple[Spans, ...]
-    away: Spans
+    partition: Integers  # by the source's rank
+    shard: Integers  # by the source's rank
+    requests: Noise  # of brokers
+    exchanges: Noise  # of shards
+    stops: tuple[Spans, ...]  # by broker, when it stands still: its pauses, and where it is mute
+    away: Spans  # when no subscriber is connected to Redis: an outage, and a while after its end
 
 
 def draw(
@@ -71,7 +65,7 @@ def draw(
 
 
 def _hashed(numbers: Integers, seed: int, purpose: int, most: int) -> Integers:
-    """Of each number, one from 0 to ``most`` - 1, by the finalizer of SplitMix64."""
+    """For each number, one from 0 to ``most`` - 1, by the finalizer of SplitMix64."""
     salt = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
     salted = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
     return np.asarray(mixed(salted) % np.uint64(most), dtype=np.int64)

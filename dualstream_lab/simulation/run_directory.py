@@ -84,7 +84,7 @@ def _ns(seconds: float) -> int:
 
 
 def _times(seconds: Floats) -> Integers:
-    """ns; 0 for never."""
+    """Times in ns of the rows' clock; 0 for never."""
     there = ~np.isnan(seconds)
     times = np.zeros(len(seconds), np.int64)
     times[there] = np.round(seconds[there] * 1e9).astype(np.int64) + _ZERO
@@ -95,7 +95,7 @@ def _times(seconds: Floats) -> Integers:
 
 
 def _write_rows(path: Path, rows: Outcome, case: Case, last: float) -> None:
-    """Each kind by time, those that happened."""
+    """Write the rows of each kind, by time."""
     seq, subscriber = rows.seq, np.zeros(len(rows.seq))
     _write(
         path, "published", "generator", seq=seq, intended=_times(rows.intended), sent=_times(rows.sent),
@@ -168,7 +168,7 @@ def _write_intervals(path: Path, bins: Bins, case: Case) -> None:
 
 
 def _histograms(bins: Bins, writer: str, stretch: slice) -> dict[str, recording.LatencyHistogram]:
-    """Of the live path only where the rows are a sample: else the rows tell."""
+    """Histograms of a process. Those of the live path only where rows are a sample: else rows have it all."""
     found = {}
     for name in _HISTOGRAMS.get(writer, ()) if bins.every > 1 or writer == "generator" else ():
         counts = bins.latencies[name][stretch].sum(axis=0, dtype=np.int64)

@@ -95,7 +95,7 @@ class Workload:
 
     @classmethod
     def load(cls, values: Mapping[str, object]) -> Self:
-        """From a table, such as a scenario file's. Raises ConfigError for an unknown key, too."""
+        """Make one from a table, such as a scenario file's. Raises ConfigError for an unknown key, too."""
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in values if name not in known]:
             raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")

@@ -90,7 +90,7 @@ def intended_rate(curve: Curve, seconds: Floats) -> Floats:
 
 
 def _inverse(curve: Curve) -> Callable[[Integers], Floats]:
-    """From the number of an arrival to its time in s."""
+    """A function from the number of an arrival to its time in s."""
     rate, low, length = curve.rate, curve.low, curve.duration
     match curve.plan:
         case "ramp":

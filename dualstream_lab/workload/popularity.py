@@ -50,6 +50,6 @@ def cumulative_popularity(
 def draw(
     cumulative: npt.NDArray[np.float64], count: int, *, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """``count`` indices with these cumulative probabilities."""
+    """Draw ``count`` indices with these cumulative probabilities."""
     drawn = np.searchsorted(cumulative, rng.random(count), side="right")
     return np.minimum(drawn, len(cumulative) - 1).astype(np.int64)

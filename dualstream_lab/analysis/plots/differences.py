@@ -108,7 +108,7 @@ def _draw_row(
     axes: Axes, place: int, values: Sequence[float], limits: tuple[float, float, float], color: str,
     reach: float,
 ) -> None:  # fmt: skip
-    """``limits``: low, high and the value itself."""
+    """A row's values as dots, its interval as a bar. ``limits``: low, high and the value itself."""
     shown = [min(max(one, -reach), reach) for one in values]
     inside = [one for one in shown if abs(one) < reach]
     above = place - 0.2  # the bar would hide them
@@ -123,7 +123,7 @@ def _draw_row(
 
 
 def _write_right(axes: Axes, place: int, text: str, color: str) -> None:
-    """To the right of the axes, in their row ``place``."""
+    """Write to the right of the axes, in their row ``place``."""
     at = axes.get_yaxis_transform()
     write_beside(axes, (1, place), text, right=8, color=color, xycoords=at, annotation_clip=False)
 

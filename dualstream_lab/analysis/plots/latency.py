@@ -168,7 +168,7 @@ def plot_latency_heatmap(
 
 
 def _round_up(least: float) -> float:
-    """To 1, 2 or 5 times a power of ten."""
+    """The next number that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9))
 

@@ -68,7 +68,7 @@ def plot_ledger(ledger: Ledger | Sequence[Entry], ax: Axes | None = None) -> Axe
 
 
 def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
-    """By class, as the ledger has them."""
+    """The bars, by class, in the order of the ledger."""
     if isinstance(ledger, Ledger):
         entries: Sequence[Entry] = ledger.entries
         known = {"lost": ledger.lost is not None, "orphan": ledger.orphans is not None}
@@ -85,7 +85,7 @@ def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
 
 
 class _Row(NamedTuple):
-    """A fault's own row, or that of one of its paths."""
+    """The row of a fault (without a path), or of one of its paths."""
 
     recovery: Recovery
     name: str
@@ -186,7 +186,7 @@ def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
 
 
 def _label(axes: Axes, rows: Sequence[_Row]) -> None:
-    """What the signs mean, into the legend."""
+    """Write into the legend what the signs mean."""
     if not rows:
         return
     axes.barh(0, 0, color=_FAULT, edgecolor="#666666", linewidth=0.7, label="the fault is on")

@@ -66,7 +66,7 @@ def new_axes(ax: Axes | None, *, height: float = 4) -> Axes:
 
 
 def fault_name(name: str) -> str:
-    """A fault in words."""
+    """The name of a fault in words: "Redis killed"."""
     names = {"kill": "killed", "stop": "stopped", "restart": "restarted"}
     target, _, verb = name.removeprefix("net.").partition(".")
     return f"{target.capitalize()} {names.get(verb, verb.replace('-', ' '))}".strip()
@@ -107,7 +107,7 @@ def _places(axes: Axes, names: Sequence[str], middles: Sequence[float], length: 
 
 
 def _number(axes: Axes, names: Sequence[str]) -> None:
-    """The numbers of each name's faults into the legend."""
+    """Write into the legend which numbers are faults of which name."""
     style: dict[str, Any] = {"facecolor": COLORS["fault"], "alpha": 0.5, "linewidth": 0}
     for name in dict.fromkeys(names):
         numbers = [str(number) for number, other in enumerate(names, 1) if other == name]

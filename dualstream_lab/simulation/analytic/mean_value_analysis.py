@@ -53,7 +53,7 @@ def log_other(parts: float) -> float:
 
 @kernel
 def different(events: float, parts: float) -> float:
-    """How many of the parts so many events are of."""
+    """How many of the server's parts so many events belong to, on average."""
     return -parts * math.expm1(events * log_other(parts)) if events else 0.0
 
 

@@ -95,7 +95,7 @@ def answered(state: Publishers, connection: int, now: float) -> None:
 
 @kernel
 def give_up(state: Publishers, call: int, now: float) -> None:
-    """What is open of it: its deadline is over, or it has waited too long for room."""
+    """Settle what is open of a call whose deadline is over, or that has waited too long for room."""
     publisher = call % state.publishers
     loop = state.loops[publisher]
     refused = call >= loop.waits

@@ -138,7 +138,7 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
 
 
 def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None:
-    """Whether outages fit in memory, with ``events`` of each tile."""
+    """Raise ConfigError where outages do not fit in memory, with ``events`` of each tile."""
     lasts, most = length * sum(last - first for first, last in spans), length * (_OUTAGES // events)
     if lasts > most:
         raise ConfigError(
@@ -148,7 +148,7 @@ def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None
 
 
 def _check(case: Case, short: Outcome, rows: Integers) -> None:
-    """Whether it keeps up."""
+    """Raise ConfigError where a part of the deployment does not keep up with the rate."""
     third = len(rows) // 3
     for begin, end, what in (
         ("intended", "acked", "publishers or brokers"),
@@ -174,7 +174,7 @@ def _check(case: Case, short: Outcome, rows: Integers) -> None:
 
 
 def _rows(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int) -> tuple[Outcome, int]:
-    """(rows as they are without outages, one in how many)."""
+    """(a sample of the run's events as they are without outages; it has one in how many)."""
     size = len(rows)
     total = size * (int(case.workload.duration) // length)
     every = max(1, total // _ROWS)

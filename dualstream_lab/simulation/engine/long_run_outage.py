@@ -51,7 +51,9 @@ class Window(NamedTuple):
 
 
 def slice_of(case: Case, short: Outcome, rows: Integers, length: int) -> Slice:
-    """``short``: the run that has the tile of ``length`` s; ``rows``: the places of the tile's events."""
+    """Choose the events of a tile that stand for all: of s shards, every s-th one. ``short``: the run that
+    has the tile of ``length`` s; ``rows``: the places of the tile's events in it.
+    """
     deployment, count = case.deployment, len(rows)
     whole = count // deployment.shards * deployment.shards
     event = np.concatenate([np.arange(0, whole, deployment.shards), np.arange(whole, count)])

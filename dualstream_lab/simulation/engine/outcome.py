@@ -37,7 +37,7 @@ LATENCIES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What was simulated."""
+    """What was simulated: enough to do it again."""
 
     workload: Workload
     deployment: Deployment
@@ -126,11 +126,11 @@ class Bins:
 
     @property
     def seconds(self) -> int:
-        """How many there are."""
+        """How many seconds the run took, until its last event was settled, delivered and consumed."""
         return len(self.counts["sent"])
 
     def quantile(self, name: str, share: float) -> float:
-        """Of all latencies of this name that have an end, s, as the upper edge of a bin; NaN of none."""
+        """A quantile of the latencies of this name, s: the upper edge of a bin. NaN where none has an end."""
         counts = self.latencies[name].sum(axis=0, dtype=np.int64)
         if not counts.any():
             return float("nan")
@@ -140,7 +140,7 @@ class Bins:
 
 @kernel
 def bin_of(latency: float) -> int:
-    """Which bin it belongs to."""
+    """The number of the bin that a latency (s) belongs to."""
     if latency <= _LEAST:
         return 0
     return min(int(np.log(latency / _LEAST) / _WIDTH), _BINS - 1)
@@ -155,7 +155,7 @@ def tally(into: npt.NDArray[np.uint32], begin: Floats, end: Floats) -> None:
 
 
 def binned(outcome: Outcome, every: int = 1) -> Bins:
-    """Of all rows of a run; one in ``every`` is kept as a row."""
+    """Count all events of a run by second, and keep one in ``every`` as a row."""
     ends = (outcome.settled, outcome.delivered, outcome.consumed)
     seconds = int(max(np.nanmax(end, initial=0.0) for end in ends)) + 1
     live = np.where(outcome.recovered, np.nan, outcome.delivered)

@@ -130,7 +130,7 @@ def publishers_of(
 
 @kernel
 def settle(state: Publishers, event: int, outcome: int, now: float) -> None:
-    """Its outcome is known, and its room is free."""
+    """Note the outcome of an event; its room in the buffer is free from now on."""
     number = event // state.batch
     call, loop = state.calls[number], state.loops[number % state.publishers]
     state.outcome[event] = outcome
@@ -143,7 +143,7 @@ def settle(state: Publishers, event: int, outcome: int, now: float) -> None:
 
 @kernel
 def ring(state: Publishers, connection: int) -> None:
-    """It may take, unless it has something in flight."""
+    """Note that a connection may take a request, unless it has one in flight."""
     one, progress = state.connections[connection], state.progress[0]
     if not one.flying and not one.rung:
         one.rung = True
@@ -153,7 +153,7 @@ def ring(state: Publishers, connection: int) -> None:
 
 @kernel
 def rung(state: Publishers) -> Integers:
-    """Those that may take, in the order of their ringing; the next ones begin anew."""
+    """The connections that may take a request, in order; from now on none is noted."""
     connections = state.ringing[: state.progress[0].ringing]
     for connection in connections:
         state.connections[connection].rung = False
@@ -257,7 +257,7 @@ def again(state: Publishers, connection: int) -> bool:
 
 @kernel
 def fly(state: Publishers, connection: int, last: int, count: int, total: int, parts: int) -> bool:
-    """The request ends with ``last``, so large is it; whether there is one."""
+    """Send a request that ends with event ``last`` and is so large; whether there is one."""
     one = state.connections[connection]
     one.flying = last >= 0
     if last >= 0:
@@ -282,7 +282,7 @@ def following(state: Publishers, publisher: int, now: float) -> float:
 
 @kernel
 def work(state: Publishers, publisher: int, seconds: float, now: float) -> None:
-    """For so long it has something to do, besides what it has."""
+    """Give a publisher's loop so many seconds of work, besides what it has."""
     loop = state.loops[publisher]
     loop.free = max(loop.free, now) + seconds
     second = int(now)
@@ -292,7 +292,7 @@ def work(state: Publishers, publisher: int, seconds: float, now: float) -> None:
 
 @kernel
 def begin(state: Publishers, publisher: int, now: float) -> float:
-    """The service of its next call begins: when that is done."""
+    """Begin the service of its next call: when that is done."""
     state.calls[state.loops[publisher].next].sent = now
     work(state, publisher, state.service, now)
     return now + state.service

@@ -20,13 +20,13 @@ from dualstream_lab.simulation.random_draws import Draws
 
 
 class Setup(NamedTuple):
-    """All that is decided before the first event. ``seconds``: how long levels are kept."""
+    """All that is decided before the first event."""
 
     deployment: Deployment
     costs: Costs
     outages: Outages
     draws: Draws
-    seconds: int
+    seconds: int  # for how many the stations note what they do
 
 
 def publish(

@@ -70,7 +70,7 @@ class Equations(NamedTuple):
     spread: float = 0.0  # the same as a share of the work
 
     def work(self, costs: Costs, *, waits: bool = False) -> Floats:
-        """What of ``y`` the server was at work for; the rest it was on the way: its ``waits``."""
+        """How long the server worked for an observation, s; with ``waits``, how long it was on the way."""
         total = np.zeros(len(self.y))
         for name, column in self.columns.items():
             if (name in _WAITS) == waits:
@@ -78,12 +78,14 @@ class Equations(NamedTuple):
         return total
 
     def waits(self, costs: Costs) -> Floats:
-        """What of ``y`` is on the way."""
+        """How long an observation was on the way, s."""
         return self.work(costs, waits=True)
 
 
 def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
-    """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
+    """The equations of each station that the run says something of. ``costs``: as known so far; they decide
+    which observations waited.
+    """
     seconds, batch, deployment = run.publisher, run.workload.batch, run.deployment
     calls = seconds.events / batch
     # Turns of a call: one for each answer, and one for requests that leave together.
@@ -208,5 +210,5 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
 
 
 def _woken(run: Observed, since_ack: Floats) -> Floats:
-    """Of what is measured from an ack: the model's own are exact."""
+    """How often ``wake`` is in what is measured from an ack: never where the model wrote the ack itself."""
     return np.zeros(len(since_ack)) if run.simulated else -1.0 * since_ack

@@ -59,29 +59,27 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One run. ``requests``: None where it cannot be told which broker served which event.
-    ``concurrent_runs``: how many other runs were made on the same broker at the same time.
-    """
+    """What one run shows."""
 
     name: str
     directory: RunDirectory
     workload: Workload
     deployment: Deployment
     events: Events
-    requests: Requests | None
+    requests: Requests | None  # None where it is not known which broker served which event
     publisher: Seconds
     redis: Seconds
     consumer: Seconds
-    concurrent_runs: int = 0
+    concurrent_runs: int = 0  # other runs that were made on the same broker at the same time
 
     @property
     def setup(self) -> tuple[Workload, Deployment]:
-        """What it has in common with its repeats."""
+        """The workload, less its seed, and the deployment: its repeats have the same."""
         return replace(self.workload, seed=0), self.deployment
 
     @property
     def simulated(self) -> bool:
-        """Whether it is the model's own."""
+        """Whether the model made it: then its times are exact."""
         return self.directory.manifest.engine == "simulation"
 
 
@@ -273,7 +271,7 @@ class Blocks:
         return np.asarray(inside + self._begins[run])
 
     def resampled(self, rng: np.random.Generator) -> Floats:
-        """How often each block counts."""
+        """Draw repeats, and seconds within each: how often each block counts."""
         weights = np.zeros(self.count)
         for repeats in self._setups:
             for run in rng.choice(repeats, len(repeats)).tolist():

@@ -24,16 +24,13 @@ _ENOUGH: Final = 1000  # events that each of them has at least, so that there is
 
 
 class Rehearsal(NamedTuple):
-    """s of each event that counts; those that have no end are infinite. From the intended time: ``publish``
-    to the ack, ``live`` to the client, ``durable`` to the consumer. Of ``live``: ``redis`` from the ack to
-    the gateway, ``gateway`` from there to the client.
-    """
+    """How long events take, s; those that have no end are infinite."""
 
-    publish: Floats
-    live: Floats
-    durable: Floats
-    redis: Floats
-    gateway: Floats
+    publish: Floats  # from the intended time to the ack
+    live: Floats  # from the intended time to the client
+    durable: Floats  # from the intended time to the consumer
+    redis: Floats  # from the ack to the gateway
+    gateway: Floats  # from the gateway to the client
 
     def quantile(self, name: str, share: float) -> float:
         """A quantile of one of the latencies, in s."""
