@@ -126,25 +126,18 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A measure of ``arm`` beside the base's.
-
-    ``base``, ``other``: a value a run, in ``unit``. ``change``: of a share, how many more of the events; else
-    how much more, as a share of the base's. ``low``, ``high``: its 95 % interval, infinite where there is
-    none. ``p``: of no difference, by Holm's method for all differences that were looked at together; NaN
-    where there is no interval. ``spread``: the standard deviation of runs, of the logarithm (of a share, its
-    own). ``allowed``: how much worse it may be, as ``change``.
-    """
+    """A measure of an arm beside the base's."""
 
     measure: str
     arm: str
-    base: tuple[float, ...]
-    other: tuple[float, ...]
-    change: float
-    low: float
-    high: float
-    p: float
-    spread: float
-    allowed: float
+    base: tuple[float, ...]  #: a value a run, in ``unit``
+    other: tuple[float, ...]  #: the same of the arm
+    change: float  #: of a share, how many more of the events; else how much more, as a share of the base's
+    low: float  #: the low end of its 95 % interval, infinite where there is none
+    high: float  #: the high end
+    p: float  #: of no difference, by Holm's method for all that were looked at together; NaN: no interval
+    spread: float  #: the standard deviation of runs, of the logarithm (of a share, its own)
+    allowed: float  #: how much worse it may be, as ``change``
 
     @property
     def unit(self) -> str:

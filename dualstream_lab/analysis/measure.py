@@ -19,13 +19,11 @@ _FEWEST: Final = 5  # blocks of a run whose seconds are resampled
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """``unit``: ms, events/s or share. ``of``: the latencies of a tally of which ``share`` stay within the
-    value; or, where ``share`` is 0, two of its counts that are divided.
-    """
+    """What is compared of runs: a quantile of latencies, or a ratio of two counts."""
 
-    unit: str
-    of: tuple[str, ...]
-    share: float = 0.0
+    unit: str  # ms, events/s or share
+    of: tuple[str, ...]  # the latencies of a tally, or two of its counts that are divided
+    share: float = 0.0  # how many of the latencies stay within the value; 0 for counts
 
     @property
     def ratio(self) -> bool:

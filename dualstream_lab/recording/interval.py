@@ -21,18 +21,14 @@ Sum = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
 class Interval(msgspec.Struct, kw_only=True):
-    """One stretch of time in one process, ``begin`` to ``end`` (ns, monotonic).
-
-    ``counters``: what happened within it. ``gauges``: levels at its end, or the worst within it.
-    ``histograms``: latencies of the events that were settled within it.
-    """
+    """One stretch of time in one process. Times are ns of the monotonic clock."""
 
     writer: str
     begin: Nanoseconds
     end: Nanoseconds
-    counters: dict[str, Sum] = {}
-    gauges: dict[str, Level] = {}
-    histograms: dict[str, LatencyHistogram] = {}
+    counters: dict[str, Sum] = {}  # what happened within it
+    gauges: dict[str, Level] = {}  # levels at its end, or the worst within it
+    histograms: dict[str, LatencyHistogram] = {}  # latencies of the events that were settled within it
 
     def encode(self) -> dict[str, Any]:
         """The interval as a dictionary that JSON can hold."""

@@ -34,13 +34,13 @@ _GRID = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A rate over time. ``rate``: calls/s; ``duration``, ``period``: s; ``low``: share of ``rate``."""
+    """A rate over time."""
 
-    plan: str
-    rate: float
-    duration: float
-    low: float = 0.1
-    period: float = 10.0
+    plan: str  # one of ``PLANS``
+    rate: float  # calls/s, at the highest
+    duration: float  # s
+    low: float = 0.1  # the lowest rate, as a share of ``rate``
+    period: float = 10.0  # s
     steps: int = 5
 
 
