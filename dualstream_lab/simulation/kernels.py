@@ -12,7 +12,10 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
-Records: TypeAlias = npt.NDArray[Any]  # structured: within kernels, a row's fields are its attributes
+Int8: TypeAlias = npt.NDArray[np.int8]
+Counts: TypeAlias = npt.NDArray[np.uint32]
+Array: TypeAlias = npt.NDArray[Any]
+Records: TypeAlias = Array  # structured: within kernels, a row's fields are its attributes
 F = TypeVar("F", bound="Callable[..., object]")
 
 

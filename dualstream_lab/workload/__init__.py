@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.random import default_rng  # numpy's own lazy import would come while it measures
 
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.workload.arrivals import PLANS, Curve, arrival_times, expected_count, intended_rate
+from dualstream_lab.workload.arrivals import (
+    PLANS,
+    Curve,
+    Floats,
+    Integers,
+    arrival_times,
+    expected_count,
+    intended_rate,
+)
 from dualstream_lab.workload.catalogue import Catalogue, RunIds
 from dualstream_lab.workload.payloads import EVENT_TYPES, TYPE_WEIGHTS, draw_sizes
 from dualstream_lab.workload.popularity import cumulative_popularity, draw, source_name
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["PAYLOADS", "PLANS", "Catalogue", "RunIds", "Slots", "Workload", "source_name"]
 
@@ -38,11 +43,11 @@ _CHUNK = 8192  # slots a chunk: 0.8 s of work at 10,000/s, 300 kB of arrays
 class Slots:
     """A stretch of a plan: one entry an event in every array."""
 
-    seq: npt.NDArray[np.int64]  # the number of the event in the whole plan
-    intended: npt.NDArray[np.int64]  # ns after the start, never falling; the same for events of one batch
-    source: npt.NDArray[np.int64]  # its place in the catalogue
-    type: npt.NDArray[np.int64]  # its place in the catalogue
-    size: npt.NDArray[np.int64]  # bytes of the value, or of its data
+    seq: Integers  # the number of the event in the whole plan
+    intended: Integers  # ns after the start, never falling; the same for events of one batch
+    source: Integers  # its place in the catalogue
+    type: Integers  # its place in the catalogue
+    size: Integers  # bytes of the value, or of its data
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -104,7 +109,7 @@ class Workload:
         same = {name: getattr(self, name) for name in ("plan", "duration", "low", "period", "steps")}
         return Curve(rate=self.rate / self.batch, **same)
 
-    def intended_rate(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def intended_rate(self, seconds: Floats) -> Floats:
         """Events/s that the plan wants, at these seconds after the start."""
         return intended_rate(self._calls, seconds) * self.batch
 
@@ -112,7 +117,7 @@ class Workload:
         """The fields by name, for a manifest."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def popularity(self) -> npt.NDArray[np.float64]:
+    def popularity(self) -> Floats:
         """Cumulative shares of the events, by the rank of their source."""
         return cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
 

@@ -15,7 +15,7 @@ add up to the plan's.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -24,11 +24,7 @@ from dualstream_lab.simulation.analytic.capacity import capacity, traffic_of
 from dualstream_lab.simulation.engine import long_run_outage as outage
 from dualstream_lab.simulation.engine.outcome import EDGES, LATENCIES, Bins, Case, Outcome, tally
 from dualstream_lab.simulation.engine.stations import Setup
-from dualstream_lab.simulation.kernels import Floats, Integers
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
+from dualstream_lab.simulation.kernels import Array, Floats, Integers
 
 _EVENTS: Final = 1_000_000  # of a tile, about
 _OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB
@@ -76,7 +72,7 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
         ends = (window.delivered, window.events.recovered, window.events.dropped)
         seconds = max(seconds, *(int(np.nanmax(end, initial=0.0)) + 1 for end in ends))
 
-    def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def whole(values: Array) -> Array:
         """A tile's seconds, again and again; then nothing."""
         run = np.zeros((seconds, *values.shape[1:]), values.dtype)
         run[: repeats * length].reshape((repeats, length, *values.shape[1:]))[:] = values

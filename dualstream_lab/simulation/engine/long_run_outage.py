@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -12,13 +12,8 @@ from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.engine.outcome import Case, Outcome, bin_of
 from dualstream_lab.simulation.engine.redis_shard import Notified
 from dualstream_lab.simulation.engine.stations import Setup, by_publisher, notify_shard, receive
-from dualstream_lab.simulation.kernels import Floats, Integers, kernel
+from dualstream_lab.simulation.kernels import Counts, Floats, Integers, kernel
 from dualstream_lab.simulation.outages import united
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Counts = npt.NDArray[np.uint32]
 
 DROPPED: Final = tuple(f"dropped: {why}" for why in DROPS)  # the counts of those that were given up
 LEAD: Final = 1  # seconds that are simulated before the tile, until everything has warmed up

@@ -23,6 +23,7 @@ from dualstream_lab.simulation.engine.redis_shard import (
     serve_exchange,
 )
 from dualstream_lab.simulation.kernels import (
+    Floats,
     Integers,
     Records,
     delay_at,
@@ -61,11 +62,15 @@ class Notifiers(NamedTuple):
     queued: Integers  # by second, the longest queue
 
 
-def notifiers(events: Notified, limit: int, seconds: int) -> Notifiers:
-    """Notifiers that have nothing to send yet."""
-    rows = np.zeros(len(events.bounds) - 1, _NOTIFIER)
-    rows["first"] = rows["joined"] = events.bounds[:-1]
-    rows["last"], rows["skipped"] = events.bounds[1:], -1
+def notifiers(acked: Floats, bounds: Integers, limit: int, seconds: int) -> Notifiers:
+    """Notifiers that have nothing to send yet. ``acked``: of events, by notifier; each one's begin at
+    ``bounds``.
+    """
+    delivered, recovered, dropped = (np.full(len(acked), np.nan) for _ in range(3))
+    events = Notified(acked, bounds, delivered, recovered, dropped, np.full(len(acked), -1, np.int8))
+    rows = np.zeros(len(bounds) - 1, _NOTIFIER)
+    rows["first"] = rows["joined"] = bounds[:-1]
+    rows["last"], rows["skipped"] = bounds[1:], -1
     return Notifiers(events, rows, limit, np.zeros(seconds, np.int64))
 
 

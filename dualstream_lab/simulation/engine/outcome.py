@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dualstream_lab import recording
 from dualstream_lab.faults.spec import FaultSpec
-from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
+from dualstream_lab.simulation.kernels import Counts, Flags, Floats, Int8, Integers, kernel
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.workload import Workload
 
@@ -60,7 +59,7 @@ class Outcome:
     entered: Floats  #: when it came into its publisher's buffer (never: no room)
     settled: Floats  #: when its outcome was known: its ack, its deadline, or the end of its wait for room
     acked: Floats  #: its ack; never, unless it is durable
-    outcome: npt.NDArray[np.int8]  #: a ``recording.Outcome``, never PENDING
+    outcome: Int8  #: a ``recording.Outcome``, never PENDING
     source: Integers  #: the rank of its source
     size: Integers  #: bytes
     partition: Integers
@@ -70,7 +69,7 @@ class Outcome:
     delivered: Floats  #: when subscribers had it: live, else by repair
     recovered: Flags  #: whether that was by repair: its notification was dropped, or they were not connected
     dropped: Floats  #: when its notification was given up
-    reason: npt.NDArray[np.int8]  #: why, its place in ``recording.DROPS``; -1 where it was not
+    reason: Int8  #: why, its place in ``recording.DROPS``; -1 where it was not
     resyncs: int = 0  #: announcements of skipped sources
     away: tuple[tuple[int, float, float], ...] = ()  #: (shard, begin, end): nobody was connected to it
     #: By station, the share of each second that each of its servers worked: (servers, seconds).
@@ -94,7 +93,7 @@ class Bins:
     """
 
     counts: Mapping[str, Integers]
-    latencies: Mapping[str, npt.NDArray[np.uint32]]  #: by name (``LATENCIES``), (seconds, len(EDGES) - 1)
+    latencies: Mapping[str, Counts]  #: by name (``LATENCIES``), (seconds, len(EDGES) - 1)
     missing: Mapping[str, int]  #: of the whole run, durable events not delivered (``live``), or not consumed
     levels: Mapping[str, Integers]
     utilization: Mapping[str, Floats]  #: as in Outcome
@@ -124,7 +123,7 @@ def bin_of(latency: float) -> int:
 
 
 @kernel
-def tally(into: npt.NDArray[np.uint32], begin: Floats, end: Floats) -> None:
+def tally(into: Counts, begin: Floats, end: Floats) -> None:
     """Add the latencies from ``begin`` to ``end``; those that are NaN are none."""
     for place in range(len(end)):
         if not np.isnan(end[place]):

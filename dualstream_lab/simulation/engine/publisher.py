@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from dualstream_lab.simulation.kernels import Flags, Floats, Integers, Records, kernel
+from dualstream_lab.simulation.kernels import Flags, Floats, Int8, Integers, Records, kernel
 from dualstream_lab.simulation.parameters import Costs, Deployment
 
 DURABLE, REJECTED, UNKNOWN, NO_ROOM = range(1, 5)  # as recording.Outcome, whose members are no numbers here
@@ -81,7 +80,7 @@ class Publishers(NamedTuple):
     settled: Floats
     acked: Floats
     logged: Floats
-    outcome: npt.NDArray[np.int8]
+    outcome: Int8
     offset: Integers
     taken: Flags
     after: Integers

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import numpy as np
+from typing import Final, NamedTuple
 
 from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.kernels import (
     Floats,
+    Int8,
     Integers,
     delay_at,
     done_at,
@@ -19,10 +18,6 @@ from dualstream_lab.simulation.kernels import (
 )
 from dualstream_lab.simulation.outages import Modes, Spans
 from dualstream_lab.simulation.random_draws import Noise
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 
 REFUSED: Final = DROPS.index("redis refused")
 SUCCESS, FAILED, LATE = range(3)  # how an exchange ends
@@ -56,13 +51,7 @@ class Notified(NamedTuple):
     delivered: Floats  # live
     recovered: Floats  # by repair
     dropped: Floats  # when the notification was given up
-    reason: npt.NDArray[np.int8]  # why, as in ``Outcome``; -1 where it was not
-
-
-def joined(acked: Floats, bounds: Integers) -> Notified:
-    """Events of which nothing is known yet but their acks."""
-    delivered, recovered, dropped = (np.full(len(acked), np.nan) for _ in range(3))
-    return Notified(acked, bounds, delivered, recovered, dropped, np.full(len(acked), -1, np.int8))
+    reason: Int8  # why, as in ``Outcome``; -1 where it was not
 
 
 @kernel
