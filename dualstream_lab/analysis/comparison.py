@@ -284,8 +284,8 @@ def _chance(change: float, estimate: _Estimate) -> float:
 
 
 def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
-    """With Holm's p: the smallest of m counts m times, the next one m - 1 times, …; what was the same in all
-    runs was no chance of a false alarm.
+    """The differences with Holm's p: the smallest of m counts m times, the next one m - 1 times, …; what was
+    the same in all runs was no chance of a false alarm.
     """
     varied = [one for one in differences if one.spread or one.change]
     order = sorted((one for one in varied if not math.isnan(one.p)), key=lambda one: one.p)

@@ -135,8 +135,8 @@ def resamples(blocks: int, times: int, seed: int = 1) -> Floats:
 
 
 def standard_error(resampled: Floats, blocks: int) -> float:
-    """Of a value of so many blocks, from the values of their resamples: their variance is too small by
-    (n - 1) / n.
+    """The standard error of a value of so many blocks, from the values of their resamples, whose variance is
+    too small by (n - 1) / n.
     """
     return float(resampled.std(ddof=1)) * math.sqrt(blocks / (blocks - 1))
 

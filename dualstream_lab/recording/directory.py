@@ -67,8 +67,8 @@ class RunDirectory:
         return pa.concat_tables(tables) if tables else _schema(kind).empty_table()
 
     def parts(self, kind: str, columns: Sequence[str] | None = None) -> Iterator[Part]:
-        """The same part by part, as each process wrote them, only some columns. Damaged and missing parts
-        are named in ``problems``, and have no rows.
+        """The rows of a kind, part by part, as each process wrote them; all columns or some. Damaged and
+        missing parts are named in ``problems``, and have no rows.
         """
         schema = _schema(kind, columns)
         names: list[str] = list(schema.names)

@@ -53,7 +53,7 @@ def plot_latency_percentiles(
 def plot_percentiles(
     runs: Mapping[str, Frames | Sequence[Frames]], ax: Axes | None = None, *, column: str = "live_ms"
 ) -> Axes:
-    """The same of one latency, ``column``, in several ``runs``: a line a name. The repeats of a name (a
+    """One latency, ``column``, by percentile, in several ``runs``: a line a name. The repeats of a name (a
     sequence) are pooled: their events count as those of one run.
     """
     axes = look.new_axes(ax)

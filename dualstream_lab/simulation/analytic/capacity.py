@@ -128,9 +128,9 @@ class _Pipeline:
     costs: Costs
 
     def publisher(self) -> Station:
-        """Its ceiling is the rate from which on its loop is busy all the time. (At a higher one it may not
-        be, as requests that wait for each other have more events in them; but it gets there from below only
-        by luck.)
+        """The publishers: their ceiling is the rate from which on loops are busy all the time. (At a higher
+        one they may not be, as requests that wait for each other have more events in them; but they get
+        there from below only by luck.)
         """
         traffic, costs, parts = self.traffic, self.costs, self.deployment.publishers
         served = costs.call / traffic.batch + costs.event

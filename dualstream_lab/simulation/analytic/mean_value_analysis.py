@@ -66,8 +66,8 @@ def idle(comings: Comings, time: float) -> float:
 
 @kernel
 def cycle(work: float, noise: float, comings: Comings) -> tuple[float, float]:
-    """Of a connection whose batches take so much work: s from one to the next, and of it on the way; by
-    mean value analysis.
+    """(s from one batch of a connection to the next, s of that on the way), where each batch takes so much
+    work; by mean value analysis.
     """
     waiting = at_work = lasts = away = 0.0
     for number in range(1, comings.connections + 1):

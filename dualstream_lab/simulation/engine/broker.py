@@ -120,9 +120,7 @@ def depart(brokers: Brokers, now: float) -> float:
 
 @kernel
 def proceed(state: Publishers, brokers: Brokers, connection: int, act: int, now: float) -> tuple[int, float]:
-    """What was next of a connection, or of its publisher's loop, happens: (what is next, when); -1 for
-    nothing.
-    """
+    """Do what was due of a connection, or of its publisher: (what comes next, when); -1 for nothing."""
     publisher = connection // state.brokers
     if act == _BEGIN:
         loop = state.loops[publisher]

@@ -167,8 +167,8 @@ def connect(shard: Shard, who: Notifiers, one: Any, now: float) -> tuple[int, fl
 
 @kernel
 def proceed(shard: Shard, who: Notifiers, one: Any, action: int, now: float) -> tuple[int, float]:
-    """What was next of a notifier happens, no exchange is in flight then: (what is next, when); -1 if it may
-    send one.
+    """Do what was due of a notifier, which has no exchange in flight then: (what comes next, when); -1 if it
+    may send one.
     """
     events = who.events
     if action == _CONNECT:

@@ -104,7 +104,7 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
 
 
 def setup_of(case: Case) -> stations.Setup:
-    """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
+    """Decide all that is known before the first event. Raises ConfigError as :func:`simulate`."""
     workload, deployment = case.workload, case.deployment
     costs = on_shared_cores(case.costs, workload, deployment)
     if workload.plan == "closed":

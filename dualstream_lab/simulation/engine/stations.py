@@ -32,8 +32,8 @@ class Setup(NamedTuple):
 def publish(
     setup: Setup, intended: Floats, batch: int, partition: Integers, size: Integers
 ) -> tuple[Publishers, Brokers]:
-    """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event.
-    Both as they are when everything is settled.
+    """Publish calls of ``batch`` events: (publishers, brokers), as they are when everything is settled.
+    ``intended``: of each call; ``partition`` and ``size``: of each event.
     """
     deployment, costs, draws = setup.deployment, setup.costs, setup.draws
     state = publishers_of(deployment, costs, intended, batch, partition, size, setup.seconds)

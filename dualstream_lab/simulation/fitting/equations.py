@@ -140,9 +140,9 @@ def _broker(run: Observed, costs: Costs) -> Equations:
 
 @kernel
 def _exchanges(acked: Floats, delivered: Floats, answer: float) -> Floats:
-    """As one notifier makes them, one a row: when it was sent; when its last notification was received; and
-    that of the exchange before it, where it waited for that, else NaN; how many notifications. ``answer``: s
-    from the last one received to the answer.
+    """The exchanges of one notifier, one a row: when it was sent; when its last notification was received;
+    and that of the exchange before it, where it waited for that, else NaN; how many notifications.
+    ``answer``: s from the last one received to the answer.
     """
     found = np.empty((len(acked), 4))
     rows, first, last = 0, 0, -np.inf

@@ -249,8 +249,8 @@ def _at_once(one: Observed, other: Observed) -> bool:
 
 
 class Blocks:
-    """What is resampled together, as neighbours within a second are alike: each second of each run is a
-    block, of a short one each eighth; ``count``: how many. Runs of the same settings are repeats.
+    """Observations that are resampled together, as neighbours within a second are alike: each second of a run
+    is a block, of a short one each eighth; ``count``: how many. Runs of the same settings are repeats.
     """
 
     def __init__(self, seen: Sequence[Observed]) -> None:

@@ -91,7 +91,8 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
 
 
 def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, float]:
-    """What is compared, in s, events/s and events; a figure that the run does not have is left out.
+    """The figures of a run that are compared, in s, events/s and events; one that it does not have is left
+    out.
 
     Latencies begin at the sending: how late the plan's timers are is nothing of the pipeline. The highest
     rate: of a run that did not keep up. Of a fault, for each path: how long it was unavailable, how many

@@ -29,8 +29,8 @@ class Effect(NamedTuple):
 
 
 def effects(needs: Requirements, deployment: Deployment, stations: Capacity) -> list[Effect]:
-    """One of each part away for ``needs.outage`` s, the others well; of consumers, all of them. ``stations``:
-    of the deployment at this load.
+    """What happens while one of each part is away for ``needs.outage`` s; of consumers, all of them.
+    ``stations``: of the deployment at this load.
     """
     found = {
         "Redis shard": _shard(needs, deployment), "broker": _broker(needs, deployment, stations),

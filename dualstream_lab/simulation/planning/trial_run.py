@@ -39,8 +39,9 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehearsal:
-    """All publishers, brokers and shards for a moment (200,000 events or a quarter of a second, whatever is
-    more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the same result.
+    """Simulate all publishers, brokers and shards for a moment (200,000 events or a quarter of a second,
+    whatever is more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the
+    same result.
     """
     calls = max(1, round(max(_EVENTS / needs.rate, _LEAST) * needs.rate / needs.batch))
     workload = Workload(
@@ -62,8 +63,8 @@ def rehearse(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehea
 
 
 def for_simulation(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
-    """For :func:`~dualstream_lab.simulation.simulate`, whose gateways receive everything: without gateways,
-    and each notification delivered as often as gateways have clients for it.
+    """What to give :func:`~dualstream_lab.simulation.simulate`, whose gateways receive everything: no
+    gateways, and costs by which each notification is delivered as often as gateways have clients for it.
     """
     if not deployment.gateways:
         return deployment, costs
