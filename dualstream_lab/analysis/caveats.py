@@ -23,7 +23,9 @@ def settings_between(base: Arm, other: Arm) -> list[str]:
 
 
 def caveats(base: Arm, *compared: Arm) -> list[str]:
-    """Of these arms: what differs besides what is compared, what is missing, what repeats would tell."""
+    """Sentences about these arms: what differs besides what is compared, what is missing, what repeats would
+    tell.
+    """
     arms = (base, *compared)
     found = [sentence for other in compared for sentence in _between(base, other)]
     found += [sentence for arm in arms for sentence in _of(arm)]

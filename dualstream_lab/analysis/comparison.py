@@ -51,7 +51,7 @@ _NO_SETUP: Final = {
 
 
 def setup(manifest: Manifest) -> dict[str, Any]:
-    """What was asked for, by name. Where the brokers are is no matter, nor which plan of the same kind."""
+    """What was asked for, by name; but not where the brokers are, nor which plan of the same kind."""
     found: dict[str, Any] = {"engine": manifest.engine}
     for part in ("workload", "settings", "users"):
         found |= {f"{part}.{name}": value for name, value in getattr(manifest, part).items()}
@@ -60,7 +60,7 @@ def setup(manifest: Manifest) -> dict[str, Any]:
 
 
 def surroundings(manifest: Manifest) -> dict[str, Any]:
-    """On what, and with which versions, by name."""
+    """What the run was made on, and with which versions, by name."""
     return {
         f"{part}.{name}": value
         for part in ("machine", "versions")
@@ -86,18 +86,18 @@ def in_turns(one: Sequence[Manifest], other: Sequence[Manifest]) -> bool:
 
 
 class Finding(StrEnum):
-    """What is known of a difference."""
+    """What is known of a difference: the word of a verdict."""
 
     REGRESSION = "regression"
-    """Surely worse, by more than is allowed."""
+    """It is surely worse, by more than is allowed."""
     WORSE = "worse"
-    """Surely, but perhaps by no more than is allowed."""
+    """It is surely worse, but perhaps by no more than is allowed."""
     BETTER = "better"
-    """Surely."""
+    """It is surely better."""
     OPEN = "cannot tell"
     """It may be worse by more than is allowed."""
     NOT_WORSE = "not worse"
-    """By no more than is allowed, at least."""
+    """It is not known to differ, and no worse than is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,34 +126,27 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A measure of ``arm`` beside the base's.
-
-    ``base``, ``other``: a value a run, in ``unit``. ``change``: of a share, how many more of the events; else
-    how much more, as a share of the base's. ``low``, ``high``: its 95 % interval, infinite where there is
-    none. ``p``: of no difference, by Holm's method for all differences that were looked at together; NaN
-    where there is no interval. ``spread``: the standard deviation of runs, of the logarithm (of a share, its
-    own). ``allowed``: how much worse it may be, as ``change``.
-    """
+    """A measure of an arm beside the base's."""
 
     measure: str
     arm: str
-    base: tuple[float, ...]
-    other: tuple[float, ...]
-    change: float
-    low: float
-    high: float
-    p: float
-    spread: float
-    allowed: float
+    base: tuple[float, ...]  #: a value a run, in ``unit``
+    other: tuple[float, ...]  #: the same of the arm
+    change: float  #: of a share, how many more of the events; else how much more, as a share of the base's
+    low: float  #: the low end of its 95 % interval, infinite where there is none
+    high: float  #: the high end
+    p: float  #: of no difference, by Holm's method for all that were looked at together; NaN: no interval
+    spread: float  #: the standard deviation of runs, of the logarithm (of a share, its own)
+    allowed: float  #: how much worse it may be, as ``change``
 
     @property
     def unit(self) -> str:
-        """Of the values: ms, events/s or share."""
+        """The unit of the values: ms, events/s or share."""
         return MEASURES[self.measure].unit
 
     @property
     def middles(self) -> tuple[float, float]:
-        """Of each arm, the mean of its runs (geometric, of shares arithmetic)."""
+        """The mean of each arm's runs (geometric, of shares arithmetic)."""
         measure = MEASURES[self.measure]
         return measure.mean(self.base), measure.mean(self.other)
 
@@ -164,7 +157,7 @@ class Difference:
 
     @property
     def finding(self) -> Finding:
-        """What that comes to."""
+        """What is known of the difference, in a word."""
         more = MEASURES[self.measure].more_is_worse
         least, most = (self.low, self.high) if more else (-self.high, -self.low)
         if not self.changed:
@@ -175,7 +168,7 @@ class Difference:
 
     @property
     def changes(self) -> tuple[float, ...]:
-        """Of each run of the arm, as ``change``."""
+        """The change of each run of the arm, as ``change``."""
         base, ratio = self.middles[0], MEASURES[self.measure].ratio
         with np.errstate(all="ignore"):
             found = np.divide(self.other, base) - 1 if ratio else np.subtract(self.other, base)
@@ -183,7 +176,7 @@ class Difference:
 
     @property
     def row(self) -> tuple[str, Sequence[float], float, float, float, str]:
-        """For ``plot_differences``, in per cent."""
+        """The row of ``plot_differences``, in per cent."""
         low, high, change = (100 * one for one in (self.low, self.high, self.change))
         return self.measure, [100 * one for one in self.changes], low, high, change, str(self.finding)
 
@@ -230,7 +223,7 @@ def _allowed(allow: float, allow_of: Mapping[str, float]) -> dict[str, float]:
 
 
 class _Estimate(NamedTuple):
-    """``spread``: the standard deviation of runs; ``error``: that of the difference."""
+    """The standard deviation of runs, that of the difference, and its degrees of freedom."""
 
     spread: float
     error: float
@@ -262,7 +255,7 @@ def _difference(name: str, base: Arm, other: Arm, allowed: float, assumed: float
 
 
 def _pooled(one: Floats, two: Floats) -> _Estimate:
-    """Of the values of several runs."""
+    """How far values of several runs differ."""
     freedom = len(one) + len(two) - 2
     squares = sum(float(((each - each.mean()) ** 2).sum()) for each in (one, two))
     spread = math.sqrt(squares / freedom)
@@ -270,7 +263,7 @@ def _pooled(one: Floats, two: Floats) -> _Estimate:
 
 
 def _single(measure: Measure, base: Arm, other: Arm, assumed: float) -> _Estimate:
-    """Of two single runs: what their seconds tell, and how far repeats are assumed to differ."""
+    """How far two single runs differ: what their seconds show, and how far repeats are assumed to differ."""
     (one, few), (two, fewer) = measure.within(base.runs[0]), measure.within(other.runs[0])
     within = one**2 + two**2
     whole = within + 2 * assumed**2
@@ -282,7 +275,7 @@ def _single(measure: Measure, base: Arm, other: Arm, assumed: float) -> _Estimat
 
 
 def _chance(change: float, estimate: _Estimate) -> float:
-    """Of so great a difference, or a greater one, where there is none."""
+    """The chance of so great a difference, or a greater one, where there is none."""
     if not math.isfinite(estimate.error):
         return math.nan
     if abs(change) < 1e-9:  # rounding
@@ -291,8 +284,8 @@ def _chance(change: float, estimate: _Estimate) -> float:
 
 
 def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
-    """With Holm's p: the smallest of m counts m times, the next one m - 1 times, …; what was the same in all
-    runs was no chance of a false alarm.
+    """The differences with Holm's p: the smallest of m counts m times, the next one m - 1 times, …; what was
+    the same in all runs was no chance of a false alarm.
     """
     varied = [one for one in differences if one.spread or one.change]
     order = sorted((one for one in varied if not math.isnan(one.p)), key=lambda one: one.p)

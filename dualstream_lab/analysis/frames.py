@@ -42,20 +42,16 @@ class Frames:
     ``consumed_ms``     intended to the Kafka consumer's read
     ==================  =======================================================================
 
-    ``seconds``: a row an interval and process: ``writer``, ``at_s``, ``length_s``, and a column for every
-    counter and gauge. ``faults``: ``what``, ``begin_s``, ``end_s``. ``sample``: one event in so many has a
-    row. ``problems``: what could not be read. ``has``: which of ``published``, ``delivered`` and ``consumed``
-    were recorded.
     """
 
     name: str
     events: pd.DataFrame
-    seconds: pd.DataFrame
-    faults: pd.DataFrame
+    seconds: pd.DataFrame  #: a row an interval: ``writer``, ``at_s``, ``length_s``, every counter and gauge
+    faults: pd.DataFrame  #: ``fault``, ``begin_s``, ``end_s``
     manifest: Manifest
-    sample: int
-    problems: tuple[str, ...]
-    has: frozenset[str]
+    sample: int  #: one event in so many has a row
+    problems: tuple[str, ...]  #: what could not be read
+    has: frozenset[str]  #: which of ``published``, ``delivered`` and ``consumed`` were recorded
 
     @property
     def duration(self) -> float:

@@ -19,13 +19,11 @@ _FEWEST: Final = 5  # blocks of a run whose seconds are resampled
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """``unit``: ms, events/s or share. ``of``: the latencies of a tally of which ``share`` stay within the
-    value; or, where ``share`` is 0, two of its counts that are divided.
-    """
+    """What is compared of runs: a quantile of latencies, or a ratio of two counts."""
 
-    unit: str
-    of: tuple[str, ...]
-    share: float = 0.0
+    unit: str  # ms, events/s or share
+    of: tuple[str, ...]  # the latencies of a tally, or two of its counts that are divided
+    share: float = 0.0  # how many of the latencies stay within the value; 0 for counts
 
     @property
     def ratio(self) -> bool:
@@ -34,7 +32,7 @@ class Measure:
 
     @property
     def more_is_worse(self) -> bool:
-        """Whether more of it is worse: of all but rates."""
+        """Whether more of it is worse, as it is of all measures but rates."""
         return self.unit != "events/s"
 
     def has(self, run: Tally) -> bool:
@@ -46,12 +44,12 @@ class Measure:
         return float(self._values(run, np.ones((1, 1)), np.zeros(1, np.int64))[0])
 
     def scaled(self, values: Sequence[float] | Floats) -> Floats:
-        """Where differences count: the logarithm, of shares themselves."""
+        """Values on the scale on which differences count: logarithms; shares are left as they are."""
         with np.errstate(divide="ignore"):
             return np.log(values) if self.ratio else np.asarray(values, np.float64)
 
     def mean(self, values: Sequence[float]) -> float:
-        """Of runs: the geometric mean, of shares the arithmetic one."""
+        """The mean of several runs: geometric, of shares arithmetic."""
         mean = self.scaled(values).mean()
         return float(np.exp(mean) if self.ratio else mean)
 
@@ -72,7 +70,7 @@ class Measure:
         return standard_error(values, blocks), blocks - 1
 
     def _values(self, run: Tally, weights: Floats, first: Int64) -> Floats:
-        """By each row of ``weights``, those of the blocks that begin at the slices ``first``."""
+        """The measure by each row of ``weights``, of the blocks of slices that begin at ``first``."""
         if self.share:
             return quantiles(np.add.reduceat(run.latencies[self.of[0]], first), self.share, weights)
         counts = {**run.counts, "seconds": run.lengths}

@@ -41,7 +41,7 @@ _VALUES: Final = np.append(_SMALLEST * 10 ** ((np.arange(_NEVER) + 0.5) / _PER_D
 
 
 class Decision(StrEnum):
-    """What the pairs say."""
+    """What the pairs say of a difference and its margin."""
 
     HOLDS = "holds"
     EXCEEDS = "exceeds"
@@ -135,14 +135,14 @@ def resamples(blocks: int, times: int, seed: int = 1) -> Floats:
 
 
 def standard_error(resampled: Floats, blocks: int) -> float:
-    """Of a value of so many blocks, from the values of their resamples: their variance is too small by
-    (n - 1) / n.
+    """The standard error of a value of so many blocks, from the values of their resamples, whose variance is
+    too small by (n - 1) / n.
     """
     return float(resampled.std(ddof=1)) * math.sqrt(blocks / (blocks - 1))
 
 
 def _quantile(weights: Floats, counts: Floats, share: float) -> Floats:
-    """Of the blocks together, by each row of weights.
+    """A quantile of all blocks together, by each row of weights.
 
     By bisection, not by a product of these matrices: BLAS spreads that over threads, which wait for each
     other, and take ten times as long where the cores are busy.

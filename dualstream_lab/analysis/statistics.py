@@ -100,7 +100,7 @@ class Latency:
 
 
 def latency_ms(values: npt.NDArray[np.floating]) -> Latency:
-    """Of these values in ms; NaN, "never", is left out."""
+    """The quantiles of latencies in ms; NaN, "never", is left out."""
     values = values[~np.isnan(values)]
     if not len(values):
         return Latency(count=0, p50=np.nan, p99=np.nan, p999=np.nan, max=np.nan)
@@ -165,7 +165,7 @@ def lag(frames: Frames, *, width: float = 0.1) -> pd.DataFrame:
 
 
 def _acked_and_consumed(frames: Frames) -> tuple[Int64, Int64]:
-    """Of every durable event, ns; what was never consumed was so at the end of time."""
+    """When every durable event was acknowledged and consumed, ns; at the end of time if it never was."""
     names = ("outcome", "intended_s", "publish_ms", "consumed_ms")
     outcome, begin, publish, read = (frames.events[name].to_numpy() for name in names)
     durable = (outcome == Outcome.DURABLE) & ~np.isnan(publish)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _NO_LAG: Final = 1_000_000  # ns: less is none, or the ratio of two would be of 
 
 
 class HasPath(Protocol):
-    """Such as a ``Run``."""
+    """Whatever has a run directory, such as a ``Run``."""
 
     @property
     def path(self) -> Path:
@@ -37,31 +37,26 @@ class HasPath(Protocol):
 
 
 def open_run(run: HasPath | Path | str) -> RunDirectory:
-    """Raises RecordingError for what is not a run directory."""
+    """Open the directory of a run. Raises RecordingError for what is not a run directory."""
     return RunDirectory.open(run if isinstance(run, (str, Path)) else run.path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
-    """When each event arrived, 0 for never; ns of the monotonic clock.
+class _Arrivals(NamedTuple):
+    """What became of the events of a run.
 
-    ``delivered``, ``consumed`` and ``dropped`` (whether its notification was given up) are None where they
-    were not recorded, where rows are missing, or where the log was not read to its end: nobody knows then
-    what "never" is. ``whole``: no row of publishing is missing. ``problems`` names what is. ``busy``: the
-    share of the machine's cores that anybody used, NaN where nobody looked.
+    ``known``: which of ``published``, ``delivered``, ``consumed`` and ``dropped`` were recorded, without a
+    missing row, and with the log read to its end: of the others nobody knows what "never" is.
     """
 
     joined: Joined
-    delivered: Int64 | None
-    consumed: Int64 | None
-    dropped: Flags | None
-    whole: bool
-    problems: tuple[str, ...]
-    busy: float
+    dropped: Flags  # whether the notification was given up
+    known: set[str]
+    problems: tuple[str, ...]  # what is missing, in sentences
+    busy: float  # the share of the machine's cores that anybody used, NaN where nobody looked
 
 
-def read_arrivals(directory: RunDirectory) -> Arrivals:
-    """Of a run. Raises RecordingError for one without rows of publishing."""
+def _read_arrivals(directory: RunDirectory) -> _Arrivals:
+    """Read the rows of a run. Raises RecordingError where there are none of publishing."""
     joined = join(directory)
     if not len(joined):
         raise RecordingError(f"{directory.path} has no rows: there is nothing to compare")
@@ -75,20 +70,20 @@ def read_arrivals(directory: RunDirectory) -> Arrivals:
             place, known = places(joined.seq, columns["seq"])
             dropped[place[known]] = True
     missing = {kind: problem for kind, count in rows.items() if (problem := seconds.missing(kind, count))}
-    problems = [*directory.problems, *missing.values(), *([seconds.unread] if seconds.unread else ())]
-    damaged |= {*missing, *(["consumed"] if seconds.unread else ())}
+    unread = [seconds.unread] if seconds.unread else []
+    damaged |= {*missing, *(["consumed"] if unread else ())}
+    damaged |= {"delivered"} if "caught_up" in damaged else set()
     counters = seconds.counters
-    delivered = ("delivered" in counters or joined.delivered.any()) and not damaged & {
-        "delivered",
-        "caught_up",
+    recorded = {
+        "published": True,
+        "delivered": "delivered" in counters or joined.delivered.any(),
+        "consumed": "consumed" in counters or joined.consumed.any(),
+        "dropped": "notified" in counters or seconds.counted("dropped"),
     }
-    consumed = ("consumed" in counters or joined.consumed.any()) and "consumed" not in damaged
-    notified = ("notified" in counters or seconds.counted("dropped")) and "dropped" not in damaged
     used, idle = counters["machine.busy_ms"], counters["machine.idle_ms"]
-    return Arrivals(
-        joined=joined, delivered=joined.delivered if delivered else None,
-        consumed=joined.consumed if consumed else None,
-        dropped=dropped if notified else None, whole="published" not in damaged, problems=tuple(problems),
+    return _Arrivals(
+        joined, dropped, {kind for kind, there in recorded.items() if there} - damaged,
+        problems=(*directory.problems, *missing.values(), *unread),
         busy=used / (used + idle) if used + idle else math.nan,
     )  # fmt: skip
 
@@ -97,13 +92,19 @@ def read_arrivals(directory: RunDirectory) -> Arrivals:
 class Tally:
     """One run in slices of a second (of a run beyond ten minutes, of some seconds), by intended time.
 
-    ``lengths``: s of each slice. ``latencies``: a row a slice and a column a bin (``BINS``): ``publish``,
-    ``live`` and ``durable`` from the intended time to the acknowledgement, to the first subscriber's read and
-    to the Kafka consumer's; ``lag``: how long the oldest acknowledged record had waited for the consumer (at
-    least 1 ms), a hundred samples a second. ``counts``: a number a slice: ``intended``, ``durable``,
-    ``failed`` (not durable), ``acked`` (durable, by the time of the acknowledgement), ``undelivered``
-    (durable and not delivered), ``dropped``. What was not recorded, or of which rows are missing, is not
-    there, and ``problems`` names it. ``busy``: as of :class:`Arrivals`.
+    ``lengths``: s of each slice.
+
+    ``latencies``: a row a slice and a column a bin (``BINS``). ``publish``, ``live`` and ``durable`` go from
+    the intended time to the acknowledgement, to the first subscriber's read and to the Kafka consumer's;
+    ``lag``: how long the oldest acknowledged record had waited for the consumer (at least 1 ms), a hundred
+    samples a second.
+
+    ``counts``: events of each slice: ``intended``, ``durable``, ``failed`` (not durable), ``acked`` (durable,
+    by the time of the acknowledgement), ``undelivered`` (durable and not delivered) and ``dropped`` (their
+    notification was given up).
+
+    What was not recorded, or of which rows are missing, is not there, and ``problems`` names it. ``busy``:
+    the share of the machine's cores that anybody used, NaN where nobody looked.
     """
 
     name: str
@@ -116,13 +117,13 @@ class Tally:
 
     @classmethod
     def read(cls, run: HasPath | Path | str) -> Tally:
-        """Of a ``Run``, or of the path of a run directory, also of one whose writers died.
+        """Read a run: a ``Run``, or the path of a run directory, also of one whose writers died.
 
         Raises RecordingError for what is no run directory, and for one without rows. Ten million events take
         some seconds.
         """
         directory = open_run(run)
-        manifest, arrivals = directory.manifest, read_arrivals(directory)
+        manifest, arrivals = directory.manifest, _read_arrivals(directory)
         edges = _edges(manifest, arrivals.joined)
         counts, latencies = _cut(arrivals, edges)
         return cls(
@@ -149,10 +150,10 @@ def counted(slices: Int32, spent: Int64, rows: int) -> Floats:
 
 
 def quantiles(counts: Floats, share: float, weights: Floats | None = None) -> Floats:
-    """Of each row of ``counts``, or of their sums by each row of ``weights``; ms.
+    """A quantile of each row of ``counts``, or of their sums by each row of ``weights``; ms.
 
-    What ``share`` of all stay within; +inf where so many never arrived, NaN of none. Within a bin they count
-    as spread evenly.
+    It is what ``share`` of all stay within; +inf where so many never arrived, NaN of none. Within a bin they
+    count as spread evenly.
     """
     used = np.flatnonzero(counts.any(axis=0))
     if not len(used):
@@ -171,7 +172,9 @@ def quantiles(counts: Floats, share: float, weights: Floats | None = None) -> Fl
 
 
 def _edges(manifest: Manifest, joined: Joined) -> Int64:
-    """From the plan's zero to its end, or to the last answer where that was a second or more later."""
+    """The edges of the slices, ns: from the plan's zero to its end, or to the last answer where that was a
+    second or more later.
+    """
     zero = manifest.started or int(joined.intended.min())
     answered = int(joined.acked[joined.durable].max(initial=0)) - zero
     end = round(float(manifest.workload["duration"]) * 1e9)
@@ -184,7 +187,7 @@ def _edges(manifest: Manifest, joined: Joined) -> Int64:
     return zero + np.append(np.arange(0, end, width), end)
 
 
-def _cut(arrivals: Arrivals, edges: Int64) -> tuple[dict[str, Floats], dict[str, Floats]]:
+def _cut(arrivals: _Arrivals, edges: Int64) -> tuple[dict[str, Floats], dict[str, Floats]]:
     joined, durable, rows = arrivals.joined, arrivals.joined.durable, len(edges) - 1
     slices = _slices(edges, joined.intended)
     among, begin, acked = slices[durable], joined.intended[durable], joined.acked[durable]
@@ -200,19 +203,19 @@ def _cut(arrivals: Arrivals, edges: Int64) -> tuple[dict[str, Floats], dict[str,
     spent = np.where(durable, joined.acked - joined.intended, _NEVER)
     latencies = {"publish": counted(slices, spent, rows)}
     del spent
-    if arrivals.whole:
+    if "published" in arrivals.known:
         counts["acked"] = number(_slices(edges, acked))
-    if arrivals.delivered is not None:
-        delivered = arrivals.delivered[durable]
+    if "delivered" in arrivals.known:
+        delivered = joined.delivered[durable]
         latencies["live"] = until(delivered)
         counts["undelivered"] = number(among[delivered == 0])
-    if arrivals.consumed is not None:
-        consumed = arrivals.consumed[durable]
+    if "consumed" in arrivals.known:
+        consumed = joined.consumed[durable]
         latencies["durable"] = until(consumed)
         at = np.arange(edges[0], edges[-1], _LAG_STEP)
         lag = np.maximum((durable_lag(acked, consumed, at) * 1e9).astype(np.int64), _NO_LAG)
         latencies["lag"] = counted(_slices(edges, at), lag, rows)
-    if arrivals.dropped is not None:
+    if "dropped" in arrivals.known:
         counts["dropped"] = number(slices[arrivals.dropped])
     return counts, latencies
 

@@ -53,7 +53,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Raises RecordingError for what is not a run directory. Parts that are damaged are left out."""
+        """Read a run directory, less damaged parts. Raises RecordingError for what is none."""
         path = Path(path)
         return cls(path, Manifest.read(path))
 
@@ -67,8 +67,8 @@ class RunDirectory:
         return pa.concat_tables(tables) if tables else _schema(kind).empty_table()
 
     def parts(self, kind: str, columns: Sequence[str] | None = None) -> Iterator[Part]:
-        """The same part by part, as each process wrote them, only some columns. Damaged and missing parts
-        are named in ``problems``, and have no rows.
+        """The rows of a kind, part by part, as each process wrote them; all columns or some. Damaged and
+        missing parts are named in ``problems``, and have no rows.
         """
         schema = _schema(kind, columns)
         names: list[str] = list(schema.names)
@@ -98,7 +98,7 @@ class RunDirectory:
             yield writer, None if rows is None else {name: rows.column(name).to_numpy() for name in names}
 
     def _check_rows(self, rows: pa.Table) -> None:
-        """Raises RecordingError for what no writer of ours can have seen."""
+        """Raise RecordingError for values that no writer of ours can have seen."""
         if not len(rows):
             return
         for name in rows.column_names:

@@ -19,7 +19,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 def check_plain(path: Path) -> None:
-    """Raises RecordingError for a directory, a pipe or a device: opening one could wait for ever."""
+    """Raise RecordingError for a directory, a pipe or a device: opening one could wait for ever."""
     if not path.is_file():
         raise RecordingError("it is no file")
 
@@ -41,7 +41,7 @@ def read_whole(path: Path) -> bytes:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """A small JSON file as a msgspec type. Raises as :func:`read_whole`."""
+    """Read a small JSON file as a msgspec type. Raises as :func:`read_whole`."""
     try:
         return msgspec.json.decode(read_whole(path), type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -49,7 +49,7 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_lines(path: Path) -> Iterator[bytes | None]:
-    """Its lines; None for one that is too long to be of ours. Raises RecordingError, OSError."""
+    """The lines of a file; None for one that is too long to be of ours. Raises RecordingError, OSError."""
     check_plain(path)
     with path.open("rb") as file:
         long = False

@@ -68,7 +68,7 @@ class LatencyHistogram:
         hdr.max_value = max(hdr.max_value, int(micros.max()))
 
     def add(self, other: LatencyHistogram) -> None:
-        """Merge another one into this."""
+        """Add all samples of another histogram to this one."""
         if other.arrived:
             self._hdr.add(other._hdr)
         self.missing += other.missing
@@ -93,12 +93,12 @@ class LatencyHistogram:
         return float(self._hdr.get_value_at_percentile(100.0 * rank / self.arrived)) / 1000
 
     def encode(self) -> dict[str, object]:
-        """For JSON."""
+        """The histogram as a dictionary that JSON can hold."""
         return {"hdr": self._hdr.encode().decode("ascii"), "missing": self.missing, "negative": self.negative}
 
     @classmethod
     def decode(cls, value: dict[str, object]) -> LatencyHistogram:
-        """The reverse of :meth:`encode`. Raises RecordingError."""
+        """Read what :meth:`encode` made. Raises RecordingError."""
         made = cls()
         try:
             text = str(value["hdr"]).encode("ascii")
@@ -111,7 +111,7 @@ class LatencyHistogram:
 
 
 def _check_encoded(text: bytes) -> None:
-    """Raises ValueError for one of another shape, or one that would unpack to any size."""
+    """Raise ValueError for a histogram of another shape, or one that would unpack to any size."""
     unpacker = zlib.decompressobj()
     payload = unpacker.decompress(base64.b64decode(text)[_OUTER:], _MOST)
     if not unpacker.eof or _INNER.unpack_from(payload) != (_DIGITS, 1, _HIGHEST):

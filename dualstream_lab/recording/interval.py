@@ -21,27 +21,23 @@ Sum = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
 class Interval(msgspec.Struct, kw_only=True):
-    """One stretch of time in one process, ``begin`` to ``end`` (ns, monotonic).
-
-    ``counters``: what happened within it. ``gauges``: levels at its end, or the worst within it.
-    ``histograms``: latencies of the events that were settled within it.
-    """
+    """One stretch of time in one process. Times are ns of the monotonic clock."""
 
     writer: str
     begin: Nanoseconds
     end: Nanoseconds
-    counters: dict[str, Sum] = {}
-    gauges: dict[str, Level] = {}
-    histograms: dict[str, LatencyHistogram] = {}
+    counters: dict[str, Sum] = {}  # what happened within it
+    gauges: dict[str, Level] = {}  # levels at its end, or the worst within it
+    histograms: dict[str, LatencyHistogram] = {}  # latencies of the events that were settled within it
 
     def encode(self) -> dict[str, Any]:
-        """For JSON."""
+        """The interval as a dictionary that JSON can hold."""
         histograms = {name: histogram.encode() for name, histogram in self.histograms.items()}
         return msgspec.structs.asdict(self) | {"histograms": histograms}
 
     @classmethod
     def decode(cls, value: dict[str, Any]) -> Self:
-        """The reverse. Raises RecordingError."""
+        """Read what :meth:`encode` made. Raises RecordingError."""
         try:
             return msgspec.convert(value, cls, dec_hook=_histogram)
         except msgspec.ValidationError as error:
@@ -49,7 +45,7 @@ class Interval(msgspec.Struct, kw_only=True):
 
     @classmethod
     def read(cls, line: bytes | None) -> Interval:
-        """From a line of a file; None stands for one that is too long. Raises RecordingError."""
+        """Read a line of a file; None stands for one that is too long. Raises RecordingError."""
         if line is None:
             raise RecordingError("not an interval: too long")
         try:
@@ -102,7 +98,7 @@ class Meter:
         return self._now.histograms.setdefault(name, LatencyHistogram())
 
     def take(self) -> Interval:
-        """What came together since the last call."""
+        """The interval since the last call, with all that came together in it."""
         taken, self._now = self._now, self._fresh()
         taken.end = self._now.begin
         return taken

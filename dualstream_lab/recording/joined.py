@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,84 +32,67 @@ class Published:
 
     @property
     def durable(self) -> Flags:
-        """Which are acknowledged."""
+        """Which events are acknowledged."""
         return np.asarray(self.outcome == Outcome.DURABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined(Published):
-    """With what became of them on both paths.
+    """Published events, with what became of them on both paths."""
 
-    ``delivered``: to the first subscriber, live or later; ``consumed``: when it was first read from Kafka.
-    ``delivered_again``, ``consumed_again``: rows beyond the first of an event (and subscriber). ``orphans``:
-    events that were delivered and never published by the recorded generators. ``rows``: how many of each kind
-    were read; ``damaged``: kinds of which parts are missing.
-    """
-
-    delivered: Int64
-    consumed: Int64
-    delivered_again: int
-    consumed_again: int
-    orphans: int
-    rows: Mapping[str, int]
-    damaged: frozenset[str]
+    delivered: Int64  # when the first subscriber had it, live or later
+    consumed: Int64  # when it was first read from Kafka
+    delivered_again: int  # rows beyond the first of an event and subscriber
+    consumed_again: int  # rows beyond the first of an event
+    orphans: int  # events that were delivered and never published by the recorded generators
+    rows: Mapping[str, int]  # how many rows of each kind were read
+    damaged: frozenset[str]  # kinds of which parts are missing
 
 
 def join(directory: RunDirectory) -> Joined:
     """The rows of a run. Where a kind of rows is missing, its times are 0."""
-    joining = _Joining(directory)
-    columns = joining.published()
-    delivered, delivered_again, orphans = joining.first(
-        columns["seq"], "delivered", "caught_up", among="subscriber"
+    rows: dict[str, int] = {}
+    damaged: set[str] = set()
+
+    def parts(kind: str, *names: str) -> Iterator[dict[str, Any]]:
+        """The columns of each part that has rows."""
+        rows[kind] = 0
+        for _, columns in directory.columns(kind, names):
+            if columns is None:
+                damaged.add(kind)
+            elif count := len(columns["seq"]):
+                rows[kind] += count
+                yield columns
+
+    names = ("seq", "intended", "sent", "acked", "outcome", "source")
+    published = by_seq(stacked(list(parts("published", *names)), column_types("published", names)))
+    each = ("seq", "at", "subscriber")
+    delivered, delivered_again, orphans = _first(
+        published["seq"], chain(parts("delivered", *each), parts("caught_up", *each))
     )
-    consumed, consumed_again, _ = joining.first(columns["seq"], "consumed")
+    consumed, consumed_again, _ = _first(published["seq"], parts("consumed", "seq", "at"))
     return Joined(
-        **columns, delivered=delivered, consumed=consumed, delivered_again=delivered_again,
-        consumed_again=consumed_again,
-        orphans=orphans, rows=joining.rows, damaged=frozenset(joining.damaged),
+        **published, delivered=delivered, consumed=consumed, delivered_again=delivered_again,
+        consumed_again=consumed_again, orphans=orphans, rows=rows, damaged=frozenset(damaged),
     )  # fmt: skip
 
 
-class _Joining:
-    """``rows``, ``damaged``: as of :class:`Joined`, of the kinds that were read until now."""
-
-    def __init__(self, directory: RunDirectory) -> None:
-        self._directory = directory
-        self.rows: dict[str, int] = {}
-        self.damaged: set[str] = set()
-
-    def _parts(self, kind: str, *names: str) -> Iterator[dict[str, Any]]:
-        """The columns of each part that has rows."""
-        self.rows[kind] = 0
-        for _, columns in self._directory.columns(kind, names):
-            if columns is None:
-                self.damaged.add(kind)
-            elif count := len(columns["seq"]):
-                self.rows[kind] += count
-                yield columns
-
-    def published(self) -> dict[str, Any]:
-        """The rows of publishing, by ascending ``seq``."""
-        names = ("seq", "intended", "sent", "acked", "outcome", "source")
-        return by_seq(stacked(list(self._parts("published", *names)), column_types("published", names)))
-
-    def first(self, seq: Int64, *kinds: str, among: str | None = None) -> tuple[Int64, int, int]:
-        """(when each of ``seq`` first arrived, 0 for never; rows beyond the first of an event, and
-        ``among``; events that arrived and are not in ``seq``).
-        """
-        arrived = np.full(len(seq), _NEVER)
-        keys: list[Int64] = []
-        orphans: list[Int64] = []
-        for kind in kinds:
-            for columns in self._parts(kind, "seq", "at", *([among] if among else ())):
-                place, known = places(seq, columns["seq"])
-                if not known.all():
-                    orphans.append(columns["seq"][~known])
-                    place = place[known]
-                np.minimum.at(arrived, place, columns["at"][known])
-                keys.append(place * 65_536 + columns[among][known] if among else place)
-        arrived[arrived == _NEVER] = 0
-        return arrived, _again(keys), len(np.unique(np.concatenate(orphans))) if orphans else 0
+def _first(seq: Int64, parts: Iterable[dict[str, Any]]) -> tuple[Int64, int, int]:
+    """(when each of ``seq`` first arrived, 0 for never; rows beyond the first of an event, and of its
+    subscriber; events that arrived and are not in ``seq``).
+    """
+    arrived = np.full(len(seq), _NEVER)
+    keys: list[Int64] = []
+    orphans: list[Int64] = []
+    for columns in parts:
+        place, known = places(seq, columns["seq"])
+        if not known.all():
+            orphans.append(columns["seq"][~known])
+            place = place[known]
+        np.minimum.at(arrived, place, columns["at"][known])
+        keys.append(place * 65_536 + columns["subscriber"][known] if "subscriber" in columns else place)
+    arrived[arrived == _NEVER] = 0
+    return arrived, _again(keys), len(np.unique(np.concatenate(orphans))) if orphans else 0
 
 
 def column_types(kind: str, names: Iterable[str]) -> dict[str, str]:
@@ -127,7 +111,7 @@ def stacked(parts: Sequence[dict[str, Any]], types: Mapping[str, Any]) -> dict[s
 
 
 def by_seq(columns: dict[str, Any]) -> dict[str, Any]:
-    """In the order of ``seq``; of an event that was published twice, its first row."""
+    """The columns in the order of ``seq``; of an event that was published twice, its first row."""
     if np.all(columns["seq"][1:] > columns["seq"][:-1]):
         return columns
     _, first = np.unique(columns["seq"], return_index=True)
@@ -135,7 +119,7 @@ def by_seq(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _again(parts: list[Int64]) -> int:
-    """How many keys were there before. (``np.unique`` takes ten times as long for millions.)"""
+    """How many keys repeat an earlier one. (``np.unique`` takes ten times as long for millions.)"""
     if not parts:
         return 0
     keys = np.concatenate(parts)

@@ -37,7 +37,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
+    """The versions of Python and of the packages that the figures depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on; no names of hosts or people."""
+    """The machine that the figures are measured on; no names of hosts or people."""
     host = os.uname()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -70,44 +70,34 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRecord:
-    """What was done to a broker, and when it really was (ns, monotonic). ``end`` is 0 while it lasts.
-
-    ``bite`` and ``over``: the evidence that it bit, and that it is over.
-    """
+    """What was done to a broker, and when it really was (ns, monotonic)."""
 
     name: Text
     begin: Nanoseconds
-    end: Nanoseconds = 0
-    bite: Text = ""
-    over: Text = ""
+    end: Nanoseconds = 0  # 0 while it lasts
+    bite: Text = ""  # the evidence that it bit
+    over: Text = ""  # the evidence that it is over
 
 
 @dataclass(slots=True, kw_only=True)
 class Manifest:
-    """What a run was: its plan, its settings, its clocks, its state. ``started``: the plan's zero, ns of the
-    monotonic clock, 0 before it.
-
-    ``sample``: one event in so many has rows. ``ids``: the prefix of the event ids. ``state``: ``running``,
-    ``finished`` or ``interrupted``; still ``running`` in a directory whose writer died. ``asked``: what else
-    the scenario says, as in its file: ``warm_up``, ``max_rows``, ``faults``. ``warm_up``: events that were
-    sent before the zero, with ids of another run.
-    """
+    """What a run was: its plan, its settings, its clocks, its state. Times are ns of the monotonic clock."""
 
     name: Text
     run: Text
-    ids: Prefix
+    ids: Prefix  # of the event ids
     clocks: Clocks
     workload: dict[str, Any]
     settings: dict[str, Any]
     users: dict[str, Count] = field(default_factory=dict)
     thresholds: list[Text] = field(default_factory=list)
     faults: list[FaultRecord] = field(default_factory=list)
-    asked: dict[str, Any] = field(default_factory=dict)
-    warm_up: Count = 0
-    sample: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 1
-    started: Nanoseconds = 0
+    asked: dict[str, Any] = field(default_factory=dict)  # what else the scenario says, as in its file
+    warm_up: Count = 0  # events that were sent before ``started``, with ids of another run
+    sample: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 1  # one event in so many has rows
+    started: Nanoseconds = 0  # the plan's zero; 0 before it
     ended: Nanoseconds = 0
-    state: Text = "running"
+    state: Text = "running"  # or finished, or interrupted; still running where the writer died
     pid: int = field(default_factory=os.getpid)
     engine: Text = "lab"
     versions: dict[str, Text] = field(default_factory=versions)
@@ -125,7 +115,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Raises RecordingError where there is none, one of another make, or one that cannot be true."""
+        """Read ``manifest.json``. Raises RecordingError where there is none, or it cannot be true."""
         path = directory / "manifest.json"
         try:
             if (found := read_json(path, _Format).format) not in _READ:
@@ -152,7 +142,7 @@ _Number = int | float
 
 
 def _check(manifest: Manifest) -> None:
-    """What the types do not say, and readers rely on. Raises RecordingError, ValidationError."""
+    """Check what the types do not say, and readers rely on. Raises RecordingError, ValidationError."""
     for values, kind in (
         (manifest.workload, dict[str, _Number | str]),
         (manifest.machine, dict[str, _Number | str]),

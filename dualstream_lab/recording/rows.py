@@ -75,7 +75,7 @@ class Ending(IntEnum):
     """How a subscription ended."""
 
     OPEN = 0
-    """Not, as far as was recorded."""
+    """It did not end, as far as was recorded."""
     LOST = 1
     """Its connection was lost."""
     LEFT = 2
@@ -100,10 +100,14 @@ def sampled(seq: Int64, every: int) -> Flags:
     """
     if every == 1:
         return np.ones(len(seq), np.bool_)
-    mixed = seq.astype(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((mixed ^ (mixed >> np.uint64(31))) % np.uint64(every) == 0)
+    return np.asarray(mixed(seq.astype(np.uint64)) % np.uint64(every) == 0)
+
+
+def mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finalizer of SplitMix64: a number for each, as if by chance, and always the same."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 class RowWriter:

@@ -12,12 +12,17 @@ from typing import Any, Final, Self
 
 from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
+from dualstream_lab.recording.files import replace_json
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.units import count
 from dualstream_lab.workload import Workload
 
 COSTS: Final = tuple(each.name for each in fields(Costs))  # their names, in order
 UNKNOWN: Final = 10.0  # a cost that no run tells is taken to be within so many times its default, either way
+_RANGES: Final = (
+    "batch", "sources", "payload_bytes", "brokers", "partitions", "replication_factor", "shards",
+    "subscribers", "consumers", "publishers",
+)  # fmt: skip
 _ASSUMED: Final = (
     "costs are defaults that nobody measured: each may be a tenth or ten times as much. "
     "`dualstream calibrate RUN…` measures yours."
@@ -28,19 +33,17 @@ _ASSUMED: Final = (
 class Calibration:
     """Costs of one machine.
 
-    ``low``, ``high``: the ends of the 95 % interval of each cost. ``observed``: which costs the runs showed;
-    the others are defaults, with a wide interval. ``machine``, ``date``: what was measured, and when.
-    ``ranges``: lowest and highest of what was measured: ``rate`` (events/s), ``partitions``, ``subscribers``,
+    ``ranges``: lowest and highest of what was measured: ``rate`` (events/s of one publisher), ``partitions``,
     ``batch`` … (as the fields of Workload and Deployment); beyond them a figure is extrapolated.
     """
 
     costs: Costs
-    low: Costs
-    high: Costs
-    machine: str
-    date: str
+    low: Costs  # the low ends of the 95 % intervals
+    high: Costs  # the high ends
+    machine: str  # what was measured, in words
+    date: str  # when
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    observed: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()  # costs that runs showed; the others are defaults
 
     def __post_init__(self) -> None:
         for name in COSTS:
@@ -52,7 +55,7 @@ class Calibration:
 
     @property
     def measured(self) -> bool:
-        """Whether any run is behind it."""
+        """Whether any cost was learned from a run; else all are defaults."""
         return bool(self.observed)
 
     def covers(self, name: str, value: float) -> bool:
@@ -61,11 +64,11 @@ class Calibration:
         return low <= value <= high
 
     def beyond(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Those of ``values``, by the names of ``ranges``, that no run had."""
+        """The values that no run had, by the names of ``ranges``."""
         return {name: value for name, value in values.items() if not self.covers(name, value)}
 
     def caveats(self, values: Mapping[str, float]) -> list[str]:
-        """What to say of figures that follow from it, for such a load: where it is from, what is beyond."""
+        """Sentences for figures that follow from it at such a load: where it is from, and what no run had."""
         if not self.measured:
             return [_ASSUMED]
         found = [f"costs of {self.machine}, {self.date}"]
@@ -77,7 +80,7 @@ class Calibration:
 
     @classmethod
     def shipped(cls) -> Self:
-        """The one that comes with the package."""
+        """Read the calibration that comes with the package."""
         path = files("dualstream_lab.simulation").joinpath("calibrated.json")
         return cls._decode(json.loads(path.read_text(encoding="utf-8")))
 
@@ -100,10 +103,8 @@ class Calibration:
             "ranges": {name: list(ends) for name, ends in sorted(self.ranges.items())},
             **{name: asdict(getattr(self, name)) for name in ("costs", "low", "high")},
         }  # fmt: skip
-        hidden = path.with_name(f".{path.name}")
         try:
-            hidden.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-            hidden.replace(path)
+            replace_json(path, values)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -119,17 +120,7 @@ class Calibration:
 
 
 def load_of(workload: Workload, deployment: Deployment) -> dict[str, float]:
-    """Of one run, what ``Calibration.ranges`` are about; ``rate``: of one publisher."""
-    loads = ("batch", "sources", "payload_bytes")
-    parts = (
-        "brokers",
-        "partitions",
-        "replication_factor",
-        "shards",
-        "subscribers",
-        "consumers",
-        "publishers",
-    )
-    values = [(workload, name) for name in loads] + [(deployment, name) for name in parts]
-    found = {name: float(getattr(one, name)) for one, name in values}
+    """What a run says for ``Calibration.ranges``: its load, and its parts. ``rate``: of one publisher."""
+    values = asdict(deployment) | workload.as_dict()
+    found = {name: float(values[name]) for name in _RANGES}
     return found | {"rate": workload.rate / deployment.publishers}

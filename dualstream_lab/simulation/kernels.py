@@ -1,9 +1,9 @@
-"""What the model's loops are made of: machine code, a heap of what comes next, spans of time."""
+"""What the model's loops are made of: machine code, and spans of time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np
@@ -12,6 +12,10 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
+Int8: TypeAlias = npt.NDArray[np.int8]
+Counts: TypeAlias = npt.NDArray[np.uint32]
+Array: TypeAlias = npt.NDArray[Any]
+Records: TypeAlias = Array  # structured: within kernels, a row's fields are its attributes
 F = TypeVar("F", bound="Callable[..., object]")
 
 
@@ -24,46 +28,6 @@ def kernel(function: F) -> F:
     """
     # numba has no types: the function keeps its own, which is what it is called with
     return numba.njit(function, cache=True, fastmath=False)  # type: ignore[no-any-return]
-
-
-# A binary heap of what comes next: (time, code), earliest first; at one time the smaller code
-
-
-@kernel
-def push(times: Floats, codes: Integers, count: int, time: float, code: int) -> int:
-    """Add one to the ``count`` that there are; their number then."""
-    place = count
-    while place > 0:
-        above = (place - 1) >> 1
-        if times[above] < time or (times[above] == time and codes[above] <= code):
-            break
-        times[place], codes[place] = times[above], codes[above]
-        place = above
-    times[place], codes[place] = time, code
-    return count + 1
-
-
-@kernel
-def pop(times: Floats, codes: Integers, count: int) -> int:
-    """Remove the first, ``times[0]`` and ``codes[0]``; how many are left."""
-    count -= 1
-    time, code = times[count], codes[count]
-    place = 0
-    while True:
-        below = 2 * place + 1
-        if below >= count:
-            break
-        right = below + 1
-        if right < count and (
-            times[right] < times[below] or (times[right] == times[below] and codes[right] < codes[below])
-        ):
-            below = right
-        if time < times[below] or (time == times[below] and code <= codes[below]):
-            break
-        times[place], codes[place] = times[below], codes[below]
-        place = below
-    times[place], codes[place] = time, code
-    return count
 
 
 # Spans of time, (n, 2): begins and ends, sorted and apart from each other

@@ -26,31 +26,24 @@ _MISSED = 6.0  # s until a dead leader's partitions have another
 
 
 class Modes(NamedTuple):
-    """What is wrong with a server, and when; begins belong to a span, ends do not.
+    """What is wrong with a server, and when; begins belong to a span, ends do not."""
 
-    ``down``: all that it has is lost, and what comes fails at once. ``mute``: it stands still, and goes on
-    where it was. ``slow``: its delay is added to each way. ``refusing``: it answers, and does nothing.
-    """
-
-    down: Spans = NEVER
-    mute: Spans = NEVER
-    slow: Spans = _NEVER_SLOW
-    refusing: Spans = NEVER
+    down: Spans = NEVER  # all that it has is lost, and what comes fails at once
+    mute: Spans = NEVER  # it stands still, and goes on where it was
+    slow: Spans = _NEVER_SLOW  # a delay is added to each way
+    refusing: Spans = NEVER  # it answers, and does nothing
 
 
 class Outages(NamedTuple):
-    """``redis``: of every shard. ``first_broker``: of broker 0; ``brokers``: of each other one.
+    """What is wrong with all servers of a run."""
 
-    ``moved``: requests for broker 0 that arrive while this lasts are broker 1's (a dead leader's partitions).
-    """
-
-    redis: Modes = Modes()
-    first_broker: Modes = Modes()
-    brokers: Modes = Modes()
-    moved: Spans = NEVER
+    redis: Modes = Modes()  # every shard
+    first_broker: Modes = Modes()  # broker 0
+    brokers: Modes = Modes()  # each other broker
+    moved: Spans = NEVER  # requests for broker 0 go to broker 1 (a dead leader's partitions)
 
     def broker(self, number: int) -> Modes:
-        """What is wrong with this broker."""
+        """What is wrong with the broker of this number."""
         return self.brokers if number else self.first_broker
 
 
@@ -111,18 +104,18 @@ def _as_given(spec: FaultSpec) -> list[tuple[float, ...]]:
 
 
 def _at_once(length: float) -> _SpansOf:
-    """Of a fault that has no length, but takes effect for so long."""
+    """The spans of a fault that has no length, but takes effect for so many seconds."""
     return lambda spec: [(begin, begin + length) for begin, _ in spec.spans]
 
 
 def _parameter(spec: FaultSpec, name: str) -> float:
-    """In s, from ms."""
+    """A parameter of a fault that is given in ms, in s."""
     default = next(one.default for one in fault_named(spec.name).parameters if one.name == name)
     return spec.parameters.get(name, default) / 1e3
 
 
 def _flaps(spec: FaultSpec) -> list[tuple[float, ...]]:
-    """It begins with the first time away, and at its end it is back."""
+    """The spans in which a flapping server is away: first when the fault begins, and never after its end."""
     up, down = _parameter(spec, "up_ms"), _parameter(spec, "down_ms")
     return [
         (away, min(away + down, end))
@@ -132,7 +125,7 @@ def _flaps(spec: FaultSpec) -> list[tuple[float, ...]]:
 
 
 def _cuts(spec: FaultSpec) -> list[tuple[float, ...]]:
-    """Moments: whoever is connected is not any more, and can connect again."""
+    """The moments at which connections are cut: whoever had one can connect again."""
     every = _parameter(spec, "every_ms")
     return [(at, at + _CUT) for begin, end in spec.spans for at in np.arange(begin, end, every).tolist()]
 

@@ -1,4 +1,4 @@
-"""What the model is told: how much each step costs, and how many of each part there are. Seconds, bytes."""
+"""What is simulated: how much each step costs, and how many of each part there are. Seconds, bytes."""
 
 from __future__ import annotations
 
@@ -27,55 +27,45 @@ def most_of(cost: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Time that each step takes, in seconds; a step's time is the sum of its parts.
+    """The time that each step takes, in s; a step's time is the sum of its parts.
 
-    **Publisher**, one loop: a call takes ``call``, and ``event`` for each of its events (encoding, and later
-    its notification); and it takes a ``turn`` for requests that leave together, and one for each answer and
-    what it sets off: these hold up the next call, and not the events in them. **Broker**, requests one after
-    the other: ``request``, ``batch`` for each partition in it, ``record`` for each event and ``record_byte``
-    for each of their bytes; with r copies of a partition the last two count r times, as every broker is the
-    follower of others. ``broker_noise``: the coefficient of variation of a request's time (log-normal). A
-    broker pauses ``pauses`` times for each second that one publisher works on events (Poisson), for ``pause``
-    on average (exponential): stalls of either side, and the more the more events there are. ``kafka_rtt``: a
-    request's way there and back; ``replica``: the additional wait for copies, of consumers too. **Redis**,
-    one thread: an exchange takes ``exchange``, ``publish`` for each notification, ``deliver`` for each
-    subscriber that gets it. ``redis_rtt``: there and back; ``redis_noise``: as ``broker_noise``.
-    **Subscriber**: ``receive_delay`` from Redis's write to the read. **Consumer**: a poll takes ``poll``, and
-    ``consume`` for each record; ``fetch_delay``: from the log to it. **Gateway**, one loop: ``receive`` for
-    each notification, ``write`` for each client that gets one.
+    A publisher is one loop; a broker serves one request after the other, and a Redis one exchange. With r
+    replicas of a partition, ``record`` and ``record_byte`` count r times, as every broker is the follower of
+    others. Noise is log-normal. Stalls of either side of Kafka are ``pauses`` of a broker: they come by
+    chance (Poisson), the more the more events there are, and are of exponential length.
     """
 
-    call: float = 40e-6
-    event: float = 5e-6
-    turn: float = 100e-6
-    request: float = 300e-6
-    batch: float = 15e-6
-    record: float = 0.3e-6
-    record_byte: float = 0.4e-9
-    broker_noise: float = 0.3
-    pauses: float = 0.5
-    pause: float = 4e-3
-    kafka_rtt: float = 300e-6
-    replica: float = 1e-3
-    exchange: float = 30e-6
-    publish: float = 1.5e-6
-    deliver: float = 1e-6
-    redis_noise: float = 0.2
-    redis_rtt: float = 100e-6
-    receive_delay: float = 100e-6
-    poll: float = 200e-6
-    consume: float = 2e-6
-    fetch_delay: float = 300e-6
-    receive: float = 5e-6
-    write: float = 1e-6
+    call: float = 40e-6  #: publisher: each call
+    event: float = 5e-6  #: publisher: each event of a call, to encode it and later to notify of it
+    turn: float = 100e-6  #: publisher: requests that leave together, and each answer; the next call waits
+    request: float = 300e-6  #: broker: each request
+    batch: float = 15e-6  #: broker: each partition in a request
+    record: float = 0.3e-6  #: broker: each event
+    record_byte: float = 0.4e-9  #: broker: each byte of an event
+    broker_noise: float = 0.3  #: coefficient of variation of a request's time
+    pauses: float = 0.5  #: of a broker, for each second that one publisher works on events; no time
+    pause: float = 4e-3  #: how long such a pause is, on average
+    kafka_rtt: float = 300e-6  #: a request's way there and back
+    replica: float = 1e-3  #: how much longer acks and consumers wait where there are replicas
+    exchange: float = 30e-6  #: Redis: each exchange
+    publish: float = 1.5e-6  #: Redis: each notification
+    deliver: float = 1e-6  #: Redis: each subscriber that gets a notification
+    redis_noise: float = 0.2  #: coefficient of variation of an exchange's time
+    redis_rtt: float = 100e-6  #: an exchange's way there and back
+    receive_delay: float = 100e-6  #: from Redis's write to the subscriber's read
+    poll: float = 200e-6  #: consumer: each poll
+    consume: float = 2e-6  #: consumer: each record
+    fetch_delay: float = 300e-6  #: from the log to the consumer
+    receive: float = 5e-6  #: gateway: each notification
+    write: float = 1e-6  #: gateway: each client that gets a notification
 
     @property
     def repair(self) -> float:
-        """From the moment at which a subscriber knows that it missed something until it has it."""
+        """Seconds from the moment at which a subscriber knows that it missed an event until it has it."""
         return self.redis_rtt + self.fetch_delay
 
     def until_copied(self, replication_factor: int) -> float:
-        """From a record's place in the log until its copies are there: its ack and readers wait for that."""
+        """Seconds from a record's entry in the log to its copies': its ack and readers wait for that."""
         return self.replica if replication_factor > 1 else 0.0
 
     def __post_init__(self) -> None:
@@ -85,15 +75,9 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """How many of each part, and the publisher's bounds (as in ``Settings``).
+    """How many of each part there are, and the publisher's bounds, which are named as in ``Settings``.
 
-    ``subscribers``: connections on Redis that receive every event; with gateways it is they. ``clients``: of
-    each event, at the gateways together. ``callers``: calls that each publisher may have open, the next one
-    begins when one of them ends; 0 for as many as there are. ``cores``: that all parts share; 0 where each
-    has its own. ``output_buffer``: notifications that Redis keeps for a gateway that is late; with more it
-    closes the connection. (As it comes, 32 MiB.) ``catch_up``: whether subscribers read what they missed
-    from Kafka, as it is announced or as they are connected again; gateways always do. Raises ConfigError
-    naming the field.
+    Raises ConfigError naming the field that is out of bounds.
     """
 
     publishers: int = 1
@@ -101,30 +85,30 @@ class Deployment:
     partitions: int = 6
     replication_factor: int = 1
     shards: int = 1
-    subscribers: int = 1
+    subscribers: int = 1  #: connections on Redis that receive every event, where there are no gateways
     gateways: int = 0
-    clients: float = 0.0
+    clients: float = 0.0  #: of each event, at the gateways together
     consumers: int = 1
-    callers: int = 0
-    cores: int = 0
-    tick: float = 0.005
+    callers: int = 0  #: calls that each publisher may have open, the next one waits; 0: as many as there are
+    cores: int = 0  #: that all parts share; 0: each has its own
+    tick: float = 0.005  #: s that a gateway waits at most, to write several events at once
     batch_bytes: int = 256 * 1024
     buffer_events: int = 150_000
-    buffer_timeout: float = 1.0
-    delivery_timeout: float = 15.0
-    redis_timeout: float = 0.2
+    buffer_timeout: float = 1.0  #: s
+    delivery_timeout: float = 15.0  #: s
+    redis_timeout: float = 0.2  #: s
     notify_queue: int = 50_000
-    output_buffer: int = 100_000
-    catch_up: bool = False
+    output_buffer: int = 100_000  #: notifications that Redis keeps for a gateway before it closes: 32 MiB
+    catch_up: bool = False  #: whether subscribers read from Kafka what they missed; gateways always do
 
     @property
     def receivers(self) -> int:
-        """Of each notification: where there are gateways, it is they who subscribe to Redis."""
+        """How many connections get each notification: gateways, where there are some, else subscribers."""
         return self.gateways or self.subscribers
 
     @property
     def repairs(self) -> bool:
-        """Whether there is anybody who reads what he missed."""
+        """Whether anybody reads from Kafka what was missed."""
         return self.receivers > 0 and (self.gateways > 0 or self.catch_up)
 
     def __post_init__(self) -> None:
@@ -147,8 +131,8 @@ class Deployment:
 def deployment_for(
     settings: Settings, *, concurrency: int = _CONCURRENCY, brokers: int = 1, **parts: Any
 ) -> Deployment:
-    """What a load with these settings meets. ``concurrency``: of each publisher, its callers. ``parts``: any
-    other field of Deployment. Raises ConfigError.
+    """The deployment that a load with these settings meets. ``concurrency``: the callers of each publisher.
+    ``parts``: any other field of Deployment. Raises ConfigError.
     """
     bounds = {name: getattr(settings, name) for name in _BOUNDS}
     given: dict[str, Any] = {"replication_factor": min(_REPLICATION, brokers)} | parts
@@ -156,7 +140,7 @@ def deployment_for(
 
 
 def deployment_of(directory: RunDirectory, intervals: Iterable[Interval]) -> Deployment:
-    """How many of each part a run had. The callers of a real one are its concurrency."""
+    """The deployment that a run had. The callers of a real one are its concurrency."""
     manifest = directory.manifest
     settings = manifest.settings
     if manifest.engine == "simulation":

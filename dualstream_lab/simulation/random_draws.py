@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dualstream_lab.recording.rows import mixed
 from dualstream_lab.simulation.kernels import Floats, Integers
 from dualstream_lab.simulation.outages import NEVER, Outages, Spans, united
 from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -19,29 +20,23 @@ _MEAN_RETURN = 0.5  # s
 
 class Noise(NamedTuple):
     """Factors of the service times of stations, of mean 1: the k-th that station s begins (k from 0) takes
-    ``table[(starts[s] + k) % len(table)]`` times as long as it would. ``starts``: int64, one a station.
+    ``table[(starts[s] + k) % len(table)]`` times as long as it would.
     """
 
     table: Floats
-    starts: Integers
+    starts: Integers  # by station
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """What a seed decides for a deployment.
+    """What a seed decides for a deployment."""
 
-    ``partition``, ``shard``: int64 by the source's rank. ``requests``: of brokers, ``exchanges``: of shards.
-    ``stops``: of each broker, when it stands still: its pauses and, where it is mute, that. ``away``: when
-    subscribers are not connected to Redis, whatever the shard: from the begin of an outage to a while after
-    its end.
-    """
-
-    partition: Integers
-    shard: Integers
-    requests: Noise
-    exchanges: Noise
-    stops: tuple[Spans, ...]
-    away: Spans
+    partition: Integers  # by the source's rank
+    shard: Integers  # by the source's rank
+    requests: Noise  # of brokers
+    exchanges: Noise  # of shards
+    stops: tuple[Spans, ...]  # by broker, when it stands still: its pauses, and where it is mute
+    away: Spans  # when no subscriber is connected to Redis: an outage, and a while after its end
 
 
 def draw(
@@ -70,12 +65,10 @@ def draw(
 
 
 def _hashed(numbers: Integers, seed: int, purpose: int, most: int) -> Integers:
-    """Of each number, one from 0 to ``most`` - 1, by the finalizer of SplitMix64."""
+    """For each number, one from 0 to ``most`` - 1, by the finalizer of SplitMix64."""
     salt = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
-    mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((mixed ^ (mixed >> np.uint64(31))) % np.uint64(most), dtype=np.int64)
+    salted = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
+    return np.asarray(mixed(salted) % np.uint64(most), dtype=np.int64)
 
 
 def _noise(variation: float, stations: int, seed: int, purpose: int) -> Noise:

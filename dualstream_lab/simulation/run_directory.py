@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 from uuid import uuid4
 
 import numpy as np
@@ -17,13 +17,9 @@ from dualstream_lab import recording
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.recording import FaultRecord, Manifest, RunDirectory
 from dualstream_lab.simulation.engine.outcome import EDGES, Bins, Case, Outcome, binned
-from dualstream_lab.simulation.kernels import Flags, Floats, Integers
+from dualstream_lab.simulation.kernels import Array, Flags, Floats, Integers
 from dualstream_lab.simulation.outages import outages
 from dualstream_lab.workload import RunIds
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 
 _ZERO: Final = 1_000_000_000_000  # ns of the rows' clock at which the plan begins
 _BEFORE, _AFTER = 1.0, 1.0  # s that the subscriber listens before the plan and after the last event
@@ -84,7 +80,7 @@ def _ns(seconds: float) -> int:
 
 
 def _times(seconds: Floats) -> Integers:
-    """ns; 0 for never."""
+    """Times in ns of the rows' clock; 0 for never."""
     there = ~np.isnan(seconds)
     times = np.zeros(len(seconds), np.int64)
     times[there] = np.round(seconds[there] * 1e9).astype(np.int64) + _ZERO
@@ -95,13 +91,13 @@ def _times(seconds: Floats) -> Integers:
 
 
 def _write_rows(path: Path, rows: Outcome, case: Case, last: float) -> None:
-    """Each kind by time, those that happened."""
+    """Write the rows of each kind, by time."""
     seq, subscriber = rows.seq, np.zeros(len(rows.seq))
     _write(
         path, "published", "generator", seq=seq, intended=_times(rows.intended), sent=_times(rows.sent),
         acked=_times(rows.acked), outcome=rows.outcome, source=rows.source, size=rows.size,
     )  # fmt: skip
-    kinds: list[tuple[str, str, Floats, Flags, dict[str, npt.NDArray[Any]]]] = [
+    kinds: list[tuple[str, str, Floats, Flags, dict[str, Array]]] = [
         ("dropped", "generator", rows.dropped, rows.reason >= 0, {"reason": rows.reason})
     ]
     if case.deployment.receivers:
@@ -133,7 +129,7 @@ def _write_listening(path: Path, rows: Outcome, last: float) -> None:
     )  # fmt: skip
 
 
-def _write(path: Path, kind: str, writer: str, **columns: npt.NDArray[Any]) -> None:
+def _write(path: Path, kind: str, writer: str, **columns: Array) -> None:
     """One part. Not a RowWriter, which drops rows rather than wait for the disk."""
     types = recording.KINDS[kind]
     arrays = [pa.array(columns[name].astype(f"i{of.bit_width // 8}"), of) for name, of in types.items()]
@@ -168,7 +164,7 @@ def _write_intervals(path: Path, bins: Bins, case: Case) -> None:
 
 
 def _histograms(bins: Bins, writer: str, stretch: slice) -> dict[str, recording.LatencyHistogram]:
-    """Of the live path only where the rows are a sample: else the rows tell."""
+    """Histograms of a process. Those of the live path only where rows are a sample: else rows have it all."""
     found = {}
     for name in _HISTOGRAMS.get(writer, ()) if bins.every > 1 or writer == "generator" else ():
         counts = bins.latencies[name][stretch].sum(axis=0, dtype=np.int64)

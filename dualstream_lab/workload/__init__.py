@@ -8,42 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.random import default_rng  # numpy's own lazy import would come while it measures
 
 from dualstream_lab.bounds import within
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.workload.arrivals import PLANS, Curve, arrival_times, expected_count, intended_rate
+from dualstream_lab.workload.arrivals import (
+    PLANS,
+    Curve,
+    Floats,
+    Integers,
+    arrival_times,
+    expected_count,
+    intended_rate,
+)
 from dualstream_lab.workload.catalogue import Catalogue, RunIds
 from dualstream_lab.workload.payloads import EVENT_TYPES, TYPE_WEIGHTS, draw_sizes
 from dualstream_lab.workload.popularity import cumulative_popularity, draw, source_name
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 __all__ = ["PAYLOADS", "PLANS", "Catalogue", "RunIds", "Slots", "Workload", "source_name"]
 
 PAYLOADS = ("fixed", "lognormal", "github")
+"""Sizes of events: the whole value has ``payload_bytes`` bytes; that is its median (sigma 1); or its data is
+as big as GitHub's webhooks (median 7.7 kB, p95 24.6 kB).
+"""
 
+_WHOLE = {"steps", "batch", "sources", "hot_sources", "payload_bytes", "seed"}
 _CHUNK = 8192  # slots a chunk: 0.8 s of work at 10,000/s, 300 kB of arrays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """A stretch of a plan: one entry an event in every array, all int64.
+    """A stretch of a plan: one entry an event in every array."""
 
-    ``seq``: the number of the event in the whole plan. ``intended``: ns after the start, never falling; the
-    events of one batch have the same. ``source``, ``type``: indices into the catalogue. ``size``: bytes (of
-    the value, or of its data).
-    """
-
-    seq: npt.NDArray[np.int64]
-    intended: npt.NDArray[np.int64]
-    source: npt.NDArray[np.int64]
-    type: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
+    seq: Integers  # the number of the event in the whole plan
+    intended: Integers  # ns after the start, never falling; the same for events of one batch
+    source: Integers  # its place in the catalogue
+    type: Integers  # its place in the catalogue
+    size: Integers  # bytes of the value, or of its data
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -53,27 +57,21 @@ class Slots:
 class Workload:
     """One run's traffic. Raises ConfigError naming the field that is out of bounds.
 
-    ``rate``: events/s at the plan's highest. ``duration``: s. ``plan``: one of ``PLANS``, shaped by ``low``
-    (its lowest rate, as a share of ``rate``), ``period`` (s) and ``steps``. ``batch``: events that fall due
-    together and are published in one call. ``sources``: how many there are; ``zipf``: the exponent of their
-    popularity, 0 for uniform; ``hot``: the share of events that go to the first ``hot_sources``.
-    ``payload``: ``fixed`` (the whole value has ``payload_bytes`` bytes), ``lognormal`` (that is its median;
-    sigma 1) or ``github`` (data as big as GitHub's webhooks: median 7.7 kB, p95 24.6 kB). The same seed
-    gives the same plan, and what is drawn for one field does not depend on the others.
+    The same seed gives the same plan, and what is drawn for one field does not depend on the others.
     """
 
-    rate: float = 10_000.0
-    duration: float = 20.0
-    plan: Literal["constant", "poisson", "ramp", "step", "burst", "sine", "closed"] = "constant"
-    low: float = 0.1
-    period: float = 10.0
+    rate: float = 10_000.0  # events/s at the plan's highest
+    duration: float = 20.0  # s
+    plan: Literal["constant", "poisson", "ramp", "step", "burst", "sine", "closed"] = "constant"  # see PLANS
+    low: float = 0.1  # the plan's lowest rate, as a share of ``rate``
+    period: float = 10.0  # s
     steps: int = 5
-    batch: int = 10
-    sources: int = 500
-    zipf: float = 1.0
-    hot: float = 0.0
+    batch: int = 10  # events that fall due together and are published in one call
+    sources: int = 500  # how many there are
+    zipf: float = 1.0  # the exponent of their popularity, 0 for uniform
+    hot: float = 0.0  # the share of events that go to the first ``hot_sources``
     hot_sources: int = 1
-    payload: Literal["fixed", "lognormal", "github"] = "fixed"
+    payload: Literal["fixed", "lognormal", "github"] = "fixed"  # see PAYLOADS
     payload_bytes: int = 300
     seed: int = 1
 
@@ -84,7 +82,7 @@ class Workload:
             ("hot", 0, 1), ("hot_sources", 1, 1_000_000), ("payload_bytes", 256, 900_000),
             ("seed", 0, 2**63 - 1),
         ):  # fmt: skip
-            within(name, getattr(self, name), low, high, whole=name not in _FLOATS)
+            within(name, getattr(self, name), low, high, whole=name in _WHOLE)
         if self.hot_sources > self.sources:
             raise ConfigError(
                 f"hot_sources: must be from 1 to {self.sources:,}, one a source (is {self.hot_sources!r})"
@@ -95,7 +93,7 @@ class Workload:
 
     @classmethod
     def load(cls, values: Mapping[str, object]) -> Self:
-        """From a table, such as a scenario file's. Raises ConfigError for an unknown key, too."""
+        """Make one from a table, such as a scenario file's. Raises ConfigError for an unknown key, too."""
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in values if name not in known]:
             raise ConfigError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
@@ -111,7 +109,7 @@ class Workload:
         same = {name: getattr(self, name) for name in ("plan", "duration", "low", "period", "steps")}
         return Curve(rate=self.rate / self.batch, **same)
 
-    def intended_rate(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def intended_rate(self, seconds: Floats) -> Floats:
         """Events/s that the plan wants, at these seconds after the start."""
         return intended_rate(self._calls, seconds) * self.batch
 
@@ -119,7 +117,7 @@ class Workload:
         """The fields by name, for a manifest."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def popularity(self) -> npt.NDArray[np.float64]:
+    def popularity(self) -> Floats:
         """Cumulative shares of the events, by the rank of their source."""
         return cumulative_popularity(self.sources, self.zipf, hot=self.hot, hot_sources=self.hot_sources)
 
@@ -154,6 +152,3 @@ class Workload:
     def catalogue(self, ids: RunIds) -> Catalogue:
         """The maker of this workload's events, with the ids of one run."""
         return Catalogue(ids=ids, sources=self.sources, types=EVENT_TYPES, whole=self.payload != "github")
-
-
-_FLOATS = {"rate", "duration", "low", "period", "zipf", "hot"}

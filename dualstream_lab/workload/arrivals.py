@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-    Integers = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
 
 PLANS: Final = ("constant", "poisson", "ramp", "step", "burst", "sine", "closed")
 """``rate`` is the highest rate of each (of ``poisson``, the mean).
@@ -34,13 +32,13 @@ _GRID = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A rate over time. ``rate``: calls/s; ``duration``, ``period``: s; ``low``: share of ``rate``."""
+    """A rate over time."""
 
-    plan: str
-    rate: float
-    duration: float
-    low: float = 0.1
-    period: float = 10.0
+    plan: str  # one of ``PLANS``
+    rate: float  # calls/s, at the highest
+    duration: float  # s
+    low: float = 0.1  # the lowest rate, as a share of ``rate``
+    period: float = 10.0  # s
     steps: int = 5
 
 
@@ -90,7 +88,7 @@ def intended_rate(curve: Curve, seconds: Floats) -> Floats:
 
 
 def _inverse(curve: Curve) -> Callable[[Integers], Floats]:
-    """From the number of an arrival to its time in s."""
+    """A function from the number of an arrival to its time in s."""
     rate, low, length = curve.rate, curve.low, curve.duration
     match curve.plan:
         case "ramp":

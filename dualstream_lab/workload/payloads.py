@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from dualstream_lab.workload.arrivals import Integers
 
 _COMMON: Final = {  # weights as on a busy organisation; most traffic is pushes and pull requests
     "push": 300, "pull_request.opened": 40, "pull_request.synchronize": 90, "pull_request.closed": 40,
@@ -43,9 +42,7 @@ MAX_GITHUB_BYTES: Final = _BYTES[-1]
 _SMALLEST, _BIGGEST = 256, 900_000  # an empty event has its names; a record fits Kafka's 1 MiB
 
 
-def draw_sizes(
-    payload: str, payload_bytes: int, count: int, *, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def draw_sizes(payload: str, payload_bytes: int, count: int, *, rng: np.random.Generator) -> Integers:
     """Bytes of each event: of its data for ``github``, else of the whole value."""
     if payload == "github":
         return np.interp(rng.random(count), _SHARES, _BYTES).astype(np.int64)

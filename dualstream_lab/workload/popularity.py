@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from dualstream_lab.workload.arrivals import Floats, Integers
 
 _FIRST = ["amber", "blue", "calm", "dawn", "ember", "fern", "gold", "hazel", "iron", "jade", "kind", "lunar"]
 _SECOND = ["otter", "pine", "quartz", "raven", "stone", "tide", "umber", "vale", "wren", "yarrow", "zephyr"]
@@ -32,9 +29,7 @@ def source_name(rank: int) -> tuple[str, str]:
     return "repo", f"{owner}/{thing}{round_ or ''}"
 
 
-def cumulative_popularity(
-    count: int, exponent: float, *, hot: float = 0.0, hot_sources: int = 1
-) -> npt.NDArray[np.float64]:
+def cumulative_popularity(count: int, exponent: float, *, hot: float = 0.0, hot_sources: int = 1) -> Floats:
     """Cumulative probabilities of ranks 1…count with weight rank^-exponent; the last is 1.
 
     With ``hot``, the first ``hot_sources`` share that part of all between them, and the others the rest.
@@ -47,9 +42,7 @@ def cumulative_popularity(
     return np.asarray(cumulative / cumulative[-1], dtype=np.float64)
 
 
-def draw(
-    cumulative: npt.NDArray[np.float64], count: int, *, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """``count`` indices with these cumulative probabilities."""
+def draw(cumulative: Floats, count: int, *, rng: np.random.Generator) -> Integers:
+    """Draw ``count`` indices with these cumulative probabilities."""
     drawn = np.searchsorted(cumulative, rng.random(count), side="right")
     return np.minimum(drawn, len(cumulative) - 1).astype(np.int64)

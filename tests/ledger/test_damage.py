@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dualstream_lab.analysis.frames import load
-from dualstream_lab.analysis.tally import read_arrivals
+from dualstream_lab.analysis.tally import Tally
 from dualstream_lab.errors import RecordingError
 from dualstream_lab.ledger import Ledger
 from dualstream_lab.recording import RowWriter, RunDirectory, sampled
@@ -144,9 +144,10 @@ def test_what_of_the_log_was_not_read_is_said_and_nothing_is_lost_or_never(tmp_p
     assert told(ledger)[2] == "unread"
     assert ledger.lost is None
     assert said in ledger.problems
-    arrivals = read_arrivals(RunDirectory.open(builder.path))
-    assert arrivals.consumed is None
-    assert said in arrivals.problems
+    tally = Tally.read(builder.path)
+    assert "live" in tally.latencies
+    assert "durable" not in tally.latencies
+    assert said in tally.problems
     frames = load(builder.path)
     assert any(why in problem for problem in frames.problems)
     assert not [name for name in frames.seconds.columns if why in name]

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias, overload
 import numpy as np
 
 from dualstream_lab.analysis.paired import Interval
-from dualstream_lab.analysis.plots.look import BAD, DOUBTFUL, GOOD, few_numbers, finish, name_rows, new_axes
+from dualstream_lab.analysis.plots.look import (
+    BAD,
+    DOUBTFUL,
+    GOOD,
+    few_numbers,
+    finish,
+    name_rows,
+    new_axes,
+    write_beside,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +91,7 @@ def _draw_changes(axes: Axes, rows: Sequence[Change], band: float) -> None:
             edge = math.copysign(reach, low)
             axes.plot([edge], [place], ">" if edge > 0 else "<", color=color, clip_on=False)
         text = f"{_percent(value)}  [{_percent(low)}, {_percent(high)}]  {verdict}"
-        _write_beside(axes, place, text, _VERDICTS.get(verdict, "#000000"))
+        _write_right(axes, place, text, _VERDICTS.get(verdict, "#000000"))
     if not rows:
         axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center")
     axes.set_xlim(-1.08 * reach, 1.08 * reach)
@@ -99,7 +108,7 @@ def _draw_row(
     axes: Axes, place: int, values: Sequence[float], limits: tuple[float, float, float], color: str,
     reach: float,
 ) -> None:  # fmt: skip
-    """``limits``: low, high and the value itself."""
+    """A row's values as dots, its interval as a bar. ``limits``: low, high and the value itself."""
     shown = [min(max(one, -reach), reach) for one in values]
     inside = [one for one in shown if abs(one) < reach]
     above = place - 0.2  # the bar would hide them
@@ -113,11 +122,10 @@ def _draw_row(
         axes.plot([limits[2]], [place], "|", color=color, markersize=14, markeredgewidth=3)
 
 
-def _write_beside(axes: Axes, place: int, text: str, color: str) -> None:
-    axes.annotate(
-        text, (1, place), xycoords=axes.get_yaxis_transform(), xytext=(8, 0), textcoords="offset points",
-        va="center", fontsize=9, color=color, annotation_clip=False,
-    )  # fmt: skip
+def _write_right(axes: Axes, place: int, text: str, color: str) -> None:
+    """Write to the right of the axes, in their row ``place``."""
+    at = axes.get_yaxis_transform()
+    write_beside(axes, (1, place), text, right=8, color=color, xycoords=at, annotation_clip=False)
 
 
 def plot_predictions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -133,7 +141,7 @@ def plot_predictions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         shown = float(np.clip(ratio, 1 / _FURTHEST, _FURTHEST))
         marker = "o" if shown == ratio else ">" if ratio > 1 else "<"
         axes.plot([shown], [place], marker, color=GOOD if within else BAD, markersize=7, clip_on=False)
-        _write_beside(axes, place, f"{ratio - 1:+.0%}", "#000000" if within else BAD)
+        _write_right(axes, place, f"{ratio - 1:+.0%}", "#000000" if within else BAD)
     axes.axvline(1, color="#999999", linewidth=0.8, zorder=0)
     axes.set_xscale("log")
     axes.set_xlim(1 / _FURTHEST, _FURTHEST)

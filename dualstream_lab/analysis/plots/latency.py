@@ -53,7 +53,7 @@ def plot_latency_percentiles(
 def plot_percentiles(
     runs: Mapping[str, Frames | Sequence[Frames]], ax: Axes | None = None, *, column: str = "live_ms"
 ) -> Axes:
-    """The same of one latency, ``column``, in several ``runs``: a line a name. The repeats of a name (a
+    """One latency, ``column``, by percentile, in several ``runs``: a line a name. The repeats of a name (a
     sequence) are pooled: their events count as those of one run.
     """
     axes = look.new_axes(ax)
@@ -127,8 +127,7 @@ def plot_lag_and_latency(frames: Frames, ax: Axes | None = None, *, width: float
 def _finish_over_time(axes: Axes, frames: Frames, title: str, label: str = "latency (ms)") -> Axes:
     look.shade(axes, frames)
     look.latency_axis(axes, label)
-    look.time_axis(axes, frames)
-    return look.finish(axes, title, simulated=frames.manifest.simulated)
+    return look.finish_over_time(axes, frames, title)
 
 
 def plot_latency_heatmap(
@@ -165,14 +164,11 @@ def plot_latency_heatmap(
         axes.set_yticks(
             [*ticks, math.sqrt(band[0] * band[1])], [*(f"{tick:,g}" for tick in ticks), "missing"]
         )
-    look.time_axis(axes, frames)
-    return look.finish(
-        axes, f"How many had which latency; {look.LABELS[column]}", simulated=frames.manifest.simulated
-    )
+    return look.finish_over_time(axes, frames, f"How many had which latency; {look.LABELS[column]}")
 
 
 def _round_up(least: float) -> float:
-    """To 1, 2 or 5 times a power of ten."""
+    """The next number that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9))
 

@@ -54,11 +54,8 @@ def plot_ledger(ledger: Ledger | Sequence[Entry], ax: Axes | None = None) -> Axe
         axes.xaxis.set_major_formatter(look.plain_numbers)
     for place, bar in enumerate(bars):
         axes.barh(place, bar.events, height=0.7, color=bar.color)
-        axes.annotate(
-            bar.text, (max(bar.events, axes.get_xlim()[0]), place), xytext=(4, 0),
-            textcoords="offset points", va="center", fontsize=9,
-            color=look.BAD if bar.color == look.BAD and bar.events else "#000000",
-        )  # fmt: skip
+        color = look.BAD if bar.color == look.BAD and bar.events else "#000000"
+        look.write_beside(axes, (max(bar.events, axes.get_xlim()[0]), place), bar.text, right=4, color=color)
     look.name_rows(axes, [bar.name for bar in bars])
     sample = ledger.sample if isinstance(ledger, Ledger) else 1
     of_a_sample = f"; one in {sample} was recorded" if sample > 1 else ""
@@ -71,7 +68,7 @@ def plot_ledger(ledger: Ledger | Sequence[Entry], ax: Axes | None = None) -> Axe
 
 
 def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
-    """By class, as the ledger has them."""
+    """The bars, by class, in the order of the ledger."""
     if isinstance(ledger, Ledger):
         entries: Sequence[Entry] = ledger.entries
         known = {"lost": ledger.lost is not None, "orphan": ledger.orphans is not None}
@@ -88,7 +85,7 @@ def _bars(ledger: Ledger | Sequence[Entry]) -> Iterator[_Bar]:
 
 
 class _Row(NamedTuple):
-    """A fault's own row, or that of one of its paths."""
+    """The row of a fault (without a path), or of one of its paths."""
 
     recovery: Recovery
     name: str
@@ -164,7 +161,7 @@ def _draw_fault(axes: Axes, place: int, recovery: Recovery, reach: float) -> Non
     if recovery.detected is not None:
         axes.plot(recovery.detected, place, marker="v", color=look.BAD, markersize=7, clip_on=False)
     at = (max(recovery.detected or 0.0, end if end < reach / 2 else 0.0), place)
-    axes.annotate(detected(recovery), at, xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+    look.write_beside(axes, at, detected(recovery), right=7, size=8)
 
 
 def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
@@ -189,7 +186,7 @@ def _draw_path(axes: Axes, place: int, row: _Row, reach: float) -> None:
 
 
 def _label(axes: Axes, rows: Sequence[_Row]) -> None:
-    """What the signs mean, into the legend."""
+    """Write into the legend what the signs mean."""
     if not rows:
         return
     axes.barh(0, 0, color=_FAULT, edgecolor="#666666", linewidth=0.7, label="the fault is on")

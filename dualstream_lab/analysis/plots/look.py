@@ -66,7 +66,7 @@ def new_axes(ax: Axes | None, *, height: float = 4) -> Axes:
 
 
 def fault_name(name: str) -> str:
-    """A fault in words."""
+    """The name of a fault in words: "Redis killed"."""
     names = {"kill": "killed", "stop": "stopped", "restart": "restarted"}
     target, _, verb = name.removeprefix("net.").partition(".")
     return f"{target.capitalize()} {names.get(verb, verb.replace('-', ' '))}".strip()
@@ -107,7 +107,7 @@ def _places(axes: Axes, names: Sequence[str], middles: Sequence[float], length: 
 
 
 def _number(axes: Axes, names: Sequence[str]) -> None:
-    """The numbers of each name's faults into the legend."""
+    """Write into the legend which numbers are faults of which name."""
     style: dict[str, Any] = {"facecolor": COLORS["fault"], "alpha": 0.5, "linewidth": 0}
     for name in dict.fromkeys(names):
         numbers = [str(number) for number, other in enumerate(names, 1) if other == name]
@@ -133,12 +133,6 @@ def latency_axis(axes: Axes, label: str = "latency (ms)") -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylim(low, high)
     axes.set_ylabel(label)
-
-
-def time_axis(axes: Axes, frames: Frames) -> None:
-    """From the plan's zero to the last answer."""
-    axes.set_xlim(0, frames.length)
-    axes.set_xlabel("time (s after the plan's zero)")
 
 
 def few_numbers(axis: Axis, ticks: Sequence[float] | None = None) -> None:
@@ -179,3 +173,21 @@ def finish(
     if not drawn:
         axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center")
     return axes
+
+
+def finish_over_time(axes: Axes, frames: Frames, title: str) -> Axes:
+    """Finish a picture whose horizontal axis is time, from the plan's zero to the last answer."""
+    axes.set_xlim(0, frames.length)
+    axes.set_xlabel("time (s after the plan's zero)")
+    return finish(axes, title, simulated=frames.manifest.simulated)
+
+
+def write_beside(
+    axes: Axes, at: tuple[float, float], text: str, *, right: float, color: str = "#000000", size: float = 9,
+    **place: Any,
+) -> None:  # fmt: skip
+    """A text whose left end is ``right`` points beside a place of the axes."""
+    axes.annotate(
+        text, at, xytext=(right, 0), textcoords="offset points", va="center", fontsize=size, color=color,
+        **place,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dualstream_lab.analysis.frames import Frames
-from dualstream_lab.analysis.plots.look import COLORS, finish, new_axes, plain_numbers, shade, time_axis
+from dualstream_lab.analysis.plots.look import COLORS, finish_over_time, new_axes, plain_numbers, shade
 from dualstream_lab.recording import Outcome
 from dualstream_lab.recording.rows import Floats
 from dualstream_lab.workload import Workload
@@ -82,10 +82,7 @@ def _draw_rates(frames: Frames, axes: Axes, width: float) -> None:
         inside = middles[middles < frames.duration]
         wanted = workload.intended_rate(inside)
         axes.plot(inside, wanted, color="#999999", linestyle=":", linewidth=2, label="intended by the plan")
-    for column, label, dashes in (
-        ("publish_ms", "durable on Kafka", "-"),
-        ("live_ms", "delivered", "--"),
-    ):
+    for column, label, dashes in (("publish_ms", "durable on Kafka", "-"), ("live_ms", "delivered", "--")):
         spent = frames.events[column].to_numpy()
         arrived = ~np.isnan(spent)
         if not arrived.any():
@@ -112,8 +109,7 @@ def _finish_rates(frames: Frames, axes: Axes, title: str) -> Axes:
     axes.set_ylim(0, axes.get_ylim()[1] * 1.12)  # room for the names of faults
     axes.yaxis.set_major_formatter(plain_numbers)
     axes.set_ylabel("events/s")
-    time_axis(axes, frames)
-    return finish(axes, title, simulated=frames.manifest.simulated)
+    return finish_over_time(axes, frames, title)
 
 
 def draw_live(series: Mapping[int, Sequence[float]], *, duration: float, rate: float) -> Figure:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final
 
 from dualstream_lab.simulation.analytic import mean_value_analysis as means
 from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -34,37 +34,31 @@ _WORK: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """``rate``: events/s. ``batch``: events of a call. ``size``: bytes of an event.
+    """What is published.
 
     ``selective``: a gateway gets only the sources that its clients want, as it does; else each gets
     everything, as in :func:`~dualstream_lab.simulation.simulate`.
     """
 
-    rate: float
-    batch: int = 10
-    size: float = 300.0
+    rate: float  # events/s
+    batch: int = 10  # events of a call
+    size: float = 300.0  # bytes of an event
     selective: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """``parts`` servers that are alike. Times in s.
+    """Servers that are alike, and how busy the traffic keeps them."""
 
-    A batch of n events costs ``fixed`` + n x ``each``; it has ``most`` at most. Each of ``connections`` has
-    one batch on its way to a server, which spends ``rtt`` elsewhere; they are 0 where nobody waits for an
-    answer. ``stops``: the share of time that a server stands still. ``utilization``: the share that it works,
-    at the traffic's ``rate``; of shards and consumers about, as answers to one call may come together.
-    """
-
-    parts: int
-    fixed: float
-    most: float
-    each: float
-    rate: float
-    utilization: float
-    rtt: float = 0.0
-    connections: int = 0
-    stops: float = 0.0
+    parts: int  # how many servers
+    fixed: float  # s that each batch takes, whatever is in it
+    most: float  # the most events of a batch
+    each: float  # s for each event of a batch
+    rate: float  # events/s of the traffic
+    utilization: float  # the share of time that a server works; of shards and consumers about
+    rtt: float = 0.0  # s that a batch is on its way to a server and back
+    connections: int = 0  # each has one batch on its way at a time; 0 where nobody waits for an answer
+    stops: float = 0.0  # the share of time that a server stands still
 
     @property
     def ceiling(self) -> float:
@@ -91,13 +85,13 @@ def capacity(traffic: Traffic, deployment: Deployment, costs: Costs) -> Capacity
 
 
 def station(name: str, traffic: Traffic, deployment: Deployment, costs: Costs) -> Station:
-    """One of them; it must be there."""
+    """One station of the deployment, by name; it must be there."""
     found: Station = getattr(_Pipeline(traffic, deployment, costs), name)()
     return found
 
 
 def traffic_of(workload: Workload) -> Traffic:
-    """On average, delivered to every gateway."""
+    """The traffic of a workload, on average; every gateway gets all of it."""
     return Traffic(rate=workload.rate, batch=workload.batch, size=workload.payload_bytes)
 
 
@@ -111,32 +105,18 @@ def turns_per_call(traffic: Traffic, deployment: Deployment, costs: Costs) -> fl
     """About how many turns of its loop a publisher spends on a call's requests: one for those that leave
     together, and one for each answer. They are fewer where more calls come while requests are on their way.
     """
-    found = _Pipeline(traffic, deployment, costs).requests
-    batch = found.batch
+    _, batch, meets = _Pipeline(traffic, deployment, costs).requests
     spacing = traffic.batch * deployment.publishers / traffic.rate
     requests = deployment.brokers * spacing / batch.cycle
     # As calls come evenly, few of them find the last request on its way if it lasts less than their distance.
     late = batch.away * min(1.0, batch.away * batch.cycle / spacing) ** _EVEN
-    together = 1 - late ** (deployment.brokers * found.meets)
+    together = 1 - late ** (deployment.brokers * meets)
     return float(requests + requests * late + together)
 
 
 def listening(gateways: int, clients: float) -> float:
     """Gateways that have one or more of an event's ``clients``, on average; a client is at any of them."""
     return min(clients, gateways * -math.expm1(clients * means.log_other(gateways))) if clients else 0.0
-
-
-class _Requests(NamedTuple):
-    """Of a publisher to a broker: at ``most`` so many events; s: ``fixed``, ``each`` of an event, ``rtt``
-    there and back with the wait for copies. ``meets``: that a call has events for a broker.
-    """
-
-    most: float
-    fixed: float
-    each: float
-    rtt: float
-    meets: float
-    batch: means.Batch
 
 
 @dataclass(frozen=True)
@@ -148,9 +128,9 @@ class _Pipeline:
     costs: Costs
 
     def publisher(self) -> Station:
-        """Its ceiling is the rate from which on its loop is busy all the time. (At a higher one it may not
-        be, as requests that wait for each other have more events in them; but it gets there from below only
-        by luck.)
+        """The publishers: their ceiling is the rate from which on loops are busy all the time. (At a higher
+        one they may not be, as requests that wait for each other have more events in them; but they get
+        there from below only by luck.)
         """
         traffic, costs, parts = self.traffic, self.costs, self.deployment.publishers
         served = costs.call / traffic.batch + costs.event
@@ -174,15 +154,10 @@ class _Pipeline:
         return replace(plain, utilization=min(1.0, traffic.rate * work(traffic.rate) / parts))
 
     def broker(self) -> Station:
-        most, fixed, each, rtt, _, batch = self.requests
-        return Station(
-            parts=self.deployment.brokers, fixed=fixed, most=most, each=each, rate=self.traffic.rate,
-            utilization=batch.utilization, rtt=rtt, connections=self.deployment.publishers,
-            stops=min(0.99, self.costs.pauses * self.costs.pause),
-        )  # fmt: skip
+        return self.requests[0]
 
     def shard(self) -> Station:
-        deployment, costs, requests = self.deployment, self.costs, self.requests.batch
+        deployment, costs, requests = self.deployment, self.costs, self.requests[1]
         selective = self.traffic.selective and deployment.gateways
         each = costs.publish + costs.deliver * (self._receivers if selective else deployment.receivers)
         publishers = deployment.publishers
@@ -200,7 +175,7 @@ class _Pipeline:
         )  # fmt: skip
 
     def consumer(self) -> Station:
-        deployment, costs, requests = self.deployment, self.costs, self.requests.batch
+        deployment, costs, requests = self.deployment, self.costs, self.requests[1]
         members = deployment.consumers
         # Both divide the partitions by number: a member meets one broker in so many, which others share.
         common = math.gcd(members, deployment.brokers)
@@ -213,13 +188,9 @@ class _Pipeline:
             means.Comings(0, 1, spacing, requests.utilization * meets / brokers),
         ).utilization  # fmt: skip
         return Station(
-            parts=members,
-            fixed=costs.poll,
-            most=_POLL,
-            each=costs.consume,
-            rate=self.traffic.rate,
+            parts=members, fixed=costs.poll, most=_POLL, each=costs.consume, rate=self.traffic.rate,
             utilization=utilization,
-        )
+        )  # fmt: skip
 
     def gateway(self) -> Station:
         each = self.costs.receive * self._receivers + self.costs.write * self.deployment.clients
@@ -239,7 +210,8 @@ class _Pipeline:
         return listening(gateways, self.deployment.clients) if self.traffic.selective else gateways
 
     @cached_property
-    def requests(self) -> _Requests:
+    def requests(self) -> tuple[Station, means.Batch, float]:
+        """(the brokers, a publisher's requests to one of them, the chance that a call has events for it)."""
         traffic, deployment, costs = self.traffic, self.deployment, self.costs
         publishers, own = deployment.publishers, deployment.partitions / deployment.brokers
         each = deployment.replication_factor * (costs.record + costs.record_byte * traffic.size)
@@ -256,9 +228,11 @@ class _Pipeline:
             means.Work(costs.request, costs.batch, own, each, costs.broker_noise),
             means.Comings(rtt, publishers, traffic.batch * publishers / (traffic.rate * meets), meets),
         )  # fmt: skip
-        return _Requests(
-            most, costs.request + costs.batch * means.different(most, own), each, rtt, meets, batch
-        )
+        return Station(
+            parts=deployment.brokers, fixed=costs.request + costs.batch * means.different(most, own),
+            most=most, each=each, rate=traffic.rate, utilization=batch.utilization, rtt=rtt,
+            connections=publishers, stops=min(0.99, costs.pauses * costs.pause),
+        ), batch, meets  # fmt: skip
 
 
 def on_shared_cores(costs: Costs, workload: Workload, deployment: Deployment) -> Costs:

@@ -18,37 +18,31 @@ _ALL: Final = 0.9999  # of the time: nothing but a longer queue comes with more 
 
 
 class Work(NamedTuple):
-    """Of a batch of n events, s: ``fixed``, ``part`` for each of the server's ``parts`` that it has something
-    for, and ``each`` for each event. ``noise``: its coefficient of variation.
-    """
+    """What a server has to do for a batch."""
 
-    fixed: float
-    part: float
-    parts: float
-    each: float
-    noise: float
+    fixed: float  # s
+    part: float  # s for each of the server's parts that the batch has something for
+    parts: float  # how many parts the server has
+    each: float  # s for each event
+    noise: float  # the coefficient of variation of the whole
 
 
 class Comings(NamedTuple):
-    """A batch is ``rtt`` s elsewhere; ``connections`` share the server. Something for an idle one comes
-    every ``spacing`` s; ``even``: 1 where it comes evenly, 0 where it comes by chance (Poisson).
-    """
+    """How batches come to a server."""
 
-    rtt: float
-    connections: int
-    spacing: float
-    even: float
+    rtt: float  # s that a batch is elsewhere
+    connections: int  # how many share the server
+    spacing: float  # s from one event to the next that an idle connection would take
+    even: float  # 1 where they come evenly, 0 where they come by chance (Poisson)
 
 
 class Batch(NamedTuple):
-    """In the mean, one of ``events`` every ``cycle`` s, which is on its way for a share ``away`` of them.
-    ``utilization``: the share that the server works.
-    """
+    """The batches of a connection, in the mean."""
 
     events: float
-    cycle: float
-    away: float
-    utilization: float
+    cycle: float  # s from one batch to the next
+    away: float  # the share of that for which a batch is on its way
+    utilization: float  # the share of time that the server works
 
 
 @kernel
@@ -59,7 +53,7 @@ def log_other(parts: float) -> float:
 
 @kernel
 def different(events: float, parts: float) -> float:
-    """How many of the parts so many events are of."""
+    """How many of the server's parts so many events belong to, on average."""
     return -parts * math.expm1(events * log_other(parts)) if events else 0.0
 
 
@@ -72,8 +66,8 @@ def idle(comings: Comings, time: float) -> float:
 
 @kernel
 def cycle(work: float, noise: float, comings: Comings) -> tuple[float, float]:
-    """Of a connection whose batches take so much work: s from one to the next, and of it on the way; by
-    mean value analysis.
+    """(s from one batch of a connection to the next, s of that on the way), where each batch takes so much
+    work; by mean value analysis.
     """
     waiting = at_work = lasts = away = 0.0
     for number in range(1, comings.connections + 1):

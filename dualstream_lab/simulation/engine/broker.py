@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,8 +17,6 @@ from dualstream_lab.simulation.kernels import (
     inside,
     kernel,
     next_begin,
-    pop,
-    push,
     spread,
 )
 from dualstream_lab.simulation.outages import Outages
@@ -28,34 +27,28 @@ _PAUSE: Final = 0.1  # s before what failed is sent again
 
 
 class Brokers(NamedTuple):
-    """The servers. Times in s.
+    """The brokers of a cluster. A request takes a server the sum of its costs, in s."""
 
-    ``request``, ``batch``, ``record``, ``byte``: costs; ``way``: half the trip; ``replica``: the wait for
-    copies. ``stops``: of all brokers, ``bounds``: where each broker's begin. ``free``: when each has done all
-    that it has; ``served``: how many requests it has begun; ``ends``: by partition, records in its log;
-    ``utilization``: (brokers, seconds).
-    """
-
-    request: float
-    batch: float
-    record: float
-    byte: float
-    way: float
-    replica: float
+    request: float  # for each request
+    batch: float  # for each partition in it
+    record: float  # for each event in it
+    byte: float  # for each byte of its events
+    way: float  # s from a publisher to a broker, and as many back
+    replica: float  # s that an ack waits for copies
     noise: Noise
     outages: Outages
-    stops: Floats
-    bounds: Integers
-    free: Floats
-    served: Integers
-    ends: Integers
-    utilization: Floats
+    stops: Floats  # spans of all brokers in which they stand still
+    bounds: Integers  # where each broker's begin among these
+    free: Floats  # by broker, when it has done all that it has
+    served: Integers  # by broker, how many requests it has begun
+    ends: Integers  # by partition, how many records its log has
+    utilization: Floats  # (brokers, seconds): s of work
 
 
 @kernel
 def arrive(state: Publishers, brokers: Brokers, connection: int, now: float) -> tuple[bool, float]:
     """A request reaches its broker: (whether it comes into the log, when the answer or failure is known)."""
-    server = connection % state.brokers
+    server, request = connection % state.brokers, state.connections[connection]
     if server == 0 and inside(brokers.outages.moved, now):
         server = 1 % state.brokers
     modes = brokers.outages.brokers if server else brokers.outages.first_broker
@@ -67,16 +60,16 @@ def arrive(state: Publishers, brokers: Brokers, connection: int, now: float) -> 
     brokers.served[server] += 1
     work = table[number % len(table)] * (
         brokers.request
-        + brokers.batch * state.parts[connection]
-        + brokers.record * state.events[connection]
-        + brokers.byte * state.bytes[connection]
+        + brokers.batch * request.parts
+        + brokers.record * request.events
+        + brokers.byte * request.bytes
     )
     end = done_at(brokers.stops[brokers.bounds[server] : brokers.bounds[server + 1]], begin, work)
     brokers.free[server] = min(end, lost)
     if end > lost:
         return False, lost
     spread(brokers.utilization[server], begin, end, work)
-    event = state.request[connection]
+    event = request.request
     while event >= 0:
         state.logged[event] = end
         partition = state.partition[event]
@@ -89,22 +82,23 @@ def arrive(state: Publishers, brokers: Brokers, connection: int, now: float) -> 
 @kernel
 def answered(state: Publishers, connection: int, now: float) -> None:
     """The ack of a request: its events are durable, those who wait may enter, the connection is free."""
-    event = state.request[connection]
+    event = state.connections[connection].request
     while event >= 0:
         if state.outcome[event] == 0:
             state.acked[event] = now
             queue.settle(state, event, queue.DURABLE, now)
         event = state.after[event]
-    state.flying[connection] = False
+    state.connections[connection].flying = False
     queue.ring(state, connection)
     queue.admit(state, connection // state.brokers, now)
 
 
 @kernel
 def give_up(state: Publishers, call: int, now: float) -> None:
-    """What is open of it: its deadline is over, or it has waited too long for room."""
+    """Settle what is open of a call whose deadline is over, or that has waited too long for room."""
     publisher = call % state.publishers
-    refused = call >= state.waits[publisher]
+    loop = state.loops[publisher]
+    refused = call >= loop.waits
     for event in range(call * state.batch, (call + 1) * state.batch):
         if refused:
             state.outcome[event] = queue.NO_ROOM
@@ -112,9 +106,9 @@ def give_up(state: Publishers, call: int, now: float) -> None:
         elif state.outcome[event] == 0:
             queue.settle(state, event, queue.UNKNOWN if state.taken[event] else queue.REJECTED, now)
     if refused:
-        state.open[call] = 0
-        state.calling[publisher] -= 1
-        state.waits[publisher] = call + state.publishers
+        state.calls[call].open = 0
+        loop.calling -= 1
+        loop.waits = call + state.publishers
     queue.admit(state, publisher, now)
 
 
@@ -126,17 +120,16 @@ def depart(brokers: Brokers, now: float) -> float:
 
 @kernel
 def proceed(state: Publishers, brokers: Brokers, connection: int, act: int, now: float) -> tuple[int, float]:
-    """What was next of a connection, or of its publisher's loop, happens: (what is next, when); -1 for
-    nothing.
-    """
+    """Do what was due of a connection, or of its publisher: (what comes next, when); -1 for nothing."""
     publisher = connection // state.brokers
     if act == _BEGIN:
-        if state.free[publisher] > now:  # it got something to do meanwhile
-            return _BEGIN, state.free[publisher]
-        state.calling[publisher] += 1
+        loop = state.loops[publisher]
+        if loop.free > now:  # it got something to do meanwhile
+            return _BEGIN, loop.free
+        loop.calling += 1
         return _ENCODED, queue.begin(state, publisher, now)
     if act == _ENCODED:
-        state.last[publisher] = queue.encoded(state, publisher, now)
+        queue.encoded(state, publisher, now)
         queue.admit(state, publisher, now)
         at = queue.following(state, publisher, now)
         return (_BEGIN, at) if at < np.inf else (-1, now)
@@ -154,23 +147,21 @@ def proceed(state: Publishers, brokers: Brokers, connection: int, act: int, now:
 
 
 @kernel
-def due(state: Publishers, places: Integers) -> tuple[float, float]:
-    """When the next deadline is, and when a call has waited too long; inf for never.
-
-    ``places``: of these in ``state.entries`` and in ``state.asked``; they go on to what is not over yet.
+def due(state: Publishers) -> tuple[float, float]:
+    """When the next deadline is, and when a call has waited too long for room; inf for never. Calls of which
+    that is over are passed.
     """
-    expired, waited = places
-    while expired < state.numbers[0] and state.open[state.entries[expired]] == 0:
-        expired += 1
-    asked = state.asked
-    while waited < state.numbers[2] and state.waits[asked[waited] % state.publishers] > asked[waited]:
-        waited += 1
-    places[0], places[1] = expired, waited
-    ends = waits = np.inf
-    if expired < state.numbers[0]:
-        ends = state.entered[state.entries[expired] * state.batch] + state.deadline
-    if waited < state.numbers[2]:
-        waits = state.ready[asked[waited]] + state.patience
+    progress, ends, waits = state.progress[0], np.inf, np.inf
+    while progress.expired < progress.entered and not state.calls[state.entries[progress.expired]].open:
+        progress.expired += 1
+    if progress.expired < progress.entered:
+        ends = state.entered[state.entries[progress.expired] * state.batch] + state.deadline
+    while progress.waited < progress.ready:
+        call = state.asked[progress.waited]
+        if state.loops[call % state.publishers].waits <= call:
+            waits = state.calls[call].ready + state.patience
+            break
+        progress.waited += 1
     return ends, waits
 
 
@@ -178,36 +169,36 @@ def due(state: Publishers, places: Integers) -> tuple[float, float]:
 def deliver(state: Publishers, brokers: Brokers) -> None:
     """Run it all, until every event is settled and no request is on its way; fills ``state``."""
     connections = state.publishers * state.brokers
-    most = connections + state.publishers + 1
-    times, codes = np.empty(most), np.empty(most, np.int64)
-    places = np.zeros(2, np.int64)
-    coming = min(state.publishers, len(state.intended))  # in order, and so a heap
-    times[:coming] = state.intended[:coming]
-    codes[:coming] = _BEGIN * connections + np.arange(coming) * state.brokers
+    # (time, what and of which connection): a heap, as the first calls are in order.
+    coming = [
+        (state.calls[call].intended, _BEGIN * connections + call * state.brokers)
+        for call in range(min(state.publishers, len(state.calls)))
+    ]
     while True:
-        ends, waits = due(state, places)
+        ends, waits = due(state)
         now = min(ends, waits)
-        if coming and times[0] <= now:
-            now, connection, action = times[0], codes[0] % connections, codes[0] // connections
-            coming = pop(times, codes, coming)
+        if coming and coming[0][0] <= now:
+            now, code = heappop(coming)
+            action, connection = divmod(code, connections)
             action, at = proceed(state, brokers, connection, action, now)
             if action >= 0:
-                coming = push(times, codes, coming, at, action * connections + connection)
+                heappush(coming, (at, action * connections + connection))
             publisher = connection // state.brokers
         elif now == np.inf:
             return
         else:
-            call = state.entries[places[0]] if ends == now else state.asked[places[1]]
+            progress = state.progress[0]
+            call = state.entries[progress.expired] if ends == now else state.asked[progress.waited]
             give_up(state, call, now)
             publisher = call % state.publishers
-        before = coming
+        loop, before = state.loops[publisher], len(coming)
         for connection in queue.rung(state):
             if queue.take(state, connection):
-                coming = push(times, codes, coming, depart(brokers, now), _ARRIVAL * connections + connection)
-        if coming > before and state.turned[publisher] < now:
-            state.turned[publisher] = now
+                heappush(coming, (depart(brokers, now), _ARRIVAL * connections + connection))
+        if len(coming) > before and loop.turned < now:
+            loop.turned = now
             queue.work(state, publisher, state.turn, now)
-        if state.full[publisher]:
+        if loop.full:
             at = queue.following(state, publisher, now)
             if at < np.inf:
-                coming = push(times, codes, coming, at, _BEGIN * connections + publisher * state.brokers)
+                heappush(coming, (at, _BEGIN * connections + publisher * state.brokers))

@@ -15,7 +15,7 @@ add up to the plan's.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -24,11 +24,7 @@ from dualstream_lab.simulation.analytic.capacity import capacity, traffic_of
 from dualstream_lab.simulation.engine import long_run_outage as outage
 from dualstream_lab.simulation.engine.outcome import EDGES, LATENCIES, Bins, Case, Outcome, tally
 from dualstream_lab.simulation.engine.stations import Setup
-from dualstream_lab.simulation.kernels import Floats, Integers
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
+from dualstream_lab.simulation.kernels import Array, Floats, Integers
 
 _EVENTS: Final = 1_000_000  # of a tile, about
 _OUTAGES: Final = 40_000_000  # events that stand for all in outages: 1.3 GB
@@ -76,7 +72,7 @@ def repeat(case: Case, setup: Setup, short: Outcome, length: int) -> Bins:
         ends = (window.delivered, window.events.recovered, window.events.dropped)
         seconds = max(seconds, *(int(np.nanmax(end, initial=0.0)) + 1 for end in ends))
 
-    def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def whole(values: Array) -> Array:
         """A tile's seconds, again and again; then nothing."""
         run = np.zeros((seconds, *values.shape[1:]), values.dtype)
         run[: repeats * length].reshape((repeats, length, *values.shape[1:]))[:] = values
@@ -138,7 +134,7 @@ def _tile(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int)
 
 
 def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None:
-    """Whether outages fit in memory, with ``events`` of each tile."""
+    """Raise ConfigError where outages do not fit in memory, with ``events`` of each tile."""
     lasts, most = length * sum(last - first for first, last in spans), length * (_OUTAGES // events)
     if lasts > most:
         raise ConfigError(
@@ -148,7 +144,7 @@ def _check_spans(spans: list[tuple[int, int]], length: int, events: int) -> None
 
 
 def _check(case: Case, short: Outcome, rows: Integers) -> None:
-    """Whether it keeps up."""
+    """Raise ConfigError where a part of the deployment does not keep up with the rate."""
     third = len(rows) // 3
     for begin, end, what in (
         ("intended", "acked", "publishers or brokers"),
@@ -174,7 +170,7 @@ def _check(case: Case, short: Outcome, rows: Integers) -> None:
 
 
 def _rows(case: Case, setup: Setup, short: Outcome, rows: Integers, length: int) -> tuple[Outcome, int]:
-    """(rows as they are without outages, one in how many)."""
+    """(a sample of the run's events as they are without outages; it has one in how many)."""
     size = len(rows)
     total = size * (int(case.workload.duration) // length)
     every = max(1, total // _ROWS)

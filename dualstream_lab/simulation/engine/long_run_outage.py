@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -12,13 +12,8 @@ from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.engine.outcome import Case, Outcome, bin_of
 from dualstream_lab.simulation.engine.redis_shard import Notified
 from dualstream_lab.simulation.engine.stations import Setup, by_publisher, notify_shard, receive
-from dualstream_lab.simulation.kernels import Floats, Integers, kernel
+from dualstream_lab.simulation.kernels import Counts, Floats, Integers, kernel
 from dualstream_lab.simulation.outages import united
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Counts = npt.NDArray[np.uint32]
 
 DROPPED: Final = tuple(f"dropped: {why}" for why in DROPS)  # the counts of those that were given up
 LEAD: Final = 1  # seconds that are simulated before the tile, until everything has warmed up
@@ -28,35 +23,32 @@ _LIVE: Final = ("live", "live_raw", "live_delay")
 
 
 class Slice(NamedTuple):
-    """The events of a tile that stand for all: notifier by notifier (``bounds``), by the time of their ack
-    within the tile. ``event``: its place in the tile; ``acked``: from the tile's begin; ``waited``,
-    ``flown``: from intended and from sent to the ack; ``weight``: how many it stands for.
-    """
+    """The events of a tile that stand for all of it: notifier by notifier, by the time of their ack."""
 
-    event: Integers
-    acked: Floats
-    waited: Floats
-    flown: Floats
-    weight: Integers
-    bounds: Integers
+    event: Integers  # its place in the tile
+    acked: Floats  # s from the tile's begin
+    waited: Floats  # s from intended to acked
+    flown: Floats  # s from sent to acked
+    weight: Integers  # how many events it stands for
+    bounds: Integers  # where each notifier's events begin
 
 
 class Window(NamedTuple):
-    """An outage. ``first``, ``last``: its first tile, and the one after it; ``delivered``: live, by clients;
-    ``utilization``, ``queued``: of the shard, by second of the run.
-    """
+    """The tiles around an outage, event by event."""
 
-    first: int
-    last: int
+    first: int  # its first tile
+    last: int  # the tile after its last one
     events: Notified
-    delivered: Floats
-    utilization: Floats
-    queued: Integers
-    resyncs: int
+    delivered: Floats  # when clients have each event live; s of the plan, NaN for never
+    utilization: Floats  # of the shard, by second of the run
+    queued: Integers  # by second of the run, the longest queue
+    resyncs: int  # announcements of what was dropped
 
 
 def slice_of(case: Case, short: Outcome, rows: Integers, length: int) -> Slice:
-    """``short``: the run that has the tile of ``length`` s; ``rows``: the places of the tile's events."""
+    """Choose the events of a tile that stand for all: of s shards, every s-th one. ``short``: the run that
+    has the tile of ``length`` s; ``rows``: the places of the tile's events in it.
+    """
     deployment, count = case.deployment, len(rows)
     whole = count // deployment.shards * deployment.shards
     event = np.concatenate([np.arange(0, whole, deployment.shards), np.arange(whole, count)])
@@ -94,7 +86,7 @@ def window_of(setup: Setup, slice_: Slice, length: int, first: int, last: int, r
     live, recovered, _ = receive(
         setup, who.events.acked, who.events.delivered, who.events.recovered, stands_for=shards
     )
-    events, resyncs = who.events._replace(recovered=recovered), int(who.resyncs.sum()) * shards
+    events, resyncs = who.events._replace(recovered=recovered), int(who.notifiers["resyncs"].sum()) * shards
     slow = ~(live - events.acked < _LATE) & bool(setup.deployment.receivers)
     if last < repeats and np.any(events.acked[slow] >= last * length - 1):
         raise ConfigError(

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from dualstream_lab import recording
 from dualstream_lab.faults.spec import FaultSpec
-from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
+from dualstream_lab.simulation.kernels import Counts, Flags, Floats, Int8, Integers, kernel
 from dualstream_lab.simulation.parameters import Costs, Deployment
 from dualstream_lab.workload import Workload
 
@@ -37,7 +36,7 @@ LATENCIES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What was simulated."""
+    """What was simulated: enough to do it again."""
 
     workload: Workload
     deployment: Deployment
@@ -48,56 +47,34 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One entry an event, by ascending ``seq``. Times: float64, seconds after the plan's zero, NaN for never.
-
-    ==============  ============================================================================
-    ``seq``         int64: its number in the plan
-    ``intended``    when the plan wanted it sent
-    ``sent``        when its publisher began to serve its call
-    ``entered``     when it came into its publisher's buffer (never: no room)
-    ``settled``     when its outcome was known: its ack, its deadline, or the end of its wait for room
-    ``acked``       its ack; never, unless it is durable
-    ``outcome``     int8: a ``recording.Outcome``, never PENDING
-    ``source``      int64: the rank of its source
-    ``size``        int64: bytes
-    ``partition``   int64
-    ``offset``      int64: its place in the log of its partition, from 0; -1 where it is not in it
-    ``logged``      when it came into the log
-    ``consumed``    when the consumer had it
-    ``delivered``       when subscribers had it: live, else by repair
-    ``recovered``        bool: that was by repair, as its notification was given up or they were not connected
-    ``dropped``     when its notification was given up
-    ``reason``      int8: why, its place in ``recording.DROPS``; -1 where it was not
-    ==============  ============================================================================
+    """One entry an event, by ascending ``seq``. Times: s after the plan's zero, NaN for never.
 
     A durable event with neither ``delivered`` nor ``dropped`` was published to nobody, or to those who were
-    away and do not catch up. ``resyncs``: announcements of skipped sources. ``away``: (shard, begin, end) of
-    stretches in which its subscribers were not connected. ``utilization``: by station (``publisher``,
-    ``broker``, ``shard``, ``consumer``, ``gateway``), the share of each second that each of them was at work:
-    float64, (stations, seconds). ``case``: what it is of.
+    away and do not catch up.
     """
 
-    seq: Integers
-    intended: Floats
-    sent: Floats
-    entered: Floats
-    settled: Floats
-    acked: Floats
-    outcome: npt.NDArray[np.int8]
-    source: Integers
-    size: Integers
+    seq: Integers  #: its number in the plan
+    intended: Floats  #: when the plan wanted it sent
+    sent: Floats  #: when its publisher began to serve its call
+    entered: Floats  #: when it came into its publisher's buffer (never: no room)
+    settled: Floats  #: when its outcome was known: its ack, its deadline, or the end of its wait for room
+    acked: Floats  #: its ack; never, unless it is durable
+    outcome: Int8  #: a ``recording.Outcome``, never PENDING
+    source: Integers  #: the rank of its source
+    size: Integers  #: bytes
     partition: Integers
-    offset: Integers
-    logged: Floats
-    consumed: Floats
-    delivered: Floats
-    recovered: Flags
-    dropped: Floats
-    reason: npt.NDArray[np.int8]
-    resyncs: int = 0
-    away: tuple[tuple[int, float, float], ...] = ()
+    offset: Integers  #: its place in the log of its partition, from 0; -1 where it is not in it
+    logged: Floats  #: when it came into the log
+    consumed: Floats  #: when the consumer had it
+    delivered: Floats  #: when subscribers had it: live, else by repair
+    recovered: Flags  #: whether that was by repair: its notification was dropped, or they were not connected
+    dropped: Floats  #: when its notification was given up
+    reason: Int8  #: why, its place in ``recording.DROPS``; -1 where it was not
+    resyncs: int = 0  #: announcements of skipped sources
+    away: tuple[tuple[int, float, float], ...] = ()  #: (shard, begin, end): nobody was connected to it
+    #: By station, the share of each second that each of its servers worked: (servers, seconds).
     utilization: Mapping[str, Floats] = field(default_factory=dict)
-    case: Case | None = None
+    case: Case | None = None  #: what was simulated
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -108,29 +85,28 @@ class Bins:
     """One entry a second, from the plan's zero, in every array.
 
     ``counts``: events that were ``sent``, ``durable``, ``rejected``, ``unknown``, ``no_room``, ``consumed``,
-    ``delivered`` (live), ``caught_up`` (delivered by repair) and ``dropped: <reason>``. ``latencies``:
-    uint32, (seconds, len(EDGES) - 1), by name (``LATENCIES``). ``missing``: durable events that were not
-    delivered or consumed, of the whole run, for ``live`` and ``durable``. ``levels``, at the end of each
-    second: ``buffered`` (events, of all publishers), ``lag`` (records in the log and not consumed) and
-    ``queued`` (notifications, of all publishers; of a long run the most in each second of an outage, else 0).
-    ``utilization``: as in Outcome. ``rows``: one event in ``every``.
+    ``delivered`` (live), ``caught_up`` (delivered by repair) and ``dropped: <reason>``.
+
+    ``levels``, at the end of each second: ``buffered`` (events, of all publishers), ``lag`` (records in the
+    log and not consumed) and ``queued`` (notifications, of all publishers; of a long run the most in each
+    second of an outage, else 0).
     """
 
     counts: Mapping[str, Integers]
-    latencies: Mapping[str, npt.NDArray[np.uint32]]
-    missing: Mapping[str, int]
+    latencies: Mapping[str, Counts]  #: by name (``LATENCIES``), (seconds, len(EDGES) - 1)
+    missing: Mapping[str, int]  #: of the whole run, durable events not delivered (``live``), or not consumed
     levels: Mapping[str, Integers]
-    utilization: Mapping[str, Floats]
-    rows: Outcome
-    every: int
+    utilization: Mapping[str, Floats]  #: as in Outcome
+    rows: Outcome  #: a sample of the events
+    every: int  #: which has one in so many
 
     @property
     def seconds(self) -> int:
-        """How many there are."""
+        """How many seconds the run took, until its last event was settled, delivered and consumed."""
         return len(self.counts["sent"])
 
     def quantile(self, name: str, share: float) -> float:
-        """Of all latencies of this name that have an end, s, as the upper edge of a bin; NaN of none."""
+        """A quantile of the latencies of this name, s: the upper edge of a bin. NaN where none has an end."""
         counts = self.latencies[name].sum(axis=0, dtype=np.int64)
         if not counts.any():
             return float("nan")
@@ -140,14 +116,14 @@ class Bins:
 
 @kernel
 def bin_of(latency: float) -> int:
-    """Which bin it belongs to."""
+    """The number of the bin that a latency (s) belongs to."""
     if latency <= _LEAST:
         return 0
     return min(int(np.log(latency / _LEAST) / _WIDTH), _BINS - 1)
 
 
 @kernel
-def tally(into: npt.NDArray[np.uint32], begin: Floats, end: Floats) -> None:
+def tally(into: Counts, begin: Floats, end: Floats) -> None:
     """Add the latencies from ``begin`` to ``end``; those that are NaN are none."""
     for place in range(len(end)):
         if not np.isnan(end[place]):
@@ -155,7 +131,7 @@ def tally(into: npt.NDArray[np.uint32], begin: Floats, end: Floats) -> None:
 
 
 def binned(outcome: Outcome, every: int = 1) -> Bins:
-    """Of all rows of a run; one in ``every`` is kept as a row."""
+    """Count all events of a run by second, and keep one in ``every`` as a row."""
     ends = (outcome.settled, outcome.delivered, outcome.consumed)
     seconds = int(max(np.nanmax(end, initial=0.0) for end in ends)) + 1
     live = np.where(outcome.recovered, np.nan, outcome.delivered)
@@ -166,10 +142,7 @@ def binned(outcome: Outcome, every: int = 1) -> Bins:
     counts = {"sent": by_second(outcome.sent), "consumed": by_second(outcome.consumed)}
     for settled in sorted(set(recording.Outcome) - {recording.Outcome.PENDING}):
         counts[settled.name.lower()] = by_second(outcome.settled[outcome.outcome == settled])
-    counts["delivered"], counts["caught_up"] = (
-        by_second(live),
-        by_second(outcome.delivered[outcome.recovered]),
-    )
+    counts |= {"delivered": by_second(live), "caught_up": by_second(outcome.delivered[outcome.recovered])}
     for reason in np.unique(outcome.reason[outcome.reason >= 0]).tolist():
         counts[f"dropped: {recording.DROPS[reason]}"] = by_second(outcome.dropped[outcome.reason == reason])
     latencies = {name: np.zeros((seconds, _BINS), np.uint32) for name in LATENCIES}
@@ -195,6 +168,5 @@ def binned(outcome: Outcome, every: int = 1) -> Bins:
             "queued": np.cumsum(by_second(outcome.acked[waits]) - by_second(gone[waits])),
         },
         utilization={name: utilization[:, :seconds] for name, utilization in outcome.utilization.items()},
-        rows=rows,
-        every=every,
-    )
+        rows=rows, every=every,
+    )  # fmt: skip

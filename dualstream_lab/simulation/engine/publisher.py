@@ -7,85 +7,93 @@ queue is a chain of events, and so is a request: an event is in one of them at m
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from dualstream_lab.simulation.kernels import Flags, Floats, Integers, kernel
+from dualstream_lab.simulation.kernels import Flags, Floats, Int8, Integers, Records, kernel
 from dualstream_lab.simulation.parameters import Costs, Deployment
 
 DURABLE, REJECTED, UNKNOWN, NO_ROOM = range(1, 5)  # as recording.Outcome, whose members are no numbers here
 
 
-class Publishers(NamedTuple):
-    """All publishers of a run, as arrays. Call k has the events from k x ``batch`` on, of publisher k mod
-    ``publishers``, whose loop serves one after the other; ``turn``: s of it for requests that leave together,
-    and for an answer. ``patience``: s that a call waits for room; ``deadline``: s from entering to the ack.
-    Times are NaN for never, what is a number -1 for none.
+_CALL: Final = np.dtype([
+    ("intended", "f8"),  # when the plan wants it sent; never falling
+    ("sent", "f8"),  # when its service began
+    ("ready", "f8"),  # when its events were encoded
+    ("open", "i8"),  # how many of its events are not settled
+])  # fmt: skip
+_QUEUE: Final = np.dtype([
+    ("head", "i8"),  # the first event that waits
+    ("tail", "i8"),  # the last one
+    ("other", "i8"),  # the next queue of the same connection that has events
+])  # fmt: skip
+_CONNECTION: Final = np.dtype([
+    ("some", "i8"),  # its first queue that has events
+    ("request", "i8"),  # the first event of the request in flight
+    ("events", "i8"),  # how many events that request has
+    ("bytes", "i8"),
+    ("parts", "i8"),  # of how many partitions they are
+    ("flying", "?"),  # whether a request is in flight
+    ("rung", "?"),  # whether it may take a request, and is in ``ringing``
+])  # fmt: skip
+_LOOP: Final = np.dtype([
+    ("used", "i8"),  # events in the buffer
+    ("waits", "i8"),  # its first call that is not in the buffer
+    ("last", "i8"),  # its last call that is ready
+    ("next", "i8"),  # the call after that one
+    ("full", "?"),  # whether the next call waits for an open one to end
+    ("calling", "i8"),  # calls that have begun and not ended
+    ("free", "f8"),  # when it has done all that it has to do
+    ("turned", "f8"),  # when requests left last
+])  # fmt: skip
+_PROGRESS: Final = np.dtype([
+    ("entered", "i8"),  # calls in ``entries``
+    ("expired", "i8"),  # the first of them that may be open
+    ("ready", "i8"),  # calls in ``asked``
+    ("waited", "i8"),  # the first of them that may wait for room
+    ("ringing", "i8"),  # connections in ``ringing``
+])  # fmt: skip
 
-    By call: ``intended``, never falling; ``sent``, when its service began, which takes ``service`` s;
-    ``ready``, when its events were encoded; ``open``, its events that are not settled. ``asked``,
-    ``entries``: calls as they became ready, and as they entered. By event: ``entered``, ``settled``,
-    ``acked``, ``logged``, ``outcome``, ``offset``; ``taken``: it was in a request; ``after``: the next in its
-    chain. By publisher and partition: ``head``, ``tail`` of its queue, ``other``: the next partition of the
-    connection that has events. By connection: ``some``: the first of those; ``request``: the first event in
-    flight; ``events``, ``bytes`` and ``parts`` of it; ``flying``; ``rung``: it may take, and is in
-    ``ringing``. By publisher: ``used`` room; ``waits``: its first call that is not in the buffer; ``last``:
-    its last one that is ready; ``next``: the one after it; ``full``: whether that waits for another one to
-    end; ``calling``: calls that have begun and not ended, at most ``callers``; ``free``, when its loop is;
-    ``turned``, when requests left last; ``utilization``, by second. ``numbers``: of ``entries``, ``ringing``
-    and ``asked``.
+
+class Publishers(NamedTuple):
+    """All publishers of a run. Call k has the events from k x ``batch`` on, and is served by the loop of
+    publisher k mod ``publishers``. Times are s of the plan, NaN for never; what is a number is -1 for none.
     """
 
-    partition: Integers
-    size: Integers
-    batch: int
+    batch: int  # events of a call
     publishers: int
     brokers: int
     partitions: int
-    batch_bytes: int
-    buffer_events: int
-    callers: int
-    service: float
-    turn: float
-    patience: float
-    deadline: float
-    intended: Floats
-    sent: Floats
-    ready: Floats
-    open: Integers
-    asked: Integers
-    entries: Integers
+    batch_bytes: int  # the most of a partition in a request
+    buffer_events: int  # the most that a publisher holds
+    callers: int  # the most calls that a publisher has open
+    service: float  # s that a loop serves a call
+    turn: float  # s that a loop is busy with requests that leave together, and with an answer
+    patience: float  # s that a call waits for room
+    deadline: float  # s from entering the buffer to the ack
+
+    # By event, as in ``Outcome``; ``taken``: whether it was in a request; ``after``: the next in its chain.
+    partition: Integers
+    size: Integers
     entered: Floats
     settled: Floats
     acked: Floats
     logged: Floats
-    outcome: npt.NDArray[np.int8]
+    outcome: Int8
     offset: Integers
     taken: Flags
     after: Integers
-    head: Integers
-    tail: Integers
-    other: Integers
-    some: Integers
-    request: Integers
-    events: Integers
-    bytes: Integers
-    parts: Integers
-    flying: Flags
-    rung: Flags
-    ringing: Integers
-    used: Integers
-    waits: Integers
-    last: Integers
-    next: Integers
-    full: Flags
-    calling: Integers
-    free: Floats
-    turned: Floats
-    utilization: Floats
-    numbers: Integers
+
+    calls: Records
+    queues: Records  # publisher x partitions + partition
+    connections: Records
+    loops: Records  # by publisher
+    asked: Integers  # calls in the order in which they became ready
+    entries: Integers  # calls in the order in which they entered the buffer
+    ringing: Integers  # connections that may take a request, in order
+    progress: Records  # one row
+    utilization: Floats  # (publishers, seconds): s of work
 
 
 def publishers_of(
@@ -95,59 +103,60 @@ def publishers_of(
     """Publishers to whom nothing has come yet. ``intended``: of each call; ``partition``, ``size``: of each
     event; ``seconds``: how long ``utilization`` is.
     """
-    events, publishers, calls = len(partition), deployment.publishers, len(intended)
-    connections, queues = publishers * deployment.brokers, publishers * deployment.partitions
-    numbers = np.arange(publishers)
-    none = dict.fromkeys(("asked", "entries"), calls) | dict.fromkeys(("offset", "after"), events)
-    none |= dict.fromkeys(("head", "tail", "other"), queues)
-    none |= dict.fromkeys(("some", "request", "events", "bytes", "parts", "ringing"), connections)
-    never = dict.fromkeys(("entered", "settled", "acked", "logged"), events)
-    never |= dict.fromkeys(("sent", "ready"), calls)
-    flags = {"taken": events, "flying": connections, "rung": connections, "full": publishers}
-    arrays: dict[str, Any] = {name: np.full(count, np.nan) for name, count in never.items()}
-    arrays |= {name: np.full(count, -1) for name, count in none.items()}
-    arrays |= {name: np.zeros(count, np.bool_) for name, count in flags.items()}
+    events, calls, publishers = len(partition), np.zeros(len(intended), _CALL), deployment.publishers
+    calls["intended"], calls["sent"], calls["ready"], calls["open"] = intended, np.nan, np.nan, batch
+    loops = np.zeros(publishers, _LOOP)
+    loops["waits"] = loops["next"] = np.arange(publishers)
+    loops["last"] = loops["next"] - publishers
+    loops["turned"] = -1
+    queues = np.full(publishers * deployment.partitions, -1, _QUEUE)
+    connections = np.zeros(publishers * deployment.brokers, _CONNECTION)
+    connections["some"] = connections["request"] = -1
+    entered, settled, acked, logged = (np.full(events, np.nan) for _ in range(4))
     return Publishers(
-        partition=partition, size=size, batch=batch, publishers=publishers, brokers=deployment.brokers,
-        partitions=deployment.partitions, batch_bytes=deployment.batch_bytes,
-        buffer_events=deployment.buffer_events, callers=deployment.callers or calls,
-        service=float(costs.call + costs.event * batch), turn=float(costs.turn),
-        patience=float(deployment.buffer_timeout), deadline=float(deployment.delivery_timeout),
-        **arrays, intended=intended, open=np.full(calls, batch), outcome=np.zeros(events, np.int8),
-        used=np.zeros(publishers, np.int64), waits=numbers.copy(), last=numbers - publishers,
-        next=numbers.copy(), calling=np.zeros(publishers, np.int64), free=np.zeros(publishers),
-        turned=np.full(publishers, -1.0), utilization=np.zeros((publishers, seconds)),
-        numbers=np.zeros(3, np.int64),
+        batch=batch, publishers=publishers, brokers=deployment.brokers, partitions=deployment.partitions,
+        batch_bytes=deployment.batch_bytes, buffer_events=deployment.buffer_events,
+        callers=deployment.callers or len(calls), service=float(costs.call + costs.event * batch),
+        turn=float(costs.turn), patience=float(deployment.buffer_timeout),
+        deadline=float(deployment.delivery_timeout), partition=partition, size=size, entered=entered,
+        settled=settled, acked=acked, logged=logged, outcome=np.zeros(events, np.int8),
+        offset=np.full(events, -1), taken=np.zeros(events, np.bool_), after=np.full(events, -1), calls=calls,
+        queues=queues, connections=connections, loops=loops, asked=np.full(len(calls), -1),
+        entries=np.full(len(calls), -1), ringing=np.full(len(connections), -1),
+        progress=np.zeros(1, _PROGRESS), utilization=np.zeros((publishers, seconds)),
     )  # fmt: skip
 
 
 @kernel
 def settle(state: Publishers, event: int, outcome: int, now: float) -> None:
-    """Its outcome is known, and its room is free."""
-    call = event // state.batch
+    """Note the outcome of an event; its room in the buffer is free from now on."""
+    number = event // state.batch
+    call, loop = state.calls[number], state.loops[number % state.publishers]
     state.outcome[event] = outcome
     state.settled[event] = now
-    state.used[call % state.publishers] -= 1
-    state.open[call] -= 1
-    if state.open[call] == 0:
-        state.calling[call % state.publishers] -= 1
+    loop.used -= 1
+    call.open -= 1
+    if call.open == 0:
+        loop.calling -= 1
 
 
 @kernel
 def ring(state: Publishers, connection: int) -> None:
-    """It may take, unless it has something in flight."""
-    if not state.flying[connection] and not state.rung[connection]:
-        state.rung[connection] = True
-        state.ringing[state.numbers[1]] = connection
-        state.numbers[1] += 1
+    """Note that a connection may take a request, unless it has one in flight."""
+    one, progress = state.connections[connection], state.progress[0]
+    if not one.flying and not one.rung:
+        one.rung = True
+        state.ringing[progress.ringing] = connection
+        progress.ringing += 1
 
 
 @kernel
 def rung(state: Publishers) -> Integers:
-    """Those that may take, in the order of their ringing; the next ones begin anew."""
-    connections = state.ringing[: state.numbers[1]]
-    state.rung[connections] = False
-    state.numbers[1] = 0
+    """The connections that may take a request, in order; from now on none is noted."""
+    connections = state.ringing[: state.progress[0].ringing]
+    for connection in connections:
+        state.connections[connection].rung = False
+    state.progress[0].ringing = 0
     return connections
 
 
@@ -155,39 +164,40 @@ def rung(state: Publishers) -> Integers:
 def enter(state: Publishers, call: int, now: float) -> None:
     """All events of a call join their queues."""
     publisher = call % state.publishers
-    state.used[publisher] += state.batch
-    state.entries[state.numbers[0]] = call
-    state.numbers[0] += 1
+    state.loops[publisher].used += state.batch
+    state.entries[state.progress[0].entered] = call
+    state.progress[0].entered += 1
     for event in range(call * state.batch, (call + 1) * state.batch):
         state.entered[event] = now
         partition = state.partition[event]
-        queue = publisher * state.partitions + partition
+        place = publisher * state.partitions + partition
         connection = publisher * state.brokers + partition % state.brokers
+        queue = state.queues[place]
         state.after[event] = -1
-        if state.head[queue] < 0:
-            state.head[queue] = event
-            state.other[queue], state.some[connection] = state.some[connection], queue
+        if queue.head < 0:
+            queue.head = event
+            queue.other = state.connections[connection].some
+            state.connections[connection].some = place
         else:
-            state.after[state.tail[queue]] = event
-        state.tail[queue] = event
+            state.after[queue.tail] = event
+        queue.tail = event
         ring(state, connection)
 
 
 @kernel
 def admit(state: Publishers, publisher: int, now: float) -> None:
     """The calls that wait enter, in order, as long as the first of them fits."""
-    call = state.waits[publisher]
-    while call <= state.last[publisher] and state.used[publisher] + state.batch <= state.buffer_events:
-        enter(state, call, now)
-        call += state.publishers
-    state.waits[publisher] = call
+    loop = state.loops[publisher]
+    while loop.waits <= loop.last and loop.used + state.batch <= state.buffer_events:
+        enter(state, loop.waits, now)
+        loop.waits += state.publishers
 
 
 @kernel
 def chain(state: Publishers, connection: int, last: int, event: int) -> int:
     """Make ``event`` the one after ``last`` of a request, or its first where that is -1; ``event``."""
     if last < 0:
-        state.request[connection] = event
+        state.connections[connection].request = event
     else:
         state.after[last] = event
     return event
@@ -198,11 +208,12 @@ def take(state: Publishers, connection: int) -> bool:
     """Make the connection's next request, of every partition that has events; False if there is none."""
     count = total = parts = 0
     last = left = -1
-    queue = state.some[connection]
-    while queue >= 0:
-        following = state.other[queue]
+    place = state.connections[connection].some
+    while place >= 0:
+        queue = state.queues[place]
+        following = queue.other
         bytes_, taken = 0, 0
-        event = state.head[queue]
+        event = queue.head
         while event >= 0:
             after = state.after[event]
             if state.outcome[event] == 0:  # or its deadline has passed
@@ -213,15 +224,15 @@ def take(state: Publishers, connection: int) -> bool:
                 state.taken[event] = True
                 last = chain(state, connection, last, event)
             event = after
-        state.head[queue] = event
+        queue.head = event
         if event >= 0:
-            state.other[queue] = left
-            left = queue
+            queue.other = left
+            left = place
         count += taken
         total += bytes_
         parts += 1 if taken else 0
-        queue = following
-    state.some[connection] = left
+        place = following
+    state.connections[connection].some = left
     return fly(state, connection, last, count, total, parts)
 
 
@@ -230,7 +241,7 @@ def again(state: Publishers, connection: int) -> bool:
     """Make its request anew, of those of its events that are not settled; False if there is none."""
     count = total = parts = 0
     last = partition = -1
-    event = state.request[connection]
+    event = state.connections[connection].request
     while event >= 0:
         if state.outcome[event] == 0:
             last = chain(state, connection, last, event)
@@ -245,12 +256,12 @@ def again(state: Publishers, connection: int) -> bool:
 
 @kernel
 def fly(state: Publishers, connection: int, last: int, count: int, total: int, parts: int) -> bool:
-    """The request ends with ``last``, so large is it; whether there is one."""
-    state.flying[connection] = last >= 0
+    """Send a request that ends with event ``last`` and is so large; whether there is one."""
+    one = state.connections[connection]
+    one.flying = last >= 0
     if last >= 0:
         state.after[last] = -1
-        state.events[connection], state.bytes[connection] = count, total
-        state.parts[connection] = parts
+        one.events, one.bytes, one.parts = count, total, parts
     return last >= 0
 
 
@@ -260,18 +271,19 @@ def fly(state: Publishers, connection: int, last: int, count: int, total: int, p
 @kernel
 def following(state: Publishers, publisher: int, now: float) -> float:
     """When the next call can be served, with those that are open; inf for not before one of these ends."""
-    call = state.next[publisher]
-    left = call < len(state.intended)
-    state.full[publisher] = left and state.calling[publisher] >= state.callers
-    if not left or state.full[publisher]:
+    loop = state.loops[publisher]
+    left = loop.next < len(state.calls)
+    loop.full = left and loop.calling >= state.callers
+    if not left or loop.full:
         return np.inf
-    return float(max(now, state.intended[call], state.free[publisher]))
+    return float(max(now, state.calls[loop.next].intended, loop.free))
 
 
 @kernel
 def work(state: Publishers, publisher: int, seconds: float, now: float) -> None:
-    """For so long it has something to do, besides what it has."""
-    state.free[publisher] = max(state.free[publisher], now) + seconds
+    """Give a publisher's loop so many seconds of work, besides what it has."""
+    loop = state.loops[publisher]
+    loop.free = max(loop.free, now) + seconds
     second = int(now)
     if second < state.utilization.shape[1]:
         state.utilization[publisher, second] += seconds
@@ -279,18 +291,18 @@ def work(state: Publishers, publisher: int, seconds: float, now: float) -> None:
 
 @kernel
 def begin(state: Publishers, publisher: int, now: float) -> float:
-    """The service of its next call begins: when that is done."""
-    state.sent[state.next[publisher]] = now
+    """Begin the service of its next call: when that is done."""
+    state.calls[state.loops[publisher].next].sent = now
     work(state, publisher, state.service, now)
     return now + state.service
 
 
 @kernel
-def encoded(state: Publishers, publisher: int, now: float) -> int:
-    """It is done: of which call."""
-    call: int = state.next[publisher]
-    state.ready[call] = now
-    state.asked[state.numbers[2]] = call
-    state.numbers[2] += 1
-    state.next[publisher] += len(state.next)
-    return call
+def encoded(state: Publishers, publisher: int, now: float) -> None:
+    """The service of its next call is done: the call is ready to enter the buffer."""
+    loop, progress = state.loops[publisher], state.progress[0]
+    state.calls[loop.next].ready = now
+    state.asked[progress.ready] = loop.next
+    progress.ready += 1
+    loop.last = loop.next
+    loop.next += state.publishers

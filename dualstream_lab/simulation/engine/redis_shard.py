@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import numpy as np
+from typing import Final, NamedTuple
 
 from dualstream_lab.recording import DROPS
 from dualstream_lab.simulation.kernels import (
     Floats,
+    Int8,
     Integers,
     delay_at,
     done_at,
@@ -20,57 +19,39 @@ from dualstream_lab.simulation.kernels import (
 from dualstream_lab.simulation.outages import Modes, Spans
 from dualstream_lab.simulation.random_draws import Noise
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-
 REFUSED: Final = DROPS.index("redis refused")
 SUCCESS, FAILED, LATE = range(3)  # how an exchange ends
 
 
 class Shard(NamedTuple):
-    """The server. Times in s.
-
-    ``exchange``: cost; ``each``: of a notification, with all its receivers; ``way``: half the trip;
-    ``receive_delay``: from the write to the read; ``repair``: from an announcement to the event; ``timeout``:
-    of an exchange. ``away``: when nobody is connected. ``free``: when it has done all that it has;
-    ``served``: exchanges that it has begun. ``utilization``: by second.
-    """
+    """A Redis server. Times are s."""
 
     number: int
-    exchange: float
-    each: float
-    way: float
-    receive_delay: float
-    repair: float
-    timeout: float
+    exchange: float  # work for each exchange
+    each: float  # work for each notification, with all its receivers
+    way: float  # from a notifier to the server, and as long back
+    receive_delay: float  # from the server's write to a subscriber's read
+    repair: float  # from an announcement until those who missed the event have it
+    timeout: float  # of an exchange
     noise: Noise
     modes: Modes
-    away: Spans
-    free: Floats
-    served: Integers
-    utilization: Floats
+    away: Spans  # when no subscriber is connected
+    free: Floats  # one value: when it has done all that it has
+    served: Integers  # one value: how many exchanges it has begun
+    utilization: Floats  # by second, s of work
 
 
 class Notified(NamedTuple):
-    """Durable events in the order of their acks, notifier by notifier; ``bounds``: where each begins.
-
-    ``delivered`` is live, ``recovered`` by repair, ``dropped`` when it was given up, and ``reason`` why; NaN
-    and -1 for never.
+    """Durable events in the order of their acks, notifier by notifier. Times are s of the plan, NaN for
+    never.
     """
 
     acked: Floats
-    bounds: Integers
-    delivered: Floats
-    recovered: Floats
-    dropped: Floats
-    reason: npt.NDArray[np.int8]
-
-
-def joined(acked: Floats, bounds: Integers) -> Notified:
-    """Events of which nothing is known yet."""
-    delivered, recovered, dropped = (np.full(len(acked), np.nan) for _ in range(3))
-    return Notified(acked, bounds, delivered, recovered, dropped, np.full(len(acked), -1, np.int8))
+    bounds: Integers  # where each notifier's events begin
+    delivered: Floats  # live
+    recovered: Floats  # by repair
+    dropped: Floats  # when the notification was given up
+    reason: Int8  # why, as in ``Outcome``; -1 where it was not
 
 
 @kernel

@@ -83,14 +83,14 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
         who, worked = stations.notify_shard(setup, number, state.acked[rows], bounds)
         live[rows], recovered[rows] = who.events.delivered, who.events.recovered
         dropped[rows], reason[rows] = who.events.dropped, who.events.reason
-        resyncs += int(who.resyncs.sum())
+        resyncs += int(who.notifiers["resyncs"].sum())
         utilization.append(worked)
     live, recovered, gateway = stations.receive(setup, state.acked, live, recovered)
     repaired = np.isnan(live) & ~np.isnan(recovered)
     settled = ("entered", "settled", "acked", "outcome", "size", "partition", "offset", "logged")
     return Outcome(
-        seq=np.arange(count), intended=intended, sent=np.repeat(state.sent, workload.batch), source=source,
-        **{name: getattr(state, name) for name in settled}, consumed=consumed,
+        seq=np.arange(count), intended=intended, sent=np.repeat(state.calls["sent"], workload.batch),
+        source=source, **{name: getattr(state, name) for name in settled}, consumed=consumed,
         delivered=np.where(repaired, recovered, live), recovered=repaired, dropped=dropped, reason=reason,
         resyncs=resyncs,
         away=tuple((s, b, e) for s in range(deployment.shards) for b, e in draws.away.tolist()),
@@ -104,7 +104,7 @@ def _every_event(case: Case, setup: stations.Setup) -> Outcome:
 
 
 def setup_of(case: Case) -> stations.Setup:
-    """What is decided before the first event. Raises ConfigError as :func:`simulate`."""
+    """Decide all that is known before the first event. Raises ConfigError as :func:`simulate`."""
     workload, deployment = case.workload, case.deployment
     costs = on_shared_cores(case.costs, workload, deployment)
     if workload.plan == "closed":

@@ -12,7 +12,7 @@ from dualstream_lab.simulation.engine.broker import Brokers, deliver
 from dualstream_lab.simulation.engine.gateway import hand_out, poll
 from dualstream_lab.simulation.engine.notifier import Notifiers, notifiers, notify
 from dualstream_lab.simulation.engine.publisher import Publishers, publishers_of
-from dualstream_lab.simulation.engine.redis_shard import Shard, joined
+from dualstream_lab.simulation.engine.redis_shard import Shard
 from dualstream_lab.simulation.kernels import Floats, Integers
 from dualstream_lab.simulation.outages import Outages
 from dualstream_lab.simulation.parameters import Costs, Deployment
@@ -20,20 +20,20 @@ from dualstream_lab.simulation.random_draws import Draws
 
 
 class Setup(NamedTuple):
-    """All that is decided before the first event. ``seconds``: how long levels are kept."""
+    """All that is decided before the first event."""
 
     deployment: Deployment
     costs: Costs
     outages: Outages
     draws: Draws
-    seconds: int
+    seconds: int  # for how many the stations note what they do
 
 
 def publish(
     setup: Setup, intended: Floats, batch: int, partition: Integers, size: Integers
 ) -> tuple[Publishers, Brokers]:
-    """Calls of ``batch`` events; ``intended``: of each call; ``partition`` and ``size``: of each event.
-    Both as they are when everything is settled.
+    """Publish calls of ``batch`` events: (publishers, brokers), as they are when everything is settled.
+    ``intended``: of each call; ``partition`` and ``size``: of each event.
     """
     deployment, costs, draws = setup.deployment, setup.costs, setup.draws
     state = publishers_of(deployment, costs, intended, batch, partition, size, setup.seconds)
@@ -70,7 +70,7 @@ def notify_shard(setup: Setup, shard: int, acked: Floats, bounds: Integers) -> t
         noise=setup.draws.exchanges, modes=setup.outages.redis, away=setup.draws.away, free=np.zeros(1),
         served=np.zeros(1, np.int64), utilization=np.zeros(setup.seconds),
     )  # fmt: skip
-    who = notifiers(joined(acked, bounds), deployment.notify_queue, setup.seconds)
+    who = notifiers(acked, bounds, deployment.notify_queue, setup.seconds)
     notify(server, who)
     if not deployment.receivers:
         who.events.delivered[:] = np.nan

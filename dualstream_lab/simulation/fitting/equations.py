@@ -56,27 +56,21 @@ _FIRST, _SHARE, _MOST = 1000, 4, 4000  # notifications of an exchange, as the no
 
 
 class Equations(NamedTuple):
-    """Of one station. ``at``: s of the plan; ``y``: s; ``columns``: how often each cost is in it. ``idle``: s
-    that the server had nothing to do before. ``utilization``: the share of time that a publisher worked on
-    events.
-
-    ``run``: the number of it. How much each counts is ``usual`` (0 for an outlier), with a standard
-    ``error``, which is a share ``spread`` of it.
-    """
+    """What a run says of one station, an equation an observation: y = the sum of costs x ``columns``."""
 
     station: str
-    at: Floats
-    y: Floats
-    columns: Mapping[str, Floats]
-    idle: Floats
-    utilization: float = 1.0
-    run: int = 0
-    usual: Floats = np.empty(0)
-    error: Floats = np.empty(0)
-    spread: float = 0.0
+    at: Floats  # when it was observed, s of the plan
+    y: Floats  # how long it took, s
+    columns: Mapping[str, Floats]  # by cost, how often it is in ``y``
+    idle: Floats  # s that the server had nothing to do before
+    utilization: float = 1.0  # the share of time that a publisher worked on events
+    run: int = 0  # the number of the run
+    usual: Floats = np.empty(0)  # how much it counts, 0 to 1; 0 for an outlier
+    error: Floats = np.empty(0)  # the standard error of ``y``, s
+    spread: float = 0.0  # the same as a share of the work
 
     def work(self, costs: Costs, *, waits: bool = False) -> Floats:
-        """What of ``y`` the server was at work for; the rest it was on the way: its ``waits``."""
+        """How long the server worked for an observation, s; with ``waits``, how long it was on the way."""
         total = np.zeros(len(self.y))
         for name, column in self.columns.items():
             if (name in _WAITS) == waits:
@@ -84,12 +78,14 @@ class Equations(NamedTuple):
         return total
 
     def waits(self, costs: Costs) -> Floats:
-        """What of ``y`` is on the way."""
+        """How long an observation was on the way, s."""
         return self.work(costs, waits=True)
 
 
 def equations_of(run: Observed, costs: Costs) -> Iterator[Equations]:
-    """Of each station that the run says something of. ``costs``: as known so far; they decide what waited."""
+    """The equations of each station that the run says something of. ``costs``: as known so far; they decide
+    which observations waited.
+    """
     seconds, batch, deployment = run.publisher, run.workload.batch, run.deployment
     calls = seconds.events / batch
     # Turns of a call: one for each answer, and one for requests that leave together.
@@ -144,9 +140,9 @@ def _broker(run: Observed, costs: Costs) -> Equations:
 
 @kernel
 def _exchanges(acked: Floats, delivered: Floats, answer: float) -> Floats:
-    """As one notifier makes them, one a row: when it was sent; when its last notification was received; and
-    that of the exchange before it, where it waited for that, else NaN; how many notifications. ``answer``: s
-    from the last one received to the answer.
+    """The exchanges of one notifier, one a row: when it was sent; when its last notification was received;
+    and that of the exchange before it, where it waited for that, else NaN; how many notifications.
+    ``answer``: s from the last one received to the answer.
     """
     found = np.empty((len(acked), 4))
     rows, first, last = 0, 0, -np.inf
@@ -214,5 +210,5 @@ def _consumer(run: Observed, costs: Costs, member: int) -> Equations:
 
 
 def _woken(run: Observed, since_ack: Floats) -> Floats:
-    """Of what is measured from an ack: the model's own are exact."""
+    """How often ``wake`` is in what is measured from an ack: never where the model wrote the ack itself."""
     return np.zeros(len(since_ack)) if run.simulated else -1.0 * since_ack

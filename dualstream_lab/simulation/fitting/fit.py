@@ -46,10 +46,10 @@ _WIDE: Final = 2.2  # standard errors of a 95 % interval: Student's, of some ten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """``observations``: how many there were, by station."""
+    """Costs that were learned from runs."""
 
     calibration: Calibration
-    observations: Mapping[str, int]
+    observations: Mapping[str, int]  # how many there were, by station
 
 
 def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
@@ -76,18 +76,18 @@ def fit(runs: Sequence[RunDirectory | Path | str]) -> Fit:
 
 
 class _Estimate(NamedTuple):
-    """A cost, the ends of its interval, and how much the runs say of it, 0 to 1."""
+    """A cost, and the ends of its interval."""
 
     value: float
     low: float
     high: float
-    resolution: float
+    resolution: float  # how much of it the runs decide, 0 to 1
 
 
 def _estimated(
     costs: Mapping[str, float], kept: Sequence[Equations], pauses: Pauses, blocks: Blocks
 ) -> dict[str, _Estimate]:
-    """Of all costs that there are observations of."""
+    """The costs that there are observations of, with their intervals."""
     equations = _normal(kept, blocks)
     squares = {name: _squares(kept, station, costs, blocks) for name, (station, _) in _NOISES.items()}
     rng = np.random.default_rng(1)
@@ -128,7 +128,7 @@ def _estimate(value: float, low: float, high: float, error: float, resolution: f
 
 
 def _machine(seen: Sequence[Observed]) -> str:
-    """What they ran on. Raises ConfigError where there are none, or several."""
+    """What the runs were made on. Raises ConfigError where there are none, or several machines."""
     if not seen:
         raise ConfigError("give one run at least; `dualstream runs` lists those that there are")
     machines = {}
@@ -198,7 +198,7 @@ def _keep(
 
 
 def _without_outliers(alike: Sequence[Equations], costs: Mapping[str, float]) -> Iterator[Equations]:
-    """Of one station. While the costs are not right yet, it is off by as much in all of a run."""
+    """Mark the outliers of one station. While the costs are not right yet, all of a run is off by as much."""
     bases, off = [], []
     for one in alike:
         work, waits = one.work(costs), one.waits(costs)
@@ -253,7 +253,7 @@ def _noise(squares: tuple[Floats, Floats], weights: Floats) -> float:
 
 
 def _calibration(estimates: Mapping[str, _Estimate], machine: str, seen: Sequence[Observed]) -> Calibration:
-    """What was not observed is a default."""
+    """Put the costs together; one that was not observed is the default."""
     values, low, high = asdict(Costs()), {}, {}
     for name, default in values.copy().items():
         cost = estimates.get(name, _Estimate(default, default / UNKNOWN, default * UNKNOWN, 0.0))

@@ -19,13 +19,11 @@ _BELIEF: Final = 3.0  # a cost is believed to be its default, give or take three
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normal:
-    """The normal equations of each block, in units of ``scale``, (costs,). ``left``: (blocks, costs, costs);
-    ``right``: (blocks, costs).
-    """
+    """The normal equations of each block."""
 
-    left: Floats
-    right: Floats
-    scale: Floats
+    left: Floats  # (blocks, costs, costs)
+    right: Floats  # (blocks, costs)
+    scale: Floats  # (costs,): the units of both, which are the default costs
 
     def solve(self, weights: Floats | None = None, belief: Floats | float = 1.0) -> Floats:
         """The costs, when each block counts ``weights`` times (once, if left out), and they are believed to
@@ -46,7 +44,7 @@ class Normal:
         return float(self.solve(belief=low)[place]), float(self.solve(belief=high)[place])
 
     def resolution(self) -> Floats:
-        """Of each cost, the share that the data decide, 0 to 1."""
+        """The share of each cost that the data decide, 0 to 1."""
         left = self.left.sum(axis=0)
         believed = left + np.eye(len(left)) / _BELIEF**2
         return np.asarray(np.diag(np.linalg.solve(believed, left)))

@@ -26,69 +26,60 @@ _BLOCKS: Final = 8  # of a run: fewer do not show how far they differ
 
 
 class Events(NamedTuple):
-    """Of all acknowledged events, by publisher and ack. Times: s of the plan; NaN for never.
-
-    ``acked``: that of the request it was in; ``member``: of the consumers, -1 where it was not consumed.
-    """
+    """All acknowledged events, by publisher and ack. Times are s of the plan, NaN for never."""
 
     publisher: Integers
-    acked: Floats
+    acked: Floats  # when the request was answered that it was in
     delivered: Floats
     consumed: Floats
-    member: Integers
-    request: Integers
+    member: Integers  # which consumer had it, -1 for none
+    request: Integers  # the number of its request
 
 
 class Requests(NamedTuple):
-    """By publisher, in order. ``ready``: when its first event was sent; ``before``: the lane's ack before it,
-    -inf for none; ``last``: the broker's.
-    """
+    """Requests to the one broker, by publisher, in order. Times are s of the plan."""
 
     acked: Floats
-    ready: Floats
-    before: Floats
-    last: Floats
-    events: Floats
+    ready: Floats  # when its first event was sent
+    before: Floats  # when the publisher's request before it was answered, -inf for none
+    last: Floats  # when the broker answered the request before it, -inf for none
+    events: Floats  # how many events it has
     bytes: Floats
-    parts: Floats
+    parts: Floats  # of how many partitions they are
 
 
 class Seconds(NamedTuple):
-    """Intervals of one process that are wholly within the plan. ``cpu``: s of one of its loops (or shards);
-    ``events``: of one, too.
-    """
+    """Intervals of one process that are wholly within the plan, about a second each. Times are s."""
 
     begin: Floats
     end: Floats
-    cpu: Floats
-    events: Floats
+    cpu: Floats  # s of one of its loops (or shards)
+    events: Floats  # of one of its loops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One run. ``requests``: None where it cannot be told which broker served which event.
-    ``concurrent_runs``: how many other runs were made on the same broker at the same time.
-    """
+    """What one run shows."""
 
     name: str
     directory: RunDirectory
     workload: Workload
     deployment: Deployment
     events: Events
-    requests: Requests | None
+    requests: Requests | None  # None where it is not known which broker served which event
     publisher: Seconds
     redis: Seconds
     consumer: Seconds
-    concurrent_runs: int = 0
+    concurrent_runs: int = 0  # other runs that were made on the same broker at the same time
 
     @property
     def setup(self) -> tuple[Workload, Deployment]:
-        """What it has in common with its repeats."""
+        """The workload, less its seed, and the deployment: its repeats have the same."""
         return replace(self.workload, seed=0), self.deployment
 
     @property
     def simulated(self) -> bool:
-        """Whether it is the model's own."""
+        """Whether the model made it: then its times are exact."""
         return self.directory.manifest.engine == "simulation"
 
 
@@ -219,18 +210,10 @@ def _requests(events: Events, sent: Floats, size: Integers, partition: Integers,
 
 
 def _seconds(intervals: Iterable[Interval], zero: int, gauge: str, counter: str, loops: float) -> Seconds:
-    rows = [
-        (
-            i.begin - zero,
-            i.end - zero,
-            i.gauges[gauge] * (i.end - i.begin),
-            i.counters.get(counter, 0) / loops,
-        )
-        for i in intervals
-        if gauge in i.gauges and i.end > i.begin
-    ]
-    begin, end, cpu, events = np.array(rows, np.float64).reshape(-1, 4).T
-    return Seconds(begin / 1e9, end / 1e9, cpu / 1e9, events)
+    shown = [i for i in intervals if gauge in i.gauges and i.end > i.begin]
+    begin, end = (np.array([getattr(i, name) - zero for i in shown]) / 1e9 for name in ("begin", "end"))
+    cpu = np.array([i.gauges[gauge] * (i.end - i.begin) for i in shown]) / 1e9
+    return Seconds(begin, end, cpu, np.array([i.counters.get(counter, 0) / loops for i in shown]))
 
 
 def side_by_side(seen: Sequence[Observed]) -> list[Observed]:
@@ -266,8 +249,8 @@ def _at_once(one: Observed, other: Observed) -> bool:
 
 
 class Blocks:
-    """What is resampled together, as neighbours within a second are alike: each second of each run is a
-    block, of a short one each eighth; ``count``: how many. Runs of the same settings are repeats.
+    """Observations that are resampled together, as neighbours within a second are alike: each second of a run
+    is a block, of a short one each eighth; ``count``: how many. Runs of the same settings are repeats.
     """
 
     def __init__(self, seen: Sequence[Observed]) -> None:
@@ -288,7 +271,7 @@ class Blocks:
         return np.asarray(inside + self._begins[run])
 
     def resampled(self, rng: np.random.Generator) -> Floats:
-        """How often each block counts."""
+        """Draw repeats, and seconds within each: how often each block counts."""
         weights = np.zeros(self.count)
         for repeats in self._setups:
             for run in rng.choice(repeats, len(repeats)).tolist():

@@ -41,16 +41,13 @@ _FURTHEST: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """``rate``: for a second that a publisher works on events; ``length``: s, on average; ``spread``: the
-    standard deviation of the logarithm of the noise. ``seen``: how many requests met a pause, and in how much
-    of such work, s, that was ``watched``.
-    """
+    """How often brokers pause and for how long, beside the noise of their work."""
 
-    rate: float = 1.0
-    length: float = 5e-3
-    spread: float = 0.5
-    seen: float = 0.0
-    watched: float = 0.0
+    rate: float = 1.0  # pauses for a second that a publisher works on events
+    length: float = 5e-3  # s, on average
+    spread: float = 0.5  # the standard deviation of the logarithm of the noise
+    seen: float = 0.0  # how many requests met a pause
+    watched: float = 0.0  # s of a publisher's work in which these were seen
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -61,7 +58,7 @@ class Pauses:
 
     @property
     def lengths(self) -> tuple[float, float]:
-        """Of the length, as of a mean of so many exponential ones."""
+        """95 % interval of the length, as of the mean of so many exponential ones."""
         off = min(_NORMAL / math.sqrt(max(self.seen, 1.0)), 0.9)
         return self.length / (1 + off), self.length / (1 - off)
 
@@ -69,7 +66,7 @@ class Pauses:
 def separate(
     brokers: Sequence[Equations], costs: Mapping[str, float], before: Pauses
 ) -> tuple[Pauses, list[Floats]]:
-    """(better than ``before``, by request of each the probability that it met none)."""
+    """(pauses, better known than ``before``; by broker, the probability of each request that it met none)."""
     y, wait, work, idle = (
         np.concatenate(column)
         for column in zip(
@@ -108,13 +105,15 @@ def separate(
 
 
 def _means(run: Integers, values: Floats, weights: Floats) -> Floats:
-    """Of each run, at each of its values."""
+    """The weighted mean of each run, at the place of each of its values."""
     sums = np.bincount(run, weights * values) / np.maximum(np.bincount(run, weights), 1e-300)
     return np.asarray(sums[run])
 
 
 def _waits(one: Equations, costs: Mapping[str, float]) -> Floats:
-    """Where the trip is only guessed it may be longer than whole requests: not here."""
+    """How long requests were on the way, s. A trip that is only guessed may be longer than whole requests;
+    here it is shorter than nearly all.
+    """
     return np.minimum(one.waits(costs), 0.9 * float(np.quantile(one.y, 0.01)))
 
 

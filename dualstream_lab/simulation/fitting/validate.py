@@ -36,20 +36,18 @@ _PATHS: Final = ("publish", "live", "consumer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One figure of the repeats of one run. ``measured``: a value a repeat; ``predicted``: a value a seed;
-    ``allowed``: how far their means may be apart, as a share of the measured one.
-    """
+    """One figure of the repeats of one run."""
 
-    setup: str
+    setup: str  # what was run, in words
     figure: str
-    unit: str
-    measured: tuple[float, ...]
-    predicted: tuple[float, ...]
-    allowed: float
+    unit: str  # s, events or events/s
+    measured: tuple[float, ...]  # a value a repeat
+    predicted: tuple[float, ...]  # a value a seed
+    allowed: float  # how far their means may be apart, as a share of the measured one
 
     @property
     def means(self) -> tuple[float, float]:
-        """Geometric, (measured, predicted)."""
+        """(measured, predicted), as geometric means."""
         return _mean(self.measured), _mean(self.predicted)
 
     @property
@@ -62,7 +60,7 @@ class Check:
 
     @property
     def within(self) -> bool:
-        """Whether that is allowed."""
+        """Whether the error is no more than is allowed."""
         return abs(self.error) <= self.allowed
 
 
@@ -93,7 +91,8 @@ def validate(runs: Sequence[RunDirectory | Path | str], calibration: Calibration
 
 
 def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, float]:
-    """What is compared, in s, events/s and events; a figure that the run does not have is left out.
+    """The figures of a run that are compared, in s, events/s and events; one that it does not have is left
+    out.
 
     Latencies begin at the sending: how late the plan's timers are is nothing of the pipeline. The highest
     rate: of a run that did not keep up. Of a fault, for each path: how long it was unavailable, how many
@@ -126,7 +125,9 @@ def figures(directory: RunDirectory, *, least: float = _NOTICED) -> dict[str, fl
 
 
 def _outage(path: Path_, least: float, *, waits: bool) -> dict[str, float]:
-    """``waits``: events wait for the outage's end, however short they then are in getting through."""
+    """What an outage did to a path. ``waits``: events wait for the outage's end, however soon they then get
+    through; ``least``: s below which nothing is said.
+    """
     found = {}
     drained = path.backlog / path.drain if path.drain else 0.0
     if path.unavailable > least:
@@ -153,7 +154,7 @@ def _predicted(directory: RunDirectory, deployment: Deployment, costs: Costs, se
 
 
 def _faults(directory: RunDirectory, workload: Workload) -> list[FaultSpec]:
-    """When they really were, with the parameters that were asked for."""
+    """The faults of a run, when they really were, with the parameters that were asked for."""
     manifest = directory.manifest
     asked = {spec.name: spec.parameters for spec in map(FaultSpec.load, manifest.asked.get("faults", ()))}
     specs = []

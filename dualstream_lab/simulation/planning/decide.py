@@ -27,7 +27,7 @@ _OUTAGE: Final = 90.0  # s
 
 
 class Stream(StrEnum):
-    """Where events go."""
+    """Which stream events go to."""
 
     KAFKA = "Kafka only"
     REDIS = "Redis only"
@@ -36,7 +36,7 @@ class Stream(StrEnum):
 
 
 class Form(StrEnum):
-    """How, where there is much of something."""
+    """What else it takes where rates, subscribers or channels are many."""
 
     BATCHED = "batched Redis"
     LOCAL_FAN_OUT = "Redis with local fan-out"
@@ -45,16 +45,12 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wants:
-    """Raises ConfigError naming the field that is out of bounds.
+    """What is wanted of events of one kind. Raises ConfigError naming the field that is out of bounds."""
 
-    ``must_not_lose``: each event will be missed. ``at_once``: somebody waits for it now. ``rate``: events/s.
-    ``per_channel``: subscribers of a channel. ``channels``: how many there are.
-    """
-
-    must_not_lose: bool
-    at_once: bool
-    rate: float = 100.0
-    per_channel: float = 1.0
+    must_not_lose: bool  # whether somebody would miss a single event
+    at_once: bool  # whether somebody waits for it now
+    rate: float = 100.0  # events/s
+    per_channel: float = 1.0  # subscribers of a channel
     channels: int = 100
 
     def __post_init__(self) -> None:
@@ -71,7 +67,7 @@ class Wants:
 
 
 class Reason(NamedTuple):
-    """``why``, and the figure behind it."""
+    """Why, in words, and the figure behind it."""
 
     why: str
     figure: str
@@ -79,12 +75,12 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """``forms``: what else it takes; in the order of ``reasons``, which begin with those for the stream."""
+    """The stream that events belong on, and why."""
 
     wants: Wants
     stream: Stream
-    forms: tuple[Form, ...]
-    reasons: tuple[Reason, ...]
+    forms: tuple[Form, ...]  # what else it takes
+    reasons: tuple[Reason, ...]  # those for the stream, and then one a form
     calibration: Calibration
 
 

@@ -73,7 +73,7 @@ def _of(name: str, station: Station, plan: Plan) -> Iterator[str]:
 
 
 def _each(name: str, plan: Plan) -> str:
-    """What the two numbers are made of."""
+    """What the work for a batch and for each of its events is made of."""
     costs, deployment, needs = plan.calibration.costs, plan.deployment, plan.needs
     station = plan.stations[name]
     if name == "publisher":

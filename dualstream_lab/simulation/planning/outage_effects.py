@@ -1,4 +1,4 @@
-"""What the rest of the pipeline has of it when a part is away; in closed form."""
+"""What happens to the rest of the pipeline while a part is away; in closed form."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ _Row: TypeAlias = tuple[str, float, str, str]
 
 
 class Effect(NamedTuple):
-    """When ``part`` is away: so many ``unit`` (events, s, …; or a ``share``) of ``quantity``, and ``how``
-    that comes about.
-    """
+    """Something that happens while a part is away."""
 
-    part: str
-    quantity: str
+    part: str  # the part that is away
+    quantity: str  # what it is, in words that follow the value
     value: float
-    unit: str
-    how: str
+    unit: str  # events, s, …; or "share"
+    how: str  # how that comes about, as arithmetic
 
 
 def effects(needs: Requirements, deployment: Deployment, stations: Capacity) -> list[Effect]:
-    """One of each part away for ``needs.outage`` s, the others well; of consumers, all of them. ``stations``:
-    of the deployment at this load.
+    """What happens while one of each part is away for ``needs.outage`` s; of consumers, all of them.
+    ``stations``: of the deployment at this load.
     """
     found = {
         "Redis shard": _shard(needs, deployment), "broker": _broker(needs, deployment, stations),

@@ -39,50 +39,44 @@ _MATTERS: Final = {
 
 
 class Figure(NamedTuple):
-    """``low`` to ``high``: with all costs at the low, or at the high ends of their intervals.
-
-    ``extrapolated``: it depends on something that is beyond what was measured.
-    """
+    """A figure of a plan, and how sure it is."""
 
     value: float
-    low: float
-    high: float
-    extrapolated: bool
+    low: float  # the lowest, with all costs at the low or at the high ends of their intervals
+    high: float  # the highest
+    extrapolated: bool  # whether it depends on something beyond what was measured
 
 
 class Goal(NamedTuple):
-    """A limit on a p99, in s. ``value``: with this plan; ``least``: what the way takes by itself, whatever
-    there is of each part.
-    """
+    """A limit on a p99, in s."""
 
     name: str
     limit: float
-    value: float
-    least: float
+    value: float  # with this plan
+    least: float  # what the way takes by itself, whatever there is of each part
 
     @property
     def reached(self) -> bool:
-        """Whether the plan holds it."""
+        """Whether the plan holds the limit."""
         return self.value <= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``bill``: by part. ``stations``: each with its load and ceiling (events/s); ``loads``: with intervals.
-    ``latency``: by name and quantile, s; infinite where the deployment would not keep up. ``effects``: of
-    outages, each with its interval. ``beyond``: what of it is outside of what was measured, by name.
-    """
+    """A deployment for some requirements, and what it can do."""
 
     needs: Requirements
     calibration: Calibration
     deployment: Deployment
-    bill: Mapping[str, Figure]
-    stations: Capacity
-    loads: Mapping[str, Figure]
-    latency: Mapping[tuple[str, float], Figure]
-    effects: tuple[tuple[Effect, Figure], ...]
+    bill: Mapping[str, Figure]  # how many, by part
+    stations: Capacity  # with their load and ceiling (events/s)
+    loads: Mapping[str, Figure]  # shares of the ceiling, by station
+    latency: Mapping[
+        tuple[str, float], Figure
+    ]  # s, by name and quantile; infinite where it would not keep up
+    effects: tuple[tuple[Effect, Figure], ...]  # of outages
     goals: tuple[Goal, ...]
-    beyond: Mapping[str, float]
+    beyond: Mapping[str, float]  # figures that are beyond what was measured, by name
 
     @property
     def bottleneck(self) -> str:
@@ -96,12 +90,12 @@ class Plan:
 
 
 class _Variant(NamedTuple):
-    """A deployment at some costs. ``trial``: None where it would not keep up."""
+    """A deployment at some costs."""
 
     deployment: Deployment
     costs: Costs
     stations: Capacity
-    trial: Rehearsal | None
+    trial: Rehearsal | None  # None where it would not keep up
 
     def quantile(self, name: str, share: float = 0.99) -> float:
         return self.trial.quantile(name, share) if self.trial else math.inf
@@ -141,7 +135,7 @@ def plan(needs: Requirements, calibration: Calibration | None = None) -> Plan:
 
 
 def share_of(needs: Requirements, number: int) -> Requirements:
-    """Of one of so many separate clusters: its events, sources and subscribers."""
+    """The requirements of one of so many separate clusters: its share of events, sources and subscribers."""
     return replace(
         needs, rate=needs.rate / number, sources=math.ceil(needs.sources / number),
         subscribers=math.ceil(needs.subscribers / number),
@@ -184,7 +178,7 @@ def way(needs: Requirements, costs: Costs) -> list[tuple[str, float]]:
 
 
 def _end(calibration: Calibration, costs: Costs) -> Costs:
-    """What is only known as a sum is not at the same end together."""
+    """Costs at one end of their intervals, but for those that are only known as a sum."""
     if calibration.observed & set(_SUM):
         return costs
     return replace(costs, **{name: getattr(calibration.costs, name) for name in _SUM})
@@ -238,7 +232,7 @@ def _towards(needs: Requirements, deployment: Deployment, costs: Costs) -> _Vari
 
 
 def _more(needs: Requirements, deployment: Deployment, part: str, costs: Costs) -> Deployment | None:
-    """Half as many more of it, and what else it takes then; None where there cannot be."""
+    """The deployment with half as many more of a part, and what else that takes; None where it cannot be."""
     parts = math.ceil(getattr(deployment, part) * 1.5)
     try:
         if part != "brokers":
@@ -253,13 +247,13 @@ def _figure(values: Sequence[float], extrapolated: bool) -> Figure:
 
 
 def _effect(ways: Sequence[Effect], extrapolated: bool) -> tuple[Effect, Figure]:
-    """With all three costs; what does not depend on them needs no measurement."""
+    """An outage's effect with all three costs; what does not depend on them needs no measurement."""
     values = [one.value for one in ways]
     return ways[0], _figure(values, extrapolated and min(values) < max(values))
 
 
 def _beyond(needs: Requirements, deployment: Deployment, calibration: Calibration) -> dict[str, float]:
-    """What was not measured in this range: by name, its value."""
+    """The figures of the plan that are beyond what was measured, by name."""
     parts = ("publishers", "brokers", "partitions", "replication_factor", "consumers")
     return calibration.beyond({
         "rate": needs.rate / deployment.publishers, "batch": needs.batch,

@@ -19,28 +19,21 @@ _BOUNDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """Raises ConfigError naming the field that is out of bounds. Times in s.
+    """What a deployment is to carry. Raises ConfigError naming the field that is out of bounds."""
 
-    ``rate``: events/s. ``sources``: what events are about, evenly. ``subscribers``: clients at gateways, each
-    of which subscribes to ``per_subscriber`` sources. ``batch``: events of a call. ``publish_p99``,
-    ``live_p99``: limits from the intended time, if any. ``replication_factor`` of a partition. ``max_load``:
-    the share of its ceiling at which a part may work. ``max_connections``, ``tick``: of a gateway.
-    ``outage``: how long a part is away, to say what that does.
-    """
-
-    rate: float
-    subscribers: int
-    sources: int = 100_000
-    per_subscriber: float = 1.0
-    batch: int = 10
+    rate: float  # events/s
+    subscribers: int  # clients at gateways
+    sources: int = 100_000  # what events are about, all alike often
+    per_subscriber: float = 1.0  # sources that a client subscribes to
+    batch: int = 10  # events of a call
     payload_bytes: int = 300
-    publish_p99: float | None = None
-    live_p99: float | None = None
+    publish_p99: float | None = None  # s from the intended time to the ack, at most
+    live_p99: float | None = None  # s from the intended time to the client, at most
     replication_factor: int = 3
-    max_load: float = 0.6
-    max_connections: int = 10_000
-    tick: float = 0.005
-    outage: float = 90.0
+    max_load: float = 0.6  # the share of its ceiling at which a part may work
+    max_connections: int = 10_000  # of a gateway
+    tick: float = 0.005  # s that a gateway waits at most, to write several events at once
+    outage: float = 90.0  # s that a part is away, to say what that does
 
     def __post_init__(self) -> None:
         if self.subscribers == 0:

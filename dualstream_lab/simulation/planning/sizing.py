@@ -20,7 +20,7 @@ _SPREAD: Final = "one for each source"
 
 
 class _Short(ConfigError):
-    """So many of a part are all there can be, and not enough."""
+    """Raised where the most that there can be of a part is not enough."""
 
 
 def size(needs: Requirements, costs: Costs) -> Deployment:
@@ -60,7 +60,7 @@ def _rooms(needs: Requirements) -> int:
 
 
 def smallest(needs: Requirements, costs: Costs) -> Deployment:
-    """As :func:`size`, but does not look for the nearest that works."""
+    """Find enough of every part, as :func:`size`, which also names the nearest that works."""
     rooms = _rooms(needs)
     limit = min(_MOST, needs.sources)
     least = math.ceil(needs.rate * (costs.call / needs.batch + costs.event) / needs.max_load)
@@ -95,14 +95,14 @@ def with_brokers(needs: Requirements, deployment: Deployment, brokers: int, cost
 
 
 def _load(needs: Requirements, deployment: Deployment, costs: Costs, name: str, **parts: Any) -> float:
-    """Of a station, with so many of the parts, as a share of its ceiling."""
+    """The load of a station, with so many of the parts, as a share of its ceiling."""
     return station(name, needs.traffic, replace(deployment, **parts), costs).load
 
 
 def _enough(
     needs: Requirements, deployment: Deployment, costs: Costs, name: str, least: int, limit: int
 ) -> int:
-    """Of the parts of a station."""
+    """The smallest number of the parts of a station that is enough."""
 
     def load(parts: int) -> float:
         return _load(needs, deployment, costs, name, **{f"{name}s": parts})
@@ -111,21 +111,21 @@ def _enough(
 
 
 def _arranged(deployment: Deployment, brokers: int, own: int, consumers: int) -> Deployment:
-    """With ``own`` partitions a broker, and at least so many consumers that share them evenly."""
+    """The deployment with ``own`` partitions a broker, shared evenly by at least so many consumers."""
     partitions = brokers * own
     members = next(count for count in range(consumers, partitions + 1) if partitions % count == 0)
     return replace(deployment, brokers=brokers, partitions=partitions, consumers=members)
 
 
 def _broker_load(needs: Requirements, deployment: Deployment, costs: Costs) -> float:
-    """As a share of the most that it may be."""
+    """The load of the brokers, as a share of the most that it may be."""
     load = _load(needs, deployment, costs, "broker") / needs.max_load
     # Where there are fewer sources than brokers, the others have copies only.
     return load * deployment.brokers / min(deployment.brokers, needs.sources)
 
 
 def _with_publishers(needs: Requirements, deployment: Deployment, costs: Costs) -> Deployment:
-    """With as many more of them as it takes. Raises _Short."""
+    """The deployment with as many more publishers as it takes. Raises _Short."""
 
     def short(parts: int) -> bool:
         return _load(needs, deployment, costs, "publisher", publishers=parts) > needs.max_load * _WHOLE

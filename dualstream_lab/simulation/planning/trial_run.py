@@ -24,16 +24,13 @@ _ENOUGH: Final = 1000  # events that each of them has at least, so that there is
 
 
 class Rehearsal(NamedTuple):
-    """s of each event that counts; those that have no end are infinite. From the intended time: ``publish``
-    to the ack, ``live`` to the client, ``durable`` to the consumer. Of ``live``: ``redis`` from the ack to
-    the gateway, ``gateway`` from there to the client.
-    """
+    """How long events take, s; those that have no end are infinite."""
 
-    publish: Floats
-    live: Floats
-    durable: Floats
-    redis: Floats
-    gateway: Floats
+    publish: Floats  # from the intended time to the ack
+    live: Floats  # from the intended time to the client
+    durable: Floats  # from the intended time to the consumer
+    redis: Floats  # from the ack to the gateway
+    gateway: Floats  # from the gateway to the client
 
     def quantile(self, name: str, share: float) -> float:
         """A quantile of one of the latencies, in s."""
@@ -42,8 +39,9 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehearsal:
-    """All publishers, brokers and shards for a moment (200,000 events or a quarter of a second, whatever is
-    more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the same result.
+    """Simulate all publishers, brokers and shards for a moment (200,000 events or a quarter of a second,
+    whatever is more), and some of the gateways. Calls come by chance (Poisson). The same arguments give the
+    same result.
     """
     calls = max(1, round(max(_EVENTS / needs.rate, _LEAST) * needs.rate / needs.batch))
     workload = Workload(
@@ -65,8 +63,8 @@ def rehearse(needs: Requirements, deployment: Deployment, costs: Costs) -> Rehea
 
 
 def for_simulation(deployment: Deployment, costs: Costs) -> tuple[Deployment, Costs]:
-    """For :func:`~dualstream_lab.simulation.simulate`, whose gateways receive everything: without gateways,
-    and each notification delivered as often as gateways have clients for it.
+    """What to give :func:`~dualstream_lab.simulation.simulate`, whose gateways receive everything: no
+    gateways, and costs by which each notification is delivered as often as gateways have clients for it.
     """
     if not deployment.gateways:
         return deployment, costs
