@@ -229,6 +229,12 @@ def test_lines_of_one_colour_differ_in_their_dashes(frames):
     assert len(set(styles)) == len(styles)
 
 
+def test_collections_that_stopped_a_process_are_marked(frames):
+    seconds = pd.DataFrame({"at_s": [1.0, 2.0, 3.0], "published.gc_pause_ms": [0.2, 7.0, np.nan]})
+    axes = analysis.plot_latency_over_time(replace(frames, seconds=seconds))
+    assert lines(axes)["generator stopped by the garbage collector"].tolist() == [[2.0, 7.0]]
+
+
 def test_a_sweep_is_drawn_in_the_order_of_its_rates():
     table = pd.DataFrame({"rate": [300.0, 100, 200], "live.latency.p99": [9.0, 3, np.inf]})
     axes = analysis.plot_sweep(table, columns=["live.latency.p99"])

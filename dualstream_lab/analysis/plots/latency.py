@@ -31,6 +31,11 @@ _LOWEST: Final = 0.01  # ms, of a heat map
 _PER_DECADE: Final = 12  # bins, each 21 % wide
 _BINS: Final = 8 * _PER_DECADE
 _WINDOWS: Final = 120  # at most, of the plan's duration
+_LONG_PAUSE: Final = 1.0  # ms
+_PAUSES: Final = {
+    "published.gc_pause_ms": ("generator", "v"), "delivered.gc_pause_ms": ("subscribers", "^"),
+    "consumed.gc_pause_ms": ("Kafka consumer", "x"),
+}  # fmt: skip
 _CHUNK: Final = 1_000_000  # rows that are looked at at once: their logarithms need room
 
 
@@ -92,7 +97,8 @@ def plot_latency_over_time(
 ) -> Axes:
     """p50 (thin) and p99 of the events intended in each ``width`` s; faults are shaded.
 
-    A line is interrupted where that many never arrived.
+    A line is interrupted where that many never arrived. Marks show where Python's garbage collector stopped
+    a process of the measurement for a millisecond or more, and for how long.
     """
     axes = look.new_axes(ax)
     for column in columns:
@@ -104,6 +110,10 @@ def plot_latency_over_time(
             table.index, table["p99"], color=color, linestyle=of_p99, label=f"{look.LABELS[column]}, p99"
         )
         axes.plot(table.index, table["p50"], color=color, linestyle=of_p50, linewidth=1, label="p50")
+    for column, (party, mark) in _PAUSES.items():
+        if column in frames.seconds and len(stopped := frames.seconds[frames.seconds[column] >= _LONG_PAUSE]):
+            label = f"{party} stopped by the garbage collector"
+            axes.plot(stopped["at_s"], stopped[column], mark, color="0.4", markersize=5, label=label)
     return _finish_over_time(axes, frames, "Latency over time")
 
 
