@@ -2,8 +2,9 @@
 
 Importing the package is light: aiokafka, redis and the rest are imported when a name is first used.
 
-Public are the names of ``__all__`` here and of the packages ``analysis``, ``faults``, ``lab``,
-``simulation`` and ``testing``; everything else may change without a word.
+Public are the names of ``__all__`` here and of the packages ``analysis``, ``faults``, ``lab`` (with
+``lab.compare`` and ``lab.isolation``), ``replay``, ``simulation`` and ``testing``; everything else may change
+without a word.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         StoreError,
         StreamUnavailable,
     )
-    from dualstream_lab.event import Event, Notification
+    from dualstream_lab.event import Event, Notification, channel_of, encode_event
     from dualstream_lab.publisher import BatchReceipt, DualPublisher, Receipt
     from dualstream_lab.subscriber import StreamGap, Subscriber
 
@@ -59,9 +60,11 @@ __all__ = [
     "StreamUnavailable",
     "Subscriber",
     "__version__",
+    "channel_of",
+    "encode_event",
 ]
 
-_PACKAGES = ("analysis", "faults", "lab", "simulation", "testing")
+_PACKAGES = ("analysis", "faults", "lab", "replay", "simulation", "testing")
 _HOMES = {
     **dict.fromkeys(__all__, "errors"),
     **{name: name for name in _PACKAGES},
@@ -71,6 +74,8 @@ _HOMES = {
     "Notification": "event",
     "Receipt": "publisher",
     "Settings": "config",
+    "channel_of": "event",
+    "encode_event": "event",
     "StreamGap": "subscriber",
     "Subscriber": "subscriber",
 }

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from dualstream_lab.event import channel_of, encode_event
+from dualstream_lab import channel_of, encode_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from dualstream_lab.analysis.caveats import caveats
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding, compare_arms
 from dualstream_lab.analysis.frames import Frames, compare, load
 from dualstream_lab.analysis.plots.differences import plot_differences, plot_predictions
@@ -27,8 +28,8 @@ from dualstream_lab.analysis.plots.scaling import plot_bill, plot_fan_out, plot_
 from dualstream_lab.analysis.statistics import lag, outage_windows, over_time, percentiles
 
 __all__ = [
-    "Arm", "Difference", "Finding", "Frames", "compare", "compare_arms", "lag", "load", "outage_windows",
-    "over_time", "percentiles", "plot_bill", "plot_differences", "plot_fan_out", "plot_lag_and_latency",
+    "Arm", "Difference", "Finding", "Frames", "caveats", "compare", "compare_arms", "lag", "load",
+    "outage_windows", "over_time", "percentiles", "plot_bill", "plot_differences", "plot_fan_out", "plot_lag_and_latency",
     "plot_latency_heatmap", "plot_latency_over_time", "plot_latency_percentiles", "plot_ledger",
     "plot_outcomes", "plot_percentiles", "plot_predictions", "plot_rates", "plot_recovery", "plot_sweep",
     "plot_timeline",

@@ -20,13 +20,14 @@ from dualstream_lab.cli.console import say, stderr
 from dualstream_lab.cli.exit_codes import INCONCLUSIVE, INTERRUPTED, MISSED
 from dualstream_lab.errors import ConfigError, RecordingError
 from dualstream_lab.lab.output.export import write_junit
-from dualstream_lab.recording import RunDirectory
 from dualstream_lab.stack import LocalStack
 from dualstream_lab.stack.destination import Destination, ambient, find_destination
 from dualstream_lab.stack.settings import TOPIC
 from dualstream_lab.verdict.checker import Checker, Validity
 
 if TYPE_CHECKING:
+    from dualstream_lab.recording import RunDirectory
+
     Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -90,6 +91,8 @@ def opened(run: Path) -> RunDirectory:
     """Open the run directory that an argument names. Raises ConfigError where it names none, and
     RecordingError where the manifest cannot be read: the exit codes 2 and 3.
     """
+    from dualstream_lab.recording import RunDirectory  # noqa: PLC0415  (not every command's extra has it)
+
     try:
         return RunDirectory.open(run)
     except RecordingError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dualstream_lab.analysis.comparison import Arm, Difference, Finding
 from dualstream_lab.analysis.measure import MEASURES
@@ -13,6 +13,9 @@ from dualstream_lab.lab.compare.compared import Compared
 from dualstream_lab.lab.output.export import as_lines, escaped, markdown_table
 from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("measure", "base", "now", "change", "95 % interval", "finding", "runs to tell")
 
@@ -64,6 +67,13 @@ def row(one: Difference) -> list[str]:
     needed = "-" if not known else "over 100" if one.repeats is None else f"{one.repeats}"
     cells = [one.measure, _value(one, base), _value(one, other), _change(one, one.change), limits]
     return [*cells, str(one.finding), needed]
+
+
+def table(differences: Sequence[Difference]) -> pd.DataFrame:
+    """The differences as texts, a row a measure."""
+    import pandas as pd  # noqa: PLC0415  (a comparison in a terminal shows none)
+
+    return pd.DataFrame(map(row, differences), columns=list(COLUMNS)).set_index("measure")
 
 
 def arms(compared: Compared) -> list[tuple[str, str]]:

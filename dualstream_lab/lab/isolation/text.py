@@ -14,6 +14,7 @@ from dualstream_lab.units import milliseconds
 from dualstream_lab.verdict.checker import Conclusion, Criterion, Validity
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from dualstream_lab.lab.isolation.judgement import FaultVerdict, Judgement
@@ -39,6 +40,13 @@ def row(fault: FaultVerdict) -> list[str]:
         _again(fault.live_again),
         str(fault.verdict),
     ]
+
+
+def table(proof: Proof) -> pd.DataFrame:
+    """The judgements of the faults as texts, a row each."""
+    import pandas as pd  # noqa: PLC0415  (a proof in a terminal needs none)
+
+    return pd.DataFrame([row(fault) for fault in proof.judgement.faults], columns=list(COLUMNS))
 
 
 def headline(proof: Proof) -> str:
