@@ -1,4 +1,4 @@
-"""The package's names are nouns of the field: what the glossary bans does not come, and what is left shrinks.
+"""The package's names are nouns of the field: what is banned here does not come, and what is left shrinks.
 
 Functions, classes, arguments and attributes are looked at; local variables are not. Who renames one takes it
 out of ``_LEFT``, which ``python -m tests.test_language`` prints anew.
@@ -80,7 +80,7 @@ def test_no_banned_name_comes_and_what_went_is_struck_off() -> None:
     for room in now.keys() | known.keys():
         come = now.get(room, set()) - known.get(room, set())
         gone = known.get(room, set()) - now.get(room, set())
-        assert not come, f"{room}: no names of ours (LANGUAGE: a noun of the field instead): {sorted(come)}"
+        assert not come, f"{room}: no names of ours (a noun of the field instead): {sorted(come)}"
         assert not gone, f"{room}: take what is gone out of _LEFT: {sorted(gone)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import re
 import time
 
 import numpy as np
@@ -17,7 +18,7 @@ from dualstream_lab.recording import Clocks, Manifest, Outcome, RunDirectory
 from dualstream_lab.recording.joined import durable_lag, join
 from dualstream_lab.tasks import end_tasks
 from dualstream_lab.verdict.bottleneck import limit_sentence
-from dualstream_lab.verdict.measures import MEASURES, QUANTILES, Totals, is_time
+from dualstream_lab.verdict.measures import MEASURES, QUANTILES, Totals, unit_of
 from dualstream_lab.verdict.thresholds import Threshold, format_measure
 from dualstream_lab.verdict.verdict import judge
 from dualstream_lab.workload import RunIds, Workload
@@ -203,7 +204,7 @@ async def test_a_closed_plan_ends_with_its_duration(tmp_path):
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_can_be_a_threshold(name):
-    limit = "5ms" if is_time(name) else "5"
+    limit = "5ms" if unit_of(name) == "ms" else "5"
     threshold = Threshold.parse(f"{name} <= {limit}")
     assert threshold.check({name: 5.0}).held
     missed = threshold.check({name: 7.0})
@@ -289,6 +290,17 @@ def sentence(measures, peaks, counts=()):
 )  # fmt: skip
 def test_the_limit_is_named_with_its_figures(measures, peaks, begin):
     assert sentence(measures, peaks).startswith(begin)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measures_unit_is_what_its_sentence_says(name):
+    """What is left out of the units is shown as a whole number: a share would be 0."""
+    says, unit = MEASURES[name], unit_of(name)
+    assert (unit == "share") == ("share of" in says or "as a share" in says)
+    assert (unit == "cores") == says.endswith("in cores")
+    assert (unit == "ms") == bool(
+        re.search(r"how long|how late|took at most|Kafka.s answer|Redis.s answer|the same, 99 %", says)
+    )
 
 
 def test_what_kafka_refused_is_not_blamed_on_its_time():

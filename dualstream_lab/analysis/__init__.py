@@ -29,8 +29,8 @@ from dualstream_lab.analysis.statistics import lag, outage_windows, over_time, p
 
 __all__ = [
     "Arm", "Difference", "Finding", "Frames", "caveats", "compare", "compare_arms", "lag", "load",
-    "outage_windows", "over_time", "percentiles", "plot_bill", "plot_differences", "plot_fan_out", "plot_lag_and_latency",
-    "plot_latency_heatmap", "plot_latency_over_time", "plot_latency_percentiles", "plot_ledger",
-    "plot_outcomes", "plot_percentiles", "plot_predictions", "plot_rates", "plot_recovery", "plot_sweep",
-    "plot_timeline",
+    "outage_windows", "over_time", "percentiles", "plot_bill", "plot_differences", "plot_fan_out",
+    "plot_lag_and_latency", "plot_latency_heatmap", "plot_latency_over_time", "plot_latency_percentiles",
+    "plot_ledger", "plot_outcomes", "plot_percentiles", "plot_predictions", "plot_rates", "plot_recovery",
+    "plot_sweep", "plot_timeline",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The console entry. Exits 0 for good, 1 for a bad result, 2 for misuse, 3 when a part is missing."""
+    """The console entry. Its exit codes are in `cli.exit_codes`."""
     try:
         import click  # noqa: F401, PLC0415  (an extra)
         import rich  # noqa: F401, PLC0415

@@ -29,7 +29,7 @@ from dualstream_lab.lab.result import check_run
 from dualstream_lab.lab.runner import run_scenario
 from dualstream_lab.lab.scenario import Scenario, shipped_scenarios
 from dualstream_lab.units import quantity
-from dualstream_lab.verdict.measures import MEASURES, is_time
+from dualstream_lab.verdict.measures import MEASURES, unit_of
 from dualstream_lab.verdict.thresholds import Threshold
 
 run_options = together(
@@ -50,7 +50,7 @@ verdict_options = together(
 def _print_measures() -> None:
     stdout.print("Of a time a threshold gives the unit: us, ms, s or m.\n")
     for name, says in MEASURES.items():
-        stdout.print(f"{name:32} {'time' if is_time(name) else 'number':7} {says}", soft_wrap=True)
+        stdout.print(f"{name:32} {unit_of(name) or 'number':7} {says}", soft_wrap=True)
 
 
 def _print_scenarios() -> None:

@@ -1,4 +1,4 @@
-"""What every experiment ends in: criteria that are valid, inconclusive or invalid; the worst counts. Pure."""
+"""What an experiment ends in: criteria that are valid, inconclusive or invalid; the worst counts. Pure."""
 
 from __future__ import annotations
 

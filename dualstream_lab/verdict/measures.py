@@ -75,6 +75,11 @@ _WAITS: Final = {
     "redis.answer": "Redis's answer to a small request, at worst",
 }
 
+_UNITS: Final = {
+    "publish.rate": "share", "publish.missing": "share", "live.missing": "share",
+    "generator.cpu": "cores", "redis.cpu": "cores", **dict.fromkeys(_WAITS, "ms"),
+}  # fmt: skip
+
 _PEAKS: Final = {
     "live.subscriptions": "delivered.subscriptions", "durable.lag.messages.max": "consumed.lag_messages",
     "generator.cpu": "published.cpu", "generator.loop_lag": "published.loop_lag_ms",
@@ -104,9 +109,10 @@ MEASURES: Final[Mapping[str, str]] = {
 """Every name that a threshold may use, and what it is."""
 
 
-def is_time(name: str) -> bool:
-    """Whether the measure is in ms."""
-    return name in MEASURES and name not in _COUNTS
+def unit_of(name: str) -> str:
+    """``ms``, ``share`` (0 to 1) or ``cores``; empty for what is counted, and for what is no measure."""
+    kind = ".".join(name.split(".")[:2]).removesuffix("_arrived")
+    return "ms" if kind in _LATENCIES else _UNITS.get(name, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Final
 from dualstream_lab import former_names
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.units import milliseconds
-from dualstream_lab.verdict.measures import MEASURES, is_time
+from dualstream_lab.verdict.measures import MEASURES, unit_of
 
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -73,7 +73,7 @@ class Threshold:
         if name not in MEASURES:
             hint = f"{nearest(name, MEASURES)}`dualstream run --measures` lists them"
             raise ConfigError(f"{wrong} there is no measure {name!r}; {hint}")
-        if is_time(name):
+        if unit_of(name) == "ms":
             if unit not in _UNITS:
                 raise ConfigError(f"{wrong} {name} is a time: give it a unit, one of us, ms, s, m")
             factor = _UNITS[unit]
@@ -98,10 +98,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def format_measure(name: str, value: float) -> str:
     """A measure's value as a short text, with its unit."""
-    if is_time(name):
-        return milliseconds(value)
-    if name in {"publish.rate", "publish.missing", "live.missing"}:
-        return f"{value:.4f}"
-    if name.endswith(".cpu"):
-        return f"{value:.2f} cores"
-    return f"{value:,.0f}"
+    match unit_of(name):
+        case "ms":
+            return milliseconds(value)
+        case "share":
+            return f"{value:.4f}"
+        case "cores":
+            return f"{value:.2f} cores"
+        case _:
+            return f"{value:,.0f}"

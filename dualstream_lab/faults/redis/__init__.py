@@ -1,1 +1,1 @@
-"""Faults of Redis: its process, settings and clients."""
+"""Faults of Redis: by its commands, settings and clients; those of its process are in `faults.process`."""

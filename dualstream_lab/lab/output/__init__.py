@@ -1,1 +1,1 @@
-"""How a verdict leaves the lab: self-contained HTML pages with plots, JUnit XML, JSON."""
+"""How a verdict leaves the lab: self-contained HTML pages with plots, helpers for Markdown, JUnit XML."""

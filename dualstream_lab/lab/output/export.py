@@ -1,4 +1,4 @@
-"""Any verdict as JUnit XML for CI, and as Markdown for a pull request."""
+"""Any verdict as JUnit XML for CI, and what Markdown for a pull request is made with."""
 
 from __future__ import annotations
 
