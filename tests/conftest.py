@@ -59,14 +59,14 @@ _COUNTED = 30.0  # s
 _LONG = (
     "test_notebooks.py",
     "simulation/test_fit.py",
-    "test_check_gateway.py",
+    "lab/test_check_gateway.py",
     "gateway/test_no_gap.py",
     "publisher/test_kafka_faults.py",
-    "test_locust.py",
-    "test_subscriber_stack.py",
-    "test_prove.py",
-    "test_fan_out.py",
-    "test_run.py",
+    "locust_bridge/test_locust.py",
+    "subscriber/test_subscriber_stack.py",
+    "lab/test_prove.py",
+    "lab/test_fan_out.py",
+    "lab/test_run.py",
 )
 
 
@@ -212,20 +212,6 @@ def topic(stack: LocalStack, _stacks: Stacks) -> Iterator[str]:
     _stacks.done_with.append(name)
 
 
-@pytest.fixture(scope="module")
-def new_topic(stack: LocalStack, _stacks: Stacks) -> Iterator[Callable[[], str]]:
-    """Makes topics as :func:`topic` does, for as long as the module."""
-    made: list[str] = []
-
-    def make() -> str:
-        made.append(f"test-{uuid4().hex[:12]}")
-        stack.create_topic(made[-1])
-        return made[-1]
-
-    yield make
-    _stacks.done_with += made
-
-
 @pytest.fixture
 def settings(stack: LocalStack, topic: str) -> Callable[..., Settings]:
     """Makes Settings for ``stack`` and ``topic``; keyword arguments override."""
@@ -235,14 +221,6 @@ def settings(stack: LocalStack, topic: str) -> Callable[..., Settings]:
         return Settings.load(**(where | values))
 
     return make
-
-
-@pytest.fixture
-def _short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second where a scenario does not say."""
-    from dualstream_lab.lab import Scenario
-
-    monkeypatch.setitem(Scenario.__init__.__kwdefaults__, "warm_up", 0.5)
 
 
 @pytest.fixture

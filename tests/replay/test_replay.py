@@ -37,8 +37,8 @@ from dualstream_lab.replay import (
 )
 from dualstream_lab.replay import reading as reading_module
 from dualstream_lab.replay.reading import Merge
-
-from .kafka_log.hostile import (
+from tests.cli.test_cli import command, run
+from tests.kafka_log.hostile import (
     COMPACTED,
     damaged,
     delete_records,
@@ -47,8 +47,7 @@ from .kafka_log.hostile import (
     stable_ends,
     write_compacted,
 )
-from .publisher.helpers import heard, ids_of, mute, read_log, until
-from .test_cli import command, run
+from tests.publisher.helpers import heard, ids_of, mute, read_log, until
 
 T0 = int(time.time()) * 1000 - 3_600_000  # ms; not so long ago that retention removes it
 

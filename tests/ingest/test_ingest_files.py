@@ -173,7 +173,7 @@ async def test_a_file_of_any_form_is_published(tmp_path) -> None:
 
 
 async def test_the_sample_file_is_good(tmp_path) -> None:
-    sample = Path(__file__).parent.parent / "examples/events.jsonl"
+    sample = Path(__file__).parents[2] / "examples/events.jsonl"
     events, rejects, _ = await published(sample.read_bytes(), tmp_path)
     assert (len(events), rejects) == (3, [])
 

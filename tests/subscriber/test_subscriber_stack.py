@@ -23,7 +23,7 @@ from dualstream_lab.publisher import DualPublisher
 from dualstream_lab.subscriber import Gap, Received, StreamGap, Subscriber
 from tests.gateway.serving import Constants, command
 from tests.kafka_log.hostile import Writer, delete_records, grow
-from tests.test_subscriber import ODD_IDS
+from tests.subscriber.test_subscriber import ODD_IDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -25,8 +25,7 @@ from dualstream_lab.config import Settings
 from dualstream_lab.event import Event, encode_event, shard_channel
 from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.publisher.core import NAME
-
-from .kafka_log.hostile import damaged, grow, make_anew
+from tests.kafka_log.hostile import damaged, grow, make_anew
 
 WEBHOOKS = [
     b'{"event":"issues","payload":{"action":"opened",  "repository":{"full_name":"o/r"},"n":1.50}}',

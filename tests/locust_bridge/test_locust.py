@@ -26,7 +26,7 @@ from dualstream_lab.stack.local import _in_thread
 from dualstream_lab.stack.ports import free_ports
 from dualstream_lab.stack.valkey import find_redis, redis_process
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "locustfiles").glob("*.py"))
 LOCUST = [sys.executable, "-m", "locust"]
 T = TypeVar("T")

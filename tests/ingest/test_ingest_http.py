@@ -20,8 +20,7 @@ from dualstream_lab.config import ServeSettings
 from dualstream_lab.http_server import HttpRefusal
 from dualstream_lab.ingest.body import Bodies, LineSplitter
 from dualstream_lab.ingest.http import _Events, ingest_routes
-
-from .publisher.helpers import heard, ids_of, mute, read_log, until
+from tests.publisher.helpers import heard, ids_of, mute, read_log, until
 
 SECRET = "It's a Secret to Everybody"
 JSON, LINES, FORM = "application/json", "application/x-ndjson", "application/x-www-form-urlencoded"

@@ -1,21 +1,14 @@
-"""Every rule of a judge's table is said where its condition holds, and none of them anywhere else."""
+"""What limited a run is named with its figures: every rule where its condition holds, and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import pytest
 
-from dualstream_lab.analysis.paired import LOOKS, counts_of
-from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
-from dualstream_lab.lab.isolation.judgement import DOUBTS, FAILURES, FaultVerdict, Rules, judge_fault
 from dualstream_lab.verdict.bottleneck import ANSWERS, MACHINE, PARTIES, PUBLISHING, limit_sentence
-from dualstream_lab.verdict.checker import Validity
 from dualstream_lab.verdict.measures import Totals
 
-FAULT = "redis.kill"
 NEVER = float("inf")
 
 LIMITS: Mapping[str, tuple[dict[str, float], dict[str, float], dict[str, int], str]] = {
@@ -104,59 +97,66 @@ def test_where_nothing_is_at_its_limit_the_figures_say_how_far_it_was() -> None:
     assert limit(faults=True) == text
 
 
-def block(arm: str, *, p99: float = 2.0, **changes: Any) -> Figures:
-    spent = np.full(400, p99)
-    usual: dict[str, Any] = {
-        "state": "finished", "begin": 0, "seconds": 3.0, "events": 400, "durable": 400, "failed": 0,
-        "errors": {}, "missing": 0, "twice": 0, "nameless": 0, "wrong_source": 0, "caught_up": True,
-        "unread": (), "notified": 400, "dropped": {}, "delivered": 400, "orphans": 0, "stall": 1.0,
-        "rss": (50.0, 51.0), "background": 0.0, "live_again": None, "bite": "",
-    }  # fmt: skip
-    return Figures(arm=arm, spent=counts_of(spent), p50=p99, p99=p99, **(usual | changes))
+def sentence(measures, peaks, counts=()):
+    class Whole:
+        counters: dict[str, int] = dict(counts)  # noqa: RUF012
+        histograms: dict[str, object] = {}  # noqa: RUF012
+
+    Whole.peaks = peaks
+    return limit_sentence(measures, Whole, concurrency=10, batch=1, buffer_events=1000)
 
 
-def judged(*, pairs: int = LOOKS[-1], note: str = "", **changes: Any) -> FaultVerdict:
-    blocks = [one for _ in range(pairs) for one in (block(HEALTHY), block(FAULT, **changes))]
-    return judge_fault(FAULT, [*blocks, block(HEALTHY)], Rules(), note)
+@pytest.mark.parametrize(
+    ("measures", "peaks", "begin"),
+    [
+        ({}, {"published.cpu": 0.5}, "nothing was at its limit"),
+        ({"generator.slip.p99": 300.0}, {"published.cpu": 0.98}, "your generator was the limit: 0.98"),
+        (
+            {"generator.slip.p99": 3000.0, "publish.latency_raw.p50": 900.0, "publish.events_per_second": 11},
+            {"published.cpu": 0.3}, "Kafka was the limit: answers took 900 ms",
+        ),
+        ({"publish.no_room": 5.0}, {"publisher.buffered_events": 1000}, "Kafka was the limit"),
+        ({}, {"redis.cpu": 0.97}, "Redis was busy: 0.97"),
+        ({}, {"redis.output_buffer": 9 * 2**20}, "Redis kept 9 MiB"),
+        ({}, {"delivered.cpu": 0.95}, "the subscribers' process was busy"),
+        ({}, {"consumed.cpu": 0.95}, "the Kafka consumer was busy"),
+        ({"generator.slip.p99": 40.0}, {"published.loop_lag_ms": 45}, "your generator was the limit"),
+    ],
+)  # fmt: skip
+def test_the_limit_is_named_with_its_figures(measures, peaks, begin):
+    assert sentence(measures, peaks).startswith(begin)
 
 
-REASONS: Mapping[str, tuple[dict[str, Any], str]] = {
-    "failed": ({"pairs": 2, "failed": 3}, "6 events failed"),
-    "missing": ({"pairs": 2, "missing": 1}, "2 acknowledged events are not in the topic"),
-    "twice": ({"pairs": 1, "twice": 1}, "1 events are in the topic more than once"),
-    "unaccounted": (
-        {"pairs": 1, "notified": 398}, "2 notifications were neither sent nor counted as dropped"),
-    "orphans": ({"pairs": 1, "orphans": 4}, "4 events were delivered that nobody published"),
-    "slower": ({"p99": 9.0}, "publish p99 is slower by "),
-    "given up": ({"note": "it does not bite"}, "it does not bite"),
-    "unread": (
-        {"caught_up": False, "unread": ("partition 0",)},
-        "the topic could not be read to its end; partition 0"),
-    "not measured": ({"pairs": 0}, "not measured"),
-    "disturbed": ({"background": 0.5}, "other programs used the machine in every block"),
-    "undecided": ({"pairs": 1}, "p99 may be slower by up to "),
-}  # fmt: skip
+def test_what_kafka_refused_is_not_blamed_on_its_time():
+    """Nothing was answered in the sense of the measures, and no call was slow."""
+    refused = {"publish.rejected": 8000.0, "publish.rate": 0.0, "generator.slip.p99": 6000.0}
+    never = {f"publish.latency_raw.{q}": float("inf") for q in ("p50", "p99")}
+    found = sentence(refused | never, {"published.in_flight": 10})
+    assert found == "Kafka refused 8,000 events"
+    few = refused | {
+        "publish.rejected": 3.0,
+        "publish.latency_raw.p50": 900.0,
+        "publish.latency_raw.p99": 1e3,
+    }
+    assert sentence(few, {"published.in_flight": 10}).startswith("Kafka was the limit: answers took 900 ms")
 
 
-def test_every_rule_about_a_fault_has_a_case() -> None:
-    assert {rule.name for rule in (*FAILURES, *DOUBTS)} == REASONS.keys()
+def test_an_outage_that_blocks_every_lane_is_not_the_generators_fault():
+    """Half the answers are fast, and the mean says nothing of an outage; a stalled loop looks alike."""
+    late = {
+        "generator.slip.p99": 9800.0,
+        "publish.latency_raw.p50": 80.0,
+        "publish.latency_raw.p99": 10_300.0,
+    }
+    found = sentence(late, {"published.in_flight": 10, "published.loop_lag_ms": 400, "published.cpu": 0.3})
+    assert found.startswith(
+        "Kafka was the limit: answers took 80 ms (p50) and 10,300 ms (p99), 10 of 10 calls"
+    )
+    stalled = {"published.in_flight": 10, "published.loop_lag_ms": 9900, "published.cpu": 0.3}
+    assert sentence(late, stalled).startswith("your generator was the limit")
 
 
-@pytest.mark.parametrize("case", REASONS)
-def test_why_a_fault_does_not_pass_is_said_in_one_sentence(case: str) -> None:
-    changes, said = REASONS[case]
-    found = judged(**changes)
-    (reason,) = found.reasons
-    assert reason.startswith(said)
-    fails = case in {rule.name for rule in FAILURES}
-    assert found.verdict is (Validity.INVALID if fails else Validity.INCONCLUSIVE)
-
-
-def test_a_fault_of_which_nothing_is_to_be_said_passes() -> None:
-    assert (judged().verdict, judged().reasons) == (Validity.VALID, ())
-
-
-def test_what_fails_is_not_called_open() -> None:
-    assert judged(pairs=1, failed=1, twice=1, note="it does not bite").reasons == (
-        "1 events failed", "1 events are in the topic more than once",
-    )  # fmt: skip
+def test_a_busy_machine_is_said():
+    busy = {"machine.busy_ms": 970, "machine.idle_ms": 30}
+    assert "all cores of this machine were busy (97%)" in sentence({}, {}, busy)
+    assert "machine" not in sentence({}, {}, {"machine.busy_ms": 900, "machine.idle_ms": 100})

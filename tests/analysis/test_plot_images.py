@@ -1,6 +1,7 @@
 """What plots look like, against images that somebody has looked at.
 
-``pytest tests/test_plot_images.py --mpl-generate-path=tests/baseline`` makes them anew: look at each.
+``pytest tests/analysis/test_plot_images.py --mpl-generate-path=tests/analysis/baseline`` makes them anew:
+look at each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 
 from dualstream_lab import analysis
 from dualstream_lab.analysis.paired import Interval
-from tests.test_plots import KILLED, entry, made_up, table
+from tests.analysis.test_plots import KILLED, entry, made_up, table
 
 mpl.use("Agg")
 FAULTS = [("redis.kill", 4.0, 6.0), ("redis.stop", 7.0, 8.0)]

@@ -30,7 +30,7 @@ from tests.kafka_log.hostile import grow
 if TYPE_CHECKING:
     from dualstream_lab.stack import LocalStack
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = Timing(length=1.0, after=0.4, head=0.1, warm_up=0.1, first=0.5)
 # Other tests may use the machine, too: what is judged here is who fails, not by how many microseconds.
 LENIENT = Rules(ms=300.0, background=64.0)
