@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,21 @@ import pytest
 
 from dualstream_lab.analysis.paired import LOOKS, counts_of
 from dualstream_lab.lab.isolation.blocks import HEALTHY, Figures
-from dualstream_lab.lab.isolation.judgement import DOUBTS, FAILURES, FaultVerdict, Rules, judge_fault
+from dualstream_lab.lab.isolation.judgement import (
+    ABOUT_LATENCY,
+    DOUBTS,
+    FAILURES,
+    FaultVerdict,
+    Rules,
+    judge,
+    judge_fault,
+)
+from dualstream_lab.lab.isolation.proof import Options, Proof
+from dualstream_lab.lab.isolation.text import check_proof, headline, page
 from dualstream_lab.verdict.checker import Validity
 
 FAULT = "redis.kill"
+RULES, FUNCTIONAL = Rules(), Rules(latency_judged=False)
 
 
 def block(arm: str, *, p99: float = 2.0, **changes: Any) -> Figures:
@@ -27,9 +40,13 @@ def block(arm: str, *, p99: float = 2.0, **changes: Any) -> Figures:
     return Figures(arm=arm, spent=counts_of(spent), p50=p99, p99=p99, **(usual | changes))
 
 
-def judged(*, pairs: int = LOOKS[-1], note: str = "", **changes: Any) -> FaultVerdict:
-    blocks = [one for _ in range(pairs) for one in (block(HEALTHY), block(FAULT, **changes))]
-    return judge_fault(FAULT, [*blocks, block(HEALTHY)], Rules(), note)
+def blocks(pairs: int, **changes: Any) -> list[Figures]:
+    both = [one for _ in range(pairs) for one in (block(HEALTHY), block(FAULT, **changes))]
+    return [*both, block(HEALTHY)]
+
+
+def judged(*, pairs: int = LOOKS[-1], note: str = "", rules: Rules = RULES, **changes: Any) -> FaultVerdict:
+    return judge_fault(FAULT, blocks(pairs, **changes), rules, note)
 
 
 REASONS: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -72,3 +89,62 @@ def test_what_fails_is_not_called_open() -> None:
     assert judged(pairs=1, failed=1, twice=1, note="it does not bite").reasons == (
         "1 events failed", "1 events are in the topic more than once",
     )  # fmt: skip
+
+
+def test_the_rules_about_latency_are_rules() -> None:
+    assert {rule.name for rule in (*FAILURES, *DOUBTS)} > ABOUT_LATENCY
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_functionally_only_the_rules_about_latency_do_not_apply(case: str) -> None:
+    changes, said = REASONS[case]
+    found = judged(rules=FUNCTIONAL, **changes)
+    if case in ABOUT_LATENCY:
+        assert (found.verdict, found.reasons) == (Validity.VALID, ())
+    else:
+        assert found.verdict is judged(**changes).verdict is not Validity.VALID
+        assert found.reasons[0].startswith(said)
+
+
+def test_functionally_one_pair_on_a_busy_machine_is_enough_and_its_p99_is_shown() -> None:
+    found = judged(rules=FUNCTIONAL, pairs=1, p99=9.0, background=2.0)
+    assert found.verdict is Validity.VALID
+    assert (found.p99.pairs, round(found.p99.value)) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "said"),
+    [
+        ({}, Validity.VALID, "no Redis fault of 1 fails, loses or repeats a publish. "),
+        ({"failed": 1}, Validity.INVALID, "FAILS: at 2,000 events/s, Redis trouble reaches its publishes"),
+        ({"state": "void"}, Validity.INCONCLUSIVE, "inconclusive at 2,000 events/s"),
+    ],
+)
+def test_every_report_of_a_functional_proof_says_that_latency_was_not_judged(
+    changes: dict[str, Any], verdict: Validity, said: str
+) -> None:
+    options = Options(faults=(FAULT,), rate=2000, rules=FUNCTIONAL)
+    metadata = {
+        "proof": "redis-isolation", "options": options.as_dict(), "seconds": 9.0, "began": "then",
+        "machine": {"cores": 2, "architecture": "x", "system": "y"}, "versions": {},
+    }  # fmt: skip
+    judgement = judge(blocks(1, p99=900.0, **changes), options.faults, options.rules, {})
+    proof = Proof(
+        path=Path("kept"), options=options, state="finished", judgement=judgement, metadata=metadata,
+        problems=(),
+    )  # fmt: skip
+    assert judgement.verdict is verdict
+    assert said in headline(proof)
+    assert headline(proof).endswith(" Latency was not judged.")
+    found = check_proof(proof)  # of which JSON and JUnit are made
+    assert found.validity is verdict
+    assert found.about["latency"] == "not judged: shown only"
+    assert found.values["judgement"]["latency_judged"] is False
+    assert "not judged" in str(found.criteria[0].text)
+    assert json.loads(json.dumps(found.values, allow_nan=False))
+    html = page(proof)
+    assert "<b>Latency was not judged</b>" in html
+    assert "slows" not in html
+    assert "redis-isolation --rate 2000" in html
+    assert "--functional" in html
+    assert "--margin" not in html

@@ -107,6 +107,28 @@ async def test_ours_does_not_fail_when_redis_is_killed(stack: LocalStack, topic:
     assert Proof.of(proof.path).judgement == judgement  # from what is kept
 
 
+async def test_functionally_one_short_block_a_fault_decides(
+    stack: LocalStack, topic: str, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    doing: list[str] = []
+    faults = ("redis.kill", "redis.readonly")
+    given = options(*faults, rules=Rules(latency_judged=False, background=0.0))
+    proof = await prove(
+        given, root=tmp_path, stack=stack, topic=topic, say=said.append,
+        show=lambda progress: doing.append(progress.doing),
+    )  # fmt: skip
+    judgement = proof.judgement
+    assert judgement.verdict is Validity.VALID, [fault.reasons for fault in judgement.faults]
+    assert judgement.blocks == 4
+    assert all(fault.bite and fault.p99.pairs == 1 for fault in judgement.faults)
+    assert doing[2:6] == ["healthy done", "redis.kill", "redis.kill done", "redis.readonly"]
+    assert [line.partition(": ")[0] for line in said if line.endswith(" ms, not judged")] == [
+        f"{fault} passes" for fault in faults
+    ]
+    assert Proof.of(proof.path).judgement == judgement  # from what is kept
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -342,6 +364,13 @@ def test_the_sources_of_a_plan_are_those_of_its_events() -> None:
         (["--rate", "0"], "--rate: must be from 100"),
         (["--time", "1s"], "--time: must be from 20"),
         (["--html", "/nowhere/at/all/x.html"], "cannot be written"),
+        (
+            ["--functional", "--margin", "2"],
+            "--functional judges no latency, in a form of its own: leave --margin",
+        ),
+        (["--functional", "--others", "1"], "leave --others out"),
+        (["--functional", "--quick"], "leave --quick out"),
+        (["--functional", "--from", "runs"], "leave --from out"),
     ],
 )
 def test_bad_options_are_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def plot_differences(
     """Differences with their intervals, a row a line; what is far beyond the others stands at the edge.
 
     Without ``band``, those of a proof, in ms. A row: the fault's name, the differences of its pairs, their
-    interval, the margin, and whether it passes (None: open). A dot a pair.
+    interval, the margin (infinite: none), and whether it passes (None: open). A dot a pair.
 
     With ``band``, those of a comparison, in per cent; up to ``band`` they do not matter, which is shaded. A
     row: the measure's name, its change in each repeat (may be none), low and high of the interval, the
@@ -66,7 +66,7 @@ def plot_differences(
 
 
 def _draw_pairs(axes: Axes, rows: Sequence[Pair]) -> None:
-    reach = 2.5 * max((margin for *_, margin, _ in rows), default=1.0)
+    reach = 2.5 * max((margin for *_, margin, _ in rows if math.isfinite(margin)), default=1.0)
     for place, (_, differences, found, margin, passes) in enumerate(rows):
         axes.plot([margin, margin], [place - 0.42, place + 0.42], color="#444444", linewidth=1.5)
         known = [one for one in differences if not math.isnan(one)]

@@ -21,15 +21,23 @@ from dualstream_lab.verdict.rules import Rule, sentences
 class Rules:
     """How much slower the p99 may be: ``share`` of the healthy p99, and ``ms`` at least. ``background``:
     cores that other programs may use meanwhile; latencies of a block with more are not compared.
+    ``latency_judged``: False where only failures, losses and repeats are: one block a fault is enough then.
     """
 
     share: float = 0.1
     ms: float = 1.0
     background: float = 0.1
+    latency_judged: bool = True
 
     def allowed(self, healthy: float) -> float:
-        """How much slower the p99 may be, in ms."""
+        """How much slower the p99 may be, in ms; infinite where latency is not judged."""
+        if not self.latency_judged:
+            return math.inf
         return max(self.share * healthy, self.ms) if math.isfinite(healthy) else self.ms
+
+    def compares(self, block: Figures) -> bool:
+        """Whether the latencies of a block are compared: where they are only shown, all are."""
+        return not self.latency_judged or block.background <= self.background
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +97,7 @@ class Judgement:
     disturbed: int
     slope: float | None
     stall: float
+    latency_judged: bool
     healthy_p50: float
     healthy_p99: float
 
@@ -117,7 +126,7 @@ def judge(
     """
     blocks = [block for block in blocks if block.state == "finished"]
     healthy = [block for block in blocks if block.arm == HEALTHY]
-    calm = [block for block in healthy if block.background <= rules.background]
+    calm = [block for block in healthy if rules.compares(block)]
     notified = [block.notified for block in blocks if block.notified is not None]
     without_fault = _sums(healthy, "failed", "missing")
     return Judgement(
@@ -128,9 +137,10 @@ def judge(
         notified=sum(notified) if notified else None,
         dropped=_merged([block.dropped for block in blocks]).total(),
         unread=_unread(blocks),
-        disturbed=sum(block.background > rules.background for block in blocks),
+        disturbed=sum(not rules.compares(block) for block in blocks),
         slope=_slope(blocks),
         stall=max((block.stall for block in blocks), default=0.0),
+        latency_judged=rules.latency_judged,
         healthy_p50=_mean([block.p50 for block in calm]),
         healthy_p99=_mean([block.p99 for block in calm]),
         **_sums(blocks, "events", "durable", "failed", "missing", "delivered", "nameless", "wrong_source"),
@@ -179,15 +189,18 @@ DOUBTS: Final[Sequence[Rule[Evidence]]] = (
 )  # fmt: skip
 """Of a fault that does not fail, the first that applies is why it does not pass either."""
 
+ABOUT_LATENCY: Final = frozenset({"slower", "disturbed", "undecided"})
+"""The names of the rules that do not apply where latency is not judged."""
+
 
 def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str = "") -> FaultVerdict:
     """Judge one fault. ``blocks``: all finished ones, in the order of time; ``note``: why it was given up."""
-    calm = [block.arm == HEALTHY and block.background <= rules.background for block in blocks]
+    calm = [block.arm == HEALTHY and rules.compares(block) for block in blocks]
     broken = [block for block in blocks if block.arm == fault]
     pairs = [
         (block, [blocks[number] for number in near])
         for place, block in enumerate(blocks)
-        if block.arm == fault and block.background <= rules.background and (near := neighbours(calm, place))
+        if block.arm == fault and rules.compares(block) and (near := neighbours(calm, place))
     ]
     spent = [(block.spent, np.mean([one.spent for one in near], axis=0)) for block, near in pairs]
     p50, p99 = (interval(spent, share) for share in (0.5, 0.99))
@@ -200,13 +213,17 @@ def judge_fault(fault: str, blocks: Sequence[Figures], rules: Rules, note: str =
         decision=decide(p99, allowed), least=_ms(p99.low), most=_ms(p99.high), allowed=_ms(allowed),
         note=note, unread="; ".join(_unread(broken)),
     )  # fmt: skip
-    failures, doubts = sentences(FAILURES, evidence), sentences(DOUBTS, evidence)[:1]
+    waived = frozenset() if rules.latency_judged else ABOUT_LATENCY
+    failures, doubts = (
+        sentences((rule for rule in table if rule.name not in waived), evidence)
+        for table in (FAILURES, DOUBTS)
+    )
     doubtful = Validity.INCONCLUSIVE if doubts else Validity.VALID
     counted = [block.dropped for block in broken if block.notified is not None]
     return FaultVerdict(
         fault=fault,
         verdict=Validity.INVALID if failures else doubtful,
-        reasons=tuple(failures or doubts),
+        reasons=tuple(failures or doubts[:1]),
         p50=p50,
         p99=p99,
         pairs=tuple(tails),

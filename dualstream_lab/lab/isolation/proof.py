@@ -276,7 +276,7 @@ class _Run:
         if healthy.failed or healthy.missing:
             self.say("with Redis healthy, events fail or are not in the topic: there is nothing to compare")
             return True
-        if healthy.p99 <= _HOPELESS:
+        if healthy.p99 <= _HOPELESS or not self.options.rules.latency_judged:
             return False
         text = (
             f"publish p99 is {healthy.p99:,.0f} ms with Redis healthy: it does not hold "
@@ -295,7 +295,7 @@ class _Run:
         """
         pairs = dict.fromkeys(self._undecided(), 0)
         for block in self.blocks:
-            if block.arm in pairs and block.background <= self.options.rules.background:
+            if block.arm in pairs and self.options.rules.compares(block):
                 pairs[block.arm] += 1
 
         def urgency(fault: str) -> tuple[int, int]:
@@ -327,6 +327,7 @@ class _Run:
             self.decided.add(arm)
             self.say(f"{arm} was given up: {error}")
             return
+        self.now(f"{arm} done")
         block = await asyncio.to_thread(figures_of, directory, self.options.timing)
         self.blocks.append(block)
         self.took.setdefault(arm, []).append(time.monotonic() - began)
@@ -341,4 +342,6 @@ class _Run:
         self.decided.add(fault)
         p99 = found.p99
         limits = f"p99 {p99.value:+.2f} ms ({p99.low:+.2f} to {p99.high:+.2f}) in {p99.pairs} pairs"
+        if not self.options.rules.latency_judged:
+            limits = f"p99 {p99.value:+.2f} ms, not judged"
         self.say(f"{fault} {found.verdict}: {'; '.join(found.reasons) or limits}")

@@ -33,7 +33,7 @@ def row(fault: FaultVerdict) -> list[str]:
         f"{fault.p99.pairs}",
         _interval(fault.p50),
         _interval(fault.p99),
-        f"{fault.margin:.2f}",
+        "not judged" if math.isinf(fault.margin) else f"{fault.margin:.2f}",
         f"{fault.failed:,}",
         f"{fault.missing:,}",
         "not told" if fault.dropped is None else f"{sum(fault.dropped.values()):,}",
@@ -50,13 +50,17 @@ def table(proof: Proof) -> pd.DataFrame:
 
 
 def headline(proof: Proof) -> str:
-    """The verdict of the proof in a sentence."""
+    """The verdict of the proof in a sentence; where latency was not judged, another one says so."""
+    return _verdict(proof) + " Latency was not judged." * (not proof.judgement.latency_judged)
+
+
+def _verdict(proof: Proof) -> str:
     found = proof.judgement
     count = {verdict: sum(one.verdict is verdict for one in found.faults) for verdict in Validity}
     whose = "This publisher" if proof.options.publisher is None else proof.options.publisher.name
     rate = f"{proof.options.rate:,.0f} events/s"
     if found.verdict is Validity.VALID:
-        return f"{whose}: at {rate}, no Redis fault of {len(found.faults)} fails or slows a publish."
+        return f"{whose}: at {rate}, no Redis fault of {len(found.faults)} {_claim(found)} a publish."
     if found.healthy_failed or found.healthy_missing:
         return (
             f"{whose} FAILS also with Redis healthy: {found.healthy_failed:,} events failed, "
@@ -69,6 +73,11 @@ def headline(proof: Proof) -> str:
         f"{whose}: inconclusive at {rate}. {count[Validity.VALID]} of {len(found.faults)} faults pass, "
         f"{count[Validity.INCONCLUSIVE]} undecided."
     )
+
+
+def _claim(judgement: Judgement) -> str:
+    """What Redis trouble never does to a publish, as far as it was judged."""
+    return "fails or slows" if judgement.latency_judged else "fails, loses or repeats"
 
 
 def overview(proof: Proof) -> list[tuple[str, str]]:
@@ -86,6 +95,7 @@ def overview(proof: Proof) -> list[tuple[str, str]]:
     others = f"{found.wrong_source:,} records have an event's id, and name another source than its own"
     rows = [
         ("events", events),
+        ("latency", not found.latency_judged and "not judged: shown only"),
         ("healthy publish", f"p50 {milliseconds(found.healthy_p50)}, p99 {milliseconds(found.healthy_p99)}"),
         ("notifications", _notifications(found)),
         ("event loop", f"not served for {found.stall:.1f} ms at worst"),
@@ -160,7 +170,7 @@ def page(proof: Proof) -> str:
     return render(
         "proof.html.j2",
         title=f"Redis isolation: {found.verdict}",
-        subject="Redis trouble never fails or slows a publish",
+        subject=f"Redis trouble never {_claim(found)} a publish",
         headline=headline(proof),
         mood=MOODS[found.verdict],
         proof=proof,
@@ -180,7 +190,10 @@ def _command(options: Options) -> str:
     words = ["dualstream", "prove", "redis-isolation", "--rate", f"{options.rate:g}"]
     words += ["--time", f"{options.time:g}s", "--block", f"{options.timing.length:g}"]
     words += ["--faults", ",".join(options.faults), "--seed", f"{options.seed}"]
-    words += ["--margin", f"{options.rules.ms:g}", "--others", f"{options.rules.background:g}"]
+    if options.rules.latency_judged:
+        words += ["--margin", f"{options.rules.ms:g}", "--others", f"{options.rules.background:g}"]
+    else:
+        words.append("--functional")
     if options.quick:
         words.append("--quick")
     if options.publisher is not None:
