@@ -10,21 +10,31 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
+from typing import TypeAlias, TypeVar
 
 import click
 
 from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.options import duration, path
-from dualstream_lab.errors import StackError
+from dualstream_lab.cli.options import assignment, duration, path, topic_size
+from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
+from dualstream_lab.stack.settings import node_settings
 from dualstream_lab.stack.state import StateFile, state_path
 from dualstream_lab.units import quantity
+
+T = TypeVar("T")
+_Pairs: TypeAlias = tuple[tuple[str, T], ...]
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
 _VARIABLES = ("DUALSTREAM_KAFKA_URL", "DUALSTREAM_REDIS_URL", "DUALSTREAM_TOPIC")
 _NEXT = "dualstream publish FILE   or   dualstream tail --pattern '*'"
 _PORT = click.IntRange(1, 65_535)
+# What the stack itself sets, so that it finds what it has started.
+_RESERVED = {
+    "--kafka-setting": node_settings(1, controllers=(), listeners="", advertised="", protocols="", data=""),
+    "--redis-setting": ("port", "bind", "dir", "daemonize", "logfile"),
+}
 
 
 @click.command(epilog="Next:  dualstream publish FILE,  dualstream tail --pattern '*',  dualstream down")
@@ -39,10 +49,17 @@ _PORT = click.IntRange(1, 65_535)
     "--kafka-port", type=_PORT, help="Serve Kafka (the first of three) on this port. Default: a free one."
 )
 @click.option("--redis-port", type=_PORT, help="Serve Redis on this port. Default: a free one.")
+@click.option("--topic", "topics", type=topic_size, multiple=True, metavar="NAME:PARTITIONS",
+              help="Create this topic, too; may be repeated.")  # fmt: skip
+@click.option("--kafka-setting", "kafka_settings", type=assignment, multiple=True, metavar="NAME=VALUE",
+              help="Start each broker with this setting; may be repeated.")  # fmt: skip
+@click.option("--redis-setting", "redis_settings", type=assignment, multiple=True, metavar="NAME=VALUE",
+              help="Start Redis with this setting; may be repeated.")  # fmt: skip
 @click.option("--served", is_flag=True, hidden=True)
 def up(
     brokers: str, detach: bool, ttl: float, directory: Path | None, kafka_port: int | None,
-    redis_port: int | None, served: bool,
+    redis_port: int | None, topics: _Pairs[int], kafka_settings: _Pairs[str], redis_settings: _Pairs[str],
+    served: bool,
 ) -> int:  # fmt: skip
     """Start a real Apache Kafka and a real Valkey: no Docker, no root, no Java of your own.
 
@@ -50,10 +67,22 @@ def up(
 
         eval "$(dualstream up --detach)"
     """
+    repeated = {"--kafka-setting": kafka_settings, "--redis-setting": redis_settings}
+    for option, settings in repeated.items():
+        if reserved := [name for name, _ in settings if name in _RESERVED[option]]:
+            raise ConfigError(
+                f"{option}: the stack itself sets {reserved[0]}; there are --kafka-port, --redis-port and "
+                "--directory"
+            )
     if (info := running_stack()) is not None:
         if (running := len(info.kafka_url.split(","))) != int(brokers):
             kind = quantity(running, "broker")
             raise StackError(f"a stack of {kind} runs already; end it with `dualstream down` first")
+        if topics or kafka_settings or redis_settings:
+            raise StackError(
+                "a stack runs already, which stays as it is: `dualstream topic create` makes topics on it; "
+                "for other settings end it with `dualstream down` first"
+            )
         say("a local stack runs already:")
         return _show(info)
     if detach:
@@ -61,10 +90,15 @@ def up(
             "brokers": brokers, "ttl": f"{ttl}s", "directory": directory and directory.absolute(),
             "kafka-port": kafka_port, "redis-port": redis_port,
         }  # fmt: skip
-        return _detach([f"--{name}={value}" for name, value in values.items() if value is not None])
+        given = [f"--{name}={value}" for name, value in values.items() if value is not None]
+        given += [f"--topic={name}:{partitions}" for name, partitions in topics]
+        given += [f"{option}={name}={value}" for option, pairs in repeated.items() for name, value in pairs]
+        return _detach(given)
     stack = LocalStack(
-        brokers=int(brokers), directory=directory, progress=say, kafka_port=kafka_port, redis_port=redis_port
-    )
+        brokers=int(brokers), directory=directory, progress=say, kafka_port=kafka_port, redis_port=redis_port,
+        topics=dict(topics), kafka_settings=dict(kafka_settings),
+        valkey_settings=[word for name, value in redis_settings for word in (f"--{name}", value)],
+    )  # fmt: skip
     return _serve(stack, ttl if served else None)
 
 

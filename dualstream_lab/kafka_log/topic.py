@@ -234,11 +234,21 @@ class LogWatch:
 # Kafka's metadata request that names a topic's id and the cluster's; aiokafka speaks older versions only.
 
 
+class Placement(NamedTuple):
+    """The brokers of a partition, by their ids. ``leader``: -1 where it has none."""
+
+    partition: int
+    leader: int
+    replicas: list[int]
+    in_sync: list[int]
+
+
 class Description(NamedTuple):
     """A topic as a broker describes it. ``replicas``: of the partition that has the fewest."""
 
     log: LogIdentity
     replicas: int
+    placements: tuple[Placement, ...]
 
 
 async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) -> Description | None:
@@ -254,7 +264,8 @@ async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) 
             replicas = min(len(partition[4]) for partition in partitions)
             origin = f"{answer.cluster_id} {UUID(int=high % 2**64 << 64 | low % 2**64)}"
             identity = LogIdentity(epoch=_digest(origin), partitions=len(partitions), origin=origin)
-            return Description(identity, replicas)
+            placements = sorted(Placement(one[1], one[2], one[4], one[5]) for one in partitions)
+            return Description(identity, replicas, tuple(placements))
         await asyncio.sleep(pause)
     return None
 
