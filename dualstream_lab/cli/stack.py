@@ -8,22 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TypeAlias, TypeVar
+from typing import Any
 
 import click
 
 from dualstream_lab.cli.console import say, stdout
 from dualstream_lab.cli.options import assignment, duration, path, topic_size
-from dualstream_lab.errors import ConfigError, StackError
+from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
 from dualstream_lab.stack.settings import node_settings
 from dualstream_lab.stack.state import StateFile, state_path
 from dualstream_lab.units import quantity
-
-T = TypeVar("T")
-_Pairs: TypeAlias = tuple[tuple[str, T], ...]
 
 _START_TIMEOUT = 300.0  # the first time, Kafka is downloaded
 _STOP_TIMEOUT = 40.0
@@ -32,9 +30,19 @@ _NEXT = "dualstream publish FILE   or   dualstream tail --pattern '*'"
 _PORT = click.IntRange(1, 65_535)
 # What the stack itself sets, so that it finds what it has started.
 _RESERVED = {
-    "--kafka-setting": node_settings(1, controllers=(), listeners="", advertised="", protocols="", data=""),
-    "--redis-setting": ("port", "bind", "dir", "daemonize", "logfile"),
+    *node_settings(1, controllers=(), listeners="", advertised="", protocols="", data=""),
+    *("port", "bind", "dir", "daemonize", "logfile"),
 }
+
+
+def _unreserved(_ctx: click.Context, _param: click.Parameter, pairs: Any) -> Any:
+    if taken := _RESERVED & dict(pairs).keys():
+        options = "there are --kafka-port, --redis-port and --directory"
+        raise click.BadParameter(f"the stack itself sets {taken.pop()}; {options}")
+    return pairs
+
+
+_settings = partial(click.option, type=assignment, multiple=True, metavar="NAME=VALUE", callback=_unreserved)
 
 
 @click.command(epilog="Next:  dualstream publish FILE,  dualstream tail --pattern '*',  dualstream down")
@@ -51,15 +59,13 @@ _RESERVED = {
 @click.option("--redis-port", type=_PORT, help="Serve Redis on this port. Default: a free one.")
 @click.option("--topic", "topics", type=topic_size, multiple=True, metavar="NAME:PARTITIONS",
               help="Create this topic, too; may be repeated.")  # fmt: skip
-@click.option("--kafka-setting", "kafka_settings", type=assignment, multiple=True, metavar="NAME=VALUE",
-              help="Start each broker with this setting; may be repeated.")  # fmt: skip
-@click.option("--redis-setting", "redis_settings", type=assignment, multiple=True, metavar="NAME=VALUE",
-              help="Start Redis with this setting; may be repeated.")  # fmt: skip
+@_settings("--kafka-setting", help="Start each broker with this setting; may be repeated.")
+@_settings("--redis-setting", help="Start Redis with this setting; may be repeated.")
 @click.option("--served", is_flag=True, hidden=True)
 def up(
     brokers: str, detach: bool, ttl: float, directory: Path | None, kafka_port: int | None,
-    redis_port: int | None, topics: _Pairs[int], kafka_settings: _Pairs[str], redis_settings: _Pairs[str],
-    served: bool,
+    redis_port: int | None, served: bool, topics: tuple[tuple[str, int], ...],
+    **repeated: tuple[tuple[str, str], ...],
 ) -> int:  # fmt: skip
     """Start a real Apache Kafka and a real Valkey: no Docker, no root, no Java of your own.
 
@@ -67,18 +73,11 @@ def up(
 
         eval "$(dualstream up --detach)"
     """
-    repeated = {"--kafka-setting": kafka_settings, "--redis-setting": redis_settings}
-    for option, settings in repeated.items():
-        if reserved := [name for name, _ in settings if name in _RESERVED[option]]:
-            raise ConfigError(
-                f"{option}: the stack itself sets {reserved[0]}; there are --kafka-port, --redis-port and "
-                "--directory"
-            )
     if (info := running_stack()) is not None:
         if (running := len(info.kafka_url.split(","))) != int(brokers):
             kind = quantity(running, "broker")
             raise StackError(f"a stack of {kind} runs already; end it with `dualstream down` first")
-        if topics or kafka_settings or redis_settings:
+        if topics or any(repeated.values()):
             raise StackError(
                 "a stack runs already, which stays as it is: `dualstream topic create` makes topics on it; "
                 "for other settings end it with `dualstream down` first"
@@ -92,12 +91,13 @@ def up(
         }  # fmt: skip
         given = [f"--{name}={value}" for name, value in values.items() if value is not None]
         given += [f"--topic={name}:{partitions}" for name, partitions in topics]
-        given += [f"{option}={name}={value}" for option, pairs in repeated.items() for name, value in pairs]
+        for option, pairs in repeated.items():
+            given += [f"--{option.replace('_', '-')}={name}={value}" for name, value in pairs]
         return _detach(given)
     stack = LocalStack(
         brokers=int(brokers), directory=directory, progress=say, kafka_port=kafka_port, redis_port=redis_port,
-        topics=dict(topics), kafka_settings=dict(kafka_settings),
-        valkey_settings=[word for name, value in redis_settings for word in (f"--{name}", value)],
+        topics=dict(topics), kafka_settings=dict(repeated["kafka_setting"]),
+        valkey_settings=[word for name, value in repeated["redis_setting"] for word in (f"--{name}", value)],
     )  # fmt: skip
     return _serve(stack, ttl if served else None)
 

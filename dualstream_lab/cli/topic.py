@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,18 +14,15 @@ from dualstream_lab.cli.console import say, show_rows, show_table, stdout
 from dualstream_lab.cli.options import PARTITION_COUNT, asking, assignment, together
 from dualstream_lab.config import ServeSettings, Settings
 from dualstream_lab.errors import ConfigError, StackError
-from dualstream_lab.kafka_log import connecting, open_admin
-from dualstream_lab.kafka_log.topics import (
-    SETTINGS,
-    create_topic,
-    delete_topic,
-    describe_topic,
-    list_topics,
-)
+from dualstream_lab.kafka_log import connecting, open_admin, topics
 from dualstream_lab.stack.destination import Destination, find_destination
 from dualstream_lab.stack.settings import PARTITIONS, replication, topic_settings
 from dualstream_lab.units import quantity
 
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+T = TypeVar("T")
 _KEPT = {name: ServeSettings.model_fields[name].default for name in ("retention_age", "retention_bytes")}
 _kafka = together(
     click.option("--kafka", metavar="URL", help="Use your Kafka; left out, the running local stack."),
@@ -46,13 +44,9 @@ def topic() -> None:
 @_as_json
 def list_command(kafka: str | None, use_env: bool, as_json: bool) -> None:
     """List the topics, with partitions and replicas; Kafka's own are left out."""
-    found = asyncio.run(_listed(_destination(kafka, use_env).settings))
-    if as_json:
-        rows = [{"topic": name, "partitions": size[0], "replicas": size[1]} for name, size in found.items()]
-        stdout.print(json.dumps(rows, indent=1))
-        return
-    cells = [(name, *map(str, size)) for name, size in found.items()]
-    show_table("", ("topic", "partitions", "replicas"), cells, align="lr")
+    found = _administer(_destination(kafka, use_env).settings, topics.list_topics)
+    rows = [{"topic": name, "partitions": size[0], "replicas": size[1]} for name, size in found.items()]
+    _show(rows, rows, as_json=as_json)
 
 
 @topic.command()
@@ -65,23 +59,19 @@ def describe(name: str, kafka: str | None, use_env: bool, as_json: bool) -> int:
     Warns of what contradicts "durable, replayable"; `dualstream serve` is taken to keep events for as long as
     it does by default. Exit code 1: Kafka does not say of each partition where it begins and ends.
     """
-    settings = _destination(kafka, use_env, name).settings
-    asyncio.run(_existing(settings))
-    found = asyncio.run(describe_topic(settings))
-    begins, ends, refused = found.bounds
-    chosen = {one: found.info.settings[one] for one in SETTINGS if one in found.info.settings}
-    warnings = found.info.contradictions(**_KEPT)
+    found = _destination(kafka, use_env, name).settings
+    _check_exists(found)
+    info, (begins, ends, refused) = asyncio.run(topics.describe_topic(found))
+    warnings = info.contradictions(**_KEPT)
+    settings = {one: info.settings[one] for one in topics.SETTINGS if one in info.settings}
     partitions = [
         one._asdict() | {"earliest": begins.get(one.partition), "end": ends.get(one.partition)}
-        for one in found.placements
+        for one in info.placements
     ]
-    if as_json:
-        whole = {"topic": name, "partitions": partitions, "settings": chosen, "warnings": warnings}
-        stdout.print(json.dumps(whole, indent=1))
-    else:
-        columns = ("partition", "leader", "replicas", "in sync", "earliest", "end")
-        show_table("", columns, (list(map(_cell, one.values())) for one in partitions), align="r")
-        show_rows(chosen.items() or [("its settings", "are not shown to this user")], align="ll", left=1)
+    whole = {"topic": name, "partitions": partitions, "settings": settings, "warnings": warnings}
+    _show(whole, partitions, as_json=as_json)
+    if not as_json:
+        show_rows(settings.items() or [("its settings", "are not shown to this user")], align="ll", left=1)
     for line in (*warnings, *(f"partition {one}: {reason}" for one, reason in refused.items())):
         say(f"topic {name}: {line}")
     return 1 if refused else 0
@@ -96,19 +86,20 @@ def describe(name: str, kafka: str | None, use_env: bool, as_json: bool) -> int:
               help="Set a setting of Kafka's, such as retention.ms=86400000; may be repeated.")  # fmt: skip
 @_kafka
 def create(
-    name: str, given: tuple[tuple[str, str], ...], kafka: str | None, use_env: bool, **size: Any
-) -> None:
+    name: str, partitions: int, replication_factor: int | None, given: tuple[tuple[str, str], ...],
+    kafka: str | None, use_env: bool,
+) -> None:  # fmt: skip
     """Create topic NAME. With three replicas two must have an event (min.insync.replicas), if not set."""
-    settings = _destination(kafka, use_env, name).settings
-    try:
-        made = asyncio.run(_create(settings, dict(given), **size))
-    except ConfigError as error:
-        unknown = str(error).rpartition("Unknown topic config name: ")[2]
-        if unknown not in dict(given):
-            raise
-        near = get_close_matches(unknown, SETTINGS, n=1) or SETTINGS
-        raise ConfigError(f"{error}; there are, for example, {', '.join(near)}") from error
-    say(f"topic {name} is there: {made}")
+
+    async def work(admin: AIOKafkaAdminClient) -> str:
+        factor = replication_factor or replication(len((await admin.describe_cluster())["brokers"]))
+        configs = topic_settings(factor) | dict(given)
+        await topics.create_topic(
+            admin, name, partitions=partitions, replication_factor=factor, settings=configs
+        )
+        return f"{quantity(partitions, 'partition')}, {quantity(factor, 'replica')}"
+
+    say(f"topic {name} is there: {_administer(_destination(kafka, use_env, name).settings, work)}")
 
 
 @topic.command()
@@ -128,16 +119,13 @@ def delete(name: str, kafka: str | None, use_env: bool, yes: bool, target_is_min
             "these are not the brokers of the local stack; if nobody else needs the topic, say so: "
             f"dualstream topic delete {name} … --target-is-mine"
         )
-    asyncio.run(_existing(found.settings))
-    if not yes:
-        ask = asking(f"Delete topic {name} and all of its events?")
-        if ask is None:
-            raise ConfigError(
-                f"topic {name} would be deleted with all of its events: give --yes if it may be"
-            )
-        if not ask():
-            raise ConfigError("nothing was deleted")
-    asyncio.run(_delete(found.settings))
+    _check_exists(found.settings)
+    ask = (lambda: True) if yes else asking(f"Delete topic {name} and all of its events?")
+    if ask is None:
+        raise ConfigError(f"topic {name} would be deleted with all of its events: give --yes if it may be")
+    if not ask():
+        raise ConfigError("nothing was deleted")
+    _administer(found.settings, lambda admin: topics.delete_topic(admin, name))
     say(f"topic {name} is deleted")
 
 
@@ -145,45 +133,34 @@ def _destination(kafka: str | None, use_env: bool, name: str | None = None) -> D
     """Find the Kafka that is meant, and say which. Raises ConfigError; StackError where there is none."""
     given = find_destination(kafka=kafka, redis=None, topic=name, use_env=use_env)
     if (found := given or Destination.running(name)) is None:
-        raise StackError(
-            "no local stack runs: start one with `dualstream up --detach`, or give --kafka or --use-env"
-        )
+        start = "start one with `dualstream up --detach`, or give --kafka or --use-env"
+        raise StackError(f"no local stack runs: {start}")
     say(f"Kafka {found.kafka} ({found.name})")
     return found
 
 
-async def _listed(settings: Settings) -> dict[str, tuple[int, int]]:
-    async with connecting(settings), open_admin(settings) as admin:
-        return await list_topics(admin)
-
-
-async def _existing(settings: Settings) -> None:
+def _check_exists(settings: Settings) -> None:
     """Check that the topic exists. Raises ConfigError that names those like it."""
-    if settings.topic not in (names := await _listed(settings)):
+    if settings.topic not in (names := _administer(settings, topics.list_topics)):
         near = get_close_matches(settings.topic, names, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else "`dualstream topic list` names what there is"
         raise ConfigError(f"there is no topic {settings.topic!r}: {hint}")
 
 
-async def _create(
-    settings: Settings, given: dict[str, str], partitions: int, replication_factor: int | None
-) -> str:
-    """Create the topic; say how large it is."""
-    async with connecting(settings), open_admin(settings) as admin:
-        factor = replication_factor or replication(len((await admin.describe_cluster())["brokers"]))
-        await create_topic(
-            admin, settings.topic, partitions=partitions, replication_factor=factor,
-            settings=topic_settings(factor) | given,
-        )  # fmt: skip
-    return f"{quantity(partitions, 'partition')}, {quantity(factor, 'replica')}"
+def _administer(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    """Do this as an administrator. Raises StreamUnavailable, and what it raises."""
+
+    async def bounded() -> T:
+        async with connecting(settings), open_admin(settings) as admin:
+            return await work(admin)
+
+    return asyncio.run(bounded())
 
 
-async def _delete(settings: Settings) -> None:
-    async with connecting(settings), open_admin(settings) as admin:
-        await delete_topic(admin, settings.topic)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "-" if value in {None, -1} else str(value)
+def _show(whole: object, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print it all as JSON, or the rows as a table."""
+    if as_json:
+        stdout.print(json.dumps(whole, indent=1))
+    else:
+        cells = ([str(value).strip("[]").replace("None", "-") for value in row.values()] for row in rows)
+        show_table("", [name.replace("_", " ") for name in (rows or [{"topic": ""}])[0]], cells, align="lr")

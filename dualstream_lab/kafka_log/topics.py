@@ -1,6 +1,6 @@
 """The topics of a Kafka, as who administers it sees them: listed, described, created, deleted.
 
-Each function is given a connected admin client (:func:`open_admin`), and its caller bounds it.
+An admin client that is given is connected (:func:`open_admin`), and the caller bounds what is done with it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -18,8 +17,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
 from dualstream_lab.kafka_log.client import Bounds, LogClient
-from dualstream_lab.kafka_log.connection import connecting, open_admin
-from dualstream_lab.kafka_log.topic import Placement, TopicInfo, ask_any, describe, info_of
+from dualstream_lab.kafka_log.connection import connecting
+from dualstream_lab.kafka_log.topic import TopicInfo, ask_any, topic_info
 
 SETTINGS: Final = (
     *("cleanup.policy", "compression.type", "max.message.bytes"),
@@ -34,15 +33,6 @@ class TopicExists(ConfigError):
     """The topic is there already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopicDescription:
-    """What a topic promises, on which brokers its partitions are, and where these begin and end."""
-
-    info: TopicInfo
-    placements: tuple[Placement, ...]
-    bounds: Bounds
-
-
 async def list_topics(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
     """How many partitions and replicas each topic has that this user may see; without Kafka's own."""
     return {
@@ -52,20 +42,19 @@ async def list_topics(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
     }
 
 
-async def describe_topic(settings: Settings) -> TopicDescription:
-    """Describe the topic of the settings, within twice ``start_timeout``. Raises as :func:`topic_info`."""
-    async with connecting(settings), open_admin(settings) as admin:
-        info = await info_of(admin._client, settings.topic)  # noqa: SLF001
-        found = await describe(admin._client, settings.topic)  # noqa: SLF001
-    placements = () if found is None else found.placements
+async def describe_topic(settings: Settings) -> tuple[TopicInfo, Bounds]:
+    """What the topic of the settings promises, where its partitions are, and where they begin and end.
+
+    Raises as :func:`topic_info`.
+    """
+    info = await topic_info(settings)
     client = LogClient(settings)
     try:
         async with connecting(settings):
             await client.start()
-            bounds = await client.bounds([one.partition for one in placements])
+            return info, await client.bounds([one.partition for one in info.placements])
     finally:
         await client.close()
-    return TopicDescription(info=info, placements=placements, bounds=bounds)
 
 
 async def create_topic(
@@ -77,20 +66,7 @@ async def create_topic(
     Raises TopicExists; ConfigError with what Kafka refuses of it; KafkaError, OSError.
     """
     new = NewTopic(name, partitions, replication_factor, topic_configs=dict(settings))
-
-    async def send() -> Any:
-        return (await admin.create_topics([new])).topic_errors
-
-    _, code, message = (await _insist(admin, send))[0][:3]
-    reason = for_code(code).message
-    if code:
-        kind = TopicExists if reason == "TOPIC_ALREADY_EXISTS" else ConfigError
-        raise kind(f"topic {name!r} could not be created: {message or reason}")
-    while True:
-        (found,) = await _known(admin, [name])
-        if not found["error_code"] and all(one["leader"] >= 0 for one in found["partitions"]):
-            return
-        await asyncio.sleep(_PAUSE)
+    await _change(admin, name, "created", lambda: admin.create_topics([new]))
 
 
 async def delete_topic(admin: AIOKafkaAdminClient, name: str) -> None:
@@ -98,15 +74,22 @@ async def delete_topic(admin: AIOKafkaAdminClient, name: str) -> None:
 
     Raises ConfigError with what Kafka refuses; KafkaError, OSError.
     """
+    await _change(admin, name, "deleted", lambda: admin.delete_topics([name]))
 
-    async def send() -> Any:
-        return (await admin.delete_topics([name])).topic_error_codes
 
-    if code := (await _insist(admin, send))[0][1]:
-        raise ConfigError(f"topic {name!r} could not be deleted: {for_code(code).message}")
+async def _change(
+    admin: AIOKafkaAdminClient, name: str, change: str, send: Callable[[], Awaitable[Any]]
+) -> None:
+    entry = await _insist(admin, send)
+    message, reason = "".join(map(str, entry[2:3])), for_code(entry[1]).message
+    if entry[1]:
+        kind = TopicExists if reason == "TOPIC_ALREADY_EXISTS" else ConfigError
+        hint = f"; there are {', '.join(SETTINGS)} and others" if "Unknown topic config" in message else ""
+        raise kind(f"topic {name!r} could not be {change}: {message or reason}{hint}")
     while True:
         (found,) = await _known(admin, [name])
-        if found["error_code"]:
+        there = not found["error_code"] and all(one["leader"] >= 0 for one in found["partitions"])
+        if there if change == "created" else found["error_code"]:
             return
         await asyncio.sleep(_PAUSE)
 
@@ -123,8 +106,9 @@ async def _insist(admin: AIOKafkaAdminClient, send: Callable[[], Awaitable[Any]]
     """Ask again while the broker is fenced, as one is that a full machine kept from its heartbeats."""
     while True:
         with suppress(AttributeError):  # aiokafka's word for a controller that is fenced
-            entries = await send()
-            if not any("fenced" in str(entry[2:3]) for entry in entries):
-                return entries
+            answer = await send()
+            (entry,) = answer.get_item(answer.SCHEMA.names[-1])
+            if "fenced" not in str(entry[2:3]):
+                return entry
         await asyncio.sleep(_FENCED)
         await admin._client.force_metadata_update()  # noqa: SLF001

@@ -116,7 +116,7 @@ def test_a_topic_is_created_listed_described_and_deleted(dualstream, running, na
 def test_what_kafka_refuses_is_a_mistake_that_says_what_is_allowed(dualstream, running, topic):
     for arguments, told in (
         (["create", topic], "already exists"),
-        (["create", "x", "--setting", "retention.mss=5"], "there are, for example, retention.ms"),
+        (["create", "x", "--setting", "retention.mss=5"], "name: retention.mss; there are cleanup.policy,"),
         (["create", "x", "--setting", "cleanup.policy=keep"], "must be one of: compact, delete"),
         (["create", "x", "--replication-factor", "3"], "only 1 broker(s) are registered"),
         (["describe", topic[:-1]], f"there is no topic {topic[:-1]!r}: did you mean {topic}"),
