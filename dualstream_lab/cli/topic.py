@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _KEPT = {name: ServeSettings.model_fields[name].default for name in ("retention_age", "retention_bytes")}
+_PAUSES = (0.1, 0.2, 0.4, 0.0)  # s: not every broker knows of a topic that was just made
 _kafka = together(
     click.option("--kafka", metavar="URL", help="Use your Kafka; left out, the running local stack."),
     click.option("--use-env", is_flag=True, help="Use the Kafka of DUALSTREAM_KAFKA_URL."),
@@ -141,7 +142,15 @@ def _destination(kafka: str | None, use_env: bool, name: str | None = None) -> D
 
 def _check_exists(settings: Settings) -> None:
     """Check that the topic exists. Raises ConfigError that names those like it."""
-    if settings.topic not in (names := _administer(settings, topics.list_topics)):
+
+    async def look(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
+        for pause in _PAUSES:
+            if settings.topic in (names := await topics.list_topics(admin)):
+                break
+            await asyncio.sleep(pause)
+        return names
+
+    if settings.topic not in (names := _administer(settings, look)):
         near = get_close_matches(settings.topic, names, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else "`dualstream topic list` names what there is"
         raise ConfigError(f"there is no topic {settings.topic!r}: {hint}")
@@ -162,5 +171,5 @@ def _show(whole: object, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         stdout.print(json.dumps(whole, indent=1))
     else:
-        cells = ([str(value).strip("[]").replace("None", "-") for value in row.values()] for row in rows)
+        cells = (["-" if one in (None, []) else str(one).strip("[]") for one in row.values()] for row in rows)
         show_table("", [name.replace("_", " ") for name in (rows or [{"topic": ""}])[0]], cells, align="lr")
