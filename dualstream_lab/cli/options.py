@@ -58,6 +58,25 @@ def moment(text: str) -> float:
     return found.timestamp()
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """A setting's name and value, from ``NAME=VALUE``: a type of option."""
+    name, sign, value = text.partition("=")
+    if not (sign and re.fullmatch(r"[\w.-]+", name)):
+        raise click.BadParameter(f"{text!r} is not a setting; allowed: NAME=VALUE")
+    return name, value
+
+
+PARTITION_COUNT = click.IntRange(1, 10_000)  # Kafka's controller makes no more at once
+
+
+def topic_size(text: str) -> tuple[str, int]:
+    """A topic's name and how many partitions it has, from ``NAME:PARTITIONS``: a type of option."""
+    match = re.fullmatch(r"([\w.-]{1,249}):(\d+)", text, re.ASCII)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not NAME:PARTITIONS; a name is of letters, digits, . _ and -")
+    return match[1], PARTITION_COUNT(match[2])
+
+
 def together(*options: Decorator) -> Decorator:
     """Join several options into one decorator, in this order."""
 
@@ -212,5 +231,10 @@ def agree(destination: Destination, *, yes: bool = False) -> None:
     """Say where load goes; ask, if that may be somebody else's. Raises ConfigError for a "no"."""
     say(f"load goes to {destination}")
     if not yes:
-        can_ask = sys.stdin is not None and sys.stdin.isatty() and stderr.is_terminal
-        destination.agree(partial(click.confirm, "May it?", default=False, err=True) if can_ask else None)
+        destination.agree(asking("May it?"))
+
+
+def asking(question: str) -> Callable[[], bool] | None:
+    """Make what asks at the terminal; None where there is nobody to ask."""
+    can_ask = sys.stdin is not None and sys.stdin.isatty() and stderr.is_terminal
+    return partial(click.confirm, question, default=False, err=True) if can_ask else None

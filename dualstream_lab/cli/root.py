@@ -20,6 +20,7 @@ _SECTIONS = {
         "up": ("stack", "Start a real Kafka and a real Valkey on this machine."),
         "status": ("stack", "Show the running local stack."),
         "down": ("stack", "End the running local stack."),
+        "topic": ("cli", "List, describe, create and delete Kafka topics."),
     },
     "Events": {
         "publish": ("cli", "Publish a file of events: Kafka first, then Redis."),

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import click
 
 from dualstream_lab.cli.console import say, stdout
-from dualstream_lab.cli.options import duration, path
+from dualstream_lab.cli.options import assignment, duration, path, topic_size
 from dualstream_lab.errors import StackError
 from dualstream_lab.stack import LocalStack, StackInfo, running_stack
+from dualstream_lab.stack.settings import node_settings
 from dualstream_lab.stack.state import StateFile, state_path
 from dualstream_lab.units import quantity
 
@@ -25,6 +28,21 @@ _STOP_TIMEOUT = 40.0
 _VARIABLES = ("DUALSTREAM_KAFKA_URL", "DUALSTREAM_REDIS_URL", "DUALSTREAM_TOPIC")
 _NEXT = "dualstream publish FILE   or   dualstream tail --pattern '*'"
 _PORT = click.IntRange(1, 65_535)
+# What the stack itself sets, so that it finds what it has started.
+_RESERVED = {
+    *node_settings(1, controllers=(), listeners="", advertised="", protocols="", data=""),
+    *("port", "bind", "dir", "daemonize", "logfile"),
+}
+
+
+def _unreserved(_ctx: click.Context, _param: click.Parameter, pairs: Any) -> Any:
+    if taken := _RESERVED & dict(pairs).keys():
+        options = "there are --kafka-port, --redis-port and --directory"
+        raise click.BadParameter(f"the stack itself sets {taken.pop()}; {options}")
+    return pairs
+
+
+_settings = partial(click.option, type=assignment, multiple=True, metavar="NAME=VALUE", callback=_unreserved)
 
 
 @click.command(epilog="Next:  dualstream publish FILE,  dualstream tail --pattern '*',  dualstream down")
@@ -39,10 +57,15 @@ _PORT = click.IntRange(1, 65_535)
     "--kafka-port", type=_PORT, help="Serve Kafka (the first of three) on this port. Default: a free one."
 )
 @click.option("--redis-port", type=_PORT, help="Serve Redis on this port. Default: a free one.")
+@click.option("--topic", "topics", type=topic_size, multiple=True, metavar="NAME:PARTITIONS",
+              help="Create this topic, too; may be repeated.")  # fmt: skip
+@_settings("--kafka-setting", help="Start each broker with this setting; may be repeated.")
+@_settings("--redis-setting", help="Start Redis with this setting; may be repeated.")
 @click.option("--served", is_flag=True, hidden=True)
 def up(
     brokers: str, detach: bool, ttl: float, directory: Path | None, kafka_port: int | None,
-    redis_port: int | None, served: bool,
+    redis_port: int | None, served: bool, topics: tuple[tuple[str, int], ...],
+    **repeated: tuple[tuple[str, str], ...],
 ) -> int:  # fmt: skip
     """Start a real Apache Kafka and a real Valkey: no Docker, no root, no Java of your own.
 
@@ -54,6 +77,11 @@ def up(
         if (running := len(info.kafka_url.split(","))) != int(brokers):
             kind = quantity(running, "broker")
             raise StackError(f"a stack of {kind} runs already; end it with `dualstream down` first")
+        if topics or any(repeated.values()):
+            raise StackError(
+                "a stack runs already, which stays as it is: `dualstream topic create` makes topics on it; "
+                "for other settings end it with `dualstream down` first"
+            )
         say("a local stack runs already:")
         return _show(info)
     if detach:
@@ -61,10 +89,16 @@ def up(
             "brokers": brokers, "ttl": f"{ttl}s", "directory": directory and directory.absolute(),
             "kafka-port": kafka_port, "redis-port": redis_port,
         }  # fmt: skip
-        return _detach([f"--{name}={value}" for name, value in values.items() if value is not None])
+        given = [f"--{name}={value}" for name, value in values.items() if value is not None]
+        given += [f"--topic={name}:{partitions}" for name, partitions in topics]
+        for option, pairs in repeated.items():
+            given += [f"--{option.replace('_', '-')}={name}={value}" for name, value in pairs]
+        return _detach(given)
     stack = LocalStack(
-        brokers=int(brokers), directory=directory, progress=say, kafka_port=kafka_port, redis_port=redis_port
-    )
+        brokers=int(brokers), directory=directory, progress=say, kafka_port=kafka_port, redis_port=redis_port,
+        topics=dict(topics), kafka_settings=dict(repeated["kafka_setting"]),
+        valkey_settings=[word for name, value in repeated["redis_setting"] for word in (f"--{name}", value)],
+    )  # fmt: skip
     return _serve(stack, ttl if served else None)
 
 

@@ -2,9 +2,10 @@
 
 ``consumer`` is the one adapter of aiokafka's consumer (``group`` of its group member), on ``client``, which
 asks, also where partitions end, and ``fetched``, which takes apart what was fetched: what is private to
-aiokafka, and how it behaves in trouble, is known there and in ``topic`` alone. ``topic``: the topic's
-identity and settings, and whether these change. ``connection``: how one connects, and why that fails.
-``repeat_filter``: what keeps a log readable in an outage.
+aiokafka, and how it behaves in trouble, is known there, in ``topic`` and in ``topics`` alone. ``topic``:
+the topic's identity and settings, and whether these change; ``topics``: what an administrator does with
+topics. ``connection``: how one connects, and why that fails. ``repeat_filter``: what
+keeps a log readable in an outage.
 """
 
 from __future__ import annotations

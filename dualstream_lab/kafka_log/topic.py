@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -59,6 +59,15 @@ class LogIdentity:
         return frozenset(_digest(f"{self.origin} {count}") for count in range(1, self.partitions + 1))
 
 
+class Placement(NamedTuple):
+    """The brokers of a partition, by their ids. ``leader``: None where it has none."""
+
+    partition: int
+    leader: int | None
+    replicas: list[int]
+    in_sync: list[int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicInfo:
     """A topic's identity and its settings, as far as they matter here.
@@ -69,6 +78,7 @@ class TopicInfo:
     log: LogIdentity
     replicas: int
     settings: Mapping[str, str]
+    placements: tuple[Placement, ...] = field(default=(), compare=False)
 
     @property
     def partitions(self) -> int:
@@ -161,11 +171,11 @@ async def topic_info(settings: Settings) -> TopicInfo:
 
 async def info_of(client: AIOKafkaClient, topic: str) -> TopicInfo:
     """As :func:`topic_info`, asked through a connected client. The caller bounds it."""
-    description = await _described(client, topic)
+    log, replicas, placements = await _described(client, topic)
     request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)])
     answer = await ask_any(client, request)  # of nothing, where this user may not read them
     settings = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
-    return TopicInfo(log=description.log, replicas=description.replicas, settings=settings)
+    return TopicInfo(log=log, replicas=replicas, settings=settings, placements=placements)
 
 
 async def is_there(client: AIOKafkaClient, topic: str) -> bool:
@@ -239,6 +249,7 @@ class Description(NamedTuple):
 
     log: LogIdentity
     replicas: int
+    placements: tuple[Placement, ...]
 
 
 async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) -> Description | None:
@@ -254,7 +265,9 @@ async def describe(client: AIOKafkaClient, topic: str, *, patient: bool = True) 
             replicas = min(len(partition[4]) for partition in partitions)
             origin = f"{answer.cluster_id} {UUID(int=high % 2**64 << 64 | low % 2**64)}"
             identity = LogIdentity(epoch=_digest(origin), partitions=len(partitions), origin=origin)
-            return Description(identity, replicas)
+            ordered = sorted(partitions, key=lambda one: int(one[1]))
+            placements = (Placement(p, None if led < 0 else led, *by) for _, p, led, _, *by, _, _ in ordered)
+            return Description(identity, replicas, tuple(placements))
         await asyncio.sleep(pause)
     return None
 

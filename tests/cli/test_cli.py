@@ -90,7 +90,8 @@ def there(stack, topic):
 
 
 def test_up_status_down_and_nothing_is_left(environment):
-    out, err = run("up", "--detach", "--ttl", "10m", code=0)
+    given = ["--topic=orders:2", "--topic=events:3", "--kafka-setting=log.retention.ms=1000"]
+    out, err = run("up", "--detach", "--ttl", "10m", *given, "--redis-setting=maxclients=77", code=0)
     where = exported(out)
     assert "ends in 10 min" in err
     state = json.loads((environment / "state/dualstream-lab/stack.json").read_text())
@@ -98,7 +99,11 @@ def test_up_status_down_and_nothing_is_left(environment):
     try:
         assert len(pids) >= 5  # itself, and a guard and a server each
         with redis.Redis.from_url(where["DUALSTREAM_REDIS_URL"]) as client:
-            assert client.ping()
+            assert client.config_get("maxclients") == {"maxclients": "77"}
+        listed = json.loads(run("topic", "list", "--json", code=0)[0])
+        assert [(one["topic"], one["partitions"]) for one in listed] == [("events", 3), ("orders", 2)]
+        described = json.loads(run("topic", "describe", "orders", "--json", code=0)[0])
+        assert described["settings"]["retention.ms"] == "1000"
         again, err = run("up", code=0)
         assert exported(again) == where
         assert "runs already" in err
