@@ -108,14 +108,19 @@ class LogClient:
         found: dict[int, T] = {}
         refused: dict[int, str] = {}
 
-        async def ask_group(group: list[int]) -> None:
+        async def ask_together(group: list[int]) -> list[int]:
+            """Returns those that are to be asked alone."""
             try:
                 found.update(await ask(group))
             except StreamUnavailable as error:
-                if len(group) == 1:
-                    refused[group[0]] = str(error)
-                else:
-                    await asyncio.gather(*(ask_group([partition]) for partition in group))
+                if len(group) > 1:
+                    return group
+                refused[group[0]] = str(error)
+            return []
+
+        async def ask_group(group: list[int]) -> None:  # (one that called itself would be a cycle)
+            alone = await ask_together(group)
+            await asyncio.gather(*(ask_together([partition]) for partition in alone))
 
         await asyncio.gather(*(ask_group(group) for group in (await self.leaders(partitions)).values()))
         return found, refused
