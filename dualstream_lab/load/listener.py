@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from dualstream_lab.load.probes import ask_kafka, probe_redis
 from dualstream_lab.load.receive_recorder import ReceiveRecorder
 from dualstream_lab.load.recorder import Recorder
 from dualstream_lab.load.subscriber import RedisSubscriber, all_channels, allow_connections
-from dualstream_lab.record import Record
 from dualstream_lab.tasks import beside, end_tasks
 from dualstream_lab.workload import RunIds, source_name
 
@@ -73,14 +71,7 @@ async def _listen_gateway(task: dict[str, Any], orders: Orders) -> dict[str, Any
 async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     settings = Settings(**task["settings"])
     recorder = Recorder(Path(task["directory"]), "consumed", "kafka", every=task["sample"])
-    prefix = RunIds(task["ids"]).prefix.encode()
-
-    def take(part: _EventsOfRun, now: int) -> None:
-        recorder.meter.count("consumed", len(part.seqs))
-        seq, offset = np.asarray(part.seqs, np.int64), np.asarray(part.offsets, np.int64)
-        recorder.rows(seq, at=now, partition=part.partition, offset=offset)
-
-    async with open_log_reader(settings, take, partial(_EventsOfRun, prefix)) as reader:
+    async with open_log_reader(settings, _Consumed(RunIds(task["ids"]), recorder)) as reader:
 
         async def ask() -> None:
             recorder.meter.peak("consumed.lag_messages", await reader.lag())
@@ -98,28 +89,25 @@ async def _listen_kafka(task: dict[str, Any], orders: Orders) -> dict[str, Any]:
     return {"caught_up": not unread}
 
 
-class _EventsOfRun(Records):
-    """Of a run's events their numbers and offsets alone; of all other records nothing.
+class _Consumed:
+    """Puts the records of a run's events into rows."""
 
-    The headers of a record are seven objects, which the garbage collector would look through again and again.
-    """
+    def __init__(self, ids: RunIds, recorder: Recorder) -> None:
+        self._prefix = ids.prefix.encode()
+        self._recorder = recorder
 
-    def __init__(self, prefix: bytes, partition: int, first: int) -> None:
-        super().__init__(partition, first)
-        self._prefix = prefix
-        self._count = 0
-        self.seqs, self.offsets = array("q"), array("q")
-
-    def add(self, record: Record) -> None:
-        """See :class:`Fetched`."""
-        self._count += 1
-        event_id = next((value for name, value in record.headers if name == "ce_id"), b"")
-        if event_id.startswith(self._prefix):
-            self.seqs.append(int(event_id[24:], 16))
-            self.offsets.append(record.offset)
-
-    def __len__(self) -> int:
-        return self._count
+    def __call__(self, part: Records, now: int) -> None:
+        """See :class:`LogReader`."""
+        seqs, offsets = array("q"), array("q")
+        prefix = self._prefix
+        for record in part.records:
+            event_id = next((value for name, value in record.headers if name == "ce_id"), b"")
+            if event_id.startswith(prefix):
+                seqs.append(int(event_id[24:], 16))
+                offsets.append(record.offset)
+        self._recorder.meter.count("consumed", len(seqs))
+        seq, offset = np.asarray(seqs, np.int64), np.asarray(offsets, np.int64)
+        self._recorder.rows(seq, at=now, partition=part.partition, offset=offset)
 
 
 async def _listen(recorder: Recorder, orders: Orders, running: list[asyncio.Task[None]]) -> None:

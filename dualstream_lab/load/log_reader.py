@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
@@ -15,27 +15,25 @@ from dualstream_lab.ledger.seconds import UNREAD
 from dualstream_lab.recording import Meter
 from dualstream_lab.tasks import beside, end_tasks
 
-R = TypeVar("R", bound=Records)
 _FETCH_WAIT: Final = 100  # ms that Kafka may wait for more
 _TRIES: Final = 3  # of a partition in trouble, before a reading that is to end gives it up
 
 
-class LogReader(Generic[R]):
+class LogReader:
     """Every partition of a topic, from where it ended at first; those that are added, from their beginning.
 
-    ``take(part, now)`` gets what was read of a partition, in its order, committed records only, as ``make``
-    keeps it; ``now``: ns, monotonic. A partition that cannot be read stops no other. For one task at a time,
-    but for :meth:`lag`. Made by :func:`open_log_reader`.
+    ``take(part, now)`` gets what was read of a partition, in its order, committed records only; ``now``: ns,
+    monotonic. A partition that cannot be read stops no other. For one task at a time, but for :meth:`lag`.
+    Made by :func:`open_log_reader`.
     """
 
     def __init__(
         self, settings: Settings, consumer: LogConsumer, identity: LogIdentity,
-        take: Callable[[R, int], None], make: Callable[[int, int], R], skipped: Mapping[int, str],
+        take: Callable[[Records, int], None], skipped: Mapping[int, str],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._consumer = consumer
         self._take = take
-        self._make = make
         self._skipped = skipped
         self._watch = LogWatch(
             identity, interval=settings.refresh_interval, ask=consumer.identity, on_change=self._change
@@ -117,7 +115,7 @@ class LogReader(Generic[R]):
         elif self._added:
             self._consumer.add(dict.fromkeys(self._added, 0))
             self._added = []
-        parts = await self._consumer.poll(self._make, timeout=0.2)
+        parts = await self._consumer.poll(Records, timeout=0.2)
         now = time.monotonic_ns()
         for part in parts:
             self._holes += sum(end - first for first, end in part.holes)
@@ -151,12 +149,8 @@ class LogReader(Generic[R]):
 
 @asynccontextmanager
 async def open_log_reader(
-    settings: Settings,
-    take: Callable[[R, int], None],
-    # who takes others than Records gives it
-    make: Callable[[int, int], R] = Records,  # type: ignore[assignment]
-    **options: Any,
-) -> AsyncIterator[LogReader[R]]:
+    settings: Settings, take: Callable[[Records, int], None], **options: Any
+) -> AsyncIterator[LogReader]:
     """A reader from where the topic ends now. ``options``: as of :func:`open_consumer`.
 
     A partition that does not say where it ends is left out, which is said in the end. Raises
@@ -168,7 +162,7 @@ async def open_log_reader(
         if not bounds.ends:
             raise StreamUnavailable(f"topic {settings.topic} cannot be read: {bounds.refused[0]}")
         consumer.assign(bounds.ends)
-        yield LogReader(settings, consumer, identity, take, make, bounds.refused)
+        yield LogReader(settings, consumer, identity, take, bounds.refused)
 
 
 def record_unread(meter: Meter, unread: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dualstream_lab.bounds import within
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError, StreamUnavailable
-from dualstream_lab.kafka_log import Records, log_identity
+from dualstream_lab.kafka_log import log_identity
 from dualstream_lab.lab.gateway_check.client import Client
 from dualstream_lab.lab.gateway_check.history import Logs, SourceLog
 from dualstream_lab.lab.gateway_check.judge import Wrong, judge_all
@@ -250,7 +250,7 @@ class _Checking:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def read_back(self, reader: LogReader[Records], log: TopicLog) -> Logs:
+    async def read_back(self, reader: LogReader, log: TopicLog) -> Logs:
         """The topic's log of what was published. Raises StreamUnavailable when some of it cannot be read."""
         self._calm.set()
         self._look("reading the log back, ")

@@ -163,7 +163,7 @@ def _recorder(
 
 
 async def _block(
-    task: dict[str, Any], orders: Orders, observed: _Observed, reader: LogReader[Records]
+    task: dict[str, Any], orders: Orders, observed: _Observed, reader: LogReader
 ) -> dict[str, Any] | None:
     """Observe one block, until all of it is read, received and written; None when the parent has gone.
 
