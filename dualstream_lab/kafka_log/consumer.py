@@ -177,6 +177,8 @@ class LogConsumer(LogClient):
             error = raised
         records.next_fetch_offset = part.next_
         fetched._update_position()  # noqa: SLF001
+        # Nobody iterates over it, and with it each fetch would be a cycle for the garbage collector.
+        records._records_iterator.close()  # noqa: SLF001
         if error is not None:
             self._fail(target, error, part.next_)
         elif part.next_ > self.positions[target.partition]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.structs import BrokerMetadata
 
 from dualstream_lab.errors import ConfigError, StreamUnavailable
@@ -58,6 +60,25 @@ async def test_growth_is_the_same_log_and_a_topic_made_anew_is_another(stack, fo
             assert not after.is_named(first.epoch)
             assert watch.identity == after
             assert changes.empty()
+
+
+async def test_what_was_fetched_leaves_no_cycle_for_the_collector(stack, four, settings):
+    topic = four()
+    writer = Writer(stack.kafka_url, topic)
+    async with open_consumer(settings(topic=topic)) as consumer, writer.producer() as producer:
+        consumer.assign(dict.fromkeys(range(4), 0))
+        gc.collect()
+        gc.disable()
+        try:
+            async with asyncio.timeout(60):
+                for number in range(50):
+                    await writer.send(producer, event(number), partition=number % 4)
+                    while sum(consumer.positions.values()) <= number:
+                        await consumer.poll(Records)
+            left = sum(type(one) is PartitionRecords for one in gc.get_objects())
+        finally:
+            gc.enable()
+    assert left < 10, "aiokafka makes one a fetch"
 
 
 async def test_a_broker_that_knows_of_fewer_partitions_changes_nothing():
