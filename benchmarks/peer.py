@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from dualstream_lab.stack.jars import KAFKA_VERSION, resolved
@@ -83,6 +84,7 @@ def _python(name: str) -> Callable[[], list[str]]:
     return lambda: [sys.executable, "-m", f"benchmarks.peers.{name}"]
 
 
+@cache
 def _librdkafka() -> list[str]:
     """In a virtual environment of its own, as it is no dependency of ours."""
     home = CACHE / "librdkafka"
@@ -97,6 +99,7 @@ def _librdkafka() -> list[str]:
     return [str(python), "-m", "benchmarks.peers.librdkafka"]
 
 
+@cache
 def _go() -> list[str]:
     go = shutil.which("go")
     if go is None:
@@ -111,6 +114,7 @@ def _go() -> list[str]:
     return [str(binary)]
 
 
+@cache
 def _perf_test() -> list[str]:
     """Kafka's tool, which is not among the broker's jars."""
     try:

@@ -16,8 +16,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from dualstream_lab.config import Settings
 from dualstream_lab.errors import ConfigError
-from dualstream_lab.kafka_log.client import Bounds, LogClient
-from dualstream_lab.kafka_log.connection import connecting
+from dualstream_lab.kafka_log.client import Bounds
+from dualstream_lab.kafka_log.consumer import open_consumer
 from dualstream_lab.kafka_log.topic import TopicInfo, ask_any, topic_info
 
 SETTINGS: Final = (
@@ -48,13 +48,8 @@ async def describe_topic(settings: Settings) -> tuple[TopicInfo, Bounds]:
     Raises as :func:`topic_info`.
     """
     info = await topic_info(settings)
-    client = LogClient(settings)
-    try:
-        async with connecting(settings):
-            await client.start()
-            return info, await client.bounds([one.partition for one in info.placements])
-    finally:
-        await client.close()
+    async with open_consumer(settings) as consumer:
+        return info, await consumer.bounds([one.partition for one in info.placements])
 
 
 async def create_topic(
